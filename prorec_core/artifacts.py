@@ -1,0 +1,214 @@
+"""What a stage leaves: files written whole or not at all, and a manifest that describes them.
+
+Knows files, hashes and formats. Knows nothing of where artifacts are kept, of tracking or of the method.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from prorec_core.errors import UserError
+
+STAGES = (
+    "preprocess",
+    "embed_text",
+    "train_collaborative",
+    "align",
+    "quantize",
+    "train_generator",
+    "evaluate",
+)
+"""The stages, in the order in which they run."""
+
+SCHEMA_VERSION: Mapping[str, int] = dict.fromkeys(STAGES, 1)
+"""Version of the files of each stage; raised when their meaning or columns change."""
+
+MANIFEST = "manifest.json"
+_SCHEMA_KEY = b"prorec_schema_version"
+_LIBRARIES = ("torch", "polars", "pyarrow", "numpy", "scikit-learn", "sentence-transformers", "transformers")
+
+
+class ArtifactRef(BaseModel):
+    """Where one stage's artifact is. The only thing that tasks exchange and that Prefect keeps."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str
+    digest: str
+    run_id: str
+    uri: str
+
+
+class FileEntry(BaseModel):
+    """One file of an artifact; `bytes` is its size."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class Manifest(BaseModel):
+    """The description of an artifact, written after all its other files."""
+
+    stage: str
+    schema_version: int
+    config: dict[str, Any]
+    upstream: dict[str, str]
+    files: list[FileEntry]
+    libraries: dict[str, str]
+    git_commit: str | None
+
+    @property
+    def digest(self) -> str:
+        """The artifact's identity: sha256 over the names and hashes of its files (hex)."""
+        lines = "".join(f"{entry.sha256}  {entry.path}\n" for entry in sorted(self.files, key=lambda e: e.path))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """Hex sha256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: to a temporary name beside it, synced, then renamed over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value as readable JSON with sorted keys, so that equal values give equal bytes."""
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file that this project wrote."""
+    return json.loads(path.read_text())
+
+
+def write_parquet(path: Path, table: pa.Table, stage: str) -> None:
+    """Write a table as Parquet with the stage's schema version in its metadata."""
+    metadata = {**(table.schema.metadata or {}), _SCHEMA_KEY: str(SCHEMA_VERSION[stage]).encode()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", store_schema=True)
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def read_parquet(path: Path, stage: str) -> pa.Table:
+    """Read a stage's table.
+
+    Raises:
+        UserError: the file was written by an incompatible version of this software.
+    """
+    table = pq.read_table(path)
+    found = (table.schema.metadata or {}).get(_SCHEMA_KEY, b"?").decode()
+    if found != str(SCHEMA_VERSION[stage]):
+        raise UserError(
+            f"the table has schema version {found}, this version of prorec reads {SCHEMA_VERSION[stage]}",
+            place=str(path),
+            cure=f"Run the stage '{stage}' again",
+        )
+    return table
+
+
+@cache
+def _git_commit() -> str | None:
+    source = Path(__file__).resolve().parent
+    done = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=source, capture_output=True, text=True, check=False, timeout=10
+    )
+    return done.stdout.strip() or None
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that can change an artifact's content."""
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def write_manifest(
+    folder: Path, stage: str, config: Mapping[str, Any], upstream: Mapping[str, str]
+) -> Manifest:
+    """Describe every file in `folder` and write `manifest.json` there, last."""
+    files = [
+        FileEntry(path=path.relative_to(folder).as_posix(), sha256=sha256_file(path), bytes=path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    ]
+    manifest = Manifest(
+        stage=stage,
+        schema_version=SCHEMA_VERSION[stage],
+        config=dict(config),
+        upstream=dict(upstream),
+        files=files,
+        libraries=library_versions(),
+        git_commit=_git_commit(),
+    )
+    write_bytes(folder / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    return manifest
+
+
+def verify(folder: Path) -> list[str]:
+    """What is wrong with an artifact's files, one sentence each; empty when all is well."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return [f"{path}: the manifest is missing"]
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError:
+        return [f"{path}: the manifest cannot be read"]
+    problems = []
+    for entry in manifest.files:
+        file = folder / entry.path
+        if not file.is_file():
+            problems.append(f"{file}: the file is missing")
+        elif file.stat().st_size != entry.bytes:
+            problems.append(f"{file}: has {file.stat().st_size} bytes, the manifest says {entry.bytes}")
+        elif sha256_file(file) != entry.sha256:
+            problems.append(f"{file}: its content is not what the manifest says (sha256 differs)")
+    return problems
+
+
+def source_hash(packages: Iterable[str]) -> str:
+    """Hash of the source of some of `prorec_core`'s modules and packages, named by their path from there.
+
+    A stage's cache key holds it, so that changed code never passes for cached work.
+    """
+    root = Path(__file__).resolve().parent
+    total = hashlib.sha256()
+    for name in sorted(packages):
+        place = root / name
+        files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+        for file in files:
+            total.update(f"{file.relative_to(root).as_posix()}\0".encode())
+            total.update(file.read_bytes())
+    return total.hexdigest()

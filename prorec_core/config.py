@@ -1,0 +1,313 @@
+"""What an experiment is: every choice with its range, default and meaning.
+
+Knows the names and limits of choices; knows nothing of how they are carried out. `Experiment()` alone is the
+demo. A YAML file in `configs/` holds only what differs from these defaults.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+RUN_ONLY = {"run_only": True}
+"""Marks a field that changes where or how fast a stage runs, not what it leaves; kept out of cache keys."""
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """A part of an experiment; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DemoShop(Section):
+    """Size and planted structure of the generated shop."""
+
+    users: int = Field(3000, ge=50, le=1_000_000, description="Users in the generated shop.")
+    items: int = Field(1200, ge=40, le=100_000, description="Items in the generated shop.")
+    seed: int = Field(7, ge=0, description="Seed of the shop itself, apart from the seed of training.")
+
+
+class DataConfig(Section):
+    """Where interactions and items come from, and what is kept of them."""
+
+    source: Literal["demo", "tables", "recbole"] = Field(
+        "demo", description="demo: the generated shop; tables: Parquet, CSV or JSON Lines; recbole: atomic files."
+    )
+    path: str | None = Field(
+        None, description="Folder with the data (not used by the demo).", json_schema_extra=RUN_ONLY
+    )
+    demo: DemoShop = Field(default_factory=DemoShop, description="The generated shop (source: demo).")
+    interactions_file: str | None = Field(
+        None, description="File of interactions in `path`; by default interactions.* or *.inter."
+    )
+    items_file: str | None = Field(None, description="File of items in `path`; by default items.* or *.item.")
+    user_column: str = Field("user_id", description="Column of the user's id in the interactions.")
+    item_column: str = Field("item_id", description="Column of the item's id in both files.")
+    timestamp_column: str | None = Field(
+        "timestamp", description="Column of the time of an interaction; null: the file is already in order."
+    )
+    rating_column: str | None = Field(None, description="Column of a rating, for `min_rating`.")
+    min_rating: float | None = Field(None, description="Interactions rated lower are left out.")
+    text_columns: list[str] = Field(
+        default=["title", "categories"], min_length=1, description="Item columns that make up its text, in order."
+    )
+    text_separator: str = Field(". ", description="What stands between the text columns.")
+    title_column: str | None = Field(
+        None, description="Item column shown as its title; by default the first text column."
+    )
+    duplicates: Literal["keep", "exact", "first"] = Field(
+        "exact",
+        description="keep: all rows; exact: rows with equal user, item and time once; first: each item once a user.",
+    )
+    min_user_interactions: int = Field(
+        5, ge=3, description="k-core: users with fewer are left out; the split needs at least 3."
+    )
+    min_item_interactions: int = Field(5, ge=1, description="k-core: items with fewer are left out.")
+    ties: Literal["input", "shuffle"] = Field(
+        "input", description="Order of interactions of a user at the same time: as in the file, or shuffled."
+    )
+    ties_seed: int = Field(0, ge=0, description="Seed of the shuffling of ties.")
+    items_without_text: Literal["keep", "drop", "error"] = Field(
+        "keep", description="Items whose text is empty: keep (text is the bare id), drop, or stop with an error."
+    )
+    unknown_items: Literal["drop", "keep", "error"] = Field(
+        "drop", description="Interactions with items that the items file lacks: drop, keep (no text), or error."
+    )
+
+    @model_validator(mode="after")
+    def _needs_path(self) -> DataConfig:
+        if (self.min_rating is None) != (self.rating_column is None):
+            raise ValueError("rating_column and min_rating go together")
+        return self
+
+
+class TextConfig(Section):
+    """The text encoder."""
+
+    model: str = Field(
+        "all-MiniLM-L6-v2",
+        description="Encoder: a local path, an installed package that carries it, or a model of the hub.",
+    )
+    max_tokens: int = Field(128, ge=8, le=8192, description="Longer texts are cut, in tokens.")
+    batch_size: int = Field(64, ge=1, le=4096, description="Texts a batch.", json_schema_extra=RUN_ONLY)
+    precision: Literal["auto", "float32"] = Field(
+        "auto", description="auto: bfloat16 where the hardware has it."
+    )
+
+
+class Training(Section):
+    """What every training stage has in common."""
+
+    epochs: int = Field(12, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
+    tokens_per_batch: int = Field(1024, ge=16, description="Items of history a batch, padding included.")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.05, ge=0, le=1, description="Weight decay of matrices (none on vectors).")
+    warmup_steps: int = Field(60, ge=0, description="Steps of linear warm-up before the cosine decay.")
+    dropout: Probability = Field(0.2, description="Dropout of embeddings and of feed-forward layers.")
+    patience: int = Field(4, ge=1, description="Epochs without a better validation NDCG@10 before stopping.")
+    max_history: int = Field(50, ge=1, le=4096, description="Items of history that a model sees, the latest.")
+    precision: Literal["auto", "float32"] = Field(
+        "auto", description="auto: bfloat16 matrix products where the hardware has them."
+    )
+
+
+class CollaborativeConfig(Training):
+    """The sequential recommender that knows items by their ids alone."""
+
+    model: Literal["sasrec", "din"] = Field("sasrec", description="sasrec: causal transformer; din: the paper's.")
+    dim: int = Field(64, ge=4, le=4096, description="Dimensions d of the item embeddings and of the model.")
+    layers: int = Field(2, ge=1, le=64, description="Transformer layers (sasrec).")
+    heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide dim (sasrec).")
+    attention_units: int = Field(32, ge=1, description="Hidden units of the activation unit (din).")
+    score: Literal["cosine", "dot"] = Field("cosine", description="How a state is compared with an item.")
+    temperature: float = Field(0.06, gt=0, le=10, description="Temperature of the softmax over items.")
+    full_softmax_items: int = Field(
+        50_000, ge=0, description="Catalogues up to this size get the whole softmax, larger ones a sampled one."
+    )
+    negatives: int = Field(2048, ge=1, description="Items sampled a batch by the sampled softmax.")
+    epochs: int = Field(6, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
+    dropout: Probability = Field(0.3, description="Dropout of embeddings and of feed-forward layers.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> CollaborativeConfig:
+        if self.dim % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
+        return self
+
+
+class AlignConfig(Training):
+    """Stage I: the semantic embedding adapted, aligned and fused with the collaborative one."""
+
+    fusion: Literal["sum", "concat"] = Field("sum", description="E_I: E_C + E_T, or both side by side.")
+    alpha: float = Field(0.01, ge=0, le=100, description="Weight of the alignment loss; 0 leaves it out.")
+    temperature: float = Field(0.1, gt=0, le=10, description="Temperature of the alignment InfoNCE.")
+    align_items: int = Field(512, ge=2, description="Items a batch at most in the alignment InfoNCE.")
+    start: Literal["collaborative", "scratch"] = Field(
+        "collaborative", description="Where the collaborative part starts: the stage before, or anew."
+    )
+
+
+class RQVAEConfig(Section):
+    """Training of the RQ-VAE quantizer."""
+
+    epochs: int = Field(60, ge=1, description="Passes over the items.")
+    batch_size: int = Field(1024, ge=2, description="Items a batch.")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Learning rate of AdamW.")
+    hidden: list[PositiveInt] = Field(default=[256], description="Hidden widths of the encoder, mirrored.")
+    latent: int = Field(64, ge=1, description="Dimensions of the quantized space.")
+    commitment: float = Field(0.25, ge=0, description="Weight of the commitment loss.")
+
+
+class QuantizeConfig(Section):
+    """From embeddings to codes."""
+
+    embedding: Literal["integrated", "semantic", "collaborative", "concatenation"] = Field(
+        "integrated",
+        description="What is quantized: integrated E_I; semantic E_S; collaborative E_C of the stage before "
+        "aligning; concatenation: E_S and that E_C side by side, naively.",
+    )
+    method: Literal["residual_kmeans", "balanced_kmeans", "hierarchical_kmeans", "rq_vae"] = Field(
+        "residual_kmeans", description="The quantizer."
+    )
+    levels: int = Field(3, ge=1, le=16, description="Code levels L, without the suffix.")
+    codes: int = Field(64, ge=2, le=65_535, description="Codes K a level.")
+    iterations: int = Field(50, ge=1, description="Iterations of k-means at most.")
+    collisions: Literal["suffix", "reassign"] = Field(
+        "suffix",
+        description="Items with equal codes: an extra level, or the nearest free code at the last level.",
+    )
+    rq_vae: RQVAEConfig = Field(default_factory=RQVAEConfig, description="Training of the RQ-VAE.")
+
+
+class DistillConfig(Section):
+    """In-modality knowledge distillation from the frozen teacher embeddings."""
+
+    beta: float = Field(0.3, ge=0, le=100, description="Weight of the distillation loss; 0 leaves it out.")
+    at: Literal["context", "summary"] = Field(
+        "context", description="What is pulled to the teacher: the context vector, or a token after the last code."
+    )
+    teacher: Literal["integrated", "both"] = Field(
+        "integrated", description="Teacher: the integrated embedding; both: semantic and collaborative apart."
+    )
+    temperature: float = Field(0.06, gt=0, le=10, description="Temperature of the distillation InfoNCE.")
+    soft_targets: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Weight of the Stage-I model's distribution over trie nodes against the target's own codes.",
+    )
+
+
+class GeneratorConfig(Training):
+    """Stage II: the model that generates the codes of the next item."""
+
+    architecture: Literal["timeline", "encoder_decoder"] = Field(
+        "timeline", description="timeline: one token an item; encoder_decoder: the paper's, one token a code."
+    )
+    dim: int = Field(64, ge=4, le=4096, description="Dimensions of the model.")
+    layers: int = Field(2, ge=1, le=64, description="Transformer layers over the history.")
+    decoder_layers: int = Field(2, ge=1, le=64, description="Layers that turn a context into codes.")
+    heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide dim.")
+    history: Literal["codes", "codes_and_embedding"] = Field(
+        "codes_and_embedding", description="An item of history: its codes, or its frozen embedding beside them."
+    )
+    warm_start: bool = Field(
+        True, description="Start the history transformer from Stage I (timeline over SASRec of equal size)."
+    )
+    warm_start_rate: float = Field(
+        0.25, gt=0, le=1, description="Learning rate of what was warm-started, as a share of the rest's."
+    )
+    heads_from_codebooks: bool = Field(True, description="Start code embeddings and heads from the codebooks.")
+    trie_mask: bool = Field(True, description="Only codes that exist compete in the training softmax.")
+    node_scores: bool = Field(
+        True, description="Add to each code's logit the score of the mean embedding of the items below it."
+    )
+    node_temperature: float = Field(0.06, gt=0, le=10, description="Temperature of the node scores.")
+    label_smoothing: Probability = Field(0.0, description="Mass of the target spread over the other codes.")
+    distill: DistillConfig = Field(default_factory=DistillConfig, description="Knowledge distillation.")
+    targets_per_user: int = Field(
+        4, ge=1, description="Training targets drawn from each history an epoch (encoder_decoder)."
+    )
+    validation_users: int = Field(2000, ge=1, description="Users at most in the validation after each epoch.")
+    validation_beams: int = Field(20, ge=10, le=1000, description="Beams in the validation after each epoch.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> GeneratorConfig:
+        if self.dim % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
+        return self
+
+
+class EvaluateConfig(Section):
+    """How recommendations are measured."""
+
+    beams: int = Field(50, ge=10, le=5000, description="Beams of the generator.")
+    list_length: int = Field(
+        50, ge=10, le=1000, description="Items in every list; a target further down counts as missed."
+    )
+    mask_history: bool = Field(True, description="Never recommend what the user already has.")
+    fusion_weights: list[Annotated[float, Field(ge=0)]] = Field(
+        default=[0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0],
+        min_length=1,
+        description="Weights λ of the dense score among which validation NDCG@10 chooses.",
+    )
+    bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of paired comparisons.")
+    examples: int = Field(5, ge=0, le=100, description="Users shown in words in the report.")
+
+
+_READS: dict[str, tuple[str, ...]] = {
+    "preprocess": ("data",),
+    "embed_text": ("text",),
+    "train_collaborative": ("collaborative", "seed"),
+    "align": ("align", "collaborative", "seed"),
+    "quantize": ("quantize", "seed"),
+    "train_generator": ("generator", "quantize.embedding", "collaborative", "align.fusion", "seed", "name"),
+    "evaluate": ("evaluate", "generator", "quantize.embedding", "collaborative", "align.fusion", "name"),
+}
+"""Which parts of an experiment each stage reads: its cache key holds these and nothing else."""
+
+
+class Experiment(Section):
+    """One experiment: a name, a seed and a section a stage. The flow's only parameter."""
+
+    name: str = Field("demo", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of the experiment.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything that is trained.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
+        description="Where models are trained: auto, cpu, cuda, cuda:N or mps.",
+        json_schema_extra=RUN_ONLY,
+    )
+    data: DataConfig = Field(default_factory=DataConfig, description="Interactions and items.")
+    text: TextConfig = Field(default_factory=TextConfig, description="The text encoder.")
+    collaborative: CollaborativeConfig = Field(
+        default_factory=CollaborativeConfig, description="The collaborative model."
+    )
+    align: AlignConfig = Field(default_factory=AlignConfig, description="Stage I: alignment and fusion.")
+    quantize: QuantizeConfig = Field(default_factory=QuantizeConfig, description="Codes.")
+    generator: GeneratorConfig = Field(default_factory=GeneratorConfig, description="Stage II: the generator.")
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="Evaluation.")
+
+    def stage_config(self, stage: str) -> dict[str, Any]:
+        """All that `stage` reads of this experiment, run-only fields left out: what its artifact depends on."""
+        found: dict[str, Any] = {}
+        for name in _READS[stage]:
+            value: Any = self
+            for part in name.split("."):
+                value = getattr(value, part)
+            found[name] = _without_run_only(value)
+        return found
+
+
+def _without_run_only(value: Any) -> Any:
+    if not isinstance(value, BaseModel):
+        return value
+    return {
+        name: _without_run_only(getattr(value, name))
+        for name, field in type(value).model_fields.items()
+        if field.json_schema_extra != RUN_ONLY
+    }

@@ -1,0 +1,80 @@
+"""Users' histories as flat arrays, and the leave-one-out split. Knows nothing of files, frames or models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int32]
+
+
+class Split(Enum):
+    """What a history is used for; the value is how many of its last items are held back from it."""
+
+    TRAIN = 2
+    VALIDATION = 1
+    TEST = 0
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Every user's items in order of time, without padding.
+
+    Attributes:
+        items: item indices of all users, one user after the other, int32, shape (interactions,).
+        offsets: user `u` owns `items[offsets[u]:offsets[u + 1]]`, int64, shape (users + 1,).
+        n_items: size of the catalogue; item indices run from 0 to n_items - 1.
+    """
+
+    items: IntArray
+    offsets: npt.NDArray[np.int64]
+    n_items: int
+
+    @property
+    def n_users(self) -> int:
+        return len(self.offsets) - 1
+
+    def of_user(self, user: int) -> IntArray:
+        """All items of one user, in order."""
+        return self.items[self.offsets[user] : self.offsets[user + 1]]
+
+    def lengths(self, split: Split) -> npt.NDArray[np.int64]:
+        """Length of each user's sequence in a split, the target included, shape (users,)."""
+        return np.maximum(np.diff(self.offsets) - split.value, 0)
+
+    def histories(self, split: Split) -> Sequences:
+        """What a model may see before it predicts the target of `split` (VALIDATION or TEST)."""
+        return self._without_last(split.value + 1)
+
+    def training(self) -> Sequences:
+        """What a model may train on: everything but the validation and the test item."""
+        return self._without_last(Split.TRAIN.value)
+
+    def targets(self, split: Split) -> IntArray:
+        """The item to predict for each user in `split` (VALIDATION or TEST), shape (users,)."""
+        return self.items[self.offsets[1:] - 1 - split.value]
+
+    def train_counts(self) -> npt.NDArray[np.int64]:
+        """How often each item occurs in the training part, shape (n_items,)."""
+        return np.bincount(self.training().items, minlength=self.n_items)
+
+    def select(self, users: npt.NDArray[np.int64]) -> Sequences:
+        """The sequences of some users, in the order named."""
+        return from_lists([self.of_user(int(user)) for user in users], self.n_items)
+
+    def _without_last(self, held_back: int) -> Sequences:
+        lengths = np.maximum(np.diff(self.offsets) - held_back, 0)
+        position = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+        keep = position < np.repeat(lengths, np.diff(self.offsets))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return Sequences(self.items[keep], offsets, self.n_items)
+
+
+def from_lists(lists: list[IntArray], n_items: int) -> Sequences:
+    """Join per-user arrays of item indices into `Sequences`."""
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(items) for items in lists], dtype=np.int64)])
+    items = np.concatenate(lists) if lists else np.zeros(0, np.int32)
+    return Sequences(items.astype(np.int32), offsets, n_items)

@@ -1,0 +1,37 @@
+"""The one exception that carries a user's mistake. Knows nothing of who shows it, or how."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something that the user can put right: says what is wrong, where, and what to do.
+
+    The command line prints it as one line and exits with status 2; a task fails with it and is not retried.
+    """
+
+    def __init__(self, problem: str, *, place: str = "", cure: str = "") -> None:
+        self.problem = problem.rstrip(".")
+        self.place = place
+        self.cure = cure.rstrip(".")
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.place}: {self.problem}." if self.place else f"{self.problem}."
+        return f"{text} {self.cure}." if self.cure else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (self.problem, self.place, self.cure))
+
+
+def _rebuild(problem: str, place: str, cure: str) -> UserError:
+    return UserError(problem, place=place, cure=cure)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The cure for a misspelt name: the nearest known one, or the list of them."""
+    names = list(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(names)}"
