@@ -1,0 +1,158 @@
+"""The trie of all items' codes, as tensors. Knows codes and items; knows nothing of models, users or text.
+
+Axes: N items, D dimensions, C children of a node (padded). Level 0 is the root, level `depth` the leaves, one
+an item. Nodes of a level are numbered in the lexicographic order of their codes, so the children of a node
+are contiguous, and so are the leaves below it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from prorec_core.errors import UserError
+
+
+@dataclass(frozen=True)
+class CodeTrie:
+    """Which codes exist after which, for a catalogue in which every item has its own tuple of codes.
+
+    All tensors are int64.
+
+    Attributes:
+        n_nodes: number of nodes at levels 0 … depth; 1 at level 0 and the number of items at level `depth`.
+        children: at levels 0 … depth-1, shape (n_nodes[l], C): nodes of level l+1, ascending, padded with -1.
+        n_children: at levels 0 … depth-1, shape (n_nodes[l],): how many of these are children.
+        node_code: at levels 0 … depth, shape (n_nodes[l],): a node's own code; 0 for the root.
+        first_leaf, last_leaf: at levels 0 … depth, shape (n_nodes[l],): the leaves below a node are those
+            from `first_leaf` up to, without, `last_leaf`.
+        leaf_item: shape (N,): the item of a leaf.
+        item_leaf: shape (N,): the leaf of an item.
+        path: shape (N, depth): an item's node at levels 1 … depth.
+        codes: shape (N, depth): an item's codes.
+    """
+
+    n_nodes: list[int]
+    children: list[Tensor]
+    n_children: list[Tensor]
+    node_code: list[Tensor]
+    first_leaf: list[Tensor]
+    last_leaf: list[Tensor]
+    leaf_item: Tensor
+    item_leaf: Tensor
+    path: Tensor
+    codes: Tensor
+
+    @property
+    def depth(self) -> int:
+        """Number of codes of an item."""
+        return len(self.children)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items N."""
+        return len(self.leaf_item)
+
+    @classmethod
+    def from_codes(cls, codes: npt.NDArray[np.integer] | Tensor) -> CodeTrie:
+        """Build the trie of a code table.
+
+        Args:
+            codes: one row of non-negative codes an item, shape (N, depth), any integer type.
+
+        Raises:
+            UserError: there are no items, or two items share a tuple of codes.
+        """
+        table = np.asarray(codes.cpu() if isinstance(codes, Tensor) else codes).astype(np.int64)
+        if table.ndim != 2 or not table.size:
+            raise UserError(
+                f"a code table needs at least one item and one level, this one has shape {table.shape}",
+                cure="Run the stage 'quantize' again",
+            )
+        n_items, depth = table.shape
+        order = np.lexsort(table.T[::-1])
+        rows = table[order]
+        # begins[l] marks the leaves at which a node of level l begins, in the order of the leaves.
+        begins = np.zeros((depth + 1, n_items), dtype=bool)
+        begins[:, 0] = True
+        begins[1:, 1:] = np.logical_or.accumulate(rows[1:] != rows[:-1], axis=1).T
+        if not begins[depth].all():
+            twin = int(np.flatnonzero(~begins[depth])[0])
+            raise UserError(
+                f"items {order[twin - 1]} and {order[twin]} share the codes {tuple(rows[twin].tolist())}",
+                cure="Run the stage 'quantize' again: its collision handling gives each item its own codes",
+            )
+        node_of_leaf = begins.cumsum(axis=1) - 1
+        first = [np.flatnonzero(row) for row in begins]
+        last = [np.append(row[1:], n_items) for row in first]
+        children, n_children = [], []
+        for level in range(depth):
+            first_child = node_of_leaf[level + 1, first[level]]
+            count = node_of_leaf[level + 1, last[level] - 1] + 1 - first_child
+            offset = np.arange(count.max())
+            children.append(np.where(offset < count[:, None], first_child[:, None] + offset, -1))
+            n_children.append(count)
+        item_leaf = np.empty(n_items, dtype=np.int64)
+        item_leaf[order] = np.arange(n_items)
+        root = [np.zeros(1, dtype=np.int64)]
+        return cls(
+            n_nodes=[len(row) for row in first],
+            children=[torch.from_numpy(table) for table in children],
+            n_children=[torch.from_numpy(count) for count in n_children],
+            node_code=[torch.from_numpy(row) for row in root + [rows[first[k + 1], k].copy() for k in range(depth)]],
+            first_leaf=[torch.from_numpy(row) for row in first],
+            last_leaf=[torch.from_numpy(row) for row in last],
+            leaf_item=torch.from_numpy(order),
+            item_leaf=torch.from_numpy(item_leaf),
+            path=torch.from_numpy(np.ascontiguousarray(node_of_leaf[1:, item_leaf].T)),
+            codes=torch.from_numpy(table),
+        )
+
+    def to(self, device: torch.device | str) -> CodeTrie:
+        """The same trie on another device."""
+        return CodeTrie(
+            n_nodes=self.n_nodes,
+            children=[tensor.to(device) for tensor in self.children],
+            n_children=[tensor.to(device) for tensor in self.n_children],
+            node_code=[tensor.to(device) for tensor in self.node_code],
+            first_leaf=[tensor.to(device) for tensor in self.first_leaf],
+            last_leaf=[tensor.to(device) for tensor in self.last_leaf],
+            leaf_item=self.leaf_item.to(device),
+            item_leaf=self.item_leaf.to(device),
+            path=self.path.to(device),
+            codes=self.codes.to(device),
+        )
+
+    def item_nodes(self, level: int) -> Tensor:
+        """The node of each item at a level (0 … depth), int64, shape (N,)."""
+        return self.path[:, level - 1] if level else torch.zeros_like(self.item_leaf)
+
+    def node_sums(self, level: int, values: Tensor) -> Tensor:
+        """Sum values of items over the items below each node of a level.
+
+        Args:
+            level: 0 … depth.
+            values: one value an item, shape (…, N), floating point.
+
+        Returns:
+            Shape (…, n_nodes[level]), of the type of `values`. Differentiable. On a CPU equal input gives
+            equal bits; on a GPU the order of the additions is not fixed.
+        """
+        if level == self.depth:
+            return values.index_select(-1, self.leaf_item)
+        sums = values.new_zeros((*values.shape[:-1], self.n_nodes[level]))
+        return sums.index_add(-1, self.item_nodes(level), values)
+
+    def node_means(self, level: int, embeddings_ND: Tensor) -> Tensor:
+        """Mean embedding of the items below each node of a level (0 … depth), added up in float64.
+
+        Returns:
+            Shape (n_nodes[level], D), of the type of `embeddings_ND`.
+        """
+        sums = self.node_sums(level, embeddings_ND.T.double()).T
+        size = (self.last_leaf[level] - self.first_leaf[level]).unsqueeze(-1)
+        return (sums / size).to(embeddings_ND.dtype)
