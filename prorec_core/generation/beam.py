@@ -107,20 +107,23 @@ def _best(scores_UM: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` best of each row and their places, ordered by place; of equal ones the first places win.
 
     As the places of a row follow the order of the nodes, so do the beams, and ties fall to the lower codes on
-    every device. `topk` alone leaves open which of equal ones it takes: rows in which equal scores stand on
-    both sides of the cut are sorted whole.
+    every device. `topk` alone leaves open which of equal ones it takes, so rows in which equal scores stand on
+    both sides of the cut are settled here.
     """
     count = min(count, scores_UM.shape[1])
     values, places = scores_UM.topk(min(count + 1, scores_UM.shape[1]), dim=1)
     if values.shape[1] > count:
-        tied = (values[:, count - 1] == values[:, count]) & (values[:, count] > _DEAD)
-        values, places = values[:, :count], places[:, :count]
-        rows = tied.nonzero().squeeze(1)
+        cut = values[:, count - 1 : count]
+        rows = ((cut == values[:, count:]) & (cut > _DEAD)).nonzero()[:, 0]
+        places = places[:, :count]
         if len(rows):
-            sorted_values, order = scores_UM[rows].sort(dim=1, descending=True, stable=True)
-            values[rows], places[rows] = sorted_values[:, :count], order[:, :count]
-    places, order = places.sort(dim=1)
-    return values.gather(1, order), places
+            scores, cut = scores_UM[rows], cut[rows]
+            above, equal = scores > cut, scores == cut
+            room = count - above.sum(dim=1, keepdim=True)
+            taken = above | (equal & (equal.cumsum(dim=1) <= room))
+            places[rows] = taken.nonzero()[:, 1].view(-1, count)
+    places = places.sort(dim=1).values
+    return scores_UM.gather(1, places), places
 
 
 def _sorted_leaves(trie: CodeTrie, forbidden_items_UH: Tensor) -> Tensor:
