@@ -1,0 +1,71 @@
+# Every target sets the environment up by itself; nothing is typed before `make demo` or `make test`.
+# `make PYTHON=/path/to/python3.12 …` chooses the interpreter; otherwise the first fit one of this list is taken.
+PYTHON ?=
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
+VENV := .venv
+STAMP := $(VENV)/.set-up
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check format bench clean
+
+help:
+	@echo "make demo    run the pipeline on the built-in shop"
+	@echo "make test    run the tests"
+	@echo "make check   formatting, lint, types, layering"
+	@echo "make format  put formatting and imports right"
+	@echo "make bench   measure speed and memory beside the usual implementation"
+	@echo "make setup   create $(VENV) (every target does so when needed)"
+	@echo "make clean   remove $(VENV) and caches; artifacts/ stays"
+
+setup: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/prorec run demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_layering.py
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is the last thing written: without it the environment is built from nothing, so that an interrupted
+# first set-up leaves no trace; with an old one, only what changed is installed.
+$(STAMP): pyproject.toml constraints.txt
+	@set -eu; \
+	if [ ! -f $@ ]; then \
+	  python=; \
+	  for candidate in $(if $(PYTHON),"$(PYTHON)",$(PYTHONS)); do \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	      python=$$candidate; break; \
+	    fi; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo "PRORec needs Python 3.11 or newer; tried: $(if $(PYTHON),$(PYTHON),$(PYTHONS))." >&2; \
+	    echo "Install it, or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
+	    exit 2; \
+	  fi; \
+	  if ! "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	    echo "$$python lacks the venv module; install it (Debian, Ubuntu: the package python3-venv)." >&2; \
+	    exit 2; \
+	  fi; \
+	  echo "Creating $(VENV) with $$($$python --version); a few minutes, once."; \
+	  "$$python" -m venv --clear $(VENV); \
+	fi; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[text,dev]'; \
+	touch $@
