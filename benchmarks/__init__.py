@@ -1,0 +1,1 @@
+"""Speed and size beside the usual implementation: `python -m benchmarks`."""

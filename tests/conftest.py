@@ -1,0 +1,89 @@
+"""What tests share: a folder of artifacts of their own, a planted data set whose answers are known, the real data.
+
+Tests need no network and leave nothing behind; those on real data are skipped where it is absent.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prorec_core.data.sequences import Sequences, from_lists
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_DATA = Path(os.environ.get("PROREC_DATA", ROOT.parent / "shared" / "data"))
+CHECKERBOARD_ITEMS = 24
+_SERVERS = ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "PREFECT_API_URL", "PREFECT_HOME")
+_QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MPLBACKEND": "Agg",
+}
+_folders: list[str] = []
+
+
+def pytest_configure() -> None:
+    """Before any import reads them: point every store to a folder of this run, and turn the network off."""
+    for name in _SERVERS:
+        os.environ.pop(name, None)
+    os.environ.update(_QUIET)
+    _folders.append(tempfile.mkdtemp(prefix="prorec-tests-"))
+    os.environ["PROREC_ARTIFACTS"] = _folders[0]
+
+
+def pytest_unconfigure() -> None:
+    """Remove that folder."""
+    for folder in _folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def artifacts_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of artifacts for one test alone, in force through `PROREC_ARTIFACTS`."""
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    monkeypatch.setenv("PROREC_ARTIFACTS", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkerboard() -> Sequences:
+    """96 users on a board of 24 items in two colours: even items and odd ones.
+
+    A user starts somewhere and walks along one colour: after item i comes `(i + 2) % 24`, and nobody meets an
+    item twice. So the next item is `(last + 2) % 24`, a model that learns this has recall 1 at rank 1, and
+    popularity knows nothing: every item is as frequent as any other.
+    """
+    walks = [
+        (start + 2 * np.arange(length, dtype=np.int32)) % CHECKERBOARD_ITEMS
+        for start in range(CHECKERBOARD_ITEMS)
+        for length in (5, 6, 8, 10)
+    ]
+    return from_lists(walks, CHECKERBOARD_ITEMS)
+
+
+@pytest.fixture(scope="session")
+def beauty_folder() -> Path:
+    """The Amazon Beauty tables: interactions.parquet and items.parquet."""
+    return _real("amazon-beauty")
+
+
+@pytest.fixture(scope="session")
+def ml_100k_folder() -> Path:
+    """The MovieLens 100K atomic files: ml-100k.inter, ml-100k.item and ml-100k.user."""
+    return _real("ml-100k")
+
+
+def _real(name: str) -> Path:
+    folder = REAL_DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"the data set {name} is not in {REAL_DATA} (PROREC_DATA names another folder)")
+    return folder
