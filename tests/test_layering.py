@@ -72,7 +72,7 @@ def read_modules(root: Path) -> dict[str, Module]:
             paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     found = {}
     for name, path in paths.items():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
         package = name if path.stem == "__init__" else name.rpartition(".")[0]
         imports: dict[str, int] = {}
         for imported, line in _imports(tree, package, set(paths)):
@@ -145,7 +145,7 @@ def _unsafe(module: Module) -> Iterator[str]:
                 yield f"{module.name}:{node.lineno}: calls {called}"
             for word in node.keywords:
                 if isinstance(word.value, ast.Constant) and (word.arg, word.value.value) in UNSAFE_ARGUMENTS:
-                    yield f"{module.name}:{node.lineno}: passes {word.arg}={word.value.value}"
+                    yield f"{module.name}:{node.lineno}: passes {word.arg}={word.value.value!r}"
 
 
 def _circles(modules: Mapping[str, Module]) -> list[str]:
