@@ -1,0 +1,145 @@
+"""Top lists and the rank of a target in them. Knows items by their index; knows nothing of models or texts.
+
+Axes: U users, N items of the catalogue, K items of a list, H items of a history (padded with -1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from prorec_core.data.sequences import IntArray, Sequences
+
+_CELLS = 8_000_000
+"""Cells of the largest temporary table of `popularity_lists`."""
+
+
+@dataclass(frozen=True)
+class TopItems:
+    """Items recommended to each user, best first, no item twice.
+
+    Attributes:
+        items_UK: item indices, int32, shape (U, K), -1 where there is none; those stand at the end.
+        scores_UK: float32, shape (U, K), falling along K, -inf where there is no item.
+    """
+
+    items_UK: IntArray
+    scores_UK: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.items_UK.ndim != 2 or self.items_UK.shape != self.scores_UK.shape:
+            raise ValueError(f"items {self.items_UK.shape} and scores {self.scores_UK.shape} must be equal (U, K)")
+
+    @property
+    def n_users(self) -> int:
+        return int(self.items_UK.shape[0])
+
+    @property
+    def length(self) -> int:
+        return int(self.items_UK.shape[1])
+
+
+def rank_of_target(items_UK: IntArray, targets_U: IntArray) -> IntArray:
+    """Place of each user's target in the user's list, from 1; 0 where it is not there. int32, shape (U,).
+
+    >>> rank_of_target(np.array([[7, 3, 5], [2, 0, -1]]), np.array([5, 9])).tolist()
+    [3, 0]
+    """
+    found_UK = (items_UK == targets_U[:, None]) & (items_UK >= 0)
+    if not found_UK.shape[1]:
+        return np.zeros(len(targets_U), np.int32)
+    return np.where(found_UK.any(axis=1), found_UK.argmax(axis=1) + 1, 0).astype(np.int32)
+
+
+def padded_histories(histories: Sequences) -> npt.NDArray[np.int64]:
+    """Each user's items, int64, shape (U, H), H the longest history, padded with -1 at the end.
+
+    Made for a batch of users (`Sequences.select`): what `top_from_scores` and beam search must leave out.
+    """
+    lengths = np.diff(histories.offsets)
+    width = int(lengths.max(initial=0))
+    padded_UH = np.full((histories.n_users, width), -1, np.int64)
+    padded_UH[np.arange(width) < lengths[:, None]] = histories.items
+    return padded_UH
+
+
+@torch.no_grad()
+def top_from_scores(scores_UN: Tensor, k: int, forbidden_items_UH: Tensor | None = None) -> TopItems:
+    """The K best items of each user; of items with equal scores the lower index comes first, on every device.
+
+    Args:
+        scores_UN: a score for every item of the catalogue, floating point; an item at -inf is never listed.
+        k: items a list; where fewer are left, the list ends with -1.
+        forbidden_items_UH: items to leave out, int64, padded with -1; an item may stand there twice.
+
+    Raises:
+        ValueError: a score is not a number.
+    """
+    scores_UN = scores_UN.float()
+    if forbidden_items_UH is not None:
+        user, place = (forbidden_items_UH >= 0).nonzero(as_tuple=True)
+        scores_UN = scores_UN.index_put((user, forbidden_items_UH[user, place]), scores_UN.new_tensor(-torch.inf))
+    n_users, n_items = scores_UN.shape
+    count = min(k, n_items)
+    values, places = scores_UN.topk(min(count + 1, n_items), dim=1)
+    if bool(values.isnan().any()):
+        raise ValueError("a score is not a number")
+    if values.shape[1] > count:
+        # topk leaves open which of equal items it takes: rows with a tie across the cut are settled here.
+        cut = values[:, count - 1 : count]
+        rows = (cut == values[:, count:]).nonzero()[:, 0]
+        places = places[:, :count]
+        if len(rows):
+            scores, cut = scores_UN[rows], cut[rows]
+            above, equal = scores > cut, scores == cut
+            room = count - above.sum(dim=1, keepdim=True)
+            taken = above | (equal & (equal.cumsum(dim=1) <= room))
+            places[rows] = taken.nonzero()[:, 1].view(-1, count)
+    places = places.sort(dim=1).values
+    values, order = scores_UN.gather(1, places).sort(dim=1, descending=True, stable=True)
+    items = places.gather(1, order).masked_fill(values == -torch.inf, -1)
+    items_UK = np.full((n_users, k), -1, np.int32)
+    scores_UK = np.full((n_users, k), -np.inf, np.float32)
+    items_UK[:, :count] = items.cpu().numpy()
+    scores_UK[:, :count] = values.cpu().numpy()
+    return TopItems(items_UK, scores_UK)
+
+
+def popularity_lists(train_counts: npt.NDArray[np.int64], histories: Sequences, k: int, mask_history: bool) -> TopItems:
+    """Recommend to everyone what occurs most in the training data; the lower index first among equals.
+
+    Args:
+        train_counts: how often each item occurs in training, shape (N,).
+        histories: what each user already has, left out of the user's list if `mask_history`.
+        k: items a list; where fewer are left, the list ends with -1.
+        mask_history: never recommend what the user already has.
+
+    Returns:
+        Lists scored with the counts.
+    """
+    order_N = np.argsort(-train_counts, kind="stable")
+    place_N = np.empty_like(order_N)
+    place_N[order_N] = np.arange(len(order_N))
+    lengths = np.diff(histories.offsets)
+    items_UK = np.full((histories.n_users, k), -1, np.int32)
+    scores_UK = np.full((histories.n_users, k), -np.inf, np.float32)
+    longest = int(lengths.max(initial=0)) if mask_history else 0
+    depth = min(len(order_N), k + longest)
+    chunk = max(1, _CELLS // max(depth, 1))
+    for start in range(0, histories.n_users, chunk):
+        stop = min(start + chunk, histories.n_users)
+        free_UM = np.ones((stop - start, depth), bool)
+        if mask_history:
+            places = place_N[histories.items[histories.offsets[start] : histories.offsets[stop]]]
+            users = np.repeat(np.arange(stop - start), lengths[start:stop])
+            free_UM[users[places < depth], places[places < depth]] = False
+        slots_UM = np.cumsum(free_UM, axis=1, dtype=np.int32)
+        user, place = np.nonzero(free_UM & (slots_UM <= k))
+        slot = slots_UM[user, place] - 1
+        items_UK[start + user, slot] = order_N[place]
+        scores_UK[start + user, slot] = train_counts[order_N[place]]
+    return TopItems(items_UK, scores_UK)
