@@ -1,0 +1,49 @@
+"""Stage I: the integrated embedding and the sequential model that reads it.
+
+Knows how the two modalities are joined; knows nothing of training or files. Axes: N items, S text dimensions,
+D model dimensions, E dimensions of the integrated embedding (D for `sum`, 2 D for `concat`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from prorec_core.alignment.adapter import AdaLNAdapter
+from prorec_core.config import AlignConfig, CollaborativeConfig
+from prorec_core.sequential.stage import ITEM_DEVIATION, build_model
+
+POSITION_DEVIATION = 0.3
+"""Adapted vectors have unit variance; positions that large would drown small ones."""
+
+
+def fused_dim(config: AlignConfig, dim: int) -> int:
+    """Dimensions E of the integrated embedding."""
+    return 2 * dim if config.fusion == "concat" else dim
+
+
+class StageOne(nn.Module):
+    """E_C (free), E_T (adapted from the frozen E_S), their fusion E_I, and the sequential model over E_I."""
+
+    def __init__(
+        self,
+        config: AlignConfig,
+        collaborative: CollaborativeConfig,
+        text_NS: Tensor,
+        low_precision: bool,
+    ) -> None:
+        super().__init__()
+        self.fusion = config.fusion
+        dim = collaborative.dim
+        self.items = nn.Parameter(torch.randn(len(text_NS), dim) * ITEM_DEVIATION)
+        self.adapter = AdaLNAdapter(text_NS.shape[1], dim)
+        self.model = build_model(collaborative, config, fused_dim(config, dim), low_precision, POSITION_DEVIATION)
+        self.text_NS: Tensor
+        self.register_buffer("text_NS", text_NS, persistent=False)
+
+    def embeddings(self) -> tuple[Tensor, Tensor, Tensor]:
+        """E_I, E_C and E_T of all items, shapes (N, E), (N, D), (N, D)."""
+        semantic_ND = self.adapter(self.text_NS)
+        if self.fusion == "concat":
+            return torch.cat([self.items, semantic_ND], dim=-1), self.items, semantic_ND
+        return self.items + semantic_ND, self.items, semantic_ND

@@ -1,0 +1,174 @@
+"""Stage align: next-item prediction over the integrated embedding, jointly with alignment of the modalities.
+
+Knows sequences and embeddings; knows nothing of codes. `L_1 = L_seq + α · L_align`. Axes: N items, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prorec_core.alignment.adapter import scaled_text
+from prorec_core.alignment.model import StageOne, fused_dim
+from prorec_core.artifacts import read_json, write_json
+from prorec_core.config import AlignConfig, CollaborativeConfig
+from prorec_core.data.embeddings import read_embeddings, write_embeddings
+from prorec_core.data.sequences import Sequences, Split
+from prorec_core.evaluation.domination import domination
+from prorec_core.sequential.base import SequentialModel, target_ranks, validation_measures
+from prorec_core.sequential.stage import CollaborativeModel, Floats, build_model
+from prorec_core.training.batching import HistoryBatch, training_batches
+from prorec_core.training.checkpoint import load_tensors, save_tensors
+from prorec_core.training.loop import train
+from prorec_core.training.losses import info_nce
+from prorec_core.training.runtime import Runtime, derive_seed
+
+
+@dataclass(frozen=True)
+class AlignedModel:
+    """What the stage leaves.
+
+    Attributes:
+        integrated: E_I, float32, shape (N, D) or (N, 2 D).
+        collaborative: E_C as aligning left it, float32, shape (N, D).
+        semantic: E_T, the adapted text embeddings, float32, shape (N, D).
+        tensors: weights of the sequential model over E_I.
+        domination: how much of the neighbourhoods comes from text and how much from behaviour.
+        training: one record an epoch.
+    """
+
+    integrated: Floats
+    collaborative: Floats
+    semantic: Floats
+    tensors: Mapping[str, Tensor]
+    domination: dict[str, Any]
+    training: list[dict[str, Any]]
+
+    def save(self, folder: Path) -> None:
+        """Write the three embeddings, model.safetensors, domination.json and training.json."""
+        for name, embeddings in self._files().items():
+            write_embeddings(folder / name, embeddings, "align")
+        save_tensors(folder / "model.safetensors", self.tensors)
+        write_json(folder / "domination.json", self.domination)
+        write_json(folder / "training.json", {"epochs": self.training})
+
+    @classmethod
+    def load(cls, folder: Path) -> AlignedModel:
+        """Read what `save` wrote."""
+        names = ("embeddings.parquet", "collaborative.parquet", "semantic.parquet")
+        integrated, collaborative, semantic = (read_embeddings(folder / name, "align") for name in names)
+        return cls(
+            integrated,
+            collaborative,
+            semantic,
+            load_tensors(folder / "model.safetensors"),
+            read_json(folder / "domination.json"),
+            read_json(folder / "training.json")["epochs"],
+        )
+
+    def _files(self) -> dict[str, Floats]:
+        return {
+            "embeddings.parquet": self.integrated,
+            "collaborative.parquet": self.collaborative,
+            "semantic.parquet": self.semantic,
+        }
+
+    def sequential_model(
+        self, config: AlignConfig, collaborative: CollaborativeConfig, device: torch.device
+    ) -> tuple[SequentialModel, Tensor]:
+        """The trained sequential model and the table E_I that it scores, ready for inference on `device`."""
+        model = build_model(collaborative, config, self.integrated.shape[1], low_precision=False)
+        model.load_state_dict(dict(self.tensors))
+        return model.to(device).eval(), torch.from_numpy(self.integrated).to(device)
+
+
+def align(
+    config: AlignConfig,
+    collaborative: CollaborativeConfig,
+    sequences: Sequences,
+    start: CollaborativeModel,
+    semantic: Floats,
+    seed: int,
+    runtime: Runtime,
+) -> AlignedModel:
+    """Train Stage I.
+
+    Args:
+        config: fusion, weight of the alignment and training.
+        collaborative: the sequential model's shape.
+        sequences: all users' items; validation and test items are held back here.
+        start: the collaborative stage's model, where training starts (config.start).
+        semantic: E_S, text embeddings, float32, shape (N, S).
+        seed: of the experiment.
+        runtime: device, progress and checkpoints.
+    """
+    torch.manual_seed(derive_seed(seed, "align", "start"))
+    low = runtime.low_precision(config.precision)
+    stage = StageOne(config, collaborative, scaled_text(semantic), low)
+    if config.start == "collaborative":
+        _start_from(stage, start, fused_dim(config, collaborative.dim) == collaborative.dim)
+    stage.to(runtime.device)
+    training, histories = sequences.training(), sequences.histories(Split.VALIDATION)
+    targets = sequences.targets(Split.VALIDATION)
+
+    def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
+        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=low):
+            integrated, ids, adapted = stage.embeddings()
+            next_item = stage.model.training_loss(integrated, batch)
+            if config.alpha == 0:
+                return {"loss": next_item}
+            items = torch.unique(batch.items_BL[batch.is_item_BL])
+            if len(items) > config.align_items:
+                items = items[torch.randperm(len(items), device=items.device)[: config.align_items]]
+            between = info_nce(F.embedding(items, ids), F.embedding(items, adapted), config.temperature)
+        return {
+            "loss": next_item + config.alpha * between,
+            "loss_next_item": next_item,
+            "loss_align": between,
+        }
+
+    def validate() -> Mapping[str, float]:
+        table = stage.embeddings()[0]
+        return validation_measures(target_ranks(stage.model, table, histories, targets, config.max_history))
+
+    records = train(
+        stage,
+        losses,
+        lambda epoch_seed: training_batches(
+            training, config.max_history, config.tokens_per_batch, epoch_seed, runtime.device
+        ),
+        validate,
+        config,
+        derive_seed(seed, "align"),
+        runtime,
+    )
+    with torch.no_grad():
+        integrated, ids, adapted = (_array(table) for table in stage.embeddings())
+    return AlignedModel(
+        integrated,
+        ids,
+        adapted,
+        dict(stage.model.state_dict()),
+        domination(integrated, semantic, start.embeddings),
+        records,
+    )
+
+
+def _start_from(stage: StageOne, start: CollaborativeModel, same_width: bool) -> None:
+    """Take over the collaborative stage's item vectors, and its model as far as the shapes agree."""
+    with torch.no_grad():
+        stage.items.copy_(torch.from_numpy(start.embeddings))
+        own = stage.model.state_dict()
+        fits = {name: value for name, value in start.tensors.items() if own[name].shape == value.shape}
+    stage.model.load_state_dict({**own, **fits} if not same_width else dict(start.tensors))
+
+
+def _array(table: Tensor) -> Floats:
+    return np.ascontiguousarray(table.detach().cpu().float().numpy())

@@ -1,0 +1,179 @@
+"""What every generator offers, and the logits of codes over the trie that all of them share.
+
+Knows codes, the trie and frozen item embeddings; knows nothing of users' ids, text or training.
+Axes: B users of a batch, L positions, P contexts (one a target), H beams, l codes chosen so far, D dimensions of
+the model, E dimensions of the frozen item embedding, C children of a node, K codes of a level, N items.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prorec_core.config import GeneratorConfig
+from prorec_core.generation.trie import CodeTrie
+from prorec_core.training.batching import HistoryBatch
+
+
+@dataclass(frozen=True)
+class Items:
+    """What a generator knows of the catalogue, all of it frozen.
+
+    Attributes:
+        trie: the codes of all items.
+        embeddings_NE: the embedding that was quantized, float32.
+        teachers: the embeddings to distil from, by name, float32, shape (N, ·) each.
+        codebooks: mean embedding of each code of a level, shape (K, E), None for a level that has none.
+    """
+
+    trie: CodeTrie
+    embeddings_NE: Tensor
+    teachers: Mapping[str, Tensor]
+    codebooks: list[Tensor | None]
+
+    @property
+    def code_counts(self) -> list[int]:
+        """Codes K of each level."""
+        return [int(self.trie.codes[:, level].max()) + 1 for level in range(self.trie.depth)]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a history tells, for P targets.
+
+    Attributes:
+        vector_PD: one vector a target.
+        memory_PMD: states of the history's tokens, for decoders that attend to them.
+        padding_PM: true where the memory holds nothing.
+    """
+
+    vector_PD: Tensor
+    memory_PMD: Tensor | None = None
+    padding_PM: Tensor | None = None
+
+
+class Generator(nn.Module, ABC):
+    """Gives the probabilities of an item's codes, level by level, after a history.
+
+    A code's logit is the product of the decoder's hidden state with the code's head; with node scores, the score
+    of the node is added that the code leads to, `⟨q_l, mean of the normalised embeddings below⟩ / τ`, with a
+    query q_l of its own a level.
+    """
+
+    def __init__(self, config: GeneratorConfig, items: Items, low_precision: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.trie = items.trie
+        self.low_precision = low_precision
+        depth, dim, width = items.trie.depth, config.dim, items.embeddings_NE.shape[1]
+        self.code_vectors = nn.ParameterList(nn.Parameter(torch.randn(k, dim) * 0.02) for k in items.code_counts)
+        self.heads = nn.ParameterList(nn.Parameter(torch.randn(k, dim) * 0.02) for k in items.code_counts)
+        self.head_norm = nn.LayerNorm(dim)
+        self.head_scale = nn.Parameter(torch.full((depth,), 1.0))
+        self.embed = nn.Linear(width, dim)
+        self.node_queries = nn.ModuleList(nn.Linear(dim, width) for _ in range(depth if config.node_scores else 0))
+        self.dense_queries = nn.ModuleDict(
+            {name: nn.Linear(dim, teacher.shape[1]) for name, teacher in items.teachers.items()}
+        )
+        normal_NE = F.normalize(items.embeddings_NE, dim=-1)
+        # As Stage I reads item vectors: their direction, at unit variance.
+        self.inputs_NE = _frozen(self, "inputs_NE", normal_NE * math.sqrt(width))
+        self.nodes = [
+            _frozen(self, f"nodes_{level}", items.trie.node_means(level + 1, normal_NE))
+            for level in range(len(self.node_queries))
+        ]
+        self.teacher_names = list(items.teachers)
+        for name, teacher in items.teachers.items():
+            _frozen(self, f"teacher_{name}", F.normalize(teacher, dim=-1))
+        self._start_codes(items)
+
+    def _start_codes(self, items: Items) -> None:
+        """Start heads, and for histories of codes alone the code vectors too, from the codebooks."""
+        if not self.config.heads_from_codebooks or items.embeddings_NE.shape[1] != self.config.dim:
+            return
+        norm = items.embeddings_NE.norm(dim=-1).mean()
+        with torch.no_grad():
+            for level, codebook in enumerate(items.codebooks):
+                if codebook is None:
+                    continue
+                rows = codebook[: len(self.heads[level])]
+                self.heads[level][: len(rows)] = rows / norm
+                if self.config.history == "codes":
+                    self.code_vectors[level][: len(rows)] = rows
+            self.head_scale.fill_(1 / self.config.node_temperature)
+
+    @abstractmethod
+    def contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:
+        """What the histories tell after position `columns_P` of row `rows_P` (int64)."""
+
+    @abstractmethod
+    def hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
+        """Decoder states before each code and after the last one given, shape (P, H, l + 1, D)."""
+
+    def item_tokens(self, items: Tensor) -> Tensor:
+        """Input vectors of items of a history: the sum of their codes' vectors, and the frozen embedding."""
+        codes = self.trie.codes[items]
+        token = sum(F.embedding(codes[..., level], table) for level, table in enumerate(self.code_vectors))
+        assert isinstance(token, Tensor)
+        if self.config.history == "codes_and_embedding":
+            token = token + self.embed(F.embedding(items, self.inputs_NE))
+        return token
+
+    def code_logits(self, level: int, hidden: Tensor) -> Tensor:
+        """Logits of all codes of a level, shape (…, K), from states of shape (…, D)."""
+        scale = self.head_scale[level]
+        return (F.normalize(self.head_norm(hidden), dim=-1) * scale) @ self.heads[level].t().to(hidden.dtype)
+
+    def child_logits(self, level: int, context: Context, hidden_PHD: Tensor, nodes_PH: Tensor) -> Tensor:
+        """Logits of the children of some nodes, float32, shape (P, H, C), aligned with `trie.children[level]`."""
+        children_PHC = self.trie.children[level][nodes_PH].clamp(min=0)
+        codes_PHC = self.trie.node_code[level + 1][children_PHC]
+        logits_PHC = self.code_logits(level, hidden_PHD).float().gather(-1, codes_PHC)
+        if self.config.node_scores:
+            logits_PHC = logits_PHC + self._node_scores(level, context, children_PHC)
+        return logits_PHC
+
+    def _node_scores(self, level: int, context: Context, children_PHC: Tensor) -> Tensor:
+        query_PE = F.normalize(self.node_queries[level](context.vector_PD).float(), dim=-1)
+        query_PE = query_PE / self.config.node_temperature
+        # Rankings are made in float32; bfloat16 is for training alone.
+        kind = torch.bfloat16 if self.low_precision and self.training else torch.float32
+        nodes, query_PE = getattr(self, f"nodes_{level}").to(kind), query_PE.to(kind)
+        if children_PHC.shape[1] == 1 and level > 0:
+            below_PCE = F.embedding(children_PHC[:, 0], nodes)
+            return torch.bmm(below_PCE, query_PE[:, :, None]).float().transpose(1, 2)
+        scores_PN = (query_PE @ nodes.t()).float()
+        return scores_PN.gather(1, children_PHC.flatten(1)).view(children_PHC.shape)
+
+    def child_log_probabilities(self, level: int, context: Context, codes_PHl: Tensor, nodes_PH: Tensor) -> Tensor:
+        """Log-probabilities of the children of some nodes, float32, shape (P, H, C), for beam search.
+
+        Normalised over the children where training was; otherwise over all codes of the level.
+        """
+        hidden_PHD = self.hidden(context, codes_PHl)[:, :, -1]
+        logits_PHC = self.child_logits(level, context, hidden_PHD, nodes_PH)
+        if self.config.trie_mask or self.config.node_scores:
+            missing = self.trie.children[level][nodes_PH] < 0
+            return logits_PHC.masked_fill(missing, -torch.inf).log_softmax(-1)
+        whole = self.code_logits(level, hidden_PHD).float().logsumexp(-1, keepdim=True)
+        return logits_PHC - whole
+
+    def dense_queries_of(self, state: Tensor) -> dict[str, Tensor]:
+        """Normalised queries into each teacher's space, float32, from context vectors or summary states."""
+        return {name: F.normalize(query(state).float(), dim=-1) for name, query in self.dense_queries.items()}
+
+    def teacher(self, name: str) -> Tensor:
+        """A teacher's normalised embeddings, float32, shape (N, ·)."""
+        found: Tensor = getattr(self, f"teacher_{name}")
+        return found
+
+
+def _frozen(module: nn.Module, name: str, tensor: Tensor) -> Tensor:
+    module.register_buffer(name, tensor, persistent=False)
+    return tensor

@@ -1,0 +1,193 @@
+"""Recommendations of one generator: beams, the dense score of its distillation head, and both fused.
+
+Knows generators and histories; knows nothing of files, metrics or item ids. Axes: U users of a batch, C
+candidates, K items of a list, N items, B beams.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.generation.base import Context, Generator
+from prorec_core.generation.beam import beam_search
+from prorec_core.progress import Progress, Report, silent
+from prorec_core.sequential.base import mask_history, owned_items
+from prorec_core.training.batching import HistoryBatch, inference_batches
+
+Floats = npt.NDArray[np.float32]
+_TOKENS = 16_384
+_CELLS = 6_000_000
+"""Cells of the largest table of a batch: users times beams times children."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The items worth ranking for each user, each with both of its log-probabilities.
+
+    Attributes:
+        items_UC: int32, -1 where there is none; first the beams, best first, then what only the dense score found.
+        generative_UC: log-probability of the item's codes, float32, -inf where there is no item.
+        dense_UC: log-probability under the dense score, float32, -inf where there is no item.
+        beams: how many of the columns are beams.
+    """
+
+    items_UC: IntArray
+    generative_UC: Floats
+    dense_UC: Floats
+    beams: int
+
+    def generative(self, k: int) -> tuple[IntArray, Floats]:
+        """Each user's best items by the generator's beams alone, and their log-probabilities, shape (U, k)."""
+        return _best(self.items_UC[:, : self.beams], self.generative_UC[:, : self.beams], k)
+
+    def dense(self, k: int) -> tuple[IntArray, Floats]:
+        """Each user's best items by the dense score alone."""
+        return _best(self.items_UC, self.dense_UC, k)
+
+    def fused(self, weight: float, k: int) -> tuple[IntArray, Floats]:
+        """Each user's best items by `log p_gen + λ · log p_dense`, λ the weight."""
+        with np.errstate(invalid="ignore"):
+            scores = self.generative_UC + np.float32(weight) * self.dense_UC
+        return _best(self.items_UC, np.where(self.items_UC >= 0, scores, -np.inf).astype(np.float32), k)
+
+
+def _best(items_UC: IntArray, scores_UC: Floats, k: int) -> tuple[IntArray, Floats]:
+    scores_UC = np.where(items_UC >= 0, scores_UC, -np.inf)
+    order = np.lexsort((items_UC, -scores_UC), axis=1)[:, :k]
+    scores = np.take_along_axis(scores_UC, order, 1).astype(np.float32)
+    items = np.where(np.isfinite(scores), np.take_along_axis(items_UC, order, 1), -1).astype(np.int32)
+    short = k - items.shape[1]
+    if short > 0:
+        items = np.pad(items, ((0, 0), (0, short)), constant_values=-1)
+        scores = np.pad(scores, ((0, 0), (0, short)), constant_values=-np.inf)
+    return items, scores
+
+
+@torch.no_grad()
+def find_candidates(
+    generator: Generator,
+    histories: Sequences,
+    beams: int,
+    k: int,
+    *,
+    masked: bool = True,
+    with_dense: bool = True,
+    report: Report = silent,
+) -> Candidates:
+    """Beam search for every user, joined with the dense score's top k.
+
+    Args:
+        generator: in evaluation mode.
+        histories: each user's items; an empty history gets what the model makes of nothing.
+        beams: beams of the search.
+        k: items a list.
+        masked: leave out what a user already has.
+        with_dense: also look at the dense score (needs a distillation head).
+        report: told of every batch, in users.
+    """
+    device = generator.inputs_NE.device
+    dense = with_dense and len(generator.dense_queries) > 0
+    from_context = dense and generator.config.distill.at == "context"
+    width = beams + (min(k, generator.trie.n_items) if from_context else 0)
+    items = np.full((histories.n_users, width), -1, np.int32)
+    generative, scores = (np.full(items.shape, -np.inf, np.float32) for _ in range(2))
+    children = max(table.shape[1] for table in generator.trie.children)
+    done = 0
+    batches = inference_batches(
+        histories, generator.config.max_history, _TOKENS, max(1, _CELLS // (beams * children)), device
+    )
+    for batch in batches:
+        users = batch.users_B.cpu().numpy()
+        context = last_context(generator, batch)
+        forbidden = _forbidden(histories, users, device) if masked else None
+        found = _search(generator, context, len(users), beams, forbidden)
+        if from_context:
+            found = _join_dense(generator, context, found, batch, histories if masked else None, k)
+        elif dense:
+            found = (*found[:2], _summary_scores(generator, context, found[0]))
+        for target, value in zip((items, generative, scores), found, strict=False):
+            target[users] = value.cpu().numpy()
+        done += len(users)
+        report(Progress(done, histories.n_users, "user"))
+    return Candidates(items, generative, scores, beams)
+
+
+def last_context(generator: Generator, batch: HistoryBatch) -> Context:
+    """What the whole histories of a batch tell."""
+    rows = torch.arange(len(batch.users_B), device=batch.items_BL.device)
+    return generator.contexts(batch, rows, (batch.lengths_B - 1).clamp(min=0))
+
+
+def _forbidden(histories: Sequences, users: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+    rows, items = owned_items(histories, users)
+    lengths = np.diff(histories.offsets)[users]
+    table = torch.full((len(users), max(int(lengths.max(initial=0)), 1)), -1)
+    table[rows, torch.from_numpy(np.concatenate([np.arange(n) for n in lengths]).astype(np.int64))] = items
+    return table.to(device)
+
+
+def _search(
+    generator: Generator, context: Context, users: int, beams: int, forbidden: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    def score(level: int, nodes_UB: Tensor, codes_UBl: Tensor) -> Tensor:
+        return generator.child_log_probabilities(level, context, codes_UBl, nodes_UB)
+
+    result = beam_search(score, generator.trie, users, beams, beams, forbidden)
+    return result.items_UK, result.log_probabilities_UK
+
+
+def item_log_probabilities(generator: Generator, context: Context, items_UC: Tensor) -> Tensor:
+    """Log-probability of the codes of given items, float32, shape (U, C); -1 stands for no item and gets -inf."""
+    trie, items = generator.trie, items_UC.clamp(min=0)
+    total = torch.zeros(items.shape, device=items.device)
+    for level in range(trie.depth):
+        parents = trie.item_nodes(level)[items]
+        log_p = generator.child_log_probabilities(level, context, trie.codes[items][..., :level], parents)
+        slot = trie.item_nodes(level + 1)[items] - trie.children[level][parents][..., 0]
+        total += log_p.gather(-1, slot[..., None])[..., 0]
+    return total.masked_fill(items_UC < 0, -torch.inf)
+
+
+def _join_dense(
+    generator: Generator,
+    context: Context,
+    found: tuple[Tensor, Tensor],
+    batch: HistoryBatch,
+    masked: Sequences | None,
+    k: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    beams_UB, beam_scores_UB = found
+    logits_UN = dense_logits(generator, context.vector_PD)
+    log_p_UN = logits_UN.log_softmax(-1)
+    open_UN = log_p_UN if masked is None else mask_history(log_p_UN.clone(), batch, masked)
+    top_UK = open_UN.topk(min(k, open_UN.shape[1]), dim=1)
+    fresh_UK = top_UK.indices.masked_fill(top_UK.values == -torch.inf, -1)
+    fresh_UK = fresh_UK.masked_fill((fresh_UK[:, :, None] == beams_UB[:, None, :]).any(-1), -1)
+    items_UC = torch.cat([beams_UB, fresh_UK], 1)
+    generative_UC = torch.cat([beam_scores_UB, item_log_probabilities(generator, context, fresh_UK)], 1)
+    dense_UC = log_p_UN.gather(1, items_UC.clamp(min=0)).masked_fill(items_UC < 0, -torch.inf)
+    return items_UC, generative_UC, dense_UC
+
+
+def dense_logits(generator: Generator, state: Tensor) -> Tensor:
+    """Logits of all items by the distillation head (the mean over teachers), float32, shape (U, N)."""
+    queries = generator.dense_queries_of(state)
+    parts = [query.float() @ generator.teacher(name).t() for name, query in queries.items()]
+    return torch.stack(parts).mean(0) / generator.config.distill.temperature
+
+
+def _summary_scores(generator: Generator, context: Context, items_UB: Tensor) -> Tensor:
+    """Log-probabilities among the beams by the token after the last code, float32, shape (U, B)."""
+    items = items_UB.clamp(min=0)
+    summary = generator.hidden(context, generator.trie.codes[items])[:, :, -1]
+    queries = generator.dense_queries_of(summary)
+    parts = [(query * F.embedding(items, generator.teacher(name))).sum(-1) for name, query in queries.items()]
+    logits = torch.stack(parts).mean(0) / generator.config.distill.temperature
+    return logits.masked_fill(items_UB < 0, -torch.inf).log_softmax(-1)

@@ -1,0 +1,116 @@
+"""The encoder-decoder generator: one token a code, an encoder over the history, a decoder over the target's codes.
+
+The architecture of the paper (and of TIGER). Knows codes and positions; knows nothing of users' ids or text. A
+bidirectional encoder cannot give all positions in one pass, so each target costs a pass over its history; the
+decoder attends to the encoder's states without copying them for each beam. Axes as in `base`; T tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prorec_core.config import GeneratorConfig
+from prorec_core.generation.base import Context, Generator, Items
+from prorec_core.sequential.transformer import Block, Dropout, FeedForward
+from prorec_core.training.batching import HistoryBatch
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of queries over a memory."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x_PQD: Tensor, memory_PMD: Tensor, padding_PM: Tensor) -> Tensor:
+        people, queries, dim = x_PQD.shape
+        size = dim // self.heads
+        query = self.query(x_PQD).view(people, queries, self.heads, size).transpose(1, 2)
+        key, value = self.key_value(memory_PMD).view(people, -1, 2, self.heads, size).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=~padding_PM[:, None, None, :])
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(people, queries, dim))
+        return out
+
+
+class DecoderBlock(nn.Module):
+    """Causal self-attention over the codes, attention over the history, feed-forward; pre-norm."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.own = Block(dim, heads, dropout)
+        self.norm = nn.LayerNorm(dim)
+        self.cross = CrossAttention(dim, heads)
+        self.norm_out = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, 2 * dim, dropout)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x_PHTD: Tensor, context: Context) -> Tensor:
+        assert context.memory_PMD is not None
+        assert context.padding_PM is not None
+        people, beams, tokens, dim = x_PHTD.shape
+        x = self.own(x_PHTD.reshape(people * beams, tokens, dim)).view(people, beams * tokens, dim)
+        x = x + self.dropout(self.cross(self.norm(x), context.memory_PMD, context.padding_PM))
+        x = x + self.dropout(self.feed_forward(self.norm_out(x)))
+        out: Tensor = x.view(people, beams, tokens, dim)
+        return out
+
+
+class EncoderDecoder(Generator):
+    """A bidirectional encoder over the codes of a history and a causal decoder over the codes of its next item."""
+
+    def __init__(self, config: GeneratorConfig, items: Items, low_precision: bool) -> None:
+        super().__init__(config, items, low_precision)
+        depth, dim = items.trie.depth, config.dim
+        self.ages = nn.Parameter(torch.randn(config.max_history, dim) * 0.02)
+        self.levels = nn.Parameter(torch.randn(depth, dim) * 0.02)
+        self.steps = nn.Parameter(torch.randn(depth + 1, dim) * 0.02)
+        self.dropout = Dropout(config.dropout)
+        self.encoder = nn.ModuleList(Block(dim, config.heads, config.dropout) for _ in range(config.layers))
+        self.encoder_norm = nn.LayerNorm(dim)
+        self.decoder = nn.ModuleList(
+            DecoderBlock(dim, config.heads, config.dropout) for _ in range(config.decoder_layers)
+        )
+        self.decoder_norm = nn.LayerNorm(dim)
+
+    def contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:
+        columns = torch.arange(batch.items_BL.shape[1], device=rows_P.device)
+        padding_PL = columns > columns_P[:, None]
+        tokens_PLTD = self._code_tokens(batch.items_BL)[rows_P]
+        # Positions count back from the latest item: what matters is how long ago something was.
+        age_PL = (columns_P[:, None] - columns).clamp(min=0)
+        tokens_PLTD = tokens_PLTD + F.embedding(age_PL, self.ages)[:, :, None, :] + self.levels
+        memory_PMD = self.dropout(tokens_PLTD.flatten(1, 2))
+        padding_PM = padding_PL.repeat_interleave(self.trie.depth, dim=1)
+        mask = ~padding_PM[:, None, None, :]
+        for block in self.encoder:
+            memory_PMD = block(memory_PMD, mask)
+        memory_PMD = self.encoder_norm(memory_PMD)
+        weights_PM1 = (~padding_PM).to(memory_PMD.dtype)[:, :, None]
+        vector_PD = (memory_PMD * weights_PM1).sum(1) / weights_PM1.sum(1).clamp(min=1)
+        return Context(vector_PD, memory_PMD, padding_PM)
+
+    def _code_tokens(self, items_BL: Tensor) -> Tensor:
+        """One token a code of each item of a history, shape (B, L, depth, D)."""
+        codes = self.trie.codes[items_BL]
+        tokens = torch.stack(
+            [F.embedding(codes[..., level], table) for level, table in enumerate(self.code_vectors)], dim=-2
+        )
+        if self.config.history == "codes_and_embedding":
+            tokens = tokens + self.embed(F.embedding(items_BL, self.inputs_NE))[..., None, :]
+        return tokens
+
+    def hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
+        _, beams, count = codes_PHl.shape
+        start = context.vector_PD[:, None, None, :].expand(-1, beams, 1, -1)
+        vectors = [F.embedding(codes_PHl[..., level], self.code_vectors[level]) for level in range(count)]
+        state = torch.cat([start, torch.stack(vectors, dim=2)], dim=2) if count else start
+        state = state + self.steps[: count + 1]
+        for block in self.decoder:
+            state = block(state, context)
+        out: Tensor = self.decoder_norm(state)
+        return out

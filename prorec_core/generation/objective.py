@@ -1,0 +1,146 @@
+"""The generator's objective: `L_2 = L_gen + β · L_distill`, with soft targets over trie nodes.
+
+Knows generators, tries and a frozen Stage-I teacher; knows nothing of batching or optimisation. Axes as in
+`generation.base`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prorec_core.generation.base import Context, Generator
+from prorec_core.sequential.sasrec import SASRec
+from prorec_core.training.batching import HistoryBatch
+from prorec_core.training.losses import catalogue_cross_entropy
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where in a batch targets are predicted: after position `columns_P` of row `rows_P` comes `items_P`."""
+
+    rows_P: Tensor
+    columns_P: Tensor
+    items_P: Tensor
+
+
+def all_targets(batch: HistoryBatch) -> Targets:
+    """Every position that has a next item."""
+    assert batch.targets_BL is not None
+    rows, columns = (batch.targets_BL >= 0).nonzero(as_tuple=True)
+    return Targets(rows, columns, batch.targets_BL[rows, columns])
+
+
+def some_targets(batch: HistoryBatch, per_user: int) -> Targets:
+    """At most `per_user` random positions a row that have a next item."""
+    assert batch.targets_BL is not None
+    order = torch.rand(batch.targets_BL.shape, device=batch.targets_BL.device)
+    order = order.masked_fill(batch.targets_BL < 0, 2.0)
+    chosen = order.argsort(dim=1)[:, :per_user]
+    rows = torch.arange(len(chosen), device=chosen.device)[:, None].expand_as(chosen)
+    items = batch.targets_BL[rows, chosen]
+    real = items >= 0
+    return Targets(rows[real], chosen[real], items[real])
+
+
+class SoftTeacher:
+    """The Stage-I model's distribution over the catalogue, as masses of trie nodes."""
+
+    def __init__(self, model: SASRec, table_NE: Tensor, generator: Generator) -> None:
+        trie = generator.trie
+        self.model = model
+        self.table_NE = table_NE
+        self.low_precision = generator.low_precision
+        self.temperature = model.softmax.config.temperature
+        # In the order of the leaves every node covers one stretch, so sums over stretches give its mass.
+        self.by_leaf_NE = F.normalize(table_NE, dim=-1)[trie.leaf_item]
+        self.trie = trie
+
+    @torch.no_grad()
+    def cumulative(self, batch: HistoryBatch, targets: Targets) -> Tensor:
+        """Mass of the first n leaves, for n = 0 … N, float32, shape (P, N + 1)."""
+        states = self.model.states(self.table_NE, batch)[targets.rows_P, targets.columns_P]
+        query_PE = F.normalize(states.float(), dim=-1) / self.temperature
+        kind = torch.bfloat16 if self.low_precision else torch.float32
+        mass_PN = (query_PE.to(kind) @ self.by_leaf_NE.to(kind).t()).exp_()
+        total_PN = F.pad(mass_PN.cumsum(1, dtype=torch.float32), (1, 0))
+        return total_PN / total_PN[:, -1:]
+
+    def masses(self, level: int, cumulative_PN: Tensor, children_PC: Tensor) -> Tensor:
+        """Mass of nodes of level `level + 1`, shape (P, C); -1 has none."""
+        nodes = children_PC.clamp(min=0)
+        first, last = self.trie.first_leaf[level + 1][nodes], self.trie.last_leaf[level + 1][nodes]
+        masses = (cumulative_PN.gather(1, last) - cumulative_PN.gather(1, first)).clamp(min=0)
+        return masses.masked_fill(children_PC < 0, 0)
+
+
+class Objective:
+    """Both losses of a batch of targets."""
+
+    def __init__(self, generator: Generator, teacher: SoftTeacher | None) -> None:
+        self.generator = generator
+        self.teacher = teacher
+        self.config = generator.config
+        self.distill = generator.config.distill
+
+    def __call__(self, batch: HistoryBatch, targets: Targets) -> Mapping[str, Tensor]:
+        """Named losses: "loss" (the sum), "loss_generate" and, if there is any, "loss_distill"."""
+        generator, trie = self.generator, self.generator.trie
+        context = generator.contexts(batch, targets.rows_P, targets.columns_P)
+        codes_PHl = trie.codes[targets.items_P][:, None, :]
+        summary = self.distill.at == "summary" and self.distill.beta > 0
+        states_PTD = generator.hidden(context, codes_PHl if summary else codes_PHl[..., :-1])[:, 0]
+        cumulative = self.teacher.cumulative(batch, targets) if self.teacher else None
+        generate = states_PTD.new_zeros((), dtype=torch.float32)
+        for level in range(trie.depth):
+            generate = generate + self._level_loss(level, context, states_PTD[:, level], targets.items_P, cumulative)
+        if self.distill.beta == 0:
+            return {"loss": generate, "loss_generate": generate.detach()}
+        distill = self._distill_loss(states_PTD[:, -1] if summary else context.vector_PD, targets.items_P)
+        return {
+            "loss": generate + self.distill.beta * distill,
+            "loss_generate": generate.detach(),
+            "loss_distill": distill.detach(),
+        }
+
+    def _level_loss(
+        self, level: int, context: Context, hidden_PD: Tensor, items_P: Tensor, cumulative: Tensor | None
+    ) -> Tensor:
+        generator, trie = self.generator, self.generator.trie
+        parents_P = trie.item_nodes(level)[items_P]
+        if not (self.config.trie_mask or self.config.node_scores):
+            logits_PK = generator.code_logits(level, hidden_PD).float()
+            return F.cross_entropy(logits_PK, trie.codes[items_P, level], label_smoothing=self.config.label_smoothing)
+        children_PC = trie.children[level][parents_P]
+        missing_PC = children_PC < 0
+        logits_PC = generator.child_logits(level, context, hidden_PD[:, None, :], parents_P[:, None])[:, 0]
+        log_p_PC = logits_PC.masked_fill(missing_PC, -torch.inf).log_softmax(-1).masked_fill(missing_PC, 0)
+        wanted_PC = (children_PC == trie.item_nodes(level + 1)[items_P][:, None]).float()
+        if self.config.label_smoothing:
+            share = self.config.label_smoothing
+            wanted_PC = (1 - share) * wanted_PC + share * (~missing_PC) / trie.n_children[level][parents_P][:, None]
+        if cumulative is not None and self.teacher is not None:
+            masses_PC = self.teacher.masses(level, cumulative, children_PC)
+            total_P1 = masses_PC.sum(1, keepdim=True)
+            weight_P1 = self.distill.soft_targets * (total_P1 > 1e-6)
+            wanted_PC = (1 - weight_P1) * wanted_PC + weight_P1 * masses_PC / total_P1.clamp(min=1e-6)
+        return -(wanted_PC * log_p_PC).sum(1).mean()
+
+    def _distill_loss(self, state_PD: Tensor, items_P: Tensor) -> Tensor:
+        """InfoNCE between the state and the target's teacher embedding, against all other items."""
+        parts = [
+            catalogue_cross_entropy(
+                query_PE,
+                self.generator.teacher(name),
+                items_P,
+                1 / self.distill.temperature,
+                bounded=True,
+                low_precision=self.generator.low_precision,
+            )
+            for name, query_PE in self.generator.dense_queries_of(state_PD).items()
+        ]
+        return torch.stack(parts).mean()

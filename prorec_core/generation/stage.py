@@ -1,0 +1,255 @@
+"""Stage train_generator: Stage II of the method, from codes and embeddings to a model that recommends.
+
+Knows sequences, codes and embeddings; knows nothing of where they are kept. Axes: N items, E dimensions of the
+quantized embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prorec_core.alignment.stage import AlignedModel
+from prorec_core.artifacts import read_json, write_json
+from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
+from prorec_core.data.sequences import IntArray, Sequences, Split
+from prorec_core.generation.base import Generator, Items
+from prorec_core.generation.candidates import Candidates, find_candidates
+from prorec_core.generation.encoder_decoder import EncoderDecoder
+from prorec_core.generation.objective import Objective, SoftTeacher, all_targets, some_targets
+from prorec_core.generation.timeline import Timeline
+from prorec_core.generation.trie import CodeTrie
+from prorec_core.sequential.base import validation_measures
+from prorec_core.sequential.sasrec import SASRec
+from prorec_core.sequential.stage import Floats
+from prorec_core.training.batching import HistoryBatch, training_batches
+from prorec_core.training.checkpoint import load_tensors, save_tensors
+from prorec_core.training.loop import train
+from prorec_core.training.runtime import Runtime, derive_seed
+
+
+@dataclass(frozen=True)
+class GeneratorInputs:
+    """What the stage reads.
+
+    Attributes:
+        config: the generator.
+        align: Stage I's configuration.
+        collaborative: the sequential model's shape.
+        fusion_weights: weights λ of the dense score to choose from.
+        beams: beams with which the choice is made.
+        sequences: all users' items; test items are held back here, validation items used for choices only.
+        codes: the code table, uint16, shape (N, levels).
+        codebooks: mean embedding of each code of a level, shape (K, E), None where a level has none.
+        embeddings: the embedding that was quantized, float32, shape (N, E).
+        integrated: whether that is the integrated embedding; only then is Stage I's model used.
+        aligned: Stage I's outcome.
+    """
+
+    config: GeneratorConfig
+    align: AlignConfig
+    collaborative: CollaborativeConfig
+    fusion_weights: list[float]
+    beams: int
+    sequences: Sequences
+    codes: np.ndarray[Any, np.dtype[np.uint16]]
+    codebooks: list[Floats | None]
+    embeddings: Floats
+    integrated: bool
+    aligned: AlignedModel
+
+
+@dataclass(frozen=True)
+class TrainedGenerator:
+    """What the stage leaves.
+
+    Attributes:
+        tensors: the generator's weights and the frozen teachers.
+        config: all that is needed to build the generator again, and the fusion weight chosen on validation.
+        training: one record an epoch.
+    """
+
+    tensors: Mapping[str, Tensor]
+    config: dict[str, Any]
+    training: list[dict[str, Any]]
+
+    def save(self, folder: Path) -> None:
+        """Write model.safetensors, config.json and training.json."""
+        save_tensors(folder / "model.safetensors", self.tensors)
+        write_json(folder / "config.json", self.config)
+        write_json(folder / "training.json", {"epochs": self.training})
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainedGenerator:
+        """Read what `save` wrote."""
+        return cls(
+            load_tensors(folder / "model.safetensors"),
+            read_json(folder / "config.json"),
+            read_json(folder / "training.json")["epochs"],
+        )
+
+    @property
+    def fusion_weight(self) -> float:
+        """Weight λ of the dense score, chosen on validation."""
+        return float(self.config["fusion_weight"])
+
+
+_TEACHER = "teacher."
+
+
+def build_generator(config: GeneratorConfig, items: Items, low_precision: bool) -> Generator:
+    """The generator that the configuration names, with new weights."""
+    kind = Timeline if config.architecture == "timeline" else EncoderDecoder
+    return kind(config, items, low_precision)
+
+
+def restore_generator(
+    trained: TrainedGenerator,
+    codes: np.ndarray[Any, np.dtype[np.uint16]],
+    embeddings: Floats,
+    device: torch.device,
+    low_precision: bool = False,
+) -> Generator:
+    """A trained generator, ready for inference.
+
+    Args:
+        trained: what the stage left.
+        codes: the code table, uint16, shape (N, levels).
+        embeddings: the embedding that was quantized, float32, shape (N, E).
+        device: where to put it.
+        low_precision: do matrix products in bfloat16.
+    """
+    teachers = {k.removeprefix(_TEACHER): v for k, v in trained.tensors.items() if k.startswith(_TEACHER)}
+    if "integrated" in trained.config["teachers"]:
+        teachers["integrated"] = torch.from_numpy(embeddings)
+    trie = CodeTrie.from_codes(codes)
+    items = Items(trie, torch.from_numpy(embeddings), teachers, [None] * trie.depth)
+    generator = build_generator(GeneratorConfig.model_validate(trained.config["generator"]), items, low_precision)
+    generator.load_state_dict({k: v for k, v in trained.tensors.items() if not k.startswith(_TEACHER)})
+    generator.to(device).eval()
+    generator.trie = trie.to(device)
+    return generator
+
+
+def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> TrainedGenerator:
+    """Train the generator and choose the fusion weight on validation.
+
+    Args:
+        inputs: configuration, sequences, codes and embeddings.
+        seed: of the experiment.
+        runtime: device, progress and checkpoints.
+
+    Raises:
+        UserError: two items share a tuple of codes, or the loss is no longer a number.
+    """
+    config, sequences = inputs.config, inputs.sequences
+    torch.manual_seed(derive_seed(seed, "generator", "start"))
+    low = runtime.low_precision(config.precision)
+    trie = CodeTrie.from_codes(inputs.codes)
+    items = Items(
+        trie,
+        torch.from_numpy(inputs.embeddings),
+        _teachers(inputs),
+        [None if book is None else torch.from_numpy(book) for book in inputs.codebooks],
+    )
+    generator = build_generator(config, items, low)
+    stage_one = inputs.aligned.sequential_model(inputs.align, inputs.collaborative, runtime.device)
+    slow = _warm_start(generator, inputs)
+    generator.to(runtime.device)
+    generator.trie = trie.to(runtime.device)
+    soft = inputs.integrated and config.distill.soft_targets > 0 and isinstance(stage_one[0], SASRec)
+    teacher = SoftTeacher(stage_one[0], stage_one[1], generator) if soft and isinstance(stage_one[0], SASRec) else None
+    objective = Objective(generator, teacher)
+    training, histories = sequences.training(), sequences.histories(Split.VALIDATION)
+    users = _sample(sequences.n_users, config.validation_users, derive_seed(seed, "generator", "validation"))
+    sampled, targets = histories.select(users), sequences.targets(Split.VALIDATION)
+
+    def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
+        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=low):
+            every = config.architecture == "timeline"
+            return objective(batch, all_targets(batch) if every else some_targets(batch, config.targets_per_user))
+
+    def validate() -> Mapping[str, float]:
+        found = find_candidates(generator, sampled, config.validation_beams, 10, with_dense=False)
+        return validation_measures(_ranks(found.generative(10)[0], targets[users]))
+
+    records = train(
+        generator,
+        losses,
+        lambda epoch_seed: training_batches(
+            training, config.max_history, config.tokens_per_batch, epoch_seed, runtime.device
+        ),
+        validate,
+        config,
+        derive_seed(seed, "generator"),
+        runtime,
+        slow,
+        config.warm_start_rate,
+    )
+    weight = 0.0
+    if len(generator.dense_queries):
+        chosen = find_candidates(generator, histories, inputs.beams, 50, report=runtime.report)
+        weight = choose_fusion_weight(chosen, targets, inputs.fusion_weights)
+    description = {
+        "generator": config.model_dump(mode="json"),
+        "teachers": list(generator.teacher_names),
+        "fusion_weight": weight,
+    }
+    extra = {} if "integrated" in generator.teacher_names else _teachers(inputs)
+    tensors = {**generator.state_dict(), **{f"{_TEACHER}{name}": tensor for name, tensor in extra.items()}}
+    return TrainedGenerator(tensors, description, records)
+
+
+def choose_fusion_weight(candidates: Candidates, targets: IntArray, weights: list[float]) -> float:
+    """The weight λ with the best NDCG@10; of equal ones the first."""
+    scores = [
+        validation_measures(_ranks(candidates.fused(weight, 10)[0], targets))["validation_ndcg_at_10"]
+        for weight in weights
+    ]
+    return weights[int(np.argmax(scores))]
+
+
+def _teachers(inputs: GeneratorInputs) -> dict[str, Tensor]:
+    distill = inputs.config.distill
+    if distill.beta == 0:
+        return {}
+    if distill.teacher == "both" and inputs.integrated:
+        return {
+            "semantic": torch.from_numpy(inputs.aligned.semantic),
+            "collaborative": torch.from_numpy(inputs.aligned.collaborative),
+        }
+    return {"integrated": torch.from_numpy(inputs.embeddings)}
+
+
+def _warm_start(generator: Generator, inputs: GeneratorInputs) -> list[torch.nn.Parameter]:
+    """Start from Stage I where the configuration asks for it and the shapes agree; returns what is now warm."""
+    config, shape = inputs.config, inputs.collaborative
+    fits = (
+        config.warm_start
+        and inputs.integrated
+        and isinstance(generator, Timeline)
+        and config.history == "codes_and_embedding"
+        and (shape.model, shape.score) == ("sasrec", "cosine")
+        and (shape.dim, shape.layers, shape.heads) == (config.dim, config.layers, config.heads)
+        and inputs.align.max_history == config.max_history
+    )
+    if not fits or not isinstance(generator, Timeline):
+        return []
+    return generator.warm_start(inputs.aligned.tensors)
+
+
+def _sample(n_users: int, count: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    if n_users <= count:
+        return np.arange(n_users)
+    return np.sort(np.random.default_rng(seed).choice(n_users, count, replace=False))
+
+
+def _ranks(items_UK: IntArray, targets: IntArray) -> IntArray:
+    hits = items_UK == targets[:, None]
+    return np.where(hits.any(1), hits.argmax(1) + 1, 0).astype(np.int32)

@@ -1,0 +1,90 @@
+"""The timeline generator: one token an item, a causal transformer over items, a small decoder over codes.
+
+Knows codes and positions; knows nothing of users' ids, text or training. One pass over a history gives the
+context of every position. Axes as in `base`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prorec_core.config import GeneratorConfig
+from prorec_core.generation.base import Context, Generator, Items
+from prorec_core.sequential.transformer import CausalTransformer, FeedForward
+from prorec_core.training.batching import HistoryBatch
+
+
+class DepthDecoder(nn.Module):
+    """Turns a context and the codes chosen so far into the state before the next code.
+
+    The codes' vectors are added to the context, with a vector of the level; then come residual feed-forward
+    layers. With three or four codes an attention over them would cost more and say no more.
+    """
+
+    def __init__(self, dim: int, depth: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.levels = nn.Parameter(torch.randn(depth + 1, dim) * 0.02)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(layers))
+        self.layers = nn.ModuleList(FeedForward(dim, 2 * dim, dropout) for _ in range(layers))
+
+    def forward(self, state: Tensor) -> Tensor:
+        """States of shape (…, l + 1, D), from the sum of the context and the codes before each."""
+        state = state + self.levels[: state.shape[-2]]
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            state = state + layer(norm(state))
+        return state
+
+
+class Timeline(Generator):
+    """A causal transformer over items whose state at a position is decoded into the next item's codes."""
+
+    def __init__(self, config: GeneratorConfig, items: Items, low_precision: bool) -> None:
+        super().__init__(config, items, low_precision)
+        self.transformer = CausalTransformer(
+            config.dim, config.layers, config.heads, config.max_history, config.dropout, position_scale=0.3
+        )
+        self.decoder = DepthDecoder(config.dim, items.trie.depth, config.decoder_layers, config.dropout)
+
+    def contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:
+        states_BLD = self.transformer(self.item_tokens(batch.items_BL))
+        return Context(states_BLD[rows_P, columns_P])
+
+    def hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
+        base_PH1D = context.vector_PD[:, None, None, :].expand(-1, codes_PHl.shape[1], -1, -1)
+        if codes_PHl.shape[2] == 0:
+            return self._decode(base_PH1D)
+        vectors = [F.embedding(codes_PHl[..., level], self.code_vectors[level]) for level in range(codes_PHl.shape[2])]
+        before = torch.stack(vectors, dim=2).cumsum(2)
+        return self._decode(torch.cat([base_PH1D, base_PH1D + before], dim=2))
+
+    def _decode(self, state: Tensor) -> Tensor:
+        out: Tensor = self.decoder(state)
+        return out
+
+    def warm_start(self, tensors: Mapping[str, Tensor]) -> list[nn.Parameter]:
+        """Take over a Stage-I SASRec of equal size; returns the parameters that now start warm.
+
+        The transformer is copied, and so are the layers in and out of the item space (identities where the
+        spaces agree), so that before training the dense and the node queries rank as Stage I does.
+        """
+        prefix = "transformer."
+        self.transformer.load_state_dict(
+            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        )
+        queries = [
+            *self.node_queries,
+            *(self.dense_queries[name] for name in ("integrated",) if name in self.dense_queries),
+        ]
+        with torch.no_grad():
+            for layer, name in [(self.embed, "inputs"), *((query, "outputs") for query in queries)]:
+                if f"{name}.weight" in tensors:
+                    layer.weight.copy_(tensors[f"{name}.weight"])
+                    layer.bias.copy_(tensors[f"{name}.bias"])
+                else:
+                    nn.init.eye_(layer.weight)
+                    nn.init.zeros_(layer.bias)
+        return [*self.transformer.parameters(), *self.embed.parameters()]

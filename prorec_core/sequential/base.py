@@ -1,0 +1,122 @@
+"""What every sequential recommender offers. Knows item vectors and histories; knows nothing of how vectors arise.
+
+A model is given the table of item vectors at each call: the collaborative embedding when it is trained alone,
+the integrated one when it is aligned. Axes: B users, L positions, N items, D dimensions of the table, P targets.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prorec_core.config import CollaborativeConfig
+from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.training.batching import HistoryBatch, inference_batches
+from prorec_core.training.losses import catalogue_cross_entropy, sampled_cross_entropy
+
+INFERENCE_TOKENS = 16_384
+INFERENCE_USERS = 1024
+
+
+class SequentialModel(nn.Module, ABC):
+    """Scores every item as the next one of a history."""
+
+    @abstractmethod
+    def training_loss(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
+        """Mean cross-entropy of the next item at every position of the batch."""
+
+    @abstractmethod
+    def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
+        """Logits of all items after each history, float32, shape (B, N)."""
+
+
+class ItemSoftmax(nn.Module):
+    """The softmax over items that states are trained with: cosine or dot product, whole or sampled."""
+
+    def __init__(self, config: CollaborativeConfig, low_precision: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.low_precision = low_precision
+        self.cosine = config.score == "cosine"
+
+    def forward(self, states_PD: Tensor, table_ND: Tensor, targets_P: Tensor) -> Tensor:
+        """Mean cross-entropy of the targets given the states before them."""
+        states_PD, scale = states_PD.float(), 1 / self.config.temperature
+        if self.cosine:
+            states_PD = F.normalize(states_PD, dim=-1)
+        else:
+            scale = 1.0
+        n_items = len(table_ND)
+        if n_items <= self.config.full_softmax_items:
+            table_ND = F.normalize(table_ND, dim=-1) if self.cosine else table_ND
+            return catalogue_cross_entropy(
+                states_PD, table_ND, targets_P, scale, bounded=self.cosine, low_precision=self.low_precision
+            )
+        sampled_S = torch.randint(n_items, (self.config.negatives,), device=targets_P.device)
+        negatives_SD, target_PD = F.embedding(sampled_S, table_ND), F.embedding(targets_P, table_ND)
+        if self.cosine:
+            negatives_SD, target_PD = F.normalize(negatives_SD, dim=-1), F.normalize(target_PD, dim=-1)
+        return sampled_cross_entropy(
+            (states_PD * target_PD).sum(-1) * scale,
+            states_PD @ negatives_SD.t() * scale,
+            targets_P[:, None] == sampled_S,
+            n_items,
+        )
+
+    def as_input(self, vectors: Tensor) -> Tensor:
+        """Item vectors as a network reads them: under the cosine only their direction counts, at unit variance."""
+        return F.normalize(vectors, dim=-1) * math.sqrt(vectors.shape[-1]) if self.cosine else vectors
+
+    def scores(self, states_BD: Tensor, table_ND: Tensor) -> Tensor:
+        """Logits of all items, float32, shape (B, N)."""
+        states_BD, table_ND = states_BD.float(), table_ND.float()
+        if self.cosine:
+            return F.normalize(states_BD, dim=-1) @ F.normalize(table_ND, dim=-1).t() / self.config.temperature
+        return states_BD @ table_ND.t()
+
+
+def owned_items(histories: Sequences, users: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """All items that some users have, also those that no model saw: row among `users` and item, int64 each."""
+    lengths = np.diff(histories.offsets)[users]
+    rows = np.repeat(np.arange(len(users)), lengths)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    items = histories.items[np.repeat(histories.offsets[users], lengths) + within]
+    return torch.from_numpy(rows), torch.from_numpy(items.astype(np.int64))
+
+
+def mask_history(scores_BN: Tensor, batch: HistoryBatch, histories: Sequences) -> Tensor:
+    """Set the scores of all that each user already has to minus infinity, in place."""
+    rows, items = owned_items(histories, batch.users_B.cpu().numpy())
+    scores_BN[rows.to(scores_BN.device), items.to(scores_BN.device)] = -torch.inf
+    return scores_BN
+
+
+def target_ranks(
+    model: SequentialModel, table_ND: Tensor, histories: Sequences, targets: IntArray, max_history: int
+) -> IntArray:
+    """Rank (from 1) of each user's target among all items that the user does not have, int32, shape (users,)."""
+    ranks = np.zeros(len(targets), np.int32)
+    for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, INFERENCE_USERS, table_ND.device):
+        users = batch.users_B.cpu().numpy()
+        scores_BN = model.scores(table_ND, batch)
+        target_B = torch.from_numpy(targets[users].astype(np.int64)).to(scores_BN.device)[:, None]
+        correct_B = scores_BN.gather(1, target_B)
+        better_B = (mask_history(scores_BN, batch, histories) > correct_B).sum(1)
+        ranks[users] = better_B.cpu().numpy() + 1
+    return ranks
+
+
+def validation_measures(ranks: IntArray) -> dict[str, float]:
+    """Recall and NDCG at 10 from ranks (0: not found), under the names that training follows."""
+    found = (ranks > 0) & (ranks <= 10)
+    gain = np.where(found, 1 / np.log2(np.maximum(ranks, 1) + 1.0), 0.0)
+    return {
+        "validation_recall_at_10": round(float(found.mean()), 6),
+        "validation_ndcg_at_10": round(float(gain.mean()), 6),
+    }

@@ -1,0 +1,54 @@
+"""SASRec: self-attention over a history (Kang and McAuley, 2018), trained with cross-entropy over the catalogue.
+
+Knows item vectors; knows nothing of where they come from. Axes: B users, L positions, N items, D dimensions.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prorec_core.config import CollaborativeConfig
+from prorec_core.sequential.base import ItemSoftmax, SequentialModel
+from prorec_core.sequential.transformer import CausalTransformer
+from prorec_core.training.batching import HistoryBatch
+
+
+class SASRec(SequentialModel):
+    """A causal transformer over item vectors; a position's state is compared with the vectors of all items.
+
+    Item vectors wider than the model (fused by concatenation) pass a linear layer on the way in and out.
+    """
+
+    def __init__(
+        self,
+        config: CollaborativeConfig,
+        table_dim: int,
+        max_history: int,
+        dropout: float,
+        low_precision: bool,
+        position_scale: float,
+    ) -> None:
+        super().__init__()
+        self.transformer = CausalTransformer(
+            config.dim, config.layers, config.heads, max_history, dropout, position_scale
+        )
+        same = table_dim == config.dim
+        self.inputs: nn.Module = nn.Identity() if same else nn.Linear(table_dim, config.dim)
+        self.outputs: nn.Module = nn.Identity() if same else nn.Linear(config.dim, table_dim)
+        self.softmax = ItemSoftmax(config, low_precision)
+
+    def states(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
+        """The state after each position in the space of the item vectors, shape (B, L, D)."""
+        vectors_BLD = self.softmax.as_input(F.embedding(batch.items_BL, table_ND))
+        states: Tensor = self.outputs(self.transformer(self.inputs(vectors_BLD)))
+        return states
+
+    def training_loss(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
+        assert batch.targets_BL is not None
+        real = batch.targets_BL >= 0
+        loss: Tensor = self.softmax(self.states(table_ND, batch)[real], table_ND, batch.targets_BL[real])
+        return loss
+
+    def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
+        return self.softmax.scores(batch.last(self.states(table_ND, batch)), table_ND)

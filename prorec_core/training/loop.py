@@ -1,0 +1,154 @@
+"""The one training loop: AdamW with warm-up and cosine, early stopping, a checkpoint an epoch, exact resumption.
+
+Knows modules, losses and batches; knows nothing of recommendation. All randomness of an epoch comes from the
+seed and the epoch's number, so that a training that goes on from a checkpoint ends as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from prorec_core.config import Training
+from prorec_core.errors import UserError
+from prorec_core.progress import Progress
+from prorec_core.training.checkpoint import Checkpoint
+from prorec_core.training.runtime import Runtime, derive_seed, deterministic
+
+Batch = TypeVar("Batch")
+TARGET = "validation_ndcg_at_10"
+"""The measure that early stopping follows."""
+
+
+def train(
+    model: nn.Module,
+    losses: Callable[[Batch], Mapping[str, Tensor]],
+    batches: Callable[[int], Sequence[Batch]],
+    validate: Callable[[], Mapping[str, float]],
+    config: Training,
+    seed: int,
+    runtime: Runtime,
+    slow: Iterable[nn.Parameter] = (),
+    slow_rate: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Train until the epochs are over or validation no longer improves; leaves the best epoch's weights in `model`.
+
+    Args:
+        model: holds every parameter to train.
+        losses: named losses of a batch; the one called "loss" is minimised.
+        batches: the batches of an epoch (from 0), given a seed of that epoch.
+        validate: measures after each epoch; must hold `validation_ndcg_at_10`.
+        config: epochs, learning rate and so on.
+        seed: of the whole training.
+        runtime: device, progress and checkpoints.
+        slow: parameters whose learning rate is multiplied by `slow_rate`.
+        slow_rate: share of the learning rate.
+
+    Returns:
+        One record an epoch: mean losses and validation measures.
+
+    Raises:
+        UserError: the loss is no longer a number.
+    """
+    optimizer = _optimizer(model, config, set(slow), slow_rate)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    checkpoint = Checkpoint(runtime.checkpoints)
+    records: list[dict[str, Any]] = []
+    best, step = _copy(model), 0
+    if found := checkpoint.load(model, optimizer, runtime.device):
+        best, notes = found
+        records, step = notes["records"], notes["step"]
+
+    with deterministic():
+        while len(records) < config.epochs and not _exhausted(records, config.patience):
+            epoch = len(records)
+            torch.manual_seed(derive_seed(seed, "epoch", epoch))
+            record, step = _one_epoch(
+                model,
+                losses,
+                batches(derive_seed(seed, "order", epoch)),
+                optimizer,
+                rates,
+                config,
+                epoch,
+                step,
+            )
+            model.eval()
+            with torch.no_grad():
+                record |= validate()
+            records.append(record)
+            if record[TARGET] == max(r[TARGET] for r in records):
+                best = _copy(model)
+            checkpoint.save(model, best, optimizer, {"records": records, "step": step})
+            numbers = {name: value for name, value in record.items() if name != "epoch"}
+            runtime.report(Progress(epoch + 1, config.epochs, "epoch", numbers))
+    model.load_state_dict(best)
+    model.eval()
+    return records
+
+
+def _one_epoch(
+    model: nn.Module,
+    losses: Callable[[Batch], Mapping[str, Tensor]],
+    batches: Sequence[Batch],
+    optimizer: torch.optim.Optimizer,
+    rates: list[float],
+    config: Training,
+    epoch: int,
+    step: int,
+) -> tuple[dict[str, Any], int]:
+    model.train()
+    totals: dict[str, Tensor | float] = defaultdict(float)
+    for index, batch in enumerate(batches):
+        step += 1
+        done = (epoch + index / len(batches)) / config.epochs
+        factor = min(1.0, step / max(config.warmup_steps, 1)) * 0.5 * (1 + math.cos(math.pi * done))
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+        optimizer.zero_grad(set_to_none=True)
+        found = losses(batch)
+        found["loss"].backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        for name, value in found.items():
+            totals[name] = totals[name] + value.detach()
+    record: dict[str, Any] = {"epoch": epoch + 1}
+    record |= {name: round(float(value) / max(len(batches), 1), 6) for name, value in totals.items()}
+    if not all(math.isfinite(value) for value in record.values()):
+        raise UserError(
+            f"the loss is no longer a number in epoch {epoch + 1}",
+            place="training",
+            cure="Lower learning_rate or raise the temperature",
+        )
+    return record, step
+
+
+def _optimizer(model: nn.Module, config: Training, slow: set[nn.Parameter], slow_rate: float) -> torch.optim.AdamW:
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups[parameter.ndim > 1, parameter in slow].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": config.learning_rate * (slow_rate if is_slow else 1.0),
+                "weight_decay": config.weight_decay if is_matrix else 0.0,
+            }
+            for (is_matrix, is_slow), parameters in groups.items()
+        ],
+        fused=True,
+    )
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def _exhausted(records: list[dict[str, Any]], patience: int) -> bool:
+    scores = [record[TARGET] for record in records]
+    return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= patience

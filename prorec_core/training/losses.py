@@ -1,0 +1,120 @@
+"""Cross-entropy over a whole catalogue or a sample of it, and InfoNCE.
+
+Knows vectors and targets; knows nothing of what they stand for.
+Axes: P positions, N items, D dimensions, S sampled items.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_CHUNK = 512
+
+
+class _CatalogueCrossEntropy(torch.autograd.Function):
+    """The softmax over all items without its logits: gradients are made in the forward pass, chunk by chunk."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        states_PD: Tensor,
+        table_ND: Tensor,
+        targets_P: Tensor,
+        scale: float,
+        bounded: bool,
+        low: bool,
+    ) -> Tensor:
+        kind = torch.bfloat16 if low else torch.float32
+        states = states_PD.detach().to(kind)
+        table = table_ND.detach().to(kind)
+        table_t = table.t()
+        grad_states = torch.empty_like(states_PD, dtype=torch.float32)
+        grad_table = torch.zeros_like(table_ND, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        total = states_PD.new_zeros((), dtype=torch.float32)
+        for start in range(0, len(states), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            chunk, target = states[rows], targets_P[rows]
+            logits = torch.mm(chunk * scale, table_t)
+            correct = logits.gather(1, target[:, None])[:, 0].float()
+            if not bounded:
+                largest = logits.amax(1, keepdim=True)
+                logits -= largest
+                correct -= largest[:, 0].float()
+            logits.exp_()
+            mass = logits.sum(1, dtype=torch.float32)
+            total += (mass.log() - correct).sum()
+            logits.mul_(mass.reciprocal().to(kind)[:, None])
+            logits[torch.arange(len(target), device=target.device), target] -= 1
+            grad_states[rows] = torch.mm(logits, table).float()
+            if grad_table is not None:
+                grad_table += torch.mm(logits.t(), chunk).float()
+        factor = scale / max(len(states), 1)
+        ctx.save_for_backward(grad_states.mul_(factor), None if grad_table is None else grad_table.mul_(factor))
+        return total / max(len(states), 1)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grad_states, grad_table = ctx.saved_tensors
+        table = None if grad_table is None else grad_table * upstream[0]
+        return grad_states * upstream[0], table, None, None, None, None
+
+
+def catalogue_cross_entropy(
+    states_PD: Tensor,
+    table_ND: Tensor,
+    targets_P: Tensor,
+    scale: float,
+    *,
+    bounded: bool,
+    low_precision: bool,
+) -> Tensor:
+    """Mean cross-entropy of `softmax(scale · states · tableᵀ)` at the targets, over the whole table.
+
+    No (P, N) matrix outlives a chunk, and none is kept for the backward pass.
+
+    Args:
+        states_PD: float32.
+        table_ND: float32.
+        targets_P: int64 rows of the table.
+        scale: factor of the scores, one over the temperature.
+        bounded: scores are cosines, so exponentials cannot overflow and need no maximum taken off
+            (scale must then stay under about 80).
+        low_precision: do the matrix products in bfloat16.
+    """
+    loss: Tensor = _CatalogueCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        states_PD, table_ND, targets_P, scale, bounded and scale < 80, low_precision
+    )
+    return loss
+
+
+def sampled_cross_entropy(logits_P: Tensor, logits_PS: Tensor, same_PS: Tensor, n_items: int) -> Tensor:
+    """Sampled softmax: cross-entropy of the targets against S items drawn uniformly from the catalogue.
+
+    `−log exp(l_t) / (exp(l_t) + (N − 1)/S' Σ_j exp(l_j))` over the S' sampled items that are not the target.
+    The factor is the correction: it makes the sampled sum an unbiased estimate of the sum over the whole
+    catalogue (Bengio and Senécal, 2008).
+
+    Args:
+        logits_P: logit of each position's target, float32.
+        logits_PS: logits of the sampled items, float32.
+        same_PS: true where a sampled item is the position's target, bool.
+        n_items: size N of the catalogue.
+    """
+    sampled = (~same_PS).sum(1).clamp(min=1)
+    correction = torch.log((n_items - 1) / sampled)
+    others = logits_PS.masked_fill(same_PS, -torch.inf).logsumexp(1) + correction
+    return (torch.logaddexp(logits_P, others) - logits_P).mean()
+
+
+def info_nce(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE with cosine similarity: row i of one side belongs to row i of the other.
+
+    `½ Σ_i −log softmax_j(cos(a_i, b_j)/τ)[i]` in both directions, averaged over the batch (Radford et al., 2021).
+    """
+    logits = F.normalize(first_BD, dim=-1) @ F.normalize(second_BD, dim=-1).t() / temperature
+    labels = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels)) / 2

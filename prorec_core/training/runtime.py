@@ -1,0 +1,80 @@
+"""Where training runs and whom it tells. Knows devices and number formats; knows nothing of models."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from prorec_core.errors import UserError
+from prorec_core.progress import Report, silent
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where a piece of work runs.
+
+    Attributes:
+        device: where tensors live.
+        report: told of every epoch.
+        checkpoints: folder for this piece of work's checkpoints; None keeps none.
+    """
+
+    device: torch.device
+    report: Report = silent
+    checkpoints: Path | None = None
+
+    def low_precision(self, precision: str) -> bool:
+        """Whether matrix products are to be done in bfloat16 (`precision`: auto or float32)."""
+        return precision == "auto" and has_bfloat16(self.device)
+
+
+def make_runtime(device: str, report: Report = silent, checkpoints: Path | None = None) -> Runtime:
+    """A runtime on `device` ("auto" takes the first accelerator, else the CPU).
+
+    Raises:
+        UserError: the device is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device '{device}' is not available", place="device", cure="Set device=auto or cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device 'mps' is not available", place="device", cure="Set device=auto or cpu")
+    return Runtime(torch.device(device), report, checkpoints)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 matrices faster than float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = torch.backends.cpu.get_cpu_capability()
+        return bool(torch.cpu._is_avx512_bf16_supported()) if "AVX512" in capabilities else False
+    return False
+
+
+def derive_seed(seed: int, *names: object) -> int:
+    """A seed for one purpose, from the experiment's seed and the names of the purpose; below 2**31."""
+    words = [seed, *(zlib.crc32(str(name).encode()) for name in names)]
+    return int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Have torch use algorithms whose result does not depend on the order of threads."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of a step, for memory never read
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warned)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
