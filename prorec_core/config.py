@@ -265,8 +265,17 @@ _READS: dict[str, tuple[str, ...]] = {
     "train_collaborative": ("collaborative", "seed"),
     "align": ("align", "collaborative", "seed"),
     "quantize": ("quantize", "seed"),
-    "train_generator": ("generator", "quantize.embedding", "collaborative", "align.fusion", "seed", "name"),
-    "evaluate": ("evaluate", "generator", "quantize.embedding", "collaborative", "align.fusion", "name"),
+    "train_generator": (
+        "generator",
+        "quantize.embedding",
+        "collaborative",
+        "align",
+        "evaluate.fusion_weights",
+        "evaluate.beams",
+        "seed",
+        "name",
+    ),
+    "evaluate": ("evaluate", "generator", "quantize.embedding", "collaborative", "align", "seed", "name"),
 }
 """Which parts of an experiment each stage reads: its cache key holds these and nothing else."""
 
