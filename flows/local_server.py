@@ -1,0 +1,111 @@
+"""A Prefect server for one process's runs, on the SQLite file below the folder of artifacts.
+
+Knows how to start it beside the work, and that it ends with its starter however that one ends. Prefect's own
+temporary server outlives a killed process; run as a program, this module is the server.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from prorec_core.errors import UserError
+
+_SECONDS_TO_START = 90.0
+_SECONDS_TO_STOP = 5.0
+
+
+class LocalServer:
+    """A server process; as a context it is ended at its end.
+
+    It starts while its starter goes on; `wait` returns once it answers.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with listener, log.open("ab") as stream:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flows.local_server", str(listener.fileno())],
+                # Its end of this pipe closes when this process ends, killed or not: then the server ends too.
+                stdin=subprocess.PIPE,
+                stdout=stream,
+                stderr=stream,
+                pass_fds=[listener.fileno()],
+                cwd=Path(__file__).resolve().parents[1],
+                env={**os.environ, **_SETTINGS},
+                start_new_session=True,
+            )
+
+    def wait(self) -> None:
+        """Return once the server answers.
+
+        Raises:
+            UserError: it ended or did not answer in time.
+        """
+        import httpx
+
+        deadline = time.monotonic() + _SECONDS_TO_START
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/health", timeout=5.0, trust_env=False).is_success:
+                    return
+            except httpx.HTTPError:
+                time.sleep(0.05)
+        raise UserError("Prefect's local server did not start", cure=f"See {self._log}")
+
+    def __enter__(self) -> LocalServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_SECONDS_TO_STOP)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+_SETTINGS = {
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+    # Blocks are no use here, and the work of the malloc settings neither.
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "MALLOC_TOP_PAD_": "131072",
+}
+
+
+def _end_with_starter() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_SECONDS_TO_STOP)
+    os._exit(1)
+
+
+def _serve(descriptor: int) -> None:
+    threading.Thread(target=_end_with_starter, daemon=True).start()
+    import uvicorn
+
+    listener = socket.socket(fileno=descriptor)
+    config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

@@ -1,0 +1,28 @@
+"""Stage `align`: the text embedding adapted, aligned and fused with the collaborative one."""
+
+from __future__ import annotations
+
+from tasks.metrics import numbers
+from tasks.stage import Work, stage
+
+
+@stage("align", reads=("preprocess", "embed_text", "train_collaborative"))
+def align(work: Work) -> dict[str, float]:
+    """Train Stage I: next-item prediction and cross-modality alignment, jointly."""
+    from prorec_core.alignment.stage import align as run
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.data.embeddings import read_embeddings
+    from prorec_core.sequential.stage import CollaborativeModel
+
+    experiment = work.experiment
+    result = run(
+        experiment.align,
+        experiment.collaborative,
+        Dataset.load(work.inputs["preprocess"]).sequences,
+        CollaborativeModel.load(work.inputs["train_collaborative"]),
+        read_embeddings(work.inputs["embed_text"] / "embeddings.parquet", "embed_text"),
+        experiment.seed,
+        work.runtime(),
+    )
+    result.save(work.folder)
+    return numbers(result.domination)

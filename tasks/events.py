@@ -1,0 +1,61 @@
+"""What happens in a run, told to whoever listens in this process. Knows nothing of screens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from prorec_core.artifacts import ArtifactRef
+from prorec_core.progress import Progress
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage is about to run or to be found in the cache."""
+
+    stage: str
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """A stage tells how far it is."""
+
+    stage: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class StageEnded:
+    """A stage's artifact is there; `seconds` is what it took this time."""
+
+    ref: ArtifactRef
+    cached: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that the user should read."""
+
+    text: str
+
+
+Event = StageStarted | StageProgress | StageEnded | Notice
+_listeners: list[Callable[[Event], None]] = []
+
+
+def tell(event: Event) -> None:
+    """Tell all who listen."""
+    for listener in list(_listeners):
+        listener(event)
+
+
+@contextmanager
+def listening(listener: Callable[[Event], None]) -> Iterator[None]:
+    """Hear of every event of this process for as long as the context lasts."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)

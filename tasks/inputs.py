@@ -1,0 +1,30 @@
+"""What several stages read of earlier ones. Knows which artifact holds which embedding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasks.stage import Work
+
+if TYPE_CHECKING:
+    from prorec_core.data.embeddings import FloatArray
+
+
+def quantized_embedding(work: Work) -> FloatArray:
+    """The embedding that the experiment's codes are made of, float32, shape (items, dimensions)."""
+    import numpy as np
+
+    from prorec_core.data.embeddings import read_embeddings
+
+    def of(stage: str) -> FloatArray:
+        return read_embeddings(work.inputs[stage] / "embeddings.parquet", stage)
+
+    match work.experiment.quantize.embedding:
+        case "integrated":
+            return of("align")
+        case "semantic":
+            return of("embed_text")
+        case "collaborative":
+            return of("train_collaborative")
+        case "concatenation":
+            return np.hstack([of("embed_text"), of("train_collaborative")])

@@ -1,0 +1,20 @@
+"""Stage `quantize`: every item's tuple of codes."""
+
+from __future__ import annotations
+
+from tasks.inputs import quantized_embedding
+from tasks.metrics import numbers
+from tasks.stage import Work, stage
+
+
+@stage("quantize", reads=("preprocess", "embed_text", "train_collaborative", "align"))
+def quantize(work: Work) -> dict[str, float]:
+    """Quantize the chosen embedding, and give every item a tuple of its own."""
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.quantization.stage import quantize as run
+
+    experiment = work.experiment
+    item_ids = Dataset.load(work.inputs["preprocess"]).items["item_id"].to_list()
+    result = run(experiment.quantize, quantized_embedding(work), item_ids, experiment.seed, work.report)
+    result.save(work.folder)
+    return numbers(result.quality)

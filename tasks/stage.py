@@ -1,0 +1,311 @@
+"""One stage's life: cache key, MLflow run, manifest, upload, reference. All tasks are made of this.
+
+Knows Prefect, MLflow and manifests; knows nothing of the method: each stage's body does.
+"""
+
+from __future__ import annotations
+
+import inspect
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import prefect.runtime
+from prefect import Task, get_run_logger
+from pydantic import BaseModel
+
+from prorec_core.artifacts import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    ArtifactRef,
+    read_json,
+    sha256_file,
+    sha256_json,
+    write_manifest,
+)
+from prorec_core.config import Experiment
+from prorec_core.errors import UserError
+from prorec_core.progress import Progress, Report
+from tasks import places, store
+from tasks.datasets import DataSet, data_sets
+from tasks.events import Notice, StageEnded, StageProgress, StageStarted, tell
+from tasks.patience import is_passing
+from tasks.sources import source_hash
+from tasks.tracking import TrackedRun
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State, TaskRun
+
+    from prorec_core.training.runtime import Runtime
+
+
+_CACHED = "Cached"
+
+
+class FlowTracking(BaseModel):
+    """The MLflow experiment and parent run that a flow run's stages belong to."""
+
+    experiment_id: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage's body gets.
+
+    Attributes:
+        experiment: the whole experiment.
+        inputs: a local folder with the verified files of each artifact that the stage reads, by stage.
+        folder: an empty folder; what the body leaves there becomes the artifact.
+        checkpoints: where it may keep what lets it go on after a crash.
+        report: to be told how far it is.
+        run: the stage's MLflow run, for what is no file of the artifact.
+    """
+
+    experiment: Experiment
+    inputs: Mapping[str, Path]
+    folder: Path
+    checkpoints: Path
+    report: Report
+    run: TrackedRun
+
+    def runtime(self) -> Runtime:
+        """Where training runs, as the experiment says."""
+        from prorec_core.training.runtime import make_runtime
+
+        return make_runtime(self.experiment.device, self.report, self.checkpoints)
+
+
+Body = Callable[[Work], Mapping[str, float] | None]
+"""Does the stage's work by one call of `prorec_core`; may return metrics."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as a Prefect task.
+
+    Attributes:
+        name: its name.
+        reads: the stages whose artifacts it reads.
+        body: its work.
+        module: the module of the body; its imports tell which sources the result depends on.
+        source_digest: what the result depends on besides configuration, sources and artifacts.
+        publish: what is to be done once the artifact is stored; its result becomes tags of the run.
+    """
+
+    name: str
+    reads: tuple[str, ...]
+    body: Body
+    module: str
+    source_digest: Callable[[Experiment], str] | None = None
+    publish: Callable[[Work], Mapping[str, str]] | None = None
+
+    def key(self, experiment: Experiment, upstream: Mapping[str, ArtifactRef]) -> str:
+        """The cache key: equal for two runs whose artifacts must be equal. Hexadecimal text.
+
+        Raises:
+            UserError: the source of the data cannot be read.
+        """
+        parts = {
+            "stage": self.name,
+            "schema_version": SCHEMA_VERSION[self.name],
+            "config": experiment.stage_config(self.name),
+            "upstream": {name: upstream[name].digest for name in self.reads},
+            "data": self.source_digest(experiment) if self.source_digest else "",
+            "source": source_hash((self.module,)),
+            "tracking": places.tracking_uri(),
+        }
+        return sha256_json(parts)
+
+    def run(
+        self,
+        experiment: Experiment,
+        tracking: FlowTracking,
+        upstream: Mapping[str, ArtifactRef],
+        *,
+        force: bool = False,
+    ) -> ArtifactRef:
+        """The stage's artifact: from the cache if it is there and whole, made anew otherwise.
+
+        Raises:
+            UserError: a mistake that the user can put right.
+        """
+        begun = time.monotonic()
+        tell(StageStarted(self.name))
+        used = {name: upstream[name] for name in self.reads}
+        key = self.key(experiment, used)
+
+        def call(refresh: bool) -> State[Any]:
+            task = _task(self).with_options(refresh_cache=refresh, result_storage=places.references())
+            parameters = {"experiment": experiment, "upstream": used, "tracking": tracking, "key": key}
+            return cast("State[Any]", task(**parameters, return_state=True))
+
+        with places.lock(key, lambda: self._notice("another run is making this artifact; waiting for it")):
+            state = call(force)
+            ref, problems = self._taken(state)
+            cached = state.name == _CACHED and not problems
+            if problems:
+                self._notice(f"made again, since the stored artifact is not whole: {problems[0]}")
+                damaged, ref = ref, store.as_ref(call(True).result(), self.name)
+                if damaged:
+                    store.mark_replaced(damaged, ref)
+        assert ref is not None
+        tell(StageEnded(ref, cached, time.monotonic() - begun))
+        return ref
+
+    def _taken(self, state: State[Any]) -> tuple[ArtifactRef | None, list[str]]:
+        """What a task run came to, and what is wrong with it if it is from the cache."""
+        value = state.result()
+        if state.name != _CACHED:
+            return store.as_ref(value, self.name), []
+        try:
+            ref = store.as_ref(value, self.name)
+        except ValueError as error:
+            return None, [f"the cached reference cannot be read ({str(error).splitlines()[0]})"]
+        return ref, store.check(ref)
+
+    def _notice(self, text: str) -> None:
+        get_run_logger().warning("%s: %s", self.name, text)
+        tell(Notice(f"{self.name}: {text}"))
+
+    def _data_sets(self, work: Work, refs: Mapping[str, ArtifactRef]) -> Iterator[DataSet]:
+        name = work.experiment.name
+        if self.source_digest:
+            source = work.experiment.data.path or work.experiment.data.source
+            yield DataSet(f"{name}/source", self.source_digest(work.experiment), source, {}, None)
+        if "preprocess" in refs:
+            yield from data_sets(name, work.inputs["preprocess"], refs["preprocess"].uri)
+
+    def execute(
+        self, experiment: Experiment, upstream: dict[str, ArtifactRef], tracking: FlowTracking, key: str
+    ) -> ArtifactRef:
+        """Make the artifact and store it."""
+        refs = {name: store.as_ref(upstream[name], name) for name in self.reads}
+        inputs = {name: store.fetch(ref) for name, ref in refs.items()}
+        run = TrackedRun.start(
+            tracking.experiment_id,
+            f"{self.name} · {experiment.name}",
+            parent=tracking.run_id,
+            tags={
+                store.STAGE_TAG: self.name,
+                "prorec.key": key,
+                "prefect.flow_run_id": str(prefect.runtime.flow_run.id or ""),
+                "prefect.task_run_id": str(prefect.runtime.task_run.id or ""),
+            },
+        )
+        get_run_logger().info("MLflow run %s", run.id)
+        folder = places.artifacts() / "work" / key
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        seen: set[tuple[int, str]] = set()
+
+        def report(progress: Progress) -> None:
+            run.metrics(progress.metrics, progress.step)
+            seen.update((progress.step, name) for name in progress.metrics)
+            tell(StageProgress(self.name, progress))
+
+        work = Work(experiment, inputs, folder, places.checkpoints(key), report, run)
+        try:
+            ref = self._make(work, refs, run, seen)
+        except BaseException as error:
+            run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(work.checkpoints, ignore_errors=True)
+        return ref
+
+    def _make(
+        self, work: Work, refs: Mapping[str, ArtifactRef], run: TrackedRun, seen: set[tuple[int, str]]
+    ) -> ArtifactRef:
+        begun = time.monotonic()
+        config = work.experiment.stage_config(self.name)
+        run.parameters(config)
+        for data in self._data_sets(work, refs):
+            run.data_set(data)
+        measured = dict(self.body(work) or {})
+        for epoch in _epochs(work.folder):
+            # After a crash the epochs before it are known only from the artifact.
+            step = int(epoch["epoch"])
+            run.metrics({k: v for k, v in epoch.items() if k != "epoch" and (step, k) not in seen}, step)
+        manifest = write_manifest(work.folder, self.name, config, {name: ref.digest for name, ref in refs.items()})
+        run.upload(work.folder, last=MANIFEST)
+        tags = dict(self.publish(work)) if self.publish else {}
+        run.metrics({**measured, "seconds": time.monotonic() - begun, "peak_memory_mib": _peak_memory_mib()})
+        run.tags(
+            {
+                **tags,
+                store.URI_TAG: run.artifact_uri,
+                store.MANIFEST_TAG: sha256_file(work.folder / MANIFEST),
+                store.DIGEST_TAG: manifest.digest,
+            }
+        )
+        run.finish()
+        return ArtifactRef(stage=self.name, digest=manifest.digest, run_id=run.id, uri=run.artifact_uri)
+
+
+def stage(
+    name: str,
+    *,
+    reads: tuple[str, ...] = (),
+    source_digest: Callable[[Experiment], str] | None = None,
+    publish: Callable[[Work], Mapping[str, str]] | None = None,
+) -> Callable[[Body], Stage]:
+    """Make a stage of the function that does its work."""
+
+    def made(body: Body) -> Stage:
+        return Stage(name, reads, body, body.__module__, source_digest, publish)
+
+    return made
+
+
+@cache
+def _task(of: Stage) -> Task[..., Any]:
+    def execute(
+        experiment: Experiment, upstream: dict[str, ArtifactRef], tracking: FlowTracking, key: str
+    ) -> ArtifactRef:
+        return of.execute(experiment, upstream, tracking, key)
+
+    return Task(
+        fn=execute,
+        name=of.name,
+        description=inspect.getdoc(of.body),
+        task_run_name=f"{of.name} · {{experiment.name}}",
+        cache_key_fn=_key_of,
+        persist_result=True,
+        result_serializer="json",
+        retries=2,
+        retry_delay_seconds=[10, 60],
+        retry_condition_fn=_may_pass,
+    )
+
+
+def _key_of(_: object, parameters: dict[str, Any]) -> str:
+    return str(parameters["key"])
+
+
+def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed try is worth another: only what the tracking store may be the cause of."""
+    try:
+        state.result()
+    except UserError:
+        return False
+    except Exception as error:
+        return is_passing(error)
+    return False
+
+
+def _epochs(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "training.json"
+    return list(read_json(path)["epochs"]) if path.is_file() else []
+
+
+def _peak_memory_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,16 @@
+"""Stage `train_collaborative`: item vectors from behaviour alone."""
+
+from __future__ import annotations
+
+from tasks.stage import Work, stage
+
+
+@stage("train_collaborative", reads=("preprocess",))
+def train_collaborative(work: Work) -> None:
+    """Train the sequential recommender that knows items by their ids."""
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.sequential.stage import train_collaborative as run
+
+    experiment = work.experiment
+    sequences = Dataset.load(work.inputs["preprocess"]).sequences
+    run(experiment.collaborative, sequences, experiment.seed, work.runtime()).save(work.folder)

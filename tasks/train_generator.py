@@ -1,0 +1,41 @@
+"""Stage `train_generator`: the model that generates the next item's codes, and its registration in MLflow."""
+
+from __future__ import annotations
+
+from tasks.inputs import quantized_embedding
+from tasks.serving import register
+from tasks.stage import Work, stage
+
+
+@stage(
+    "train_generator",
+    reads=("preprocess", "embed_text", "train_collaborative", "align", "quantize"),
+    publish=register,
+)
+def train_generator(work: Work) -> dict[str, float]:
+    """Train Stage II: generate codes, and distil back what quantization lost."""
+    from prorec_core.alignment.stage import AlignedModel
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.generation.stage import GeneratorInputs
+    from prorec_core.generation.stage import train_generator as run
+    from prorec_core.quantization.stage import Quantized
+
+    experiment = work.experiment
+    quantized = Quantized.load(work.inputs["quantize"])
+    centroids = quantized.level_centroids
+    inputs = GeneratorInputs(
+        config=experiment.generator,
+        align=experiment.align,
+        collaborative=experiment.collaborative,
+        fusion_weights=experiment.evaluate.fusion_weights,
+        beams=experiment.evaluate.beams,
+        sequences=Dataset.load(work.inputs["preprocess"]).sequences,
+        codes=quantized.table.codes,
+        codebooks=[*centroids, *[None] * (quantized.table.depth - len(centroids))],
+        embeddings=quantized_embedding(work),
+        integrated=experiment.quantize.embedding == "integrated",
+        aligned=AlignedModel.load(work.inputs["align"]),
+    )
+    result = run(inputs, experiment.seed, work.runtime())
+    result.save(work.folder)
+    return {"fusion_weight": result.fusion_weight}
