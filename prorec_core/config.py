@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
-RUN_ONLY = {"run_only": True}
+RUN_ONLY: JsonDict = {"run_only": True}
 """Marks a field that changes where or how fast a stage runs, not what it leaves; kept out of cache keys."""
 
 PositiveInt = Annotated[int, Field(ge=1)]

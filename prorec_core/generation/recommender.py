@@ -1,0 +1,113 @@
+"""A trained generator that recommends to histories of item ids. Knows ids, titles and scores.
+
+Knows nothing of training, tracking or servers. What it loads is a folder of plain files: model.safetensors,
+config.json and training.json of the generator, codes.parquet, items.parquet and the quantized embeddings.parquet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import torch
+
+from prorec_core.data.sequences import IntArray, Sequences, from_lists
+from prorec_core.errors import UserError, did_you_mean
+from prorec_core.generation.base import Generator
+from prorec_core.generation.candidates import find_candidates
+from prorec_core.generation.stage import TrainedGenerator, restore_generator
+from prorec_core.quantization.table import CodeTable
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item; `score` is a log-probability up to a constant, higher is better."""
+
+    item_id: str
+    title: str
+    score: float
+
+
+class Recommender:
+    """Recommends items to histories, by the generator and the dense score fused as chosen on validation."""
+
+    def __init__(self, generator: Generator, items: pl.DataFrame, fusion_weight: float, beams: int = 50) -> None:
+        self.generator = generator
+        self.fusion_weight = fusion_weight
+        self.beams = beams
+        self.item_ids: list[str] = items["item_id"].to_list()
+        self.titles: list[str] = items["title"].to_list()
+        self._index = {item_id: index for index, item_id in enumerate(self.item_ids)}
+        counts = items["train_count"].to_numpy()
+        self._popular = np.argsort(-counts, kind="stable").astype(np.int32)
+        self._popular_scores = np.log((counts[self._popular] + 1) / (counts.sum() + len(counts))).astype(np.float32)
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Recommender:
+        """Read a bundle.
+
+        Raises:
+            UserError: a file of the bundle is missing or unreadable, or its parts do not belong together.
+        """
+        names = ("model.safetensors", "config.json", "codes.parquet", "items.parquet", "embeddings.parquet")
+        for name in names:
+            if not (folder / name).is_file():
+                raise UserError("a file of the model is missing", place=str(folder / name), cure="Register it anew")
+        trained = TrainedGenerator.load(folder)
+        items = pl.DataFrame(pl.from_arrow(pq.read_table(folder / "items.parquet").replace_schema_metadata(None)))
+        table = CodeTable.load(folder / "codes.parquet")
+        if table.item_ids != items["item_id"].to_list():
+            raise UserError("codes and items are of different catalogues", place=str(folder), cure="Register it anew")
+        column = pq.read_table(folder / "embeddings.parquet").column("embedding").combine_chunks()
+        embeddings = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
+        embeddings = embeddings.reshape(-1, column.type.list_size)
+        generator = restore_generator(trained, table.codes, embeddings, torch.device(device))
+        return cls(generator, items, trained.fusion_weight)
+
+    def unknown(self, history: Sequence[str]) -> list[str]:
+        """The item ids of a history that the catalogue lacks, in order, each once."""
+        return [item_id for item_id in dict.fromkeys(history) if item_id not in self._index]
+
+    def suggest(self, item_id: str) -> str:
+        """The cure for an unknown item id: the nearest known one."""
+        near = did_you_mean(item_id, self.item_ids)
+        return near if near.startswith("Did") else "Look the id up in items.parquet"
+
+    def recommend(
+        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool = True
+    ) -> list[list[Recommendation]]:
+        """The k best items for each history of item ids, oldest first.
+
+        Unknown item ids are passed over (see `unknown`); a history without a known item gets what is popular.
+
+        Raises:
+            UserError: k is not positive.
+        """
+        if k < 1:
+            raise UserError(f"k must be at least 1, not {k}", place="k")
+        known = [[self._index[i] for i in history if i in self._index] for history in histories]
+        sequences = from_lists([np.array(items, np.int32) for items in known], len(self.item_ids))
+        items, scores = self._ranked(sequences, min(k, len(self.item_ids)), mask_history)
+        for row, history in enumerate(known):
+            if not history:
+                items[row], scores[row] = self._popular[: items.shape[1]], self._popular_scores[: items.shape[1]]
+        return [
+            [
+                Recommendation(self.item_ids[item], self.titles[item], float(score))
+                for item, score in zip(items[row], scores[row], strict=True)
+                if item >= 0
+            ]
+            for row in range(len(known))
+        ]
+
+    def _ranked(
+        self, histories: Sequences, k: int, mask_history: bool
+    ) -> tuple[IntArray, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+        found = find_candidates(self.generator, histories, max(self.beams, k), max(50, k), masked=mask_history)
+        if len(self.generator.dense_queries) == 0:
+            return found.generative(k)
+        return found.fused(self.fusion_weight, k)
