@@ -1,0 +1,167 @@
+"""Every item its own tuple of codes. Knows codes and distances; knows nothing of quantizers, items or files.
+
+Axes: N items, D dimensions, L code levels, K codes a level, l levels of a prefix of the codes, M moved items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+
+from prorec_core.errors import UserError
+from prorec_core.quantization.quantizer import Codes, Floats
+
+Indices = npt.NDArray[np.int64]
+Costs = npt.NDArray[np.float64]
+Decode = Callable[[Codes], Floats]
+"""From codes, or the first levels of them, uint16 (N, l), to the embeddings they stand for, float32 (N, D)."""
+
+_LAST_SUFFIX = 65_535
+_DECODED_AT_ONCE = 16_384
+
+
+def collision_groups(codes_NL: Codes) -> Indices:
+    """A number for each item that it shares with the items of equal codes and no others, shape (N,)."""
+    if not codes_NL.shape[1]:
+        return np.zeros(len(codes_NL), np.int64)
+    return np.unique(codes_NL, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def add_suffix(codes_NL: Codes) -> Codes:
+    """Add a level that numbers the items of equal codes 0, 1, 2 … in the order of their indices.
+
+    Returns:
+        uint16, shape (N, L + 1); the added level is all 0 when no two items share their codes.
+
+    Raises:
+        UserError: more than 65,535 items share their codes.
+    """
+    group = collision_groups(codes_NL)
+    order = np.argsort(group, kind="stable")
+    ordered = group[order]
+    suffix = np.empty(len(group), np.int64)
+    suffix[order] = np.arange(len(group)) - np.searchsorted(ordered, ordered)
+    if len(suffix) and suffix.max() >= _LAST_SUFFIX:
+        raise UserError(
+            f"{suffix.max() + 1} items share all their codes, more than a suffix can number",
+            cure="Raise quantize.levels or quantize.codes, or see why so many embeddings are alike",
+        )
+    return np.concatenate([codes_NL, suffix[:, None].astype(np.uint16)], axis=1)
+
+
+def reassign(codes_NL: Codes, embeddings_ND: Floats, n_codes: int, decode: Decode) -> Codes:
+    """Move as few items as needed to the nearest free codes until no two share their tuple.
+
+    From the first level to the last: where more items have a prefix than there are tuples below it, the surplus
+    that loses least goes to the siblings with room, and is encoded anew from there on. At the last level each
+    tuple holds one item, and the moves are a linear assignment: the fewest changes, and among these the least
+    total squared distance between the embeddings and what their codes stand for.
+
+    Args:
+        codes_NL: uint16; may have any collisions.
+        embeddings_ND: float32.
+        n_codes: K; also codes that no item had may be given.
+        decode: of the quantizer that gave the codes.
+
+    Returns:
+        uint16, shape (N, L), rows distinct; unchanged where they already were.
+
+    Raises:
+        UserError: there are more items than tuples.
+    """
+    n_items, levels = codes_NL.shape
+    if n_items > n_codes**levels:
+        raise UserError(
+            f"{n_items} items cannot each have their own of {n_codes}^{levels} tuples of codes",
+            place="quantize",
+            cure="Raise quantize.levels or quantize.codes, or set quantize.collisions=suffix",
+        )
+    codes = codes_NL.copy()
+    for level in range(levels):
+        capacity = n_codes ** (levels - 1 - level)
+        crowded = _crowded(codes[:, : level + 1], capacity)
+        if not len(crowded):
+            continue
+        costs = _next_code_costs(codes[crowded, :level], embeddings_ND[crowded], n_codes, decode)
+        settled = codes[crowded, level].astype(np.int64)
+        family = collision_groups(codes[:, :level])
+        place = _assign if capacity == 1 else _spill
+        for rows, siblings in zip(_members(family[crowded]), _members(family, of=family[crowded]), strict=True):
+            size = np.bincount(codes[siblings, level], minlength=n_codes)
+            settled[rows] = place(settled[rows], costs[rows], size, capacity)
+        moved = crowded[settled != codes[crowded, level]]
+        codes[crowded, level] = settled.astype(np.uint16)
+        for deeper in range(level + 1, levels):
+            again = _next_code_costs(codes[moved, :deeper], embeddings_ND[moved], n_codes, decode)
+            codes[moved, deeper] = again.argmin(axis=1).astype(np.uint16)
+    return codes
+
+
+def _members(group_N: Indices, of: Indices | None = None) -> list[Indices]:
+    """The members of each group (of those named in `of`), groups and members ascending."""
+    names = np.unique(group_N if of is None else of)
+    order = np.argsort(group_N, kind="stable")
+    first, last = (np.searchsorted(group_N[order], names, side) for side in ("left", "right"))
+    return [order[start:end] for start, end in zip(first, last, strict=True)]
+
+
+def _crowded(prefix_Nl: Codes, capacity: int) -> Indices:
+    """The items whose prefix more items have than `capacity`, ascending."""
+    group = collision_groups(prefix_Nl)
+    return np.flatnonzero(np.bincount(group)[group] > capacity)
+
+
+def _next_code_costs(prefix_Ml: Codes, embeddings_MD: Floats, n_codes: int, decode: Decode) -> Costs:
+    """Squared distance between each embedding and what its prefix with each next code stands for, (M, K)."""
+    costs = np.empty((len(prefix_Ml), n_codes))
+    step = max(1, _DECODED_AT_ONCE // n_codes)
+    for start in range(0, len(prefix_Ml), step):
+        part = slice(start, min(start + step, len(prefix_Ml)))
+        rows = part.stop - start
+        longer = np.empty((rows * n_codes, prefix_Ml.shape[1] + 1), np.uint16)
+        longer[:, :-1] = np.repeat(prefix_Ml[part], n_codes, axis=0)
+        longer[:, -1] = np.tile(np.arange(n_codes, dtype=np.uint16), rows)
+        meant = decode(longer).reshape(rows, n_codes, -1).astype(np.float64)
+        costs[part] = np.square(meant - embeddings_MD[part, None]).sum(axis=2)
+    return costs
+
+
+def _assign(own_M: Indices, costs_MK: Costs, size_K: Indices, capacity: int) -> Indices:
+    """Each item of shared codes one code of its own, at the last level."""
+    rows = np.arange(len(own_M))
+    open_codes = np.flatnonzero(size_K != capacity)
+    # A move costs more than all distances together, so that the fewest items move.
+    penalty = 1 + costs_MK.max(axis=1).sum()
+    costs = costs_MK + penalty
+    costs[rows, own_M] -= penalty
+    taken, chosen = linear_sum_assignment(costs[:, open_codes])
+    found = own_M.copy()
+    found[taken] = open_codes[chosen]
+    return found
+
+
+def _spill(own_M: Indices, costs_MK: Costs, size_K: Indices, capacity: int) -> Indices:
+    """Move the surplus of overfull codes to siblings with room, the cheapest move first."""
+    found, size = own_M.copy(), size_K.copy()
+    extra = costs_MK - costs_MK[np.arange(len(own_M)), own_M][:, None]
+    extra[:, size >= capacity] = np.inf
+    target = extra.argmin(axis=1)
+    loss = extra.min(axis=1)
+    while (size > capacity).any():
+        item = int(loss.argmin())
+        left, joined = found[item], target[item]
+        found[item] = joined
+        size[left] -= 1
+        size[joined] += 1
+        loss[item] = np.inf
+        if size[left] == capacity:
+            loss[own_M == left] = np.inf
+        if size[joined] == capacity:
+            extra[:, joined] = np.inf
+            movable = np.isfinite(loss)
+            target[movable] = extra[movable].argmin(axis=1)
+            loss[movable] = extra[movable].min(axis=1)
+    return found
