@@ -20,7 +20,9 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.problem}." if self.place else f"{self.problem}."
-        return f"{text} {self.cure}." if self.cure else text
+        if not self.cure:
+            return text
+        return f"{text} {self.cure}" if self.cure.endswith("?") else f"{text} {self.cure}."
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (self.problem, self.place, self.cure))
