@@ -140,7 +140,8 @@ def _train(network: _Network, inputs_ND: Tensor, config: QuantizeConfig, seed: i
     for epoch in range(options.epochs):
         used = [torch.zeros(len(book), dtype=torch.int64) for book in network.codebooks]
         loss_sum = error_sum = 0.0
-        for batch in torch.randperm(len(inputs_ND), generator=shuffle).split(options.batch_size):
+        order = torch.randperm(len(inputs_ND), generator=shuffle)
+        for batch in order.tensor_split(-(-len(order) // options.batch_size)):
             inputs = inputs_ND[batch]
             latent = network.encoder(inputs)
             with torch.no_grad():
