@@ -59,7 +59,8 @@ class Sequences:
 
     def train_counts(self) -> npt.NDArray[np.int64]:
         """How often each item occurs in the training part, shape (n_items,)."""
-        return np.bincount(self.training().items, minlength=self.n_items)
+        counts: npt.NDArray[np.int64] = np.bincount(self.training().items, minlength=self.n_items)
+        return counts
 
     def select(self, users: npt.NDArray[np.int64]) -> Sequences:
         """The sequences of some users, in the order named."""

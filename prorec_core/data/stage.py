@@ -1,0 +1,223 @@
+"""Stage `preprocess`: raw tables in, users' histories and items' texts out.
+
+Knows the order of reading, filtering and indexing. Knows nothing of file formats or of what is trained later.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from prorec_core.config import DataConfig
+from prorec_core.data.columns import as_ids, as_ratings, as_text, as_timestamps, need_columns
+from prorec_core.data.dataset import Dataset
+from prorec_core.data.filtering import Funnel, in_order_of_time, k_core, without_duplicates
+from prorec_core.data.sequences import Sequences
+from prorec_core.data.sources import RawTable, open_source
+from prorec_core.errors import UserError
+from prorec_core.progress import Progress, Report, silent
+
+_STEPS = 4
+
+
+def source_digest(config: DataConfig) -> str:
+    """Hex sha256 of what the data are made from: the content of the source files, or the demo's own section.
+
+    Raises:
+        UserError: the files are not there.
+    """
+    return open_source(config).digest()
+
+
+def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Dataset:
+    """Read a source, filter it, order every user's items in time and number users and items.
+
+    The filters, in this order: ratings, items that the items file lacks, items without text, duplicates, k-core.
+    Users and items that remain are numbered in the order of their ids as strings, so the order of rows in the files
+    does not change the numbers.
+
+    Args:
+        config: source, columns and policies.
+        seed: not used: the shop and the shuffling of ties have seeds of their own in `config`, so that experiments
+            with several training seeds share one data set.
+        report: told after reading, filtering, ordering and indexing.
+
+    Raises:
+        UserError: files, columns or values that cannot be used, or nothing left after filtering.
+    """
+    del seed
+    source = open_source(config)
+    interactions, items = source.interactions(), source.items()
+    log, ids, unit = _read_interactions(config, interactions)
+    catalogue = _read_items(config, items)
+    report(Progress(1, _STEPS, "step"))
+
+    funnel = Funnel(log, interactions.place)
+    catalogue, policies = _filter(config, funnel, ids, catalogue, items.place)
+    report(Progress(2, _STEPS, "step"))
+
+    ordered = in_order_of_time(funnel.frame, config.ties, config.ties_seed)
+    report(Progress(3, _STEPS, "step"))
+
+    users, user_codes = _number(ordered["user"], ids["user"])
+    kept, item_codes = _number(ordered["item"], ids["item"])
+    lengths = np.bincount(user_codes, minlength=len(users))
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+    sequences = Sequences(item_codes.astype(np.int32), offsets, len(kept))
+    texts = pl.DataFrame({"item_id": kept}).join(catalogue, on="item_id", how="left", maintain_order="left")
+    profile = {
+        "source": config.source,
+        **source.facts(),
+        "timestamp_unit": unit,
+        "filters": funnel.steps,
+        "kept": {"users": len(users), "items": len(kept), "interactions": len(item_codes)},
+        "policies": policies,
+        "history_length": _length_profile(lengths),
+        "ties": {"order": config.ties, "seed": config.ties_seed, "share": _ties_share(ordered)},
+        "distinct_texts": texts["text"].n_unique(),
+    }
+    report(Progress(_STEPS, _STEPS, "step"))
+    return Dataset(
+        items=texts.select(
+            pl.int_range(pl.len(), dtype=pl.Int32).alias("item"),
+            "item_id",
+            "title",
+            "text",
+            pl.Series("train_count", sequences.train_counts(), dtype=pl.Int64),
+        ),
+        users=pl.DataFrame({"user": np.arange(len(users), dtype=np.int32), "user_id": users}),
+        sequences=sequences,
+        timestamps=ordered["timestamp"].to_numpy().astype(np.int64),
+        profile=profile,
+    )
+
+
+def _read_interactions(config: DataConfig, table: RawTable) -> tuple[pl.DataFrame, dict[str, pl.Series], str]:
+    """The log as numbers (user, item, timestamp, perhaps rating), the sorted ids behind the codes, the time's unit."""
+    wanted = {config.user_column: "data.user_column", config.item_column: "data.item_column"}
+    if config.timestamp_column is not None:
+        wanted[config.timestamp_column] = "data.timestamp_column"
+    if config.rating_column is not None:
+        wanted[config.rating_column] = "data.rating_column"
+    need_columns(table, wanted)
+    raw = table.collect(*wanted)
+    ids, codes = {}, {}
+    for name, column in (("user", config.user_column), ("item", config.item_column)):
+        values = as_ids(raw[column], table.place)
+        ids[name] = values.unique().sort()
+        codes[name] = values.cast(pl.Enum(ids[name])).to_physical().cast(pl.Int32)
+    if config.timestamp_column is None:
+        times, unit = pl.int_range(raw.height, dtype=pl.Int64, eager=True), "row of the file"
+    else:
+        times, unit = as_timestamps(raw[config.timestamp_column], table.place)
+    log = pl.DataFrame({**codes, "timestamp": times})
+    if config.rating_column is not None:
+        log = log.with_columns(rating=as_ratings(raw[config.rating_column], table.place))
+    return log, ids, unit
+
+
+def _read_items(config: DataConfig, table: RawTable) -> pl.DataFrame:
+    """The catalogue as strings: item_id, title, text; "" where a text is missing."""
+    title = config.title_column or config.text_columns[0]
+    need_columns(
+        table,
+        {config.item_column: "data.item_column"}
+        | dict.fromkeys(config.text_columns, "data.text_columns")
+        | ({title: "data.title_column"} if config.title_column else {}),
+    )
+    raw = table.collect(*dict.fromkeys([config.item_column, *config.text_columns, title]))
+    ids = as_ids(raw[config.item_column], table.place)
+    twice = ids.is_duplicated()
+    if twice.any():
+        raise UserError(
+            f"the item '{ids.filter(twice)[0]}' stands there more than once ({ids.len() - ids.n_unique():,} rows over)",
+            place=table.place,
+            cure="Keep one row an item",
+        )
+    parts = {name: as_text(raw[name], table.place) for name in dict.fromkeys([*config.text_columns, title])}
+    texts = pl.DataFrame([parts[name].replace("", None) for name in dict.fromkeys(config.text_columns)]).select(
+        pl.concat_str(config.text_columns, separator=config.text_separator, ignore_nulls=True)
+    )
+    return pl.DataFrame({"item_id": ids, "title": parts[title], "text": texts.to_series()})
+
+
+def _filter(
+    config: DataConfig, funnel: Funnel, ids: dict[str, pl.Series], catalogue: pl.DataFrame, place: str
+) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
+    """Apply all filters to the funnel; gives the catalogue back as the policies leave it, and what each concerned."""
+    if config.min_rating is not None:
+        liked = (funnel.frame["rating"] >= config.min_rating).fill_null(False)
+        funnel.apply("rating", liked, "data.min_rating")
+        funnel.frame = funnel.frame.drop("rating")
+
+    unknown = ~ids["item"].is_in(catalogue["item_id"].implode())
+    missing, missed = _concerned(unknown, funnel, ids["item"])
+    if config.unknown_items == "error":
+        _none_may_be(missing, "has interactions but is not in the items file", place, "data.unknown_items")
+    if config.unknown_items == "keep":
+        added = pl.DataFrame({"item_id": missing}).with_columns(title=pl.lit(""), text=pl.lit(""))
+        catalogue = pl.concat([catalogue, added])
+    else:
+        funnel.apply("unknown_items", _by_item(~unknown, funnel), "data.unknown_items")
+
+    blank = ids["item"].is_in(catalogue.filter(pl.col("text") == "")["item_id"].implode())
+    textless, silent_rows = _concerned(blank, funnel, ids["item"])
+    if config.items_without_text == "error":
+        _none_may_be(textless, "has no text", place, "data.items_without_text")
+    if config.items_without_text == "drop":
+        funnel.apply("items_without_text", _by_item(~blank, funnel), "data.items_without_text")
+
+    repeated = funnel.frame.height
+    funnel.apply("duplicates", without_duplicates(funnel.frame, config.duplicates), "data.duplicates")
+    repeated -= funnel.frame.height
+    users, items = funnel.frame["user"].to_numpy(), funnel.frame["item"].to_numpy()
+    core = k_core(users, items, config.min_user_interactions, config.min_item_interactions)
+    funnel.apply("k_core", core, "data.min_user_interactions and data.min_item_interactions")
+    policies: dict[str, dict[str, Any]] = {
+        "unknown_items": {"policy": config.unknown_items, "items": missing.len(), "interactions": missed},
+        "items_without_text": {
+            "policy": config.items_without_text,
+            "items": textless.len(),
+            "interactions": silent_rows,
+        },
+        "duplicates": {"policy": config.duplicates, "interactions": repeated},
+    }
+    named = [pl.when(pl.col(name) == "").then("item_id").otherwise(name).alias(name) for name in ("title", "text")]
+    return catalogue.with_columns(named), policies
+
+
+def _concerned(chosen: pl.Series, funnel: Funnel, item_ids: pl.Series) -> tuple[pl.Series, int]:
+    """The chosen items that still have interactions, and how many those are."""
+    counts = pl.Series(np.bincount(funnel.frame["item"].to_numpy(), minlength=item_ids.len()))
+    return item_ids.filter(chosen & (counts > 0)), int(counts.filter(chosen).sum())
+
+
+def _by_item(keep: pl.Series, funnel: Funnel) -> pl.Series:
+    return keep.gather(funnel.frame["item"])
+
+
+def _none_may_be(items: pl.Series, problem: str, place: str, setting: str) -> None:
+    if not items.is_empty():
+        others = f" (and {items.len() - 1:,} more)" if items.len() > 1 else ""
+        raise UserError(f"the item '{items[0]}'{others} {problem}", place=place, cure=f"Add it, or set {setting}=drop")
+
+
+def _number(codes: pl.Series, ids: pl.Series) -> tuple[pl.Series, npt.NDArray[np.int64]]:
+    """Ids still in use, in their order, and each row's index among them."""
+    values = codes.to_numpy()
+    used = np.bincount(values, minlength=ids.len()) > 0
+    return ids.filter(pl.Series(used)), (np.cumsum(used) - 1)[values]
+
+
+def _length_profile(lengths: npt.NDArray[np.int64]) -> dict[str, float]:
+    quantiles = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
+    found = {name: float(np.quantile(lengths, share)) for name, share in quantiles.items()}
+    return {**found, "mean": round(float(lengths.mean()), 4)}
+
+
+def _ties_share(ordered: pl.DataFrame) -> float:
+    """Share of interactions that have another of the same user at the same time."""
+    return round(float(ordered.select(pl.struct("user", "timestamp").is_duplicated().mean()).item()), 6)
