@@ -18,7 +18,7 @@ class Dropout(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        self.threshold = round(rate * 256)
+        self.threshold = min(round(rate * 256), 255)
 
     def forward(self, values: Tensor) -> Tensor:
         """`values` with some set to zero and the rest scaled up, in training; unchanged otherwise."""

@@ -39,9 +39,9 @@ class HistoryBatch:
         return torch.arange(self.items_BL.shape[1], device=self.items_BL.device) < self.lengths_B[:, None]
 
     def last(self, values_BLX: Tensor) -> Tensor:
-        """The values at each history's last position, shape (B, X)."""
+        """The values at each history's last position, shape (B, X); an empty history's are those at position 0."""
         rows = torch.arange(len(self.lengths_B), device=values_BLX.device)
-        return values_BLX[rows, self.lengths_B - 1]
+        return values_BLX[rows, (self.lengths_B - 1).clamp(min=0)]
 
 
 def training_batches(
