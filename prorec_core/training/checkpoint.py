@@ -63,7 +63,8 @@ class Checkpoint:
     ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Put model and optimizer back to where they were; returns the best model's tensors and the notes.
 
-        None when there is no checkpoint, or none that fits: then training starts from the beginning.
+        None, and neither is touched, when there is no checkpoint, or none that fits: then training starts from
+        the beginning.
         """
         if self._path is None or not self._path.is_file():
             return None
@@ -71,16 +72,35 @@ class Checkpoint:
             with safe_open(self._path, framework="pt") as file:
                 notes: dict[str, Any] = json.loads((file.metadata() or {})["notes"])
             tensors = safetensors.torch.load_file(self._path, device=str(device))
-            model.load_state_dict(_under("model.", tensors))
-        except (SafetensorError, KeyError, ValueError, RuntimeError, OSError):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, tensor in _under("optimizer.", tensors).items():
+                index, key = name.split(".", 1)
+                state.setdefault(int(index), {})[key] = tensor
+        except (SafetensorError, KeyError, ValueError, OSError):
             return None
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under("optimizer.", tensors).items():
-            index, key = name.split(".", 1)
-            state.setdefault(int(index), {})[key] = tensor
+        weights, best = _under("model.", tensors), _under("best.", tensors)
+        if not (_alike(weights, model.state_dict()) and _alike(best, weights) and _belongs(state, optimizer)):
+            return None
+        model.load_state_dict(weights)
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        return _under("best.", tensors), notes
+        return best, notes
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _alike(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return {name: tensor.shape for name, tensor in first.items()} == {
+        name: tensor.shape for name, tensor in second.items()
+    }
+
+
+def _belongs(state: Mapping[int, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer) -> bool:
+    """Whether every moment has the shape of the parameter that it is kept for."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return all(
+        index < len(parameters) and tensor.shape in {parameters[index].shape, torch.Size()}
+        for index, moments in state.items()
+        for tensor in moments.values()
+    )

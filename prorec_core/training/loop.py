@@ -53,7 +53,7 @@ def train(
         One record an epoch: mean losses and validation measures.
 
     Raises:
-        UserError: the loss is no longer a number.
+        UserError: the loss is no longer a number, or there is nothing to train on.
     """
     optimizer = _optimizer(model, config, set(slow), slow_rate)
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -102,6 +102,12 @@ def _one_epoch(
     epoch: int,
     step: int,
 ) -> tuple[dict[str, Any], int]:
+    if not batches:
+        raise UserError(
+            "there is nothing to train on: no history has two items apart from those held back",
+            place="training",
+            cure="Use data with longer histories",
+        )
     model.train()
     totals: dict[str, Tensor | float] = defaultdict(float)
     for index, batch in enumerate(batches):
@@ -112,12 +118,12 @@ def _one_epoch(
             group["lr"] = rate * factor
         optimizer.zero_grad(set_to_none=True)
         found = losses(batch)
-        found["loss"].backward()  # type: ignore[no-untyped-call]
+        found["loss"].backward()
         optimizer.step()
         for name, value in found.items():
             totals[name] = totals[name] + value.detach()
     record: dict[str, Any] = {"epoch": epoch + 1}
-    record |= {name: round(float(value) / max(len(batches), 1), 6) for name, value in totals.items()}
+    record |= {name: round(float(value) / len(batches), 6) for name, value in totals.items()}
     if not all(math.isfinite(value) for value in record.values()):
         raise UserError(
             f"the loss is no longer a number in epoch {epoch + 1}",
