@@ -33,7 +33,8 @@ class AdaLNAdapter(nn.Module):
     def forward(self, text_NS: Tensor) -> Tensor:
         """Adapted semantic embeddings E_T, shape (N, D)."""
         value, scale, shift = self.linear(text_NS).float().split(self.dim, dim=-1)
-        return F.layer_norm(value, (self.dim,)) * scale + shift
+        adapted_ND: Tensor = F.layer_norm(value, (self.dim,)) * scale + shift
+        return adapted_ND
 
 
 def scaled_text(embeddings: npt.NDArray[np.float32]) -> Tensor:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prorec_core.alignment.adapter import scaled_text
-from prorec_core.alignment.model import StageOne, fused_dim
+from prorec_core.alignment.model import StageOne
 from prorec_core.artifacts import read_json, write_json
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.data.embeddings import read_embeddings, write_embeddings
@@ -113,7 +113,7 @@ def align(
     low = runtime.low_precision(config.precision)
     stage = StageOne(config, collaborative, scaled_text(semantic), low)
     if config.start == "collaborative":
-        _start_from(stage, start, fused_dim(config, collaborative.dim) == collaborative.dim)
+        _start_from(stage, start)
     stage.to(runtime.device)
     training, histories = sequences.training(), sequences.histories(Split.VALIDATION)
     targets = sequences.targets(Split.VALIDATION)
@@ -161,13 +161,13 @@ def align(
     )
 
 
-def _start_from(stage: StageOne, start: CollaborativeModel, same_width: bool) -> None:
+def _start_from(stage: StageOne, start: CollaborativeModel) -> None:
     """Take over the collaborative stage's item vectors, and its model as far as the shapes agree."""
     with torch.no_grad():
         stage.items.copy_(torch.from_numpy(start.embeddings))
         own = stage.model.state_dict()
         fits = {name: value for name, value in start.tensors.items() if own[name].shape == value.shape}
-    stage.model.load_state_dict({**own, **fits} if not same_width else dict(start.tensors))
+    stage.model.load_state_dict({**own, **fits})
 
 
 def _array(table: Tensor) -> Floats:
