@@ -84,10 +84,8 @@ class Generator(nn.Module, ABC):
         normal_NE = F.normalize(items.embeddings_NE, dim=-1)
         # As Stage I reads item vectors: their direction, at unit variance.
         self.inputs_NE = _frozen(self, "inputs_NE", normal_NE * math.sqrt(width))
-        self.nodes = [
+        for level in range(len(self.node_queries)):
             _frozen(self, f"nodes_{level}", items.trie.node_means(level + 1, normal_NE))
-            for level in range(len(self.node_queries))
-        ]
         self.teacher_names = list(items.teachers)
         for name, teacher in items.teachers.items():
             _frozen(self, f"teacher_{name}", F.normalize(teacher, dim=-1))
@@ -128,7 +126,8 @@ class Generator(nn.Module, ABC):
     def code_logits(self, level: int, hidden: Tensor) -> Tensor:
         """Logits of all codes of a level, shape (…, K), from states of shape (…, D)."""
         scale = self.head_scale[level]
-        return (F.normalize(self.head_norm(hidden), dim=-1) * scale) @ self.heads[level].t().to(hidden.dtype)
+        logits: Tensor = (F.normalize(self.head_norm(hidden), dim=-1) * scale) @ self.heads[level].t().to(hidden.dtype)
+        return logits
 
     def child_logits(self, level: int, context: Context, hidden_PHD: Tensor, nodes_PH: Tensor) -> Tensor:
         """Logits of the children of some nodes, float32, shape (P, H, C), aligned with `trie.children[level]`."""
@@ -147,9 +146,11 @@ class Generator(nn.Module, ABC):
         nodes, query_PE = getattr(self, f"nodes_{level}").to(kind), query_PE.to(kind)
         if children_PHC.shape[1] == 1 and level > 0:
             below_PCE = F.embedding(children_PHC[:, 0], nodes)
-            return torch.bmm(below_PCE, query_PE[:, :, None]).float().transpose(1, 2)
+            scores_PC1: Tensor = torch.bmm(below_PCE, query_PE[:, :, None]).float()
+            return scores_PC1.transpose(1, 2)
         scores_PN = (query_PE @ nodes.t()).float()
-        return scores_PN.gather(1, children_PHC.flatten(1)).view(children_PHC.shape)
+        scores_PHC: Tensor = scores_PN.gather(1, children_PHC.flatten(1)).view(children_PHC.shape)
+        return scores_PHC
 
     def child_log_probabilities(self, level: int, context: Context, codes_PHl: Tensor, nodes_PH: Tensor) -> Tensor:
         """Log-probabilities of the children of some nodes, float32, shape (P, H, C), for beam search.

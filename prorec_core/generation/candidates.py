@@ -107,11 +107,12 @@ def find_candidates(
         users = batch.users_B.cpu().numpy()
         context = last_context(generator, batch)
         forbidden = _forbidden(histories, users, device) if masked else None
-        found = _search(generator, context, len(users), beams, forbidden)
+        beam = _search(generator, context, len(users), beams, forbidden)
+        found: tuple[Tensor, ...] = beam
         if from_context:
-            found = _join_dense(generator, context, found, batch, histories if masked else None, k)
+            found = _join_dense(generator, context, beam, batch, histories if masked else None, k)
         elif dense:
-            found = (*found[:2], _summary_scores(generator, context, found[0]))
+            found = (*beam, _summary_scores(generator, context, beam[0]))
         for target, value in zip((items, generative, scores), found, strict=False):
             target[users] = value.cpu().numpy()
         done += len(users)

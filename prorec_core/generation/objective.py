@@ -16,7 +16,7 @@ from torch import Tensor
 from prorec_core.generation.base import Context, Generator
 from prorec_core.sequential.sasrec import SASRec
 from prorec_core.training.batching import HistoryBatch
-from prorec_core.training.losses import catalogue_cross_entropy
+from prorec_core.training.losses import BOUND, catalogue_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,22 @@ class SoftTeacher:
         self.model = model
         self.table_NE = table_NE
         self.low_precision = generator.low_precision
-        self.temperature = model.softmax.config.temperature
+        self.cosine = model.softmax.cosine
+        self.scale = 1 / model.softmax.config.temperature if self.cosine else 1.0
         # In the order of the leaves every node covers one stretch, so sums over stretches give its mass.
-        self.by_leaf_NE = F.normalize(table_NE, dim=-1)[trie.leaf_item]
+        self.by_leaf_NE = (F.normalize(table_NE, dim=-1) if self.cosine else table_NE)[trie.leaf_item]
         self.trie = trie
 
     @torch.no_grad()
     def cumulative(self, batch: HistoryBatch, targets: Targets) -> Tensor:
         """Mass of the first n leaves, for n = 0 … N, float32, shape (P, N + 1)."""
         states = self.model.states(self.table_NE, batch)[targets.rows_P, targets.columns_P]
-        query_PE = F.normalize(states.float(), dim=-1) / self.temperature
+        query_PE = (F.normalize(states.float(), dim=-1) if self.cosine else states.float()) * self.scale
         kind = torch.bfloat16 if self.low_precision else torch.float32
-        mass_PN = (query_PE.to(kind) @ self.by_leaf_NE.to(kind).t()).exp_()
+        mass_PN = query_PE.to(kind) @ self.by_leaf_NE.to(kind).t()
+        if not self.cosine or self.scale >= BOUND:
+            mass_PN -= mass_PN.amax(1, keepdim=True)
+        mass_PN.exp_()
         total_PN = F.pad(mass_PN.cumsum(1, dtype=torch.float32), (1, 0))
         return total_PN / total_PN[:, -1:]
 

@@ -19,6 +19,7 @@ from prorec_core.alignment.stage import AlignedModel
 from prorec_core.artifacts import read_json, write_json
 from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
 from prorec_core.data.sequences import IntArray, Sequences, Split
+from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator, Items
 from prorec_core.generation.candidates import Candidates, find_candidates
 from prorec_core.generation.encoder_decoder import EncoderDecoder
@@ -146,7 +147,8 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         runtime: device, progress and checkpoints.
 
     Raises:
-        UserError: two items share a tuple of codes, or the loss is no longer a number.
+        UserError: two items share a tuple of codes, the Stage-I teacher cannot read histories as long as the
+            generator's, or the loss is no longer a number.
     """
     config, sequences = inputs.config, inputs.sequences
     torch.manual_seed(derive_seed(seed, "generator", "start"))
@@ -163,8 +165,10 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     slow = _warm_start(generator, inputs)
     generator.to(runtime.device)
     generator.trie = trie.to(runtime.device)
-    soft = inputs.integrated and config.distill.soft_targets > 0 and isinstance(stage_one[0], SASRec)
-    teacher = SoftTeacher(stage_one[0], stage_one[1], generator) if soft and isinstance(stage_one[0], SASRec) else None
+    teacher = None
+    if inputs.integrated and config.distill.soft_targets > 0 and isinstance(stage_one[0], SASRec):
+        _check_histories(inputs)
+        teacher = SoftTeacher(stage_one[0], stage_one[1], generator)
     objective = Objective(generator, teacher)
     training, histories = sequences.training(), sequences.histories(Split.VALIDATION)
     users = _sample(sequences.n_users, config.validation_users, derive_seed(seed, "generator", "validation"))
@@ -225,6 +229,17 @@ def _teachers(inputs: GeneratorInputs) -> dict[str, Tensor]:
             "collaborative": torch.from_numpy(inputs.aligned.collaborative),
         }
     return {"integrated": torch.from_numpy(inputs.embeddings)}
+
+
+def _check_histories(inputs: GeneratorInputs) -> None:
+    longest, teacher = inputs.config.max_history, inputs.align.max_history
+    if longest > teacher:
+        raise UserError(
+            f"histories of {longest} items are longer than the {teacher} that the Stage-I model was trained on",
+            place="generator.max_history",
+            cure=f"Set generator.max_history to {teacher} or less, raise align.max_history, or set "
+            "generator.distill.soft_targets=0",
+        )
 
 
 def _warm_start(generator: Generator, inputs: GeneratorInputs) -> list[torch.nn.Parameter]:

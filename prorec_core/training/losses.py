@@ -13,13 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK = 512
+BOUND = 80
+"""Logits under this may be exponentiated as they are: e^80 is far from float32's largest number."""
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
     """The softmax over all items without its logits: gradients are made in the forward pass, chunk by chunk."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         states_PD: Tensor,
         table_ND: Tensor,
@@ -57,7 +59,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         return total / max(len(states), 1)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, grad_table = ctx.saved_tensors
         table = None if grad_table is None else grad_table * upstream[0]
         return grad_states * upstream[0], table, None, None, None, None
@@ -82,11 +84,11 @@ def catalogue_cross_entropy(
         targets_P: int64 rows of the table.
         scale: factor of the scores, one over the temperature.
         bounded: scores are cosines, so exponentials cannot overflow and need no maximum taken off
-            (scale must then stay under about 80).
+            (where `scale` is under BOUND; else the maximum is taken off all the same).
         low_precision: do the matrix products in bfloat16.
     """
-    loss: Tensor = _CatalogueCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        states_PD, table_ND, targets_P, scale, bounded and scale < 80, low_precision
+    loss: Tensor = _CatalogueCrossEntropy.apply(
+        states_PD, table_ND, targets_P, scale, bounded and scale < BOUND, low_precision
     )
     return loss
 
