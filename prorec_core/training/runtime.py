@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,14 +36,14 @@ class Runtime:
 
 
 def make_runtime(device: str, report: Report = silent, checkpoints: Path | None = None) -> Runtime:
-    """A runtime on `device` ("auto" takes the first accelerator, else the CPU).
+    """A runtime on `device` ("auto" takes the first CUDA device, else the CPU).
 
     Raises:
         UserError: the device is not there.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
         raise UserError(f"device '{device}' is not available", place="device", cure="Set device=auto or cpu")
     if device == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' is not available", place="device", cure="Set device=auto or cpu")
@@ -52,7 +53,7 @@ def make_runtime(device: str, report: Report = silent, checkpoints: Path | None 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 matrices faster than float32 ones."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         capabilities = torch.backends.cpu.get_cpu_capability()
         return bool(torch.cpu._is_avx512_bf16_supported()) if "AVX512" in capabilities else False
@@ -70,11 +71,13 @@ def deterministic() -> Iterator[None]:
     """Have torch use algorithms whose result does not depend on the order of threads."""
     enabled = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    # A property of the module, which type checkers cannot see.
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a tenth of a step, for memory never read
+    memory.fill_uninitialized_memory = False  # a tenth of a step, for memory never read
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(enabled, warn_only=warned)
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        memory.fill_uninitialized_memory = filled
