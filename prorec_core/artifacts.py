@@ -143,9 +143,12 @@ def read_parquet(path: Path, stage: str) -> pa.Table:
 @cache
 def _git_commit() -> str | None:
     source = Path(__file__).resolve().parent
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=source, capture_output=True, text=True, check=False, timeout=10
-    )
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=source, capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     return done.stdout.strip() or None
 
 
@@ -155,9 +158,7 @@ def library_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
-def write_manifest(
-    folder: Path, stage: str, config: Mapping[str, Any], upstream: Mapping[str, str]
-) -> Manifest:
+def write_manifest(folder: Path, stage: str, config: Mapping[str, Any], upstream: Mapping[str, str]) -> Manifest:
     """Describe every file in `folder` and write `manifest.json` there, last."""
     files = [
         FileEntry(path=path.relative_to(folder).as_posix(), sha256=sha256_file(path), bytes=path.stat().st_size)

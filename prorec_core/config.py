@@ -21,7 +21,7 @@ Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 class Section(BaseModel):
     """A part of an experiment; unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class DemoShop(Section):
@@ -80,7 +80,7 @@ class DataConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _needs_path(self) -> DataConfig:
+    def _rating_and_minimum(self) -> DataConfig:
         if (self.min_rating is None) != (self.rating_column is None):
             raise ValueError("rating_column and min_rating go together")
         return self
@@ -95,9 +95,7 @@ class TextConfig(Section):
     )
     max_tokens: int = Field(128, ge=8, le=8192, description="Longer texts are cut, in tokens.")
     batch_size: int = Field(64, ge=1, le=4096, description="Texts a batch.", json_schema_extra=RUN_ONLY)
-    precision: Literal["auto", "float32"] = Field(
-        "auto", description="auto: bfloat16 where the hardware has it."
-    )
+    precision: Literal["auto", "float32"] = Field("auto", description="auto: bfloat16 where the hardware has it.")
 
 
 class Training(Section):
@@ -125,7 +123,7 @@ class CollaborativeConfig(Training):
     heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide dim (sasrec).")
     attention_units: int = Field(32, ge=1, description="Hidden units of the activation unit (din).")
     score: Literal["cosine", "dot"] = Field("cosine", description="How a state is compared with an item.")
-    temperature: float = Field(0.06, gt=0, le=10, description="Temperature of the softmax over items.")
+    temperature: float = Field(0.06, gt=0, le=10, description="Temperature of the softmax over items (score: cosine).")
     full_softmax_items: int = Field(
         50_000, ge=0, description="Catalogues up to this size get the whole softmax, larger ones a sampled one."
     )
