@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from prorec_core.config import Training
+from prorec_core.errors import UserError
+from prorec_core.progress import Progress, Report, silent
+from prorec_core.sequential.transformer import Dropout
+from prorec_core.training.checkpoint import Checkpoint, load_tensors, save_tensors
+from prorec_core.training.loop import TARGET, train
+from prorec_core.training.runtime import Runtime
+
+CPU = torch.device("cpu")
+CONFIG = Training(epochs=5, learning_rate=0.05, warmup_steps=3, precision="float32")
+
+
+class Net(nn.Module):
+    """Two layers with dropout between, a vector, and a parameter that never gets a gradient."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.second = nn.Linear(4, width), nn.Linear(width, 1)
+        self.dropout = Dropout(0.3)
+        self.unused = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.second(self.dropout(self.first(x).relu()))
+        return out
+
+
+class CutError(Exception):
+    """A crash."""
+
+
+def _batches(seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(8, 4, generator=generator) for _ in range(4)]
+
+
+def _fit(
+    net: Net, folder: Path | None, config: Training = CONFIG, report: Report = silent, cut_at_step: int | None = None
+) -> list[dict[str, Any]]:
+    held_out, steps = _batches(99)[0], 0
+
+    def losses(batch: Tensor) -> Mapping[str, Tensor]:
+        nonlocal steps
+        steps += 1
+        if steps == cut_at_step:
+            raise CutError
+        error = (net(batch)[:, 0] - batch.sum(1)).square().mean()
+        return {"loss": error, "loss_again": error.detach()}
+
+    def validate() -> Mapping[str, float]:
+        return {TARGET: round(-float((net(held_out)[:, 0] - held_out.sum(1)).square().mean()), 6)}
+
+    return train(net, losses, _batches, validate, config, 7, Runtime(CPU, report, folder))
+
+
+def _cut_after(epoch: int) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        if progress.step == epoch:
+            raise CutError
+
+    return report
+
+
+def _same(first: nn.Module, second: nn.Module) -> bool:
+    other = second.state_dict()
+    return all(torch.equal(tensor, other[name]) for name, tensor in first.state_dict().items())
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 4, 5])
+def test_a_training_cut_after_an_epoch_goes_on_bit_for_bit(tmp_path: Path, epoch: int) -> None:
+    whole, cut, again = Net(), Net(), Net()
+    records = _fit(whole, None)
+    with pytest.raises(CutError):
+        _fit(cut, tmp_path, report=_cut_after(epoch))
+    assert _fit(again, tmp_path) == records
+    assert _same(whole, again)
+
+
+@pytest.mark.parametrize("step", [1, 6, 12, 20])
+def test_a_training_cut_within_an_epoch_goes_on_bit_for_bit(tmp_path: Path, step: int) -> None:
+    whole, again = Net(), Net()
+    records = _fit(whole, None)
+    for further in (step, 3):
+        with pytest.raises(CutError):
+            _fit(Net(), tmp_path, cut_at_step=further)
+    torch.manual_seed(12345)
+    assert _fit(again, tmp_path) == records
+    assert _same(whole, again)
+
+
+def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
+    whole, again = Net(), Net()
+    records = _fit(whole, tmp_path)
+    assert _fit(again, tmp_path, cut_at_step=1) == records
+    assert _same(whole, again)
+    assert not again.training
+
+
+def test_the_state_of_the_global_random_numbers_does_not_matter() -> None:
+    nets = Net(), Net()
+    torch.manual_seed(3)
+    first = _fit(nets[0], None)
+    torch.rand(17)
+    assert _fit(nets[1], None) == first
+    assert _same(*nets)
+
+
+def test_every_epoch_is_reported_with_what_was_measured() -> None:
+    seen: list[Progress] = []
+    records = _fit(Net(), None, report=seen.append)
+    assert [(p.step, p.total, p.unit) for p in seen] == [(n, 5, "epoch") for n in range(1, 6)]
+    assert [{"epoch": p.step, **p.metrics} for p in seen] == records
+    assert set(records[0]) == {"epoch", "loss", "loss_again", TARGET}
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert json.loads(json.dumps(records)) == records
+
+
+class Scripted:
+    """Validation that follows a script and remembers the weights that it saw."""
+
+    def __init__(self, net: Net, scores: Sequence[float]) -> None:
+        self.net, self.scores, self.seen = net, scores, list[dict[str, Tensor]]()
+
+    def __call__(self) -> Mapping[str, float]:
+        assert not self.net.training
+        assert not torch.is_grad_enabled()
+        self.seen.append({name: tensor.clone() for name, tensor in self.net.state_dict().items()})
+        return {TARGET: self.scores[len(self.seen) - 1]}
+
+
+def _losses(net: Net) -> Callable[[Tensor], Mapping[str, Tensor]]:
+    return lambda batch: {"loss": (net(batch)[:, 0] - batch.sum(1)).square().mean()}
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "epochs", "best"),
+    [
+        ([0.1, 0.4, 0.3, 0.2, 0.9, 0.0], 2, 4, 2),
+        ([0.5, 0.4, 0.3, 0.2, 0.1, 0.0], 1, 2, 1),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 1, 6, 6),
+        ([0.3, 0.2, 0.4, 0.2, 0.2, 0.2], 2, 5, 3),
+    ],
+)
+def test_early_stopping_brings_back_the_best_epoch(scores: list[float], patience: int, epochs: int, best: int) -> None:
+    net = Net()
+    script = Scripted(net, scores)
+    config = CONFIG.model_copy(update={"epochs": 6, "patience": patience})
+    records = train(net, _losses(net), _batches, script, config, 7, Runtime(CPU))
+    assert [record[TARGET] for record in records] == scores[:epochs]
+    assert all(torch.equal(tensor, script.seen[best - 1][name]) for name, tensor in net.state_dict().items())
+
+
+def test_a_loss_that_is_no_number_is_the_user_s_to_cure() -> None:
+    net = Net()
+    config = CONFIG.model_copy(update={"learning_rate": 1.0})
+
+    def losses(batch: Tensor) -> Mapping[str, Tensor]:
+        return {"loss": net(batch).mean() * torch.nan}
+
+    with pytest.raises(UserError, match=r"no longer a number in epoch 1.*learning_rate"):
+        train(net, losses, _batches, lambda: {TARGET: 0.0}, config, 7, Runtime(CPU))
+
+
+def test_nothing_to_train_on_is_said() -> None:
+    net = Net()
+    with pytest.raises(UserError, match="nothing to train on"):
+        train(net, _losses(net), lambda _: [], lambda: {TARGET: 0.0}, CONFIG, 7, Runtime(CPU))
+
+
+class Drift(nn.Module):
+    """A loss whose gradient is 1 everywhere, so that every step of AdamW has the length of the learning rate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fast, self.slow = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(3))
+
+    def losses(self, _: int) -> Mapping[str, Tensor]:
+        return {"loss": self.fast.sum() + self.slow.sum()}
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 5, 100])
+def test_warm_up_and_cosine(warmup: int) -> None:
+    drift, steps, epochs = Drift(), 4, 3
+    config = Training(
+        epochs=epochs, learning_rate=1e-3, warmup_steps=warmup, patience=9, weight_decay=0.0, precision="float32"
+    )
+    train(
+        drift,
+        drift.losses,
+        lambda _: list(range(steps)),
+        iter_scores(),
+        config,
+        0,
+        Runtime(CPU),
+        [drift.slow],
+        0.25,
+    )
+    total = steps * epochs
+    factors = [
+        min(1, (step + 1) / max(warmup, 1)) * 0.5 * (1 + math.cos(math.pi * step / total)) for step in range(total)
+    ]
+    torch.testing.assert_close(drift.fast.detach(), torch.full((2,), -1e-3 * sum(factors)), rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(drift.slow.detach(), torch.full((3,), -2.5e-4 * sum(factors)), rtol=1e-4, atol=1e-8)
+
+
+def iter_scores() -> Callable[[], Mapping[str, float]]:
+    """Validation that always improves."""
+    count = 0
+
+    def validate() -> Mapping[str, float]:
+        nonlocal count
+        count += 1
+        return {TARGET: float(count)}
+
+    return validate
+
+
+def test_vectors_do_not_decay() -> None:
+    net = nn.Linear(3, 3)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    config = Training(epochs=1, learning_rate=0.1, weight_decay=0.5, warmup_steps=0, precision="float32")
+    train(
+        net,
+        lambda _: {"loss": 0 * (net.weight.sum() + net.bias.sum())},
+        lambda _: [0],
+        iter_scores(),
+        config,
+        0,
+        Runtime(CPU),
+    )
+    torch.testing.assert_close(net.weight.detach(), 0.95 * before["weight"])
+    assert torch.equal(net.bias, before["bias"])
+
+
+def _checkpoint(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+def _damaged(path: Path, kind: str) -> None:
+    content = path.read_bytes()
+    tensors = safetensors.torch.load(content)
+    notes = {"notes": json.dumps({"records": [{TARGET: 1.0}], "step": 1})}
+    replacement = {
+        "empty": b"",
+        "cut short": content[: len(content) // 2],
+        "no safetensors": b"hello" * 100,
+        "no notes": safetensors.torch.save(tensors),
+        "notes are no JSON": safetensors.torch.save(tensors, metadata={"notes": "{"}),
+        "a larger net's": _of_another(8),
+        "a smaller net's": _of_another(5),
+        "no best": safetensors.torch.save(
+            {name: tensor for name, tensor in tensors.items() if not name.startswith("best.")}, metadata=notes
+        ),
+        "other moments": safetensors.torch.save(
+            {name: torch.zeros(2, 2) if name.endswith(".exp_avg") else tensor for name, tensor in tensors.items()},
+            metadata=notes,
+        ),
+    }
+    path.write_bytes(replacement[kind])
+
+
+def _of_another(width: int) -> bytes:
+    net = Net(width)
+    tensors = {f"{kind}.{name}": tensor + 1 for kind in ("model", "best") for name, tensor in net.state_dict().items()}
+    return safetensors.torch.save(tensors, metadata={"notes": json.dumps({"records": [], "step": 0})})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "empty",
+        "cut short",
+        "no safetensors",
+        "no notes",
+        "notes are no JSON",
+        "a larger net's",
+        "a smaller net's",
+        "no best",
+        "other moments",
+    ],
+)
+def test_a_damaged_or_foreign_checkpoint_is_as_good_as_none(tmp_path: Path, kind: str) -> None:
+    whole, again = Net(), Net()
+    records = _fit(whole, None)
+    with pytest.raises(CutError):
+        _fit(Net(), tmp_path, report=_cut_after(2))
+    _damaged(_checkpoint(tmp_path), kind)
+    assert _fit(again, tmp_path) == records
+    assert _same(whole, again)
+
+
+def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, again = Net(), Net()
+    records = _fit(whole, None)
+    with pytest.raises(CutError):
+        _fit(Net(), tmp_path, report=_cut_after(2))
+    before = _checkpoint(tmp_path).read_bytes()
+
+    def crash(_: int) -> None:
+        raise CutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", crash)
+        with pytest.raises(CutError):
+            _fit(Net(), tmp_path)
+    assert _checkpoint(tmp_path).read_bytes() == before
+    assert _fit(again, tmp_path) == records
+    assert _same(whole, again)
+
+
+def test_without_a_folder_nothing_is_kept() -> None:
+    net = Net()
+    optimizer = torch.optim.AdamW(net.parameters())
+    Checkpoint(None).save(net, net.state_dict(), optimizer, {})
+    assert Checkpoint(None).load(net, optimizer, CPU) is None
+
+
+def test_tensors_come_back_and_equal_ones_give_equal_bytes(tmp_path: Path) -> None:
+    tensors = {"b": torch.randn(3, 4).t(), "a": torch.arange(3), "half": torch.ones(2, dtype=torch.bfloat16)}
+    save_tensors(tmp_path / "1.safetensors", tensors)
+    save_tensors(tmp_path / "2.safetensors", dict(reversed(tensors.items())))
+    assert (tmp_path / "1.safetensors").read_bytes() == (tmp_path / "2.safetensors").read_bytes()
+    found = load_tensors(tmp_path / "1.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_tensors_that_cannot_be_read_name_the_file(tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing of the kind")
+    for name in ("broken", "missing"):
+        with pytest.raises(UserError, match=f"{name}.safetensors: cannot read"):
+            load_tensors(tmp_path / f"{name}.safetensors")

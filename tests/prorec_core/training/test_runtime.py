@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from prorec_core.errors import UserError
+from prorec_core.training.runtime import Runtime, derive_seed, deterministic, has_bfloat16, make_runtime
+
+
+def test_auto_takes_what_there_is() -> None:
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert make_runtime("auto").device.type == expected
+    assert make_runtime("cpu").device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("device", ["cuda:63", "mps"])
+def test_a_device_that_is_not_there_is_named(device: str) -> None:
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(UserError, match=rf"device '{device}' is not available.*Set device=auto"):
+        make_runtime(device)
+
+
+def test_float32_is_never_lowered() -> None:
+    runtime = Runtime(torch.device("cpu"))
+    assert not runtime.low_precision("float32")
+    assert runtime.low_precision("auto") == has_bfloat16(runtime.device)
+
+
+def test_seeds_differ_by_purpose_and_stay() -> None:
+    seeds = {derive_seed(seed, *names) for seed in range(20) for names in [(), ("a",), ("b",), ("a", 1), ("a", 2)]}
+    assert len(seeds) == 100
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert derive_seed(0, "epoch", 3) == derive_seed(0, "epoch", 3)
+    assert derive_seed(2**31 - 1, "epoch", 3) < 2**31
+
+
+def test_the_deterministic_mode_ends_with_its_block() -> None:
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    with pytest.raises(KeyError), deterministic():
+        assert torch.are_deterministic_algorithms_enabled()
+        raise KeyError
+    assert before == (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
