@@ -1,0 +1,333 @@
+"""One contract for every sequential model, and what is particular to each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prorec_core.config import CollaborativeConfig
+from prorec_core.data.sequences import Sequences, Split, from_lists
+from prorec_core.progress import Progress
+from prorec_core.sequential.base import INFERENCE_TOKENS, SequentialModel, target_ranks
+from prorec_core.sequential.din import DIN
+from prorec_core.sequential.sasrec import SASRec
+from prorec_core.sequential.stage import CollaborativeModel, build_model, train_collaborative
+from prorec_core.training.batching import HistoryBatch, inference_batches, training_batches
+from prorec_core.training.runtime import Runtime
+
+CPU = torch.device("cpu")
+DIM, ITEMS = 8, 11
+Score = Literal["cosine", "dot"]
+SCORES: list[Score] = ["cosine", "dot"]
+
+
+def histories_of(*lengths: int, n_items: int = ITEMS, seed: int = 0) -> Sequences:
+    random = np.random.default_rng(seed)
+    return from_lists([random.integers(0, n_items, n).astype(np.int32) for n in lengths], n_items)
+
+
+def whole_batch(sequences: Sequences, *, training: bool) -> HistoryBatch:
+    if training:
+        (batch,) = training_batches(sequences, 50, 10_000, 0, CPU)
+    else:
+        (batch,) = inference_batches(sequences, 50, 10_000, 1000, CPU)
+    return batch
+
+
+class SequentialContract:
+    """What holds of every model."""
+
+    name: ClassVar[Literal["sasrec", "din"]]
+    learning: ClassVar[dict[str, Any]]
+
+    def config(self, **changes: Any) -> CollaborativeConfig:
+        settings: dict[str, Any] = {
+            "model": self.name,
+            "dim": DIM,
+            "layers": 1,
+            "heads": 2,
+            "attention_units": 5,
+            "epochs": 3,
+            "tokens_per_batch": 64,
+            "warmup_steps": 5,
+            "max_history": 50,
+            "precision": "float32",
+            "temperature": 0.5,
+        }
+        return CollaborativeConfig.model_validate({**settings, **changes})
+
+    def model(
+        self, low_precision: bool = False, table_dim: int = DIM, seed: int = 0, **changes: Any
+    ) -> SequentialModel:
+        torch.manual_seed(seed)
+        config = self.config(**changes)
+        return build_model(config, config, table_dim, low_precision)
+
+    def table(self, n_items: int = ITEMS, dim: int = DIM) -> Tensor:
+        torch.manual_seed(5)
+        return torch.randn(n_items, dim, requires_grad=True)
+
+    @pytest.mark.parametrize("score", SCORES)
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_the_loss_is_finite_and_its_gradient_reaches_table_and_weights(self, score: Score, whole: bool) -> None:
+        model, table = self.model(score=score, full_softmax_items=100 if whole else 0, negatives=40), self.table()
+        batch = whole_batch(histories_of(2, 5, 9), training=True)
+        loss = model.training_loss(table, batch)
+        assert loss.isfinite()
+        assert loss.shape == ()
+        loss.backward()
+        assert table.grad is not None
+        assert table.grad.isfinite().all()
+        used = torch.cat([batch.items_BL[batch.is_item_BL], batch.targets_BL[batch.is_item_BL]]).unique()  # type: ignore[index]
+        assert (table.grad[used].abs().sum(1) > 0).all()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all()
+        assert sum(int(p.grad.any()) for p in model.parameters() if p.grad is not None) > 3
+
+    @pytest.mark.parametrize("score", SCORES)
+    def test_training_logits_are_the_scores(self, score: Score) -> None:
+        """The loss at each position is the cross-entropy of the scores that a user with just that prefix gets."""
+        model, table = self.model(score=score).eval(), self.table()
+        sequences = histories_of(2, 6, 4, 9)
+        expected = []
+        for user in range(sequences.n_users):
+            items = sequences.of_user(user)
+            for end in range(1, len(items)):
+                batch = whole_batch(from_lists([items[:end]], ITEMS), training=False)
+                expected.append(F.cross_entropy(model.scores(table, batch), torch.tensor([int(items[end])])))
+        loss = model.training_loss(table, whole_batch(sequences, training=True))
+        torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("score", SCORES)
+    def test_a_large_sample_stands_for_the_whole_catalogue(self, score: Score) -> None:
+        table, batch = self.table(), whole_batch(histories_of(5, 5), training=True)
+        whole = self.model(score=score, full_softmax_items=100).eval()
+        sampled = self.model(score=score, full_softmax_items=0, negatives=30_000).eval()
+        torch.testing.assert_close(
+            sampled.training_loss(table, batch), whole.training_loss(table, batch), rtol=0.03, atol=0.0
+        )
+
+    @pytest.mark.parametrize("n_items", [1, 2, 3])
+    def test_catalogues_smaller_than_the_sample(self, n_items: int) -> None:
+        model, table = self.model(full_softmax_items=0, negatives=4), self.table(n_items)
+        loss = model.training_loss(table, whole_batch(histories_of(2, 4, n_items=n_items), training=True))
+        loss.backward()
+        assert loss.isfinite()
+        assert table.grad is not None
+        assert table.grad.isfinite().all()
+
+    @pytest.mark.parametrize("score", SCORES)
+    def test_padding_and_company_never_matter(self, score: Score) -> None:
+        model, table = self.model(score=score).eval(), self.table()
+        sequences = histories_of(3, 0, 1, 8, 0, 20)
+        together = whole_batch(sequences, training=False)
+        scores = model.scores(table, together)
+        assert scores.shape == (6, ITEMS)
+        assert scores.dtype == torch.float32
+        # An empty history is read as item 0, so its first place stays.
+        padding = ~together.is_item_BL & (torch.arange(together.items_BL.shape[1]) > 0)
+        filled = HistoryBatch(together.users_B, together.items_BL.masked_fill(padding, 7), together.lengths_B)
+        torch.testing.assert_close(model.scores(table, filled), scores)
+        for row, user in enumerate(together.users_B.tolist()):
+            alone = whole_batch(from_lists([sequences.of_user(user)], ITEMS), training=False)
+            torch.testing.assert_close(model.scores(table, alone)[0], scores[row], rtol=1e-4, atol=1e-5)
+
+    def test_a_longer_history_than_the_model_reads_counts_by_its_end(self) -> None:
+        model, table = self.model(max_history=4).eval(), self.table()
+        sequences = histories_of(9)
+        (cut,) = inference_batches(sequences, 4, 100, 10, CPU)
+        end = whole_batch(from_lists([sequences.of_user(0)[-4:]], ITEMS), training=False)
+        torch.testing.assert_close(model.scores(table, cut), model.scores(table, end))
+
+    def test_a_batch_of_one_history_of_one_item(self) -> None:
+        model, table = self.model(), self.table()
+        assert model.training_loss(table, whole_batch(histories_of(2), training=True)).isfinite()
+        assert model.scores(table, whole_batch(histories_of(1), training=False)).shape == (1, ITEMS)
+
+    def test_dropout_acts_in_training_alone(self) -> None:
+        model, table = self.model(dropout=0.5), self.table()
+        batch = whole_batch(histories_of(6, 6), training=True)
+        losses = {model.training_loss(table, batch).item() for _ in range(3)}
+        assert len(losses) == 3
+        for quiet in (model.eval(), self.model(dropout=0.0).train()):
+            assert len({quiet.training_loss(table, batch).item() for _ in range(3)}) == 1
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_bfloat16_stays_near(self, whole: bool) -> None:
+        settings = {"full_softmax_items": 100 if whole else 0, "negatives": 64}
+        batch, losses = whole_batch(histories_of(5, 9), training=True), []
+        for low in (False, True):
+            model = self.model(low, **settings).eval()
+            torch.manual_seed(1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=low):
+                losses.append(model.training_loss(self.table(), batch))
+        torch.testing.assert_close(losses[1].float(), losses[0], rtol=0.03, atol=0.03)
+
+    def test_wider_tables_are_read_too(self) -> None:
+        model, table = self.model(table_dim=2 * DIM), self.table(dim=2 * DIM)
+        loss = model.training_loss(table, whole_batch(histories_of(4, 5), training=True))
+        loss.backward()
+        assert table.grad is not None
+        assert table.grad.any()
+        assert model.scores(table, whole_batch(histories_of(3), training=False)).shape == (1, ITEMS)
+
+    @pytest.mark.parametrize("score", SCORES)
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_learns_a_planted_walk(self, checkerboard: Sequences, score: Score, whole: bool) -> None:
+        config = self.config(score=score, full_softmax_items=100 if whole else 0, negatives=48, **self.learning[score])
+        found = train_collaborative(config, checkerboard, 0, Runtime(CPU))
+        model = build_model(config, config, config.dim, False)
+        model.load_state_dict(dict(found.tensors))
+        with torch.no_grad():
+            ranks = target_ranks(
+                model.eval(),
+                torch.from_numpy(found.embeddings),
+                checkerboard.histories(Split.TEST),
+                checkerboard.targets(Split.TEST),
+                config.max_history,
+            )
+        assert (ranks == 1).mean() > 0.9
+
+    def test_the_same_seed_gives_the_same_files_and_a_crash_changes_nothing(
+        self, checkerboard: Sequences, tmp_path: Path
+    ) -> None:
+        config = self.config()
+
+        def crash(progress: Progress) -> None:
+            if progress.step == 2:
+                raise InterruptedError
+
+        train_collaborative(config, checkerboard, 3, Runtime(CPU)).save(tmp_path / "whole")
+        with pytest.raises(InterruptedError):
+            train_collaborative(config, checkerboard, 3, Runtime(CPU, crash, tmp_path / "state"))
+        train_collaborative(config, checkerboard, 3, Runtime(CPU, checkpoints=tmp_path / "state")).save(
+            tmp_path / "again"
+        )
+        names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+        assert names == ["embeddings.parquet", "model.safetensors", "training.json"]
+        for name in names:
+            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+        other = train_collaborative(config, checkerboard, 4, Runtime(CPU))
+        loaded = CollaborativeModel.load(tmp_path / "whole")
+        assert not np.array_equal(other.embeddings, loaded.embeddings)
+
+    def test_what_is_held_back_is_not_looked_at(self, checkerboard: Sequences) -> None:
+        """Other test items give the same model; other validation items the same training loss."""
+        config = self.config()
+        results = []
+        for test, validation in ((0, 0), (1, 0), (0, 1)):
+            items = checkerboard.items.copy()
+            items[checkerboard.offsets[1:] - 1] = (items[checkerboard.offsets[1:] - 1] + test) % 24
+            items[checkerboard.offsets[1:] - 2] = (items[checkerboard.offsets[1:] - 2] + validation) % 24
+            changed = Sequences(items, checkerboard.offsets, 24)
+            results.append(train_collaborative(config, changed, 0, Runtime(CPU)))
+        assert np.array_equal(results[0].embeddings, results[1].embeddings)
+        assert results[0].training == results[1].training
+        losses = [[record["loss"] for record in result.training] for result in results]
+        assert losses[0] == losses[2]
+
+    def test_users_with_one_training_item_are_no_obstacle(self) -> None:
+        sequences = histories_of(3, 3, 6, 4)
+        found = train_collaborative(self.config(), sequences, 0, Runtime(CPU))
+        assert found.embeddings.shape == (ITEMS, DIM)
+        assert np.isfinite(found.embeddings).all()
+
+    def test_saved_and_loaded(self, tmp_path: Path) -> None:
+        found = train_collaborative(self.config(), histories_of(5, 6, 7), 0, Runtime(CPU))
+        found.save(tmp_path)
+        again = CollaborativeModel.load(tmp_path)
+        assert found.embeddings.dtype == np.float32
+        assert np.array_equal(found.embeddings, again.embeddings)
+        assert found.training == again.training
+        assert found.tensors.keys() == again.tensors.keys()
+        assert all(torch.equal(found.tensors[name], again.tensors[name]) for name in found.tensors)
+
+
+class TestSASRec(SequentialContract):
+    name = "sasrec"
+    learning: ClassVar[dict[str, Any]] = {
+        "cosine": {"dim": 16, "epochs": 15, "learning_rate": 0.02, "temperature": 0.1, "dropout": 0.0, "patience": 15},
+        "dot": {"dim": 16, "epochs": 15, "learning_rate": 0.02, "dropout": 0.0, "patience": 15},
+    }
+
+    def test_a_wide_table_passes_a_layer_in_and_out(self) -> None:
+        model = self.model(table_dim=2 * DIM)
+        assert isinstance(model, SASRec)
+        states = model.states(self.table(dim=2 * DIM), whole_batch(histories_of(4), training=False))
+        assert states.shape == (1, 4, 2 * DIM)
+
+    def test_under_the_cosine_only_directions_count(self) -> None:
+        model, batch = self.model(score="cosine").eval(), whole_batch(histories_of(4, 7), training=False)
+        table = self.table()
+        lengths = torch.linspace(0.1, 9, ITEMS)[:, None]
+        torch.testing.assert_close(model.scores(table, batch), model.scores(table * lengths, batch))
+        assert (model.scores(table, batch).abs() <= 1 / 0.5 + 1e-5).all()
+
+
+class TestDIN(SequentialContract):
+    name = "din"
+    learning: ClassVar[dict[str, Any]] = {
+        "cosine": {
+            "dim": 16,
+            "attention_units": 16,
+            "epochs": 30,
+            "learning_rate": 0.02,
+            "temperature": 0.2,
+            "dropout": 0.0,
+            "patience": 30,
+        },
+        "dot": {
+            "dim": 16,
+            "attention_units": 16,
+            "epochs": 30,
+            "learning_rate": 0.02,
+            "dropout": 0.0,
+            "patience": 30,
+        },
+    }
+
+    @pytest.mark.parametrize("score", SCORES)
+    def test_scores_are_those_of_the_double_loop(self, score: Score) -> None:
+        """`Σ_h a(h, t) ⟨h, t⟩`, one candidate and one item of history at a time."""
+        model, table = self.model(score=score).eval(), self.table().detach()
+        assert isinstance(model, DIN)
+        sequences = histories_of(4, 1, 7)
+        batch = whole_batch(sequences, training=False)
+        vectors = F.normalize(table, dim=-1) if score == "cosine" else table
+        expected = torch.zeros(3, ITEMS)
+        for row, user in enumerate(batch.users_B.tolist()):
+            for candidate in range(ITEMS):
+                for item in sequences.of_user(user).tolist():
+                    h, t = vectors[item], vectors[candidate]
+                    hidden = model.from_history(h) + model.from_candidate(t) + model.from_product @ (h * t)
+                    active = torch.where(hidden > 0, hidden, model.slope * hidden)
+                    expected[row, candidate] += float(model.weigh(active)) * float(h @ t)
+        scale = 1 / model.config.temperature if score == "cosine" else 1.0
+        torch.testing.assert_close(model.scores(table, batch), expected * scale, rtol=1e-4, atol=1e-5)
+
+    def test_chunks_of_the_catalogue_leave_no_seam(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model, table, batch = self.model().eval(), self.table(), whole_batch(histories_of(4, 6), training=False)
+        whole = model.scores(table, batch)
+        monkeypatch.setattr("prorec_core.sequential.din._PAIRS_A_CHUNK", 20)
+        torch.testing.assert_close(model.scores(table, batch), whole)
+
+    def test_an_item_twice_in_a_history_counts_twice(self) -> None:
+        model, table = self.model().eval(), self.table()
+        once, twice = (
+            model.scores(table, whole_batch(from_lists([np.array(items, np.int32)], ITEMS), training=False))
+            for items in ([3], [3, 3])
+        )
+        torch.testing.assert_close(twice, 2 * once)
+
+
+def test_inference_batches_hold_long_histories_too() -> None:
+    sequences = histories_of(*[40] * 3)
+    batches = inference_batches(sequences, 50, INFERENCE_TOKENS, 2, CPU)
+    assert [len(batch.users_B) for batch in batches] == [2, 1]
