@@ -85,7 +85,7 @@ def find_candidates(
 
     Args:
         generator: in evaluation mode.
-        histories: each user's items; an empty history gets what the model makes of nothing.
+        histories: each user's items; an empty history is read as item 0 alone.
         beams: beams of the search.
         k: items a list.
         masked: leave out what a user already has.

@@ -65,7 +65,7 @@ def training_batches(
 def inference_batches(
     histories: Sequences, max_history: int, tokens_per_batch: int, max_users: int, device: torch.device
 ) -> list[HistoryBatch]:
-    """All histories, the empty ones too (of length 0, as one item that means nothing), shortest first."""
+    """All histories, shortest first; an empty one has length 0 and stands as item 0, for want of anything better."""
     lengths = np.minimum(np.diff(histories.offsets), max_history)
     order = np.argsort(lengths, kind="stable")
     groups = _under_budget(order, np.maximum(lengths[order], 1), tokens_per_batch, max_users)
