@@ -6,7 +6,8 @@ Knows embeddings and codes; knows nothing of items or files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
@@ -23,6 +24,17 @@ from prorec_core.quantization.quantizer import Codes, Floats, Quantizer, State
 from prorec_core.quantization.residual_kmeans import ResidualKMeans
 
 _CHUNK = 4096
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One PyTorch thread: the products are small, and the last bits then do not depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Network(nn.Module):
@@ -83,17 +95,20 @@ class RQVAE(Quantizer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(level_seed(seed, 0))
             network = _Network([inputs_ND.shape[1], *config.rq_vae.hidden, config.rq_vae.latent])
-        _start_codebooks(network, inputs_ND, config, seed)
-        _train(network, inputs_ND, config, seed, report)
+        with _one_thread():
+            _start_codebooks(network, inputs_ND, config, seed)
+            _train(network, inputs_ND, config, seed, report)
         fitted = cls(network, mean, scale)
         return fitted, fitted.encode(embeddings_ND)
 
+    @_one_thread()
     @torch.no_grad()
     def encode(self, embeddings_ND: Floats) -> Codes:
         inputs_ND = torch.from_numpy((embeddings_ND - self._mean) / self._scale)
         codes = [self._network.codes(self._network.encoder(chunk)) for chunk in inputs_ND.split(_CHUNK)]
         return torch.cat(codes).numpy().astype(np.uint16)
 
+    @_one_thread()
     @torch.no_grad()
     def decode(self, codes_Nl: Codes) -> Floats:
         codes = torch.from_numpy(codes_Nl.astype(np.int64))

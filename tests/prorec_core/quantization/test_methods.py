@@ -169,6 +169,22 @@ def test_rq_vae_leaves_the_global_random_state_alone(clustered: Make, small_conf
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_rq_vae_gives_equal_bits_whatever_the_threads_and_leaves_them_as_they_were(
+    clustered: Make, small_config: Config
+) -> None:
+    before = torch.get_num_threads()
+    states = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            quantizer, _ = RQVAE.fit(clustered(items=2000, dims=32), small_config(), seed=0)
+            states.append([value.tobytes() for value in quantizer.state().values()])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert states[0] == states[1]
+
+
 def test_rq_vae_stands_inputs_of_any_scale(clustered: Make, small_config: Config) -> None:
     embeddings = clustered() * np.float32(1000) + np.float32(500)
     embeddings[:, 0] = 7
