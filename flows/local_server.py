@@ -13,8 +13,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from prorec_core.errors import UserError
 
@@ -23,10 +23,7 @@ _SECONDS_TO_STOP = 5.0
 
 
 class LocalServer:
-    """A server process; as a context it is ended at its end.
-
-    It starts while its starter goes on; `wait` returns once it answers.
-    """
+    """A server process. It starts while its starter goes on; `wait` returns once it answers."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -44,7 +41,7 @@ class LocalServer:
                 stderr=stream,
                 pass_fds=[listener.fileno()],
                 cwd=Path(__file__).resolve().parents[1],
-                env={**os.environ, **_SETTINGS},
+                env={**_without_allocator(os.environ), **_SETTINGS},
                 start_new_session=True,
             )
 
@@ -65,12 +62,8 @@ class LocalServer:
                 time.sleep(0.05)
         raise UserError("Prefect's local server did not start", cure=f"See {self._log}")
 
-    def __enter__(self) -> LocalServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """End the server."""
         self._process.terminate()
         try:
             self._process.wait(_SECONDS_TO_STOP)
@@ -85,10 +78,13 @@ _SETTINGS = {
     "PREFECT_UI_ENABLED": "0",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
-    # Blocks are no use here, and the work of the malloc settings neither.
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
-    "MALLOC_TOP_PAD_": "131072",
 }
+
+
+def _without_allocator(environment: Mapping[str, str]) -> dict[str, str]:
+    """Keeping freed memory suits training, not a small server."""
+    return {name: value for name, value in environment.items() if not name.startswith("MALLOC_")}
 
 
 def _end_with_starter() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import mlflow.models
-import mlflow.pyfunc
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
 
 from prorec_core.errors import UserError
 
@@ -20,7 +20,7 @@ BUNDLE = "bundle"
 MOST_ITEMS = 1000
 
 
-class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class GeneratorModel(PythonModel):
     """A generator as an MLflow model.
 
     Input: a table with the column `history`, in each row a list of item ids or a text of item ids with commas, the
@@ -32,7 +32,7 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Read the bundle; MLflow looks for a parameter of this name."""
         from prorec_core.generation.recommender import Recommender
 
-        self._recommender = Recommender.load(Path(context.artifacts[BUNDLE]))
+        self.recommender = Recommender.load(Path(context.artifacts[BUNDLE]))
 
     # MLflow takes a type hint of `model_input` for a schema to enforce.
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
@@ -41,7 +41,7 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         Raises:
             UserError: the input has no column `history`, or `k` is out of range.
         """
-        import pandas as pd
+        import pandas as pd  # type: ignore[import-untyped]
 
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
         if "history" not in table.columns:
@@ -53,7 +53,7 @@ class GeneratorModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         if not 1 <= k <= MOST_ITEMS:
             raise UserError(f"k must be from 1 to {MOST_ITEMS} (got {k})")
         histories = [item_ids(value) for value in table["history"]]
-        found = self._recommender.recommend(histories, k, mask_history=True)
+        found = self.recommender.recommend(histories, k, mask_history=True)
         rows = [
             (row, rank, each.item_id, each.title, each.score)
             for row, best in enumerate(found)
@@ -69,4 +69,4 @@ def item_ids(history: str | Iterable[object]) -> list[str]:
     return [str(item) for item in history]
 
 
-mlflow.models.set_model(GeneratorModel())
+set_model(GeneratorModel())

@@ -88,6 +88,7 @@ def _fill(bundle: Path, work: Work) -> list[str]:
     for source in (
         work.folder / "model.safetensors",
         work.folder / "config.json",
+        work.folder / "training.json",
         work.inputs["quantize"] / "codes.parquet",
         work.inputs["preprocess"] / "items.parquet",
     ):
@@ -98,20 +99,21 @@ def _fill(bundle: Path, work: Work) -> list[str]:
 
 def _log(run_id: str, bundle: Path, example: list[str]) -> ModelInfo:
     import mlflow
-    import pandas as pd
+    import pandas as pd  # type: ignore[import-untyped]
     from mlflow.models import ModelSignature
     from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     from prorec_core.serving import BUNDLE
 
     outputs = {"row": "long", "rank": "long", "item_id": "string", "title": "string", "score": "double"}
+    anything = AnyType()  # type: ignore[no-untyped-call]
     signature = ModelSignature(
-        inputs=Schema([ColSpec(AnyType(), "history")]),
+        inputs=Schema([ColSpec(anything, "history")]),
         outputs=Schema([ColSpec(DataType[kind], column) for column, kind in outputs.items()]),
         params=ParamSchema([ParamSpec("k", DataType.long, 10)]),
     )
     with mlflow.start_run(run_id=run_id):
-        info = mlflow.pyfunc.log_model(
+        info: ModelInfo = mlflow.pyfunc.log_model(
             name="generator",
             python_model=str(_CODE / "serving.py"),
             artifacts={BUNDLE: str(bundle)},

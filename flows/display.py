@@ -1,0 +1,218 @@
+"""How a run looks in a terminal: stages, epochs, losses, time left. Knows events; knows nothing of stages' work.
+
+On a screen, a live table; elsewhere plain lines.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from tasks.events import Event, Notice, StageEnded, StageProgress, StageStarted
+
+_SECONDS_BETWEEN_LINES = 5.0
+_METRICS_SHOWN = 3
+
+
+class Display(Protocol):
+    """What shows a run: a context, told of every event."""
+
+    def __enter__(self) -> Display: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def hear(self, event: Event) -> None:
+        """Show an event."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Show a line."""
+        ...
+
+
+def make_display(stages: list[str]) -> Display:
+    """A live table where standard error is a screen, plain lines elsewhere."""
+    console = Console(stderr=True)
+    return LiveDisplay(stages, console) if console.is_terminal else PlainDisplay()
+
+
+class _Row:
+    """What is known of one stage."""
+
+    def __init__(self) -> None:
+        self.state = "waiting"
+        self.begun = 0.0
+        self.seconds = 0.0
+        self.step = 0
+        self.total = 0
+        self.unit = ""
+        self.metrics: dict[str, float] = {}
+        self.unit_begun = 0.0
+
+    def take(self, event: Event) -> None:
+        now = time.monotonic()
+        match event:
+            case StageStarted():
+                self.state, self.begun = "running", now
+            case StageProgress(progress=progress):
+                if progress.unit != self.unit:
+                    self.unit, self.unit_begun = progress.unit, self.begun if not self.unit else now
+                self.step, self.total = progress.step, progress.total
+                self.metrics.update(progress.metrics)
+            case StageEnded():
+                self.state, self.seconds = "cached" if event.cached else "done", event.seconds
+            case Notice():
+                pass
+
+    def seconds_left(self) -> float | None:
+        """Time left, from the pace of the present unit so far."""
+        if not 0 < self.step < self.total:
+            return None
+        return (time.monotonic() - self.unit_begun) / self.step * (self.total - self.step)
+
+
+class LiveDisplay:
+    """A table with a line a stage, redrawn as things happen."""
+
+    def __init__(self, stages: list[str], console: Console) -> None:
+        self._rows = {stage: _Row() for stage in stages}
+        self._spinners = {stage: Spinner("dots") for stage in stages}
+        self._head = "starting"
+        self._console = console
+        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=8, transient=False)
+
+    def __enter__(self) -> LiveDisplay:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._head = ""
+        self._live.__exit__(kind, error, trace)
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            self._console.print(f"[yellow]{escape(event.text)}[/]")
+            return
+        self._head = ""
+        stage = event.ref.stage if isinstance(event, StageEnded) else event.stage
+        self._rows[stage].take(event)
+
+    def say(self, text: str) -> None:
+        self._head = text
+
+    def _table(self) -> Table:
+        table = Table(box=None, padding=(0, 1), show_header=False)
+        for _ in range(5):
+            table.add_column(no_wrap=True)
+        for stage, row in self._rows.items():
+            table.add_row(self._mark(stage, row), stage, self._bar(row), self._time(row), _numbers(row.metrics))
+        if self._head:
+            table.add_row("", Text(self._head, "dim"))
+        return table
+
+    def _mark(self, stage: str, row: _Row) -> Spinner | Text:
+        if row.state == "running":
+            return self._spinners[stage]
+        marks = {"waiting": Text("·", "dim"), "cached": Text("✓", "cyan"), "done": Text("✓", "green")}
+        return marks[row.state]
+
+    def _bar(self, row: _Row) -> ProgressBar | Text:
+        if row.state == "running" and row.total:
+            return ProgressBar(row.total, row.step, width=20)
+        return Text({"cached": "cached", "done": "done"}.get(row.state, ""), "dim")
+
+    def _time(self, row: _Row) -> Text:
+        if row.state == "running":
+            left = row.seconds_left()
+            shown = f"{row.unit} {row.step}/{row.total}" if row.total else ""
+            ends = f"{_duration(left)} left" if left is not None else _duration(time.monotonic() - row.begun)
+            return Text(f"{shown} {ends}".strip())
+        return Text(_duration(row.seconds) if row.state in {"done", "cached"} else "", "dim")
+
+
+class PlainDisplay:
+    """A line for each thing that happens, fast ones thinned out."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, _Row] = {}
+        self._last = 0.0
+
+    def __enter__(self) -> PlainDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def hear(self, event: Event) -> None:
+        match event:
+            case Notice(text=text):
+                self.say(text)
+            case StageStarted(stage=stage):
+                self._rows[stage] = _Row()
+                self._rows[stage].take(event)
+                self.say(f"{stage}: started")
+            case StageEnded(ref=ref, cached=cached, seconds=seconds):
+                self.say(f"{ref.stage}: {'cached' if cached else 'done'} in {_duration(seconds)}")
+            case StageProgress(stage=stage, progress=progress):
+                row = self._rows[stage]
+                row.take(event)
+                # An epoch is worth a line each; texts and users are not.
+                if progress.unit != "epoch" and time.monotonic() - self._last < _SECONDS_BETWEEN_LINES:
+                    return
+                self._last = time.monotonic()
+                left = row.seconds_left()
+                parts = [
+                    f"{stage}: {progress.unit} {progress.step}/{progress.total}",
+                    _numbers(dict(progress.metrics)),
+                    f"{_duration(left)} left" if left is not None else "",
+                ]
+                self.say("  ".join(part for part in parts if part))
+
+
+def _numbers(metrics: Mapping[str, float]) -> str:
+    chosen = [name for name in metrics if name == "loss"] + [name for name in metrics if "ndcg" in name]
+    chosen += [name for name in metrics if name not in chosen]
+    return "  ".join(
+        f"{name.removeprefix('validation_').replace('_at_', '@')} {metrics[name]:.4g}"
+        for name in chosen[:_METRICS_SHOWN]
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
+
+
+def result_table(metrics: Mapping[str, Any]) -> Table:
+    """The test result of every scorer."""
+    table = Table(title="Test, whole catalogue, item level")
+    columns = ("recall_at_10", "ndcg_at_10", "recall_at_20", "mrr", "coverage_at_10")
+    table.add_column("scorer")
+    for column in columns:
+        table.add_column(column.replace("_at_", "@"), justify="right")
+    for scorer, values in metrics.get("test", {}).items():
+        cells = [f"{values[column]:.4f}" if column in values else "" for column in columns]
+        table.add_row(scorer, *cells)
+    return table

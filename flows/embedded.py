@@ -1,0 +1,129 @@
+"""Prefect and MLflow without servers of their own: what to set before a run in this process, and where to look after.
+
+Knows environment variables and logging; knows no stage.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.local_server import LocalServer
+from prorec_core.errors import UserError
+from tasks import places
+from tasks.events import Notice
+
+if TYPE_CHECKING:
+    from flows.display import Display
+
+
+def start_prefect() -> Callable[[], None]:
+    """Start a Prefect server for the runs of this process, unless `PREFECT_API_URL` names one.
+
+    It starts while the process goes on, and ends with it. To be called before Prefect is imported.
+
+    Returns:
+        What is to be called before the server is used.
+    """
+    if os.environ.get("PREFECT_API_URL"):
+        return lambda: None
+    home = places.prefect_home()
+    os.environ.setdefault("PREFECT_HOME", str(home))
+    server = LocalServer(home / "server.log")
+    # What is registered first is called last: after Prefect has sent off its logs and events.
+    atexit.register(server.stop)
+    os.environ["PREFECT_API_URL"] = server.url
+    return server.wait
+
+
+def stop_like_ctrl_c() -> None:
+    """Have a request to end (SIGTERM) close what is open, as an interruption does."""
+    signal.signal(signal.SIGTERM, _stop)
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def quiet(display: Display) -> None:
+    """Keep the logs of libraries off the screen, and show the warnings of this project on `display`."""
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            display.hear(Notice(record.getMessage()))
+
+    ours = logging.getLogger("tasks")
+    ours.addHandler(Shown(logging.WARNING))
+    ours.propagate = False
+
+
+def mlflow_page(run: Mapping[str, Any]) -> tuple[str | None, str]:
+    """How to see a run in MLflow: the command that shows it, if one is needed, and the address of its page."""
+    if run["page"]:
+        return None, str(run["page"])
+    program = Path(sys.executable).parent / "mlflow"
+    shown = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
+    uri = places.tracking_uri()
+    near = uri.removeprefix(f"sqlite:///{Path.cwd()}/")
+    uri = uri if near == uri else f"sqlite:///{near}"
+    path = f"#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
+    command = f"{shlex.quote(str(shown))} ui --backend-store-uri {shlex.quote(uri)} --port 5000"
+    return command, f"then open http://127.0.0.1:5000/{path}"
+
+
+def predict(model: str, history: str, k: int) -> list[dict[str, Any]]:
+    """What a registered model recommends after a history: `rank`, `item_id`, `title` and `score` each.
+
+    Raises:
+        UserError: there is no such model, or it cannot take this history.
+    """
+    warnings.simplefilter("ignore")
+    import mlflow
+    import pandas as pd  # type: ignore[import-untyped]
+    from mlflow.exceptions import MlflowException
+
+    from tasks.tracking import client
+
+    items = [item.strip() for item in history.split(",") if item.strip()]
+    if not items:
+        raise UserError("the history is empty", place="--history", cure="Give item ids with commas between them")
+    known = [
+        f"models:/{found.name}/{latest}" for found in client().search_registered_models() if (latest := _newest(found))
+    ]
+    mlflow.set_tracking_uri(places.tracking_uri())
+    mlflow.set_registry_uri(places.tracking_uri())
+    try:
+        loaded = mlflow.pyfunc.load_model(model)
+    except (MlflowException, OSError) as error:
+        cure = f"Known: {', '.join(known)}" if known else "Run `prorec run demo` first"
+        raise UserError(
+            f"there is no model that can be read ({_first_line(error)})", place=f"--model {model}", cure=cure
+        ) from error
+    recommender = getattr(loaded.unwrap_python_model(), "recommender", None)
+    if recommender and (unknown := recommender.unknown(items)):
+        text = f"unknown items: {', '.join(unknown)}"
+        if len(unknown) == len(set(items)):
+            raise UserError(text, place="--history", cure=recommender.suggest(unknown[0]))
+        print(f"prorec: {text}; the others count.", file=sys.stderr)
+    table = loaded.predict(pd.DataFrame({"history": [items]}), params={"k": k})
+    return [dict(row) for row in table.to_dict(orient="records")]
+
+
+def _newest(model: Any) -> int:
+    return max((int(version.version) for version in model.latest_versions or []), default=0)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

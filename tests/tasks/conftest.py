@@ -1,0 +1,129 @@
+"""A Prefect server for these tests, and a pipeline of two tiny stages with the real machinery around them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from flows.local_server import LocalServer
+from prorec_core.artifacts import ArtifactRef
+from prorec_core.config import Experiment
+from tasks import tracking
+from tasks.events import Event, StageEnded, listening
+from tasks.stage import FlowTracking, Stage, Work
+from tasks.tracking import TrackedRun
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prefect server that all tests share, and this process's settings pointing to it."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_HOME,
+        PREFECT_LOGGING_TO_API_ENABLED,
+        temporary_settings,
+    )
+
+    home = tmp_path_factory.mktemp("prefect")
+    os.environ["PREFECT_HOME"] = str(home)
+    server = LocalServer(home / "server.log")
+    try:
+        server.wait()
+        settings = {
+            PREFECT_API_URL: server.url,
+            PREFECT_HOME: home,
+            PREFECT_LOGGING_TO_API_ENABLED: False,
+            # A flow waits up to a second for the thread that sends them.
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        }
+        with temporary_settings(settings):
+            yield server.url
+    finally:
+        server.stop()
+        del os.environ["PREFECT_HOME"]
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables with nothing in them; making them anew for each test takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def tracked_folder(artifacts_folder: Path, empty_database: Path) -> Path:
+    """A folder of artifacts of the test's own, with its database."""
+    shutil.copyfile(empty_database, artifacts_folder / "mlflow.db")
+    return artifacts_folder
+
+
+@dataclass
+class TinyPipeline:
+    """Two stages, the second reading the first, run as a flow; records what happened."""
+
+    stages: tuple[Stage, ...]
+    events: list[Event] = field(default_factory=list)
+
+    def run(self, experiment: Experiment | None = None, force: str = "") -> dict[str, ArtifactRef]:
+        """Run both; `events` then holds what this run told."""
+        from prefect import flow
+
+        @flow(name="tiny")
+        def tiny(experiment: Experiment) -> dict[str, ArtifactRef]:
+            mlflow_experiment = tracking.experiment_id(experiment.name)
+            parent = TrackedRun.start(mlflow_experiment, "parent")
+            place = FlowTracking(experiment_id=mlflow_experiment, run_id=parent.id)
+            refs: dict[str, ArtifactRef] = {}
+            for stage in self.stages:
+                refs[stage.name] = stage.run(experiment, place, refs, force=stage.name == force)
+            parent.finish()
+            return refs
+
+        self.events.clear()
+        with listening(self.events.append):
+            return tiny(experiment or Experiment())
+
+    @property
+    def cached(self) -> dict[str, bool]:
+        """Which stages of the last run came from the cache."""
+        return {event.ref.stage: event.cached for event in self.events if isinstance(event, StageEnded)}
+
+
+def write_seed(work: Work) -> dict[str, float]:
+    """A first stage: leaves the seed, one file below a folder."""
+    (work.folder / "seed.txt").write_text(str(work.experiment.seed))
+    (work.folder / "below").mkdir()
+    (work.folder / "below" / "more.txt").write_text("more")
+    return {"written": 1.0}
+
+
+def double_it(work: Work) -> None:
+    """A second stage: leaves what it read, twice."""
+    text = (work.inputs["preprocess"] / "seed.txt").read_text()
+    (work.folder / "doubled.txt").write_text(text * 2)
+
+
+@pytest.fixture
+def make_tiny(prefect_api: str, tracked_folder: Path) -> Callable[..., TinyPipeline]:
+    """Build tiny pipelines in a store of the test's own."""
+
+    def make(
+        first: Callable[[Work], dict[str, float] | None] = write_seed,
+        second: Callable[[Work], dict[str, float] | None] = double_it,
+    ) -> TinyPipeline:
+        return TinyPipeline(
+            (
+                Stage("preprocess", (), first, "tasks.preprocess"),
+                Stage("train_collaborative", ("preprocess",), second, "tasks.train_collaborative"),
+            )
+        )
+
+    return make

@@ -1,0 +1,204 @@
+"""One stage's life: cached when nothing changed, made again when the stored artifact is not whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prorec_core.artifacts import ArtifactRef, Manifest, read_json, verify, write_json
+from prorec_core.config import Experiment
+from prorec_core.errors import UserError
+from prorec_core.progress import Progress
+from tasks import places, store
+from tasks.events import Notice
+from tasks.stage import Work, _may_pass
+from tasks.tracking import client
+from tests.tasks.conftest import TinyPipeline
+
+MakeTiny = Callable[..., TinyPipeline]
+
+
+def _notices(pipeline: TinyPipeline) -> list[str]:
+    return [event.text for event in pipeline.events if isinstance(event, Notice)]
+
+
+def test_second_run_is_cached_and_equal(make_tiny: MakeTiny) -> None:
+    pipeline = make_tiny()
+    first = pipeline.run()
+    assert pipeline.cached == {"preprocess": False, "train_collaborative": False}
+    assert pipeline.run() == first
+    assert pipeline.cached == {"preprocess": True, "train_collaborative": True}
+    assert store.verify_all() == (2, [])
+
+
+def test_a_changed_seed_runs_only_what_reads_it(make_tiny: MakeTiny) -> None:
+    pipeline = make_tiny()
+    pipeline.run()
+    pipeline.run(Experiment(seed=1))
+    assert pipeline.cached == {"preprocess": True, "train_collaborative": False}
+    pipeline.run(Experiment(device="cpu"))
+    assert pipeline.cached == {"preprocess": True, "train_collaborative": True}
+
+
+def test_forced_stage_runs_and_equal_bytes_keep_the_rest_cached(make_tiny: MakeTiny) -> None:
+    pipeline = make_tiny()
+    first = pipeline.run()
+    again = pipeline.run(force="preprocess")
+    assert pipeline.cached == {"preprocess": False, "train_collaborative": True}
+    assert again["preprocess"].digest == first["preprocess"].digest
+    assert again["preprocess"].run_id != first["preprocess"].run_id
+
+
+def test_what_mlflow_holds(make_tiny: MakeTiny) -> None:
+    ref = make_tiny().run()["train_collaborative"]
+    run = client().get_run(ref.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["collaborative.dim"] == "64" and run.data.params["seed"] == "0"
+    assert run.data.metrics["seconds"] >= 0
+    assert run.data.tags["mlflow.parentRunId"]
+    assert run.data.tags["prefect.flow_run_id"] and run.data.tags["prefect.task_run_id"]
+    assert run.data.tags[store.DIGEST_TAG] == ref.digest
+    manifest = Manifest.model_validate(read_json(store.fetch(ref) / "manifest.json"))
+    assert manifest.digest == ref.digest and set(manifest.upstream) == {"preprocess"}
+
+
+@pytest.mark.parametrize("damage", ["flip", "manifest", "run", "everything"])
+def test_a_damaged_artifact_is_made_again_and_the_reason_named(make_tiny: MakeTiny, damage: str) -> None:
+    pipeline = make_tiny()
+    ref = pipeline.run()["preprocess"]
+    folder = store.fetch(ref)
+    match damage:
+        case "flip":
+            (folder / "seed.txt").write_bytes(b"1")
+            named = str(folder / "seed.txt")
+        case "manifest":
+            path = folder / "manifest.json"
+            path.write_text(path.read_text().replace('"git_commit"', '"git_commit" '))
+            named = str(path)
+        case "run":
+            client().delete_run(ref.run_id)
+            named = ref.run_id
+        case _:
+            shutil.rmtree(folder)
+            named = str(folder)
+    if damage != "run":
+        looked_at, problems = store.verify_all()
+        assert looked_at == 2 and len(problems) == 1 and named in problems[0]
+    again = pipeline.run()
+    assert pipeline.cached == {"preprocess": False, "train_collaborative": True}
+    assert again["preprocess"].digest == ref.digest
+    assert [named in text for text in _notices(pipeline)] == [True]
+    assert store.verify_all()[1] == []
+
+
+@pytest.mark.parametrize("content", ["{", '{"metadata": {}, "result": "x"}'])
+def test_a_cached_reference_that_cannot_be_read_counts_as_none(make_tiny: MakeTiny, content: str) -> None:
+    pipeline = make_tiny()
+    first = pipeline.run()
+    for path in places.references().iterdir():
+        path.write_text(content)
+    assert {name: ref.digest for name, ref in pipeline.run().items()} == {
+        name: ref.digest for name, ref in first.items()
+    }
+    assert pipeline.cached == {"preprocess": False, "train_collaborative": False}
+
+
+def test_a_cached_reference_that_is_none_of_ours_is_refused(make_tiny: MakeTiny) -> None:
+    pipeline = make_tiny()
+    pipeline.run()
+    for path in places.references().iterdir():
+        record = read_json(path)
+        record["result"] = '{"stage": "preprocess", "digest": 3}'
+        write_json(path, record)
+    pipeline.run()
+    assert pipeline.cached == {"preprocess": False, "train_collaborative": False}
+    assert all("cannot be read" in text for text in _notices(pipeline))
+
+
+def test_nothing_is_pickled(make_tiny: MakeTiny) -> None:
+    make_tiny().run()
+    for path in places.references().iterdir():
+        record = read_json(path)
+        assert record["metadata"]["serializer"]["type"] == "json"
+        assert "store" in record["result"]
+
+
+def test_a_mistake_is_told_and_not_tried_again(make_tiny: MakeTiny) -> None:
+    tries: list[int] = []
+
+    def wrong(_: Work) -> None:
+        tries.append(1)
+        raise UserError("no such column", place="items.parquet") from ConnectionError()
+
+    pipeline = make_tiny(second=wrong)
+    with pytest.raises(UserError, match="no such column"):
+        pipeline.run()
+    assert len(tries) == 1
+    experiment = client().get_experiment_by_name("prorec-demo").experiment_id
+    stages = {run.data.tags.get("prorec.stage"): run.info.status for run in client().search_runs([experiment])}
+    assert stages["train_collaborative"] == "FAILED" and stages["preprocess"] == "FINISHED"
+    assert list((places.artifacts() / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (ConnectionError("away"), True),
+        (TimeoutError("late"), True),
+        (RuntimeError("shape mismatch"), False),
+        (FileNotFoundError("gone"), False),
+        (UserError("wrong"), False),
+    ],
+)
+def test_only_passing_errors_are_tried_again(error: Exception, again: bool) -> None:
+    from prefect.states import Failed
+
+    state = Failed(data=error, message="failed")
+    assert _may_pass(None, None, state) is again  # type: ignore[arg-type]
+
+
+def test_epochs_before_a_crash_are_logged_too(make_tiny: MakeTiny) -> None:
+    def resumed(work: Work) -> None:
+        for epoch in (3, 4):
+            work.report(Progress(epoch, 4, "epoch", {"loss": 1.0 / epoch}))
+        write_json(
+            work.folder / "training.json", {"epochs": [{"epoch": e, "loss": 1.0 / e, "lr": 0.1} for e in range(1, 5)]}
+        )
+
+    ref = make_tiny(second=resumed).run()["train_collaborative"]
+    for name in ("loss", "lr"):
+        history = sorted(client().get_metric_history(ref.run_id, name), key=lambda metric: metric.step)
+        assert [metric.step for metric in history] == [1, 2, 3, 4]
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_as_ref_takes_references_only(value: object) -> None:
+    with pytest.raises(ValueError):
+        store.as_ref(value, "align")
+
+
+@given(st.text(), st.text(), st.text())
+def test_as_ref_takes_a_reference_as_plain_values(digest: str, run_id: str, uri: str) -> None:
+    ref = ArtifactRef(stage="align", digest=digest, run_id=run_id, uri=uri)
+    assert store.as_ref(ref.model_dump(), "align") == store.as_ref(ref, "align") == ref
+    with pytest.raises(ValueError, match="align"):
+        store.as_ref(ref, "quantize")
+
+
+def test_artifacts_on_this_machine_are_used_in_place(make_tiny: MakeTiny) -> None:
+    ref = make_tiny().run()["preprocess"]
+    folder = store.fetch(ref)
+    assert folder == Path(ref.uri) and verify(folder) == []
+    (folder / "seed.txt").unlink()
+    with pytest.raises(UserError, match=r"seed\.txt"):
+        store.fetch(ref)
