@@ -1,0 +1,121 @@
+"""Is one ranking better than another, or is it chance? Knows ranks of the same users' targets; nothing of models.
+
+Paired bootstrap over users (Efron 1979; for information retrieval Sakai 2006). Axes: U users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from prorec_core.data.sequences import IntArray
+from prorec_core.errors import UserError, did_you_mean
+from prorec_core.evaluation.metrics import Values, values_by_user
+
+COMPARED = ("recall_at_10", "ndcg_at_10")
+"""Metrics that are compared unless others are asked for."""
+
+_CELLS = 4_000_000
+
+
+def paired_bootstrap(
+    differences: Values, samples: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of a mean difference, by drawing users with replacement.
+
+    Drawing U users is drawing how often each distinct difference occurs, which is multinomial; ranks leave few
+    distinct differences, so that costs little where there are many users.
+
+    Args:
+        differences: one metric of one ranking minus that of the other, for each user, shape (U,), U > 0.
+        samples: resamples of all users.
+        seed: of the resampling.
+        confidence: mass of the interval.
+
+    Returns:
+        Its lower and upper end.
+    """
+    random = np.random.default_rng(seed)
+    distinct, counts = np.unique(differences, return_counts=True)
+    share = counts / len(differences)
+    chunk = max(1, _CELLS // len(distinct))
+    means = np.concatenate(
+        [
+            random.multinomial(len(differences), share, size=min(chunk, samples - start)) @ distinct / len(differences)
+            for start in range(0, samples, chunk)
+        ]
+    )
+    outside = (1 - confidence) / 2
+    low, high = np.quantile(means, [outside, 1 - outside])
+    return float(low), float(high)
+
+
+def compare(
+    first: IntArray,
+    second: IntArray,
+    samples: int = 1000,
+    seed: int = 0,
+    metrics: Iterable[str] = COMPARED,
+) -> dict[str, dict[str, float]]:
+    """Compare two rankings of the same users' targets.
+
+    Args:
+        first: rank of each user's target, 0 where it is not in the list, shape (U,).
+        second: the same of the other ranking, users in the same order.
+        samples: resamples.
+        seed: of the resampling.
+        metrics: names as in `values_by_user`.
+
+    Returns:
+        By metric: difference (first minus second), and low and high, the ends of its 95% interval.
+
+    Raises:
+        ValueError: the rankings are of different numbers of users, or of none.
+    """
+    if len(first) != len(second) or not len(first):
+        raise ValueError(f"rankings of {len(first)} and {len(second)} users cannot be compared")
+    found = {}
+    for metric in metrics:
+        differences = values_by_user(metric, first) - values_by_user(metric, second)
+        low, high = paired_bootstrap(differences, samples, seed)
+        numbers = {"difference": float(differences.mean()), "low": low, "high": high}
+        found[metric] = {name: round(number, 6) for name, number in numbers.items()}
+    return found
+
+
+def compare_runs(
+    first: pa.Table,
+    second: pa.Table,
+    scorers: tuple[str, str] = ("fused", "fused"),
+    split: str = "test",
+    samples: int = 1000,
+    seed: int = 0,
+    metrics: Iterable[str] = COMPARED,
+) -> dict[str, dict[str, float]]:
+    """Compare a scorer of one run with one of another, from the two runs' ranks.parquet.
+
+    Args:
+        first: columns user, target, split and rank_<scorer>.
+        second: the same of the other run.
+        scorers: which scorer of each.
+        split: "test" or "validation".
+
+    Raises:
+        UserError: a run lacks the scorer, or the two are not about the same users and targets.
+    """
+    ranks = []
+    parts = [table.filter(pc.equal(table["split"], split)).sort_by("user") for table in (first, second)]
+    for part, scorer in zip(parts, scorers, strict=True):
+        known = [name.removeprefix("rank_") for name in part.column_names if name.startswith("rank_")]
+        if scorer not in known:
+            raise UserError(f"the run has no ranks of the scorer '{scorer}'", cure=did_you_mean(scorer, known))
+        ranks.append(part[f"rank_{scorer}"].to_numpy())
+    if not all(parts[0][name].equals(parts[1][name]) for name in ("user", "target")) or not len(parts[0]):
+        raise UserError(
+            f"the two runs do not rank the same {split} targets of the same users",
+            cure="Compare runs of one data set with one order of ties",
+        )
+    return compare(ranks[0], ranks[1], samples, seed, metrics)

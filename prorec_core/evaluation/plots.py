@@ -1,0 +1,263 @@
+"""The plots of a report. Knows measured numbers and how to show them; knows nothing of models, files or pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from prorec_core.data.sequences import IntArray
+from prorec_core.evaluation.drawing import (
+    BEHAVIOUR_COLOUR,
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    TEXT_COLOUR,
+    colour,
+    marker,
+    panels,
+    style,
+)
+from prorec_core.evaluation.inputs import in_order
+from prorec_core.evaluation.metrics import CUTOFFS
+
+_LOSS_COLOUR, _MEASURE_COLOUR = "#7b61a8", "#2a9d74"
+_LEVELS_A_ROW = 4
+DOMINATION_ROWS = {
+    "integrated": "integrated (this run)",
+    "naive_concatenation": "naive concatenation",
+    "standardised_concatenation": "standardised concatenation",
+}
+
+
+def curves_by_k(ranks: Mapping[str, IntArray], length: int) -> Figure:
+    """Recall@k and NDCG@k of each scorer for k from 1 to the length of the lists."""
+    at_k = np.arange(1, length + 1)
+    with style():
+        figure, (recall, ndcg) = panels(2, height=3.1)
+        for scorer in in_order(ranks):
+            times = np.bincount(ranks[scorer], minlength=length + 1)[1 : length + 1] / max(len(ranks[scorer]), 1)
+            for axes, values in ((recall, times), (ndcg, times / np.log2(at_k + 1))):
+                axes.plot(
+                    at_k,
+                    np.cumsum(values),
+                    color=colour(scorer),
+                    label=scorer,
+                    marker=marker(scorer),
+                    markersize=4,
+                    markevery=[k - 1 for k in CUTOFFS if k <= length],
+                )
+        for axes, name in ((recall, "Recall@k"), (ndcg, "NDCG@k")):
+            axes.set(title=name, xlabel="k (logarithmic)", xscale="log", xlim=(0.92, length * 1.08))
+            axes.set_ylim(bottom=0)
+            axes.set_xticks([k for k in CUTOFFS if k <= length], [str(k) for k in CUTOFFS if k <= length])
+            axes.xaxis.set_minor_locator(NullLocator())
+        recall.legend(loc="upper left")
+    return figure
+
+
+def recall_by_group(slices: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Recall@10 with standard errors for groups of users, a panel a way of grouping."""
+    titles = {
+        "target_popularity": "Recall@10 by popularity of the target",
+        "history_length": "Recall@10 by length of the history",
+    }
+    with style():
+        figure, both = panels(len(slices), height=3.0, sharey="row")
+        for axes, (kind, groups) in zip(both, slices.items(), strict=True):
+            scorers = in_order(groups[0]["recall"]) if groups else []
+            for index, scorer in enumerate(scorers):
+                places = np.arange(len(groups)) + (index - (len(scorers) - 1) / 2) * 0.12
+                axes.errorbar(
+                    places,
+                    [group["recall"][scorer] for group in groups],
+                    yerr=[group["standard_error"][scorer] for group in groups],
+                    color=colour(scorer),
+                    marker=marker(scorer),
+                    markersize=5,
+                    linestyle="none",
+                    elinewidth=1.4,
+                    label=scorer,
+                )
+            axes.set_title(titles.get(kind, kind))
+            names = [f"{group['group']}\n{group['users']:,} users" for group in groups]
+            axes.set_xticks(range(len(groups)), names)
+            axes.set_xlim(-0.5, len(groups) - 0.5)
+            axes.set_ylim(bottom=0)
+            axes.grid(axis="x", visible=False)
+        both[0].legend(loc="best")
+    return figure
+
+
+def difference_intervals(comparisons: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """Mean differences between scorers with their 95% intervals, a panel a metric."""
+    names = list(comparisons)
+    metrics = list(next(iter(comparisons.values())))
+    with style():
+        figure, columns = panels(len(metrics), height=0.75 + 0.36 * len(names), sharey="row")
+        for axes, metric in zip(columns, metrics, strict=True):
+            axes.axvline(0, color=MUTED, linewidth=1)
+            for place, name in enumerate(names):
+                found = comparisons[name][metric]
+                sure = found["low"] > 0 or found["high"] < 0
+                shade = colour(name.split("_minus_")[0]) if sure else MUTED
+                axes.plot([found["low"], found["high"]], [place, place], color=shade, linewidth=2.4)
+                axes.plot(
+                    found["difference"],
+                    place,
+                    marker="o",
+                    markersize=6,
+                    color=shade if sure else PAPER,
+                    markeredgecolor=shade,
+                )
+            recall_or_ndcg = metric.partition("_at_")
+            axes.set_title(f"Difference of {'NDCG' if recall_or_ndcg[0] == 'ndcg' else 'Recall'}@{recall_or_ndcg[2]}")
+            axes.set_yticks(range(len(names)), [name.replace("_minus_", " − ") for name in names])
+            axes.set_ylim(len(names) - 0.5, -0.5)
+            axes.grid(axis="y", visible=False)
+            axes.spines["left"].set_visible(False)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.3f}" if value else "0"))
+        columns[0].tick_params(axis="y", labelcolor=INK)
+    return figure
+
+
+def code_usage(levels: Sequence[Mapping[str, Any]]) -> Figure:
+    """How many items have each code, level by level, the most used code first."""
+    shown = [level for level in levels if level.get("usage")]
+    columns = min(len(shown), _LEVELS_A_ROW)
+    rows = math.ceil(len(shown) / columns)
+    with style():
+        figure, places = panels(columns, rows, height=2.3)
+        for axes in places[len(shown) :]:
+            axes.set_visible(False)
+        for number, (axes, level) in enumerate(zip(places, shown, strict=False), start=1):
+            usage = np.sort(np.array(level["usage"]))[::-1]
+            edges = np.arange(len(usage) + 1)
+            suffix = bool(level.get("suffix"))
+            axes.stairs(usage, edges, fill=True, color=MUTED if suffix else TEXT_COLOUR, alpha=0.35)
+            axes.stairs(usage, edges, color=MUTED if suffix else TEXT_COLOUR, linewidth=1.2)
+            axes.axhline(usage.mean(), color=BEHAVIOUR_COLOUR, linewidth=1.2, linestyle=(0, (4, 2)))
+            axes.set_title(f"level {number}{' (suffix)' if suffix else ''}")
+            used = int((usage > 0).sum())
+            share = usage[usage > 0] / max(usage.sum(), 1)
+            perplexity = math.exp(-float((share * np.log(share)).sum()))
+            axes.text(
+                0.97,
+                0.95,
+                f"{used:,} of {len(usage):,} used\nperplexity {perplexity:,.1f}",
+                transform=axes.transAxes,
+                ha="right",
+                va="top",
+                color=INK,
+                fontsize=8,
+                linespacing=1.5,
+            )
+            axes.set(xlabel="codes, most used first", xlim=(0, len(usage)))
+            axes.set_ylim(0, usage.max() * 1.08)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        places[0].set_ylabel("items")
+    return figure
+
+
+def domination_bars(domination: Mapping[str, Any]) -> Figure:
+    """What each embedding shares with the text and with behaviour: to the left and to the right of one line."""
+    rows = [name for name in DOMINATION_ROWS if name in domination]
+    kinds = (
+        (f"Shared neighbours at {domination.get('neighbours', 10)}", "overlap"),
+        ("Linear CKA", "cka"),
+    )
+    with style():
+        figure, both = panels(2, height=0.9 + 0.42 * len(rows), sharey="row")
+        for axes, (title, kind) in zip(both, kinds, strict=True):
+            for place, name in enumerate(rows):
+                of_text = domination[name][f"{kind}_semantic"]
+                of_behaviour = domination[name][f"{kind}_collaborative"]
+                axes.barh(place, -of_text, height=0.56, color=TEXT_COLOUR)
+                axes.barh(place, of_behaviour, height=0.56, color=BEHAVIOUR_COLOUR)
+                _beside(axes, -of_text, place, -1)
+                _beside(axes, of_behaviour, place, 1)
+            axes.axvline(0, color=INK, linewidth=1)
+            axes.set_title(title)
+            axes.set(xlim=(-1.22, 1.22), ylim=(len(rows) - 0.45, -0.55))
+            axes.set_xticks([-1, -0.5, 0, 0.5, 1], ["1", "0.5", "0", "0.5", "1"])
+            axes.set_yticks(range(len(rows)), [DOMINATION_ROWS[name] for name in rows])
+            axes.set_xlabel("←  with the text E_S      with behaviour E_C  →")
+            axes.grid(axis="y", visible=False)
+            axes.spines["left"].set_visible(False)
+        both[0].tick_params(axis="y", labelcolor=INK)
+    return figure
+
+
+def _beside(axes: Axes, end: float, place: float, direction: int) -> None:
+    axes.text(
+        end + 0.04 * direction,
+        place,
+        f"{abs(end):.2f}",
+        ha="left" if direction > 0 else "right",
+        va="center",
+        fontsize=8,
+    )
+
+
+def training_curves(training: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Loss above and validation NDCG@10 below for each trained stage; a ring marks the epoch that was kept."""
+    stages = [name for name, records in training.items() if records]
+    with style():
+        figure, places = panels(len(stages), 2, height=1.9, sharex="col")
+        for column, stage in enumerate(stages):
+            records = training[stage]
+            above, below = places[column], places[len(stages) + column]
+            for axes, name, shade in (
+                (above, "loss", _LOSS_COLOUR),
+                (below, "validation_ndcg_at_10", _MEASURE_COLOUR),
+            ):
+                known = [record for record in records if name in record]
+                epochs, values = [record["epoch"] for record in known], [record[name] for record in known]
+                axes.plot(epochs, values, color=shade, marker="o", markersize=3.2)
+                axes.margins(y=0.16)
+                axes.yaxis.set_major_locator(MaxNLocator(4))
+                if name != "loss" and values:
+                    best = int(np.argmax(values))
+                    axes.plot(epochs[best], values[best], marker="o", markersize=9, color="none", markeredgecolor=INK)
+                    high = values[best] > (min(values) + max(values)) / 2
+                    axes.annotate(
+                        f"{values[best]:.4f}",
+                        (epochs[best], values[best]),
+                        xytext=(0, -15 if high else 10),
+                        textcoords="offset points",
+                        ha="right" if best == len(values) - 1 and best else "center",
+                        fontsize=8,
+                    )
+            above.set_title(stage)
+            below.set_xlabel("epoch")
+            below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        places[0].set_ylabel("loss")
+        places[len(stages)].set_ylabel("validation NDCG@10")
+        figure.align_ylabels()
+    return figure
+
+
+def fusion_curve(trials: Sequence[tuple[float, float]], chosen: float) -> Figure:
+    """Validation NDCG@10 by the weight of the dense score, evenly spaced; a ring marks the weight chosen."""
+    with style():
+        figure, (axes,) = panels(1, width=4.5, height=2.4)
+        values = [value for _, value in trials]
+        axes.plot(range(len(trials)), values, color=colour("fused"), marker="o", markersize=4)
+        for place, (weight, value) in enumerate(trials):
+            if weight == chosen:
+                axes.plot(place, value, marker="o", markersize=10, color="none", markeredgecolor=INK)
+        axes.set_title("Validation NDCG@10 of the fused score")
+        axes.set_xlabel("weight λ of the dense score")
+        axes.set_xticks(range(len(trials)), [f"{weight:g}" for weight, _ in trials])
+        axes.margins(y=0.16)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.spines["left"].set_color(RULE)
+    return figure

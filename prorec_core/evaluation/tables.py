@@ -1,0 +1,180 @@
+"""Metrics as tables and sentences. Knows the layout of metrics.json; knows nothing of models, HTML or terminals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prorec_core.evaluation.inputs import in_order
+
+ACCURACY = (
+    "recall_at_1",
+    "recall_at_5",
+    "recall_at_10",
+    "recall_at_20",
+    "recall_at_50",
+    "ndcg_at_5",
+    "ndcg_at_10",
+    "ndcg_at_20",
+    "mrr",
+)
+BEYOND_ACCURACY = (
+    "coverage_at_10",
+    "distinct_items_at_10",
+    "popularity_at_10",
+    "popularity_percentile_at_10",
+)
+SHORT = ("recall_at_5", "recall_at_10", "recall_at_20", "ndcg_at_5", "ndcg_at_10", "ndcg_at_20", "mrr")
+
+_WORDS = {
+    "recall": "Recall",
+    "ndcg": "NDCG",
+    "mrr": "MRR",
+    "coverage": "Coverage",
+    "distinct_items": "Distinct items",
+    "popularity": "Popularity",
+    "popularity_percentile": "Popularity percentile",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of a table: its text, the standard error beside it ("" where there is none), whether it is best."""
+
+    text: str
+    error: str = ""
+    best: bool = False
+
+
+def label(metric: str) -> str:
+    """A metric's name for people.
+
+    >>> label("ndcg_at_10"), label("mrr")
+    ('NDCG@10', 'MRR')
+    """
+    name, _, k = metric.partition("_at_")
+    return f"{_WORDS.get(name, name)}@{k}" if k else _WORDS.get(name, name)
+
+
+def figure(metric: str, value: float) -> str:
+    """A metric's value for people: four decimals; counts as such.
+
+    >>> figure("recall_at_10", 0.10363), figure("distinct_items_at_10", 8123), figure("popularity_at_10", 41.26)
+    ('0.1036', '8,123', '41.3')
+    """
+    if metric.startswith("distinct_items"):
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if metric.startswith("popularity_at") else f"{value:.4f}"
+
+
+def cells(
+    measured: Mapping[str, Mapping[str, float]], metrics: Iterable[str], *, mark_best: bool = True
+) -> list[tuple[str, list[Cell]]]:
+    """A table's rows: each scorer with its figures; equal best figures are all marked.
+
+    Args:
+        measured: metrics by scorer, as in metrics.json under a split.
+        metrics: the columns; what a scorer lacks is shown as a dash.
+        mark_best: mark the highest figure of a column.
+    """
+    columns = list(metrics)
+    best = {
+        metric: max((found[metric] for found in measured.values() if metric in found), default=None)
+        for metric in columns
+    }
+    rows = []
+    for scorer in in_order(measured):
+        found, row = measured[scorer], []
+        for metric in columns:
+            if metric not in found:
+                row.append(Cell("–"))
+                continue
+            error = found.get(f"{metric}_standard_error")
+            is_best = mark_best and len(measured) > 1 and found[metric] == best[metric]
+            row.append(Cell(figure(metric, found[metric]), "" if error is None else f"{error:.4f}", is_best))
+        rows.append((scorer, row))
+    return rows
+
+
+def present(measured: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> list[str]:
+    """Those of some metrics that at least one scorer has."""
+    return [metric for metric in metrics if any(metric in found for found in measured.values())]
+
+
+def protocol_line(protocol: Mapping[str, Any], split: str = "test") -> str:
+    """The protocol in one sentence: what stands above every table.
+
+    Args:
+        protocol: metrics.json's `protocol`.
+        split: "test" or "validation".
+    """
+    ties = "kept as in the input"
+    if protocol["ties"] == "shuffle":
+        ties = f"shuffled with seed {protocol['ties_seed']}"
+    return " · ".join(
+        [
+            f"leave-one-out, {'last' if split == 'test' else 'last but one'} item of each user as {split} target",
+            f"item-level, over the whole catalogue of {protocol['items']:,} items",
+            "history masked" if protocol["history_masked"] else "history not masked",
+            f"ties in time {ties}",
+            f"lists of {protocol['list_length']} items",
+            f"{protocol['beams']} beams",
+            f"{protocol[f'{split}_users']:,} {split} users",
+            f"seed {protocol['seed']}",
+        ]
+    )
+
+
+def result_rows(metrics: Mapping[str, Any], split: str = "test") -> list[list[str]]:
+    """The result as plain rows: a header, then a row a scorer. Standard errors stand beside recall and NDCG at 10."""
+    measured = metrics[split]
+    columns = present(measured, SHORT)
+    rows = [["scorer", *map(label, columns)]]
+    for scorer, row in cells(measured, columns):
+        rows.append([scorer, *(f"{cell.text} ± {cell.error}" if cell.error else cell.text for cell in row)])
+    return rows
+
+
+def result_markdown(metrics: Mapping[str, Any]) -> str:
+    """The result as Markdown: the protocol, the test table with best values bold, the comparisons."""
+    measured = metrics["test"]
+    columns = present(measured, SHORT)
+    lines = [
+        f"*{protocol_line(metrics['protocol'])}*",
+        "",
+        _line(["scorer", *map(label, columns)]),
+        _line(["---", *["---:"] * len(columns)]),
+    ]
+    for scorer, row in cells(measured, columns):
+        texts = [f"**{cell.text}**" if cell.best else cell.text for cell in row]
+        texts = [f"{text} ± {cell.error}" if cell.error else text for text, cell in zip(texts, row, strict=True)]
+        lines.append(_line([scorer, *texts]))
+    if metrics.get("fusion_weight") is not None:
+        lines += [
+            "",
+            f"± is the standard error over users. Weight of the dense score: λ = {metrics['fusion_weight']:g}.",
+        ]
+    if metrics.get("comparisons"):
+        lines += ["", _line(["difference", "metric", "mean", "95% interval"]), _line(["---", "---", "---:", "---"])]
+        for row_texts in comparison_rows(metrics["comparisons"]):
+            lines.append(_line(row_texts))
+    return "\n".join(lines)
+
+
+def comparison_rows(comparisons: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:
+    """Differences between scorers as plain rows: what, metric, mean difference, interval."""
+    return [
+        [
+            name.replace("_minus_", " − "),
+            label(metric),
+            f"{found['difference']:+.4f}",
+            f"{found['low']:+.4f} to {found['high']:+.4f}",
+        ]
+        for name, by_metric in comparisons.items()
+        for metric, found in by_metric.items()
+    ]
+
+
+def _line(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
