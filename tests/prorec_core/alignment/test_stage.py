@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prorec_core.alignment.adapter import scaled_text
+from prorec_core.alignment.model import StageOne
+from prorec_core.alignment.stage import AlignedModel, align
+from prorec_core.config import AlignConfig, CollaborativeConfig
+from prorec_core.data.sequences import IntArray, Sequences, Split, from_lists
+from prorec_core.progress import Progress
+from prorec_core.sequential.base import target_ranks, validation_measures
+from prorec_core.sequential.stage import CollaborativeModel, Floats, build_model, train_collaborative
+from prorec_core.training.runtime import Runtime
+
+CPU = Runtime(torch.device("cpu"))
+CATEGORIES, PER_CATEGORY = 6, 12
+N_ITEMS, TEXT_DIM = CATEGORIES * PER_CATEGORY, 10
+STILL = 1e-12
+"""A learning rate at which nothing moves."""
+
+
+def collaborative_config(**changes: Any) -> CollaborativeConfig:
+    settings: dict[str, Any] = {
+        "dim": 16,
+        "layers": 1,
+        "epochs": 4,
+        "tokens_per_batch": 256,
+        "learning_rate": 0.01,
+        "warmup_steps": 5,
+        "max_history": 20,
+        "precision": "float32",
+        "temperature": 0.1,
+        "dropout": 0.1,
+    }
+    return CollaborativeConfig.model_validate({**settings, **changes})
+
+
+def align_config(**changes: Any) -> AlignConfig:
+    settings: dict[str, Any] = {
+        "epochs": 2,
+        "tokens_per_batch": 256,
+        "learning_rate": 0.01,
+        "warmup_steps": 5,
+        "max_history": 20,
+        "precision": "float32",
+        "dropout": 0.1,
+    }
+    return AlignConfig.model_validate({**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def shop() -> Sequences:
+    """400 users who go from category to category, in a circle, and take an item of each by its popularity.
+
+    Item i is of category `i % CATEGORIES`; the later half of the items is rarely taken.
+    """
+    random = np.random.default_rng(0)
+    popularity = np.repeat([1.0, 0.08], N_ITEMS // 2)
+    lists: list[IntArray] = []
+    for _ in range(400):
+        start, items = random.integers(CATEGORIES), []
+        for step in range(random.integers(6, 10)):
+            weight = popularity * (np.arange(N_ITEMS) % CATEGORIES == (start + step) % CATEGORIES)
+            weight[items] = 0
+            items.append(random.choice(N_ITEMS, p=weight / weight.sum()))
+        lists.append(np.array(items, np.int32))
+    return from_lists(lists, N_ITEMS)
+
+
+@pytest.fixture(scope="module")
+def texts() -> Floats:
+    """Embeddings that tell the category, with noise."""
+    random = np.random.default_rng(1)
+    meaning = random.normal(size=(CATEGORIES, TEXT_DIM))
+    noise = random.normal(size=(N_ITEMS, TEXT_DIM)) * 0.3
+    return (meaning[np.arange(N_ITEMS) % CATEGORIES] + noise).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def start(shop: Sequences) -> CollaborativeModel:
+    return train_collaborative(collaborative_config(), shop, 0, CPU)
+
+
+@pytest.fixture(scope="module")
+def aligned(shop: Sequences, texts: Floats, start: CollaborativeModel) -> AlignedModel:
+    return align(align_config(), collaborative_config(), shop, start, texts, 0, CPU)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_text_helps_with_rare_items(shop: Sequences, texts: Floats, seed: int) -> None:
+    """What follows is told by the category, which the text gives away and few interactions cannot."""
+    shape, config = collaborative_config(epochs=6), align_config(epochs=6)
+    ids = train_collaborative(shape, shop, seed, CPU)
+    both = align(config, shape, shop, ids, texts, seed, CPU)
+    histories, targets = shop.histories(Split.TEST), shop.targets(Split.TEST)
+    rare = targets >= N_ITEMS // 2
+    assert rare.sum() > 20
+    alone = build_model(shape, shape, shape.dim, False)
+    alone.load_state_dict(dict(ids.tensors))
+    with torch.no_grad():
+        before = target_ranks(alone.eval(), torch.from_numpy(ids.embeddings), histories, targets, 20)[rare]
+        after = target_ranks(*both.sequential_model(config, shape, CPU.device), histories, targets, 20)[rare]
+    # A category has 12 items of 72: knowing it alone puts the target among the first 12.
+    assert after.mean() <= PER_CATEGORY
+    assert after.mean() < 0.7 * before.mean()
+
+
+@pytest.mark.parametrize("fusion", ["sum", "concat"])
+@pytest.mark.parametrize("model", ["sasrec", "din"])
+def test_the_integrated_embedding_is_the_fusion_of_both(
+    shop: Sequences, texts: Floats, fusion: str, model: str
+) -> None:
+    shape, config = collaborative_config(model=model, epochs=1), align_config(fusion=fusion, epochs=1)
+    start = train_collaborative(shape, shop, 0, CPU)
+    found = align(config, shape, shop, start, texts, 0, CPU)
+    joined = np.concatenate([found.collaborative, found.semantic], axis=1)
+    assert np.array_equal(found.integrated, joined if fusion == "concat" else found.collaborative + found.semantic)
+    for array in (found.integrated, found.collaborative, found.semantic):
+        assert array.dtype == np.float32
+        assert array.flags.c_contiguous
+        assert np.isfinite(array).all()
+    assert np.std(found.semantic, axis=1) == pytest.approx(1, abs=0.3)
+    assert {"integrated", "naive_concatenation"} <= set(found.domination)
+
+
+def test_the_loss_is_the_sum_of_both(aligned: AlignedModel) -> None:
+    for record in aligned.training:
+        assert record["loss"] == pytest.approx(record["loss_next_item"] + 0.01 * record["loss_align"], abs=1e-5)
+    assert aligned.training[-1]["loss_next_item"] < aligned.training[0]["loss_next_item"]
+
+
+def test_without_weight_there_is_no_alignment(shop: Sequences, texts: Floats, start: CollaborativeModel) -> None:
+    found = align(align_config(alpha=0, epochs=1), collaborative_config(), shop, start, texts, 0, CPU)
+    assert set(found.training[0]) == {"epoch", "loss", "validation_ndcg_at_10", "validation_recall_at_10"}
+
+
+def test_alignment_brings_the_modalities_together(
+    shop: Sequences, texts: Floats, start: CollaborativeModel, aligned: AlignedModel
+) -> None:
+    def agreement(model: AlignedModel) -> float:
+        first, second = (
+            array / np.linalg.norm(array, axis=1, keepdims=True) for array in (model.collaborative, model.semantic)
+        )
+        return float(np.mean(np.diag(first @ second.T) - (first @ second.T).mean(1)))
+
+    strong = align(align_config(alpha=1), collaborative_config(), shop, start, texts, 0, CPU)
+    assert agreement(strong) > agreement(aligned) + 0.2
+    few = align(align_config(align_items=2, epochs=1), collaborative_config(), shop, start, texts, 0, CPU)
+    assert few.training[0]["loss_align"] < strong.training[0]["loss_align"]
+
+
+@pytest.mark.parametrize("fusion", ["sum", "concat"])
+@pytest.mark.parametrize("model", ["sasrec", "din"])
+@pytest.mark.parametrize("max_history", [20, 7])
+def test_it_starts_from_the_collaborative_stage(
+    shop: Sequences, texts: Floats, fusion: str, model: str, max_history: int
+) -> None:
+    shape = collaborative_config(model=model, epochs=1)
+    start = train_collaborative(shape, shop, 0, CPU)
+    config = align_config(learning_rate=STILL, epochs=1, fusion=fusion, max_history=max_history)
+    found = align(config, shape, shop, start, texts, 0, CPU)
+    assert np.allclose(found.collaborative, start.embeddings, atol=1e-6)
+    same = [name for name, tensor in start.tensors.items() if found.tensors[name].shape == tensor.shape]
+    assert len(same) >= 3
+    for name in same:
+        torch.testing.assert_close(found.tensors[name], start.tensors[name], rtol=0, atol=1e-6)
+
+
+def test_or_from_scratch(shop: Sequences, texts: Floats, start: CollaborativeModel) -> None:
+    config = align_config(learning_rate=STILL, epochs=1, start="scratch")
+    found = align(config, collaborative_config(), shop, start, texts, 0, CPU)
+    assert abs(np.corrcoef(found.collaborative.ravel(), start.embeddings.ravel())[0, 1]) < 0.1
+
+
+def test_the_text_embeddings_stay_frozen_and_are_no_part_of_the_weights(texts: Floats) -> None:
+    stage = StageOne(align_config(), collaborative_config(), scaled_text(texts), low_precision=False)
+    assert "text_NS" not in stage.state_dict()
+    assert not any(parameter.shape == texts.shape for parameter in stage.parameters())
+
+
+def test_the_restored_model_ranks_as_in_training(shop: Sequences, aligned: AlignedModel) -> None:
+    model, table = aligned.sequential_model(align_config(), collaborative_config(), CPU.device)
+    assert not model.training
+    with torch.no_grad():
+        ranks = target_ranks(model, table, shop.histories(Split.VALIDATION), shop.targets(Split.VALIDATION), 20)
+    best = max(record["validation_ndcg_at_10"] for record in aligned.training)
+    assert validation_measures(ranks)["validation_ndcg_at_10"] == pytest.approx(best, abs=2e-3)
+
+
+def test_saved_and_loaded(aligned: AlignedModel, tmp_path: Path) -> None:
+    aligned.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "collaborative.parquet",
+        "domination.json",
+        "embeddings.parquet",
+        "model.safetensors",
+        "semantic.parquet",
+        "training.json",
+    ]
+    again = AlignedModel.load(tmp_path)
+    for name in ("integrated", "collaborative", "semantic"):
+        assert np.array_equal(getattr(aligned, name), getattr(again, name))
+    assert again.domination == aligned.domination
+    assert again.training == aligned.training
+    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in aligned.tensors.items())
+
+
+def test_a_crash_changes_nothing(
+    shop: Sequences, texts: Floats, start: CollaborativeModel, aligned: AlignedModel, tmp_path: Path
+) -> None:
+    def crash(_: Progress) -> None:
+        raise InterruptedError
+
+    arguments = (align_config(), collaborative_config(), shop, start, texts, 0)
+    with pytest.raises(InterruptedError):
+        align(*arguments, Runtime(CPU.device, crash, tmp_path / "state"))
+    align(*arguments, Runtime(CPU.device, checkpoints=tmp_path / "state")).save(tmp_path / "again")
+    aligned.save(tmp_path / "whole")
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
+
+
+def test_items_without_text_are_no_obstacle(shop: Sequences, texts: Floats, start: CollaborativeModel) -> None:
+    some = texts.copy()
+    some[::3] = 0
+    found = align(align_config(epochs=1), collaborative_config(), shop, start, some, 0, CPU)
+    assert np.isfinite(found.integrated).all()
