@@ -308,7 +308,7 @@ class TestDIN(SequentialContract):
                     h, t = vectors[item], vectors[candidate]
                     hidden = model.from_history(h) + model.from_candidate(t) + model.from_product @ (h * t)
                     active = torch.where(hidden > 0, hidden, model.slope * hidden)
-                    expected[row, candidate] += float(model.weigh(active)) * float(h @ t)
+                    expected[row, candidate] += (model.weigh(active) * (h @ t)).item()
         scale = 1 / model.config.temperature if score == "cosine" else 1.0
         torch.testing.assert_close(model.scores(table, batch), expected * scale, rtol=1e-4, atol=1e-5)
 
