@@ -194,7 +194,7 @@ class DistillConfig(Section):
     )
     temperature: float = Field(0.06, gt=0, le=10, description="Temperature of the distillation InfoNCE.")
     soft_targets: float = Field(
-        0.7,
+        0.0,
         ge=0,
         le=1,
         description="Weight of the Stage-I model's distribution over trie nodes against the target's own codes.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.inputs import quantized_embedding
 from tasks.stage import Work, stage
 
 
@@ -11,4 +12,52 @@ from tasks.stage import Work, stage
 )
 def evaluate(work: Work) -> dict[str, float]:
     """Rank the whole catalogue for every user, and measure."""
-    raise NotImplementedError
+    from prorec_core.alignment.stage import AlignedModel
+    from prorec_core.artifacts import write_bytes
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.evaluation.lists import Models, recommend_lists
+    from prorec_core.evaluation.report import standalone_plots
+    from prorec_core.evaluation.stage import EvaluationInputs
+    from prorec_core.evaluation.stage import evaluate as run
+    from prorec_core.generation.stage import TrainedGenerator, restore_generator
+    from prorec_core.quantization.stage import Quantized
+    from prorec_core.sequential.stage import CollaborativeModel
+
+    experiment, runtime = work.experiment, work.runtime()
+    dataset = Dataset.load(work.inputs["preprocess"])
+    quantized = Quantized.load(work.inputs["quantize"])
+    trained = TrainedGenerator.load(work.inputs["train_generator"])
+    aligned = AlignedModel.load(work.inputs["align"])
+    low_precision = runtime.low_precision(experiment.generator.precision)
+    generator = restore_generator(
+        trained, quantized.table.codes, quantized_embedding(work), runtime.device, low_precision
+    )
+    models = Models(generator, trained.fusion_weight, aligned, experiment.align, experiment.collaborative)
+    inputs = EvaluationInputs(
+        config=experiment.evaluate,
+        dataset=dataset,
+        lists=recommend_lists(experiment.evaluate, models, dataset.sequences, runtime.report),
+        fusion_weight=trained.fusion_weight,
+        seed=experiment.seed,
+        name=experiment.name,
+        fusion_trials=[tuple(trial) for trial in trained.config["fusion_trials"]],
+        training={
+            "train_collaborative": CollaborativeModel.load(work.inputs["train_collaborative"]).training,
+            "align": aligned.training,
+            "train_generator": trained.training,
+        },
+        quality=quantized.quality,
+        codes=quantized.table.codes,
+        domination=aligned.domination,
+        experiment=experiment.model_dump(mode="json", exclude={"device": True, "data": {"path"}}),
+    )
+    result = run(inputs, runtime.report)
+    result.save(work.folder)
+    for name, png in standalone_plots(inputs, result.metrics, result.test_ranks).items():
+        write_bytes(work.folder / "plots" / name, png)
+    return {
+        f"{split}/{scorer}/{metric}": value
+        for split in ("test", "validation")
+        for scorer, metrics in result.metrics[split].items()
+        for metric, value in metrics.items()
+    }

@@ -38,4 +38,4 @@ def train_generator(work: Work) -> dict[str, float]:
     )
     result = run(inputs, experiment.seed, work.runtime())
     result.save(work.folder)
-    return {"fusion_weight": result.fusion_weight}
+    return {} if result.fusion_weight is None else {"fusion_weight": result.fusion_weight}

@@ -13,10 +13,6 @@ from prorec_core.alignment.adapter import AdaLNAdapter
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.sequential.stage import ITEM_DEVIATION, build_model
 
-POSITION_DEVIATION = 0.3
-"""Adapted vectors have unit variance; positions that large would drown small ones."""
-
-
 def fused_dim(config: AlignConfig, dim: int) -> int:
     """Dimensions E of the integrated embedding."""
     return 2 * dim if config.fusion == "concat" else dim
@@ -37,7 +33,7 @@ class StageOne(nn.Module):
         dim = collaborative.dim
         self.items = nn.Parameter(torch.randn(len(text_NS), dim) * ITEM_DEVIATION)
         self.adapter = AdaLNAdapter(text_NS.shape[1], dim)
-        self.model = build_model(collaborative, config, fused_dim(config, dim), low_precision, POSITION_DEVIATION)
+        self.model = build_model(collaborative, config, fused_dim(config, dim), low_precision)
         self.text_NS: Tensor
         self.register_buffer("text_NS", text_NS, persistent=False)
 

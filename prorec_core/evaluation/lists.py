@@ -27,14 +27,14 @@ class Models:
 
     Attributes:
         generator: Stage II, in evaluation mode.
-        fusion_weight: weight λ of its dense score, chosen on validation.
+        fusion_weight: weight λ of its dense score, chosen on validation; None without a distillation head.
         aligned: Stage I's outcome.
         align: Stage I's configuration.
         collaborative: the sequential model's shape.
     """
 
     generator: Generator
-    fusion_weight: float
+    fusion_weight: float | None
     aligned: AlignedModel
     align: AlignConfig
     collaborative: CollaborativeConfig
@@ -56,7 +56,7 @@ def recommend_lists(
             models.generator, histories, config.beams, k, masked=config.mask_history, report=report
         )
         lists = {"generative": TopItems(*candidates.generative(k))}
-        if len(models.generator.dense_queries):
+        if models.fusion_weight is not None:
             lists["dense"] = TopItems(*candidates.dense(k))
             lists["fused"] = TopItems(*candidates.fused(models.fusion_weight, k))
         lists["aligned"] = dense_lists(

@@ -114,6 +114,10 @@ class Generator(nn.Module, ABC):
     def hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
         """Decoder states before each code and after the last one given, shape (P, H, l + 1, D)."""
 
+    def next_hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
+        """The decoder state before the next code alone, shape (P, H, D)."""
+        return self.hidden(context, codes_PHl)[:, :, -1]
+
     def item_tokens(self, items: Tensor) -> Tensor:
         """Input vectors of items of a history: the sum of their codes' vectors, and the frozen embedding."""
         codes = self.trie.codes[items]
@@ -157,7 +161,9 @@ class Generator(nn.Module, ABC):
 
         Normalised over the children where training was; otherwise over all codes of the level.
         """
-        hidden_PHD = self.hidden(context, codes_PHl)[:, :, -1]
+        with torch.autocast(codes_PHl.device.type, torch.bfloat16, enabled=self.low_precision):
+            hidden_PHD = self.next_hidden(context, codes_PHl)
+        hidden_PHD = hidden_PHD.float()
         logits_PHC = self.child_logits(level, context, hidden_PHD, nodes_PH)
         if self.config.trie_mask or self.config.node_scores:
             missing = self.trie.children[level][nodes_PH] < 0

@@ -114,7 +114,7 @@ def find_candidates(
         elif dense:
             found = (*beam, _summary_scores(generator, context, beam[0]))
         for target, value in zip((items, generative, scores), found, strict=False):
-            target[users] = value.cpu().numpy()
+            target[users, : value.shape[1]] = value.cpu().numpy()
         done += len(users)
         report(Progress(done, histories.n_users, "user"))
     return Candidates(items, generative, scores, beams)
@@ -171,6 +171,9 @@ def _join_dense(
     top_UK = open_UN.topk(min(k, open_UN.shape[1]), dim=1)
     fresh_UK = top_UK.indices.masked_fill(top_UK.values == -torch.inf, -1)
     fresh_UK = fresh_UK.masked_fill((fresh_UK[:, :, None] == beams_UB[:, None, :]).any(-1), -1)
+    # What the beams have found already goes to the end, where the whole batch can do without those columns.
+    fresh_UK = fresh_UK.gather(1, (fresh_UK < 0).to(torch.int8).argsort(dim=1, stable=True))
+    fresh_UK = fresh_UK[:, : max(1, int((fresh_UK >= 0).sum(1).max()))]
     items_UC = torch.cat([beams_UB, fresh_UK], 1)
     generative_UC = torch.cat([beam_scores_UB, item_log_probabilities(generator, context, fresh_UK)], 1)
     dense_UC = log_p_UN.gather(1, items_UC.clamp(min=0)).masked_fill(items_UC < 0, -torch.inf)
@@ -187,7 +190,7 @@ def dense_logits(generator: Generator, state: Tensor) -> Tensor:
 def _summary_scores(generator: Generator, context: Context, items_UB: Tensor) -> Tensor:
     """Log-probabilities among the beams by the token after the last code, float32, shape (U, B)."""
     items = items_UB.clamp(min=0)
-    summary = generator.hidden(context, generator.trie.codes[items])[:, :, -1]
+    summary = generator.next_hidden(context, generator.trie.codes[items])
     queries = generator.dense_queries_of(summary)
     parts = [(query * F.embedding(items, generator.teacher(name))).sum(-1) for name, query in queries.items()]
     logits = torch.stack(parts).mean(0) / generator.config.distill.temperature

@@ -35,7 +35,7 @@ class Recommendation:
 class Recommender:
     """Recommends items to histories, by the generator and the dense score fused as chosen on validation."""
 
-    def __init__(self, generator: Generator, items: pl.DataFrame, fusion_weight: float, beams: int = 50) -> None:
+    def __init__(self, generator: Generator, items: pl.DataFrame, fusion_weight: float | None, beams: int = 50) -> None:
         self.generator = generator
         self.fusion_weight = fusion_weight
         self.beams = beams
@@ -108,6 +108,6 @@ class Recommender:
         self, histories: Sequences, k: int, mask_history: bool
     ) -> tuple[IntArray, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
         found = find_candidates(self.generator, histories, max(self.beams, k), max(50, k), masked=mask_history)
-        if len(self.generator.dense_queries) == 0:
+        if self.fusion_weight is None:
             return found.generative(k)
         return found.fused(self.fusion_weight, k)

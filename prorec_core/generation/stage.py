@@ -6,7 +6,7 @@ quantized embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,9 +96,10 @@ class TrainedGenerator:
         )
 
     @property
-    def fusion_weight(self) -> float:
-        """Weight λ of the dense score, chosen on validation."""
-        return float(self.config["fusion_weight"])
+    def fusion_weight(self) -> float | None:
+        """Weight λ of the dense score, chosen on validation; None without a distillation head."""
+        weight: float | None = self.config["fusion_weight"]
+        return weight
 
 
 _TEACHER = "teacher."
@@ -196,27 +197,29 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         slow,
         config.warm_start_rate,
     )
-    weight = 0.0
+    trials: list[tuple[float, float]] = []
     if len(generator.dense_queries):
         chosen = find_candidates(generator, histories, inputs.beams, 50, report=runtime.report)
-        weight = choose_fusion_weight(chosen, targets, inputs.fusion_weights)
+        trials = fusion_trials(chosen, targets, inputs.fusion_weights)
     description = {
         "generator": config.model_dump(mode="json"),
         "teachers": list(generator.teacher_names),
-        "fusion_weight": weight,
+        "fusion_weight": max(trials, key=lambda trial: trial[1])[0] if trials else None,
+        "fusion_trials": trials,
     }
     extra = {} if "integrated" in generator.teacher_names else _teachers(inputs)
     tensors = {**generator.state_dict(), **{f"{_TEACHER}{name}": tensor for name, tensor in extra.items()}}
     return TrainedGenerator(tensors, description, records)
 
 
-def choose_fusion_weight(candidates: Candidates, targets: IntArray, weights: list[float]) -> float:
-    """The weight λ with the best NDCG@10; of equal ones the first."""
-    scores = [
-        validation_measures(_ranks(candidates.fused(weight, 10)[0], targets))["validation_ndcg_at_10"]
+def fusion_trials(
+    candidates: Candidates, targets: IntArray, weights: Sequence[float]
+) -> list[tuple[float, float]]:
+    """The NDCG@10 that each weight λ reaches."""
+    return [
+        (weight, validation_measures(_ranks(candidates.fused(weight, 10)[0], targets))["validation_ndcg_at_10"])
         for weight in weights
     ]
-    return weights[int(np.argmax(scores))]
 
 
 def _teachers(inputs: GeneratorInputs) -> dict[str, Tensor]:

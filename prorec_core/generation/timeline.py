@@ -31,9 +31,9 @@ class DepthDecoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(layers))
         self.layers = nn.ModuleList(FeedForward(dim, 2 * dim, dropout) for _ in range(layers))
 
-    def forward(self, state: Tensor) -> Tensor:
-        """States of shape (…, l + 1, D), from the sum of the context and the codes before each."""
-        state = state + self.levels[: state.shape[-2]]
+    def forward(self, state: Tensor, first: int = 0) -> Tensor:
+        """States of levels `first` and on, shape (…, T, D), from the sum of the context and the codes before each."""
+        state = state + self.levels[first : first + state.shape[-2]]
         for norm, layer in zip(self.norms, self.layers, strict=True):
             state = state + layer(norm(state))
         return state
@@ -45,7 +45,7 @@ class Timeline(Generator):
     def __init__(self, config: GeneratorConfig, items: Items, low_precision: bool) -> None:
         super().__init__(config, items, low_precision)
         self.transformer = CausalTransformer(
-            config.dim, config.layers, config.heads, config.max_history, config.dropout, position_scale=0.3
+            config.dim, config.layers, config.heads, config.max_history, config.dropout
         )
         self.decoder = DepthDecoder(config.dim, items.trie.depth, config.decoder_layers, config.dropout)
 
@@ -54,16 +54,22 @@ class Timeline(Generator):
         return Context(states_BLD[rows_P, columns_P])
 
     def hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
-        base_PH1D = context.vector_PD[:, None, None, :].expand(-1, codes_PHl.shape[1], -1, -1)
-        if codes_PHl.shape[2] == 0:
-            return self._decode(base_PH1D)
-        vectors = [F.embedding(codes_PHl[..., level], self.code_vectors[level]) for level in range(codes_PHl.shape[2])]
-        before = torch.stack(vectors, dim=2).cumsum(2)
-        return self._decode(torch.cat([base_PH1D, base_PH1D + before], dim=2))
-
-    def _decode(self, state: Tensor) -> Tensor:
-        out: Tensor = self.decoder(state)
+        base_PHTD = context.vector_PD[:, None, None, :].expand(-1, codes_PHl.shape[1], codes_PHl.shape[2] + 1, -1)
+        vectors = self._vectors(codes_PHl)
+        before = F.pad(torch.stack(vectors, dim=2).cumsum(2), (0, 0, 1, 0)) if vectors else 0
+        out: Tensor = self.decoder(base_PHTD + before)
         return out
+
+    def next_hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
+        level = codes_PHl.shape[2]
+        state = context.vector_PD[:, None, :].expand(-1, codes_PHl.shape[1], -1)
+        for vector in self._vectors(codes_PHl):
+            state = state + vector
+        out: Tensor = self.decoder(state[:, :, None, :], level)[:, :, 0]
+        return out
+
+    def _vectors(self, codes_PHl: Tensor) -> list[Tensor]:
+        return [F.embedding(codes_PHl[..., level], self.code_vectors[level]) for level in range(codes_PHl.shape[2])]
 
     def warm_start(self, tensors: Mapping[str, Tensor]) -> list[nn.Parameter]:
         """Take over a Stage-I SASRec of equal size; returns the parameters that now start warm.

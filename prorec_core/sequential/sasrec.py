@@ -27,11 +27,10 @@ class SASRec(SequentialModel):
         max_history: int,
         dropout: float,
         low_precision: bool,
-        position_scale: float,
     ) -> None:
         super().__init__()
         self.transformer = CausalTransformer(
-            config.dim, config.layers, config.heads, max_history, dropout, position_scale
+            config.dim, config.layers, config.heads, max_history, dropout
         )
         same = table_dim == config.dim
         self.inputs: nn.Module = nn.Identity() if same else nn.Linear(table_dim, config.dim)

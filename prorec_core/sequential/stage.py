@@ -67,12 +67,11 @@ def build_model(
     training: Training,
     table_dim: int,
     low_precision: bool,
-    position_scale: float = ITEM_DEVIATION,
 ) -> SequentialModel:
     """The sequential model that the configuration names, with new weights."""
     if config.model == "din":
         return DIN(config, table_dim, training.dropout, low_precision)
-    return SASRec(config, table_dim, training.max_history, training.dropout, low_precision, position_scale)
+    return SASRec(config, table_dim, training.max_history, training.dropout, low_precision)
 
 
 class _IdsAlone(nn.Module):

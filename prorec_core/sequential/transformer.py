@@ -75,11 +75,10 @@ class Block(nn.Module):
 class CausalTransformer(nn.Module):
     """Learned positions, blocks and a last norm; the state at a position depends on nothing after it."""
 
-    def __init__(
-        self, dim: int, layers: int, heads: int, max_length: int, dropout: float, position_scale: float
-    ) -> None:
+    def __init__(self, dim: int, layers: int, heads: int, max_length: int, dropout: float) -> None:
         super().__init__()
-        self.positions = nn.Parameter(torch.randn(max_length, dim) * position_scale)
+        # Inputs have unit variance; positions that large would drown them.
+        self.positions = nn.Parameter(torch.randn(max_length, dim) * 0.3)
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(Block(dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)

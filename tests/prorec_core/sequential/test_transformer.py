@@ -10,7 +10,7 @@ from prorec_core.sequential.transformer import Attention, Block, CausalTransform
 
 def _transformer(dropout: float = 0.2) -> CausalTransformer:
     torch.manual_seed(0)
-    return CausalTransformer(dim=8, layers=2, heads=2, max_length=12, dropout=dropout, position_scale=0.3).eval()
+    return CausalTransformer(dim=8, layers=2, heads=2, max_length=12, dropout=dropout).eval()
 
 
 @given(st.integers(1, 3), st.integers(2, 12), st.data())
