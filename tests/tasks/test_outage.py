@@ -1,0 +1,147 @@
+"""A real tracking server on this machine that goes away and comes back: nothing is lost, nothing dies."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prorec_core.artifacts import MANIFEST, ArtifactRef, sha256_file, verify, write_manifest
+from prorec_core.errors import UserError
+from tasks import places, store, tracking
+from tasks.patience import TrackingAwayError
+from tasks.tracking import TrackedRun, client
+
+pytestmark = pytest.mark.pipeline
+
+
+class Server:
+    """An MLflow server that can be killed and started again at the same address."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.start()
+
+    def start(self) -> None:
+        arguments = {
+            "--backend-store-uri": f"sqlite:///{self.folder}/server.db",
+            "--artifacts-destination": str(self.folder / "files"),
+            "--host": "127.0.0.1",
+            "--port": str(self.port),
+            "--workers": "1",
+        }
+        command = [sys.executable, "-m", "mlflow", "server", *(word for pair in arguments.items() for word in pair)]
+        # The server and its workers are a group of their own, ended together.
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=5) as answer:
+                    if answer.status == 200:
+                        return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, 9)
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "server.db").write_bytes(empty_database.read_bytes())
+    running = Server(folder)
+    yield running
+    running.kill()
+
+
+@pytest.fixture(autouse=True)
+def tracked_there(server: Server, artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.delenv("PROREC_TRACKING_PATIENCE", raising=False)
+
+
+def test_metrics_of_an_outage_arrive_later(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = TrackedRun.start(tracking.experiment_id("outage"), "training")
+    run.metrics({"loss": 1.0, "validation_ndcg_at_10": 0.1}, 1)
+    server.kill()
+    for epoch in range(2, 12):
+        run.metrics({"loss": 1.0 / epoch, "validation_ndcg_at_10": epoch / 10}, epoch)
+    monkeypatch.setenv("PROREC_TRACKING_PATIENCE", "1")
+    with pytest.raises(TrackingAwayError):
+        tracking.experiment_id("outage")
+    monkeypatch.delenv("PROREC_TRACKING_PATIENCE")
+    server.start()
+    run.metrics({"loss": 0.0}, 12)
+    run.finish()
+    assert client().get_run(run.id).info.status == "FINISHED"
+    for name, last in (("loss", 12), ("validation_ndcg_at_10", 11)):
+        history = client().get_metric_history(run.id, name)
+        assert sorted(metric.step for metric in history) == list(range(1, last + 1))
+
+
+def test_artifacts_elsewhere_are_fetched_once_and_checked(tmp_path: Path, server: Server) -> None:
+    folder = tmp_path / "made"
+    (folder / "below").mkdir(parents=True)
+    (folder / "a.txt").write_text("a")
+    (folder / "below" / "b.txt").write_text("b")
+    manifest = write_manifest(folder, "preprocess", {}, {})
+    run = TrackedRun.start(tracking.experiment_id("elsewhere"), "preprocess")
+    run.upload(folder, last=MANIFEST)
+    tags = {
+        store.STAGE_TAG: "preprocess",
+        store.URI_TAG: run.artifact_uri,
+        store.DIGEST_TAG: manifest.digest,
+        store.MANIFEST_TAG: sha256_file(folder / MANIFEST),
+    }
+    run.tags(tags)
+    run.finish()
+    ref = ArtifactRef(stage="preprocess", digest=manifest.digest, run_id=run.id, uri=run.artifact_uri)
+    assert places.local_path(ref.uri) is None
+    assert store.check(ref) == []
+
+    fetched = store.fetch(ref)
+    assert fetched == places.downloads(ref.digest) and verify(fetched) == []
+    assert sorted(each.name for each in fetched.parent.iterdir()) == [ref.digest]
+    before = (fetched / "a.txt").stat()
+    assert store.fetch(ref) == fetched and (fetched / "a.txt").stat() == before
+    (fetched / "a.txt").write_text("x")
+    assert (store.fetch(ref) / "a.txt").read_text() == "a"
+
+    assert store.verify_all() == (1, [])
+    stored = next(server.folder.rglob("b.txt"))
+    stored.write_text("x")
+    assert store.check(ref) == []
+    assert [f"{ref.uri}/below/b.txt" in problem for problem in store.verify_all()[1]] == [True]
+    stored.unlink()
+    assert [f"{ref.uri}/below/b.txt" in problem for problem in store.check(ref)] == [True]
+    (fetched / "below" / "b.txt").unlink()
+    with pytest.raises(UserError, match="Run the stage 'preprocess' again"):
+        store.fetch(ref)
+
+
+def test_pages_have_addresses(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking.page("3", "abc") == f"{server.url}/#/experiments/3/runs/abc"
+    monkeypatch.setenv("PROREC_MLFLOW_PAGE", "https://mlflow.example/")
+    assert tracking.page("3", "abc") == "https://mlflow.example/#/experiments/3/runs/abc"
