@@ -89,6 +89,11 @@ def predict(model: str, history: str, k: int) -> list[dict[str, Any]]:
     Raises:
         UserError: there is no such model, or it cannot take this history.
     """
+    items = [item.strip() for item in history.split(",") if item.strip()]
+    if not items:
+        raise UserError("the history is empty", place="--history", cure="Give item ids with commas between them")
+    if places.nothing_tracked():
+        raise UserError("there is no model yet", place=f"--model {model}", cure="Run `prorec run demo` first")
     warnings.simplefilter("ignore")
     import mlflow
     import pandas as pd  # type: ignore[import-untyped]
@@ -96,17 +101,12 @@ def predict(model: str, history: str, k: int) -> list[dict[str, Any]]:
 
     from tasks.tracking import client
 
-    items = [item.strip() for item in history.split(",") if item.strip()]
-    if not items:
-        raise UserError("the history is empty", place="--history", cure="Give item ids with commas between them")
-    known = [
-        f"models:/{found.name}/{latest}" for found in client().search_registered_models() if (latest := _newest(found))
-    ]
     mlflow.set_tracking_uri(places.tracking_uri())
     mlflow.set_registry_uri(places.tracking_uri())
     try:
         loaded = mlflow.pyfunc.load_model(model)
     except (MlflowException, OSError) as error:
+        known = [f"models:/{each.name}/{_newest(each)}" for each in client().search_registered_models()]
         cure = f"Known: {', '.join(known)}" if known else "Run `prorec run demo` first"
         raise UserError(
             f"there is no model that can be read ({_first_line(error)})", place=f"--model {model}", cure=cure

@@ -42,6 +42,12 @@ def tracks_over_http() -> bool:
     return urlparse(tracking_uri()).scheme in {"http", "https"}
 
 
+def nothing_tracked() -> bool:
+    """Whether nothing was ever run here, so that there is no use in making a database to look into."""
+    path = tracking_uri().removeprefix("sqlite:///")
+    return path != tracking_uri() and not Path(path).exists()
+
+
 def prefect_home() -> Path:
     """Prefect's own folder when no Prefect server is in use."""
     return artifacts() / "prefect"

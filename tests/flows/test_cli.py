@@ -1,0 +1,182 @@
+"""The command line as a user meets it, each time in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prorec_core.config import Experiment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def prorec(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    environment = {**os.environ, **({"PROREC_ARTIFACTS": str(folder)} if folder else {})}
+    command = [sys.executable, "-m", "flows.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "dmo"], "unknown experiment 'dmo'. Did you mean 'demo'?"),
+        (["run", "demo", "--set", "generator.epochs=0"], "generator.epochs: must be >= 1 (got 0)."),
+        (["run", "demo", "--force", "quantise"], "--force: unknown stage 'quantise'. Did you mean 'quantize'?"),
+        (["run", "demo", "--json", "no/such/folder.json"], "--json no/such/folder.json: the folder does not exist."),
+        (["config", "show", "xyzzy"], "unknown experiment 'xyzzy'."),
+        (["recommend", "--model", "models:/none/1", "--history", " , "], "--history: the history is empty."),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(words: list[str], message: str, tmp_path: Path) -> None:
+    done = prorec(*words, folder=tmp_path / "artifacts")
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("prorec: ") and message in done.stderr
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_debug_shows_where_it_happened() -> None:
+    done = prorec("run", "dmo", "--debug")
+    assert done.returncode != 0 and "Traceback" in done.stderr
+
+
+def test_unknown_commands_and_options_are_status_2() -> None:
+    assert prorec("rnu").returncode == 2
+    assert prorec("run", "--sett", "a=1").returncode == 2
+
+
+def test_help_imports_nothing_slow() -> None:
+    script = (
+        "import sys; sys.argv = ['prorec', '--help']\n"
+        "from flows.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "slow = {'prefect', 'mlflow', 'torch', 'polars', 'pandas', 'pyarrow', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "assert not slow, slow\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "recommend" in done.stdout
+
+
+def test_config_is_shown() -> None:
+    done = prorec("config", "show", "demo", "--set", "seed=4")
+    assert Experiment.model_validate(yaml.safe_load(done.stdout)) == Experiment(seed=4)
+    schema = json.loads(prorec("config", "schema").stdout)
+    assert schema["properties"]["name"]["description"] and schema["additionalProperties"] is False
+
+
+def test_an_unknown_model_is_told(tmp_path: Path) -> None:
+    done = prorec("recommend", "--model", "models:/prorec-demo/1", "--history", "a", folder=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "--model models:/prorec-demo/1: there is no model yet" in done.stderr
+
+
+def test_an_empty_store_is_whole(tmp_path: Path) -> None:
+    done = prorec("artifacts", "verify", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "0 artifacts looked at, 0 problems.\n")
+
+
+TINY = [
+    "data.demo.users=120",
+    "data.demo.items=60",
+    "collaborative.epochs=1",
+    "collaborative.dim=16",
+    "align.epochs=1",
+    "quantize.codes=8",
+    "generator.epochs=2",
+    "generator.dim=16",
+    "generator.validation_users=50",
+    "evaluate.bootstrap_samples=100",
+]
+"""The whole pipeline at its smallest."""
+
+
+def tiny_run(folder: Path, out: Path, *words: str) -> dict[str, list[dict[str, object]]]:
+    """Run it, and read what `--json` wrote."""
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    done = prorec("run", "demo", *settings, "--json", str(out), *words, folder=folder)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[dict[str, object]]] = json.loads(out.read_text())
+    return found
+
+
+@pytest.mark.pipeline
+def test_the_whole_pipeline(tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts"
+    first = tiny_run(folder, tmp_path / "one.json")
+    names = [stage["name"] for stage in first["stages"]]
+    assert len(names) == 7 and not any(stage["cached"] for stage in first["stages"])
+    assert all(set(stage) == {"name", "cached", "seconds", "run_id", "digest", "uri"} for stage in first["stages"])
+    for scorer in ("generative", "dense", "fused", "popularity"):
+        values = first["metrics"]["test"][scorer]  # type: ignore[call-overload]
+        assert 0 <= values["ndcg_at_10"] <= values["recall_at_10"] <= 1
+
+    stored = Path(str(next(stage["uri"] for stage in first["stages"] if stage["name"] == "quantize")))
+    (stored / "codes.parquet").write_bytes(b"x")
+    checked = prorec("artifacts", "verify", folder=folder)
+    assert checked.returncode == 1 and str(stored / "codes.parquet") in checked.stdout
+
+    second = tiny_run(folder, tmp_path / "two.json")
+    assert [stage["name"] for stage in second["stages"] if not stage["cached"]] == ["quantize"]
+    assert [stage["digest"] for stage in second["stages"]] == [stage["digest"] for stage in first["stages"]]
+    assert prorec("artifacts", "verify", folder=folder).returncode == 0
+    assert not [path for path in (folder / "store").rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth"}]
+
+    model = str(first["model"])
+    import polars as pl
+
+    items = pl.read_parquet(next((folder / "store").rglob("items.parquet")))["item_id"].to_list()
+    shown = prorec("recommend", "--model", model, "--history", f"{items[0]},{items[1]}", "--k", "5", folder=folder)
+    assert shown.returncode == 0, shown.stderr
+    recommended = [item for item in items if f" {item} " in shown.stdout]
+    assert len(recommended) == 5 and not {items[0], items[1]} & set(recommended)
+    wrong = prorec("recommend", "--model", model, "--history", "no-such-item", folder=folder)
+    assert wrong.returncode == 2 and "unknown items: no-such-item" in wrong.stderr
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
+def test_an_interrupted_run_says_so(tmp_path: Path, number: int, status: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", "demo"],
+        cwd=ROOT,
+        env={**os.environ, "PROREC_ARTIFACTS": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("train_collaborative: epoch"):
+            break
+    process.send_signal(number)
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == status
+    assert rest.splitlines()[-1].startswith("Stopped.") and "Traceback" not in rest
+    deadline = time.monotonic() + 30
+    while _servers(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _servers(tmp_path)
+
+
+def _servers(folder: Path) -> list[str]:
+    """Processes that hold the log of a local server in `folder` open."""
+    shown = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    pids = [line.split()[0] for line in shown.splitlines() if "flows.local_server" in line]
+    found = []
+    for pid in pids:
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        except OSError:
+            continue
+        if f"PROREC_ARTIFACTS={folder}\0".encode() in environment:
+            found.append(pid)
+    return found

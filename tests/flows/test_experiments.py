@@ -1,0 +1,131 @@
+"""From a name, a file and settings to an experiment, or to one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.experiments import load, preset_files
+from prorec_core.config import Experiment
+from prorec_core.errors import UserError
+
+
+def test_demo_is_all_defaults() -> None:
+    assert load("demo") == Experiment()
+
+
+@pytest.mark.parametrize("name", preset_files())
+def test_presets_are_valid_and_hold_only_differences(name: str) -> None:
+    experiment = load(name)
+    assert experiment.name == name
+    assert load(str(preset_files()[name])) == experiment
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["generator.epochs=0"], "generator.epochs: must be >= 1 (got 0)."),
+        (["generator.epoch=4"], "generator.epoch: unknown field. Did you mean 'epochs'?"),
+        (["generatr.epochs=4"], "generatr: unknown field. Did you mean 'generator'?"),
+        (["quantize.rq_vae.epoch=4"], "quantize.rq_vae.epoch: unknown field. Did you mean 'epochs'?"),
+        (["generator.epochs=many"], "generator.epochs: must be a whole number (got 'many')."),
+        (["generator.learning_rate=0"], "generator.learning_rate: must be > 0 (got 0)."),
+        (["generator.dropout=1"], "generator.dropout: must be < 1 (got 1)."),
+        (["align.alpha=101"], "align.alpha: must be <= 100 (got 101)."),
+        (["generator.warm_start=perhaps"], "generator.warm_start: must be true or false (got 'perhaps')."),
+        (["generator=3"], "generator: must be a section with fields (got 3)."),
+        (["seed.of=3"], "seed: must be a whole number"),
+        (["data.text_columns=title"], "data.text_columns: must be a list (got 'title')."),
+        (["data.text_columns=[]"], "data.text_columns: needs at least 1 entries (got [])."),
+        (["quantize.rq_vae.hidden=[0]"], "quantize.rq_vae.hidden.0: must be >= 1 (got 0)."),
+        (["generator.dim=5"], "generator: heads (2) must divide dim (5)."),
+        (["name=A b"], "name: must match"),
+        (["generator.epochs"], "--set: 'generator.epochs' is no setting. Write section.key=value"),
+        (["=3"], "--set: '=3' is no setting."),
+        (["data.text_columns=[title"], "--set: the value of 'data.text_columns=[title' cannot be read."),
+        (["seed=1", "seed.x=2"], "--set: 'seed.x=2' names a field inside 'seed', which is no section."),
+        (["quantize.method=rqvae"], "Did you mean 'rq_vae'?"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(settings: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load("demo", settings)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_each_mistake_has_its_line() -> None:
+    with pytest.raises(UserError) as caught:
+        load("demo", ["generator.epochs=0", "seed=-1"])
+    assert sorted(str(caught.value).splitlines()) == [
+        "generator.epochs: must be >= 1 (got 0).",
+        "seed: must be >= 0 (got -1).",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data:\n  path: [x\nname: a\n", "line 3: this is no valid YAML"),
+        ("data:\n  path: x\n  path: y\n", "line 3: this is no valid YAML: the key 'path' stands here a second time."),
+        ("- a\n", "the file must hold sections such as 'data:'"),
+        ("generator: {epochs: 0}\n", "generator.epochs: must be >= 1 (got 0)."),
+        ("generater: {epochs: 1}\n", "generater: unknown field. Did you mean 'generator'?"),
+        ("name: \xff\n", "the file cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError) as caught:
+        load(str(path))
+    assert str(path) in str(caught.value) and message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dmo", "unknown experiment 'dmo'. Did you mean 'demo'?"),
+        ("nowhere/own.yaml", "nowhere/own.yaml: the file does not exist."),
+        ("xyzzy", "unknown experiment 'xyzzy'. Known: demo"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_nearest(name: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(name)
+    assert message in str(caught.value)
+
+
+def test_a_file_without_a_name_is_named_after_itself(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("seed: 3\n")
+    experiment = load(str(tmp_path / "own.yaml"), ["generator.epochs=2", "data.path=../x", "name=2024"])
+    assert (experiment.name, experiment.seed, experiment.generator.epochs) == ("2024", 3, 2)
+    assert experiment.data.path == "../x" and load(str(tmp_path / "own.yaml")).name == "own"
+
+
+def test_an_empty_file_is_the_demo_under_another_name(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("")
+    assert load(str(tmp_path / "own.yaml")).generator == Experiment().generator
+
+
+@given(st.integers(1, 1000), st.floats(1e-6, 1.0), st.booleans())
+def test_settings_read_back_what_they_say(epochs: int, rate: float, warm: bool) -> None:
+    generator = load(
+        "demo",
+        [
+            f"generator.epochs={epochs}",
+            f"generator.learning_rate={rate!r}",
+            f"generator.warm_start={str(warm).lower()}",
+            "data.rating_column=null",
+        ],
+    ).generator
+    assert (generator.epochs, generator.learning_rate, generator.warm_start) == (epochs, rate, warm)
+
+
+def test_a_shown_experiment_loads_again(tmp_path: Path) -> None:
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(Experiment(seed=5).model_dump(mode="json")))
+    assert load(str(path)) == Experiment(seed=5)
