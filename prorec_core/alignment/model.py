@@ -13,6 +13,7 @@ from prorec_core.alignment.adapter import AdaLNAdapter
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.sequential.stage import ITEM_DEVIATION, build_model
 
+
 def fused_dim(config: AlignConfig, dim: int) -> int:
     """Dimensions E of the integrated embedding."""
     return 2 * dim if config.fusion == "concat" else dim

@@ -212,9 +212,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     return TrainedGenerator(tensors, description, records)
 
 
-def fusion_trials(
-    candidates: Candidates, targets: IntArray, weights: Sequence[float]
-) -> list[tuple[float, float]]:
+def fusion_trials(candidates: Candidates, targets: IntArray, weights: Sequence[float]) -> list[tuple[float, float]]:
     """The NDCG@10 that each weight λ reaches."""
     return [
         (weight, validation_measures(_ranks(candidates.fused(weight, 10)[0], targets))["validation_ndcg_at_10"])

@@ -29,9 +29,7 @@ class SASRec(SequentialModel):
         low_precision: bool,
     ) -> None:
         super().__init__()
-        self.transformer = CausalTransformer(
-            config.dim, config.layers, config.heads, max_history, dropout
-        )
+        self.transformer = CausalTransformer(config.dim, config.layers, config.heads, max_history, dropout)
         same = table_dim == config.dim
         self.inputs: nn.Module = nn.Identity() if same else nn.Linear(table_dim, config.dim)
         self.outputs: nn.Module = nn.Identity() if same else nn.Linear(config.dim, table_dim)
