@@ -43,11 +43,11 @@ class Row:
 
 GROUPS = (
     (Row("preprocess", "preprocessing", 3),),
-    (Row("epoch of align", "align_epoch", 20),),
-    (Row("epoch of the generator", "generator_epoch", 15, "peer_epoch", 50),),
+    (Row("align, an epoch", "align_epoch", 20),),
+    (Row("generator, an epoch", "generator_epoch", 15, "peer_epoch", 50),),
     (
-        Row("beam search, 20 beams, all users", "beam_search:20", None, "peer_beam_search:20"),
-        Row("beam search, 50 beams, all users", "beam_search:50", 60, "peer_beam_search:50", 50),
+        Row("beam search, 20 beams", "beam_search:20", None, "peer_beam_search:20"),
+        Row("beam search, 50 beams", "beam_search:50", 60, "peer_beam_search:50", 50),
     ),
 )
 """Work that is timed together, taking turns."""
@@ -125,11 +125,11 @@ def machine() -> dict[str, Any]:
     }
 
 
-def show(results: list[Result], laps: int, console: Console) -> None:
+def show(results: list[Result], title: str, console: Console) -> None:
     """Print the table."""
     where = machine()
-    table = Table(title=f"Amazon Beauty on {where['cores']} cores ({where['processor']}), medians of {laps}")
-    table.add_column("work")
+    table = Table(title=f"{title} on {where['cores']} cores ({where['processor']})")
+    table.add_column("work", no_wrap=True)
     for name in ("seconds", "at most", "usual", "ratio", "at least", "peak", "usual peak"):
         table.add_column(name, justify="right")
     for found in results:
@@ -148,7 +148,8 @@ def show(results: list[Result], laps: int, console: Console) -> None:
     console.print(table)
     console.print(
         "usual: Hugging Face T5 of TIGER's size, float32, one sample a prefix padded to 20 items; its epoch is "
-        "training alone, ours holds validation and a checkpoint too. Its beam search asks a Python trie."
+        "training alone, ours holds validation and a checkpoint too. Beam search is for all users; the usual one "
+        "asks a Python trie."
     )
 
 
@@ -175,7 +176,7 @@ def main() -> int:
             return 2
     console = Console()
     results = measure(options.config, options.data, options.laps, options.only, console)
-    show(results, options.laps, console)
+    show(results, f"{options.data.name}, medians of {options.laps}", console)
     if options.json:
         figures = [{**asdict(found), "ratio": found.ratio} for found in results]
         options.json.write_text(json.dumps({"machine": machine(), "results": figures}, indent=1) + "\n")
