@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prorec_core.config import CollaborativeConfig
+from prorec_core.data.sequences import Sequences, from_lists
+from prorec_core.generation.base import Generator
+from prorec_core.generation.objective import Objective, SoftTeacher, all_targets, some_targets
+from prorec_core.sequential.sasrec import SASRec
+from prorec_core.training.batching import HistoryBatch, training_batches
+
+DIM, N_ITEMS = 16, 24
+
+
+def _sequences(*lengths: int) -> Sequences:
+    random = np.random.default_rng(2)
+    return from_lists([random.integers(0, N_ITEMS, n).astype(np.int32) for n in lengths], N_ITEMS)
+
+
+def _batch(*lengths: int) -> HistoryBatch:
+    (batch,) = training_batches(_sequences(*lengths), 20, 10_000, 0, torch.device("cpu"))
+    return batch
+
+
+def _teacher(generator: Generator, score: str = "cosine", temperature: float = 0.2) -> tuple[SoftTeacher, Tensor]:
+    torch.manual_seed(7)
+    config = CollaborativeConfig.model_validate(
+        {"dim": DIM, "heads": 2, "layers": 1, "score": score, "temperature": temperature}
+    )
+    model = SASRec(config, DIM, 20, 0.0, low_precision=False).eval()
+    table = torch.randn(N_ITEMS, DIM)
+    return SoftTeacher(model, table, generator), table
+
+
+@pytest.mark.parametrize(
+    ("score", "temperature"), [("cosine", 0.2), ("cosine", 0.06), ("cosine", 0.002), ("dot", 0.06)]
+)
+def test_masses_are_the_softmax_summed_over_the_items_below(
+    make_config: Any, make_generator: Any, score: str, temperature: float
+) -> None:
+    generator = make_generator(make_config())
+    trie, batch = generator.trie, _batch(2, 6, 9)
+    targets = all_targets(batch)
+    teacher, table = _teacher(generator, score, temperature)
+    with torch.no_grad():
+        cumulative = teacher.cumulative(batch, targets)
+        states = teacher.model.states(table, batch)[targets.rows_P, targets.columns_P]
+        softmax = teacher.model.softmax.scores(states, table).softmax(1)
+    assert cumulative.dtype == torch.float32
+    for level in range(trie.depth):
+        parents = torch.arange(len(targets.items_P)) % trie.n_nodes[level]
+        children = trie.children[level][parents]
+        masses = teacher.masses(level, cumulative, children)
+        expected = torch.zeros(children.shape)
+        for row, column in (children >= 0).nonzero().tolist():
+            below = trie.item_nodes(level + 1) == children[row, column]
+            expected[row, column] = softmax[row, below].sum()
+        torch.testing.assert_close(masses, expected, rtol=1e-3, atol=2e-6)
+    whole = teacher.masses(0, cumulative, trie.children[0].expand(len(cumulative), -1)).sum(1)
+    torch.testing.assert_close(whole, torch.ones(len(cumulative)))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("architecture", ["timeline", "encoder_decoder"])
+def test_soft_targets_mix_the_teacher_s_choice_among_the_children(
+    make_config: Any, make_generator: Any, architecture: str, weight: float
+) -> None:
+    generator = make_generator(make_config(architecture=architecture, distill={"beta": 0, "soft_targets": weight}))
+    trie, batch = generator.trie, _batch(3, 5)
+    targets = all_targets(batch)
+    teacher, table = _teacher(generator)
+    expected = torch.zeros(len(targets.items_P))
+    with torch.no_grad():
+        loss = Objective(generator, teacher)(batch, targets)["loss"]
+        states = teacher.model.states(table, batch)[targets.rows_P, targets.columns_P]
+        softmax = teacher.model.softmax.scores(states, table).softmax(1)
+        context = generator.contexts(batch, targets.rows_P, targets.columns_P)
+        codes = trie.codes[targets.items_P][:, None]
+        for level in range(trie.depth):
+            parents = trie.item_nodes(level)[targets.items_P]
+            log_p = generator.child_log_probabilities(level, context, codes[..., :level], parents[:, None])[:, 0]
+            for row, item in enumerate(targets.items_P.tolist()):
+                children = [child for child in trie.children[level][parents[row]].tolist() if child >= 0]
+                masses = torch.stack([softmax[row, trie.item_nodes(level + 1) == child].sum() for child in children])
+                hard = torch.tensor([float(child == trie.item_nodes(level + 1)[item]) for child in children])
+                wanted = (1 - weight) * hard + weight * masses / masses.sum()
+                expected[row] -= (wanted * log_p[row, : len(children)]).sum()
+    torch.testing.assert_close(loss, expected.mean(), rtol=1e-4, atol=1e-4)
+
+
+def test_where_the_teacher_sees_nothing_the_target_s_own_codes_count(make_config: Any, make_generator: Any) -> None:
+    """A sharp teacher gives the target's siblings no mass at all: its choice among them is noise, not knowledge."""
+    generator = make_generator(make_config(distill={"beta": 0, "soft_targets": 1.0}))
+    batch = _batch(6, 6)
+    sharp, _ = _teacher(generator, "cosine", 0.002)
+    with torch.no_grad():
+        found = Objective(generator, sharp)(batch, all_targets(batch))["loss"]
+    assert found.isfinite()
+    assert found > 0
+
+
+def test_all_targets_are_every_place_with_a_next_item() -> None:
+    batch = _batch(2, 5, 4)
+    targets = all_targets(batch)
+    sequences = _sequences(2, 5, 4)
+    found = [
+        (int(batch.users_B[row]), column, item)
+        for row, column, item in zip(
+            targets.rows_P.tolist(), targets.columns_P.tolist(), targets.items_P.tolist(), strict=True
+        )
+    ]
+    expected = [(user, place, int(item)) for user in range(3) for place, item in enumerate(sequences.of_user(user)[1:])]
+    assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize("per_user", [1, 2, 4, 50])
+def test_some_targets_are_distinct_real_and_all_get_their_turn(per_user: int) -> None:
+    batch = _batch(2, 9, 5, 3)
+    torch.manual_seed(0)
+    seen = set()
+    every = set(zip(*(tensor.tolist() for tensor in vars(all_targets(batch)).values()), strict=True))
+    for _ in range(60):
+        drawn = some_targets(batch, per_user)
+        places = list(zip(*(tensor.tolist() for tensor in vars(drawn).values()), strict=True))
+        assert len(places) == len(set(places))
+        assert set(places) <= every
+        counts = torch.bincount(drawn.rows_P, minlength=4)
+        assert torch.equal(counts, batch.lengths_B.clamp(max=per_user))
+        seen |= set(places)
+    assert seen == every
+
+
+def test_the_summary_sees_the_target_and_the_context_does_not(make_config: Any, make_generator: Any) -> None:
+    """At `summary` the distilled state comes after the target's codes; at `context` before them."""
+    batch = _batch(5, 6)
+    targets = all_targets(batch)
+    for at, told in (("summary", True), ("context", False)):
+        generator = make_generator(make_config(distill={"at": at}))
+        other = type(targets)(targets.rows_P, targets.columns_P, (targets.items_P + 1) % N_ITEMS)
+        with torch.no_grad():
+            context = generator.contexts(batch, targets.rows_P, targets.columns_P)
+            states = []
+            for each in (targets, other):
+                hidden = generator.hidden(context, generator.trie.codes[each.items_P][:, None])[:, 0]
+                states.append(hidden[:, -1] if at == "summary" else context.vector_PD)
+            queries = [generator.dense_queries_of(state)["integrated"] for state in states]
+        assert torch.allclose(*queries) != told
+        torch.testing.assert_close(queries[0].norm(dim=1), torch.ones(len(queries[0])))
+        torch.testing.assert_close(F.normalize(generator.teacher("integrated"), dim=1), generator.teacher("integrated"))
