@@ -274,7 +274,18 @@ _READS: dict[str, tuple[str, ...]] = {
         "seed",
         "name",
     ),
-    "evaluate": ("evaluate", "generator", "quantize.embedding", "collaborative", "align", "seed", "name"),
+    # The report shows the whole experiment.
+    "evaluate": (
+        "name",
+        "seed",
+        "data",
+        "text",
+        "collaborative",
+        "align",
+        "quantize",
+        "generator",
+        "evaluate",
+    ),
 }
 """Which parts of an experiment each stage reads: its cache key holds these and nothing else."""
 

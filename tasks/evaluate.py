@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tasks.inputs import quantized_embedding
+from tasks.metrics import numbers
 from tasks.stage import Work, stage
 
 
@@ -16,9 +17,9 @@ def evaluate(work: Work) -> dict[str, float]:
     from prorec_core.artifacts import write_bytes
     from prorec_core.data.dataset import Dataset
     from prorec_core.evaluation.lists import Models, recommend_lists
-    from prorec_core.evaluation.report import standalone_plots
-    from prorec_core.evaluation.stage import EvaluationInputs
+    from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.stage import evaluate as run
+    from prorec_core.evaluation.stage import standalone_plots
     from prorec_core.generation.stage import TrainedGenerator, restore_generator
     from prorec_core.quantization.stage import Quantized
     from prorec_core.sequential.stage import CollaborativeModel
@@ -49,15 +50,10 @@ def evaluate(work: Work) -> dict[str, float]:
         quality=quantized.quality,
         codes=quantized.table.codes,
         domination=aligned.domination,
-        experiment=experiment.model_dump(mode="json", exclude={"device": True, "data": {"path"}}),
+        experiment=experiment.stage_config("evaluate"),
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)
-    for name, png in standalone_plots(inputs, result.metrics, result.test_ranks).items():
+    for name, png in standalone_plots(inputs, result).items():
         write_bytes(work.folder / "plots" / name, png)
-    return {
-        f"{split}/{scorer}/{metric}": value
-        for split in ("test", "validation")
-        for scorer, metrics in result.metrics[split].items()
-        for metric, value in metrics.items()
-    }
+    return numbers({split: result.metrics[split] for split in ("test", "validation")})
