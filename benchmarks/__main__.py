@@ -20,14 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.laps import Subject, take_turns
+from flows.cli import ALLOCATOR
 
 ROOT = Path(__file__).resolve().parents[1]
-MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "68719476736",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-"""How the command line starts PRORec: memory once taken is kept, not given back to the kernel at every step."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ def measure(config: Path, data: Path, laps: int, only: str, console: Console) ->
         arguments = [str(config), str(data), folder]
 
         def start(name: str) -> Subject:
-            return Subject.start(name, arguments, {} if name.startswith("peer") else MALLOC)
+            return Subject.start(name, arguments, {} if name.startswith("peer") else ALLOCATOR)
 
         with console.status("preparing: every stage once, briefly"):
             take_turns([start("prepare")], laps=0)

@@ -26,7 +26,7 @@ config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made 
 app.add_typer(artifacts_app, name="artifacts")
 app.add_typer(config_app, name="config")
 
-_ALLOCATOR = {
+ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**26),
@@ -81,8 +81,8 @@ def _keep_memory() -> None:
         glibc = bool(os.confstr("CS_GNU_LIBC_VERSION"))
     except (ValueError, OSError, AttributeError):
         glibc = False
-    if glibc and not any(name in os.environ for name in _ALLOCATOR):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **_ALLOCATOR})
+    if glibc and not any(name in os.environ for name in ALLOCATOR):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ALLOCATOR})
 
 
 def _run_flow(experiment: Experiment, force: frozenset[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "prorec_core": {"prorec_core"},
     "tasks": {"prorec_core", "tasks"},
     "flows": {"prorec_core", "tasks", "flows"},
-    "benchmarks": {"prorec_core", "tasks", "benchmarks"},
+    "benchmarks": {"prorec_core", "tasks", "flows", "benchmarks"},
 }
 """The project's folders, and which of them each may import."""
 

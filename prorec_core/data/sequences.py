@@ -43,7 +43,8 @@ class Sequences:
 
     def lengths(self, split: Split) -> npt.NDArray[np.int64]:
         """Length of each user's sequence in a split, the target included, shape (users,)."""
-        return np.maximum(np.diff(self.offsets) - split.value, 0)
+        lengths: npt.NDArray[np.int64] = np.maximum(np.diff(self.offsets) - split.value, 0)
+        return lengths
 
     def histories(self, split: Split) -> Sequences:
         """What a model may see before it predicts the target of `split` (VALIDATION or TEST)."""
