@@ -1,0 +1,247 @@
+"""The report of an evaluation: one page that needs nothing else, and its plots as files.
+
+Knows measured numbers and words; knows nothing of models. Equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from prorec_core.data.sequences import IntArray
+from prorec_core.evaluation import plots
+from prorec_core.evaluation.drawing import as_png, as_svg, colour
+from prorec_core.evaluation.examples import SHOWN, examples
+from prorec_core.evaluation.inputs import MEANING, EvaluationInputs, in_order
+from prorec_core.evaluation.tables import (
+    ACCURACY,
+    BEYOND_ACCURACY,
+    cells,
+    comparison_rows,
+    figure,
+    label,
+    present,
+    protocol_line,
+    result_markdown,
+    result_rows,
+)
+
+__all__ = ["plot_files", "render", "result_markdown", "result_rows"]
+
+_REFERENCE = {
+    "best": "best reachable",
+    "text_only": "best from text alone",
+    "behaviour_only": "best from behaviour alone",
+}
+
+
+def render(inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]) -> str:
+    """The report as HTML, without scripts and without anything loaded from elsewhere.
+
+    Args:
+        inputs: what was measured.
+        metrics: as in metrics.json.
+        ranks: by scorer the rank of each test user's target.
+    """
+    return _template().render(
+        name=inputs.name or "evaluation",
+        seed=inputs.seed,
+        metrics=metrics,
+        protocol={split: protocol_line(metrics["protocol"], split) for split in ("test", "validation")},
+        tables={split: _tables(metrics[split]) for split in ("test", "validation")},
+        tiles=_tiles(inputs, metrics),
+        notes=_notes(metrics, inputs),
+        reference=[(_REFERENCE.get(name, name), found) for name, found in metrics["reference"].items()],
+        comparisons=comparison_rows(metrics["comparisons"]),
+        figures=_svgs(inputs, metrics, ranks),
+        scorers=in_order(ranks),
+        meaning=MEANING,
+        colour=colour,
+        slices=metrics["slices"],
+        quality=inputs.quality,
+        domination=inputs.domination,
+        domination_rows=plots.DOMINATION_ROWS,
+        examples=examples(inputs, ranks),
+        shown=SHOWN,
+        profile=_profile(inputs.dataset.profile),
+        filters=[step for step in inputs.dataset.profile.get("filters", []) if {"before", "after"} <= set(step)],
+        configuration=yaml.safe_dump(dict(inputs.experiment), sort_keys=False, allow_unicode=True, width=100),
+        has_configuration=bool(inputs.experiment),
+    )
+
+
+def plot_files(inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]) -> dict[str, bytes]:
+    """The report's plots as PNG files: content by file name. Arguments as of `render`."""
+    return {f"{name}.png": as_png(drawn) for name, (drawn, _) in _figures(inputs, metrics, ranks).items()}
+
+
+def _svgs(inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]) -> dict[str, Markup]:
+    found = _figures(inputs, metrics, ranks)
+    # Only Matplotlib's own output is trusted as markup: it escapes the texts that it draws.
+    return {name: Markup(as_svg(drawn, name, words)) for name, (drawn, words) in found.items()}
+
+
+def _figures(
+    inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]
+) -> dict[str, tuple[Figure, str]]:
+    """Every plot for which there is something to show, and what it says to those who cannot see it."""
+    found: dict[str, tuple[Figure, str]] = {}
+    test, length = metrics["test"], metrics["protocol"]["list_length"]
+    told = ", ".join(f"{scorer} {test[scorer]['recall_at_10']:.4f}" for scorer in in_order(ranks))
+    found["curves"] = (
+        plots.curves_by_k(ranks, length),
+        f"Recall and NDCG of each scorer by list length k from 1 to {length}. Recall at 10: {told}.",
+    )
+    if metrics["comparisons"]:
+        words = "; ".join(" ".join(row) for row in comparison_rows(metrics["comparisons"]))
+        found["comparisons"] = (
+            plots.difference_intervals(metrics["comparisons"]),
+            f"Differences between scorers with 95% intervals. {words}.",
+        )
+    if all(metrics["slices"].values()):
+        words = "; ".join(
+            f"{group['group']}: " + ", ".join(f"{scorer} {value:.4f}" for scorer, value in group["recall"].items())
+            for groups in metrics["slices"].values()
+            for group in groups
+        )
+        found["groups"] = (plots.recall_by_group(metrics["slices"]), f"Recall at 10 for groups of users. {words}.")
+    if metrics["fusion_trials"] and inputs.fusion_weight is not None:
+        found["fusion"] = (
+            plots.fusion_curve(inputs.fusion_trials, inputs.fusion_weight),
+            f"Validation NDCG at 10 by fusion weight; chosen: {inputs.fusion_weight:g}.",
+        )
+    levels = [level for level in inputs.quality.get("levels", []) if level.get("usage")]
+    if levels:
+        words = ", ".join(
+            f"level {number}: {sum(count > 0 for count in level['usage'])} of {len(level['usage'])}"
+            for number, level in enumerate(levels, start=1)
+        )
+        found["codes"] = (plots.code_usage(levels), f"Items by code, level by level. Codes used: {words}.")
+    if "integrated" in inputs.domination:
+        words = "; ".join(
+            f"{name}: {inputs.domination[key]['text_share']:.0%} of shared neighbours with the text"
+            for key, name in plots.DOMINATION_ROWS.items()
+            if key in inputs.domination
+        )
+        found["domination"] = (
+            plots.domination_bars(inputs.domination),
+            f"What embeddings share with text and with behaviour. {words}.",
+        )
+    if any(inputs.training.values()):
+        words = "; ".join(
+            f"{stage}: {len(records)} epochs, final loss {records[-1].get('loss', float('nan')):.4f}"
+            for stage, records in inputs.training.items()
+            if records
+        )
+        found["training"] = (
+            plots.training_curves(inputs.training),
+            f"Loss and validation NDCG at 10 by epoch for each trained stage. {words}.",
+        )
+    return found
+
+
+def _tables(measured: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    accuracy, beyond = present(measured, ACCURACY), present(measured, BEYOND_ACCURACY)
+    return {
+        "accuracy": {"columns": [label(metric) for metric in accuracy], "rows": cells(measured, accuracy)},
+        "beyond": {
+            "columns": [label(metric) for metric in beyond],
+            "rows": cells(measured, beyond, mark_best=False),
+        },
+    }
+
+
+def _tiles(inputs: EvaluationInputs, metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The few figures that a reader looks for first."""
+    test = metrics["test"]
+    first = in_order(test)[0]
+    tiles = []
+    for metric in ("recall_at_10", "ndcg_at_10"):
+        against = test["popularity"][metric]
+        beside = f"± {test[first][f'{metric}_standard_error']:.4f}"
+        if first != "popularity" and against:
+            beside += f" · {test[first][metric] / against:.1f} × popularity"
+        tiles.append({"name": f"{label(metric)}, {first}", "value": f"{test[first][metric]:.4f}", "beside": beside})
+    tiles.append(
+        {
+            "name": f"Coverage@10, {first}",
+            "value": f"{test[first]['coverage_at_10']:.0%}",
+            "beside": f"{figure('distinct_items', test[first]['distinct_items_at_10'])} different items",
+        }
+    )
+    if "integrated" in inputs.domination:
+        beside = "of shared neighbours"
+        if "naive_concatenation" in inputs.domination:
+            beside += f" · {inputs.domination['naive_concatenation']['text_share']:.0%} when concatenated"
+        tiles.append(
+            {
+                "name": "Text share of the embedding",
+                "value": f"{inputs.domination['integrated']['text_share']:.0%}",
+                "beside": beside,
+            }
+        )
+    return tiles
+
+
+def _notes(metrics: Mapping[str, Any], inputs: EvaluationInputs) -> list[str]:
+    """What a careful reader would remark on."""
+    notes = []
+    for name, found in metrics["comparisons"].items():
+        first, _, second = name.partition("_minus_")
+        measured = found["ndcg_at_10"]
+        interval = f"{measured['difference']:+.4f}, 95% interval {measured['low']:+.4f} to {measured['high']:+.4f}"
+        if first == "fused" or second == "aligned":
+            verdict = "is better than" if measured["low"] > 0 else "is worse than" if measured["high"] < 0 else ""
+            verdict = verdict or "cannot be told from"
+            notes.append(f"{first.capitalize()} {verdict} {second} in NDCG@10 ({interval}).")
+    weights = [weight for weight, _ in inputs.fusion_trials] or list(inputs.config.fusion_weights)
+    weight = inputs.fusion_weight
+    if weight is not None and len(weights) > 1 and weight in (min(weights), max(weights)):
+        notes.append(
+            f"The fusion weight chosen, λ = {weight:g}, lies at the edge of those tried; "
+            "a better one may lie beyond (evaluate.fusion_weights)."
+        )
+    return notes
+
+
+def _profile(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The profile of the data as pairs of name and value, without the filters, which have their own table."""
+    pairs: list[tuple[str, str]] = []
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                add(f"{name} · {key}" if name else str(key), inner)
+        elif isinstance(value, list | tuple):
+            pairs.append((name, ", ".join(_plain(inner) for inner in value)))
+        else:
+            pairs.append((name, _plain(value)))
+
+    add("", {name: value for name, value in profile.items() if name != "filters"})
+    return [(name.replace("_", " "), value) for name, value in pairs]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "–" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("report.html.j2")
