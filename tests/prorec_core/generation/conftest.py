@@ -22,6 +22,8 @@ from prorec_core.training.runtime import Runtime
 CPU = torch.device("cpu")
 DIM = 16
 N_ITEMS = 24
+HISTORY = 6
+"""Short enough that training meets every position that the test histories end at."""
 Codes = npt.NDArray[np.uint16]
 MakeConfig = Callable[..., GeneratorConfig]
 MakeGenerator = Callable[..., Generator]
@@ -86,12 +88,12 @@ def shape_config() -> CollaborativeConfig:
         dim=DIM,
         layers=1,
         heads=2,
-        epochs=6,
+        epochs=12,
         learning_rate=0.02,
         warmup_steps=5,
         dropout=0.0,
         tokens_per_batch=128,
-        max_history=20,
+        max_history=HISTORY,
         precision="float32",
         temperature=0.15,
     )
@@ -99,12 +101,12 @@ def shape_config() -> CollaborativeConfig:
 
 def align_config() -> AlignConfig:
     return AlignConfig(
-        epochs=4,
-        learning_rate=0.01,
+        epochs=12,
+        learning_rate=0.02,
         warmup_steps=5,
         dropout=0.0,
         tokens_per_batch=128,
-        max_history=20,
+        max_history=HISTORY,
         precision="float32",
     )
 
@@ -128,7 +130,7 @@ def make_inputs(checkerboard: Sequences, stage_one: AlignedModel) -> MakeInputs:
             "integrated": True,
             "aligned": stage_one,
         }
-        config = generator_config(**changes.pop("config", {}))
+        config = generator_config(**{"max_history": HISTORY, **changes.pop("config", {})})
         return GeneratorInputs(config=config, **{**fields, **changes})
 
     return make

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prorec_core.data.sequences import Sequences, from_lists
+from prorec_core.generation.candidates import (
+    Candidates,
+    dense_logits,
+    find_candidates,
+    item_log_probabilities,
+    last_context,
+)
+from prorec_core.progress import Progress
+from prorec_core.training.batching import inference_batches
+
+CPU = torch.device("cpu")
+N_ITEMS = 24
+NONE = -np.inf
+ARCHITECTURES = ["timeline", "encoder_decoder"]
+
+
+def _histories(n_items: int = N_ITEMS, users: int = 12) -> Sequences:
+    random = np.random.default_rng(8)
+    return from_lists(
+        [random.integers(0, n_items, random.integers(0, 12)).astype(np.int32) for _ in range(users)], n_items
+    )
+
+
+def _hand_made() -> Candidates:
+    """Two beams and two items that only the dense score found; the second user has one item of each."""
+    return Candidates(
+        items_UC=np.array([[7, 3, 5, 1], [2, -1, 9, -1]], np.int32),
+        generative_UC=np.array([[-1, -2, -6, -3], [-1, NONE, -2, NONE]], np.float32),
+        dense_UC=np.array([[-4, -1, -1, -9], [-3, NONE, -1, NONE]], np.float32),
+        beams=2,
+    )
+
+
+def test_lists_of_known_candidates() -> None:
+    found = _hand_made()
+    items, scores = found.generative(3)
+    assert items.tolist() == [[7, 3, -1], [2, -1, -1]]
+    assert scores.tolist() == [[-1, -2, NONE], [-1, NONE, NONE]]
+    # Items 3 and 5 are equal: the lower index comes first.
+    assert found.dense(4)[0].tolist() == [[3, 5, 7, 1], [9, 2, -1, -1]]
+    items, scores = found.fused(1.0, 5)
+    assert items.tolist() == [[3, 7, 5, 1, -1], [9, 2, -1, -1, -1]]
+    assert scores.tolist() == [[-3, -5, -7, -12, NONE], [-3, -4, NONE, NONE, NONE]]
+    assert items.dtype == np.int32
+    assert scores.dtype == np.float32
+
+
+def test_weight_zero_is_the_generator_over_all_candidates_and_a_large_one_the_dense_score() -> None:
+    found = _hand_made()
+    assert found.fused(0.0, 4)[0].tolist() == [[7, 3, 1, 5], [2, 9, -1, -1]]
+    assert found.fused(1e4, 4)[0].tolist() == [[3, 5, 7, 1], [9, 2, -1, -1]]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("at", ["context", "summary"])
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("beams", [1, 3, 40])
+def test_every_candidate_exists_once_and_is_new_to_the_user(
+    make_config: Any, make_generator: Any, architecture: str, at: str, masked: bool, beams: int
+) -> None:
+    generator = make_generator(make_config(architecture=architecture, max_history=4, distill={"at": at}))
+    histories = _histories()
+    found = find_candidates(generator, histories, beams, 5, masked=masked)
+    assert found.items_UC.dtype == np.int32
+    for user in range(histories.n_users):
+        owned = set(histories.of_user(user).tolist()) if masked else set()
+        items = found.items_UC[user]
+        real = items[items >= 0].tolist()
+        assert len(set(real)) == len(real)
+        assert set(real) <= set(range(N_ITEMS)) - owned
+        assert np.isfinite(found.generative_UC[user][items >= 0]).all()
+        assert np.isfinite(found.dense_UC[user][items >= 0]).all()
+        assert (found.generative_UC[user][items < 0] == NONE).all()
+        assert (found.dense_UC[user][items < 0] == NONE).all()
+        for k in (3, 10, 60):
+            for list_, scores in (found.generative(k), found.dense(k), found.fused(0.7, k)):
+                assert list_.shape == scores.shape == (histories.n_users, k)
+                filled = list_[user] >= 0
+                assert (np.diff(filled.astype(int)) <= 0).all()
+                assert (np.diff(scores[user][filled]) <= 0).all()
+        assert (found.generative(beams)[0][user] >= 0).sum() == min(beams, N_ITEMS - len(owned))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_dense_list_is_that_of_the_whole_catalogue(
+    make_config: Any, make_generator: Any, architecture: str
+) -> None:
+    """Whatever the beams: the best k by the distillation head, each with both log-probabilities."""
+    generator = make_generator(make_config(architecture=architecture))
+    histories = _histories()
+    found = find_candidates(generator, histories, beams=2, k=6)
+    items, scores = found.dense(6)
+    for batch in inference_batches(histories, 20, 1000, 1000, CPU):
+        with torch.no_grad():
+            context = last_context(generator, batch)
+            dense = dense_logits(generator, context.vector_PD).log_softmax(1)
+            exact = item_log_probabilities(generator, context, torch.arange(N_ITEMS).expand(len(batch.users_B), -1))
+        for row, user in enumerate(batch.users_B.tolist()):
+            open_ = dense[row].clone()
+            open_[histories.of_user(user).tolist()] = NONE
+            best = open_.topk(6)
+            assert items[user].tolist() == best.indices.tolist()
+            np.testing.assert_allclose(scores[user], best.values, rtol=1e-4, atol=1e-4)
+            real = found.items_UC[user] >= 0
+            np.testing.assert_allclose(
+                found.generative_UC[user][real], exact[row][found.items_UC[user][real]], rtol=1e-4, atol=1e-4
+            )
+            np.testing.assert_allclose(
+                found.dense_UC[user][real], dense[row][found.items_UC[user][real]], rtol=1e-4, atol=1e-4
+            )
+
+
+def test_the_summary_tells_the_beams_apart(make_config: Any, make_generator: Any) -> None:
+    generator = make_generator(make_config(distill={"at": "summary"}))
+    found = find_candidates(generator, _histories(), beams=5, k=10)
+    assert found.items_UC.shape[1] == 5
+    np.testing.assert_allclose(np.exp(found.dense_UC).sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"distill": {"beta": 0}}, {}])
+def test_without_a_dense_score_there_are_the_beams_alone(make_config: Any, make_generator: Any, options: Any) -> None:
+    generator = make_generator(make_config(**options))
+    found = find_candidates(generator, _histories(), beams=5, k=10, with_dense=False)
+    assert found.items_UC.shape[1] == 5
+    assert (found.dense_UC == NONE).all()
+    assert (found.generative(5)[0] >= 0).all()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("at", ["context", "summary"])
+@pytest.mark.parametrize("n_items", [1, 2, 3])
+def test_catalogues_smaller_than_every_list(
+    make_config: Any, make_generator: Any, architecture: str, at: str, n_items: int
+) -> None:
+    codes = np.arange(n_items, dtype=np.uint16)[:, None].repeat(2, 1)
+    generator = make_generator(make_config(architecture=architecture, distill={"at": at}), codes)
+    histories = _histories(n_items)
+    found = find_candidates(generator, histories, beams=10, k=50)
+    for list_, _ in (found.generative(50), found.dense(50), found.fused(2.0, 50)):
+        for user in range(histories.n_users):
+            left = set(range(n_items)) - set(histories.of_user(user).tolist())
+            assert {item for item in list_[user].tolist() if item >= 0} == left
+            assert (list_[user] >= 0).sum() == len(left)
+
+
+def test_small_batches_find_the_same(make_config: Any, make_generator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, histories, seen = make_generator(make_config()), _histories(), list[Progress]()
+    whole = find_candidates(generator, histories, 4, 6, report=seen.append)
+    assert [(p.step, p.total, p.unit) for p in seen] == [(12, 12, "user")]
+    seen.clear()
+    monkeypatch.setattr("prorec_core.generation.candidates._CELLS", 40)
+    parts = find_candidates(generator, histories, 4, 6, report=seen.append)
+    assert len(seen) > 5
+    assert seen[-1].step == seen[-1].total == 12
+    for k in (4, 6):
+        for first, second in zip(
+            (whole.generative(k), whole.dense(k), whole.fused(1.0, k)),
+            (parts.generative(k), parts.dense(k), parts.fused(1.0, k)),
+            strict=True,
+        ):
+            assert np.array_equal(first[0], second[0])
+            np.testing.assert_allclose(first[1], second[1], rtol=1e-4, atol=1e-4)
+
+
+def test_nobody_to_recommend_to(make_config: Any, make_generator: Any) -> None:
+    found = find_candidates(make_generator(make_config()), from_lists([], N_ITEMS), 4, 6)
+    assert found.generative(3)[0].shape == (0, 3)
+    assert found.fused(1.0, 3)[0].shape == (0, 3)

@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prorec_core.alignment.stage import AlignedModel, align
+from prorec_core.data.sequences import Sequences, Split
+from prorec_core.errors import UserError
+from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
+from prorec_core.generation.stage import (
+    GeneratorInputs,
+    TrainedGenerator,
+    fusion_trials,
+    restore_generator,
+    train_generator,
+)
+from prorec_core.progress import Progress
+from prorec_core.sequential.stage import train_collaborative
+from prorec_core.training.batching import inference_batches
+from prorec_core.training.runtime import Runtime
+
+CPU = Runtime(torch.device("cpu"))
+STILL = 1e-12
+"""A learning rate at which nothing moves."""
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "timeline": {},
+    "timeline, soft targets": {"distill": {"soft_targets": 0.7}},
+    "timeline, codes alone": {"history": "codes", "node_scores": False, "warm_start": False},
+    "timeline, no mask": {"trie_mask": False, "node_scores": False},
+    "timeline, no head": {"distill": {"beta": 0}},
+    "timeline, summary of both": {"distill": {"at": "summary", "teacher": "both"}},
+    "encoder-decoder": {"architecture": "encoder_decoder"},
+    "encoder-decoder, the paper's": {
+        "architecture": "encoder_decoder",
+        "history": "codes",
+        "node_scores": False,
+        "trie_mask": False,
+        "heads_from_codebooks": False,
+        "distill": {"at": "summary", "teacher": "both"},
+    },
+}
+every_variant = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+
+
+def _restored(trained: TrainedGenerator, inputs: GeneratorInputs) -> Any:
+    return restore_generator(trained, inputs.codes, inputs.embeddings, CPU.device)
+
+
+def _lists(generator: Any, sequences: Sequences) -> Candidates:
+    return find_candidates(generator, sequences.histories(Split.TEST), 10, 10)
+
+
+def _files(trained: TrainedGenerator, folder: Path) -> dict[str, bytes]:
+    trained.save(folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"epochs": 8},
+        {"epochs": 12, "warm_start": False, "distill": {"soft_targets": 0.5}},
+        {"epochs": 35, "history": "codes", "node_scores": False, "trie_mask": False, "warm_start": False},
+        {"epochs": 20, "architecture": "encoder_decoder"},
+    ],
+)
+def test_learns_a_planted_walk(make_inputs: Any, checkerboard: Sequences, variant: dict[str, Any]) -> None:
+    inputs = make_inputs(config={"dropout": 0.0, **variant})
+    trained = train_generator(inputs, 0, CPU)
+    found = _lists(_restored(trained, inputs), checkerboard)
+    targets = checkerboard.targets(Split.TEST)
+    assert (found.generative(1)[0][:, 0] == targets).mean() > 0.9
+    assert (found.fused(trained.fusion_weight or 0.0, 1)[0][:, 0] == targets).mean() > 0.9
+
+
+@every_variant
+def test_a_restored_generator_recommends_the_same(
+    make_inputs: Any, checkerboard: Sequences, variant: dict[str, Any], tmp_path: Path
+) -> None:
+    inputs = make_inputs(config={"epochs": 1, **variant})
+    trained = train_generator(inputs, 0, CPU)
+    trained.save(tmp_path)
+    again = TrainedGenerator.load(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors", "training.json"]
+    assert again.training == trained.training
+    assert again.fusion_weight == trained.fusion_weight
+    assert (again.fusion_weight is None) == (variant.get("distill", {}).get("beta") == 0)
+    first, second = (_lists(_restored(each, inputs), checkerboard) for each in (trained, again))
+    assert np.array_equal(first.items_UC, second.items_UC)
+    assert np.array_equal(first.generative_UC, second.generative_UC)
+    assert np.array_equal(first.dense_UC, second.dense_UC)
+
+
+@every_variant
+def test_two_trainings_leave_the_same_bytes_also_after_a_crash(
+    make_inputs: Any, variant: dict[str, Any], tmp_path: Path
+) -> None:
+    inputs = make_inputs(config={"epochs": 3, **variant})
+
+    def crash(progress: Progress) -> None:
+        if progress.unit == "epoch" and progress.step == 2:
+            raise InterruptedError
+
+    torch.manual_seed(1)
+    whole = _files(train_generator(inputs, 5, CPU), tmp_path / "whole")
+    torch.manual_seed(2)
+    with pytest.raises(InterruptedError):
+        train_generator(inputs, 5, Runtime(CPU.device, crash, tmp_path / "state"))
+    resumed = train_generator(inputs, 5, Runtime(CPU.device, checkpoints=tmp_path / "state"))
+    assert _files(resumed, tmp_path / "again") == whole
+
+
+def test_a_crash_after_the_last_epoch_changes_nothing_either(make_inputs: Any, tmp_path: Path) -> None:
+    inputs = make_inputs()
+
+    def crash(progress: Progress) -> None:
+        if progress.unit == "user":
+            raise InterruptedError
+
+    whole = _files(train_generator(inputs, 5, CPU), tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        train_generator(inputs, 5, Runtime(CPU.device, crash, tmp_path / "state"))
+    resumed = train_generator(inputs, 5, Runtime(CPU.device, checkpoints=tmp_path / "state"))
+    assert _files(resumed, tmp_path / "again") == whole
+
+
+def test_another_seed_gives_another_generator(make_inputs: Any) -> None:
+    inputs = make_inputs(config={"epochs": 1})
+    first, second = (train_generator(inputs, seed, CPU).tensors for seed in (0, 1))
+    assert not torch.equal(first["decoder.levels"], second["decoder.levels"])
+
+
+def test_test_items_are_not_looked_at(make_inputs: Any, checkerboard: Sequences, tmp_path: Path) -> None:
+    items = checkerboard.items.copy()
+    items[checkerboard.offsets[1:] - 1] = 3
+    changed = Sequences(items, checkerboard.offsets, checkerboard.n_items)
+    first = _files(train_generator(make_inputs(), 0, CPU), tmp_path / "1")
+    assert _files(train_generator(make_inputs(sequences=changed), 0, CPU), tmp_path / "2") == first
+
+
+def _correlation(generator: Any, stage_one: AlignedModel, inputs: GeneratorInputs) -> tuple[float, float]:
+    """How the dense head agrees with Stage I before training: correlation of all scores, share of equal best items."""
+    model, table = stage_one.sequential_model(inputs.align, inputs.collaborative, CPU.device)
+    (batch,) = inference_batches(inputs.sequences.histories(Split.TEST), 6, 10_000, 1000, CPU.device)
+    with torch.no_grad():
+        ours = dense_logits(generator, last_context(generator, batch).vector_PD)
+        theirs = model.scores(table, batch)
+    together = torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1]
+    return float(together), float((ours.argmax(1) == theirs.argmax(1)).float().mean())
+
+
+@pytest.mark.parametrize("fusion", ["sum", "concat"])
+def test_a_warm_start_ranks_as_stage_one_does(
+    make_inputs: Any, checkerboard: Sequences, stage_one: AlignedModel, fusion: str
+) -> None:
+    base = make_inputs()
+    if fusion == "concat":
+        texts = np.random.default_rng(0).normal(size=(24, 10)).astype(np.float32)
+        start = train_collaborative(base.collaborative, checkerboard, 0, CPU)
+        config = base.align.model_copy(update={"fusion": "concat"})
+        stage_one = align(config, base.collaborative, checkerboard, start, texts, 0, CPU)
+        base = replace(make_inputs(embeddings=stage_one.integrated, aligned=stage_one), align=config)
+    still = base.config.model_copy(update={"learning_rate": STILL, "epochs": 1})
+    warm = _restored(train_generator(replace(base, config=still), 0, CPU), base)
+    near, best = _correlation(warm, stage_one, base)
+    # The codes' own vectors, small and new, are all that differs.
+    assert near > 0.99
+    assert best > 0.9
+    with torch.no_grad():
+        for table in warm.code_vectors:
+            table.zero_()
+    near, best = _correlation(warm, stage_one, base)
+    assert near > 1 - 1e-5
+    assert best == 1
+    cold = still.model_copy(update={"warm_start": False})
+    near, _ = _correlation(_restored(train_generator(replace(base, config=cold), 0, CPU), base), stage_one, base)
+    assert abs(near) < 0.5
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"layers": 2}},
+        {"config": {"dim": 8}},
+        {"config": {"history": "codes"}},
+        {"config": {"max_history": 5}},
+        {"config": {"architecture": "encoder_decoder"}},
+        {"integrated": False},
+    ],
+)
+def test_where_stage_one_does_not_fit_training_starts_anew(make_inputs: Any, change: dict[str, Any]) -> None:
+    options = {"epochs": 1, **change.get("config", {})}
+    inputs = make_inputs(**{**change, "config": options})
+    trained = train_generator(inputs, 0, CPU)
+    plain = replace(inputs, config=inputs.config.model_copy(update={"warm_start": False}))
+    other = train_generator(plain, 0, CPU)
+    assert all(torch.equal(tensor, other.tensors[name]) for name, tensor in trained.tensors.items())
+
+
+@pytest.mark.parametrize("width", [10, 16, 40])
+def test_codes_of_another_embedding(make_inputs: Any, checkerboard: Sequences, width: int, tmp_path: Path) -> None:
+    """Semantic-only or concatenated embeddings have a width of their own and no Stage-I model that reads them."""
+    embeddings = np.random.default_rng(1).normal(size=(24, width)).astype(np.float32)
+    options = {"epochs": 1, "distill": {"teacher": "both", "soft_targets": 0.5}}
+    inputs = make_inputs(embeddings=embeddings, integrated=False, config=options)
+    trained = train_generator(inputs, 0, CPU)
+    trained.save(tmp_path)
+    found = _lists(_restored(TrainedGenerator.load(tmp_path), inputs), checkerboard)
+    assert (found.generative(10)[0] >= 0).all()
+    assert trained.config["teachers"] == ["integrated"]
+
+
+def test_a_din_stage_one_leaves_out_what_needs_a_transformer(make_inputs: Any, checkerboard: Sequences) -> None:
+    base = make_inputs()
+    shape = base.collaborative.model_copy(update={"model": "din", "epochs": 1})
+    texts = np.random.default_rng(0).normal(size=(24, 10)).astype(np.float32)
+    start = train_collaborative(shape, checkerboard, 0, CPU)
+    config = base.align.model_copy(update={"epochs": 1})
+    aligned = align(config, shape, checkerboard, start, texts, 0, CPU)
+    options = {"epochs": 1, "distill": {"soft_targets": 0.7}}
+    inputs = make_inputs(
+        aligned=aligned, embeddings=aligned.integrated, collaborative=shape, align=config, config=options
+    )
+    assert len(train_generator(inputs, 0, CPU).training) == 1
+
+
+def test_histories_longer_than_the_teacher_s_are_refused_with_a_cure(make_inputs: Any) -> None:
+    inputs = make_inputs(config={"max_history": 30, "distill": {"soft_targets": 0.5}})
+    with pytest.raises(UserError, match=r"generator.max_history: histories of 30 .* 6 that .*soft_targets=0"):
+        train_generator(inputs, 0, CPU)
+    assert train_generator(make_inputs(config={"max_history": 30, "epochs": 1}), 0, CPU).training
+
+
+def test_items_that_share_their_codes_are_named(make_inputs: Any) -> None:
+    inputs = make_inputs()
+    codes = inputs.codes.copy()
+    codes[5] = codes[2]
+    with pytest.raises(UserError, match="items 2 and 5 share the codes"):
+        train_generator(replace(inputs, codes=codes), 0, CPU)
+
+
+def test_validation_asks_a_sample_of_users(make_inputs: Any) -> None:
+    few, all_ = (train_generator(make_inputs(config={"validation_users": n}), 0, CPU) for n in (7, 96))
+    recalls = [record["validation_recall_at_10"] * 7 for record in few.training]
+    assert recalls == pytest.approx([round(recall) for recall in recalls], abs=1e-4)
+    assert few.training[0]["loss"] == all_.training[0]["loss"]
+
+
+@pytest.mark.parametrize("better", ["generative", "dense"])
+def test_the_fusion_weight_follows_the_better_scorer(better: str) -> None:
+    """One scorer knows every target, the other ranks it last."""
+    users, items = 30, 12
+    random = np.random.default_rng(0)
+    catalogue = np.tile(np.arange(items, dtype=np.int32), (users, 1))
+    targets = random.integers(0, items, users).astype(np.int32)
+    right = (np.where(catalogue == targets[:, None], -0.1, -3.0) + random.normal(size=(users, items)) / 10).astype(
+        np.float32
+    )
+    wrong = (np.where(catalogue == targets[:, None], -9.0, -3.0) + random.normal(size=(users, items)) / 10).astype(
+        np.float32
+    )
+    pair = (right, wrong) if better == "generative" else (wrong, right)
+    weights = [0.0, 0.3, 1.0, 8.0]
+    trials = fusion_trials(Candidates(catalogue, *pair, beams=items), targets, weights)
+    assert [weight for weight, _ in trials] == weights
+    scores = [score for _, score in trials]
+    assert scores.index(max(scores)) == (0 if better == "generative" else 3)
+    assert max(scores) == 1
+
+
+def test_the_weight_in_use_is_the_best_tried_and_of_equal_ones_the_first(make_inputs: Any) -> None:
+    trained = train_generator(make_inputs(fusion_weights=[0.5, 4.0, 0.25, 0.5]), 0, CPU)
+    trials = [tuple(trial) for trial in trained.config["fusion_trials"]]
+    assert [weight for weight, _ in trials] == [0.5, 4.0, 0.25, 0.5]
+    best = max(score for _, score in trials)
+    assert trained.fusion_weight == next(weight for weight, score in trials if score == best)
