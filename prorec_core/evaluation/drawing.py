@@ -67,6 +67,7 @@ _STYLE: dict[Any, Any] = {
     "xtick.minor.size": 0,
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "path.simplify": False,
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
     "figure.facecolor": "none",

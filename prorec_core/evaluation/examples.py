@@ -15,7 +15,7 @@ from prorec_core.evaluation.inputs import EvaluationInputs, in_order
 SHOWN = 5
 """Items of each list that are shown, and that count as a hit here."""
 
-_HISTORY = 10
+_HISTORY = 8
 _LISTS = ("generative", "fused")
 
 

@@ -26,6 +26,7 @@ from prorec_core.evaluation.drawing import (
 )
 from prorec_core.evaluation.inputs import in_order
 from prorec_core.evaluation.metrics import CUTOFFS
+from prorec_core.evaluation.tables import signed
 
 _LOSS_COLOUR, _MEASURE_COLOUR = "#7b61a8", "#2a9d74"
 _LEVELS_A_ROW = 4
@@ -91,7 +92,7 @@ def recall_by_group(slices: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
             axes.set_xlim(-0.5, len(groups) - 0.5)
             axes.set_ylim(bottom=0)
             axes.grid(axis="x", visible=False)
-        both[0].legend(loc="best")
+        figure.legend(*both[0].get_legend_handles_labels(), loc="outside upper left", ncols=8)
     return figure
 
 
@@ -123,7 +124,7 @@ def difference_intervals(comparisons: Mapping[str, Mapping[str, Mapping[str, flo
             axes.grid(axis="y", visible=False)
             axes.spines["left"].set_visible(False)
             axes.xaxis.set_major_locator(MaxNLocator(5))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.3f}" if value else "0"))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value, 3) if value else "0"))
         columns[0].tick_params(axis="y", labelcolor=INK)
     return figure
 
@@ -148,21 +149,13 @@ def code_usage(levels: Sequence[Mapping[str, Any]]) -> Figure:
             used = int((usage > 0).sum())
             share = usage[usage > 0] / max(usage.sum(), 1)
             perplexity = math.exp(-float((share * np.log(share)).sum()))
-            axes.text(
-                0.97,
-                0.95,
-                f"{used:,} of {len(usage):,} used\nperplexity {perplexity:,.1f}",
-                transform=axes.transAxes,
-                ha="right",
-                va="top",
-                color=INK,
-                fontsize=8,
-                linespacing=1.5,
-            )
+            for height, words in ((0.96, f"{used:,} of {len(usage):,} used"), (0.84, f"perplexity {perplexity:,.1f}")):
+                axes.text(0.97, height, words, transform=axes.transAxes, ha="right", va="top", fontsize=8)
             axes.set(xlabel="codes, most used first", xlim=(0, len(usage)))
             axes.set_ylim(0, usage.max() * 1.08)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         places[0].set_ylabel("items")
     return figure
 
@@ -189,7 +182,8 @@ def domination_bars(domination: Mapping[str, Any]) -> Figure:
             axes.set(xlim=(-1.22, 1.22), ylim=(len(rows) - 0.45, -0.55))
             axes.set_xticks([-1, -0.5, 0, 0.5, 1], ["1", "0.5", "0", "0.5", "1"])
             axes.set_yticks(range(len(rows)), [DOMINATION_ROWS[name] for name in rows])
-            axes.set_xlabel("←  with the text E_S      with behaviour E_C  →")
+            for middle, words in ((0.25, "← with the text"), (0.75, "with behaviour →")):
+                axes.text(middle, -0.2, words, transform=axes.transAxes, ha="center", va="top", color=MUTED)
             axes.grid(axis="y", visible=False)
             axes.spines["left"].set_visible(False)
         both[0].tick_params(axis="y", labelcolor=INK)

@@ -23,23 +23,20 @@ from prorec_core.evaluation.inputs import MEANING, EvaluationInputs, in_order
 from prorec_core.evaluation.tables import (
     ACCURACY,
     BEYOND_ACCURACY,
+    Cell,
     cells,
     comparison_rows,
     figure,
     label,
     present,
     protocol_line,
+    reference_names,
     result_markdown,
     result_rows,
+    signed,
 )
 
 __all__ = ["plot_files", "render", "result_markdown", "result_rows"]
-
-_REFERENCE = {
-    "best": "best reachable",
-    "text_only": "best from text alone",
-    "behaviour_only": "best from behaviour alone",
-}
 
 
 def render(inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]) -> str:
@@ -58,7 +55,7 @@ def render(inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[
         tables={split: _tables(metrics[split]) for split in ("test", "validation")},
         tiles=_tiles(inputs, metrics),
         notes=_notes(metrics, inputs),
-        reference=[(_REFERENCE.get(name, name), found) for name, found in metrics["reference"].items()],
+        reference=_reference(metrics),
         comparisons=comparison_rows(metrics["comparisons"]),
         figures=_svgs(inputs, metrics, ranks),
         scorers=in_order(ranks),
@@ -158,6 +155,13 @@ def _tables(measured: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     }
 
 
+def _reference(metrics: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
+    """Rows of the test table for what is known of the data by construction."""
+    known = reference_names(metrics)
+    rows = dict(cells(metrics["reference"], present(metrics["test"], ACCURACY), mark_best=False))
+    return [(words, rows[name]) for name, words in known.items()]
+
+
 def _tiles(inputs: EvaluationInputs, metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     """The few figures that a reader looks for first."""
     test = metrics["test"]
@@ -172,7 +176,7 @@ def _tiles(inputs: EvaluationInputs, metrics: Mapping[str, Any]) -> list[dict[st
     tiles.append(
         {
             "name": f"Coverage@10, {first}",
-            "value": f"{test[first]['coverage_at_10']:.0%}",
+            "value": f"{test[first]['coverage_at_10']:.1%}",
             "beside": f"{figure('distinct_items', test[first]['distinct_items_at_10'])} different items",
         }
     )
@@ -196,7 +200,8 @@ def _notes(metrics: Mapping[str, Any], inputs: EvaluationInputs) -> list[str]:
     for name, found in metrics["comparisons"].items():
         first, _, second = name.partition("_minus_")
         measured = found["ndcg_at_10"]
-        interval = f"{measured['difference']:+.4f}, 95% interval {measured['low']:+.4f} to {measured['high']:+.4f}"
+        ends = f"{signed(measured['low'])} to {signed(measured['high'])}"
+        interval = f"{signed(measured['difference'])}, 95% interval {ends}"
         if first == "fused" or second == "aligned":
             verdict = "is better than" if measured["low"] > 0 else "is worse than" if measured["high"] < 0 else ""
             verdict = verdict or "cannot be told from"

@@ -27,6 +27,11 @@ BEYOND_ACCURACY = (
 )
 SHORT = ("recall_at_5", "recall_at_10", "recall_at_20", "ndcg_at_5", "ndcg_at_10", "ndcg_at_20", "mrr")
 
+_REFERENCE = {
+    "text_only": "best from text alone",
+    "behaviour_only": "best from behaviour alone",
+    "best": "best reachable",
+}
 _WORDS = {
     "recall": "Recall",
     "ndcg": "NDCG",
@@ -68,6 +73,16 @@ def figure(metric: str, value: float) -> str:
     return f"{value:,.1f}" if metric.startswith("popularity_at") else f"{value:.4f}"
 
 
+def signed(value: float, decimals: int = 4) -> str:
+    """A difference for people, with a true minus sign; one that rounds to nothing has no sign.
+
+    >>> signed(0.01234), signed(-0.5, 1), signed(-0.00001)
+    ('+0.0123', '−0.5', '0.0000')
+    """
+    text = f"{value:+.{decimals}f}"
+    return text.replace("-", "−") if float(text) else text[1:]
+
+
 def cells(
     measured: Mapping[str, Mapping[str, float]], metrics: Iterable[str], *, mark_best: bool = True
 ) -> list[tuple[str, list[Cell]]]:
@@ -100,6 +115,14 @@ def cells(
 def present(measured: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> list[str]:
     """Those of some metrics that at least one scorer has."""
     return [metric for metric in metrics if any(metric in found for found in measured.values())]
+
+
+def reference_names(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """What is known of the data by construction (metrics.json's `reference`): its names, in order, and in words."""
+    found = metrics.get("reference", {})
+    return {name: words for name, words in _REFERENCE.items() if name in found} | {
+        name: name.replace("_", " ") for name in sorted(set(found) - set(_REFERENCE))
+    }
 
 
 def protocol_line(protocol: Mapping[str, Any], split: str = "test") -> str:
@@ -155,6 +178,12 @@ def result_markdown(metrics: Mapping[str, Any]) -> str:
             "",
             f"± is the standard error over users. Weight of the dense score: λ = {metrics['fusion_weight']:g}.",
         ]
+    if known := reference_names(metrics):
+        told = [
+            f"{words} {', '.join(f'{label(metric)} {value:.4f}' for metric, value in metrics['reference'][name].items())}"
+            for name, words in known.items()
+        ]
+        lines += ["", f"Known of this data by construction: {'; '.join(told)}."]
     if metrics.get("comparisons"):
         lines += ["", _line(["difference", "metric", "mean", "95% interval"]), _line(["---", "---", "---:", "---"])]
         for row_texts in comparison_rows(metrics["comparisons"]):
@@ -168,8 +197,8 @@ def comparison_rows(comparisons: Mapping[str, Mapping[str, Mapping[str, float]]]
         [
             name.replace("_minus_", " − "),
             label(metric),
-            f"{found['difference']:+.4f}",
-            f"{found['low']:+.4f} to {found['high']:+.4f}",
+            signed(found["difference"]),
+            f"{signed(found['low'])} to {signed(found['high'])}",
         ]
         for name, by_metric in comparisons.items()
         for metric, found in by_metric.items()
