@@ -16,8 +16,8 @@ def evaluate(work: Work) -> dict[str, float]:
     from prorec_core.alignment.stage import AlignedModel
     from prorec_core.artifacts import write_bytes
     from prorec_core.data.dataset import Dataset
-    from prorec_core.evaluation.lists import Models, recommend_lists
     from prorec_core.evaluation.inputs import EvaluationInputs
+    from prorec_core.evaluation.lists import Models, recommend_lists
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.evaluation.stage import standalone_plots
     from prorec_core.generation.stage import TrainedGenerator, restore_generator
