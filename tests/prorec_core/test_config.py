@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+import yaml
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from prorec_core.artifacts import STAGES, sha256_json
+from prorec_core.config import CollaborativeConfig, EvaluateConfig, Experiment, GeneratorConfig, TextConfig
+
+Path = tuple[str, ...]
+_SPECIAL: dict[Path, dict[str, Any]] = {
+    ("data", "rating_column"): {"data": {"rating_column": "stars", "min_rating": 3}},
+    ("data", "min_rating"): {"data": {"rating_column": "stars", "min_rating": 3}},
+    ("collaborative", "dim"): {"collaborative": {"dim": 96}},
+    ("collaborative", "heads"): {"collaborative": {"heads": 4}},
+    ("generator", "dim"): {"generator": {"dim": 96}},
+    ("generator", "heads"): {"generator": {"heads": 4}},
+    ("device",): {"device": "cpu"},
+    ("name",): {"name": "another"},
+    ("quantize", "rq_vae", "hidden"): {"quantize": {"rq_vae": {"hidden": [8, 4]}}},
+    ("evaluate", "fusion_weights"): {"evaluate": {"fusion_weights": [3.0]}},
+}
+
+
+def _fields(model: type[BaseModel], path: Path = ()) -> Iterator[tuple[Path, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        yield (*path, name), field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _fields(field.annotation, (*path, name))
+
+
+_CHOOSING = {"fusion_weights", "beams"}
+"""Fields of the evaluation with which the generator's stage chooses the weight of the dense score."""
+
+ALL = list(_fields(Experiment))
+LEAVES = [
+    (path, field)
+    for path, field in ALL
+    if not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel))
+]
+
+
+def _run_only(field: FieldInfo) -> bool:
+    return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("run_only"))
+
+
+def _value(experiment: BaseModel, path: Path) -> Any:
+    value: Any = experiment
+    for name in path:
+        value = getattr(value, name)
+    return value
+
+
+def _changed(path: Path, field: FieldInfo) -> Experiment:
+    """The default experiment with another value at one place."""
+    if path in _SPECIAL:
+        return Experiment.model_validate(_SPECIAL[path])
+    value, choices = _value(Experiment(), path), get_args(field.annotation)
+    other: Any
+    if isinstance(value, bool):
+        other = not value
+    elif isinstance(value, int | float):
+        other = (value / 2 or 0.5) if isinstance(value, float) else value + 1
+    elif isinstance(value, list):
+        other = [*value, "more"]
+    elif value is None or not choices or type(None) in choices:
+        other = "something_else"
+    else:
+        other = next(choice for choice in choices if choice != value)
+    for name in reversed(path):
+        other = {name: other}
+    return Experiment.model_validate(other)
+
+
+@pytest.mark.parametrize(("path", "field"), ALL, ids=[".".join(path) for path, _ in ALL])
+def test_every_field_is_described(path: Path, field: FieldInfo) -> None:
+    assert field.description
+    assert len(field.description) > 3
+    assert field.description[0] == field.description[0].strip()
+    assert field.description.endswith(".")
+
+
+@pytest.mark.parametrize(("path", "field"), LEAVES, ids=[".".join(path) for path, _ in LEAVES])
+def test_every_number_has_a_range(path: Path, field: FieldInfo) -> None:
+    if field.annotation in {int, float}:
+        limits = {type(limit): getattr(limit, type(limit).__name__.lower()) for limit in field.metadata}
+        lowest = limits[Ge] if Ge in limits else limits[Gt]
+        highest = limits.get(Le, limits.get(Lt, math.inf))
+        assert lowest <= _value(Experiment(), path) <= highest
+        for wrong in (lowest - 1, math.inf, math.nan, *([highest + 1] if highest < math.inf else [])):
+            nested: Any = wrong
+            for name in reversed(path):
+                nested = {name: nested}
+            with pytest.raises(ValidationError):
+                Experiment.model_validate(nested)
+
+
+@pytest.mark.parametrize(("path", "field"), LEAVES, ids=[".".join(path) for path, _ in LEAVES])
+def test_every_field_counts_unless_it_is_run_only(path: Path, field: FieldInfo) -> None:
+    """A choice that changes what is left changes some stage's key; where and how fast it runs changes none."""
+    plain, changed = Experiment(), _changed(path, field)
+    assert _value(plain, path) != _value(changed, path)
+    moved = {stage for stage in STAGES if plain.stage_config(stage) != changed.stage_config(stage)}
+    if _run_only(field):
+        assert not moved
+    else:
+        # The evaluation shows the whole experiment; what only it reads is in a section of its own.
+        assert moved == {"evaluate"} if path[0] == "evaluate" and path[1] not in _CHOOSING else moved > {"evaluate"}
+
+
+def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
+    assert {".".join(path) for path, field in ALL if _run_only(field)} == {"device", "data.path", "text.batch_size"}
+    for stage in STAGES:
+        config = Experiment().stage_config(stage)
+        assert "device" not in config
+        assert "path" not in config.get("data", {})
+        assert "batch_size" not in config.get("text", {})
+        assert json.loads(json.dumps(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"data": {"min_user_interactions": 6}}, {"preprocess"}),
+        ({"text": {"max_tokens": 64}}, {"embed_text"}),
+        ({"quantize": {"codes": 32}}, {"quantize"}),
+        ({"quantize": {"embedding": "semantic"}}, {"quantize", "train_generator"}),
+        ({"evaluate": {"examples": 1}}, set()),
+        ({"evaluate": {"beams": 20}}, {"train_generator"}),
+        ({"generator": {"epochs": 3}}, {"train_generator"}),
+        ({"align": {"alpha": 1}}, {"align", "train_generator"}),
+        ({"collaborative": {"dim": 32}}, {"train_collaborative", "align", "train_generator"}),
+        ({"seed": 5}, {"train_collaborative", "align", "quantize", "train_generator"}),
+    ],
+)
+def test_a_change_reaches_the_stages_that_read_it_and_no_other(change: dict[str, Any], stages: set[str]) -> None:
+    plain, changed = Experiment(), Experiment.model_validate(change)
+    assert {stage for stage in STAGES if plain.stage_config(stage) != changed.stage_config(stage)} == stages | {
+        "evaluate"
+    }
+
+
+@pytest.mark.parametrize("change", [{}, *({".".join(path): (path, field)} for path, field in LEAVES)])
+def test_a_yaml_file_says_the_same(change: dict[str, tuple[Path, FieldInfo]]) -> None:
+    experiment = _changed(*next(iter(change.values()))) if change else Experiment()
+    for mode in ("json", "python"):
+        again = Experiment.model_validate(yaml.safe_load(yaml.safe_dump(experiment.model_dump(mode=mode))))
+        assert again == experiment
+        for stage in STAGES:
+            assert sha256_json(again.stage_config(stage)) == sha256_json(experiment.stage_config(stage))
+
+
+def test_the_schema_tells_descriptions_and_limits() -> None:
+    schema = Experiment.model_json_schema()
+    epochs = schema["$defs"]["GeneratorConfig"]["properties"]["epochs"]
+    assert epochs["minimum"] == 1
+    assert epochs["maximum"] == 1000
+    assert epochs["description"]
+    assert all(not part.get("additionalProperties", True) for part in schema["$defs"].values())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"collaborative": {"dim": 30, "heads": 4}}, r"heads \(4\) must divide dim \(30\)"),
+        ({"generator": {"dim": 30, "heads": 4}}, r"heads \(4\) must divide dim \(30\)"),
+        ({"data": {"min_rating": 3}}, "rating_column and min_rating go together"),
+        ({"generator": {"epoch": 3}}, "Extra inputs are not permitted"),
+        ({"generator": {"dropout": 1.0}}, "less than 1"),
+        ({"evaluate": {"fusion_weights": [-1.0]}}, "greater than or equal to 0"),
+        ({"evaluate": {"fusion_weights": []}}, "at least 1 item"),
+        ({"name": "No Spaces"}, "should match pattern"),
+        ({"device": "gpu"}, "should match pattern"),
+        ({"device": "cuda:x"}, "should match pattern"),
+        ({"quantize": {"codes": 70_000}}, "less than or equal to 65535"),
+    ],
+)
+def test_what_cannot_be_is_refused(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Experiment.model_validate(wrong)
+
+
+def test_sections_are_values() -> None:
+    assert Experiment() == Experiment()
+    with pytest.raises(ValidationError, match="frozen"):
+        TextConfig().model = "another"  # type: ignore[misc]
+    assert GeneratorConfig().distill == GeneratorConfig().distill
+    assert CollaborativeConfig(heads=8).heads == 8
+    assert EvaluateConfig().fusion_weights[0] == 0

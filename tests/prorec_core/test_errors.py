@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from prorec_core.errors import UserError, did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (UserError("no such file"), "no such file."),
+        (UserError("no such file.", place="data.path"), "data.path: no such file."),
+        (UserError("no such file", cure="Name another."), "no such file. Name another."),
+        (UserError("unknown", place="x", cure="Did you mean 'y'?"), "x: unknown. Did you mean 'y'?"),
+    ],
+)
+def test_an_error_is_one_line(error: UserError, line: str) -> None:
+    assert str(error) == line
+    assert "\n" not in str(error)
+
+
+def test_an_error_survives_another_process() -> None:
+    """Prefect hands exceptions between processes."""
+    error = UserError("no such file", place="data.path", cure="Name another")
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is UserError
+        assert (again.problem, again.place, again.cure) == ("no such file", "data.path", "Name another")
+        assert str(again) == str(error)
+
+
+def test_the_nearest_name_is_suggested_or_all_are_listed() -> None:
+    known = ["residual_kmeans", "rq_vae"]
+    assert did_you_mean("residual_kmean", known) == "Did you mean 'residual_kmeans'?"
+    assert did_you_mean("zzz", iter(known)) == "Known: residual_kmeans, rq_vae"
