@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from prorec_core.artifacts import write_parquet
+from prorec_core.data.embeddings import write_embeddings
+from prorec_core.data.sequences import Sequences, Split
+from prorec_core.errors import UserError
+from prorec_core.generation.candidates import find_candidates
+from prorec_core.generation.recommender import Recommender
+from prorec_core.generation.stage import GeneratorInputs, TrainedGenerator, restore_generator, train_generator
+from prorec_core.quantization.table import CodeTable
+from prorec_core.training.runtime import Runtime
+
+CPU = torch.device("cpu")
+IDS = [f"id-{item:02d}" for item in range(24)]
+
+
+@pytest.fixture(scope="module", params=["with a dense score", "beams alone"])
+def bundle(
+    request: Any, make_inputs: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, GeneratorInputs, TrainedGenerator]:
+    """A folder as it is registered, the inputs of the training and what it left."""
+    folder = tmp_path_factory.mktemp("bundle")
+    distill = {"beta": 0.0} if request.param == "beams alone" else {}
+    inputs = make_inputs(config={"epochs": 6, "dropout": 0.0, "distill": distill})
+    trained = train_generator(inputs, 0, Runtime(CPU))
+    trained.save(folder)
+    CodeTable(inputs.codes, IDS).save(folder / "codes.parquet")
+    write_embeddings(folder / "embeddings.parquet", inputs.embeddings, "align")
+    items = pl.DataFrame(
+        {"item_id": IDS, "title": [f"Title {id_}" for id_ in IDS], "train_count": np.arange(24)[::-1].copy()}
+    )
+    write_parquet(folder / "items.parquet", items.to_arrow(), "preprocess")
+    return folder, inputs, trained
+
+
+def test_it_recommends_what_the_generator_ranks_first(
+    bundle: tuple[Path, GeneratorInputs, TrainedGenerator], checkerboard: Sequences
+) -> None:
+    folder, inputs, trained = bundle
+    histories = checkerboard.histories(Split.TEST)
+    generator = restore_generator(trained, inputs.codes, inputs.embeddings, CPU)
+    found = find_candidates(generator, histories, 50, 50)
+    weight = trained.fusion_weight
+    items, scores = found.generative(7) if weight is None else found.fused(weight, 7)
+    asked = [[IDS[item] for item in histories.of_user(user)] for user in range(histories.n_users)]
+    answers = Recommender.load(folder).recommend(asked, 7)
+    for user, answer in enumerate(answers):
+        assert [each.item_id for each in answer] == [IDS[item] for item in items[user]]
+        assert [each.title for each in answer] == [f"Title {each.item_id}" for each in answer]
+        np.testing.assert_allclose([each.score for each in answer], scores[user], rtol=1e-5)
+    targets = checkerboard.targets(Split.TEST)
+    assert np.mean([answer[0].item_id == IDS[targets[user]] for user, answer in enumerate(answers)]) > 0.9
+
+
+def test_unknown_items_are_passed_over_and_named(bundle: tuple[Path, GeneratorInputs, TrainedGenerator]) -> None:
+    recommender = Recommender.load(bundle[0])
+    known, mixed = recommender.recommend([["id-02", "id-04"], ["nobody", "id-02", "id-99", "id-04"]], 5)
+    assert known == mixed
+    assert recommender.unknown(["nobody", "id-02", "id-99", "nobody"]) == ["nobody", "id-99"]
+    assert recommender.suggest("my id-02") == "Did you mean 'id-02'?"
+    assert recommender.suggest("###") == "Look the id up in items.parquet"
+
+
+def test_a_history_of_nothing_known_gets_what_is_popular(
+    bundle: tuple[Path, GeneratorInputs, TrainedGenerator],
+) -> None:
+    recommender = Recommender.load(bundle[0])
+    empty, unknown, known = recommender.recommend([[], ["nobody"], ["id-02", "id-04"]], 4)
+    assert [each.item_id for each in empty] == IDS[:4]
+    assert empty == unknown
+    assert known != empty
+    assert all(first.score >= second.score for first, second in pairwise(empty))
+
+
+def test_the_history_is_masked_unless_asked_for(bundle: tuple[Path, GeneratorInputs, TrainedGenerator]) -> None:
+    recommender, history = Recommender.load(bundle[0]), ["id-02", "id-04", "id-06"]
+    (masked,) = recommender.recommend([history], 24)
+    assert sorted(each.item_id for each in masked) == sorted(set(IDS) - set(history))
+    (whole,) = recommender.recommend([history], 100, mask_history=False)
+    assert sorted(each.item_id for each in whole) == IDS
+    assert recommender.recommend([], 3) == []
+
+
+def test_what_cannot_be_is_refused(bundle: tuple[Path, GeneratorInputs, TrainedGenerator], tmp_path: Path) -> None:
+    folder, inputs, _ = bundle
+    with pytest.raises(UserError, match="k must be at least 1"):
+        Recommender.load(folder).recommend([[]], 0)
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    CodeTable(inputs.codes, IDS[::-1]).save(tmp_path / "codes.parquet")
+    with pytest.raises(UserError, match="different catalogues"):
+        Recommender.load(tmp_path)
+    (tmp_path / "codes.parquet").unlink()
+    with pytest.raises(UserError, match=r"codes.parquet: a file of the model is missing"):
+        Recommender.load(tmp_path)
