@@ -179,10 +179,10 @@ def result_markdown(metrics: Mapping[str, Any]) -> str:
             f"± is the standard error over users. Weight of the dense score: λ = {metrics['fusion_weight']:g}.",
         ]
     if known := reference_names(metrics):
-        told = [
-            f"{words} {', '.join(f'{label(metric)} {value:.4f}' for metric, value in metrics['reference'][name].items())}"
-            for name, words in known.items()
-        ]
+        told = []
+        for name, words in known.items():
+            figures = [f"{label(metric)} {value:.4f}" for metric, value in metrics["reference"][name].items()]
+            told.append(f"{words} {', '.join(figures)}")
         lines += ["", f"Known of this data by construction: {'; '.join(told)}."]
     if metrics.get("comparisons"):
         lines += ["", _line(["difference", "metric", "mean", "95% interval"]), _line(["---", "---", "---:", "---"])]

@@ -1,0 +1,275 @@
+"""The whole stage on a small shop whose right answers are known, and the page that it leaves."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prorec_core.config import EvaluateConfig
+from prorec_core.data.dataset import Dataset
+from prorec_core.data.sequences import Split, from_lists
+from prorec_core.evaluation.drawing import as_png
+from prorec_core.evaluation.examples import choose_users, examples
+from prorec_core.evaluation.metrics import rank_metrics
+from prorec_core.evaluation.plots import curves_by_k
+from prorec_core.evaluation.ranking import TopItems
+from prorec_core.evaluation.stage import Evaluation, EvaluationInputs, evaluate, standalone_plots
+
+USERS, ITEMS, LENGTH = 60, 30, 12
+EVIL = "<script>alert('x')</script> & \"Sons\" {{ 7 * 7 }} $x_1$"
+VOID = {"meta", "br", "img", "link", "input", "hr", "use", "path"}
+
+
+def make_dataset():
+    random = np.random.default_rng(0)
+    lists = [random.permutation(ITEMS)[: random.integers(3, 12)].astype(np.int32) for _ in range(USERS)]
+    sequences = from_lists(lists, ITEMS)
+    titles = [EVIL if item % 3 == 0 else f"Item number {item}" for item in range(ITEMS)]
+    return Dataset(
+        items=pl.DataFrame(
+            {
+                "item": np.arange(ITEMS, dtype=np.int32),
+                "item_id": [f"i{item}" for item in range(ITEMS)],
+                "title": titles,
+                "text": titles,
+                "train_count": sequences.train_counts(),
+            }
+        ),
+        users=pl.DataFrame(
+            {"user": np.arange(USERS, dtype=np.int32), "user_id": [f"<b>u{user}</b>" for user in range(USERS)]}
+        ),
+        sequences=sequences,
+        timestamps=np.arange(len(sequences.items)),
+        profile={
+            "source": "demo",
+            "demo": {"best_recall_at_10": 0.5, "best_ndcg_at_10": 0.3, "users": USERS},
+            "filters": [
+                {
+                    "filter": "k_core",
+                    "setting": "data.min_user_interactions",
+                    "before": {"users": 99, "items": 50, "interactions": 1234},
+                    "after": {"users": USERS, "items": ITEMS, "interactions": len(sequences.items)},
+                }
+            ],
+            "ties": {"order": "shuffle", "seed": 5, "share": 0.0},
+        },
+    )
+
+
+def lists_with_target_at(dataset, split, rank):
+    """Lists of every user that hold the target at `rank` (0: not at all)."""
+    targets = dataset.sequences.targets(split)
+    items = np.stack([np.setdiff1d(np.arange(ITEMS), [target])[:LENGTH] for target in targets]).astype(np.int32)
+    if rank:
+        items[:, rank - 1] = targets
+    scores = np.tile(-np.arange(LENGTH, dtype=np.float32), (USERS, 1))
+    return TopItems(items, scores)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    dataset = make_dataset()
+    ranks = {"generative": 2, "dense": 0, "fused": 1, "aligned": 11}
+    usage = np.bincount(np.arange(ITEMS) % 5, minlength=8)
+    level = {"codes": 8, "used": 5, "perplexity": 5.0, "largest_group": 6, "usage": usage.tolist()}
+    row = {
+        "overlap_semantic": 0.2,
+        "overlap_collaborative": 0.3,
+        "cka_semantic": 0.4,
+        "cka_collaborative": 0.5,
+        "text_share": 0.4,
+    }
+    return EvaluationInputs(
+        config=EvaluateConfig(list_length=LENGTH, examples=4, bootstrap_samples=100),
+        dataset=dataset,
+        lists={
+            split: {scorer: lists_with_target_at(dataset, split, rank) for scorer, rank in ranks.items()}
+            for split in (Split.VALIDATION, Split.TEST)
+        },
+        fusion_weight=8.0,
+        seed=1,
+        name="small",
+        fusion_trials=[(0.0, 0.1), (8.0, 0.2)],
+        training={"align": [{"epoch": 1, "loss": 2.0, "validation_ndcg_at_10": 0.1}], "train_generator": []},
+        quality={
+            "method": "residual_kmeans",
+            "levels": [{**level, "relative_error": 0.5}, {**level, "suffix": True}],
+            "collisions": {"handling": "suffix", "before": {"items": 3, "share": 0.1}, "after": {"items": 0}},
+        },
+        codes=np.arange(2 * ITEMS, dtype=np.uint16).reshape(ITEMS, 2),
+        domination={"integrated": row, "naive_concatenation": row, "neighbours": 10},
+        experiment={"name": "small", "data": {"path": "<here>"}},
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluation(inputs):
+    return evaluate(inputs)
+
+
+def test_metrics_of_planted_ranks(evaluation):
+    test = evaluation.metrics["test"]
+    assert list(test) == ["fused", "generative", "dense", "aligned", "popularity"]
+    assert test["fused"]["recall_at_1"] == test["fused"]["mrr"] == 1.0
+    assert test["generative"]["mrr"] == 0.5
+    assert test["generative"]["ndcg_at_10"] == pytest.approx(1 / np.log2(3), abs=1e-6)
+    assert test["aligned"]["recall_at_10"] == test["dense"]["recall_at_10"] == 0.0
+    assert test["aligned"]["mrr"] == pytest.approx(1 / 11, abs=1e-6)
+    assert "recall_at_20" not in test["fused"], "lists of 12 items say nothing about 20"
+    assert evaluation.metrics["validation"]["fused"]["recall_at_1"] == 1.0
+    assert not any("@" in name for found in test.values() for name in found)
+    difference = evaluation.metrics["comparisons"]["fused_minus_dense"]["recall_at_10"]
+    assert difference == {"difference": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_protocol_is_declared(evaluation):
+    protocol = evaluation.metrics["protocol"]
+    assert protocol["history_masked"] is True
+    assert (protocol["ties"], protocol["ties_seed"], protocol["seed"]) == ("shuffle", 5, 1)
+    assert (protocol["list_length"], protocol["test_users"], protocol["items"]) == (LENGTH, USERS, ITEMS)
+    assert evaluation.metrics["reference"] == {"best": {"recall_at_10": 0.5, "ndcg_at_10": 0.3}}
+
+
+def test_unmasked_history_and_a_fusion_weight_within_its_grid(inputs, evaluation):
+    found = evaluate(
+        replace(
+            inputs,
+            config=inputs.config.model_copy(update={"mask_history": False}),
+            fusion_trials=[(0.0, 0.1), (8.0, 0.2), (9.0, 0.1)],
+        )
+    )
+    masked, unmasked = evaluation.metrics["test"]["popularity"], found.metrics["test"]["popularity"]
+    assert unmasked["distinct_items_at_10"] == 10
+    assert masked["distinct_items_at_10"] > 10, "masked lists go further down for those who have the popular items"
+    assert found.metrics["protocol"]["history_masked"] is False
+    assert "history not masked" in found.report_html
+    assert "at the edge" in evaluation.report_html
+    assert "at the edge" not in found.report_html
+
+
+def test_ranks_table_and_files(evaluation, inputs, tmp_path):
+    assert evaluation.ranks.num_rows == 2 * USERS
+    assert {str(field.type) for field in evaluation.ranks.schema if field.name != "split"} == {"int32"}
+    evaluation.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "ranks.parquet", "report.html"]
+    loaded = Evaluation.load(tmp_path)
+    assert loaded.metrics == evaluation.metrics
+    assert loaded.ranks.equals(evaluation.ranks)
+    assert loaded.report_html == evaluation.report_html
+    test = loaded.ranks.filter(pa.compute.equal(loaded.ranks["split"], "test"))
+    again = rank_metrics(test["rank_generative"].to_numpy(), (1, 5, 10))
+    assert again.items() <= loaded.metrics["test"]["generative"].items()
+    assert test["target"].to_pylist() == inputs.dataset.sequences.targets(Split.TEST).tolist()
+
+
+def test_same_inputs_give_the_same_bytes(inputs, evaluation):
+    again = evaluate(inputs)
+    assert again.report_html == evaluation.report_html
+    assert again.metrics == evaluation.metrics
+    plots = standalone_plots(inputs, evaluation)
+    ranks = {"fused": np.arange(USERS, dtype=np.int32) % LENGTH}
+    assert as_png(curves_by_k(ranks, LENGTH)) == as_png(curves_by_k(ranks, LENGTH))
+    assert {"curves.png", "groups.png", "codes.png", "domination.png", "training.png"} <= set(plots)
+    assert all(content.startswith(b"\x89PNG") for content in plots.values())
+
+
+class Page(HTMLParser):
+    """Checks that what is opened is closed, and gathers ids, links and captions."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.tags = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.note(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.note(tag, attrs)
+
+    def note(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.links += [value for name, value in attrs if name in {"href", "src", "xlink:href"}]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+
+def test_page_is_whole_safe_and_needs_nothing_else(evaluation):
+    text = evaluation.report_html
+    page = Page(text)
+    assert not page.open
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert "&lt;script&gt;" in text
+    assert "<b>u" not in text
+    assert "{{ 7 * 7 }}" in text, "titles are no templates"
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert len(page.ids) == len(set(page.ids))
+    assert not re.search(r"url\((?!#)|@import", text)
+    pictures = [attrs for tag, attrs in page.tags if tag == "svg"]
+    assert len(pictures) >= 7
+    assert all(picture["role"] == "img" and len(picture["aria-label"]) > 30 for picture in pictures)
+
+
+def test_every_table_of_metrics_declares_the_protocol(evaluation):
+    for caption in re.findall(r"<table>\s*(.*?)<thead>", evaluation.report_html, flags=re.DOTALL):
+        if "leave-one-out" in caption:
+            assert "history masked" in caption
+            assert "shuffled with seed 5" in caption
+    assert evaluation.report_html.count("history masked") >= 6
+
+
+def test_little_is_enough(inputs):
+    lists = {split: {"generative": found["generative"]} for split, found in inputs.lists.items()}
+    bare = EvaluationInputs(inputs.config, replace(inputs.dataset, profile={}), lists, None)
+    found = evaluate(bare)
+    assert set(found.metrics["test"]) == {"generative", "popularity"}
+    assert found.metrics["comparisons"] == {}
+    assert not Page(found.report_html).open
+    assert not {"codes", "domination", "training", "configuration"} & set(Page(found.report_html).ids)
+
+
+def test_lists_that_do_not_fit_are_refused(inputs):
+    good = inputs.lists[Split.TEST]["fused"]
+    for wrong in (
+        TopItems(good.items_UK[1:], good.scores_UK[1:]),
+        TopItems(good.items_UK[:, :5], good.scores_UK[:, :5]),
+        TopItems(good.items_UK + ITEMS, good.scores_UK),
+    ):
+        lists = {split: {"fused": wrong} for split in inputs.lists}
+        with pytest.raises(ValueError, match="fused"):
+            evaluate(replace(inputs, lists=lists))
+
+
+def test_examples_tell_history_target_and_hits(inputs):
+    ranks = {"generative": np.full(USERS, 2, np.int32), "fused": np.full(USERS, 1, np.int32)}
+    shown = examples(inputs, ranks)
+    assert len(shown) == 4
+    for example in shown:
+        generative, fused = example["lists"]
+        assert [entry["place"] for entry in generative["entries"] if entry["hit"]] == [2]
+        assert [entry["place"] for entry in fused["entries"] if entry["hit"]] == [1]
+        assert fused["entries"][0]["item_id"] == example["target"]["item_id"]
+        user = inputs.dataset.users["user_id"].to_list().index(example["user_id"])
+        history = [f"i{item}" for item in inputs.dataset.sequences.histories(Split.TEST).of_user(user)]
+        assert [entry["item_id"] for entry in example["history"]] == history[example["earlier"] :]
+
+
+@given(st.lists(st.sampled_from([0, 1, 5, 6]), max_size=30), st.integers(1, 12), st.integers(0, 99))
+def test_users_shown_are_distinct_and_mostly_hits(ranks, count, seed):
+    ranks = np.array(ranks, np.int32)
+    users = choose_users(ranks, count, seed)
+    assert len(users) == len(set(users.tolist())) == min(count, len(ranks))
+    hits, hits_there = int(np.isin(ranks[users], [1, 5]).sum()), int(np.isin(ranks, [1, 5]).sum())
+    assert hits >= min(hits_there, int(np.ceil(0.6 * count)))
