@@ -30,6 +30,8 @@ from prorec_core.evaluation.tables import signed
 
 _LOSS_COLOUR, _MEASURE_COLOUR = "#7b61a8", "#2a9d74"
 _LEVELS_A_ROW = 4
+_STEPS = 1000
+"""Codes of a level that are drawn one by one; of more, so many are drawn, evenly spaced."""
 DOMINATION_ROWS = {
     "integrated": "integrated (this run)",
     "naive_concatenation": "naive concatenation",
@@ -90,8 +92,8 @@ def recall_by_group(slices: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
             names = [f"{group['group']}\n{group['users']:,} users" for group in groups]
             axes.set_xticks(range(len(groups)), names)
             axes.set_xlim(-0.5, len(groups) - 0.5)
-            axes.set_ylim(bottom=0)
             axes.grid(axis="x", visible=False)
+        both[0].set_ylim(bottom=0)
         figure.legend(*both[0].get_legend_handles_labels(), loc="outside upper left", ncols=8)
     return figure
 
@@ -140,10 +142,11 @@ def code_usage(levels: Sequence[Mapping[str, Any]]) -> Figure:
             axes.set_visible(False)
         for number, (axes, level) in enumerate(zip(places, shown, strict=False), start=1):
             usage = np.sort(np.array(level["usage"]))[::-1]
-            edges = np.arange(len(usage) + 1)
+            edges = np.unique(np.linspace(0, len(usage), min(len(usage), _STEPS) + 1).astype(np.int64))
+            heights = usage[edges[:-1]]
             suffix = bool(level.get("suffix"))
-            axes.stairs(usage, edges, fill=True, color=MUTED if suffix else TEXT_COLOUR, alpha=0.35)
-            axes.stairs(usage, edges, color=MUTED if suffix else TEXT_COLOUR, linewidth=1.2)
+            axes.stairs(heights, edges, fill=True, color=MUTED if suffix else TEXT_COLOUR, alpha=0.35)
+            axes.stairs(heights, edges, color=MUTED if suffix else TEXT_COLOUR, linewidth=1.2)
             axes.axhline(usage.mean(), color=BEHAVIOUR_COLOUR, linewidth=1.2, linestyle=(0, (4, 2)))
             axes.set_title(f"level {number}{' (suffix)' if suffix else ''}")
             used = int((usage > 0).sum())
@@ -152,7 +155,7 @@ def code_usage(levels: Sequence[Mapping[str, Any]]) -> Figure:
             for height, words in ((0.96, f"{used:,} of {len(usage):,} used"), (0.84, f"perplexity {perplexity:,.1f}")):
                 axes.text(0.97, height, words, transform=axes.transAxes, ha="right", va="top", fontsize=8)
             axes.set(xlabel="codes, most used first", xlim=(0, len(usage)))
-            axes.set_ylim(0, usage.max() * 1.08)
+            axes.set_ylim(0, max(usage.max(), 1) * 1.35)
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -231,8 +234,8 @@ def training_curves(training: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figu
                         fontsize=8,
                     )
             above.set_title(stage)
-            below.set_xlabel("epoch")
-            below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            below.set(xlabel="epoch", xlim=(0.6, max(record["epoch"] for record in records) + 0.4))
+            below.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         places[0].set_ylabel("loss")
         places[len(stages)].set_ylabel("validation NDCG@10")
         figure.align_ylabels()

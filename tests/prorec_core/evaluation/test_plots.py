@@ -1,0 +1,37 @@
+"""Plots show all that they are given, stay small, and draw texts as texts."""
+
+import numpy as np
+
+from prorec_core.evaluation import plots
+from prorec_core.evaluation.drawing import as_svg
+
+
+def group(name, recall):
+    return {"group": name, "users": 4, "recall": {"fused": recall}, "standard_error": {"fused": 0.01}}
+
+
+def test_every_group_lies_within_the_shared_range():
+    for first, second in ((0.01, 0.6), (0.6, 0.01)):
+        figure = plots.recall_by_group({"a": [group("x", first)], "b": [group("y", second)]})
+        assert all(axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 0.6 for axes in figure.axes)
+
+
+def test_curves_end_at_recall_of_the_whole_list():
+    figure = plots.curves_by_k({"fused": np.array([1, 3, 0, 5], np.int32)}, 5)
+    recall, ndcg = (axes.lines[0].get_ydata() for axes in figure.axes)
+    np.testing.assert_allclose(recall, [0.25, 0.25, 0.5, 0.5, 0.75])
+    np.testing.assert_allclose(ndcg[-1], (1 + 1 / 2 + 1 / np.log2(6)) / 4)
+
+
+def test_large_codebooks_and_single_epochs_draw():
+    levels = [{"usage": np.arange(60_000).tolist()}, {"usage": [7], "suffix": True}]
+    assert len(as_svg(plots.code_usage(levels), "codes", "…")) < 300_000
+    figure = plots.training_curves({"align": [{"epoch": 1, "loss": 2.0, "validation_ndcg_at_10": 0.0}]})
+    assert as_svg(figure, "training", "…").count(">1</text>") == 1
+
+
+def test_names_are_escaped_and_never_read_as_formulas():
+    drawn = as_svg(plots.curves_by_k({"<b>$x_1$</b>": np.ones(3, np.int32)}, 3), "n", 'a "quoted" <thing>')
+    assert "&lt;b&gt;$x_1$&lt;/b&gt;" in drawn
+    assert 'aria-label="a &quot;quoted&quot; &lt;thing&gt;"' in drawn
+    assert "<b>" not in drawn
