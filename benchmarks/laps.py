@@ -6,6 +6,7 @@ of its memory its own. Knows clocks and processes; knows nothing of what is meas
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -74,11 +75,13 @@ class Subject:
     def lap(self, *, counts: bool) -> None:
         """Have it run one lap; one that does not count warms up caches and kernels."""
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # the answer that is missing then tells
+            self.process.stdin.write("go\n")
+            self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"the benchmark '{self.name}' ended early; its error is above")
+            status = self.process.wait()
+            raise RuntimeError(f"the benchmark '{self.name}' ended early with status {status}; see above")
         found = json.loads(answer)
         self.peak = max(self.peak, found["peak_bytes"])
         if counts:
