@@ -125,7 +125,7 @@ def show(results: list[Result], title: str, console: Console) -> None:
     where = machine()
     table = Table(title=f"{title} on {where['cores']} cores ({where['processor']})")
     table.add_column("work", no_wrap=True)
-    for name in ("seconds", "at most", "usual", "ratio", "at least", "GiB", "usual GiB"):
+    for name in ("s", "at most", "usual", "ratio", "at least", "GiB", "usual GiB"):
         table.add_column(name, justify="right")
     for found in results:
         slow = found.limit_seconds is not None and found.seconds > found.limit_seconds
@@ -142,9 +142,9 @@ def show(results: list[Result], title: str, console: Console) -> None:
         )
     console.print(table)
     console.print(
-        "GiB: the peak of a whole process. usual: Hugging Face T5 of TIGER's size, float32, one sample a prefix padded to 20 items; its epoch is "
-        "training alone, ours holds validation and a checkpoint too. Beam search is for all users; the usual one "
-        "asks a Python trie."
+        "GiB: the peak of a whole process. usual: Hugging Face T5 of TIGER's size, float32, one sample a prefix "
+        "padded to 20 items; its epoch is training alone, ours holds validation and a checkpoint too. "
+        "Beam search is for all users; the usual one asks a Python trie."
     )
 
 
