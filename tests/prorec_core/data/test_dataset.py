@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prorec_core.data.dataset import Dataset
+from prorec_core.data.embeddings import read_embeddings, write_embeddings
+from prorec_core.data.sequences import from_lists
+from prorec_core.errors import UserError
+
+
+def dataset(lists: list[list[int]], n_items: int) -> Dataset:
+    sequences = from_lists([np.array(items, dtype=np.int32) for items in lists], n_items)
+    names = [f"i{item} \N{GREEK SMALL LETTER PI}" for item in range(n_items)]
+    return Dataset(
+        items=pl.DataFrame(
+            {
+                "item": np.arange(n_items, dtype=np.int32),
+                "item_id": names,
+                "title": names,
+                "text": names,
+                "train_count": sequences.train_counts(),
+            }
+        ),
+        users=pl.DataFrame(
+            {"user": np.arange(len(lists), dtype=np.int32), "user_id": [f"u{user}" for user in range(len(lists))]}
+        ),
+        sequences=sequences,
+        timestamps=np.arange(len(sequences.items), dtype=np.int64) * 10**10,
+        profile={"kept": {"users": len(lists)}},
+    )
+
+
+@given(st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=8), min_size=1, max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_round_trip(lists: list[list[int]]) -> None:
+    saved = dataset(lists, 6)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        saved.save(folder)
+        loaded = Dataset.load(folder)
+        first = {path.name: path.read_bytes() for path in folder.iterdir()}
+        loaded.save(folder)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    assert sorted(first) == ["items.parquet", "profile.json", "sequences.parquet", "users.parquet"]
+    assert loaded.items.equals(saved.items) and loaded.items.schema == saved.items.schema
+    assert loaded.users.equals(saved.users) and loaded.users.schema == saved.users.schema
+    for ours, theirs in (
+        (loaded.sequences.items, saved.sequences.items),
+        (loaded.sequences.offsets, saved.sequences.offsets),
+        (loaded.timestamps, saved.timestamps),
+    ):
+        assert ours.dtype == theirs.dtype and ours.tolist() == theirs.tolist()
+    assert loaded.sequences.n_items == 6 and loaded.profile == saved.profile
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 4), (0, 5)])
+def test_embeddings_round_trip(tmp_path: Path, shape: tuple[int, int]) -> None:
+    rows: npt.NDArray[np.float32] = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    path = tmp_path / "embeddings.parquet"
+    write_embeddings(path, rows, "align")
+    found = read_embeddings(path, "align")
+    assert found.dtype == np.float32 and found.shape == shape and (found == rows).all()
+    assert pl.read_parquet(path).schema == {"item": pl.Int32, "embedding": pl.Array(pl.Float32, shape[1])}
+
+
+def test_foreign_parquet_is_refused(tmp_path: Path) -> None:
+    pl.DataFrame({"item": [0]}).write_parquet(tmp_path / "embeddings.parquet")
+    with pytest.raises(UserError, match="schema version"):
+        read_embeddings(tmp_path / "embeddings.parquet", "align")

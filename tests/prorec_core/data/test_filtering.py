@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prorec_core.data.filtering import Funnel, in_order_of_time, k_core, without_duplicates
+from prorec_core.errors import UserError
+
+Pairs = list[tuple[int, int]]
+pairs = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=80)
+least = st.integers(1, 4)
+
+
+def columns(rows: Pairs) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    table = np.array(rows, dtype=np.int64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def largest_core(rows: Pairs, min_user: int, min_item: int) -> Pairs:
+    """By brute force: take out one offending row at a time."""
+    left = list(rows)
+    while True:
+        users, items = [user for user, _ in left], [item for _, item in left]
+        bad = [row for row in left if users.count(row[0]) < min_user or items.count(row[1]) < min_item]
+        if not bad:
+            return left
+        left.remove(bad[0])
+
+
+@given(pairs, least, least)
+def test_core_is_a_fixed_point_in_which_everyone_has_enough(rows: Pairs, min_user: int, min_item: int) -> None:
+    users, items = columns(rows)
+    mask = k_core(users, items, min_user, min_item)
+    users, items = users[mask], items[mask]
+    for codes, minimum in ((users, min_user), (items, min_item)):
+        assert (np.unique(codes, return_counts=True)[1] >= minimum).all()
+    assert k_core(users, items, min_user, min_item).all()
+
+
+@given(pairs, least, least)
+def test_core_is_the_largest_one(rows: Pairs, min_user: int, min_item: int) -> None:
+    mask = k_core(*columns(rows), min_user, min_item)
+    kept = [row for row, keep in zip(rows, mask, strict=True) if keep]
+    assert sorted(kept) == sorted(largest_core(rows, min_user, min_item))
+
+
+def log(*rows: tuple[int, int, int]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=["user", "item", "timestamp"], orient="row")
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("keep", [(0, 1, 5), (0, 1, 5), (0, 1, 3), (1, 1, 5)]),
+        ("exact", [(0, 1, 5), (0, 1, 3), (1, 1, 5)]),
+        ("first", [(0, 1, 3), (1, 1, 5)]),
+    ],
+)
+def test_duplicates(policy: str, expected: list[tuple[int, int, int]]) -> None:
+    frame = log((0, 1, 5), (0, 1, 5), (0, 1, 3), (1, 1, 5))
+    assert without_duplicates(frame, policy).rows() == expected
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=60))
+def test_ties_stay_as_in_the_input_or_are_shuffled_by_the_seed(rows: list[tuple[int, int, int]]) -> None:
+    frame = log(*rows)
+    ordered = in_order_of_time(frame, "input", seed=0)
+    assert ordered.rows() == sorted(rows, key=lambda row: (row[0], row[2]))
+    shuffled = in_order_of_time(frame, "shuffle", seed=3)
+    assert shuffled.equals(in_order_of_time(frame, "shuffle", seed=3))
+    assert shuffled.sort("user", "timestamp", "item").equals(ordered.sort("user", "timestamp", "item"))
+    assert shuffled.select("user", "timestamp").equals(ordered.select("user", "timestamp"))
+
+
+def test_shuffling_moves_ties() -> None:
+    frame = log(*[(0, item, 7) for item in range(50)])
+    assert not in_order_of_time(frame, "shuffle", seed=0).equals(frame)
+
+
+def test_funnel_says_which_filter_took_what() -> None:
+    funnel = Funnel(log((0, 0, 0), (0, 1, 1), (1, 1, 1)), "log.csv")
+    funnel.apply("rating", np.array([True, True, False]), "data.min_rating")
+    with pytest.raises(UserError) as caught:
+        funnel.apply("k_core", np.array([False, False]), "data.min_user_interactions")
+    message = str(caught.value)
+    assert "log.csv" in message and "nothing is left of 3 interactions" in message
+    assert "rating took 1" in message and "k_core took 2" in message and "data.min_user_interactions" in message
+    assert [step["after"]["interactions"] for step in funnel.steps] == [2, 0]
+    assert funnel.steps[0]["before"] == {"users": 2, "items": 2, "interactions": 3}

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prorec_core.data.sequences import Sequences, Split, from_lists
+
+N_ITEMS = 7
+histories = st.lists(st.lists(st.integers(0, N_ITEMS - 1), min_size=3, max_size=9), min_size=1, max_size=8)
+
+
+def sequences(lists: list[list[int]]) -> Sequences:
+    return from_lists([np.array(items, dtype=np.int32) for items in lists], N_ITEMS)
+
+
+def as_lists(found: Sequences) -> list[list[int]]:
+    return [found.of_user(user).tolist() for user in range(found.n_users)]
+
+
+@given(histories)
+def test_split_leaves_out_the_last_items(lists: list[list[int]]) -> None:
+    found = sequences(lists)
+    assert as_lists(found) == lists
+    assert as_lists(found.training()) == [items[:-2] for items in lists]
+    assert as_lists(found.histories(Split.VALIDATION)) == [items[:-2] for items in lists]
+    assert as_lists(found.histories(Split.TEST)) == [items[:-1] for items in lists]
+    assert found.targets(Split.VALIDATION).tolist() == [items[-2] for items in lists]
+    assert found.targets(Split.TEST).tolist() == [items[-1] for items in lists]
+
+
+@given(histories)
+def test_nothing_held_back_is_counted_for_training(lists: list[list[int]]) -> None:
+    found = sequences(lists)
+    counts = found.train_counts()
+    for target in (found.targets(Split.VALIDATION), found.targets(Split.TEST)):
+        counts = counts + np.bincount(target, minlength=N_ITEMS)
+    assert counts.tolist() == np.bincount(found.items, minlength=N_ITEMS).tolist()
+    assert found.lengths(Split.TRAIN).tolist() == [len(items) - 2 for items in lists]
+
+
+@given(histories)
+def test_selected_users_come_in_the_order_named(lists: list[list[int]]) -> None:
+    chosen = np.arange(len(lists))[::-1].astype(np.int64)
+    assert as_lists(sequences(lists).select(chosen)) == lists[::-1]

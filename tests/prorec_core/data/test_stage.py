@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from prorec_core.config import DataConfig
+from prorec_core.data.dataset import Dataset
+from prorec_core.data.stage import preprocess, source_digest
+from prorec_core.errors import UserError
+from prorec_core.progress import Progress
+
+Row = tuple[str, str, int]
+
+# Users a, b and c take x, y and z; d takes too little; w is rare; q is in no items file.
+LOG: list[Row] = [
+    *[(user, item, 10) for item in "zxy" for user in "abc"],
+    ("a", "q", 11),
+    ("a", "x", 10),
+    ("d", "x", 1),
+    ("b", "w", 9),
+]
+ITEMS: list[dict[str, Any]] = [
+    {"item_id": "x", "title": "Ring &amp; Box", "categories": ["Gifts", "Rings"]},
+    {"item_id": "y", "title": "  Pen  ", "categories": []},
+    {"item_id": "z", "title": None, "categories": None},
+    {"item_id": "w", "title": "Wig", "categories": ["Hair"]},
+    {"item_id": "unsold", "title": "", "categories": []},
+]
+
+
+def write(frame: pl.DataFrame, path: Path) -> None:
+    if path.suffix == ".parquet":
+        frame.write_parquet(path)
+    elif path.suffix in {".jsonl", ".ndjson"}:
+        frame.write_ndjson(path)
+    else:
+        lists = [pl.col(name).list.join(", ") for name, dtype in frame.schema.items() if dtype == pl.List]
+        frame.with_columns(lists).write_csv(path, separator="\t" if path.suffix != ".csv" else ",")
+
+
+def shop(folder: Path, log: list[Row] = LOG, items: list[dict[str, Any]] = ITEMS, suffix: str = "parquet") -> Path:
+    write(
+        pl.DataFrame(log, schema=["user_id", "item_id", "timestamp"], orient="row"), folder / f"interactions.{suffix}"
+    )
+    write(pl.DataFrame(items), folder / f"items.{suffix}")
+    return folder
+
+
+def config(folder: Path, **changes: Any) -> DataConfig:
+    small = {"source": "tables", "path": str(folder), "min_user_interactions": 3, "min_item_interactions": 3}
+    return DataConfig(**{**small, **changes})
+
+
+def histories(dataset: Dataset) -> dict[str, list[str]]:
+    ids = dataset.items["item_id"].to_list()
+    return {
+        user: [ids[item] for item in dataset.sequences.of_user(index)]
+        for index, user in enumerate(dataset.users["user_id"])
+    }
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "tsv", "jsonl", "ndjson"])
+def test_every_format_gives_the_same_data(tmp_path: Path, suffix: str) -> None:
+    steps: list[Progress] = []
+    dataset = preprocess(config(shop(tmp_path, suffix=suffix)), 0, steps.append)
+    assert histories(dataset) == {user: ["z", "x", "y"] for user in "abc"}
+    assert dataset.items["item_id"].to_list() == ["x", "y", "z"]
+    assert dataset.items["text"].to_list() == ["Ring & Box. Gifts, Rings", "Pen", "z"]
+    assert dataset.items["title"].to_list() == ["Ring & Box", "Pen", "z"]
+    assert dataset.items["train_count"].to_list() == [0, 0, 3]
+    assert dataset.timestamps.tolist() == [10] * 9
+    assert dataset.profile["ties"]["share"] == 1.0
+    assert [(step.step, step.total) for step in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_atomic_files(tmp_path: Path) -> None:
+    names = {"user_id": "user_id:token", "item_id": "item_id:token", "timestamp": "timestamp:float"}
+    frame = pl.DataFrame(LOG, schema=["user_id", "item_id", "timestamp"], orient="row").cast({"timestamp": pl.Float64})
+    write(frame.rename(names), tmp_path / "toy.inter")
+    (tmp_path / "toy.item").write_text('item_id:token\tname:token_seq\nx\tThe "Ring\ny\tPen\nz\tBox\nw\tWig\n')
+    dataset = preprocess(config(tmp_path, source="recbole", text_columns=["name"]))
+    assert histories(dataset) == {user: ["z", "x", "y"] for user in "abc"}
+    assert dataset.items["text"].to_list() == ['The "Ring', "Pen", "Box"]
+    assert dataset.timestamps.tolist() == [10] * 9 and dataset.profile["timestamp_unit"] == "seconds"
+
+
+def test_profile_counts_every_filter(tmp_path: Path) -> None:
+    profile = preprocess(config(shop(tmp_path))).profile
+    rows = {
+        step["filter"]: (step["before"]["interactions"], step["after"]["interactions"]) for step in profile["filters"]
+    }
+    assert rows == {"unknown_items": (13, 12), "duplicates": (12, 11), "k_core": (11, 9)}
+    assert profile["filters"][-1]["after"] == profile["kept"] == {"users": 3, "items": 3, "interactions": 9}
+    assert profile["policies"] == {
+        "unknown_items": {"policy": "drop", "items": 1, "interactions": 1},
+        "items_without_text": {"policy": "keep", "items": 1, "interactions": 3},
+        "duplicates": {"policy": "exact", "interactions": 1},
+    }
+    assert profile["history_length"]["mean"] == 3
+
+
+def test_unknown_items_may_stay(tmp_path: Path) -> None:
+    dataset = preprocess(config(shop(tmp_path), unknown_items="keep", min_item_interactions=1))
+    assert dataset.items.filter(item_id="q")["text"].to_list() == ["q"]
+    assert histories(dataset)["a"] == ["z", "x", "y", "q"]
+
+
+def test_items_without_text_may_go(tmp_path: Path) -> None:
+    log = [(user, item, time) for user in "abc" for time, item in enumerate("wxyz")]
+    dataset = preprocess(config(shop(tmp_path, log), items_without_text="drop"))
+    assert dataset.items["item_id"].to_list() == ["w", "x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"unknown_items": "error"}, "the item 'q' has interactions but is not in the items file"),
+        ({"items_without_text": "error"}, "the item 'z' has no text"),
+    ],
+)
+def test_policies_may_stop(tmp_path: Path, changes: dict[str, str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        preprocess(config(shop(tmp_path), **changes))
+
+
+def test_low_ratings_are_left_out(tmp_path: Path) -> None:
+    shop(tmp_path)
+    frame = pl.DataFrame(LOG, schema=["user_id", "item_id", "timestamp"], orient="row")
+    rated = frame.with_columns(stars=pl.when(pl.col("user_id") == "c").then(2.0).otherwise(4.0))
+    write(rated, tmp_path / "interactions.parquet")
+    chosen = config(tmp_path, rating_column="stars", min_rating=3, min_item_interactions=2)
+    dataset = preprocess(chosen)
+    assert sorted(histories(dataset)) == ["a", "b"]
+    assert dataset.profile["filters"][0] == {
+        "filter": "rating",
+        "setting": "data.min_rating",
+        "before": {"users": 4, "items": 5, "interactions": 13},
+        "after": {"users": 3, "items": 5, "interactions": 10},
+    }
+
+
+def test_without_times_the_file_is_in_order(tmp_path: Path) -> None:
+    dataset = preprocess(config(shop(tmp_path, LOG[::-1]), timestamp_column=None, duplicates="first"))
+    assert histories(dataset)["a"] == ["x", "y", "z"]
+    assert dataset.profile["timestamp_unit"] == "row of the file" and dataset.profile["ties"]["share"] == 0
+
+
+def test_ties_may_be_shuffled(tmp_path: Path) -> None:
+    log = [(user, f"i{item:02d}", 0) for user in "abc" for item in range(20)]
+    items = [{"item_id": f"i{item:02d}", "title": "t", "categories": ["c"]} for item in range(20)]
+    shop(tmp_path, log, items)
+    first, again, other = (
+        histories(preprocess(config(tmp_path, ties="shuffle", ties_seed=seed))) for seed in (1, 1, 2)
+    )
+    assert first == again != other and first != histories(preprocess(config(tmp_path)))
+
+
+def test_rows_in_another_order_give_the_same_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    log = [(user, item, time) for user in "bca" for time, item in enumerate("zxy")]
+    one, two = (preprocess(config(shop(tmp_path / name, rows))) for name, rows in (("a", log), ("b", log[::-1])))
+    assert one.items.equals(two.items) and one.users.equals(two.users)
+    assert one.sequences.items.tolist() == two.sequences.items.tolist()
+
+
+def test_digest_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        shop(tmp_path / name)
+    digest = source_digest(config(tmp_path / "a"))
+    assert digest == source_digest(config(tmp_path / "b"))
+    shop(tmp_path / "b", LOG[1:])
+    assert digest != source_digest(config(tmp_path / "b"))
+    assert source_digest(DataConfig()) != source_digest(DataConfig(demo={"seed": 8}))
+
+
+def break_nothing(folder: Path) -> None:
+    pass
+
+
+def no_items(folder: Path) -> None:
+    (folder / "items.parquet").unlink()
+
+
+def two_items_files(folder: Path) -> None:
+    (folder / "items.csv").write_text("item_id,title,categories\n")
+
+
+def torn(folder: Path) -> None:
+    file = folder / "interactions.parquet"
+    file.write_bytes(file.read_bytes()[:50])
+
+
+def empty_csv(folder: Path) -> None:
+    (folder / "interactions.parquet").unlink()
+    (folder / "interactions.csv").write_text("")
+
+
+def header_only(folder: Path) -> None:
+    (folder / "interactions.parquet").unlink()
+    (folder / "interactions.csv").write_text("user_id,item_id,timestamp\n")
+
+
+def item_twice(folder: Path) -> None:
+    write(pl.DataFrame([*ITEMS, ITEMS[0]]), folder / "items.parquet")
+
+
+def latin(folder: Path) -> None:
+    (folder / "items.parquet").unlink()
+    (folder / "items.csv").write_bytes("item_id,title,categories\nx,caf\u00e9,c\n".encode("latin-1"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "changes", "place", "said"),
+    [
+        (break_nothing, {"path": None}, "data.path", "needs a folder"),
+        (break_nothing, {"path": "nowhere"}, "nowhere", "no such folder"),
+        (break_nothing, {"source": "recbole"}, "", "there is no file *.inter"),
+        (break_nothing, {"items_file": "stock.csv"}, "stock.csv", "items.parquet"),
+        (break_nothing, {"items_file": "stock.xlsx"}, "stock.xlsx", "is not read here"),
+        (no_items, {}, "", "data.items_file"),
+        (two_items_files, {}, "", "items.csv, items.parquet"),
+        (torn, {}, "interactions.parquet", "cannot be read"),
+        (empty_csv, {}, "interactions.csv", "cannot be read"),
+        (header_only, {}, "interactions.csv", "holds no interactions"),
+        (latin, {}, "items.csv", "cannot be read"),
+        (item_twice, {}, "items.parquet", "'x' stands there more than once"),
+        (break_nothing, {"user_column": "user"}, "interactions.parquet", "nearest: 'user_id'"),
+        (break_nothing, {"text_columns": ["name"]}, "items.parquet", "item_id, title, categories"),
+        (break_nothing, {"timestamp_column": "user_id"}, "interactions.parquet", "in row 1: 'a'"),
+        (break_nothing, {"min_user_interactions": 9}, "interactions.parquet", "k_core took 11"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    tmp_path: Path, spoil: Any, changes: dict[str, Any], place: str, said: str
+) -> None:
+    spoil(shop(tmp_path))
+    with pytest.raises(UserError) as caught:
+        preprocess(config(tmp_path, **changes))
+    message = str(caught.value)
+    assert place in message and said in message and "\n" not in message
+
+
+def test_amazon_beauty_is_a_core_already(beauty_folder: Path) -> None:
+    dataset = preprocess(DataConfig(source="tables", path=str(beauty_folder)))
+    assert dataset.profile["kept"] == {"users": 22_363, "items": 12_101, "interactions": 198_502}
+    raw = pl.read_parquet(beauty_folder / "interactions.parquet").filter(user_id="u1")
+    assert histories(dataset)["u1"] == raw["item_id"].to_list()
+    assert not dataset.items["text"].str.contains("&amp;").any()
+
+
+def test_movielens_keeps_the_order_of_the_file_within_a_second(ml_100k_folder: Path) -> None:
+    columns = ["movie_title", "release_year", "class"]
+    dataset = preprocess(DataConfig(source="recbole", path=str(ml_100k_folder), text_columns=columns))
+    assert dataset.profile["kept"] == {"users": 943, "items": 1_349, "interactions": 99_287}
+    assert dataset.profile["ties"]["share"] > 0.5
+    raw = pl.read_csv(ml_100k_folder / "ml-100k.inter", separator="\t", infer_schema=False)
+    raw.columns = ["user_id", "item_id", "rating", "timestamp"]
+    kept = raw.filter(pl.col("user_id") == "196", pl.col("item_id").is_in(dataset.items["item_id"].to_list()))
+    by_time = sorted(kept.rows(), key=lambda row: int(row[3]))
+    assert histories(dataset)["196"] == [row[1] for row in by_time]
+    assert "Toy Story. 1995. Animation Children's Comedy" in dataset.items["text"].to_list()
+    user = dataset.users["user_id"].to_list().index("196")
+    start, end = dataset.sequences.offsets[user : user + 2]
+    assert dataset.timestamps[start:end].tolist() == [int(row[3]) for row in by_time]
+    assert np.all(np.diff(dataset.timestamps[start:end]) >= 0)
