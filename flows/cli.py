@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,7 +122,7 @@ def _show_result(summary: dict[str, Any]) -> None:
         "report": _short(summary["report"]),
         "artifacts": _short(str(places.store())) if not places.tracks_over_http() else places.tracking_uri(),
         "model": summary["model"],
-        "recommend": f"prorec recommend --model {summary['model']} --history ITEM,ITEM",
+        "recommend": f"prorec recommend --model {summary['model']} --history {shlex.quote(','.join(summary['items']))}",
         "MLflow": command,
         "": page,
     }

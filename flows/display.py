@@ -161,7 +161,8 @@ class PlainDisplay:
         pass
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        if text:
+            print(text, file=sys.stderr, flush=True)
 
     def hear(self, event: Event) -> None:
         match event:

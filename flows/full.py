@@ -62,7 +62,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
 
     Returns:
         `stages` (name, cached, seconds, run_id, digest, uri each), `metrics`, `model` (URI), `mlflow` (experiment,
-        run and page) and `report` (URI of the HTML page).
+        run and page), `report` (URI of the HTML page) and `items` (some ids).
 
     Raises:
         UserError: a mistake that the user can put right.
@@ -113,8 +113,17 @@ def _summary(
         "metrics": metrics,
         "model": store.model_uri(refs["train_generator"]),
         "report": f"{refs['evaluate'].uri}/report.html",
+        "items": _some_items(refs["preprocess"]),
         "mlflow": {"experiment_id": run.experiment, "run_id": run.id, "page": page},
     }
+
+
+def _some_items(ref: ArtifactRef) -> list[str]:
+    """Ids of a few items, to show how to ask for recommendations."""
+    import pyarrow.parquet as pq
+
+    column = pq.read_table(store.fetch(ref) / "items.parquet", columns=["item_id"])["item_id"]
+    return [str(item) for item in column.slice(0, 2).to_pylist()]
 
 
 def _publish(

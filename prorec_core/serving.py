@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd  # type: ignore[import-untyped]
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
@@ -34,15 +35,12 @@ class GeneratorModel(PythonModel):
 
         self.recommender = Recommender.load(Path(context.artifacts[BUNDLE]))
 
-    # MLflow takes a type hint of `model_input` for a schema to enforce.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Recommend for each history.
 
         Raises:
             UserError: the input has no column `history`, or `k` is out of range.
         """
-        import pandas as pd  # type: ignore[import-untyped]
-
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
         if "history" not in table.columns:
             raise UserError(

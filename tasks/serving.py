@@ -56,6 +56,8 @@ def register(work: Work) -> Mapping[str, str]:
         copy = Path(scratch) / "model"
         copy.mkdir()
         stored = Path(patiently(mlflow.artifacts.download_artifacts, f"models:/{model_id}", dst_path=str(copy)))
+        # Downloading leaves a note of its own.
+        (stored / "registered_model_meta").unlink(missing_ok=True)
         write_manifest(stored, "train_generator", {"model": name}, {})
         patiently(client().log_model_artifact, model_id, str(stored / MANIFEST))
         manifest_sha256 = sha256_file(stored / MANIFEST)

@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.embedded import predict
 from prorec_core.config import Experiment
+from prorec_core.errors import UserError
+from tasks import places
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -110,7 +113,9 @@ def tiny_run(folder: Path, out: Path, *words: str) -> dict[str, list[dict[str, o
 
 
 @pytest.mark.pipeline
-def test_the_whole_pipeline(tmp_path: Path) -> None:
+def test_the_whole_pipeline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "artifacts"
     first = tiny_run(folder, tmp_path / "one.json")
     names = [stage["name"] for stage in first["stages"]]
@@ -122,30 +127,29 @@ def test_the_whole_pipeline(tmp_path: Path) -> None:
 
     stored = Path(str(next(stage["uri"] for stage in first["stages"] if stage["name"] == "quantize")))
     (stored / "codes.parquet").write_bytes(b"x")
-    checked = prorec("artifacts", "verify", folder=folder)
-    assert checked.returncode == 1 and str(stored / "codes.parquet") in checked.stdout
-
     second = tiny_run(folder, tmp_path / "two.json")
     assert [stage["name"] for stage in second["stages"] if not stage["cached"]] == ["quantize"]
     assert [stage["digest"] for stage in second["stages"]] == [stage["digest"] for stage in first["stages"]]
-    assert prorec("artifacts", "verify", folder=folder).returncode == 0
+    assert second["metrics"] == first["metrics"] and second["model"] == first["model"]
+    checked = prorec("artifacts", "verify", folder=folder)
+    assert (checked.returncode, checked.stdout) == (0, "7 artifacts looked at, 0 problems.\n")
     assert not [path for path in (folder / "store").rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth"}]
 
-    model = str(first["model"])
-    import polars as pl
-
-    items = pl.read_parquet(next((folder / "store").rglob("items.parquet")))["item_id"].to_list()
-    shown = prorec("recommend", "--model", model, "--history", f"{items[0]},{items[1]}", "--k", "5", folder=folder)
-    assert shown.returncode == 0, shown.stderr
-    recommended = [item for item in items if f" {item} " in shown.stdout]
-    assert len(recommended) == 5 and not {items[0], items[1]} & set(recommended)
-    wrong = prorec("recommend", "--model", model, "--history", "no-such-item", folder=folder)
-    assert wrong.returncode == 2 and "unknown items: no-such-item" in wrong.stderr
+    monkeypatch.setenv("PROREC_ARTIFACTS", str(folder))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", places.tracking_uri())
+    known = [str(item) for item in first["items"]]
+    best = predict(str(first["model"]), ", ".join([known[0], "no-such-item", known[1]]), 5)
+    assert [row["rank"] for row in best] == [1, 2, 3, 4, 5] and all(row["title"] for row in best)
+    assert len({row["item_id"] for row in best}) == 5 and not {row["item_id"] for row in best} & set(known)
+    assert "unknown items: no-such-item; the others count." in capsys.readouterr().err
+    with pytest.raises(UserError, match="unknown items: nothing"):
+        predict(str(first["model"]), "nothing", 5)
+    with pytest.raises(UserError, match="Known: models:/prorec-demo/1"):
+        predict("models:/prorec-dmeo/1", known[0], 5)
 
 
 @pytest.mark.pipeline
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
-def test_an_interrupted_run_says_so(tmp_path: Path, number: int, status: int) -> None:
+def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "run", "demo"],
         cwd=ROOT,
@@ -157,9 +161,9 @@ def test_an_interrupted_run_says_so(tmp_path: Path, number: int, status: int) ->
     for line in process.stderr:
         if line.startswith("train_collaborative: epoch"):
             break
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     rest = process.stderr.read()
-    assert process.wait(timeout=60) == status
+    assert process.wait(timeout=60) == 130
     assert rest.splitlines()[-1].startswith("Stopped.") and "Traceback" not in rest
     deadline = time.monotonic() + 30
     while _servers(tmp_path) and time.monotonic() < deadline:
