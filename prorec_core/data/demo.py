@@ -144,8 +144,9 @@ def _best_reachable(world: _World, items_UT: Ints, lengths: Ints) -> dict[str, f
     """Expected Recall@10 and NDCG@10 of the test item under the best rankings, the history masked.
 
     `best` ranks by the true distribution of the next item given the history, the user's style being inferred from it
-    by Bayes' rule, over the whole shop, before any filter. `text_only` knows categories and what follows them, not styles; `behaviour_only` knows styles, not
-    categories; both know how popular an item is. Each is judged by the true distribution, over the first 20,000 users.
+    by Bayes' rule. `text_only` knows categories and what follows them, not styles; `behaviour_only` knows styles, not
+    categories; both know how popular an item is. Each is judged by the true distribution, over the first 20,000 users
+    of the shop as generated, before any filter.
     """
     traffic = np.linalg.matrix_power(world.follows, 64)[0]
     found: dict[str, list[Floats]] = {}
