@@ -101,9 +101,9 @@ class TextConfig(Section):
 class Training(Section):
     """What every training stage has in common."""
 
-    epochs: int = Field(12, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
-    tokens_per_batch: int = Field(1024, ge=16, description="Items of history a batch, padding included.")
-    learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
+    epochs: int = Field(15, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
+    tokens_per_batch: int = Field(512, ge=16, description="Items of history a batch, padding included.")
+    learning_rate: float = Field(4e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.05, ge=0, le=1, description="Weight decay of matrices (none on vectors).")
     warmup_steps: int = Field(60, ge=0, description="Steps of linear warm-up before the cosine decay.")
     dropout: Probability = Field(0.2, description="Dropout of embeddings and of feed-forward layers.")
@@ -128,7 +128,7 @@ class CollaborativeConfig(Training):
         50_000, ge=0, description="Catalogues up to this size get the whole softmax, larger ones a sampled one."
     )
     negatives: int = Field(2048, ge=1, description="Items sampled a batch by the sampled softmax.")
-    epochs: int = Field(6, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
+    epochs: int = Field(12, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
     dropout: Probability = Field(0.3, description="Dropout of embeddings and of feed-forward layers.")
 
     @model_validator(mode="after")
@@ -141,6 +141,7 @@ class CollaborativeConfig(Training):
 class AlignConfig(Training):
     """Stage I: the semantic embedding adapted, aligned and fused with the collaborative one."""
 
+    epochs: int = Field(30, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
     fusion: Literal["sum", "concat"] = Field("sum", description="E_I: E_C + E_T, or both side by side.")
     alpha: float = Field(0.01, ge=0, le=100, description="Weight of the alignment loss; 0 leaves it out.")
     temperature: float = Field(0.1, gt=0, le=10, description="Temperature of the alignment InfoNCE.")
