@@ -205,6 +205,8 @@ class DistillConfig(Section):
 class GeneratorConfig(Training):
     """Stage II: the model that generates the codes of the next item."""
 
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
+    dropout: Probability = Field(0.3, description="Dropout of embeddings and of feed-forward layers.")
     architecture: Literal["timeline", "encoder_decoder"] = Field(
         "timeline", description="timeline: one token an item; encoder_decoder: the paper's, one token a code."
     )
