@@ -72,7 +72,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
     flow_run = str(prefect.runtime.flow_run.id or "")
     run = TrackedRun.start(
         mlflow_experiment,
-        f"{experiment.name} · {prefect.runtime.flow_run.name}",
+        prefect.runtime.flow_run.name or experiment.name,
         tags={"prefect.flow_run_id": flow_run, "prorec.experiment": experiment.name},
     )
     page = tracking.page(mlflow_experiment, run.id)
@@ -140,16 +140,15 @@ def _publish(
             "prorec.report": summary["report"],
         }
     )
+    table = (store.fetch(refs["evaluate"]) / "result.md").read_text(encoding="utf-8")
     create_markdown_artifact(
         key=f"result-{experiment.name.replace('_', '-')}",
-        markdown=_markdown(experiment, summary, run),
+        markdown=_markdown(experiment, summary, table, run),
         description=f"Result of the experiment {experiment.name}",
     )
 
 
-def _markdown(experiment: Experiment, summary: Mapping[str, Any], run: TrackedRun) -> str:
-    from prorec_core.evaluation.report import result_markdown
-
+def _markdown(experiment: Experiment, summary: Mapping[str, Any], table: str, run: TrackedRun) -> str:
     def linked(run_id: str) -> str:
         page = tracking.page(run.experiment, run_id)
         return f"[{run_id}]({page})" if page else f"`{run_id}`"
@@ -162,7 +161,7 @@ def _markdown(experiment: Experiment, summary: Mapping[str, Any], run: TrackedRu
         [
             f"# {experiment.name}, seed {experiment.seed}",
             "",
-            result_markdown(summary["metrics"]),
+            table,
             "",
             f"MLflow run: {linked(run.id)}",
             "",

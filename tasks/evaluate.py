@@ -20,6 +20,7 @@ def evaluate(work: Work) -> dict[str, float]:
     from prorec_core.evaluation.lists import Models, recommend_lists
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.evaluation.stage import standalone_plots
+    from prorec_core.evaluation.tables import result_markdown
     from prorec_core.generation.stage import TrainedGenerator, restore_generator
     from prorec_core.quantization.stage import Quantized
     from prorec_core.sequential.stage import CollaborativeModel
@@ -54,6 +55,7 @@ def evaluate(work: Work) -> dict[str, float]:
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)
+    write_bytes(work.folder / "result.md", result_markdown(result.metrics).encode())
     for name, png in standalone_plots(inputs, result).items():
         write_bytes(work.folder / "plots" / name, png)
     return numbers({split: result.metrics[split] for split in ("test", "validation")})

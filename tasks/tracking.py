@@ -6,6 +6,7 @@ Knows MLflow's client and nothing of the method. Imports MLflow when first used:
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import logging
 import os
@@ -113,6 +114,9 @@ class TrackedRun:
         """Open a run, marked with the process that it belongs to."""
         every = {
             **{_PROCESS_TAG + key: value for key, value in processes.identity().items()},
+            "mlflow.user": _user(),
+            "mlflow.source.name": "prorec",
+            "mlflow.source.type": "LOCAL",
             **({"mlflow.parentRunId": parent} if parent else {}),
             **(tags or {}),
         }
@@ -184,6 +188,13 @@ class TrackedRun:
             self._sender.close(at_most=5.0)
         with contextlib.suppress(Exception):
             client().set_terminated(self.id, status)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

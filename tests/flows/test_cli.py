@@ -101,12 +101,12 @@ TINY = [
     "evaluate.bootstrap_samples=100",
 ]
 """The whole pipeline at its smallest."""
+TINY_WORDS = [word for setting in TINY for word in ("--set", setting)]
 
 
 def tiny_run(folder: Path, out: Path, *words: str) -> dict[str, list[dict[str, object]]]:
     """Run it, and read what `--json` wrote."""
-    settings = [word for setting in TINY for word in ("--set", setting)]
-    done = prorec("run", "demo", *settings, "--json", str(out), *words, folder=folder)
+    done = prorec("run", "demo", *TINY_WORDS, "--json", str(out), *words, folder=folder)
     assert done.returncode == 0, done.stderr
     found: dict[str, list[dict[str, object]]] = json.loads(out.read_text())
     return found
@@ -151,7 +151,7 @@ def test_the_whole_pipeline(
 @pytest.mark.pipeline
 def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "run", "demo"],
+        [sys.executable, "-m", "flows.cli", "run", "demo", *TINY_WORDS, "--set", "collaborative.epochs=500"],
         cwd=ROOT,
         env={**os.environ, "PROREC_ARTIFACTS": str(tmp_path)},
         stderr=subprocess.PIPE,
