@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
@@ -23,6 +22,7 @@ from tasks.events import Event, Notice, StageEnded, StageProgress, StageStarted
 
 _SECONDS_BETWEEN_LINES = 5.0
 _METRICS_SHOWN = 3
+_BAR = 10
 
 
 class Display(Protocol):
@@ -106,7 +106,7 @@ class LiveDisplay:
 
     def hear(self, event: Event) -> None:
         if isinstance(event, Notice):
-            self._console.print(f"[yellow]{escape(event.text)}[/]")
+            self._console.print(Text(event.text, "yellow"))
             return
         self._head = ""
         stage = event.ref.stage if isinstance(event, StageEnded) else event.stage
@@ -117,8 +117,8 @@ class LiveDisplay:
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 1), show_header=False)
-        for _ in range(5):
-            table.add_column(no_wrap=True)
+        for width in (1, max(map(len, self._rows)), _BAR, 23, None):
+            table.add_column(no_wrap=True, min_width=width)
         for stage, row in self._rows.items():
             table.add_row(self._mark(stage, row), stage, self._bar(row), self._time(row), _numbers(row.metrics))
         if self._head:
@@ -133,7 +133,7 @@ class LiveDisplay:
 
     def _bar(self, row: _Row) -> ProgressBar | Text:
         if row.state == "running" and row.total:
-            return ProgressBar(row.total, row.step, width=20)
+            return ProgressBar(row.total, row.step, width=_BAR)
         return Text({"cached": "cached", "done": "done"}.get(row.state, ""), "dim")
 
     def _time(self, row: _Row) -> Text:

@@ -33,8 +33,8 @@ def start_prefect() -> Callable[[], None]:
     Returns:
         What is to be called before the server is used.
     """
-    if os.environ.get("PREFECT_API_URL"):
-        return lambda: None
+    if url := os.environ.get("PREFECT_API_URL"):
+        return lambda: _expect(url)
     home = places.prefect_home()
     os.environ.setdefault("PREFECT_HOME", str(home))
     server = LocalServer(home / "server.log")
@@ -42,6 +42,19 @@ def start_prefect() -> Callable[[], None]:
     atexit.register(server.stop)
     os.environ["PREFECT_API_URL"] = server.url
     return server.wait
+
+
+def _expect(url: str) -> None:
+    import httpx
+
+    try:
+        httpx.get(f"{url.rstrip('/')}/health", timeout=30.0)
+    except httpx.HTTPError as error:
+        raise UserError(
+            f"no Prefect server answers there ({error})",
+            place=f"PREFECT_API_URL {url}",
+            cure="Start it, or unset the variable to run without one",
+        ) from error
 
 
 def stop_like_ctrl_c() -> None:

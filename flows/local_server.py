@@ -32,7 +32,7 @@ class LocalServer:
         listener.listen(128)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         log.parent.mkdir(parents=True, exist_ok=True)
-        with listener, log.open("ab") as stream:
+        with listener, log.open("wb") as stream:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "flows.local_server", str(listener.fileno())],
                 # Its end of this pipe closes when this process ends, killed or not: then the server ends too.

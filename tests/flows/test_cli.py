@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
-from flows.embedded import predict
+from flows.embedded import predict, start_prefect
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from tasks import places
@@ -104,12 +106,24 @@ TINY = [
 TINY_WORDS = [word for setting in TINY for word in ("--set", setting)]
 
 
-def tiny_run(folder: Path, out: Path, *words: str) -> dict[str, list[dict[str, object]]]:
+def tiny_run(folder: Path, out: Path, *words: str) -> dict[str, Any]:
     """Run it, and read what `--json` wrote."""
     done = prorec("run", "demo", *TINY_WORDS, "--json", str(out), *words, folder=folder)
     assert done.returncode == 0, done.stderr
-    found: dict[str, list[dict[str, object]]] = json.loads(out.read_text())
+    found: dict[str, Any] = json.loads(out.read_text())
     return found
+
+
+def inputs_of(run_id: str, folder: Path) -> list[Any]:
+    """The data sets that a stage's MLflow run read."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    return list(client.get_run(run_id).inputs.dataset_inputs)
+
+
+def test_a_prefect_server_that_is_away_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    with pytest.raises(UserError, match=r"PREFECT_API_URL http://127\.0\.0\.1:1/api: no Prefect server answers there"):
+        start_prefect()()
 
 
 @pytest.mark.pipeline
@@ -122,7 +136,7 @@ def test_the_whole_pipeline(
     assert len(names) == 7 and not any(stage["cached"] for stage in first["stages"])
     assert all(set(stage) == {"name", "cached", "seconds", "run_id", "digest", "uri"} for stage in first["stages"])
     for scorer in ("generative", "dense", "fused", "popularity"):
-        values = first["metrics"]["test"][scorer]  # type: ignore[call-overload]
+        values = first["metrics"]["test"][scorer]
         assert 0 <= values["ndcg_at_10"] <= values["recall_at_10"] <= 1
 
     stored = Path(str(next(stage["uri"] for stage in first["stages"] if stage["name"] == "quantize")))
@@ -133,6 +147,11 @@ def test_the_whole_pipeline(
     assert second["metrics"] == first["metrics"] and second["model"] == first["model"]
     checked = prorec("artifacts", "verify", folder=folder)
     assert (checked.returncode, checked.stdout) == (0, "7 artifacts looked at, 0 problems.\n")
+    sources = {
+        each.dataset.name: each.dataset.digest for each in inputs_of(str(second["stages"][-1]["run_id"]), folder)
+    }
+    assert set(sources) == {"demo/sequences", "demo/items"} and all(sources.values())
+    assert not list((folder / "prefect").glob("storage/*"))
     assert not [path for path in (folder / "store").rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth"}]
 
     monkeypatch.setenv("PROREC_ARTIFACTS", str(folder))

@@ -1,0 +1,70 @@
+"""What a run shows: a live table on a screen, plain lines elsewhere, and the result at the end."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from flows.display import LiveDisplay, PlainDisplay, make_display, result_table
+from prorec_core.artifacts import ArtifactRef
+from prorec_core.progress import Progress
+from tasks.events import Notice, StageEnded, StageProgress, StageStarted
+
+REF = ArtifactRef(stage="align", digest="d", run_id="r", uri="/u")
+EVENTS = (
+    StageStarted("align"),
+    StageProgress("align", Progress(1, 3, "epoch", {"loss": 2.5, "validation_ndcg_at_10": 0.125})),
+    Notice("preprocess: [made] again"),
+    StageProgress("align", Progress(2, 3, "epoch", {"loss": 1.5, "validation_ndcg_at_10": 0.25})),
+)
+
+
+def _screen(width: int) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=width)
+
+
+@pytest.mark.parametrize("width", [100, 40])
+def test_a_screen_shows_each_stage_in_one_table(width: int) -> None:
+    console = _screen(width)
+    display = LiveDisplay(["preprocess", "align"], console)
+    with display:
+        display.say("starting")
+        for event in EVENTS:
+            display.hear(event)
+        running = Console(file=io.StringIO(), width=100)
+        running.print(display._table())
+        shown = running.file.getvalue()  # type: ignore[attr-defined]
+        assert "epoch 2/3" in shown and "left" in shown and "loss 1.5" in shown and "ndcg@10 0.25" in shown
+        assert "starting" not in shown
+        display.hear(StageEnded(REF, cached=True, seconds=0.4))
+    assert "[made]" in console.file.getvalue()  # type: ignore[attr-defined]
+    end = Console(file=io.StringIO(), width=100)
+    end.print(display._table())
+    assert "cached" in end.file.getvalue() and "0.4 s" in end.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_elsewhere_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    with PlainDisplay() as display:
+        display.say("")
+        for event in EVENTS:
+            display.hear(event)
+        for step in range(1, 1001):
+            display.hear(StageProgress("align", Progress(step, 1000, "user")))
+        display.hear(StageEnded(REF, cached=False, seconds=75))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "align: started" and lines[-1] == "align: done in 1 min 15 s"
+    assert lines[1].startswith("align: epoch 1/3  loss 2.5  ndcg@10 0.125") and lines[2] == "preprocess: [made] again"
+    assert len(lines) < 8
+
+
+def test_not_a_screen_means_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert isinstance(make_display(["align"]), PlainDisplay)
+
+
+def test_the_result_names_every_scorer() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(result_table({"test": {"fused": {"recall_at_10": 0.12345}, "popularity": {"ndcg_at_10": 0.5}}}))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "fused" in shown and "0.1235" in shown and "popularity" in shown and "recall@10" in shown
