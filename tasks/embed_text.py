@@ -8,10 +8,9 @@ from tasks.stage import Work, stage
 @stage("embed_text", reads=("preprocess",))
 def embed_text(work: Work) -> None:
     """Embed every item's text, equal texts once."""
-    from prorec_core.text.stage import embed_text as run
-
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import write_embeddings
+    from prorec_core.text.stage import embed_text as run
 
     experiment = work.experiment
     texts = Dataset.load(work.inputs["preprocess"]).items["text"].to_list()
