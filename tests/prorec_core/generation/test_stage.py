@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "timeline, soft targets": {"distill": {"soft_targets": 0.7}},
     "timeline, codes alone": {"history": "codes", "node_scores": False, "warm_start": False},
     "timeline, no mask": {"trie_mask": False, "node_scores": False},
+    "timeline, bfloat16": {"precision": "auto"},
     "timeline, no head": {"distill": {"beta": 0}},
     "timeline, summary of both": {"distill": {"at": "summary", "teacher": "both"}},
     "encoder-decoder": {"architecture": "encoder_decoder"},

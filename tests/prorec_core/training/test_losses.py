@@ -106,7 +106,7 @@ def test_no_positions_cost_nothing() -> None:
 
 def test_the_sampled_partition_is_unbiased() -> None:
     """`(e^loss − 1) e^l` is the sampled estimate of the sum over all other items; its mean must be that sum."""
-    items, negatives, draws = 40, 8, 20_000
+    items, negatives, draws = 40, 8, 6_000
     torch.manual_seed(6)
     logits, target = torch.randn(items, dtype=torch.float64), 7
     sampled = torch.randint(items, (draws, negatives))
@@ -122,7 +122,7 @@ def test_the_sampled_partition_is_unbiased() -> None:
     exact = logits.exp().sum() - logits[target].exp()
     error = estimate.std() / math.sqrt(draws)
     assert abs(estimate.mean() - exact) < 4 * error
-    assert error < 0.01 * exact
+    assert error < 0.02 * exact
 
 
 def test_sampling_each_item_once_gives_the_whole_softmax() -> None:
