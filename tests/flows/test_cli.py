@@ -175,6 +175,8 @@ def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
         env={**os.environ, "PROREC_ARTIFACTS": str(tmp_path)},
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background job hands on that interruptions are ignored; here one is what is tested.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert process.stderr is not None
     for line in process.stderr:
