@@ -61,6 +61,7 @@ class _Row:
         self.unit = ""
         self.metrics: dict[str, float] = {}
         self.unit_begun = 0.0
+        self.steps_before = 0
 
     def take(self, event: Event) -> None:
         now = time.monotonic()
@@ -70,6 +71,8 @@ class _Row:
             case StageProgress(progress=progress):
                 if progress.unit != self.unit:
                     self.unit, self.unit_begun = progress.unit, self.begun if not self.unit else now
+                    # After a crash the first step that is told of is not the first one.
+                    self.steps_before = progress.step - 1 if progress.unit == "epoch" else 0
                 self.step, self.total = progress.step, progress.total
                 self.metrics.update(progress.metrics)
             case StageEnded():
@@ -81,7 +84,8 @@ class _Row:
         """Time left, from the pace of the present unit so far."""
         if not 0 < self.step < self.total:
             return None
-        return (time.monotonic() - self.unit_begun) / self.step * (self.total - self.step)
+        pace = (time.monotonic() - self.unit_begun) / (self.step - self.steps_before)
+        return pace * (self.total - self.step)
 
 
 class LiveDisplay:

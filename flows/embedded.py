@@ -13,6 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +38,20 @@ def start_prefect() -> Callable[[], None]:
         return lambda: _expect(url)
     home = places.prefect_home()
     os.environ.setdefault("PREFECT_HOME", str(home))
+    alone = ExitStack()
+    if not (home / "prefect.db").exists():
+        # Two servers that make the tables at the same time are in each other's way.
+        alone.enter_context(places.lock("prefect-database"))
     server = LocalServer(home / "server.log")
     # What is registered first is called last: after Prefect has sent off its logs and events.
     atexit.register(server.stop)
     os.environ["PREFECT_API_URL"] = server.url
-    return server.wait
+
+    def ready() -> None:
+        with alone:
+            server.wait()
+
+    return ready
 
 
 def _expect(url: str) -> None:

@@ -40,13 +40,15 @@ def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    if uri.startswith("sqlite:"):
-        places.artifacts().mkdir(parents=True, exist_ok=True)
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
+    if places.tracks_over_http():
+        return MlflowClient(tracking_uri=uri)
+    # Two processes that make the tables at the same time are in each other's way.
+    with places.lock("mlflow-database"):
+        return MlflowClient(tracking_uri=uri)
 
 
 def client() -> MlflowClient:
