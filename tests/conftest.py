@@ -35,6 +35,8 @@ def pytest_configure() -> None:
     for name in _SERVERS:
         os.environ.pop(name, None)
     os.environ.update(_QUIET)
+    # Tensors of tests are small: threads that wait for each other cost more than they do.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     _folders.append(tempfile.mkdtemp(prefix="prorec-tests-"))
     os.environ["PROREC_ARTIFACTS"] = _folders[0]
 
