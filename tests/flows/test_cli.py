@@ -114,6 +114,12 @@ def tiny_run(folder: Path, out: Path, *words: str) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(scope="module")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that the slow tests share, so that what one has made the next finds cached."""
+    return tmp_path_factory.mktemp("artifacts")
+
+
 def inputs_of(run_id: str, folder: Path) -> list[Any]:
     """The data sets that a stage's MLflow run read."""
     client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
@@ -128,9 +134,9 @@ def test_a_prefect_server_that_is_away_is_told(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.pipeline
 def test_the_whole_pipeline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "artifacts"
+    folder = shared_folder
     first = tiny_run(folder, tmp_path / "one.json")
     names = [stage["name"] for stage in first["stages"]]
     assert len(names) == 7 and not any(stage["cached"] for stage in first["stages"])
@@ -168,11 +174,11 @@ def test_the_whole_pipeline(
 
 
 @pytest.mark.pipeline
-def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
+def test_an_interrupted_run_says_so(shared_folder: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "run", "demo", *TINY_WORDS, "--set", "collaborative.epochs=500"],
         cwd=ROOT,
-        env={**os.environ, "PROREC_ARTIFACTS": str(tmp_path)},
+        env={**os.environ, "PROREC_ARTIFACTS": str(shared_folder)},
         stderr=subprocess.PIPE,
         text=True,
         # A shell's background job hands on that interruptions are ignored; here one is what is tested.
@@ -187,9 +193,9 @@ def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
     assert process.wait(timeout=60) == 130
     assert rest.splitlines()[-1].startswith("Stopped.") and "Traceback" not in rest
     deadline = time.monotonic() + 30
-    while _servers(tmp_path) and time.monotonic() < deadline:
+    while _servers(shared_folder) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not _servers(tmp_path)
+    assert not _servers(shared_folder)
 
 
 def _servers(folder: Path) -> list[str]:
