@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from prorec_core.data.sequences import Sequences, from_lists
 
@@ -37,6 +38,7 @@ def pytest_configure() -> None:
     os.environ.update(_QUIET)
     # Tensors of tests are small: threads that wait for each other cost more than they do.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))  # NumPy is loaded already, and has read no variable.
     _folders.append(tempfile.mkdtemp(prefix="prorec-tests-"))
     os.environ["PROREC_ARTIFACTS"] = _folders[0]
 
