@@ -112,17 +112,18 @@ def _show_result(summary: dict[str, Any]) -> None:
     from rich.console import Console
 
     from flows.display import result_table
-    from flows.embedded import mlflow_page
+    from flows.embedded import mlflow_page, program
     from tasks import places
 
     console = Console()
     console.print(result_table(summary["metrics"]))
     command, page = mlflow_page(summary["mlflow"])
+    history = shlex.quote(",".join(summary["items"]))
     lines = {
         "report": _short(summary["report"]),
         "artifacts": _short(str(places.store())) if not places.tracks_over_http() else places.tracking_uri(),
         "model": summary["model"],
-        "recommend": f"prorec recommend --model {summary['model']} --history {shlex.quote(','.join(summary['items']))}",
+        "recommend": f"{program('prorec')} recommend --model {summary['model']} --history {history}",
         "MLflow": command,
         "": page,
     }

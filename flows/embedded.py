@@ -92,17 +92,21 @@ def quiet(display: Display) -> None:
     ours.propagate = False
 
 
+def program(name: str) -> str:
+    """A program of this environment as it can be typed here, where the environment is not active either."""
+    path = Path(sys.executable).parent / name
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
 def mlflow_page(run: Mapping[str, Any]) -> tuple[str | None, str]:
     """How to see a run in MLflow: the command that shows it, if one is needed, and the address of its page."""
     if run["page"]:
         return None, str(run["page"])
-    program = Path(sys.executable).parent / "mlflow"
-    shown = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
     uri = places.tracking_uri()
     near = uri.removeprefix(f"sqlite:///{Path.cwd()}/")
     uri = uri if near == uri else f"sqlite:///{near}"
     path = f"#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
-    command = f"{shlex.quote(str(shown))} ui --backend-store-uri {shlex.quote(uri)} --port 5000"
+    command = f"{program('mlflow')} ui --backend-store-uri {shlex.quote(uri)} --port 5000"
     return command, f"then open http://127.0.0.1:5000/{path}"
 
 
