@@ -83,6 +83,7 @@ def generator_inputs(experiment: Experiment, folder: Path, users: int | None = N
         collaborative=experiment.collaborative,
         fusion_weights=experiment.evaluate.fusion_weights,
         beams=experiment.evaluate.beams,
+        mask_history=experiment.evaluate.mask_history,
         sequences=sequences if users is None else sequences.select(np.arange(min(users, sequences.n_users))),
         codes=quantized.table.codes,
         codebooks=[*centroids, *[None] * (quantized.table.depth - len(centroids))],

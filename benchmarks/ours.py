@@ -60,13 +60,11 @@ def generator_epoch(experiment: Experiment, folder: Path, laps: Laps) -> None:
 def beam_search(experiment: Experiment, folder: Path, laps: Laps, beams: int) -> None:
     """Laps of beam search for the test items of all users, what they already have left out."""
     inputs = generator_inputs(experiment, folder)
-    runtime = make_runtime(experiment.device)
     generator = restore_generator(
         TrainedGenerator.load(folder / "train_generator"),
         inputs.codes,
         inputs.embeddings,
-        runtime.device,
-        runtime.low_precision(experiment.generator.precision),
+        make_runtime(experiment.device).device,
     )
     histories = Dataset.load(folder / "preprocess").sequences.histories(Split.TEST)
     laps.start()

@@ -243,6 +243,12 @@ class GeneratorConfig(Training):
             raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
         return self
 
+    @model_validator(mode="after")
+    def _soft_targets_have_nodes(self) -> GeneratorConfig:
+        if self.distill.soft_targets > 0 and not (self.trie_mask or self.node_scores):
+            raise ValueError("distill.soft_targets needs trie_mask or node_scores: its masses are those of trie nodes")
+        return self
+
 
 class EvaluateConfig(Section):
     """How recommendations are measured."""
@@ -264,8 +270,8 @@ class EvaluateConfig(Section):
 _READS: dict[str, tuple[str, ...]] = {
     "preprocess": ("data",),
     "embed_text": ("text",),
-    "train_collaborative": ("collaborative", "seed"),
-    "align": ("align", "collaborative", "seed"),
+    "train_collaborative": ("collaborative", "evaluate.mask_history", "seed"),
+    "align": ("align", "collaborative", "evaluate.mask_history", "seed"),
     "quantize": ("quantize", "seed"),
     "train_generator": (
         "generator",
@@ -274,6 +280,7 @@ _READS: dict[str, tuple[str, ...]] = {
         "align",
         "evaluate.fusion_weights",
         "evaluate.beams",
+        "evaluate.mask_history",
         "seed",
         "name",
     ),

@@ -23,6 +23,7 @@ def align(work: Work) -> dict[str, float]:
         read_embeddings(work.inputs["embed_text"] / "embeddings.parquet", "embed_text"),
         experiment.seed,
         work.runtime(),
+        mask_history=experiment.evaluate.mask_history,
     )
     result.save(work.folder)
     return numbers(result.domination)

@@ -30,10 +30,7 @@ def evaluate(work: Work) -> dict[str, float]:
     quantized = Quantized.load(work.inputs["quantize"])
     trained = TrainedGenerator.load(work.inputs["train_generator"])
     aligned = AlignedModel.load(work.inputs["align"])
-    low_precision = runtime.low_precision(experiment.generator.precision)
-    generator = restore_generator(
-        trained, quantized.table.codes, quantized_embedding(work), runtime.device, low_precision
-    )
+    generator = restore_generator(trained, quantized.table.codes, quantized_embedding(work), runtime.device)
     models = Models(generator, trained.fusion_weight, aligned, experiment.align, experiment.collaborative)
     inputs = EvaluationInputs(
         config=experiment.evaluate,

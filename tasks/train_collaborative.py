@@ -13,4 +13,5 @@ def train_collaborative(work: Work) -> None:
 
     experiment = work.experiment
     sequences = Dataset.load(work.inputs["preprocess"]).sequences
-    run(experiment.collaborative, sequences, experiment.seed, work.runtime()).save(work.folder)
+    masked = experiment.evaluate.mask_history
+    run(experiment.collaborative, sequences, experiment.seed, work.runtime(), mask_history=masked).save(work.folder)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from tasks.inputs import quantized_embedding
 from tasks.serving import register
 from tasks.stage import Work, stage
+
+_log = logging.getLogger(__name__)
 
 
 @stage(
@@ -29,6 +33,7 @@ def train_generator(work: Work) -> dict[str, float]:
         collaborative=experiment.collaborative,
         fusion_weights=experiment.evaluate.fusion_weights,
         beams=experiment.evaluate.beams,
+        mask_history=experiment.evaluate.mask_history,
         sequences=Dataset.load(work.inputs["preprocess"]).sequences,
         codes=quantized.table.codes,
         codebooks=[*centroids, *[None] * (quantized.table.depth - len(centroids))],
@@ -38,4 +43,6 @@ def train_generator(work: Work) -> dict[str, float]:
     )
     result = run(inputs, experiment.seed, work.runtime())
     result.save(work.folder)
+    for text in result.config["not_applied"]:
+        _log.warning("not applied: %s", text)
     return {} if result.fusion_weight is None else {"fusion_weight": result.fusion_weight}

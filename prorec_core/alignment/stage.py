@@ -97,6 +97,8 @@ def align(
     semantic: Floats,
     seed: int,
     runtime: Runtime,
+    *,
+    mask_history: bool = True,
 ) -> AlignedModel:
     """Train Stage I.
 
@@ -108,6 +110,7 @@ def align(
         semantic: E_S, text embeddings, float32, shape (N, S).
         seed: of the experiment.
         runtime: device, progress and checkpoints.
+        mask_history: whether validation leaves out what a user already has.
     """
     torch.manual_seed(derive_seed(seed, "align", "start"))
     low = runtime.low_precision(config.precision)
@@ -136,7 +139,9 @@ def align(
 
     def validate() -> Mapping[str, float]:
         table = stage.embeddings()[0]
-        return validation_measures(target_ranks(stage.model, table, histories, targets, config.max_history))
+        return validation_measures(
+            target_ranks(stage.model, table, histories, targets, config.max_history, masked=mask_history)
+        )
 
     records = train(
         stage,

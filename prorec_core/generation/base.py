@@ -1,15 +1,15 @@
 """What every generator offers, and the logits of codes over the trie that all of them share.
 
 Knows codes, the trie and frozen item embeddings; knows nothing of users' ids, text or training.
-Axes: B users of a batch, L positions, P contexts (one a target), H beams, l codes chosen so far, D dimensions of
-the model, E dimensions of the frozen item embedding, C children of a node, K codes of a level, N items.
+Axes: B users of a batch, L positions, P contexts (one a target), H beams, l codes chosen so far, T teachers, D
+dimensions of the model, E dimensions of the frozen item embedding, C children of a node, K codes of a level, N items.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,6 +81,9 @@ class Generator(nn.Module, ABC):
         self.dense_queries = nn.ModuleDict(
             {name: nn.Linear(dim, teacher.shape[1]) for name, teacher in items.teachers.items()}
         )
+        self.summary_tokens: nn.Parameter | None = None
+        if config.distill.at == "summary" and items.teachers:
+            self.summary_tokens = nn.Parameter(torch.randn(len(items.teachers), dim) * 0.02)
         normal_NE = F.normalize(items.embeddings_NE, dim=-1)
         # As Stage I reads item vectors: their direction, at unit variance.
         self.inputs_NE = _frozen(self, "inputs_NE", normal_NE * math.sqrt(width))
@@ -111,8 +114,11 @@ class Generator(nn.Module, ABC):
         """What the histories tell after position `columns_P` of row `rows_P` (int64)."""
 
     @abstractmethod
-    def hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
-        """Decoder states before each code and after the last one given, shape (P, H, l + 1, D)."""
+    def hidden(self, context: Context, codes_PHl: Tensor, *, summaries: bool = False) -> Tensor:
+        """Decoder states before each code and after the last one given, shape (P, H, l + 1, D).
+
+        With `summaries` the states of the summary tokens, one a teacher, come after them: (P, H, l + 1 + T, D).
+        """
 
     def next_hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
         """The decoder state before the next code alone, shape (P, H, D)."""
@@ -161,9 +167,7 @@ class Generator(nn.Module, ABC):
 
         Normalised over the children where training was; otherwise over all codes of the level.
         """
-        with torch.autocast(codes_PHl.device.type, torch.bfloat16, enabled=self.low_precision):
-            hidden_PHD = self.next_hidden(context, codes_PHl)
-        hidden_PHD = hidden_PHD.float()
+        hidden_PHD = self.next_hidden(context, codes_PHl).float()
         logits_PHC = self.child_logits(level, context, hidden_PHD, nodes_PH)
         if self.config.trie_mask or self.config.node_scores:
             missing = self.trie.children[level][nodes_PH] < 0
@@ -171,9 +175,10 @@ class Generator(nn.Module, ABC):
         whole = self.code_logits(level, hidden_PHD).float().logsumexp(-1, keepdim=True)
         return logits_PHC - whole
 
-    def dense_queries_of(self, state: Tensor) -> dict[str, Tensor]:
-        """Normalised queries into each teacher's space, float32, from context vectors or summary states."""
-        return {name: F.normalize(query(state).float(), dim=-1) for name, query in self.dense_queries.items()}
+    def dense_queries_of(self, states: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Normalised queries into each teacher's space, float32, from a state a teacher, in the teachers' order."""
+        pairs = zip(self.dense_queries.items(), states, strict=True)
+        return {name: F.normalize(query(state).float(), dim=-1) for (name, query), state in pairs}
 
     def teacher(self, name: str) -> Tensor:
         """A teacher's normalised embeddings, float32, shape (N, ·)."""

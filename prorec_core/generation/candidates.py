@@ -165,7 +165,7 @@ def _join_dense(
     k: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     beams_UB, beam_scores_UB = found
-    logits_UN = dense_logits(generator, context.vector_PD)
+    logits_UN = dense_logits(generator, context)
     log_p_UN = logits_UN.log_softmax(-1)
     open_UN = log_p_UN if masked is None else mask_history(log_p_UN.clone(), batch, masked)
     top_UK = open_UN.topk(min(k, open_UN.shape[1]), dim=1)
@@ -180,18 +180,18 @@ def _join_dense(
     return items_UC, generative_UC, dense_UC
 
 
-def dense_logits(generator: Generator, state: Tensor) -> Tensor:
+def dense_logits(generator: Generator, context: Context) -> Tensor:
     """Logits of all items by the distillation head (the mean over teachers), float32, shape (U, N)."""
-    queries = generator.dense_queries_of(state)
+    queries = generator.dense_queries_of([context.vector_PD] * len(generator.teacher_names))
     parts = [query.float() @ generator.teacher(name).t() for name, query in queries.items()]
     return torch.stack(parts).mean(0) / generator.config.distill.temperature
 
 
 def _summary_scores(generator: Generator, context: Context, items_UB: Tensor) -> Tensor:
-    """Log-probabilities among the beams by the token after the last code, float32, shape (U, B)."""
+    """Log-probabilities among the beams by the tokens after the last code, float32, shape (U, B)."""
     items = items_UB.clamp(min=0)
-    summary = generator.next_hidden(context, generator.trie.codes[items])
-    queries = generator.dense_queries_of(summary)
+    states_UBTD = generator.hidden(context, generator.trie.codes[items], summaries=True)
+    queries = generator.dense_queries_of(states_UBTD[:, :, -len(generator.teacher_names) :].unbind(2))
     parts = [(query * F.embedding(items, generator.teacher(name))).sum(-1) for name, query in queries.items()]
     logits = torch.stack(parts).mean(0) / generator.config.distill.temperature
     return logits.masked_fill(items_UB < 0, -torch.inf).log_softmax(-1)

@@ -104,12 +104,15 @@ class EncoderDecoder(Generator):
             tokens = tokens + self.embed(F.embedding(items_BL, self.inputs_NE))[..., None, :]
         return tokens
 
-    def hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
+    def hidden(self, context: Context, codes_PHl: Tensor, *, summaries: bool = False) -> Tensor:
         _, beams, count = codes_PHl.shape
         start = context.vector_PD[:, None, None, :].expand(-1, beams, 1, -1)
         vectors = [F.embedding(codes_PHl[..., level], self.code_vectors[level]) for level in range(count)]
         state = torch.cat([start, torch.stack(vectors, dim=2)], dim=2) if count else start
         state = state + self.steps[: count + 1]
+        if summaries and self.summary_tokens is not None:
+            tokens_PHTD = self.summary_tokens.expand(len(state), beams, -1, -1)
+            state = torch.cat([state, tokens_PHTD.to(state.dtype)], dim=2)
         for block in self.decoder:
             state = block(state, context)
         out: Tensor = self.decoder_norm(state)

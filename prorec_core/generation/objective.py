@@ -6,7 +6,7 @@ Knows generators, tries and a frozen Stage-I teacher; knows nothing of batching 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,14 +97,16 @@ class Objective:
         context = generator.contexts(batch, targets.rows_P, targets.columns_P)
         codes_PHl = trie.codes[targets.items_P][:, None, :]
         summary = self.distill.at == "summary" and self.distill.beta > 0
-        states_PTD = generator.hidden(context, codes_PHl if summary else codes_PHl[..., :-1])[:, 0]
+        states_PTD = generator.hidden(context, codes_PHl if summary else codes_PHl[..., :-1], summaries=summary)[:, 0]
         cumulative = self.teacher.cumulative(batch, targets) if self.teacher else None
         generate = states_PTD.new_zeros((), dtype=torch.float32)
         for level in range(trie.depth):
             generate = generate + self._level_loss(level, context, states_PTD[:, level], targets.items_P, cumulative)
         if self.distill.beta == 0:
             return {"loss": generate, "loss_generate": generate.detach()}
-        distill = self._distill_loss(states_PTD[:, -1] if summary else context.vector_PD, targets.items_P)
+        teachers = len(generator.teacher_names)
+        distilled = states_PTD[:, -teachers:].unbind(1) if summary else [context.vector_PD] * teachers
+        distill = self._distill_loss(distilled, targets.items_P)
         return {
             "loss": generate + self.distill.beta * distill,
             "loss_generate": generate.detach(),
@@ -134,8 +136,8 @@ class Objective:
             wanted_PC = (1 - weight_P1) * wanted_PC + weight_P1 * masses_PC / total_P1.clamp(min=1e-6)
         return -(wanted_PC * log_p_PC).sum(1).mean()
 
-    def _distill_loss(self, state_PD: Tensor, items_P: Tensor) -> Tensor:
-        """InfoNCE between the state and the target's teacher embedding, against all other items."""
+    def _distill_loss(self, states_PD: Sequence[Tensor], items_P: Tensor) -> Tensor:
+        """InfoNCE between each teacher's state and its embedding of the target, against all other items."""
         parts = [
             catalogue_cross_entropy(
                 query_PE,
@@ -145,6 +147,6 @@ class Objective:
                 bounded=True,
                 low_precision=self.generator.low_precision,
             )
-            for name, query_PE in self.generator.dense_queries_of(state_PD).items()
+            for name, query_PE in self.generator.dense_queries_of(states_PD).items()
         ]
         return torch.stack(parts).mean()

@@ -6,7 +6,7 @@ quantized embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class GeneratorInputs:
         collaborative: the sequential model's shape.
         fusion_weights: weights λ of the dense score to choose from.
         beams: beams with which the choice is made.
+        mask_history: whether validation leaves out what a user already has, as evaluation does.
         sequences: all users' items; test items are held back here, validation items used for choices only.
         codes: the code table, uint16, shape (N, levels).
         codebooks: mean embedding of each code of a level, shape (K, E), None where a level has none.
@@ -58,6 +59,7 @@ class GeneratorInputs:
     collaborative: CollaborativeConfig
     fusion_weights: list[float]
     beams: int
+    mask_history: bool
     sequences: Sequences
     codes: np.ndarray[Any, np.dtype[np.uint16]]
     codebooks: list[Floats | None]
@@ -72,7 +74,8 @@ class TrainedGenerator:
 
     Attributes:
         tensors: the generator's weights and the frozen teachers.
-        config: all that is needed to build the generator again, and the fusion weight chosen on validation.
+        config: all that is needed to build the generator again, the fusion weight chosen on validation, and which
+            options could not be applied.
         training: one record an epoch.
     """
 
@@ -116,23 +119,24 @@ def restore_generator(
     codes: np.ndarray[Any, np.dtype[np.uint16]],
     embeddings: Floats,
     device: torch.device,
-    low_precision: bool = False,
 ) -> Generator:
-    """A trained generator, ready for inference.
+    """A trained generator, ready for inference in float32.
 
     Args:
         trained: what the stage left.
         codes: the code table, uint16, shape (N, levels).
         embeddings: the embedding that was quantized, float32, shape (N, E).
         device: where to put it.
-        low_precision: do matrix products in bfloat16.
     """
-    teachers = {k.removeprefix(_TEACHER): v for k, v in trained.tensors.items() if k.startswith(_TEACHER)}
-    if "integrated" in trained.config["teachers"]:
-        teachers["integrated"] = torch.from_numpy(embeddings)
+    # In the order of training: each teacher has its own summary token.
+    teachers = {
+        name: torch.from_numpy(embeddings) if name == "integrated" else trained.tensors[f"{_TEACHER}{name}"]
+        for name in trained.config["teachers"]
+    }
     trie = CodeTrie.from_codes(codes)
     items = Items(trie, torch.from_numpy(embeddings), teachers, [None] * trie.depth)
-    generator = build_generator(GeneratorConfig.model_validate(trained.config["generator"]), items, low_precision)
+    config = GeneratorConfig.model_validate(trained.config["generator"])
+    generator = build_generator(config, items, low_precision=False)
     generator.load_state_dict({k: v for k, v in trained.tensors.items() if not k.startswith(_TEACHER)})
     generator.to(device).eval()
     generator.trie = trie.to(device)
@@ -167,7 +171,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     generator.to(runtime.device)
     generator.trie = trie.to(runtime.device)
     teacher = None
-    if inputs.integrated and config.distill.soft_targets > 0 and isinstance(stage_one[0], SASRec):
+    if config.distill.soft_targets > 0 and inputs.integrated and isinstance(stage_one[0], SASRec):
         _check_histories(inputs)
         teacher = SoftTeacher(stage_one[0], stage_one[1], generator)
     objective = Objective(generator, teacher)
@@ -181,7 +185,9 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
             return objective(batch, all_targets(batch) if every else some_targets(batch, config.targets_per_user))
 
     def validate() -> Mapping[str, float]:
-        found = find_candidates(generator, sampled, config.validation_beams, 10, with_dense=False)
+        found = find_candidates(
+            generator, sampled, config.validation_beams, 10, masked=inputs.mask_history, with_dense=False
+        )
         return validation_measures(_ranks(found.generative(10)[0], targets[users]))
 
     records = train(
@@ -199,13 +205,16 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     )
     trials: list[tuple[float, float]] = []
     if len(generator.dense_queries):
-        chosen = find_candidates(generator, histories, inputs.beams, 50, report=runtime.report)
+        chosen = find_candidates(
+            generator, histories, inputs.beams, 50, masked=inputs.mask_history, report=runtime.report
+        )
         trials = fusion_trials(chosen, targets, inputs.fusion_weights)
     description = {
         "generator": config.model_dump(mode="json"),
         "teachers": list(generator.teacher_names),
         "fusion_weight": max(trials, key=lambda trial: trial[1])[0] if trials else None,
         "fusion_trials": trials,
+        "not_applied": list(_not_applied(inputs)),
     }
     extra = {} if "integrated" in generator.teacher_names else _teachers(inputs)
     tensors = {**generator.state_dict(), **{f"{_TEACHER}{name}": tensor for name, tensor in extra.items()}}
@@ -245,19 +254,36 @@ def _check_histories(inputs: GeneratorInputs) -> None:
 
 def _warm_start(generator: Generator, inputs: GeneratorInputs) -> list[torch.nn.Parameter]:
     """Start from Stage I where the configuration asks for it and the shapes agree; returns what is now warm."""
+    if inputs.config.warm_start and isinstance(generator, Timeline) and _fits_stage_one(inputs):
+        return generator.warm_start(inputs.aligned.tensors)
+    return []
+
+
+def _fits_stage_one(inputs: GeneratorInputs) -> bool:
     config, shape = inputs.config, inputs.collaborative
-    fits = (
-        config.warm_start
-        and inputs.integrated
-        and isinstance(generator, Timeline)
-        and config.history == "codes_and_embedding"
+    return (
+        inputs.integrated
+        and (config.architecture, config.history) == ("timeline", "codes_and_embedding")
         and (shape.model, shape.score) == ("sasrec", "cosine")
         and (shape.dim, shape.layers, shape.heads) == (config.dim, config.layers, config.heads)
         and inputs.align.max_history == config.max_history
     )
-    if not fits or not isinstance(generator, Timeline):
-        return []
-    return generator.warm_start(inputs.aligned.tensors)
+
+
+def _not_applied(inputs: GeneratorInputs) -> Iterator[str]:
+    """Options that are on and for which there is no ground here, with the reason."""
+    config, width = inputs.config, inputs.embeddings.shape[1]
+    if config.warm_start and not _fits_stage_one(inputs):
+        yield (
+            "generator.warm_start (wants a timeline over integrated codes and embeddings, and a cosine SASRec of the "
+            "same dim, layers, heads and max_history in Stage I)"
+        )
+    if config.heads_from_codebooks and width != config.dim:
+        yield f"generator.heads_from_codebooks (codebooks have {width} dimensions, the generator {config.dim})"
+    if config.distill.beta > 0 and config.distill.teacher == "both" and not inputs.integrated:
+        yield "generator.distill.teacher=both (the codes are not integrated, so what they are of is the one teacher)"
+    if config.distill.soft_targets > 0 and not (inputs.integrated and inputs.collaborative.model == "sasrec"):
+        yield "generator.distill.soft_targets (wants integrated codes and a SASRec in Stage I)"
 
 
 def _sample(n_users: int, count: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:

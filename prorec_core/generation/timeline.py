@@ -31,9 +31,12 @@ class DepthDecoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(layers))
         self.layers = nn.ModuleList(FeedForward(dim, 2 * dim, dropout) for _ in range(layers))
 
-    def forward(self, state: Tensor, first: int = 0) -> Tensor:
-        """States of levels `first` and on, shape (…, T, D), from the sum of the context and the codes before each."""
-        state = state + self.levels[first : first + state.shape[-2]]
+    def forward(self, state: Tensor, levels: Tensor) -> Tensor:
+        """States at some levels, shape (…, T, D), from the sum of the context and the codes before each.
+
+        `levels` holds the vectors of these levels, shape (T, D).
+        """
+        state = state + levels
         for norm, layer in zip(self.norms, self.layers, strict=True):
             state = state + layer(norm(state))
         return state
@@ -53,11 +56,17 @@ class Timeline(Generator):
         states_BLD = self.transformer(self.item_tokens(batch.items_BL))
         return Context(states_BLD[rows_P, columns_P])
 
-    def hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
-        base_PHTD = context.vector_PD[:, None, None, :].expand(-1, codes_PHl.shape[1], codes_PHl.shape[2] + 1, -1)
-        vectors = self._vectors(codes_PHl)
-        before = F.pad(torch.stack(vectors, dim=2).cumsum(2), (0, 0, 1, 0)) if vectors else 0
-        out: Tensor = self.decoder(base_PHTD + before)
+    def hidden(self, context: Context, codes_PHl: Tensor, *, summaries: bool = False) -> Tensor:
+        _, beams, count = codes_PHl.shape
+        state = context.vector_PD[:, None, None, :].expand(-1, beams, count + 1, -1)
+        if vectors := self._vectors(codes_PHl):
+            state = state + F.pad(torch.stack(vectors, dim=2).cumsum(2), (0, 0, 1, 0))
+        levels = self.decoder.levels[: count + 1]
+        if summaries and self.summary_tokens is not None:
+            # Without attention a token is a vector beside that of the level after the last code.
+            state = torch.cat([state, state[:, :, -1:].expand(-1, -1, len(self.summary_tokens), -1)], dim=2)
+            levels = torch.cat([levels, levels[-1] + self.summary_tokens])
+        out: Tensor = self.decoder(state, levels)
         return out
 
     def next_hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
@@ -65,7 +74,7 @@ class Timeline(Generator):
         state = context.vector_PD[:, None, :].expand(-1, codes_PHl.shape[1], -1)
         for vector in self._vectors(codes_PHl):
             state = state + vector
-        out: Tensor = self.decoder(state[:, :, None, :], level)[:, :, 0]
+        out: Tensor = self.decoder(state[:, :, None, :], self.decoder.levels[level : level + 1])[:, :, 0]
         return out
 
     def _vectors(self, codes_PHl: Tensor) -> list[Tensor]:

@@ -98,7 +98,13 @@ def mask_history(scores_BN: Tensor, batch: HistoryBatch, histories: Sequences) -
 
 
 def target_ranks(
-    model: SequentialModel, table_ND: Tensor, histories: Sequences, targets: IntArray, max_history: int
+    model: SequentialModel,
+    table_ND: Tensor,
+    histories: Sequences,
+    targets: IntArray,
+    max_history: int,
+    *,
+    masked: bool = True,
 ) -> IntArray:
     """Rank of each user's target among all items that the user does not have, int32, shape (users,).
 
@@ -109,7 +115,9 @@ def target_ranks(
         users = batch.users_B.cpu().numpy()
         scores_BN = model.scores(table_ND, batch)
         target_B = torch.from_numpy(targets[users].astype(np.int64)).to(scores_BN.device)[:, None]
-        correct_B = mask_history(scores_BN, batch, histories).gather(1, target_B)
+        if masked:
+            mask_history(scores_BN, batch, histories)
+        correct_B = scores_BN.gather(1, target_B)
         earlier_BN = torch.arange(scores_BN.shape[1], device=scores_BN.device) < target_B
         ahead_BN = (scores_BN > correct_B) | ((scores_BN == correct_B) & earlier_BN)
         rank_B = (ahead_BN.sum(1, dtype=torch.int32) + 1).masked_fill(correct_B[:, 0] == -torch.inf, 0)

@@ -84,7 +84,7 @@ class _IdsAlone(nn.Module):
 
 
 def train_collaborative(
-    config: CollaborativeConfig, sequences: Sequences, seed: int, runtime: Runtime
+    config: CollaborativeConfig, sequences: Sequences, seed: int, runtime: Runtime, *, mask_history: bool = True
 ) -> CollaborativeModel:
     """Train DIN or SASRec on next-item prediction over item ids.
 
@@ -93,6 +93,7 @@ def train_collaborative(
         sequences: all users' items; validation and test items are held back here.
         seed: of the experiment.
         runtime: device, progress and checkpoints.
+        mask_history: whether validation leaves out what a user already has.
     """
     torch.manual_seed(derive_seed(seed, "collaborative", "start"))
     low = runtime.low_precision(config.precision)
@@ -106,7 +107,9 @@ def train_collaborative(
             return {"loss": whole.model.training_loss(whole.items, batch)}
 
     def validate() -> Mapping[str, float]:
-        return validation_measures(target_ranks(whole.model, whole.items, histories, targets, config.max_history))
+        return validation_measures(
+            target_ranks(whole.model, whole.items, histories, targets, config.max_history, masked=mask_history)
+        )
 
     records = train(
         whole,

@@ -36,8 +36,8 @@ def _fields(model: type[BaseModel], path: Path = ()) -> Iterator[tuple[Path, Fie
             yield from _fields(field.annotation, (*path, name))
 
 
-_CHOOSING = {"fusion_weights", "beams"}
-"""Fields of the evaluation with which the generator's stage chooses the weight of the dense score."""
+_CHOOSING = {"fusion_weights", "beams", "mask_history"}
+"""Fields of the evaluation that training reads too: it validates and chooses as evaluation measures."""
 
 ALL = list(_fields(Experiment))
 LEAVES = [
@@ -134,6 +134,7 @@ def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
         ({"quantize": {"embedding": "semantic"}}, {"quantize", "train_generator"}),
         ({"evaluate": {"examples": 1}}, set()),
         ({"evaluate": {"beams": 20}}, {"train_generator"}),
+        ({"evaluate": {"mask_history": False}}, {"train_collaborative", "align", "train_generator"}),
         ({"generator": {"epochs": 3}}, {"train_generator"}),
         ({"align": {"alpha": 1}}, {"align", "train_generator"}),
         ({"collaborative": {"dim": 32}}, {"train_collaborative", "align", "train_generator"}),

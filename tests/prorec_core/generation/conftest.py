@@ -123,6 +123,7 @@ def make_inputs(checkerboard: Sequences, stage_one: AlignedModel) -> MakeInputs:
             "collaborative": shape_config(),
             "fusion_weights": [0.0, 0.5, 2.0],
             "beams": 10,
+            "mask_history": True,
             "sequences": checkerboard,
             "codes": codes,
             "codebooks": codebooks_of(codes, embeddings),

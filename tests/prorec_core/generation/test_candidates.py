@@ -102,7 +102,7 @@ def test_the_dense_list_is_that_of_the_whole_catalogue(
     for batch in inference_batches(histories, 20, 1000, 1000, CPU):
         with torch.no_grad():
             context = last_context(generator, batch)
-            dense = dense_logits(generator, context.vector_PD).log_softmax(1)
+            dense = dense_logits(generator, context).log_softmax(1)
             exact = item_log_probabilities(generator, context, torch.arange(N_ITEMS).expand(len(batch.users_B), -1))
         for row, user in enumerate(batch.users_B.tolist()):
             open_ = dense[row].clone()

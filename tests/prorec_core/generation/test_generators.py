@@ -189,15 +189,33 @@ class GeneratorContract:
         with torch.no_grad():
             loss = Objective(model, None)(batch, targets)["loss_distill"]
             context = model.contexts(batch, targets.rows_P, targets.columns_P)
-            state = context.vector_PD
+            teachers = len(model.teacher_names)
+            states = [context.vector_PD] * teachers
             if at == "summary":
-                state = model.hidden(context, model.trie.codes[targets.items_P][:, None])[:, 0, -1]
+                codes = model.trie.codes[targets.items_P][:, None]
+                states = list(model.hidden(context, codes, summaries=True)[:, 0, -teachers:].unbind(1))
             parts = [
                 F.cross_entropy(F.normalize(query(state), dim=-1) @ model.teacher(name).t() / 0.5, targets.items_P)
-                for name, query in model.dense_queries.items()
+                for (name, query), state in zip(model.dense_queries.items(), states, strict=True)
             ]
         assert len(parts) == (2 if teacher == "both" else 1)
         torch.testing.assert_close(loss, torch.stack(parts).mean(), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("teacher", ["integrated", "both"])
+    def test_each_teacher_has_a_summary_token_of_its_own(self, generator: Any, teacher: str) -> None:
+        model = generator(distill={"at": "summary", "teacher": teacher})
+        context = last_context(model, _batch(_histories(empty=False)))
+        codes = model.trie.codes[:5][:, None]
+        with torch.no_grad():
+            plain, told = model.hidden(context, codes), model.hidden(context, codes, summaries=True)
+            # What the tokens are does not reach the codes before them.
+            torch.testing.assert_close(told[:, :, : plain.shape[2]], plain, rtol=1e-4, atol=1e-5)
+            summaries = told[:, :, plain.shape[2] :]
+            assert summaries.shape == (5, 1, 2 if teacher == "both" else 1, 16)
+            if teacher == "both":
+                assert not torch.allclose(summaries[:, :, 0], summaries[:, :, 1])
+            other = model.hidden(context, model.trie.codes[5:10][:, None], summaries=True)
+            assert not torch.allclose(other[:, :, -1], summaries[:, :, -1])
 
     @pytest.mark.parametrize("options", OPTIONS)
     def test_label_smoothing_spreads_over_the_codes_that_compete(self, generator: Any, options: Any) -> None:
@@ -276,13 +294,13 @@ class GeneratorContract:
 
     def test_dense_logits_are_the_mean_over_teachers(self, generator: Any) -> None:
         model = generator(distill={"teacher": "both", "temperature": 0.5})
-        state = torch.randn(3, 16)
+        context = Context(torch.randn(3, 16))
         with torch.no_grad():
             expected = sum(
-                F.normalize(model.dense_queries[name](state), dim=-1) @ model.teacher(name).t()
+                F.normalize(model.dense_queries[name](context.vector_PD), dim=-1) @ model.teacher(name).t()
                 for name in ("semantic", "collaborative")
             )
-            torch.testing.assert_close(dense_logits(model, state), expected / 2 / 0.5)
+            torch.testing.assert_close(dense_logits(model, context), expected / 2 / 0.5)
 
 
 def _only(context: Context, row: int) -> Context:

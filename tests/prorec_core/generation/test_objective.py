@@ -147,9 +147,10 @@ def test_the_summary_sees_the_target_and_the_context_does_not(make_config: Any, 
             context = generator.contexts(batch, targets.rows_P, targets.columns_P)
             states = []
             for each in (targets, other):
-                hidden = generator.hidden(context, generator.trie.codes[each.items_P][:, None])[:, 0]
+                codes = generator.trie.codes[each.items_P][:, None]
+                hidden = generator.hidden(context, codes, summaries=at == "summary")[:, 0]
                 states.append(hidden[:, -1] if at == "summary" else context.vector_PD)
-            queries = [generator.dense_queries_of(state)["integrated"] for state in states]
+            queries = [generator.dense_queries_of([state])["integrated"] for state in states]
         assert torch.allclose(*queries) != told
         torch.testing.assert_close(queries[0].norm(dim=1), torch.ones(len(queries[0])))
         torch.testing.assert_close(F.normalize(generator.teacher("integrated"), dim=1), generator.teacher("integrated"))

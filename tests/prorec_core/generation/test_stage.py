@@ -98,6 +98,39 @@ def test_a_restored_generator_recommends_the_same(
     assert np.array_equal(first.dense_UC, second.dense_UC)
 
 
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({}, []),
+        ({"config": {"layers": 2}}, ["warm_start"]),
+        ({"config": {"architecture": "encoder_decoder"}}, ["warm_start"]),
+        ({"config": {"warm_start": False, "dim": 8}}, ["heads_from_codebooks"]),
+        (
+            {"integrated": False, "config": {"distill": {"teacher": "both", "soft_targets": 0.5}}},
+            ["warm_start", "distill.teacher=both", "distill.soft_targets"],
+        ),
+    ],
+)
+def test_options_without_ground_are_told(make_inputs: Any, changes: dict[str, Any], options: list[str]) -> None:
+    trained = train_generator(make_inputs(**{"config": {"epochs": 1}, **changes}), 0, CPU)
+    told = [text.partition(" ")[0].removeprefix("generator.") for text in trained.config["not_applied"]]
+    assert told == options
+
+
+def test_choices_are_made_as_evaluation_measures(make_inputs: Any, checkerboard: Sequences) -> None:
+    """Where the history is not masked, validation and the choice of λ do not mask it either."""
+    items = checkerboard.items.copy()
+    last = checkerboard.offsets[1:] - 1
+    items[last - 1] = items[last - 2]  # the validation item is one that the user has already
+    again = Sequences(items, checkerboard.offsets, checkerboard.n_items)
+    for masked in (True, False):
+        trained = train_generator(make_inputs(sequences=again, mask_history=masked), 0, CPU)
+        found = [record["validation_recall_at_10"] for record in trained.training]
+        chosen = [value for _, value in trained.config["fusion_trials"]]
+        assert (max(found) > 0) != masked
+        assert (max(chosen) > 0) != masked
+
+
 @every_variant
 def test_two_trainings_leave_the_same_bytes_also_after_a_crash(
     make_inputs: Any, variant: dict[str, Any], tmp_path: Path
@@ -150,7 +183,7 @@ def _correlation(generator: Any, stage_one: AlignedModel, inputs: GeneratorInput
     model, table = stage_one.sequential_model(inputs.align, inputs.collaborative, CPU.device)
     (batch,) = inference_batches(inputs.sequences.histories(Split.TEST), 6, 10_000, 1000, CPU.device)
     with torch.no_grad():
-        ours = dense_logits(generator, last_context(generator, batch).vector_PD)
+        ours = dense_logits(generator, last_context(generator, batch))
         theirs = model.scores(table, batch)
     together = torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1]
     return float(together), float((ours.argmax(1) == theirs.argmax(1)).float().mean())

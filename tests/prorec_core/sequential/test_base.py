@@ -45,16 +45,16 @@ def cases(draw: st.DrawFn) -> tuple[Sequences, npt.NDArray[np.int32], Tensor]:
     return histories, np.array(targets, np.int32), torch.tensor(scores, dtype=torch.float32)
 
 
-@given(cases(), st.integers(1, 4))
+@given(cases(), st.integers(1, 4), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_ranks_are_those_of_the_list_that_is_recommended(
-    case: tuple[Sequences, npt.NDArray[np.int32], Tensor], max_history: int
+    case: tuple[Sequences, npt.NDArray[np.int32], Tensor], max_history: int, masked: bool
 ) -> None:
     """Validation and evaluation must agree: also in ties, and where the target is masked as already owned."""
     histories, targets, scores = case
     before = scores.clone()
-    ranks = target_ranks(Fixed(), scores, histories, targets, max_history)
-    forbidden = torch.from_numpy(padded_histories(histories))
+    ranks = target_ranks(Fixed(), scores, histories, targets, max_history, masked=masked)
+    forbidden = torch.from_numpy(padded_histories(histories)) if masked else None
     lists = top_from_scores(scores, histories.n_items, forbidden)
     assert ranks.dtype == np.int32
     assert ranks.tolist() == rank_of_target(lists.items_UK, targets).tolist()
