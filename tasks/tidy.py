@@ -1,0 +1,117 @@
+"""Closing what died: runs in MLflow and in Prefect that no process works on any more.
+
+Knows who is asked whether a run is still alive: the lock that its process holds where that can be seen from here, and
+Prefect where it cannot (another machine, a container that is gone).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from tasks import places, processes, tracking
+from tasks.tracking import ATTEMPT_TAG, FLOW_RUN_TAG, FLOW_TAG, PROCESS_TAG
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+
+@dataclass
+class Tidied:
+    """What was closed: ids of MLflow runs, and of Prefect's flow runs."""
+
+    mlflow: list[str] = field(default_factory=list)
+    prefect: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{_count(len(self.mlflow), 'MLflow run')} and {_count(len(self.prefect), 'flow run')} closed."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def tidy(ask_prefect: Callable[[], None] = lambda: None) -> Tidied:
+    """Close as KILLED the MLflow runs, and as Crashed the flow runs, of processes that died; never one that lives.
+
+    Args:
+        ask_prefect: called before Prefect is asked for the first time, if it is asked at all.
+    """
+    done = Tidied()
+    if places.nothing_tracked():
+        return done
+    dead, unknown = [], []
+    for run in tracking.search("attributes.status = 'RUNNING'"):
+        if f"{PROCESS_TAG}host" not in run.data.tags:
+            continue
+        alive = processes.lives(run.data.tags.get(f"{PROCESS_TAG}sign", ""))
+        if alive is None:
+            unknown.append(run)
+        elif not alive:
+            dead.append(run)
+    flow_runs = {(run.data.tags[FLOW_RUN_TAG], _attempt(run)) for run in dead if run.data.tags.get(FLOW_RUN_TAG)}
+    asked = [run for run in unknown if run.data.tags.get(FLOW_RUN_TAG)]
+    for run in dead:
+        _close(run, "Its process died.", done)
+    if flow_runs or asked:
+        ask_prefect()
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            for flow_run, attempt in sorted(flow_runs):
+                _crash(client, flow_run, attempt, done)
+            for run in asked:
+                if over := _over(client, run):
+                    _close(run, over, done)
+    processes.remove_old_signs()
+    return done
+
+
+def _attempt(run: Run) -> int:
+    return int(run.data.tags.get(ATTEMPT_TAG, "1"))
+
+
+def _close(run: Run, reason: str, done: Tidied) -> None:
+    process = {name: run.data.tags.get(PROCESS_TAG + name, "?") for name in ("pid", "host")}
+    tracking.close_killed(run, f"{reason} (Process {process['pid']} on {process['host']})")
+    done.mlflow.append(run.info.run_id)
+
+
+def _read(client: SyncPrefectClient, flow_run: str) -> FlowRun | None:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        return client.read_flow_run(UUID(flow_run))
+    except (ObjectNotFound, ValueError):
+        return None
+
+
+def _crash(client: SyncPrefectClient, flow_run: str, attempt: int, done: Tidied) -> None:
+    from prefect.states import Crashed
+
+    found = _read(client, flow_run)
+    # A later attempt has a process of its own.
+    if found and found.state and found.state.is_running() and found.run_count <= attempt:
+        client.set_flow_run_state(found.id, Crashed(message="Its process died."), force=True)
+        done.prefect.append(flow_run)
+
+
+def _over(client: SyncPrefectClient, run: Run) -> str | None:
+    """Why nobody can be at work on a run any more, as far as Prefect knows; None if somebody may be."""
+    from prefect.exceptions import ObjectNotFound
+
+    found = _read(client, run.data.tags[FLOW_RUN_TAG])
+    if found is None:
+        # Only the database that the run was in can know that it was deleted.
+        try:
+            client.read_flow(UUID(run.data.tags.get(FLOW_TAG, "")))
+        except (ObjectNotFound, ValueError):
+            return None
+        return "Its flow run was deleted."
+    if found.state and found.state.is_final():
+        return f"Its flow run ended: {found.state.name}."
+    return "Its flow run was started again." if found.run_count > _attempt(run) else None
