@@ -52,24 +52,25 @@ def stage_page(
         place: its run in Prefect.
         written: once it is stored, the stage's own MLflow run and the artifact's manifest.
     """
-    lines = [head, ""]
+    # MLflow shows the first lines and hides the rest until asked.
+    lines = [head, "", f"- Part of {inner('the whole run', parent)}", f"- {place.link}"]
+    if written:
+        lines.append(f"- Digest: `{written[1].digest}`")
     if reads:
-        lines += ["| reads | digest | run |", "| --- | --- | --- |"]
+        lines += ["", "| reads | digest | run |", "| --- | --- | --- |"]
         lines += [
             f"| {name} | `{ref.digest[:12]}` | {inner(ref.run_id[:8], ref.run_id)} |" for name, ref in reads.items()
         ]
-        lines.append("")
     if written:
         run_id, manifest = written
-        lines += ["| wrote | size |", "| --- | ---: |"]
+        lines += ["", "| wrote | size |", "| --- | ---: |"]
         lines += [
             f"| {inner(entry.path, run_id, entry.path)} | {_size(entry.bytes)} |"
             for entry in manifest.files[:_FILES_SHOWN]
         ]
         if (more := len(manifest.files) - _FILES_SHOWN) > 0:
             lines.append(f"| and {more} more | |")
-        lines += ["", f"- Digest: `{manifest.digest}`"]
-    return "\n".join([*lines, f"- Part of {inner('the whole run', parent)}", f"- {place.link}"])
+    return "\n".join(lines)
 
 
 def experiment_page(
@@ -85,21 +86,19 @@ def experiment_page(
         run_id: its MLflow run.
         table: the result as a Markdown table.
     """
-    lines = [head, ""]
-    if table:
-        lines += [table.strip(), ""]
-    refs = {}
-    rows = []
-    for event in ended:
-        refs[event.ref.stage] = event.ref
+    events = list(ended)
+    lines = [head, "", f"- {place.link}"]
+    if link is not inner:
+        lines.append(f"- MLflow: {link('the whole run', run_id, '')}")
+    if report := next((event.ref for event in events if event.ref.stage == "evaluate"), None):
+        lines.append(f"- {link('Report with plots', report.run_id, 'report.html')}")
+    if events:
+        lines += ["", "| stage | time | MLflow run | digest |", "| --- | --- | --- | --- |"]
+    for event in events:
         took = "cached" if event.cached else duration(event.seconds)
         shown = link(event.ref.run_id[:8], event.ref.run_id, "")
-        rows.append(f"| {event.ref.stage} | {took} | {shown} | `{event.ref.digest[:12]}` |")
-    if rows:
-        lines += ["| stage | time | MLflow run | digest |", "| --- | --- | --- | --- |", *rows, ""]
-    if report := refs.get("evaluate"):
-        lines.append(f"- {link('Report with plots', report.run_id, 'report.html')}")
-    return "\n".join([*lines, f"- MLflow: {link('the whole run', run_id, '')}", f"- {place.link}"])
+        lines.append(f"| {event.ref.stage} | {took} | {shown} | `{event.ref.digest[:12]}` |")
+    return "\n".join([*lines, "", table.strip()])
 
 
 def _size(count: int) -> str:

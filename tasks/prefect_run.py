@@ -58,7 +58,7 @@ class PrefectRun:
             flow=str(flow_run.flow_id) if flow_run else "",
             attempt=int(prefect.runtime.flow_run.run_count or 1),
             task_run=task_run,
-            deployed=bool(prefect.runtime.flow_run.deployment_id),
+            deployed=bool(flow_run and flow_run.deployment_id),
             pages=page.split("/runs/")[0] if page else None,
         )
 

@@ -63,6 +63,7 @@ def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
@@ -94,7 +95,8 @@ def experiment_id(name: str) -> str:
     title = experiment_name(name)
     found = patiently(client().get_experiment_by_name, title)
     if found is None:
-        return str(patiently(client().create_experiment, title, artifact_location=_location()))
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # Its pages then open with the training runs.
+        return str(patiently(client().create_experiment, title, artifact_location=_location(), tags=tags))
     if found.lifecycle_stage != "active":
         raise UserError(
             f"the MLflow experiment '{title}' was deleted",
