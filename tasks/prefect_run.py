@@ -15,6 +15,7 @@ import prefect.runtime
 from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact
 from prefect.context import FlowRunContext
+from prefect.settings import get_current_settings
 from prefect.states import Failed
 from prefect.transactions import get_transaction
 
@@ -51,7 +52,7 @@ class PrefectRun:
         context = FlowRunContext.get()
         flow_run = context.flow_run if context else None
         task_run = str(prefect.runtime.task_run.id or "")
-        page = None if os.environ.get(places.EMBEDDED_VARIABLE) else prefect.runtime.flow_run.ui_url
+        embedded = bool(os.environ.get(places.EMBEDDED_VARIABLE))
         return cls(
             flow_run=str(prefect.runtime.flow_run.id or ""),
             name=str(prefect.runtime.flow_run.name or ""),
@@ -59,7 +60,7 @@ class PrefectRun:
             attempt=int(prefect.runtime.flow_run.run_count or 1),
             task_run=task_run,
             deployed=bool(flow_run and flow_run.deployment_id),
-            pages=page.split("/runs/")[0] if page else None,
+            pages=None if embedded else get_current_settings().ui_url,
         )
 
     @property
@@ -106,11 +107,11 @@ class PrefectRun:
 def failed(error: Exception, reason: str = "") -> Any:
     """What a task or a flow returns instead of raising: a failure whose message is one line, `reason` or the error.
 
-    Prefect raises the error to whoever asks for the result. A user's mistake leaves no traceback in the log.
+    Prefect raises the error to whoever asks for the result. A user's mistake leaves no traceback in a task's log.
     """
-    reason = reason or one_line(error)
-    get_run_logger().error(reason, exc_info=None if isinstance(error, UserError) else error)
     if transaction := get_transaction():
-        # Prefect would keep what is returned as the result that the cache key stands for.
+        # Prefect would keep what a task returns as the result that its cache key stands for.
         transaction.write_on_commit = False
-    return Failed(message=reason, data=error)
+        if not isinstance(error, UserError):
+            get_run_logger().error("The stage failed", exc_info=error)
+    return Failed(message=reason or one_line(error), data=error)

@@ -6,18 +6,19 @@ Prefect where it cannot (another machine, a container that is gone).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from tasks import places, processes, tracking
-from tasks.tracking import ATTEMPT_TAG, FLOW_RUN_TAG, FLOW_TAG, PROCESS_TAG
+from tasks.tracking import ATTEMPT_TAG, FLOW_RUN_TAG, FLOW_TAG, PROCESS_TAG, TASK_RUN_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
 
 @dataclass
@@ -53,20 +54,20 @@ def tidy(ask_prefect: Callable[[], None] = lambda: None) -> Tidied:
             unknown.append(run)
         elif not alive:
             dead.append(run)
-    flow_runs = {(run.data.tags[FLOW_RUN_TAG], _attempt(run)) for run in dead if run.data.tags.get(FLOW_RUN_TAG)}
-    asked = [run for run in unknown if run.data.tags.get(FLOW_RUN_TAG)]
     for run in dead:
         _close(run, "Its process died.", done)
-    if flow_runs or asked:
+    in_prefect = [run for run in dead + unknown if run.data.tags.get(FLOW_RUN_TAG)]
+    if in_prefect:
         ask_prefect()
         from prefect.client.orchestration import get_client
 
         with get_client(sync_client=True) as client:
-            for flow_run, attempt in sorted(flow_runs):
-                _crash(client, flow_run, attempt, done)
-            for run in asked:
-                if over := _over(client, run):
+            for run in in_prefect:
+                if run in dead:
+                    _crash(client, run, done)
+                elif over := _over(client, run):
                     _close(run, over, done)
+                    _crash(client, run, done)
     processes.remove_old_signs()
     return done
 
@@ -90,14 +91,22 @@ def _read(client: SyncPrefectClient, flow_run: str) -> FlowRun | None:
         return None
 
 
-def _crash(client: SyncPrefectClient, flow_run: str, attempt: int, done: Tidied) -> None:
+def _crash(client: SyncPrefectClient, run: Run, done: Tidied) -> None:
+    """Have Prefect know that a run's flow run, and its task run, are at work no more."""
+    from prefect.exceptions import ObjectNotFound
     from prefect.states import Crashed
 
-    found = _read(client, flow_run)
+    state: State[Any] = Crashed(message="Its process died.")
+    found = _read(client, run.data.tags[FLOW_RUN_TAG])
     # A later attempt has a process of its own.
-    if found and found.state and found.state.is_running() and found.run_count <= attempt:
-        client.set_flow_run_state(found.id, Crashed(message="Its process died."), force=True)
-        done.prefect.append(flow_run)
+    if found and found.state and found.state.is_running() and found.run_count <= _attempt(run):
+        client.set_flow_run_state(found.id, state, force=True)
+        done.prefect.append(str(found.id))
+    # Prefect itself leaves the task runs of a flow run that crashed as they were.
+    with contextlib.suppress(ObjectNotFound, ValueError):
+        task_run = client.read_task_run(UUID(run.data.tags.get(TASK_RUN_TAG, "")))
+        if task_run.state and task_run.state.is_running():
+            client.set_task_run_state(task_run.id, state, force=True)
 
 
 def _over(client: SyncPrefectClient, run: Run) -> str | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RERUN_OF_TAG = "prorec.rerun_of"
 RERUN_BY_TAG = "prorec.rerun_by"
 _SECONDS_BETWEEN_LOOKS = 2
-_MOST_NAMED = 12
+_MOST_NAMED = 5
 
 
 def add_to(app: typer.Typer) -> None:
@@ -69,7 +69,7 @@ def _find(which: str | None) -> Run:
             return which in _names(run)
         return RERUN_BY_TAG not in run.data.tags and (run.info.status in {"FAILED", "KILLED"} or _alive(run) is False)
 
-    known: dict[str, None] = {}
+    known: list[str] = []
     newest = None
     if not places.nothing_tracked():
         condition = f"tags.`{tracking.EXPERIMENT_TAG}` != ''"
@@ -77,7 +77,7 @@ def _find(which: str | None) -> Run:
             if is_meant(run):
                 return run
             newest = newest or run
-            known |= dict.fromkeys(_names(run)) if len(known) < _MOST_NAMED else {}
+            known += _names(run)[:1] if len(known) < _MOST_NAMED else []
     if which is not None:
         cure = did_you_mean(which, known) if known else "Run `prorec run demo` first"
         raise UserError("there is no such run", place=which, cure=cure)
@@ -90,7 +90,7 @@ def _names(run: Run) -> list[str]:
     from tasks.tracking import FLOW_RUN_NAME_TAG, FLOW_RUN_TAG
 
     tags = run.data.tags
-    return [name for name in (tags.get(FLOW_RUN_NAME_TAG), tags.get(FLOW_RUN_TAG), run.info.run_id) if name]
+    return [name for name in (tags.get(FLOW_RUN_TAG), run.info.run_id, tags.get(FLOW_RUN_NAME_TAG)) if name]
 
 
 def _alive(run: Run) -> bool | None:
