@@ -111,16 +111,18 @@ def _crash(client: SyncPrefectClient, run: Run, done: Tidied) -> None:
 
 def _over(client: SyncPrefectClient, run: Run) -> str | None:
     """Why nobody can be at work on a run any more, as far as Prefect knows; None if somebody may be."""
-    from prefect.exceptions import ObjectNotFound
-
     found = _read(client, run.data.tags[FLOW_RUN_TAG])
     if found is None:
         # Only the database that the run was in can know that it was deleted.
-        try:
-            client.read_flow(UUID(run.data.tags.get(FLOW_TAG, "")))
-        except (ObjectNotFound, ValueError):
-            return None
-        return "Its flow run was deleted."
+        return "Its flow run was deleted." if _knows_flow(client, run.data.tags.get(FLOW_TAG, "")) else None
     if found.state and found.state.is_final():
         return f"Its flow run ended: {found.state.name}."
     return "Its flow run was started again." if found.run_count > _attempt(run) else None
+
+
+def _knows_flow(client: SyncPrefectClient, flow: str) -> bool:
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterId
+
+    with contextlib.suppress(ValueError):
+        return bool(client.read_flows(flow_filter=FlowFilter(id=FlowFilterId(any_=[UUID(flow)]))))
+    return False
