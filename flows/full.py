@@ -114,11 +114,11 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         run.finish()
     except Exception as error:
         reason = at_work + one_line(error)
-        run.fail("FAILED", reason, note(f"**failed.** {reason}\n\n{again}"))
+        run.finish("FAILED", reason, note(f"**failed.** {reason}\n\n{again}"))
         result: dict[str, Any] = failed(error, reason)
         return result
     except BaseException:
-        run.fail("KILLED", f"{at_work}stopped", note(f"**stopped.** {again}"))
+        run.finish("KILLED", f"{at_work}stopped", note(f"**stopped.** {again}"))
         raise
     return summary
 

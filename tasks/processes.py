@@ -106,5 +106,12 @@ def host() -> str:
 
 
 def identity() -> dict[str, str]:
-    """What identifies the present process to people, host and pid, and to `lives`, its sign of life."""
-    return {"host": host(), "pid": str(os.getpid()), "sign": sign_of_life()}
+    """What identifies the present process: host, pid and start."""
+    return {"host": host(), "pid": str(os.getpid()), "started": started(os.getpid()) or ""}
+
+
+def is_dead(process: dict[str, str]) -> bool:
+    """Whether a process with such an `identity` is known to be gone; one on another host never is."""
+    if process.get("host") != host() or not process.get("pid", "").isdigit():
+        return False
+    return started(int(process["pid"])) != process.get("started")

@@ -229,10 +229,10 @@ class Stage:
             ref = self._make(work, refs, run, seen, page)
         except Exception as error:
             reason = one_line(error)
-            run.fail("FAILED", reason, page(f"**failed.** {reason}\n\nTo run it again: {place.again}"))
+            run.finish("FAILED", reason, page(f"**failed.** {reason}\n\nTo run it again: {place.again}"))
             raise
         except BaseException:
-            run.fail("KILLED", "stopped", page(f"**stopped.** To run it again: {place.again}"))
+            run.finish("KILLED", "stopped", page(f"**stopped.** To run it again: {place.again}"))
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)

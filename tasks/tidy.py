@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from tasks import places, processes, tracking
-from tasks.tracking import ATTEMPT_TAG, FLOW_RUN_TAG, FLOW_TAG, PROCESS_TAG, TASK_RUN_TAG
+from tasks.tracking import ATTEMPT_TAG, FLOW_RUN_TAG, FLOW_TAG, PROCESS_TAG, SIGN_TAG, TASK_RUN_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun, State
+
+
+_DIED = "Its process died."
 
 
 @dataclass
@@ -45,29 +48,27 @@ def tidy(ask_prefect: Callable[[], None] = lambda: None) -> Tidied:
     done = Tidied()
     if places.nothing_tracked():
         return done
-    dead, unknown = [], []
+    orphans: list[tuple[Run, bool]] = []
     for run in tracking.search("attributes.status = 'RUNNING'"):
         if f"{PROCESS_TAG}host" not in run.data.tags:
             continue
-        alive = processes.lives(run.data.tags.get(f"{PROCESS_TAG}sign", ""))
-        if alive is None:
-            unknown.append(run)
-        elif not alive:
-            dead.append(run)
-    for run in dead:
-        _close(run, "Its process died.", done)
-    in_prefect = [run for run in dead + unknown if run.data.tags.get(FLOW_RUN_TAG)]
+        alive = processes.lives(run.data.tags.get(SIGN_TAG, ""))
+        if not alive:
+            orphans.append((run, alive is False))
+    for run, dead in orphans:
+        if dead and not run.data.tags.get(FLOW_RUN_TAG):
+            _close(run, _DIED, done)
+    in_prefect = [(run, dead) for run, dead in orphans if run.data.tags.get(FLOW_RUN_TAG)]
     if in_prefect:
         ask_prefect()
         from prefect.client.orchestration import get_client
 
         with get_client(sync_client=True) as client:
-            for run in in_prefect:
-                if run in dead:
+            for run, dead in in_prefect:
+                if over := _DIED if dead else _over(client, run):
+                    # In this order: what is closed in MLflow is not looked at again.
                     _crash(client, run, done)
-                elif over := _over(client, run):
                     _close(run, over, done)
-                    _crash(client, run, done)
     processes.remove_old_signs()
     return done
 
@@ -96,7 +97,7 @@ def _crash(client: SyncPrefectClient, run: Run, done: Tidied) -> None:
     from prefect.exceptions import ObjectNotFound
     from prefect.states import Crashed
 
-    state: State[Any] = Crashed(message="Its process died.")
+    state: State[Any] = Crashed(message=_DIED)
     found = _read(client, run.data.tags[FLOW_RUN_TAG])
     # A later attempt has a process of its own.
     if found and found.state and found.state.is_running() and found.run_count <= _attempt(run):

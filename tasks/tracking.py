@@ -48,6 +48,7 @@ SUMMARY_FILE = "summary.json"
 
 PARENT_TAG = "mlflow.parentRunId"
 PROCESS_TAG = "prorec.process."
+SIGN_TAG = f"{PROCESS_TAG}sign"
 FLOW_RUN_TAG, FLOW_RUN_NAME_TAG, FLOW_TAG = "prefect.flow_run_id", "prefect.flow_run_name", "prefect.flow_id"
 TASK_RUN_TAG, ATTEMPT_TAG = "prefect.task_run_id", "prefect.attempt"
 _STORE = "prorec store"
@@ -204,6 +205,7 @@ class TrackedRun:
         """Open a run, marked with the process that it belongs to."""
         every = {
             **{PROCESS_TAG + key: value for key, value in processes.identity().items()},
+            SIGN_TAG: processes.sign_of_life(),
             "mlflow.user": _user(),
             "mlflow.source.name": "prorec",
             "mlflow.source.type": "LOCAL",
@@ -271,19 +273,19 @@ class TrackedRun:
         """Store a text as a file beside those of the stage."""
         patiently(client().log_text, self.id, content, name)
 
-    def finish(self) -> None:
-        """Send what is unsent and close the run."""
-        self._sender.close()
-        patiently(client().set_terminated, self.id, "FINISHED")
-
-    def fail(self, status: str, reason: str, note: str) -> None:
-        """Close the run of work that failed or was killed, the reason on its page."""
-        # What failed has its own error to show, and the next run closes what stays open.
+    def finish(self, status: str = "FINISHED", reason: str = "", note: str = "") -> None:
+        """Send what is unsent and close the run; one that failed or was killed with the reason on its page."""
+        if status == "FINISHED":
+            self._sender.close()
+            patiently(client().set_terminated, self.id, status)
+            return
+        # What failed has its own error to show, and what stays open is closed as that of a dead process.
         with contextlib.suppress(Exception):
             self._sender.close(at_most=5.0)
         with contextlib.suppress(Exception):
             for name, value in ((FAILURE_TAG, reason), (NOTE_TAG, note[:_LONGEST_TAG])):
-                client().set_tag(self.id, name, value)
+                if value:
+                    client().set_tag(self.id, name, value)
         with contextlib.suppress(Exception):
             client().set_terminated(self.id, status)
 

@@ -96,9 +96,9 @@ def _names(run: Run) -> list[str]:
 def _alive(run: Run) -> bool | None:
     """Whether a run's process is at work on it; None where that cannot be seen from here."""
     from tasks import processes
-    from tasks.tracking import PROCESS_TAG
+    from tasks.tracking import SIGN_TAG
 
-    return run.info.status == "RUNNING" and processes.lives(run.data.tags.get(f"{PROCESS_TAG}sign", ""))
+    return run.info.status == "RUNNING" and processes.lives(run.data.tags.get(SIGN_TAG, ""))
 
 
 def _experiment(run: Run) -> Experiment:

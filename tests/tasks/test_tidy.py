@@ -16,9 +16,7 @@ from prefect.states import Completed, Failed, Running, State
 
 from tasks import places, processes, tracking
 from tasks.tidy import tidy
-from tasks.tracking import ATTEMPT_TAG, FLOW_RUN_TAG, FLOW_TAG, NOTE_TAG, PROCESS_TAG, TrackedRun, client
-
-SIGN = f"{PROCESS_TAG}sign"
+from tasks.tracking import ATTEMPT_TAG, FLOW_RUN_TAG, FLOW_TAG, NOTE_TAG, SIGN_TAG, TrackedRun, client
 
 
 @flow(name="somewhere")
@@ -37,7 +35,7 @@ def flow_run(*states: State[None]) -> FlowRun:
 
 def elsewhere(name: str, of: FlowRun, **tags: str) -> TrackedRun:
     """An open MLflow run of a process that cannot be seen from here."""
-    known = {SIGN: uuid4().hex, FLOW_RUN_TAG: str(of.id), FLOW_TAG: str(of.flow_id), ATTEMPT_TAG: "1"}
+    known = {SIGN_TAG: uuid4().hex, FLOW_RUN_TAG: str(of.id), FLOW_TAG: str(of.flow_id), ATTEMPT_TAG: "1"}
     return TrackedRun.start(tracking.experiment_id("demo"), name, tags={**known, **tags})
 
 
@@ -51,7 +49,7 @@ def test_dead_processes_lose_their_runs(prefect_api: str, tracked_folder: Path) 
     at_work = flow_run(Running())
     TrackedRun.start(experiment, "alive")
     (places.locks() / "alive-gone").touch()
-    tags = {SIGN: "gone", FLOW_RUN_TAG: str(at_work.id)}
+    tags = {SIGN_TAG: "gone", FLOW_RUN_TAG: str(at_work.id)}
     dead = TrackedRun.start(experiment, "dead", tags=tags)
     client().create_run(experiment, run_name="not ours")
     done = tidy()
@@ -70,7 +68,7 @@ def test_a_later_attempt_is_left_alone(prefect_api: str, tracked_folder: Path) -
     assert again.run_count == 2
     (places.locks() / "alive-gone").parent.mkdir(exist_ok=True)
     (places.locks() / "alive-gone").touch()
-    elsewhere("first", again, **{SIGN: "gone"})
+    elsewhere("first", again, **{SIGN_TAG: "gone"})
     elsewhere("second", again, **{ATTEMPT_TAG: "2"})
     assert tidy().prefect == []
     assert statuses() == {"first": "KILLED", "second": "RUNNING"}
@@ -142,3 +140,17 @@ def test_signs_of_life(artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch) 
     os.utime(places.locks() / f"alive-{own}", (0, 0))
     processes.remove_old_signs()
     assert processes.lives("old") is None and processes.lives("young") is False and processes.lives(own) is True
+
+
+def test_a_reused_number_is_another_process() -> None:
+    own = processes.identity()
+    assert not processes.is_dead(own)
+    assert processes.is_dead({**own, "started": "earlier"})
+    assert not processes.is_dead({**own, "started": "earlier", "host": "another"})
+    assert not processes.is_dead({})
+    child = subprocess.Popen(["sleep", "60"])
+    identity = {**own, "pid": str(child.pid), "started": processes.started(child.pid) or ""}
+    assert not processes.is_dead(identity)
+    child.kill()
+    child.wait()
+    assert processes.is_dead(identity)
