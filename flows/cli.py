@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from prorec_core.errors import UserError, did_you_mean
+from flows.commands import rerun, tidy
+from flows.running import debugging, expect_stages, keep_memory, run_flow, show_result
+from prorec_core.errors import UserError
 from tasks.patience import TrackingAwayError
-
-if TYPE_CHECKING:
-    from prorec_core.config import Experiment
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,13 +23,8 @@ artifacts_app = typer.Typer(no_args_is_help=True, help="What runs left.")
 config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made of.")
 app.add_typer(artifacts_app, name="artifacts")
 app.add_typer(config_app, name="config")
-
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "MALLOC_TOP_PAD_": str(2**26),
-}
-"""glibc gives big tensors back to the kernel at every step unless these are set before a process starts."""
+rerun.add_to(app)
+tidy.add_to(app)
 
 _INTERRUPTED = 130
 
@@ -61,81 +53,17 @@ def run(
 ) -> None:
     """Run an experiment in this process, with no server; what is cached is not made again."""
     from flows.experiments import load
-    from prorec_core.artifacts import STAGES, write_json
+    from prorec_core.artifacts import write_json
 
     chosen = load(experiment, settings or ())
-    for stage in force or ():
-        if stage not in STAGES:
-            raise UserError(f"unknown stage '{stage}'", place="--force", cure=did_you_mean(stage, STAGES))
+    expect_stages("--force", force or ())
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise UserError("the folder does not exist", place=f"--json {json_file}", cure="Make it first")
-    _keep_memory()
-    summary = _run_flow(chosen, frozenset(force or ()))
+    keep_memory()
+    summary = run_flow(chosen, frozenset(force or ()))
     if json_file is not None:
         write_json(json_file, summary)
-    _show_result(summary)
-
-
-def _keep_memory() -> None:
-    """Start this program again, once, with an allocator that keeps its memory (glibc only)."""
-    try:
-        glibc = bool(os.confstr("CS_GNU_LIBC_VERSION"))
-    except (ValueError, OSError, AttributeError):
-        glibc = False
-    if glibc and not any(name in os.environ for name in ALLOCATOR):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ALLOCATOR})
-
-
-def _run_flow(experiment: Experiment, force: frozenset[str]) -> dict[str, Any]:
-    from flows.display import make_display
-    from flows.embedded import quiet, start_prefect, stop_like_ctrl_c
-    from prorec_core.artifacts import STAGES
-    from tasks.events import listening
-
-    with make_display(list(STAGES)) as display, listening(display.hear):
-        display.say("starting Prefect and MLflow …")
-        if not _debugging():
-            quiet(display)
-        stop_like_ctrl_c()
-        ready = start_prefect()
-        from flows.full import forcing, prorec
-        from tasks.tracking import client
-
-        client()
-        ready()
-        display.say("")
-        with forcing(force):
-            return prorec(experiment=experiment)
-
-
-def _show_result(summary: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    from flows.display import result_table
-    from flows.embedded import mlflow_page, program
-    from tasks import places
-
-    console = Console()
-    console.print(result_table(summary["metrics"]))
-    command, page = mlflow_page(summary["mlflow"])
-    history = shlex.quote(",".join(summary["items"]))
-    lines = {
-        "report": _short(summary["report"]),
-        "artifacts": _short(str(places.store())) if not places.tracks_over_http() else places.tracking_uri(),
-        "model": summary["model"],
-        "recommend": f"{program('prorec')} recommend --model {summary['model']} --history {history}",
-        "MLflow": command,
-        "": page,
-    }
-    for name, text in lines.items():
-        if text:
-            console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _short(place: str) -> str:
-    """A path as seen from here, where that is shorter."""
-    path = Path(place)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place
+    show_result(summary)
 
 
 @app.command()
@@ -195,22 +123,18 @@ def schema() -> None:
     typer.echo(json.dumps(Experiment.model_json_schema(), indent=2, ensure_ascii=False))
 
 
-def _debugging() -> bool:
-    return "--debug" in sys.argv[1:]
-
-
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit status 2, an interruption status 130."""
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     try:
         app(args=arguments, prog_name="prorec")
     except UserError as error:
-        if _debugging():
+        if debugging():
             raise
         print(f"prorec: {error}", file=sys.stderr)
         sys.exit(2)
     except TrackingAwayError as error:
-        if _debugging():
+        if debugging():
             raise
         print(f"prorec: {error}", file=sys.stderr)
         sys.exit(1)

@@ -18,6 +18,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from prorec_core.progress import duration
 from tasks.events import Event, Notice, StageEnded, StageProgress, StageStarted
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -144,9 +145,9 @@ class LiveDisplay:
         if row.state == "running":
             left = row.seconds_left()
             shown = f"{row.unit} {row.step}/{row.total}" if row.total else ""
-            ends = f"{_duration(left)} left" if left is not None else _duration(time.monotonic() - row.begun)
+            ends = f"{duration(left)} left" if left is not None else duration(time.monotonic() - row.begun)
             return Text(f"{shown} {ends}".strip())
-        return Text(_duration(row.seconds) if row.state in {"done", "cached"} else "", "dim")
+        return Text(duration(row.seconds) if row.state in {"done", "cached"} else "", "dim")
 
 
 class PlainDisplay:
@@ -177,7 +178,7 @@ class PlainDisplay:
                 self._rows[stage].take(event)
                 self.say(f"{stage}: started")
             case StageEnded(ref=ref, cached=cached, seconds=seconds):
-                self.say(f"{ref.stage}: {'cached' if cached else 'done'} in {_duration(seconds)}")
+                self.say(f"{ref.stage}: {'cached' if cached else 'done'} in {duration(seconds)}")
             case StageProgress(stage=stage, progress=progress):
                 row = self._rows[stage]
                 row.take(event)
@@ -189,7 +190,7 @@ class PlainDisplay:
                 parts = [
                     f"{stage}: {progress.unit} {progress.step}/{progress.total}",
                     _numbers(dict(progress.metrics)),
-                    f"{_duration(left)} left" if left is not None else "",
+                    f"{duration(left)} left" if left is not None else "",
                 ]
                 self.say("  ".join(part for part in parts if part))
 
@@ -201,13 +202,6 @@ def _numbers(metrics: Mapping[str, float]) -> str:
         f"{name.removeprefix('validation_').replace('_at_', '@')} {metrics[name]:.4g}"
         for name in chosen[:_METRICS_SHOWN]
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {rest:02d} s"
 
 
 def result_table(metrics: Mapping[str, Any]) -> Table:

@@ -46,6 +46,7 @@ def start_prefect() -> Callable[[], None]:
     # What is registered first is called last: after Prefect has sent off its logs and events.
     atexit.register(server.stop)
     os.environ["PREFECT_API_URL"] = server.url
+    os.environ[places.EMBEDDED_VARIABLE] = "1"
 
     def ready() -> None:
         with alone:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
-from uuid import UUID
 
-import prefect.runtime
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
-from tasks import store, tracking
+from prorec_core.errors import one_line
+from tasks import pages, store, tracking
 from tasks.align import align
 from tasks.embed_text import embed_text
 from tasks.evaluate import evaluate
 from tasks.events import StageEnded, listening
 from tasks.metrics import numbers
+from tasks.prefect_run import PrefectRun, failed
 from tasks.preprocess import preprocess
 from tasks.quantize import quantize
 from tasks.stage import FlowTracking, Stage
+from tasks.tidy import tidy
 from tasks.tracking import TrackedRun
 from tasks.train_collaborative import train_collaborative
 from tasks.train_generator import train_generator
@@ -67,30 +68,58 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
     Raises:
         UserError: a mistake that the user can put right.
     """
-    _close_what_died()
     mlflow_experiment = tracking.experiment_id(experiment.name)
-    flow_run = str(prefect.runtime.flow_run.id or "")
+    prefect_run = PrefectRun.here()
+    attempt = f" · attempt {prefect_run.attempt}" if prefect_run.attempt > 1 else ""
     run = TrackedRun.start(
         mlflow_experiment,
-        prefect.runtime.flow_run.name or experiment.name,
-        tags={"prefect.flow_run_id": flow_run, "prorec.experiment": experiment.name},
+        (prefect_run.name or experiment.name) + attempt,
+        tags={**prefect_run.tags, tracking.EXPERIMENT_TAG: experiment.name},
     )
     page = tracking.page(mlflow_experiment, run.id)
     get_run_logger().info("MLflow run %s%s", run.id, f" at {page}" if page else "")
     ended: list[StageEnded] = []
+
+    def note(head: str, table: str = "") -> str:
+        head = f"**{experiment.name}**, seed {experiment.seed}: {head}"
+        return pages.experiment_page(head, ended, prefect_run, pages.inner, run.id, table)
+
+    again = f"To run it again: {prefect_run.again}"
+    at_work = ""
     try:
+        run.text(tracking.EXPERIMENT_FILE, experiment.model_dump_json(indent=1))
+        run.tags({tracking.NOTE_TAG: note("not finished.")})
         run.parameters(experiment.model_dump(mode="json"))
+        get_run_logger().info("Left by processes that died: %s", tidy())
         refs: dict[str, ArtifactRef] = {}
         place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
         with listening(lambda event: ended.append(event) if isinstance(event, StageEnded) else None):
             for stage in PIPELINE:
+                at_work = f"{stage.name}: "
                 refs[stage.name] = stage.run(experiment, place, refs, force=stage.name in _forced.get())
+                run.tags({tracking.NOTE_TAG: note("not finished.")})
+        at_work = ""
         summary = _summary(ended, refs, run, page)
         _publish(experiment, summary, refs, run)
-    except BaseException as error:
-        run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+        table = (store.fetch(refs["evaluate"]) / "result.md").read_text(encoding="utf-8")
+        run.tags({tracking.NOTE_TAG: note("done.", table)})
+        run.text(tracking.SUMMARY_FILE, json.dumps(summary, indent=1))
+        create_markdown_artifact(
+            key=f"result-{experiment.name.replace('_', '-')}",
+            markdown=pages.experiment_page(
+                f"# {experiment.name}, seed {experiment.seed}", ended, prefect_run, pages.outer, run.id, table
+            ),
+            description=f"Result of the experiment {experiment.name}",
+        )
+        run.finish()
+    except Exception as error:
+        reason = at_work + one_line(error)
+        run.finish("FAILED", reason, note(f"**failed.** {reason}\n\n{again}"))
+        result: dict[str, Any] = failed(error, reason)
+        return result
+    except BaseException:
+        run.finish("KILLED", f"{at_work}stopped", note(f"**stopped.** {again}"))
         raise
-    run.finish()
     return summary
 
 
@@ -129,7 +158,7 @@ def _some_items(ref: ArtifactRef) -> list[str]:
 def _publish(
     experiment: Experiment, summary: Mapping[str, Any], refs: Mapping[str, ArtifactRef], run: TrackedRun
 ) -> None:
-    """Show the result where people look: on the parent run in MLflow and as an artifact in Prefect."""
+    """Show the result on the parent run in MLflow."""
     measured = summary["metrics"]
     run.metrics(numbers({split: measured[split] for split in ("test", "validation") if split in measured}))
     run.tags(
@@ -140,54 +169,3 @@ def _publish(
             "prorec.report": summary["report"],
         }
     )
-    table = (store.fetch(refs["evaluate"]) / "result.md").read_text(encoding="utf-8")
-    create_markdown_artifact(
-        key=f"result-{experiment.name.replace('_', '-')}",
-        markdown=_markdown(experiment, summary, table, run),
-        description=f"Result of the experiment {experiment.name}",
-    )
-
-
-def _markdown(experiment: Experiment, summary: Mapping[str, Any], table: str, run: TrackedRun) -> str:
-    def linked(run_id: str) -> str:
-        page = tracking.page(run.experiment, run_id)
-        return f"[{run_id}]({page})" if page else f"`{run_id}`"
-
-    rows = []
-    for stage in summary["stages"]:
-        took = "cached" if stage["cached"] else f"{stage['seconds']:.1f} s"
-        rows.append(f"| {stage['name']} | {took} | {linked(stage['run_id'])} | `{stage['digest'][:12]}` |")
-    return "\n".join(
-        [
-            f"# {experiment.name}, seed {experiment.seed}",
-            "",
-            table,
-            "",
-            f"MLflow run: {linked(run.id)}",
-            "",
-            "| stage | time | MLflow run | digest |",
-            "| --- | --- | --- | --- |",
-            *rows,
-        ]
-    )
-
-
-def _close_what_died() -> None:
-    """Close what killed processes left open: their runs in MLflow, and their flow runs in Prefect."""
-    current = str(prefect.runtime.flow_run.id or "")
-    for run in tracking.close_dead_runs():
-        flow_run = run.data.tags.get("prefect.flow_run_id", "")
-        get_run_logger().warning("Closed MLflow run %s of a process that died", run.info.run_id)
-        if flow_run and flow_run != current and "mlflow.parentRunId" not in run.data.tags:
-            _close_flow_run(flow_run)
-
-
-def _close_flow_run(flow_run: str) -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
-    from prefect.states import Crashed
-
-    with get_client(sync_client=True) as client, contextlib.suppress(ObjectNotFound):
-        found = client.read_flow_run(UUID(flow_run))
-        if found.state is not None and found.state.is_running():
-            client.set_flow_run_state(found.id, Crashed(message="Its process died."), force=True)

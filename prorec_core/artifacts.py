@@ -127,9 +127,14 @@ def read_parquet(path: Path, stage: str) -> pa.Table:
     """Read a stage's table.
 
     Raises:
-        UserError: the file was written by an incompatible version of this software.
+        UserError: the file cannot be read, or was written by an incompatible version of this software.
     """
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"the table cannot be read ({error})", place=str(path), cure=f"Run the stage '{stage}' again"
+        ) from error
     found = (table.schema.metadata or {}).get(_SCHEMA_KEY, b"?").decode()
     if found != str(SCHEMA_VERSION[stage]):
         raise UserError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 500
+
 
 class UserError(Exception):
     """Something that the user can put right: says what is wrong, where, and what to do.
@@ -26,6 +28,14 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (self.problem, self.place, self.cure))
+
+
+def one_line(error: BaseException) -> str:
+    """Why something failed, in one line: a user's mistake as it is, any other error with the name of its class."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, UserError):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _rebuild(problem: str, place: str, cure: str) -> UserError:

@@ -13,6 +13,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 ARTIFACTS_VARIABLE = "PROREC_ARTIFACTS"
+EMBEDDED_VARIABLE = "PROREC_PREFECT_EMBEDDED"
+"""Set where the Prefect server in use lives as long as one process only, and shows no pages."""
 
 
 def project_root() -> Path:
@@ -58,6 +60,11 @@ def references() -> Path:
     return prefect_home() / "references"
 
 
+def locks() -> Path:
+    """Where processes that share the folder of artifacts keep the files that they lock."""
+    return artifacts() / "locks"
+
+
 def checkpoints(key: str) -> Path:
     """Where the training stage with this cache key keeps its checkpoints."""
     return artifacts() / "checkpoints" / key
@@ -82,9 +89,8 @@ def lock(name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None
 
     `waiting` is called once if another process holds it.
     """
-    folder = artifacts() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("a") as stream:
+    locks().mkdir(parents=True, exist_ok=True)
+    with (locks() / name).open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

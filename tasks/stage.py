@@ -16,26 +16,30 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import prefect.runtime
 from prefect import Task, get_run_logger
+from prefect.states import Completed
 from pydantic import BaseModel
 
 from prorec_core.artifacts import (
     MANIFEST,
     SCHEMA_VERSION,
     ArtifactRef,
+    Manifest,
     read_json,
     sha256_file,
     sha256_json,
     write_manifest,
 )
 from prorec_core.config import Experiment
-from prorec_core.errors import UserError
-from prorec_core.progress import Progress, Report
+from prorec_core.errors import UserError, one_line
+from prorec_core.progress import Progress, Report, duration
 from tasks import places, store
+from tasks import tracking as tracked
 from tasks.datasets import DataSet, data_sets
 from tasks.events import Notice, StageEnded, StageProgress, StageStarted, tell
+from tasks.pages import stage_page
 from tasks.patience import is_passing
+from tasks.prefect_run import PrefectRun, failed
 from tasks.sources import source_hash
 from tasks.tracking import TrackedRun
 
@@ -119,7 +123,7 @@ class Stage:
             "upstream": {name: upstream[name].digest for name in self.reads},
             "data": self.source_digest(experiment) if self.source_digest else "",
             "source": source_hash((self.module,)),
-            "tracking": places.tracking_uri(),
+            "store": tracked.identity(),
         }
         return sha256_json(parts)
 
@@ -143,7 +147,7 @@ class Stage:
 
         def call(refresh: bool) -> State[Any]:
             task = _task(self).with_options(refresh_cache=refresh, result_storage=places.references())
-            parameters = {"experiment": experiment, "upstream": used, "tracking": tracking, "key": key}
+            parameters = {"experiment": experiment, "upstream": used, "tracking": tracking, "key": key, "anew": refresh}
             return cast("State[Any]", task(**parameters, return_state=True))
 
         with places.lock(key, lambda: self._notice("another run is making this artifact; waiting for it")):
@@ -183,23 +187,33 @@ class Stage:
             yield from data_sets(name, work.inputs["preprocess"], refs["preprocess"].uri)
 
     def execute(
-        self, experiment: Experiment, upstream: dict[str, ArtifactRef], tracking: FlowTracking, key: str
-    ) -> ArtifactRef:
-        """Make the artifact and store it."""
+        self, experiment: Experiment, upstream: dict[str, ArtifactRef], tracking: FlowTracking, key: str, anew: bool
+    ) -> ArtifactRef | State[Any]:
+        """Find the artifact where Prefect's cache does not know it, or make it and store it."""
+        if not anew and (found := store.find(key)):
+            message = f"Stored by MLflow run {found.run_id}"
+            get_run_logger().info("%s; no reference to it was cached here", message)
+            return Completed(name=_CACHED, message=message, data=found)
         refs = {name: store.as_ref(upstream[name], name) for name in self.reads}
         inputs = {name: store.fetch(ref) for name, ref in refs.items()}
+        place = PrefectRun.here()
+
+        def page(head: str, manifest: Manifest | None = None) -> str:
+            written = (run.id, manifest) if manifest else None
+            return stage_page(f"**{self.name}** of {experiment.name}: {head}", refs, tracking.run_id, place, written)
+
         run = TrackedRun.start(
             tracking.experiment_id,
             f"{self.name} · {experiment.name}",
             parent=tracking.run_id,
             tags={
+                **place.tags,
                 store.STAGE_TAG: self.name,
-                "prorec.key": key,
-                "prefect.flow_run_id": str(prefect.runtime.flow_run.id or ""),
-                "prefect.task_run_id": str(prefect.runtime.task_run.id or ""),
+                store.KEY_TAG: key,
+                tracked.NOTE_TAG: page("not finished"),
             },
         )
-        get_run_logger().info("MLflow run %s", run.id)
+        place.show_mlflow(self.name, run.id, tracked.page(tracking.experiment_id, run.id))
         folder = places.artifacts() / "work" / key
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -212,9 +226,13 @@ class Stage:
 
         work = Work(experiment, inputs, folder, places.checkpoints(key), report, run)
         try:
-            ref = self._make(work, refs, run, seen)
-        except BaseException as error:
-            run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            ref = self._make(work, refs, run, seen, page)
+        except Exception as error:
+            reason = one_line(error)
+            run.finish("FAILED", reason, page(f"**failed.** {reason}\n\nTo run it again: {place.again}"))
+            raise
+        except BaseException:
+            run.finish("KILLED", "stopped", page(f"**stopped.** To run it again: {place.again}"))
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -222,7 +240,12 @@ class Stage:
         return ref
 
     def _make(
-        self, work: Work, refs: Mapping[str, ArtifactRef], run: TrackedRun, seen: set[tuple[int, str]]
+        self,
+        work: Work,
+        refs: Mapping[str, ArtifactRef],
+        run: TrackedRun,
+        seen: set[tuple[int, str]],
+        page: Callable[[str, Manifest], str],
     ) -> ArtifactRef:
         begun = time.monotonic()
         config = work.experiment.stage_config(self.name)
@@ -237,13 +260,15 @@ class Stage:
         manifest = write_manifest(work.folder, self.name, config, {name: ref.digest for name, ref in refs.items()})
         run.upload(work.folder, last=MANIFEST)
         tags = dict(self.publish(work)) if self.publish else {}
-        run.metrics({**measured, "seconds": time.monotonic() - begun, "peak_memory_mib": _peak_memory_mib()})
+        seconds = time.monotonic() - begun
+        run.metrics({**measured, "seconds": seconds, "peak_memory_mib": _peak_memory_mib()})
         run.tags(
             {
                 **tags,
                 store.URI_TAG: run.artifact_uri,
                 store.MANIFEST_TAG: sha256_file(work.folder / MANIFEST),
                 store.DIGEST_TAG: manifest.digest,
+                tracked.NOTE_TAG: page(f"done in {duration(seconds)}.", manifest),
             }
         )
         run.finish()
@@ -268,9 +293,12 @@ def stage(
 @cache
 def _task(of: Stage) -> Task[..., Any]:
     def execute(
-        experiment: Experiment, upstream: dict[str, ArtifactRef], tracking: FlowTracking, key: str
-    ) -> ArtifactRef:
-        return of.execute(experiment, upstream, tracking, key)
+        experiment: Experiment, upstream: dict[str, ArtifactRef], tracking: FlowTracking, key: str, anew: bool
+    ) -> ArtifactRef | State[Any]:
+        try:
+            return of.execute(experiment, upstream, tracking, key, anew)
+        except Exception as error:
+            return cast("State[Any]", failed(error))
 
     return Task(
         fn=execute,

@@ -9,15 +9,19 @@ import contextlib
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prorec_core.artifacts import MANIFEST, ArtifactRef, Manifest, read_json, sha256_file, verify
 from prorec_core.errors import UserError
-from tasks import places
+from tasks import places, tracking
 from tasks.patience import TrackingAwayError, patiently
 from tasks.tracking import ARTIFACT_FOLDER, client
 
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
 STAGE_TAG = "prorec.stage"
+KEY_TAG = "prorec.key"
 URI_TAG = "prorec.uri"
 DIGEST_TAG = "prorec.digest"
 MANIFEST_TAG = "prorec.manifest_sha256"
@@ -26,6 +30,8 @@ MODEL_URI_TAG = "prorec.model_uri"
 MODEL_MANIFEST_TAG = "prorec.model_manifest_sha256"
 REPLACED_TAG = "prorec.replaced_by"
 """On a run whose artifact was found damaged: the run that made it anew."""
+
+_STORED = f"tags.`{DIGEST_TAG}` != '' and attributes.status = 'FINISHED'"
 
 
 def as_ref(value: Any, stage: str) -> ArtifactRef:
@@ -38,6 +44,18 @@ def as_ref(value: Any, stage: str) -> ArtifactRef:
     if ref.stage != stage:
         raise ValueError(f"a reference to an artifact of '{ref.stage}' stands where one of '{stage}' is expected")
     return ref
+
+
+def _ref_of(run: Run) -> ArtifactRef:
+    tags = run.data.tags
+    return ArtifactRef(stage=tags[STAGE_TAG], digest=tags[DIGEST_TAG], run_id=run.info.run_id, uri=tags[URI_TAG])
+
+
+def find(key: str) -> ArtifactRef | None:
+    """The newest artifact that any process on any machine stored under a cache key, unless it was found damaged."""
+    condition = f"tags.`{KEY_TAG}` = '{key}' and {_STORED}"
+    runs = tracking.search(condition, order_by=["attributes.end_time DESC"])
+    return next((_ref_of(run) for run in runs if REPLACED_TAG not in run.data.tags), None)
 
 
 def fetch(ref: ArtifactRef) -> Path:
@@ -180,27 +198,17 @@ def verify_all() -> tuple[int, list[str]]:
     """
     if places.nothing_tracked():
         return 0, []
-    experiments = [
-        each.experiment_id for each in patiently(client().search_experiments) if each.name.startswith("prorec-")
-    ]
     looked_at = 0
     problems: list[str] = []
-    condition = f"tags.`{DIGEST_TAG}` != '' and attributes.status = 'FINISHED'"
-    token: str | None = None
-    while True:
-        page = patiently(client().search_runs, experiments, condition, page_token=token)
-        for run in page:
-            tags = run.data.tags
-            if REPLACED_TAG in tags:
-                continue
-            looked_at += 1
-            ref = ArtifactRef(stage=tags[STAGE_TAG], digest=tags[DIGEST_TAG], run_id=run.info.run_id, uri=tags[URI_TAG])
-            problems += check(ref)
-            if not places.local_path(ref.uri):
-                problems += _content_problems(ref)
-        token = page.token
-        if not token:
-            return looked_at, problems
+    for run in tracking.search(_STORED):
+        if REPLACED_TAG in run.data.tags:
+            continue
+        looked_at += 1
+        ref = _ref_of(run)
+        problems += check(ref)
+        if not places.local_path(ref.uri):
+            problems += _content_problems(ref)
+    return looked_at, problems
 
 
 def _content_problems(ref: ArtifactRef) -> list[str]:

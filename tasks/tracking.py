@@ -10,10 +10,12 @@ import getpass
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from prorec_core.errors import UserError
 from tasks import places, processes
@@ -29,8 +31,31 @@ ARTIFACT_FOLDER = "artifact"
 """Where in a run's artifacts the described files of a stage are."""
 
 PAGE_VARIABLE = "PROREC_MLFLOW_PAGE"
-_PROCESS_TAG = "prorec.process."
+NOTE_TAG = "mlflow.note.content"
+"""What MLflow shows as the description of a run."""
+
+FAILURE_TAG = "prorec.failure"
+"""On a run that failed or was killed: why, in one line."""
+
+EXPERIMENT_TAG = "prorec.experiment"
+"""On the run of a whole experiment: the experiment's name."""
+
+EXPERIMENT_FILE = "experiment.json"
+"""Beside that run: the experiment with every value."""
+
+SUMMARY_FILE = "summary.json"
+"""Beside that run, once it is done: what the flow returns."""
+
+PARENT_TAG = "mlflow.parentRunId"
+PROCESS_TAG = "prorec.process."
+SIGN_TAG = f"{PROCESS_TAG}sign"
+FLOW_RUN_TAG, FLOW_RUN_NAME_TAG, FLOW_TAG = "prefect.flow_run_id", "prefect.flow_run_name", "prefect.flow_id"
+TASK_RUN_TAG, ATTEMPT_TAG = "prefect.task_run_id", "prefect.attempt"
+_STORE = "prorec store"
+_STORE_TAG = "prorec.store"
+_STORE_NOTE = "Holds the identity of this store, which cache keys depend on. Deleting it makes all cached work unknown."
 _LONGEST_VALUE = 6000
+_LONGEST_TAG = 8000
 _log = logging.getLogger(__name__)
 
 
@@ -39,6 +64,7 @@ def _client(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
@@ -70,8 +96,8 @@ def experiment_id(name: str) -> str:
     title = experiment_name(name)
     found = patiently(client().get_experiment_by_name, title)
     if found is None:
-        location = None if places.tracks_over_http() else str(places.store())
-        return str(patiently(client().create_experiment, title, artifact_location=location))
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # Its pages then open with the training runs.
+        return str(patiently(client().create_experiment, title, artifact_location=_location(), tags=tags))
     if found.lifecycle_stage != "active":
         raise UserError(
             f"the MLflow experiment '{title}' was deleted",
@@ -80,24 +106,87 @@ def experiment_id(name: str) -> str:
     return str(found.experiment_id)
 
 
+def _location() -> str | None:
+    """Where an experiment's artifacts go; a server decides that itself."""
+    return None if places.tracks_over_http() else str(places.store())
+
+
+def identity() -> str:
+    """What tells the tracking store in use from every other one, however it is reached."""
+    return _identity(places.tracking_uri())
+
+
+@cache
+def _identity(_uri: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    # Names of experiments are unique: of two processes that come here first at the same time, one makes it.
+    while (found := patiently(client().get_experiment_by_name, _STORE)) is None:
+        tags = {_STORE_TAG: uuid4().hex, NOTE_TAG: _STORE_NOTE}
+        try:
+            patiently(client().create_experiment, _STORE, artifact_location=_location(), tags=tags)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+    return str(found.tags[_STORE_TAG])
+
+
 def page(experiment: str, run_id: str) -> str | None:
     """The address of a run's page, where a server shows one."""
     base = os.environ.get(PAGE_VARIABLE) or (places.tracking_uri() if places.tracks_over_http() else None)
-    return f"{base.rstrip('/')}/#/experiments/{experiment}/runs/{run_id}" if base else None
+    return f"{base.rstrip('/')}/{path_of_page(experiment, run_id)}" if base else None
 
 
-def close_dead_runs() -> list[Run]:
-    """Close as KILLED the runs of this machine's processes that died without closing them."""
-    experiments = [each.experiment_id for each in patiently(client().search_experiments)]
-    condition = f"attributes.status = 'RUNNING' and tags.`{_PROCESS_TAG}host` = '{processes.host()}'"
-    dead = []
-    for run in patiently(client().search_runs, experiments, condition, max_results=1000):
-        tags = run.data.tags
-        owner = {name: tags.get(_PROCESS_TAG + name, "") for name in ("host", "pid", "started")}
-        if processes.is_dead(owner):
-            patiently(client().set_terminated, run.info.run_id, "KILLED")
-            dead.append(run)
-    return dead
+def path_of_page(experiment: str, run_id: str) -> str:
+    """The address of a run's page as seen from any other page of the same server."""
+    return f"#/experiments/{experiment}/runs/{run_id}"
+
+
+@cache
+def experiment_of(run_id: str) -> str:
+    """The MLflow experiment that a run belongs to."""
+    return str(patiently(client().get_run, run_id).info.experiment_id)
+
+
+def search(condition: str, order_by: Iterable[str] = ()) -> Iterator[Run]:
+    """The runs in all of this project's experiments that meet a condition; fetched as they are asked for."""
+    experiments = [
+        each.experiment_id for each in patiently(client().search_experiments) if each.name.startswith("prorec-")
+    ]
+    token: str | None = None
+    while experiments:
+        found = patiently(
+            client().search_runs, experiments, condition, max_results=200, order_by=list(order_by), page_token=token
+        )
+        yield from found
+        token = found.token
+        if not token:
+            return
+
+
+def read_text(run_id: str, name: str) -> str:
+    """The text that `TrackedRun.text` stored under this name.
+
+    Raises:
+        UserError: it is not there.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            return Path(patiently(client().download_artifacts, run_id, name, scratch)).read_text(encoding="utf-8")
+    except (MlflowException, OSError) as error:
+        raise UserError(f"the file '{name}' of the run is gone ({error})", place=f"MLflow run {run_id}") from error
+
+
+def close_killed(run: Run, reason: str) -> None:
+    """Close the run of a process that did not close it itself."""
+    from mlflow.entities import RunTag
+
+    note = f"**Killed.** {reason}\n\n{run.data.tags.get(NOTE_TAG, '')}"[:_LONGEST_TAG]
+    tags = [RunTag(FAILURE_TAG, reason), RunTag(NOTE_TAG, note)]
+    patiently(client().log_batch, run.info.run_id, tags=tags)
+    patiently(client().set_terminated, run.info.run_id, "KILLED")
 
 
 class TrackedRun:
@@ -115,11 +204,12 @@ class TrackedRun:
     ) -> TrackedRun:
         """Open a run, marked with the process that it belongs to."""
         every = {
-            **{_PROCESS_TAG + key: value for key, value in processes.identity().items()},
+            **{PROCESS_TAG + key: value for key, value in processes.identity().items()},
+            SIGN_TAG: processes.sign_of_life(),
             "mlflow.user": _user(),
             "mlflow.source.name": "prorec",
             "mlflow.source.type": "LOCAL",
-            **({"mlflow.parentRunId": parent} if parent else {}),
+            **({PARENT_TAG: parent} if parent else {}),
             **(tags or {}),
         }
         run = patiently(client().create_run, experiment, tags=every, run_name=name)
@@ -143,7 +233,7 @@ class TrackedRun:
         """Set tags."""
         from mlflow.entities import RunTag
 
-        entries = [RunTag(name, value) for name, value in values.items()]
+        entries = [RunTag(name, value[:_LONGEST_TAG]) for name, value in values.items()]
         patiently(client().log_batch, self.id, tags=entries)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
@@ -179,15 +269,23 @@ class TrackedRun:
                 patiently(client().log_artifact, self.id, str(path), ARTIFACT_FOLDER)
         patiently(client().log_artifact, self.id, str(folder / last), ARTIFACT_FOLDER)
 
-    def finish(self, status: str = "FINISHED") -> None:
-        """Send what is unsent and close the run."""
+    def text(self, name: str, content: str) -> None:
+        """Store a text as a file beside those of the stage."""
+        patiently(client().log_text, self.id, content, name)
+
+    def finish(self, status: str = "FINISHED", reason: str = "", note: str = "") -> None:
+        """Send what is unsent and close the run; one that failed or was killed with the reason on its page."""
         if status == "FINISHED":
             self._sender.close()
             patiently(client().set_terminated, self.id, status)
             return
-        # A stage that failed has its own error to show, and the next run closes what stays open.
+        # What failed has its own error to show, and what stays open is closed as that of a dead process.
         with contextlib.suppress(Exception):
             self._sender.close(at_most=5.0)
+        with contextlib.suppress(Exception):
+            for name, value in ((FAILURE_TAG, reason), (NOTE_TAG, note[:_LONGEST_TAG])):
+                if value:
+                    client().set_tag(self.id, name, value)
         with contextlib.suppress(Exception):
             client().set_terminated(self.id, status)
 

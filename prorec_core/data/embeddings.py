@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from prorec_core.artifacts import read_parquet, write_parquet
+from prorec_core.errors import UserError
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -27,7 +28,14 @@ def write_embeddings(path: Path, embeddings: FloatArray, stage: str) -> None:
 
 
 def read_embeddings(path: Path, stage: str) -> FloatArray:
-    """Read what `write_embeddings` wrote: float32, shape (items, dims), row i for item i."""
-    column = read_parquet(path, stage).column("embedding").combine_chunks()
+    """Read what `write_embeddings` wrote: float32, shape (items, dims), row i for item i.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    table = read_parquet(path, stage)
+    if "embedding" not in table.column_names or not pa.types.is_fixed_size_list(table.schema.field("embedding").type):
+        raise UserError("the table holds no embeddings", place=str(path), cure=f"Run the stage '{stage}' again")
+    column = table.column("embedding").combine_chunks()
     values = column.flatten().to_numpy(zero_copy_only=False)
     return np.array(values, dtype=np.float32).reshape(-1, column.type.list_size)

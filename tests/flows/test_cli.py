@@ -16,8 +16,10 @@ import yaml
 from mlflow import MlflowClient
 
 from flows.embedded import predict, start_prefect
+from prorec_core.artifacts import STAGES
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
+from prorec_core.text.encoders import find_encoder
 from tasks import places
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,6 +173,45 @@ def test_the_whole_pipeline(
         predict(str(first["model"]), "nothing", 5)
     with pytest.raises(UserError, match="Known: models:/prorec-demo/1"):
         predict("models:/prorec-dmeo/1", known[0], 5)
+
+
+@pytest.mark.pipeline
+def test_a_failed_stage_is_run_again_alone(shared_folder: Path, tmp_path: Path) -> None:
+    tiny_run(shared_folder, tmp_path / "before.json")
+    model = tmp_path / "model"
+    failed = prorec("run", "demo", *TINY_WORDS, "--set", f"text.model={model}", folder=shared_folder)
+    assert failed.returncode == 2 and "was not found" in failed.stderr.splitlines()[-1]
+    model.symlink_to(find_encoder(Experiment().text.model))
+    again = prorec("rerun", "--stage", "quantize", folder=shared_folder)
+    assert again.returncode == 0, again.stderr
+    made = [line.split(":")[0] for line in again.stderr.splitlines() if ": done in" in line]
+    assert made == ["embed_text", "quantize", "evaluate"] and "recall@10" in again.stdout
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{shared_folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("prorec-demo")
+    wholes = client.search_runs([experiment.experiment_id], "tags.`prorec.experiment` = 'demo'")
+    newest, before = wholes[0], wholes[1]
+    assert (before.info.status, newest.info.status) == ("FAILED", "FINISHED")
+    assert before.data.tags["prorec.failure"].startswith("embed_text: text.model: the text encoder")
+    assert before.data.tags["prorec.rerun_by"] == newest.info.run_id
+    assert newest.data.tags["prorec.rerun_of"] == before.info.run_id
+    page = newest.data.tags["mlflow.note.content"]
+    assert all(f"| {stage} | " in page for stage in STAGES) and "/artifacts/artifact/report.html)" in page
+
+
+def test_rerun_knows_what_it_cannot_run(tmp_path: Path) -> None:
+    for words, message in (
+        ([], "prorec: there is no run yet. Run `prorec run demo` first."),
+        (["abc"], "prorec: abc: there is no such run. Run `prorec run demo` first."),
+        (["--stage", "aline"], "prorec: --stage: unknown stage 'aline'. Did you mean 'align'?"),
+    ):
+        done = prorec("rerun", *words, folder=tmp_path)
+        assert (done.returncode, done.stderr.strip()) == (2, message)
+
+
+def test_tidy_of_an_empty_store(tmp_path: Path) -> None:
+    done = prorec("tidy", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "0 MLflow runs and 0 flow runs closed.\n")
 
 
 @pytest.mark.pipeline

@@ -198,6 +198,15 @@ def test_a_table_of_another_version_is_refused_with_a_cure(tmp_path: Path, monke
         read_parquet(path, "quantize")
 
 
+@pytest.mark.parametrize("content", [b"", b"PAR1 and no more", None])
+def test_a_table_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "codes.parquet"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"codes\.parquet: the table cannot be read .* Run the stage 'quantize' again"):
+        read_parquet(path, "quantize")
+
+
 def test_the_source_hash_follows_every_file_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("artifacts.py", "one.py", "box/__init__.py", "box/inner/two.py", "other.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from prorec_core.errors import UserError, did_you_mean
+from prorec_core.errors import UserError, did_you_mean, one_line
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,10 @@ def test_the_nearest_name_is_suggested_or_all_are_listed() -> None:
     known = ["residual_kmeans", "rq_vae"]
     assert did_you_mean("residual_kmean", known) == "Did you mean 'residual_kmeans'?"
     assert did_you_mean("zzz", iter(known)) == "Known: residual_kmeans, rq_vae"
+
+
+def test_a_reason_is_one_line() -> None:
+    assert one_line(UserError("wrong\n there", place="a.yaml", cure="Do this")) == "a.yaml: wrong there. Do this."
+    assert one_line(ValueError("bad\nshape")) == "ValueError: bad shape"
+    assert one_line(ValueError()) == "ValueError"
+    assert len(one_line(ValueError("x" * 1000))) == 500

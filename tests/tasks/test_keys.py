@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from flows.full import PIPELINE
 from prorec_core.artifacts import STAGES, ArtifactRef
 from prorec_core.config import _READS, RUN_ONLY, Experiment
-from tasks import sources
+from tasks import sources, tracking
 from tasks.stage import Stage
 
 
@@ -80,6 +80,14 @@ UPSTREAM = {stage: ArtifactRef(stage=stage, digest=stage, run_id="r", uri="/u") 
 STAGES_WITHOUT_DATA = [Stage(each.name, each.reads, each.body, each.module) for each in PIPELINE]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def store() -> Iterator[None]:
+    """A store that need not exist."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "identity", lambda: "one")
+        yield
+
+
 @cache
 def before() -> dict[str, str]:
     """The keys of the default experiment."""
@@ -119,7 +127,8 @@ def test_keys_are_flat_and_differ_between_stages() -> None:
 
 
 def test_another_store_has_other_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere:5000")
+    before()
+    monkeypatch.setattr(tracking, "identity", lambda: "another")
     assert all(stage.key(Experiment(), UPSTREAM) != before()[stage.name] for stage in STAGES_WITHOUT_DATA)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
-from tasks import places, processes, tracking
-from tasks.tracking import TrackedRun, client
+from tasks import places, tracking
+from tasks.tracking import client
 
 TRAINING = """
 import sys, time
@@ -23,6 +26,7 @@ from prorec_core.config import Experiment
 from prorec_core.progress import Progress
 from tasks import tracking
 from tasks.stage import FlowTracking, Stage
+from tasks.tidy import tidy
 from tasks.tracking import TrackedRun
 
 EPOCHS = 5
@@ -43,7 +47,7 @@ def body(work):
 
 @flow(name="killed")
 def killed(experiment: Experiment):
-    tracking.close_dead_runs()
+    tidy()
     place = tracking.experiment_id(experiment.name)
     parent = TrackedRun.start(place, "parent")
     stage = Stage("train_collaborative", (), body, "tasks.train_collaborative")
@@ -94,28 +98,81 @@ def test_killed_training_goes_on(prefect_api: str, tracked_folder: Path, tmp_pat
     assert digest == hashlib.sha256(f"{whole}  model.txt\n".encode()).hexdigest()
 
 
-def test_only_runs_of_dead_processes_are_closed(tracked_folder: Path) -> None:
-    experiment = tracking.experiment_id("demo")
-    alive = TrackedRun.start(experiment, "alive")
-    dead, elsewhere = TrackedRun.start(experiment, "dead"), TrackedRun.start(experiment, "elsewhere")
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    dead.tags({"prorec.process.pid": str(ended.pid)})
-    elsewhere.tags({"prorec.process.pid": str(ended.pid), "prorec.process.host": "another"})
-    assert [run.info.run_id for run in tracking.close_dead_runs()] == [dead.id]
-    status = {name: client().get_run(run.id).info.status for name, run in (("a", alive), ("d", dead), ("e", elsewhere))}
-    assert status == {"a": "RUNNING", "d": "KILLED", "e": "RUNNING"}
+PIPELINE = """
+import os, sys
+from pathlib import Path
+
+os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
+from flows.full import prorec
+from prorec_core.config import Experiment
+from tasks.events import StageEnded, StageProgress, StageStarted, listening
+
+experiment = Experiment.model_validate_json(sys.argv[1])
+
+def run(folder, kill=""):
+    # A child that kills itself in the middle of a stage is killed where it matters, every time.
+    def hear(event):
+        if isinstance(event, StageProgress) and event.stage == kill:
+            os.kill(os.getpid(), 9)
+
+    child = os.fork()
+    if not child:
+        os.environ["PROREC_ARTIFACTS"] = folder
+        with listening(hear):
+            summary = prorec(experiment=experiment)
+        print(" ".join(stage["digest"] for stage in summary["stages"]), flush=True)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+run(sys.argv[2])
+for stage in sys.argv[4:]:
+    run(sys.argv[3], stage)
+run(sys.argv[3])
+"""
+KILLED = ("preprocess", "train_collaborative", "align", "quantize", "train_generator")
 
 
-def test_a_reused_number_is_another_process() -> None:
-    own = processes.identity()
-    assert not processes.is_dead(own)
-    assert processes.is_dead({**own, "started": "earlier"})
-    assert not processes.is_dead({**own, "started": "earlier", "host": "another"})
-    assert not processes.is_dead({})
-    child = subprocess.Popen(["sleep", "60"])
-    identity = {**own, "pid": str(child.pid), "started": processes.started(child.pid) or ""}
-    assert not processes.is_dead(identity)
-    child.kill()
-    child.wait()
-    assert processes.is_dead(identity)
+@pytest.mark.pipeline
+def test_every_stage_survives_a_kill(
+    prefect_api: str, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = {
+        "data": {"demo": {"users": 120, "items": 60}},
+        "collaborative": {"epochs": 2, "dim": 16},
+        "align": {"epochs": 2},
+        "quantize": {"codes": 8},
+        "generator": {"epochs": 2, "dim": 16, "validation_users": 50},
+        "evaluate": {"bootstrap_samples": 100},
+    }
+    folders = [tmp_path / "undisturbed", tmp_path / "killed"]
+    for folder in folders:
+        folder.mkdir()
+        shutil.copyfile(empty_database, folder / "mlflow.db")
+    script = tmp_path / "pipeline.py"
+    script.write_text(PIPELINE)
+    words = [sys.executable, str(script), json.dumps(experiment), *map(str, folders), *KILLED]
+    environment = {**os.environ, "PREFECT_API_URL": prefect_api, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode == 0, done.stderr
+    whole, first, *killed, again, last = done.stdout.splitlines()
+    assert (first, killed, last) == ("0", ["-9"] * len(KILLED), "0"), done.stderr
+    assert again == whole
+
+    monkeypatch.setenv("PROREC_ARTIFACTS", str(folders[1]))
+    runs = list(tracking.search(""))
+    killed_stages = sorted(run.data.tags.get("prorec.stage", "") for run in runs if run.info.status == "KILLED")
+    assert killed_stages == sorted([*KILLED, *[""] * len(KILLED)])
+    assert {run.info.status for run in runs} == {"KILLED", "FINISHED"}
+    assert all("Its process died." in run.data.tags["prorec.failure"] for run in runs if run.info.status == "KILLED")
+    flow_runs = {run.data.tags["prefect.flow_run_id"] for run in runs}
+    assert _states(flow_runs) == ["CRASHED"] * len(KILLED) + ["COMPLETED"]
+
+
+def _states(flow_runs: set[str]) -> list[str]:
+    """The states of flow runs, in the order in which they started."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as prefect:
+        found = [prefect.read_flow_run(UUID(each)) for each in flow_runs]
+    found.sort(key=lambda run: str(run.start_time))
+    return [run.state.type.value for run in found if run.state]

@@ -145,3 +145,17 @@ def test_pages_have_addresses(server: Server, monkeypatch: pytest.MonkeyPatch) -
     assert tracking.page("3", "abc") == f"{server.url}/#/experiments/3/runs/abc"
     monkeypatch.setenv("PROREC_MLFLOW_PAGE", "https://mlflow.example/")
     assert tracking.page("3", "abc") == "https://mlflow.example/#/experiments/3/runs/abc"
+
+
+def test_one_store_has_one_identity_however_it_is_reached(
+    server: Server, tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def identity(uri: str) -> str:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        return tracking.identity()
+
+    own = identity(server.url)
+    assert own == identity(server.url.replace("127.0.0.1", "localhost"))
+    assert own == identity(f"sqlite:///{server.folder}/server.db")
+    (tmp_path / "other.db").write_bytes(empty_database.read_bytes())
+    assert own != identity(f"sqlite:///{tmp_path}/other.db")

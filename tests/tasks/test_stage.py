@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.client.orchestration import get_client
 
 from prorec_core.artifacts import ArtifactRef, Manifest, read_json, verify, write_json
 from prorec_core.config import Experiment
@@ -25,6 +27,30 @@ MakeTiny = Callable[..., Any]
 
 def _notices(pipeline: Any) -> list[str]:
     return [event.text for event in pipeline.events if isinstance(event, Notice)]
+
+
+def test_pages_say_what_was_read_and_written(make_tiny: MakeTiny) -> None:
+    refs = make_tiny().run()
+    tags = client().get_run(refs["train_collaborative"].run_id).data.tags
+    page = tags["mlflow.note.content"]
+    read, experiment = refs["preprocess"], client().get_run(refs["preprocess"].run_id).info.experiment_id
+    at = f"#/experiments/{experiment}/runs"
+    assert f"| preprocess | `{read.digest[:12]}` | [{read.run_id[:8]}]({at}/{read.run_id}) |" in page
+    own = f"{at}/{refs['train_collaborative'].run_id}"
+    assert f"| [doubled.txt]({own}/artifacts/artifact/doubled.txt) | 2 bytes |" in page
+    assert f"[the whole run]({at}/{tags['mlflow.parentRunId']})" in page
+    for kind, run in (("flow", tags["prefect.flow_run_id"]), ("task", tags["prefect.task_run_id"])):
+        assert f"/runs/{kind}-run/{run})" in page
+
+
+def test_pages_of_a_run_without_servers_have_no_dead_links(
+    make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(places.EMBEDDED_VARIABLE, "1")
+    tags = client().get_run(make_tiny().run()["preprocess"].run_id).data.tags
+    page = tags["mlflow.note.content"]
+    assert f"flow run `{tags['prefect.flow_run_id']}`" in page and "prefect server start" in page
+    assert "http" not in page
 
 
 def test_second_run_is_cached_and_equal(make_tiny: MakeTiny) -> None:
@@ -96,16 +122,36 @@ def test_a_damaged_artifact_is_made_again_and_the_reason_named(make_tiny: MakeTi
     assert store.verify_all()[1] == []
 
 
-@pytest.mark.parametrize("content", ["{", '{"metadata": {}, "result": "x"}'])
-def test_a_cached_reference_that_cannot_be_read_counts_as_none(make_tiny: MakeTiny, content: str) -> None:
+@pytest.mark.parametrize("content", ["{", '{"metadata": {}, "result": "x"}', None])
+def test_a_reference_that_is_lost_is_found_by_its_key(make_tiny: MakeTiny, content: str | None) -> None:
     pipeline = make_tiny()
     first = pipeline.run()
     for path in places.references().iterdir():
-        path.write_text(content)
-    assert {name: ref.digest for name, ref in pipeline.run().items()} == {
-        name: ref.digest for name, ref in first.items()
-    }
-    assert pipeline.cached == {"preprocess": False, "train_collaborative": False}
+        path.write_text(content) if content else path.unlink()
+    assert pipeline.run() == first
+    assert pipeline.cached == {"preprocess": True, "train_collaborative": True}
+    assert len(list(places.references().iterdir())) == 2
+    assert _notices(pipeline) == []
+
+
+def test_another_machine_finds_what_is_stored(
+    make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = make_tiny()
+    first = pipeline.run()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", places.tracking_uri())
+    monkeypatch.setenv("PROREC_ARTIFACTS", str(tmp_path / "another"))
+    assert pipeline.run() == first
+    assert pipeline.cached == {"preprocess": True, "train_collaborative": True}
+    # What was forced is made again, and what was found damaged is not found again.
+    forced = pipeline.run(force="preprocess")["preprocess"]
+    assert pipeline.cached == {"preprocess": False, "train_collaborative": True} and forced != first["preprocess"]
+    (store.fetch(forced) / "seed.txt").write_text("damaged")
+    shutil.rmtree(places.references())
+    again = pipeline.run()["preprocess"]
+    assert [str(store.fetch(again).parent.name) in text for text in _notices(pipeline)] == [True]
+    shutil.rmtree(places.references())
+    assert pipeline.run()["preprocess"] == again
 
 
 def test_a_cached_reference_that_is_none_of_ours_is_refused(make_tiny: MakeTiny) -> None:
@@ -138,10 +184,19 @@ def test_a_mistake_is_told_and_not_tried_again(make_tiny: MakeTiny) -> None:
     pipeline = make_tiny(second=wrong)
     with pytest.raises(UserError, match="no such column"):
         pipeline.run()
-    assert len(tries) == 1
+    with pytest.raises(UserError, match="no such column"):
+        pipeline.run()
+    assert len(tries) == 2, "a failure must not be cached"
     experiment = client().get_experiment_by_name("prorec-demo").experiment_id
-    stages = {run.data.tags.get("prorec.stage"): run.info.status for run in client().search_runs([experiment])}
-    assert stages["train_collaborative"] == "FAILED" and stages["preprocess"] == "FINISHED"
+    stages = {run.data.tags.get("prorec.stage"): run for run in client().search_runs([experiment])}
+    assert stages["train_collaborative"].info.status == "FAILED" and stages["preprocess"].info.status == "FINISHED"
+    tags = stages["train_collaborative"].data.tags
+    assert tags["prorec.failure"] == "items.parquet: no such column."
+    assert "**failed.** items.parquet: no such column." in tags["mlflow.note.content"]
+    assert f"prorec rerun {tags['prefect.flow_run_id']}" in tags["mlflow.note.content"]
+    with get_client(sync_client=True) as prefect:
+        state = prefect.read_task_run(UUID(tags["prefect.task_run_id"])).state
+    assert state is not None and state.is_failed() and state.message == "items.parquet: no such column."
     assert list((places.artifacts() / "work").iterdir()) == []
 
 

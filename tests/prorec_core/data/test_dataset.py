@@ -6,10 +6,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prorec_core.artifacts import write_parquet
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import read_embeddings, write_embeddings
 from prorec_core.data.sequences import from_lists
@@ -74,4 +76,7 @@ def test_embeddings_round_trip(tmp_path: Path, shape: tuple[int, int]) -> None:
 def test_foreign_parquet_is_refused(tmp_path: Path) -> None:
     pl.DataFrame({"item": [0]}).write_parquet(tmp_path / "embeddings.parquet")
     with pytest.raises(UserError, match="schema version"):
+        read_embeddings(tmp_path / "embeddings.parquet", "align")
+    write_parquet(tmp_path / "embeddings.parquet", pa.table({"item": [0]}), "align")
+    with pytest.raises(UserError, match="holds no embeddings"):
         read_embeddings(tmp_path / "embeddings.parquet", "align")

@@ -1,0 +1,175 @@
+"""The command `prorec rerun`: an earlier run's experiment once more. Knows which run is meant and who runs it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from prorec_core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from prefect.client.schemas.objects import FlowRun
+
+    from prorec_core.config import Experiment
+
+RERUN_OF_TAG = "prorec.rerun_of"
+RERUN_BY_TAG = "prorec.rerun_by"
+_SECONDS_BETWEEN_LOOKS = 2
+_MOST_NAMED = 5
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(rerun)
+
+
+def rerun(
+    flow_run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FLOW_RUN]",
+            help="Id or name of a Prefect flow run, or id of its MLflow run. "
+            "By default the newest that failed or was killed, else the newest.",
+        ),
+    ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option("--stage", metavar="STAGE", help="Make this stage anew all the same; may be given again."),
+    ] = None,
+) -> None:
+    """Run an earlier run's experiment again: what was finished comes from the cache."""
+    from flows.running import expect_stages, keep_memory, run_flow, show_result
+
+    expect_stages("--stage", stage or ())
+    keep_memory()
+    earlier = _find(flow_run)
+    typer.echo(f"Again: {earlier.info.run_name}, {earlier.info.status}, MLflow run {earlier.info.run_id}", err=True)
+    if _alive(earlier):
+        raise UserError("this run is still at work", place=str(earlier.info.run_name), cure="Wait for it, or stop it")
+    if not stage and (deployed := _deployed(earlier)):
+        _retry(deployed)
+        return
+    summary = run_flow(_experiment(earlier), frozenset(stage or ()))
+    _link(earlier, summary["mlflow"]["run_id"])
+    show_result(summary)
+
+
+def _find(which: str | None) -> Run:
+    """The MLflow run of the whole run that is meant."""
+    from tasks import places, tracking
+
+    def is_meant(run: Run) -> bool:
+        if which is not None:
+            return which in _names(run)
+        return RERUN_BY_TAG not in run.data.tags and (run.info.status in {"FAILED", "KILLED"} or _alive(run) is False)
+
+    known: list[str] = []
+    newest = None
+    if not places.nothing_tracked():
+        condition = f"tags.`{tracking.EXPERIMENT_TAG}` != ''"
+        for run in tracking.search(condition, order_by=["attributes.start_time DESC"]):
+            if is_meant(run):
+                return run
+            newest = newest or run
+            known += _names(run)[:1] if len(known) < _MOST_NAMED else []
+    if which is not None:
+        cure = did_you_mean(which, known) if known else "Run `prorec run demo` first"
+        raise UserError("there is no such run", place=which, cure=cure)
+    if newest is None:
+        raise UserError("there is no run yet", cure="Run `prorec run demo` first")
+    return newest
+
+
+def _names(run: Run) -> list[str]:
+    from tasks.tracking import FLOW_RUN_NAME_TAG, FLOW_RUN_TAG
+
+    tags = run.data.tags
+    return [name for name in (tags.get(FLOW_RUN_TAG), run.info.run_id, tags.get(FLOW_RUN_NAME_TAG)) if name]
+
+
+def _alive(run: Run) -> bool | None:
+    """Whether a run's process is at work on it; None where that cannot be seen from here."""
+    from tasks import processes
+    from tasks.tracking import SIGN_TAG
+
+    return run.info.status == "RUNNING" and processes.lives(run.data.tags.get(SIGN_TAG, ""))
+
+
+def _experiment(run: Run) -> Experiment:
+    """The experiment that a run was given, with every value."""
+    from pydantic import ValidationError
+
+    from prorec_core.config import Experiment
+    from tasks.tracking import EXPERIMENT_FILE, read_text
+
+    try:
+        return Experiment.model_validate_json(read_text(run.info.run_id, EXPERIMENT_FILE))
+    except ValidationError as error:
+        field = ".".join(map(str, error.errors()[0]["loc"]))
+        raise UserError(
+            f"the run's experiment is not one of this version of prorec ({field}: {error.errors()[0]['msg']})",
+            place=str(run.info.run_name),
+            cure="Use `prorec run`",
+        ) from error
+
+
+def _deployed(run: Run) -> FlowRun | None:
+    """The run in the Prefect server in use, where a worker can be given it once more."""
+    if not os.environ.get("PREFECT_API_URL"):
+        return None
+    from flows.embedded import start_prefect
+
+    start_prefect()()
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    from tasks.tidy import tidy
+    from tasks.tracking import FLOW_RUN_TAG
+
+    if run.info.status == "RUNNING":
+        tidy()
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_flow_run(UUID(run.data.tags.get(FLOW_RUN_TAG, "")))
+        except (ObjectNotFound, ValueError):
+            return None
+    return found if found.deployment_id and found.state and found.state.is_final() else None
+
+
+def _retry(flow_run: FlowRun) -> None:
+    """Have a worker run a flow run again, wait for it and show the result."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Scheduled
+
+    from flows.running import show_result
+    from tasks import tracking
+
+    state = None
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run.id, Scheduled(message="To be run again: prorec rerun"), force=True)
+        typer.echo(f"A worker runs it again: prefect flow-run inspect {flow_run.id}", err=True)
+        while state is None or not state.is_final():
+            time.sleep(_SECONDS_BETWEEN_LOOKS if state else 0)
+            before, state = state, client.read_flow_run(flow_run.id).state
+            if state and (before is None or state.name != before.name):
+                typer.echo(f"flow run: {state.name}", err=True)
+    if not state.is_completed():
+        raise UserError(state.message or str(state.name), place=flow_run.name)
+    condition = f"tags.`{tracking.EXPERIMENT_TAG}` != '' and tags.`{tracking.FLOW_RUN_TAG}` = '{flow_run.id}'"
+    newest = next(tracking.search(condition, order_by=["attributes.start_time DESC"]))
+    show_result(json.loads(tracking.read_text(newest.info.run_id, tracking.SUMMARY_FILE)))
+
+
+def _link(earlier: Run, run_id: str) -> None:
+    """Say in MLflow which run repeats which."""
+    from tasks.patience import patiently
+    from tasks.tracking import client
+
+    patiently(client().set_tag, earlier.info.run_id, RERUN_BY_TAG, run_id)
+    patiently(client().set_tag, run_id, RERUN_OF_TAG, earlier.info.run_id)

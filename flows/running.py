@@ -1,0 +1,100 @@
+"""A run in this process as the command line does it: with a display, then the result. Knows nothing of what is run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prorec_core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from prorec_core.config import Experiment
+
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**26),
+}
+"""glibc gives big tensors back to the kernel at every step unless these are set before a process starts."""
+
+
+def debugging() -> bool:
+    """Whether tracebacks and all logs are to be shown."""
+    return "--debug" in sys.argv[1:]
+
+
+def expect_stages(option: str, names: Iterable[str]) -> None:
+    """Refuse names of stages that do not exist."""
+    from prorec_core.artifacts import STAGES
+
+    for name in names:
+        if name not in STAGES:
+            raise UserError(f"unknown stage '{name}'", place=option, cure=did_you_mean(name, STAGES))
+
+
+def keep_memory() -> None:
+    """Start this program again, once, with an allocator that keeps its memory (glibc only)."""
+    try:
+        glibc = bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (ValueError, OSError, AttributeError):
+        glibc = False
+    if glibc and not any(name in os.environ for name in ALLOCATOR):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ALLOCATOR})
+
+
+def run_flow(experiment: Experiment, force: frozenset[str]) -> dict[str, Any]:
+    """Run all stages in this process, shown on the screen; returns what the flow does."""
+    from flows.display import make_display
+    from flows.embedded import quiet, start_prefect, stop_like_ctrl_c
+    from prorec_core.artifacts import STAGES
+    from tasks.events import listening
+
+    with make_display(list(STAGES)) as display, listening(display.hear):
+        display.say("starting Prefect and MLflow …")
+        if not debugging():
+            quiet(display)
+        stop_like_ctrl_c()
+        ready = start_prefect()
+        from flows.full import forcing, prorec
+        from tasks.tracking import client
+
+        client()
+        ready()
+        display.say("")
+        with forcing(force):
+            return prorec(experiment=experiment)
+
+
+def show_result(summary: dict[str, Any]) -> None:
+    """Print the table of results, and where everything is."""
+    from rich.console import Console
+
+    from flows.display import result_table
+    from flows.embedded import mlflow_page, program
+    from tasks import places
+
+    console = Console()
+    console.print(result_table(summary["metrics"]))
+    command, page = mlflow_page(summary["mlflow"])
+    history = shlex.quote(",".join(summary["items"]))
+    lines = {
+        "report": _short(summary["report"]),
+        "artifacts": _short(str(places.store())) if not places.tracks_over_http() else places.tracking_uri(),
+        "model": summary["model"],
+        "recommend": f"{program('prorec')} recommend --model {summary['model']} --history {history}",
+        "MLflow": command,
+        "": page,
+    }
+    for name, text in lines.items():
+        if text:
+            console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _short(place: str) -> str:
+    """A path as seen from here, where that is shorter."""
+    path = Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place

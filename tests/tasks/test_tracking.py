@@ -1,0 +1,39 @@
+"""The store's identity: written once, whoever comes first, and there for good."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+from prorec_core.errors import UserError
+from tasks import tracking
+from tasks.tracking import TrackedRun, client
+
+
+def test_all_who_come_at_once_agree(tracked_folder: Path) -> None:
+    together = Barrier(4)
+
+    def ask(_: int) -> str:
+        together.wait()
+        return tracking._identity.__wrapped__("")
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(ask, range(4)))) == 1
+
+
+def test_deleting_experiments_does_not_change_it(tracked_folder: Path) -> None:
+    before = tracking.identity()
+    for experiment in client().search_experiments():
+        client().delete_experiment(experiment.experiment_id)
+    assert tracking._identity.__wrapped__("") == before
+
+
+def test_texts_beside_a_run(tracked_folder: Path) -> None:
+    run = TrackedRun.start(tracking.experiment_id("demo"), "run")
+    run.text("experiment.json", "{}")
+    assert tracking.read_text(run.id, "experiment.json") == "{}"
+    with pytest.raises(UserError, match=rf"MLflow run {run.id}: the file 'summary\.json' of the run is gone"):
+        tracking.read_text(run.id, "summary.json")
