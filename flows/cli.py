@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands import stack
+from flows.stack.state import connect
 from prorec_core.errors import UserError, did_you_mean
 from tasks.patience import TrackingAwayError
 
@@ -26,6 +28,7 @@ artifacts_app = typer.Typer(no_args_is_help=True, help="What runs left.")
 config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made of.")
 app.add_typer(artifacts_app, name="artifacts")
 app.add_typer(config_app, name="config")
+stack.add_to(app)
 
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -59,7 +62,7 @@ def run(
         Path | None, typer.Option("--json", metavar="OUT", help="Write stages and metrics to this file.")
     ] = None,
 ) -> None:
-    """Run an experiment in this process, with no server; what is cached is not made again."""
+    """Run an experiment in this process; what is cached is not made again."""
     from flows.experiments import load
     from prorec_core.artifacts import STAGES, write_json
 
@@ -202,6 +205,8 @@ def _debugging() -> bool:
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit status 2, an interruption status 130."""
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    if not set(arguments[:1]) & set(stack.COMMANDS):
+        connect()
     try:
         app(args=arguments, prog_name="prorec")
     except UserError as error:
