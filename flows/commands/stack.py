@@ -50,7 +50,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _names(app: typer.Typer) -> set[str]:
-    return {each.name or getattr(each.callback, "__name__", "") for each in app.registered_commands}
+    return {str(each.name or getattr(each.callback, "__name__", "")) for each in app.registered_commands}
 
 
 def _supervise(prefect_port: int | None, mlflow_port: int | None, *, tidies: bool) -> None:

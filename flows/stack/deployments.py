@@ -22,7 +22,7 @@ from prorec_core.artifacts import write_json
 from tasks import places
 
 if TYPE_CHECKING:
-    from prefect.automations import Automation
+    from prefect.events.schemas.automations import AutomationCore
 
 SILENCE_VARIABLE = "PROREC_HEARTBEAT_TIMEOUT"
 _SECONDS_TO_WAIT = 200.0
@@ -41,19 +41,20 @@ def heartbeat_timeout() -> timedelta:
     return timedelta(seconds=3 * state.HEARTBEAT_SECONDS + 5)
 
 
-def automations() -> list[Automation]:
+def automations() -> list[AutomationCore]:
     """What has Prefect close the flow runs of processes that died without a word."""
-    from prefect.automations import Automation
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import EventTrigger, Posture
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.schemas.events import ResourceSpecification
 
     ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
     beat = "prefect.flow-run.heartbeat"
 
-    def silent(name: str, description: str, after: str, expected: set[str], within: timedelta, why: str) -> Automation:
-        return Automation(
+    def silent(
+        name: str, description: str, after: str, expected: set[str], within: timedelta, why: str
+    ) -> AutomationCore:
+        return AutomationCore(
             name=name,
             description=description,
             trigger=EventTrigger(
@@ -97,22 +98,59 @@ def register() -> dict[str, Any]:
     """
     _make_pool()
     for automation in automations():
-        try:
-            found = type(automation).read(name=automation.name)
-        except ValueError:
-            automation.create()
-        else:
-            # Whether it is switched on stays the user's choice.
-            automation.model_copy(update={"id": found.id, "enabled": found.enabled}).update()
+        _stand(automation)
     registered, skipped = [], {}
     for name, entrypoint in deployments(places.project_root() / "prefect.yaml"):
         if not (places.project_root() / entrypoint.partition(":")[0]).is_file():
             skipped[name] = f"there is no file {entrypoint.partition(':')[0]}"
-        elif problem := _deploy(name):
+            continue
+        with _switches_kept(name):
+            problem = _deploy(name)
+        if problem:
             skipped[name] = problem
         else:
             registered.append(name)
     return {"registered": registered, "skipped": skipped}
+
+
+def _stand(automation: AutomationCore) -> None:
+    """Make an automation, or bring the one with its name up to date."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        found = client.read_automations_by_name(automation.name)
+        if not found:
+            client.create_automation(automation)
+        # What is equal is left alone: an update forgets the silences that are being timed.
+        elif _content(found[0]) != _content(automation):
+            # Whether it is switched on stays the user's choice.
+            client.update_automation(found[0].id, automation.model_copy(update={"enabled": found[0].enabled}))
+
+
+def _content(automation: AutomationCore) -> Any:
+    content = automation.model_dump(include={"description", "trigger", "actions"})
+    content["trigger"].pop("id", None)
+    return content
+
+
+@contextlib.contextmanager
+def _switches_kept(name: str) -> Iterator[None]:
+    """Have the schedules of a deployment that are switched on be so afterwards, whatever prefect.yaml says."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            before = client.read_deployment_by_name(name).schedules
+        except ObjectNotFound:
+            before = []
+        yield
+        on = {schedule.slug for schedule in before if schedule.active}
+        if on:
+            after = client.read_deployment_by_name(name)
+            for schedule in after.schedules:
+                if schedule.slug in on and not schedule.active:
+                    client.update_deployment_schedule(after.id, schedule.id, active=True)
 
 
 def deployments(file: Path) -> Iterator[tuple[str, str]]:

@@ -22,6 +22,8 @@ _SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # Another service of this machine may name itself in these; the stack's own server is what is meant.
     "PREFECT_SERVER_API_HOST": HOST,
+    # In memory, the default, a restart of the server loses them, and a flow run that cannot renew its lease is ended.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "PREFECT_WORKER_QUERY_SECONDS": "2",

@@ -25,6 +25,9 @@ from flows.stack.state import ChildState, StackState
 from prorec_core.errors import UserError
 from tasks import processes
 
+EMPLOYER = "worker"
+"""The program whose processes, the flow runs, outlive its death and are ended before anything else."""
+
 _TICK = 0.2
 _LONGEST_PAUSE = 60.0
 _STEADY = 120.0
@@ -69,24 +72,30 @@ def alone() -> Iterator[bool]:
         yield True
 
 
-def clear_left_over(left: StackState | None) -> list[str]:
+def clear_left_over(left: StackState | None, seconds: float = 10.0) -> list[str]:
     """End what a supervisor that was killed left running, and forget it; returns the names of what was ended.
 
     Only processes of this machine with the number and the start that were written down are touched, and what they
-    started: it carries the stack's mark.
+    started: it carries the stack's mark. Each may take `seconds`.
     """
     if left is None:
         return []
     living = {name: child for name, child in left.children.items() if left.here() and child.alive()}
+    work = _flow_runs(left) if left.here() else []
+    children.end(work, lambda: not _flow_runs(left), seconds)
     pids = [child.pid for child in living.values() if child.pid is not None]
+    children.end(pids, lambda: not any(child.alive() for child in living.values()), seconds)
     strays = children.marked(left.mark) if left.here() else []
-    children.end(
-        dict.fromkeys([*pids, *strays]),
-        lambda: not any(child.alive() for child in living.values()) and not children.marked(left.mark),
-        10.0,
-    )
+    children.end(strays, lambda: not children.marked(left.mark), seconds)
     state.forget()
-    return list(living) or (["a flow run"] if strays else [])
+    return [*living, *(["flow runs"] if work else [])]
+
+
+def _flow_runs(stack: StackState) -> list[int]:
+    """The processes of flow runs: marked ones that are no program of the stack, nor of one other than the worker."""
+    own = {child.pid for child in stack.children.values()}
+    others = {child.pid for name, child in stack.children.items() if name != EMPLOYER}
+    return [pid for pid in children.marked(stack.mark) if pid not in own and children.session(pid) not in others]
 
 
 class Supervisor:
@@ -164,7 +173,7 @@ class Supervisor:
             if time.monotonic() >= child.due and all(needs):
                 self._start(child)
         elif child.process.poll() is not None:
-            self._ended(child, child.process.returncode)
+            self._died(child, child.process.returncode)
         elif self._status(child.program.name) == "starting" and child.program.answers(child.since):
             self._note(child, "running")
 
@@ -177,9 +186,12 @@ class Supervisor:
         written.started = processes.started(child.process.pid) or ""
         self._note(child, "starting")
 
-    def _ended(self, child: _Child, code: int) -> None:
+    def _died(self, child: _Child, code: int) -> None:
         name = child.program.name
         written = self._stack.children[name]
+        if name != EMPLOYER:
+            # What a killed server had started may still hold its port.
+            children.end(self._left_by(written.pid), lambda: not self._left_by(written.pid), 5.0)
         written.pid, written.started, child.process = None, "", None
         if child.program.once and code == 0:
             child.done = True
@@ -197,6 +209,9 @@ class Supervisor:
         _log.warning("%s %s; starting it again in %.0f s", name, reason, pause)
         self._note(child, f"{reason}; being started again")
 
+    def _left_by(self, pid: int | None) -> list[int]:
+        return [each for each in children.marked(self._stack.mark) if children.session(each) == pid]
+
     def _note(self, child: _Child, status: str) -> None:
         self._stack.children[child.program.name].status = status
         self._stack.write()
@@ -211,31 +226,24 @@ class Supervisor:
             chore.process = children.start(chore.program, log_file(chore.program.name), self._stack.mark)
 
     def _end_all(self) -> None:
-        """End everything, the last started first, so that what ends can still tell the servers."""
+        """End everything: flow runs first and servers last, so that what ends can still tell them."""
         _log.info("stopping")
-        for chore in self._chores:
-            self._end(chore)
-        for child in reversed(self._children):
-            self._end(child)
-            # What a dead worker left running is not stopped by its successor.
-            self._end_strays()
+        for child in [*self._chores, *reversed(self._children)]:
+            # Time and again: until the worker has ended it may start a flow run.
+            children.end(_flow_runs(self._stack), lambda: not _flow_runs(self._stack), 20.0, self._hurries)
+            if (process := child.process) is not None:
+                seconds = child.program.seconds_to_stop
+                children.end([process.pid], _ended(process), seconds, self._hurries)
+        left = children.marked(self._stack.mark)
+        children.end(left, lambda: not children.marked(self._stack.mark), 5.0, self._hurries)
         state.forget()
 
-    def _end(self, child: _Child) -> None:
-        if (process := child.process) is None:
-            return
-        children.end(
-            [process.pid], lambda: process.poll() is not None, child.program.seconds_to_stop, lambda: self._hurry
-        )
+    def _hurries(self) -> bool:
+        return self._hurry
 
-    def _end_strays(self) -> None:
-        """End marked processes that belong to no session of a program that still runs."""
-        sessions = {child.process.pid for child in self._children if child.process and child.process.poll() is None}
 
-        def strays() -> list[int]:
-            return [pid for pid in children.marked(self._stack.mark) if children.session(pid) not in sessions]
-
-        children.end(strays(), lambda: not strays(), 10.0, lambda: self._hurry)
+def _ended(process: subprocess.Popen[bytes]) -> Callable[[], bool]:
+    return lambda: process.poll() is not None
 
 
 def log_to(log: Path) -> None:
