@@ -119,6 +119,7 @@ def _already(found: StackState | None) -> UserError:
 
 def _addresses(stack: StackState) -> str:
     lines = [f"Prefect    {stack.prefect}", f"MLflow     {stack.mlflow}"]
+    lines.append(f"logs       {_near(state.folder())}")
     registered, skipped = _deployments()
     if registered:
         lines.append(f"runs       {', '.join(registered)}")
@@ -166,13 +167,13 @@ def status(
         return
     well = stack.ready
     addresses = {"prefect": f"{stack.prefect}/api/health", "mlflow": f"{stack.mlflow}/health"}
-    table = Table("", "status", "pid", "restarts", "log")
+    table = Table("", "status", "pid", "restarts")
     for name, child in stack.children.items():
         said = child.status
         if said == "running" and (not child.alive() or (name in addresses and not answers_at(addresses[name]))):
             said = "does not answer" if child.alive() else "died; being started again"
         well = well and said in {"running", "done"}
-        table.add_row(name, said, str(child.pid or ""), str(child.restarts), _near(state.folder() / f"{name}.log"))
+        table.add_row(name, said, str(child.pid or ""), str(child.restarts))
     Console().print(table)
     print(_addresses(stack))
     if not well:
@@ -191,7 +192,9 @@ def down() -> None:
             raise UserError(f"the stack did not stop in {_SECONDS_TO_STOP:.0f} seconds", cure=f"See {state.folder()}")
         print("Stopped.")
     with supervisor.alone() as first:
-        if first and (ended := supervisor.clear_left_over(state.read())):
+        if not first:
+            raise UserError("a stack is only just starting or stopping", cure="Try again in a moment")
+        if ended := supervisor.clear_left_over(state.read()):
             print(f"A stack that was killed had left {', '.join(ended)} running; ended.")
         elif stack is None:
             print("No stack is running.")

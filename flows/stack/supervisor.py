@@ -36,10 +36,8 @@ _TRIES_TO_START = 3
 _SECONDS_TO_START = 240.0
 _SECONDS_BETWEEN_CHORES = 300.0
 _SECONDS_BETWEEN_LOGS = 30.0
-_log = logging.getLogger("prorec.stack")
-
-
 _NEVER = datetime.min.replace(tzinfo=UTC)
+_log = logging.getLogger("prorec.stack")
 
 
 @dataclass

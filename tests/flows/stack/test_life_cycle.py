@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -41,7 +42,7 @@ class Stack:
     """A stack of its own, as its user meets it."""
 
     def __init__(self, folder: Path) -> None:
-        ports = [children.free_port(None, 0, "") for _ in range(2)]
+        ports = free_ports()
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")},
             "PROREC_ARTIFACTS": str(folder),
@@ -87,6 +88,14 @@ class Stack:
             return []
         every = self.mlflow.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
         return [run for run in every if str(run.info.run_name).startswith(f"{stage} ")]
+
+
+def free_ports() -> list[int]:
+    """Two ports that nothing listens on."""
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind((children.HOST, 0))
+        return [int(probe.getsockname()[1]) for probe in (one, other)]
 
 
 def until(condition: Callable[[], bool], seconds: float = 150) -> None:
