@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import rerun, tidy
+from flows.commands import rerun, stack, tidy
 from flows.running import debugging, expect_stages, keep_memory, run_flow, show_result
+from flows.stack.state import connect
 from prorec_core.errors import UserError
 from tasks.patience import TrackingAwayError
 
@@ -24,6 +25,7 @@ config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made 
 app.add_typer(artifacts_app, name="artifacts")
 app.add_typer(config_app, name="config")
 rerun.add_to(app)
+stack.add_to(app)
 tidy.add_to(app)
 
 _INTERRUPTED = 130
@@ -51,7 +53,7 @@ def run(
         Path | None, typer.Option("--json", metavar="OUT", help="Write stages and metrics to this file.")
     ] = None,
 ) -> None:
-    """Run an experiment in this process, with no server; what is cached is not made again."""
+    """Run an experiment in this process; what is cached is not made again."""
     from flows.experiments import load
     from prorec_core.artifacts import write_json
 
@@ -126,6 +128,8 @@ def schema() -> None:
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit status 2, an interruption status 130."""
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    if not set(arguments[:1]) & set(stack.COMMANDS):
+        connect()
     try:
         app(args=arguments, prog_name="prorec")
     except UserError as error:

@@ -41,7 +41,7 @@ class LocalServer:
                 stderr=stream,
                 pass_fds=[listener.fileno()],
                 cwd=Path(__file__).resolve().parents[1],
-                env={**_without_allocator(os.environ), **_SETTINGS},
+                env={**without_allocator(os.environ), **_SETTINGS},
                 start_new_session=True,
             )
 
@@ -82,8 +82,8 @@ _SETTINGS = {
 }
 
 
-def _without_allocator(environment: Mapping[str, str]) -> dict[str, str]:
-    """Keeping freed memory suits training, not a small server."""
+def without_allocator(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for servers: keeping freed memory suits training, not them."""
     return {name: value for name, value in environment.items() if not name.startswith("MALLOC_")}
 
 

@@ -34,9 +34,14 @@ def store() -> Path:
     return artifacts() / "store"
 
 
+def embedded_tracking_uri() -> str:
+    """The SQLite file in the folder of artifacts."""
+    return f"sqlite:///{artifacts() / 'mlflow.db'}"
+
+
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI` where set, by default the SQLite file in the folder of artifacts."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{artifacts() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or embedded_tracking_uri()
 
 
 def tracks_over_http() -> bool:

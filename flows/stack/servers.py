@@ -1,0 +1,121 @@
+"""The programs of the local stack: two servers, the registration, the worker. Knows their options and how one sees that
+they answer; knows nothing of how they are looked after.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlparse
+
+from flows.local_server import without_allocator
+from flows.stack.children import HOST, Program
+from flows.stack.state import StackState
+from tasks import places
+
+POOL = "local"
+WORKER = "local"
+_SETTINGS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # Another service of this machine may name itself in these; the stack's own server is what is meant.
+    "PREFECT_SERVER_API_HOST": HOST,
+    # In memory, the default, a restart of the server loses them, and a flow run that cannot renew its lease is ended.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def programs(state: StackState) -> list[Program]:
+    """What the stack consists of, each after what it needs."""
+    environment = _environment(state)
+    python = [sys.executable, "-m"]
+    return [
+        Program(
+            name="prefect",
+            command=[*python, "prefect", "server", "start", "--host", HOST, "--port", _port(state.prefect), "--ui"],
+            environment=environment,
+            answers=lambda _: answers_at(f"{state.prefect}/api/health"),
+        ),
+        Program(
+            name="mlflow",
+            command=[
+                *[*python, "mlflow", "server", "--host", HOST, "--port", _port(state.mlflow), "--workers", "1"],
+                *["--backend-store-uri", places.embedded_tracking_uri()],
+                *["--default-artifact-root", str(places.store()), "--no-serve-artifacts"],
+            ],
+            # As a server it must not take itself for its own store.
+            environment={name: value for name, value in environment.items() if name != "MLFLOW_TRACKING_URI"},
+            answers=lambda _: answers_at(f"{state.mlflow}/health"),
+        ),
+        Program(
+            name="register",
+            command=[*python, "flows.stack.deployments"],
+            environment=environment,
+            answers=lambda _: False,
+            once=True,
+        ),
+        Program(
+            name="worker",
+            command=[*python, "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER],
+            environment=environment,
+            answers=lambda since: _worker_polls(state.prefect, since),
+            needs=("prefect",),
+            # Flow runs that it has to end close their runs in both stores first.
+            seconds_to_stop=30.0,
+        ),
+    ]
+
+
+def tidying(state: StackState) -> Program:
+    """What closes, now and then, the runs of processes that died."""
+    command = [sys.executable, "-m", "flows.cli", "tidy"]
+    return Program("tidy", command, _environment(state), answers=lambda _: True, once=True)
+
+
+def _environment(state: StackState) -> dict[str, str]:
+    return {
+        **without_allocator(os.environ),
+        **_SETTINGS,
+        **state.variables(),
+        places.ARTIFACTS_VARIABLE: str(places.artifacts()),
+        "PREFECT_HOME": str(places.prefect_home()),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONPATH": os.pathsep.join([str(places.project_root()), os.environ.get("PYTHONPATH", "")]).rstrip(
+            os.pathsep
+        ),
+    }
+
+
+def _worker_polls(prefect: str, since: datetime) -> bool:
+    """Whether the worker told the server since then that it lives."""
+    import httpx
+
+    try:
+        answer = httpx.post(f"{prefect}/api/work_pools/{POOL}/workers/filter", json={}, timeout=3.0, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    workers = answer.json() if answer.is_success else []
+    return any(
+        worker["name"] == WORKER and datetime.fromisoformat(worker["last_heartbeat_time"]) >= since
+        for worker in workers
+    )
+
+
+def _port(address: str) -> str:
+    return str(urlparse(address).port)
+
+
+def answers_at(url: str) -> bool:
+    """Whether a server answers there, and well."""
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=3.0, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False

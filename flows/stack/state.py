@@ -1,0 +1,129 @@
+"""What is written down about the local stack: its processes and its addresses. Every command of `prorec` reads it.
+
+Knows one file, identities of processes and environment variables; imports nothing that takes time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tasks import places, processes
+
+HEARTBEAT_SECONDS = 30
+"""How often a flow run says that it lives; Prefect takes no less."""
+
+
+def folder() -> Path:
+    """Where the stack keeps its state and its logs."""
+    return places.artifacts() / "stack"
+
+
+@dataclass
+class ChildState:
+    """One process of the stack.
+
+    Attributes:
+        pid: its number while it runs; None otherwise.
+        started: the start that goes with the number, see `tasks.processes`.
+        status: starting, running, or what it waits for.
+        restarts: how often it died and was started again.
+    """
+
+    pid: int | None = None
+    started: str = ""
+    status: str = "starting"
+    restarts: int = 0
+
+    def alive(self) -> bool:
+        """Whether the process that was written down still runs; another one with its number does not count."""
+        return self.pid is not None and processes.started(self.pid) == self.started
+
+
+@dataclass
+class StackState:
+    """The stack as its supervisor wrote it down.
+
+    Attributes:
+        mark: unlike any other stack's; in the environment of every process that belongs to it.
+        supervisor: the identity of the process that looks after the others.
+        prefect: the address of Prefect's pages.
+        mlflow: the address of MLflow's pages.
+        ready: whether everything answered once.
+        children: its processes by name.
+    """
+
+    mark: str
+    supervisor: dict[str, str]
+    prefect: str
+    mlflow: str
+    ready: bool = False
+    children: dict[str, ChildState] = field(default_factory=dict)
+
+    def write(self) -> None:
+        """Write it down for others, whole."""
+        from prorec_core.artifacts import write_json
+
+        write_json(_file(), asdict(self))
+
+    def here(self) -> bool:
+        """Whether it tells of processes of this machine."""
+        return self.supervisor.get("host") == processes.host()
+
+    def running(self) -> bool:
+        """Whether its supervisor lives, on this machine."""
+        return self.here() and not processes.is_dead(self.supervisor)
+
+    def variables(self) -> dict[str, str]:
+        """The environment in which Prefect, MLflow and this project use the stack."""
+        return {
+            "PREFECT_API_URL": f"{self.prefect}/api",
+            "MLFLOW_TRACKING_URI": self.mlflow,
+            "PROREC_MLFLOW_PAGE": self.mlflow,
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+        }
+
+
+def _file() -> Path:
+    return folder() / "state.json"
+
+
+def read() -> StackState | None:
+    """What was written down last; None where there is nothing that can be read."""
+    try:
+        found: dict[str, Any] = json.loads(_file().read_text(encoding="utf-8"))
+        children = {name: ChildState(**_known(ChildState, child)) for name, child in found.pop("children").items()}
+        return StackState(**_known(StackState, found), children=children)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _known(kind: type, found: dict[str, Any]) -> dict[str, Any]:
+    """What this version knows of what another may have written."""
+    return {each.name: found[each.name] for each in fields(kind) if each.name in found}
+
+
+def running() -> StackState | None:
+    """The stack that runs on this machine with this folder of artifacts, if one does."""
+    state = read()
+    return state if state is not None and state.running() else None
+
+
+def forget() -> None:
+    """Remove what was written down."""
+    _file().unlink(missing_ok=True)
+
+
+def connect() -> None:
+    """Have this process use the stack, where one is up; a variable that is set already stays as it is."""
+    state = running()
+    if state is None or not state.ready:
+        return
+    variables = state.variables()
+    if os.environ.get("MLFLOW_TRACKING_URI", state.mlflow) != state.mlflow:
+        del variables["PROREC_MLFLOW_PAGE"]
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)

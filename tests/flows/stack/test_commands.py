@@ -1,0 +1,106 @@
+"""The commands of the stack as they are typed where no stack can start, and what they read."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.stack import state, supervisor
+from flows.stack.deployments import automations, deployments, heartbeat_timeout
+from tasks import processes
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def prorec(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=100)
+
+
+def test_without_a_stack(artifacts_folder: Path) -> None:
+    assert (prorec("status").returncode, prorec("status").stdout) == (1, "No stack is running.\n")
+    assert (prorec("down").returncode, prorec("down").stdout) == (0, "No stack is running.\n")
+    told = prorec("logs")
+    assert told.returncode == 2 and "there are no logs yet" in told.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--detach"]])
+def test_a_taken_port_is_one_line_and_status_2(artifacts_folder: Path, words: list[str]) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        taken = str(listener.getsockname()[1])
+        done = prorec("up", "--mlflow-port", taken, *words)
+    assert done.returncode == 2, done
+    assert done.stderr == (
+        f"prorec: --mlflow-port: port {taken} is taken by another program. "
+        "Choose another, or leave the option out and a free one is found.\n"
+    )
+    assert state.read() is None
+
+
+@pytest.mark.parametrize("words", [[], ["--detach"]])
+def test_a_second_stack_is_told_where_the_first_is(artifacts_folder: Path, words: list[str]) -> None:
+    with supervisor.alone() as first:
+        assert first
+        identity = processes.identity()
+        state.StackState("m", identity, "http://127.0.0.1:1", "http://127.0.0.1:2", ready=True).write()
+        done = prorec("up", *words)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert "is running already: Prefect http://127.0.0.1:1, MLflow http://127.0.0.1:2." in done.stderr
+        said = prorec("status", "--env").stdout.splitlines()
+        assert "export PREFECT_API_URL=http://127.0.0.1:1/api" in said
+        seen = prorec("status")
+        assert seen.returncode == 0 and "http://127.0.0.1:2" in seen.stdout
+
+
+def test_logs_are_shown(artifacts_folder: Path) -> None:
+    state.folder().mkdir()
+    supervisor.log_file("worker").write_text("one\ntwo\nthree\n")
+    supervisor.log_file("mlflow").write_text("four\n")
+    assert prorec("logs", "worker", "-n", "2").stdout == "two\nthree\n"
+    assert prorec("logs").stdout.splitlines() == [
+        "mlflow    four",
+        *(f"worker    {w}" for w in ("one", "two", "three")),
+    ]
+    assert "Did you mean 'worker'?" in prorec("logs", "wroker").stderr
+
+
+def test_every_deployment_queues_and_refuses_wrong_values() -> None:
+    names = dict(deployments(ROOT / "prefect.yaml"))
+    assert names == {
+        "prorec/full": "flows/full.py:prorec",
+        "compare/full": "flows/compare.py:compare",
+        "recommend/batch": "flows/recommend.py:recommend",
+    }
+    for entry in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
+        assert entry["enforce_parameter_schema"] is True and "prorec" in entry["tags"]
+        assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+        assert [schedule["active"] for schedule in entry["schedules"]] == [False]
+
+
+def test_silence_is_longer_than_the_time_between_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert heartbeat_timeout().total_seconds() == 95
+    monkeypatch.setenv("PROREC_HEARTBEAT_TIMEOUT", "5")
+    assert heartbeat_timeout().total_seconds() == 31
+    monkeypatch.setenv("PROREC_HEARTBEAT_TIMEOUT", "soon")
+    assert heartbeat_timeout().total_seconds() == 95
+    assert len({automation.name for automation in automations()}) == 2
+
+
+def test_a_stack_costs_nothing_where_none_is(artifacts_folder: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from flows.stack.state import connect\n"
+        "connect()\n"
+        "assert 'PREFECT_API_URL' not in os.environ\n"
+        "assert not {'prefect', 'mlflow', 'pyarrow', 'httpx', 'rich'} & set(sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)

@@ -1,0 +1,88 @@
+"""What is written down about a stack: whose it is, whether it still holds, and who uses it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flows.stack import state
+from flows.stack.state import ChildState, StackState
+from tasks import processes
+
+VARIABLES = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PROREC_MLFLOW_PAGE", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY")
+
+
+def written(*, ready: bool = True, **supervisor: str) -> StackState:
+    """A stack whose supervisor is this process, but for what is said otherwise."""
+    stack = StackState("m", {**processes.identity(), **supervisor}, "http://127.0.0.1:1", "http://127.0.0.1:2", ready)
+    stack.write()
+    return stack
+
+
+@pytest.fixture(autouse=True)
+def bare(artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of its own, and none of the variables that a stack sets, now and afterwards."""
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+
+def test_what_was_written_is_read() -> None:
+    assert state.read() is None and state.running() is None
+    stack = written()
+    stack.children["worker"] = ChildState(pid=os.getpid(), started=processes.started(os.getpid()) or "")
+    stack.write()
+    assert state.read() == stack and state.running() == stack
+    state.forget()
+    assert state.read() is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"children": {}}', '{"children": 3}'])
+def test_what_cannot_be_read_is_no_stack(text: str) -> None:
+    state.folder().mkdir(parents=True)
+    (state.folder() / "state.json").write_text(text)
+    assert state.read() is None
+
+
+def test_what_another_version_wrote_is_read() -> None:
+    stack = written()
+    path = state.folder() / "state.json"
+    path.write_text(path.read_text().replace("{", '{"novelty": 1,', 1))
+    assert state.read() == stack
+
+
+def test_a_stack_whose_supervisor_died_is_not_used() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for supervisor in ({"pid": str(ended.pid)}, {"started": "before the last boot"}, {"host": "another"}):
+        written(**supervisor)
+        state.connect()
+        assert state.running() is None and not [name for name in VARIABLES if name in os.environ]
+
+
+def test_a_stack_that_is_up_is_used() -> None:
+    written(ready=False)
+    state.connect()
+    assert "PREFECT_API_URL" not in os.environ
+    written()
+    state.connect()
+    assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:1/api"
+    assert os.environ["MLFLOW_TRACKING_URI"] == os.environ["PROREC_MLFLOW_PAGE"] == "http://127.0.0.1:2"
+    assert os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+
+
+def test_what_the_user_set_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    written()
+    state.connect()
+    assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///elsewhere.db"
+    assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:1/api" and "PROREC_MLFLOW_PAGE" not in os.environ
+
+
+def test_a_child_is_known_by_its_start() -> None:
+    own = processes.started(os.getpid()) or ""
+    assert ChildState(pid=os.getpid(), started=own).alive()
+    assert not ChildState(pid=os.getpid(), started="earlier").alive() and not ChildState().alive()
