@@ -15,12 +15,11 @@ from prefect.artifacts import create_markdown_artifact
 
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
-from tasks import store, tracking
+from tasks import models, store, tracking
 from tasks.align import align
 from tasks.embed_text import embed_text
 from tasks.evaluate import evaluate
 from tasks.events import StageEnded, listening
-from tasks.metrics import numbers
 from tasks.preprocess import preprocess
 from tasks.quantize import quantize
 from tasks.stage import FlowTracking, Stage
@@ -85,6 +84,8 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         with listening(lambda event: ended.append(event) if isinstance(event, StageEnded) else None):
             for stage in PIPELINE:
                 refs[stage.name] = stage.run(experiment, place, refs, force=stage.name in _forced.get())
+                # At once, so that what a run reads is known while it goes on.
+                run.tags(models.stage_tags({stage.name: refs[stage.name]}))
         summary = _summary(ended, refs, run, page)
         _publish(experiment, summary, refs, run)
     except BaseException as error:
@@ -111,7 +112,7 @@ def _summary(
             for event in ended
         ],
         "metrics": metrics,
-        "model": store.model_uri(refs["train_generator"]),
+        "model": models.version_of(refs["train_generator"]),
         "report": f"{refs['evaluate'].uri}/report.html",
         "items": _some_items(refs["preprocess"]),
         "mlflow": {"experiment_id": run.experiment, "run_id": run.id, "page": page},
@@ -130,16 +131,8 @@ def _publish(
     experiment: Experiment, summary: Mapping[str, Any], refs: Mapping[str, ArtifactRef], run: TrackedRun
 ) -> None:
     """Show the result where people look: on the parent run in MLflow and as an artifact in Prefect."""
-    measured = summary["metrics"]
-    run.metrics(numbers({split: measured[split] for split in ("test", "validation") if split in measured}))
-    run.tags(
-        {
-            **{f"prorec.{name}.run_id": ref.run_id for name, ref in refs.items()},
-            **{f"prorec.{name}.digest": ref.digest for name, ref in refs.items()},
-            "prorec.model": summary["model"] or "",
-            "prorec.report": summary["report"],
-        }
-    )
+    models.note_evaluation(experiment, summary["model"], refs, run, summary["metrics"])
+    run.tags({models.MODEL_OF_RUN_TAG: summary["model"] or "", "prorec.report": summary["report"]})
     table = (store.fetch(refs["evaluate"]) / "result.md").read_text(encoding="utf-8")
     create_markdown_artifact(
         key=f"result-{experiment.name.replace('_', '-')}",

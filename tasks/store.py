@@ -27,6 +27,9 @@ MODEL_MANIFEST_TAG = "prorec.model_manifest_sha256"
 REPLACED_TAG = "prorec.replaced_by"
 """On a run whose artifact was found damaged: the run that made it anew."""
 
+COLLECTED_TAG = "prorec.collected"
+"""On a run whose artifact was deleted to save space: when, or that it is being deleted."""
+
 
 def as_ref(value: Any, stage: str) -> ArtifactRef:
     """A stage's reference, whatever a cache made of it.
@@ -74,6 +77,8 @@ def check(ref: ArtifactRef) -> list[str]:
         return [f"{ref.uri}: its MLflow run cannot be read ({error.message})"]
     if run.info.lifecycle_stage != "active":
         return [f"{ref.uri}: its MLflow run {ref.run_id} was deleted"]
+    if COLLECTED_TAG in run.data.tags:
+        return [f"{ref.uri}: it was deleted to save space"]
     folder = places.local_path(ref.uri)
     tags = run.data.tags
     problems = (
@@ -97,9 +102,22 @@ def check_model(model_id: str, manifest_sha256: str | None) -> list[str]:
     return [] if folder is None else _problems(folder, None, manifest_sha256)
 
 
-def model_uri(ref: ArtifactRef) -> str | None:
-    """The address of the registered model that was made with an artifact, if any."""
-    return patiently(client().get_run, ref.run_id).data.tags.get(MODEL_URI_TAG)
+def fetch_model(location: str, manifest_sha256: str) -> Path:
+    """A local folder with the files of a logged model, all of them as its manifest says; downloaded at most once.
+
+    Raises:
+        UserError: a file is gone or damaged.
+    """
+    folder = places.local_path(location)
+    if folder is None:
+        folder = places.downloads(manifest_sha256)
+        with places.lock(f"download-{manifest_sha256}"):
+            if _problems(folder, None, manifest_sha256):
+                _download(location, folder)
+    problems = _problems(folder, None, manifest_sha256)
+    if problems:
+        raise UserError(problems[0], cure="Run the experiment again with --force train_generator")
+    return folder
 
 
 def mark_replaced(damaged: ArtifactRef, by: ArtifactRef) -> None:
@@ -191,7 +209,7 @@ def verify_all() -> tuple[int, list[str]]:
         page = patiently(client().search_runs, experiments, condition, page_token=token)
         for run in page:
             tags = run.data.tags
-            if REPLACED_TAG in tags:
+            if REPLACED_TAG in tags or COLLECTED_TAG in tags:
                 continue
             looked_at += 1
             ref = ArtifactRef(stage=tags[STAGE_TAG], digest=tags[DIGEST_TAG], run_id=run.info.run_id, uri=tags[URI_TAG])
