@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands import artifacts, models, recommend_all
 from prorec_core.errors import UserError, did_you_mean
 from tasks.patience import TrackingAwayError
 
@@ -22,10 +23,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="PRORec: recommendations by generated codes that fuse what items are and who uses them.",
 )
-artifacts_app = typer.Typer(no_args_is_help=True, help="What runs left.")
 config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made of.")
-app.add_typer(artifacts_app, name="artifacts")
 app.add_typer(config_app, name="config")
+artifacts.add_to(app)
+models.add_to(app)
+recommend_all.add_to(app)
 
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -154,19 +156,6 @@ def recommend(
     for row in predict(model, history, k):
         table.add_row(str(row["rank"]), row["item_id"], row["title"], f"{row['score']:.3f}")
     Console().print(table)
-
-
-@artifacts_app.command()
-def verify() -> None:
-    """Check every manifest and file hash in the store; exit status 1 if something is wrong."""
-    from tasks.store import verify_all
-
-    looked_at, problems = verify_all()
-    for problem in problems:
-        typer.echo(problem)
-    typer.echo(f"{looked_at} artifacts looked at, {len(problems)} problems.")
-    if problems:
-        raise typer.Exit(1)
 
 
 @config_app.command()
