@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import rerun, stack, tidy
+from flows.commands import artifacts, models, recommend_all, rerun, stack, tidy
 from flows.running import debugging, expect_stages, keep_memory, run_flow, show_result
 from flows.stack.state import connect
 from prorec_core.errors import UserError
@@ -20,13 +20,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="PRORec: recommendations by generated codes that fuse what items are and who uses them.",
 )
-artifacts_app = typer.Typer(no_args_is_help=True, help="What runs left.")
 config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made of.")
-app.add_typer(artifacts_app, name="artifacts")
 app.add_typer(config_app, name="config")
-rerun.add_to(app)
-stack.add_to(app)
-tidy.add_to(app)
+for topic in (stack, rerun, tidy, models, recommend_all, artifacts):
+    topic.add_to(app)
 
 _INTERRUPTED = 130
 
@@ -84,19 +81,6 @@ def recommend(
     for row in predict(model, history, k):
         table.add_row(str(row["rank"]), row["item_id"], row["title"], f"{row['score']:.3f}")
     Console().print(table)
-
-
-@artifacts_app.command()
-def verify() -> None:
-    """Check every manifest and file hash in the store; exit status 1 if something is wrong."""
-    from tasks.store import verify_all
-
-    looked_at, problems = verify_all()
-    for problem in problems:
-        typer.echo(problem)
-    typer.echo(f"{looked_at} artifacts looked at, {len(problems)} problems.")
-    if problems:
-        raise typer.Exit(1)
 
 
 @config_app.command()

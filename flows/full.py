@@ -14,12 +14,11 @@ from prefect.artifacts import create_markdown_artifact
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
 from prorec_core.errors import one_line
-from tasks import pages, store, tracking
+from tasks import models, pages, store, tracking
 from tasks.align import align
 from tasks.embed_text import embed_text
 from tasks.evaluate import evaluate
 from tasks.events import StageEnded, listening
-from tasks.metrics import numbers
 from tasks.prefect_run import PrefectRun, failed
 from tasks.preprocess import preprocess
 from tasks.quantize import quantize
@@ -97,7 +96,10 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
             for stage in PIPELINE:
                 at_work = f"{stage.name}: "
                 refs[stage.name] = stage.run(experiment, place, refs, force=stage.name in _forced.get())
-                run.tags({tracking.NOTE_TAG: note("not finished.")})
+                # At once, so that what a run reads is known while it goes on.
+                run.tags(
+                    {tracking.NOTE_TAG: note("not finished."), **models.stage_tags({stage.name: refs[stage.name]})}
+                )
         at_work = ""
         summary = _summary(ended, refs, run, page)
         _publish(experiment, summary, refs, run)
@@ -140,7 +142,7 @@ def _summary(
             for event in ended
         ],
         "metrics": metrics,
-        "model": store.model_uri(refs["train_generator"]),
+        "model": models.version_of(refs["train_generator"]),
         "report": f"{refs['evaluate'].uri}/report.html",
         "items": _some_items(refs["preprocess"]),
         "mlflow": {"experiment_id": run.experiment, "run_id": run.id, "page": page},
@@ -158,14 +160,6 @@ def _some_items(ref: ArtifactRef) -> list[str]:
 def _publish(
     experiment: Experiment, summary: Mapping[str, Any], refs: Mapping[str, ArtifactRef], run: TrackedRun
 ) -> None:
-    """Show the result on the parent run in MLflow."""
-    measured = summary["metrics"]
-    run.metrics(numbers({split: measured[split] for split in ("test", "validation") if split in measured}))
-    run.tags(
-        {
-            **{f"prorec.{name}.run_id": ref.run_id for name, ref in refs.items()},
-            **{f"prorec.{name}.digest": ref.digest for name, ref in refs.items()},
-            "prorec.model": summary["model"] or "",
-            "prorec.report": summary["report"],
-        }
-    )
+    """Show the result on the parent run in MLflow, and on the version of the model."""
+    models.note_evaluation(experiment, summary["model"], refs, run, summary["metrics"])
+    run.tags({models.MODEL_OF_RUN_TAG: summary["model"] or "", "prorec.report": summary["report"]})

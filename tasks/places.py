@@ -6,6 +6,7 @@ Knows paths and environment variables; imports neither Prefect nor MLflow.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,3 +103,22 @@ def lock(name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None
             waiting()
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def output_lock(path: Path) -> str:
+    """The name of the lock that whoever writes a file of recommendations holds."""
+    return f"recommend-{hashlib.sha256(str(path).encode()).hexdigest()}"
+
+
+@contextmanager
+def try_lock(name: str) -> Iterator[bool]:
+    """Hold the lock `name` if no process holds it; says whether that is so."""
+    folder = artifacts() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prorec_core
-from prorec_core.artifacts import MANIFEST, sha256_file, write_manifest
-from tasks import places, store
+from prorec_core.artifacts import MANIFEST, sha256_file, sha256_json, write_manifest
+from tasks import models, places, store
 from tasks.inputs import quantized_embedding
 from tasks.patience import patiently
+from tasks.sources import source_hash
 from tasks.stage import Work
 from tasks.tracking import client, experiment_name
 
@@ -38,7 +39,8 @@ _CODE = Path(prorec_core.__file__).parent
 def register(work: Work) -> Mapping[str, str]:
     """Log the generator as a model of the stage's run and register it as the experiment's newest version.
 
-    The model is made of plain files: the source of `prorec_core`, tensors, tables and a manifest of them all.
+    The model is made of plain files: the source of `prorec_core`, tensors, tables and a manifest of them all. Where
+    a version has the very same content (a stage made anew by force), that version is kept and none is added.
 
     Returns:
         Tags for the stage's run: where the model is, and the hash of its manifest.
@@ -49,6 +51,14 @@ def register(work: Work) -> Mapping[str, str]:
     with tempfile.TemporaryDirectory() as scratch:
         bundle = Path(scratch) / "bundle"
         example = _fill(bundle, work)
+        content = _content(bundle)
+        if same := models.of_content(name, content):
+            return {
+                store.MODEL_TAG: same.model_id,
+                store.MODEL_MANIFEST_TAG: same.tags[store.MODEL_MANIFEST_TAG],
+                store.MODEL_URI_TAG: same.uri,
+                models.CONTENT_TAG: content,
+            }
         mlflow.set_tracking_uri(places.tracking_uri())
         mlflow.set_registry_uri(places.tracking_uri())
         info = patiently(_log, work.run.id, bundle, example)
@@ -60,25 +70,22 @@ def register(work: Work) -> Mapping[str, str]:
         (stored / "registered_model_meta").unlink(missing_ok=True)
         write_manifest(stored, "train_generator", {"model": name}, {})
         patiently(client().log_model_artifact, model_id, str(stored / MANIFEST))
-        manifest_sha256 = sha256_file(stored / MANIFEST)
+        found = {store.MODEL_MANIFEST_TAG: sha256_file(stored / MANIFEST), models.CONTENT_TAG: content}
     return {
+        **found,
         store.MODEL_TAG: model_id,
-        store.MODEL_MANIFEST_TAG: manifest_sha256,
-        store.MODEL_URI_TAG: f"models:/{name}/{_new_version(name, model_id, work.run.id)}",
+        store.MODEL_URI_TAG: models.register(name, model_id, work.run.id, found),
     }
 
 
-def _new_version(name: str, model_id: str, run_id: str) -> str:
-    from mlflow.exceptions import MlflowException
+def _content(bundle: Path) -> str:
+    """Hash of what decides what the model recommends: its files, the software that reads them, and the libraries."""
+    files = [(path.name, sha256_file(path)) for path in sorted(bundle.iterdir())]
+    return sha256_json([files, source_hash(("prorec_core.serving",)), _requirements()])
 
-    try:
-        patiently(client().create_registered_model, name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    source = f"models:/{model_id}"
-    version = patiently(client().create_model_version, name, source, run_id=run_id, model_id=model_id)
-    return str(version.version)
+
+def _requirements() -> list[str]:
+    return [f"{each}=={importlib.metadata.version(each)}" for each in _NEEDED]
 
 
 def _fill(bundle: Path, work: Work) -> list[str]:
@@ -122,7 +129,7 @@ def _log(run_id: str, bundle: Path, example: list[str]) -> ModelInfo:
             code_paths=[str(_CODE)],
             signature=signature,
             input_example=(pd.DataFrame({"history": [example]}), {"k": 10}),
-            pip_requirements=[f"{each}=={importlib.metadata.version(each)}" for each in _NEEDED],
+            pip_requirements=_requirements(),
         )
     # Leaving the context closed the run, and there is more to come.
     client().update_run(run_id, "RUNNING")

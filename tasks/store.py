@@ -31,7 +31,11 @@ MODEL_MANIFEST_TAG = "prorec.model_manifest_sha256"
 REPLACED_TAG = "prorec.replaced_by"
 """On a run whose artifact was found damaged: the run that made it anew."""
 
+COLLECTED_TAG = "prorec.collected"
+"""On a run whose artifact was deleted to save space: when, or that it is being deleted."""
+
 _STORED = f"tags.`{DIGEST_TAG}` != '' and attributes.status = 'FINISHED'"
+_GONE = {REPLACED_TAG, COLLECTED_TAG}
 
 
 def as_ref(value: Any, stage: str) -> ArtifactRef:
@@ -52,10 +56,10 @@ def _ref_of(run: Run) -> ArtifactRef:
 
 
 def find(key: str) -> ArtifactRef | None:
-    """The newest artifact that any process on any machine stored under a cache key, unless it was found damaged."""
+    """The newest artifact that any process on any machine stored under a cache key, unless it is gone."""
     condition = f"tags.`{KEY_TAG}` = '{key}' and {_STORED}"
     runs = tracking.search(condition, order_by=["attributes.end_time DESC"])
-    return next((_ref_of(run) for run in runs if REPLACED_TAG not in run.data.tags), None)
+    return next((_ref_of(run) for run in runs if not _GONE & run.data.tags.keys()), None)
 
 
 def fetch(ref: ArtifactRef) -> Path:
@@ -92,6 +96,8 @@ def check(ref: ArtifactRef) -> list[str]:
         return [f"{ref.uri}: its MLflow run cannot be read ({error.message})"]
     if run.info.lifecycle_stage != "active":
         return [f"{ref.uri}: its MLflow run {ref.run_id} was deleted"]
+    if COLLECTED_TAG in run.data.tags:
+        return [f"{ref.uri}: it was deleted to save space"]
     folder = places.local_path(ref.uri)
     tags = run.data.tags
     problems = (
@@ -115,9 +121,22 @@ def check_model(model_id: str, manifest_sha256: str | None) -> list[str]:
     return [] if folder is None else _problems(folder, None, manifest_sha256)
 
 
-def model_uri(ref: ArtifactRef) -> str | None:
-    """The address of the registered model that was made with an artifact, if any."""
-    return patiently(client().get_run, ref.run_id).data.tags.get(MODEL_URI_TAG)
+def fetch_model(location: str, manifest_sha256: str) -> Path:
+    """A local folder with the files of a logged model, all of them as its manifest says; downloaded at most once.
+
+    Raises:
+        UserError: a file is gone or damaged.
+    """
+    folder = places.local_path(location)
+    if folder is None:
+        folder = places.downloads(manifest_sha256)
+        with places.lock(f"download-{manifest_sha256}"):
+            if _problems(folder, None, manifest_sha256):
+                _download(location, folder)
+    problems = _problems(folder, None, manifest_sha256)
+    if problems:
+        raise UserError(problems[0], cure="Run the experiment again with --force train_generator")
+    return folder
 
 
 def mark_replaced(damaged: ArtifactRef, by: ArtifactRef) -> None:
@@ -201,7 +220,7 @@ def verify_all() -> tuple[int, list[str]]:
     looked_at = 0
     problems: list[str] = []
     for run in tracking.search(_STORED):
-        if REPLACED_TAG in run.data.tags:
+        if _GONE & run.data.tags.keys():
             continue
         looked_at += 1
         ref = _ref_of(run)

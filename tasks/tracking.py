@@ -71,10 +71,10 @@ def _client(uri: str) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if places.tracks_over_http():
-        return MlflowClient(tracking_uri=uri)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
     # Two processes that make the tables at the same time are in each other's way.
     with places.lock("mlflow-database"):
-        return MlflowClient(tracking_uri=uri)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def client() -> MlflowClient:

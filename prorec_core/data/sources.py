@@ -175,6 +175,23 @@ _TABLES: dict[str, Scanner] = {
     ".jsonl": _scan_json_lines,
     ".ndjson": _scan_json_lines,
 }
+
+
+def scan_table(path: Path) -> pl.LazyFrame:
+    """A table of one of the generic formats, read when it is asked for.
+
+    Raises:
+        UserError: there is no such file, or its suffix is of no such format.
+    """
+    if path.suffix.lower() not in _TABLES:
+        raise UserError(
+            "a file of this kind is not read", place=str(path), cure=f"Give one that ends in {', '.join(_TABLES)}"
+        )
+    if not path.is_file():
+        raise UserError("there is no such file", place=str(path), cure="Check the name")
+    return _TABLES[path.suffix.lower()](path)
+
+
 _ATOMIC: dict[str, Scanner] = {".inter": _scan_atomic, ".item": _scan_atomic}
 _KINDS: dict[str, tuple[tuple[str, str], dict[str, Scanner], str]] = {
     "tables": (("interactions", "items"), _TABLES, "recbole"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -21,6 +23,7 @@ from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from prorec_core.text.encoders import find_encoder
 from tasks import places
+from tasks.reachability import take_inventory
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,6 +44,9 @@ def prorec(*words: str, folder: Path | None = None) -> subprocess.CompletedProce
         (["run", "demo", "--json", "no/such/folder.json"], "--json no/such/folder.json: the folder does not exist."),
         (["config", "show", "xyzzy"], "unknown experiment 'xyzzy'."),
         (["recommend", "--model", "models:/none/1", "--history", " , "], "--history: the history is empty."),
+        (["promote", "prorec-demo/1"], "prorec-demo/1: there is no model yet."),
+        (["recommend-all"], "--model models:/prorec-demo@champion: there is no model yet."),
+        (["artifacts", "show", "abc"], "abc: there is no such artifact."),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(words: list[str], message: str, tmp_path: Path) -> None:
@@ -212,6 +218,40 @@ def test_rerun_knows_what_it_cannot_run(tmp_path: Path) -> None:
 def test_tidy_of_an_empty_store(tmp_path: Path) -> None:
     done = prorec("tidy", folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, "0 MLflow runs and 0 flow runs closed.\n")
+
+
+def test_a_model_is_promoted_and_recommends_to_all(
+    shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tiny_run(shared_folder, tmp_path / "one.json")
+    # The same model made anew by force is no version of its own.
+    second = tiny_run(shared_folder, tmp_path / "two.json", "--force", "train_generator")
+    assert second["model"] == first["model"] and second["stages"][-1]["cached"]
+
+    done = prorec("promote", second["mlflow"]["run_id"], folder=shared_folder)
+    assert done.returncode == 0, done.stderr
+    assert "is the champion: models:/prorec-demo@champion" in done.stdout and "NDCG@10" in done.stdout
+    shown = prorec("models", folder=shared_folder).stdout
+    assert "champion" in shown and f"{first['metrics']['test']['fused']['ndcg_at_10']:.4f}" in shown
+
+    output = tmp_path / "best.parquet"
+    done = prorec("recommend-all", "--k", "3", "--chunk", "50", "--output", str(output), folder=shared_folder)
+    assert done.returncode == 0, done.stderr
+    users = Path(str(first["stages"][0]["uri"])) / "users.parquet"
+    rows = pl.read_parquet(output)
+    assert rows["user_id"].unique(maintain_order=True).to_list() == pl.read_parquet(users)["user_id"].to_list()
+    assert rows["rank"].to_list() == [1, 2, 3] * (rows.height // 3) and rows.height == 3 * 120
+    digest = hashlib.sha256(output.read_bytes()).hexdigest()
+    client = MlflowClient(tracking_uri=f"sqlite:///{shared_folder / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("prorec-demo")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`prorec.kind` = 'recommend'")
+    assert run.data.tags["prorec.output_sha256"] == digest and digest in done.stdout
+    assert run.info.status == "FINISHED" and run.data.metrics["users"] == 120
+
+    monkeypatch.setenv("PROREC_ARTIFACTS", str(shared_folder))
+    stored = take_inventory(0)
+    of_run = {stage["run_id"] for stage in second["stages"]}
+    assert {each.ref.run_id for each in stored.stored if stored.kept_by(each)} == of_run
 
 
 @pytest.mark.pipeline

@@ -16,7 +16,9 @@ import pytest
 from prorec_core.artifacts import MANIFEST, ArtifactRef, sha256_file, verify, write_manifest
 from prorec_core.errors import UserError
 from tasks import places, store, tracking
+from tasks.collection import collect, make_plan
 from tasks.patience import TrackingAwayError
+from tasks.reachability import take_inventory
 from tasks.tracking import TrackedRun, client
 
 pytestmark = pytest.mark.pipeline
@@ -101,8 +103,7 @@ def test_metrics_of_an_outage_arrive_later(server: Server, monkeypatch: pytest.M
         assert sorted(metric.step for metric in history) == list(range(1, last + 1))
 
 
-def test_artifacts_elsewhere_are_fetched_once_and_checked(tmp_path: Path, server: Server) -> None:
-    folder = tmp_path / "made"
+def store_two_files(folder: Path) -> ArtifactRef:
     (folder / "below").mkdir(parents=True)
     (folder / "a.txt").write_text("a")
     (folder / "below" / "b.txt").write_text("b")
@@ -117,7 +118,11 @@ def test_artifacts_elsewhere_are_fetched_once_and_checked(tmp_path: Path, server
     }
     run.tags(tags)
     run.finish()
-    ref = ArtifactRef(stage="preprocess", digest=manifest.digest, run_id=run.id, uri=run.artifact_uri)
+    return ArtifactRef(stage="preprocess", digest=manifest.digest, run_id=run.id, uri=run.artifact_uri)
+
+
+def test_artifacts_elsewhere_are_fetched_once_and_checked(tmp_path: Path, server: Server) -> None:
+    ref = store_two_files(tmp_path / "made")
     assert places.local_path(ref.uri) is None
     assert store.check(ref) == []
 
@@ -139,6 +144,21 @@ def test_artifacts_elsewhere_are_fetched_once_and_checked(tmp_path: Path, server
     (fetched / "below" / "b.txt").unlink()
     with pytest.raises(UserError, match="Run the stage 'preprocess' again"):
         store.fetch(ref)
+
+
+def test_what_nothing_keeps_is_deleted_through_the_server(tmp_path: Path, server: Server) -> None:
+    ref = store_two_files(tmp_path / "made")
+    left = TrackedRun.start(tracking.experiment_id("elsewhere"), "left", tags={store.STAGE_TAG: "preprocess"})
+    left.upload(tmp_path / "made", last="a.txt")
+    left.finish("FAILED")
+    made = make_plan(take_inventory(0), 0)
+    named = {name: size for _, name, size in made.everything()}
+    assert named[f"preprocess {left.id}"] > 2
+    assert next(each for each in made.artifacts if each.ref == ref).bytes == 2
+    done = collect(made)
+    assert done.failures == [] and store.check(ref) == [f"{ref.uri}: it was deleted to save space"]
+    assert not [path for path in server.folder.rglob("*.txt") if {ref.run_id, left.id} & set(path.parts)]
+    assert store.verify_all() == (0, []) and list(make_plan(take_inventory(0), 0).everything()) == []
 
 
 def test_pages_have_addresses(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

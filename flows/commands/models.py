@@ -1,0 +1,104 @@
+"""`prorec models` and `prorec promote`: registered versions, and which of them is the champion."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prorec_core.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tasks.promotion import Judgement
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("models")(list_models)
+    app.command()(promote)
+
+
+def list_models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model, for instance prorec-demo.")] = None,
+) -> None:
+    """List registered versions with their test metrics, aliases and age."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from flows.units import age
+    from tasks import models
+    from tasks.promotion import shown
+
+    found = models.versions(name)
+    if name and not found:
+        raise UserError(f"there is no model '{name}'", cure=models.known_versions(name))
+    if not found:
+        print("There is no model yet.")
+        return
+    table = Table(
+        Column("version", no_wrap=True), "alias", "seed", "scorer", *(shown(metric) for metric in models.SHOWN), "age"
+    )
+    for version in found:
+        tags = version.tags
+        table.add_row(
+            version.title,
+            ", ".join(version.aliases),
+            tags.get(models.SEED_TAG, ""),
+            tags.get(models.SCORER_TAG, "not evaluated"),
+            *(f"{float(tags[key]):.4f}" if (key := f"test.{metric}") in tags else "" for metric in models.SHOWN),
+            age(time.time() - version.created),
+        )
+    Console(soft_wrap=True).print(table)
+
+
+def promote(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="RUN|VERSION", help="A run in MLflow or Prefect, or a version such as prorec-demo/3."),
+    ],
+    anyway: Annotated[bool, typer.Option("--anyway", help="Even if it is worse or cannot be compared.")] = False,
+) -> None:
+    """Make a version the champion, unless it is worse than the present one beyond chance."""
+    from rich.console import Console
+
+    from tasks import places, promotion
+    from tasks.registered import CHAMPION
+
+    if places.nothing_tracked():
+        raise UserError("there is no model yet", place=what, cure="Run `prorec run demo` first")
+    with places.lock("promotion"):
+        judged = promotion.judge(what)
+        version = judged.challenger.version
+        Console().print(_table(judged))
+        if judged.already:
+            print(f"{version.title} is the champion already.")
+            return
+        promotion.promote(judged, anyway=anyway)
+    after = f" after {judged.holder.title}" if judged.holder else ""
+    print(f"{version.title} is the champion{after}: models:/{version.name}@{CHAMPION}")
+    if judged.objection:
+        print(f"Although {judged.objection}.")
+
+
+def _table(judged: Judgement) -> Table:
+    from rich.table import Table
+
+    from tasks.promotion import shown
+
+    beside = [judged.champion] if judged.champion and not judged.already else []
+    table = Table(title=f"Test, {judged.challenger.metrics['protocol']['test_users']:,} users")
+    table.add_column("metric")
+    for measured in [*beside, judged.challenger]:
+        table.add_column(f"{measured.version.title}\n{measured.scorer}", justify="right", no_wrap=True)
+    if judged.differences:
+        table.add_column("difference\n95% interval", no_wrap=True)
+    for metric in ("recall_at_10", "ndcg_at_10", "recall_at_20", "mrr", "coverage_at_10"):
+        values = [measured.test.get(metric) for measured in [*beside, judged.challenger]]
+        cells = [f"{value:.4f}" if value is not None else "" for value in values]
+        if found := judged.differences.get(metric):
+            cells.append(f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})")
+        table.add_row(shown(metric) if "_at_" in metric else metric.upper(), *cells)
+    return table

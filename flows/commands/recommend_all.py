@@ -1,0 +1,90 @@
+"""`prorec recommend-all`: the flow `recommend` in this process, with a display."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from prorec_core.errors import UserError
+
+if TYPE_CHECKING:
+    from tasks.recommend import BatchRequest
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("recommend-all")(recommend_all)
+
+
+def recommend_all(
+    model: Annotated[
+        str, typer.Option(metavar="MODEL_URI", help="models:/NAME@ALIAS or models:/NAME/VERSION.")
+    ] = "models:/prorec-demo@champion",
+    users: Annotated[
+        str, typer.Option(metavar="all|FILE", help="All users of the model's data set, or a file of histories.")
+    ] = "all",
+    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Items a user.")] = 10,
+    output: Annotated[Path | None, typer.Option(metavar="OUT.parquet", help="The file to write.")] = None,
+    keep_history: Annotated[bool, typer.Option("--keep-history", help="Recommend also what a user has.")] = False,
+    unknown_items: Annotated[
+        Literal["error", "drop"], typer.Option(help="Items in the file that the model does not know.")
+    ] = "error",
+    chunk: Annotated[int, typer.Option(min=1, max=100_000, help="Users at a time.")] = 1000,
+    user_column: Annotated[str, typer.Option(help="Column of users in the file.")] = "user_id",
+    history_column: Annotated[str, typer.Option(help="Column of histories in the file.")] = "history",
+    item_column: Annotated[str, typer.Option(help="Column of items in a file of interactions.")] = "item_id",
+    timestamp_column: Annotated[
+        str, typer.Option(help="Column of times in a file of interactions; '' where it is in order.")
+    ] = "timestamp",
+) -> None:
+    """Write the best items of every user to a Parquet file; a run that was killed goes on where it was."""
+    from tasks import places
+
+    if places.nothing_tracked():
+        raise UserError("there is no model yet", place=f"--model {model}", cure="Run `prorec run demo` first")
+    if users != "all" and not Path(users).expanduser().is_file():
+        raise UserError("there is no such file", place=f"--users {users}", cure="Name a file, or say all")
+    if output is not None and not output.expanduser().absolute().parent.is_dir():
+        raise UserError("the folder does not exist", place=f"--output {output}", cure="Make it first")
+    summary = _run(
+        {
+            "model": model,
+            "users": users,
+            "k": k,
+            "output": None if output is None else str(output.expanduser().absolute()),
+            "mask_history": not keep_history,
+            "unknown_items": unknown_items,
+            "chunk": chunk,
+            "user_column": user_column,
+            "history_column": history_column,
+            "item_column": item_column,
+            "timestamp_column": timestamp_column or None,
+        }
+    )
+    print(f"{summary['users']:,} users, {summary['rows']:,} rows by {summary['model']}: {summary['output']}")
+    print(f"sha256 {summary['sha256']}")
+
+
+def _run(settings: dict[str, Any]) -> dict[str, Any]:
+    from flows.display import make_display
+    from flows.embedded import quiet, start_prefect, stop_like_ctrl_c
+    from tasks.events import listening
+
+    with make_display(["recommend"]) as display, listening(display.hear):
+        display.say("starting Prefect and MLflow …")
+        if "--debug" not in sys.argv[1:]:
+            quiet(display)
+        stop_like_ctrl_c()
+        ready = start_prefect()
+        from flows.recommend import recommend
+        from tasks.recommend import BatchRequest
+        from tasks.tracking import client
+
+        client()
+        ready()
+        display.say("")
+        request: BatchRequest = BatchRequest.model_validate(settings)
+        return recommend(request=request)

@@ -1,0 +1,56 @@
+"""Were two rankings measured on the same thing? Knows data sets and protocols; knows nothing of models or metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from prorec_core.data.dataset import Dataset
+from prorec_core.data.sequences import Split
+
+_PROTOCOL = ("split", "level", "catalogue", "history_masked")
+_EXAMPLES = 3
+
+
+def data_differences(first: Dataset, second: Dataset, names: tuple[str, str]) -> list[str]:
+    """What makes measurements on two data sets incomparable, a phrase each; empty when they can be compared.
+
+    Users, items, and every user's items in order have to be equal; texts, titles and times do not matter.
+
+    Args:
+        first: one data set.
+        second: the other.
+        names: what to call them.
+    """
+    found = []
+    for what, column in (("user", "user_id"), ("item", "item_id")):
+        ids = [getattr(data, f"{what}s")[column] for data in (first, second)]
+        for own, other, name in ((ids[0], ids[1], names[0]), (ids[1], ids[0], names[1])):
+            if (only := own.filter(~own.is_in(other.implode()))).len():
+                found.append(f"{only.len():,} {what}s only {name} has ({_some(only)})")
+    if found:
+        return found
+    # Users and items are numbered by their ids, so equal numbers now mean equal ids.
+    users, (one, two) = first.users["user_id"], (first.sequences, second.sequences)
+    targets = one.targets(Split.TEST) != two.targets(Split.TEST)
+    lists = np.array([not np.array_equal(one.of_user(user), two.of_user(user)) for user in range(one.n_users)])
+    for what, differ in (("another test item", targets), ("another history", lists)):
+        if differ.any():
+            return [f"{differ.sum():,} of {len(users):,} users have {what} ({_some(users.filter(pl.Series(differ)))})"]
+    return found
+
+
+def protocol_differences(first: Mapping[str, Any], second: Mapping[str, Any], names: tuple[str, str]) -> list[str]:
+    """What two protocols of metrics.json do differently, as far as it makes metrics incomparable."""
+    return [
+        f"{name} is {first.get(name)} for {names[0]}, {second.get(name)} for {names[1]}"
+        for name in _PROTOCOL
+        if first.get(name) != second.get(name)
+    ]
+
+
+def _some(ids: pl.Series) -> str:
+    return f"such as {', '.join(ids.head(_EXAMPLES))}"

@@ -1,0 +1,196 @@
+"""Recommendations for many users as one Parquet file, made chunk by chunk.
+
+Knows recommenders, histories and Parquet. Whatever kills it, the next call with the same arguments goes on with the
+chunks that are there; the file itself appears whole or not at all. Memory grows with a chunk, not with the file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from prorec_core.artifacts import sha256_file, sha256_json, write_bytes
+from prorec_core.data.histories import Chunk, Histories
+from prorec_core.errors import UserError
+from prorec_core.generation.recommender import Recommender
+from prorec_core.progress import Progress, Report, silent
+
+SCHEMA_VERSION = 1
+"""Version of the columns and metadata of the file."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+"""A row an item: users in the order of the input, `rank` from 1, `score` a log-probability up to a constant."""
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What is asked for.
+
+    Attributes:
+        k: items a user; fewer where the catalogue has no more that the user lacks.
+        mask_history: leave out what a user already has.
+        chunk: users at a time; results are kept chunk by chunk.
+        model: the model's address, noted in the file.
+        model_digest: digest of the model's files; chunks of another model are not used.
+    """
+
+    k: int
+    mask_history: bool
+    chunk: int
+    model: str
+    model_digest: str
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What came of it: users, rows and sha256 (hex) of the file, and how many users' rows were there already."""
+
+    users: int
+    rows: int
+    sha256: str
+    users_found: int
+
+
+def check_catalogue(recommender: Recommender, histories: Histories, *, whole: bool, drop_unknown: bool) -> int:
+    """Refuse histories of another catalogue than the model's; returns how many of their items the model lacks.
+
+    Args:
+        recommender: the model.
+        histories: whose item ids are looked at.
+        whole: they are of a whole catalogue, so that the model may have no other items either.
+        drop_unknown: let items pass that the model lacks.
+
+    Raises:
+        UserError: says how many items differ, and names some.
+    """
+    own, theirs = pl.Series("item_id", recommender.item_ids), histories.item_ids()
+    unknown = theirs.filter(~theirs.is_in(own.implode()))
+    more = own.filter(~own.is_in(theirs.implode())) if whole else own.clear()
+    if (unknown.len() and not drop_unknown) or more.len():
+        told = [
+            f"{ids.len():,} of {of:,} items {where} ({', '.join(ids.head(_EXAMPLES))}{' …' * (ids.len() > _EXAMPLES)})"
+            for ids, of, where in (
+                (unknown, theirs.len(), "are unknown to the model"),
+                (more, own.len(), "of the model are not in the data"),
+            )
+            if ids.len()
+        ]
+        raise UserError(
+            f"the catalogue is not that of the model: {' and '.join(told)}",
+            place=histories.place,
+            cure="Train on these data first" + (" or pass over unknown items (--unknown-items drop)" * (not whole)),
+        )
+    return unknown.len()
+
+
+def recommend_all(
+    recommender: Recommender, histories: Histories, settings: BatchSettings, output: Path, report: Report = silent
+) -> BatchResult:
+    """Write the best items of every user to a Parquet file (columns: `SCHEMA`).
+
+    Args:
+        recommender: the model.
+        histories: the users.
+        settings: what is asked for.
+        output: the file; chunks wait in a hidden folder beside it until all are there.
+        report: told of every chunk, in users.
+
+    Raises:
+        UserError: the output cannot be written.
+    """
+    parts = output.parent / f".{output.name}.parts"
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        found = 0
+        names, done, total = [], 0, histories.n_users
+        for chunk in histories.chunks(settings.chunk):
+            part = parts / f"{_key(chunk, settings)}.parquet"
+            names.append(part)
+            if part.is_file():
+                found += len(chunk.user_ids)
+            else:
+                _write_part(part, _rows(recommender, chunk, settings))
+            done += len(chunk.user_ids)
+            report(Progress(done, total, "user"))
+        # The last name is given to a file that is whole, on the same file system.
+        whole = parts / "whole"
+        rows = _join(names, whole, _metadata(settings))
+        sha256 = sha256_file(whole)
+        whole.replace(output)
+        shutil.rmtree(parts)
+    except OSError as error:
+        raise UserError(
+            f"the file cannot be written ({error.strerror or error})",
+            place=str(output),
+            cure="Make room or choose another place; what is done is kept",
+        ) from error
+    return BatchResult(total, rows, sha256, found)
+
+
+def _key(chunk: Chunk, settings: BatchSettings) -> str:
+    """Equal for two chunks whose rows must be equal."""
+    asked = [SCHEMA_VERSION, settings.model_digest, settings.k, settings.mask_history]
+    return sha256_json([*asked, chunk.user_ids, chunk.histories])
+
+
+def _rows(recommender: Recommender, chunk: Chunk, settings: BatchSettings) -> pa.Table:
+    best = recommender.recommend(chunk.histories, settings.k, mask_history=settings.mask_history)
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
+    for user, items in zip(chunk.user_ids, best, strict=True):
+        for rank, each in enumerate(items, start=1):
+            for name, value in zip(SCHEMA.names, (user, rank, each.item_id, each.title, each.score), strict=True):
+                columns[name].append(value)
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _write_part(path: Path, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def _metadata(settings: BatchSettings) -> Mapping[bytes, bytes]:
+    values = {
+        "prorec_schema_version": SCHEMA_VERSION,
+        "prorec_model": settings.model,
+        "prorec_model_digest": settings.model_digest,
+        "prorec_k": settings.k,
+        "prorec_history_masked": str(settings.mask_history).lower(),
+    }
+    return {name.encode(): str(value).encode() for name, value in values.items()}
+
+
+def _join(parts: list[Path], target: Path, metadata: Mapping[bytes, bytes]) -> int:
+    """Write all parts to one file, one after the other; returns the number of rows."""
+    rows = 0
+    with target.open("wb") as stream:
+        with pq.ParquetWriter(stream, SCHEMA.with_metadata(metadata), compression="zstd") as writer:
+            for table in _tables(parts):
+                writer.write_table(table)
+                rows += table.num_rows
+        stream.flush()
+        os.fsync(stream.fileno())
+    return rows
+
+
+def _tables(parts: list[Path]) -> Iterator[pa.Table]:
+    for path in parts:
+        yield pq.read_table(path, schema=SCHEMA)

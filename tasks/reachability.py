@@ -1,0 +1,214 @@
+"""Which stored artifacts are still of use, and to whom: registered versions, recent runs, and what those were made of.
+
+Knows runs, versions, manifests and their upstream digests. Deletes nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prorec_core.artifacts import MANIFEST, STAGES, ArtifactRef, Manifest
+from tasks import models, places, store
+from tasks.patience import patiently
+from tasks.tracking import ARTIFACT_FOLDER, client
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+DAY = 86400.0
+_ACTIVE = {"RUNNING", "SCHEDULED"}
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An artifact in the store.
+
+    Attributes:
+        ref: what it is and where.
+        experiment: name of the experiment that made it.
+        parent: the run of that experiment.
+        ended: when it was finished, seconds since 1970.
+        manifest: its description, None where that cannot be read.
+        model_id: the logged model that was registered with it, if any.
+    """
+
+    ref: ArtifactRef
+    experiment: str
+    parent: str
+    ended: float
+    manifest: Manifest | None
+    model_id: str | None
+
+    @property
+    def bytes(self) -> int:
+        """Size of its files."""
+        return sum(entry.bytes for entry in self.manifest.files) if self.manifest else 0
+
+
+@dataclass
+class Inventory:
+    """The store at one moment.
+
+    Attributes:
+        stored: the artifacts, newest first; neither those found damaged and made again nor deleted ones.
+        runs: all runs of this project's experiments.
+        versions: all registered versions.
+        since: runs that ended later keep what they read and made, seconds since 1970.
+        keepers: what keeps an artifact: phrases, by the run that made it.
+    """
+
+    stored: list[Stored]
+    runs: list[Run]
+    versions: list[models.Version]
+    since: float = 0.0
+    keepers: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def kept_by(self, artifact: Stored) -> list[str]:
+        """What keeps an artifact; empty where nothing does. Of equal ones that nothing names, the newest is kept."""
+        return list(self.keepers.get(artifact.ref.run_id, ()))
+
+
+def is_active(run: Run) -> bool:
+    """Whether a run has not ended, as far as is known."""
+    return run.info.status in _ACTIVE
+
+
+def take_inventory(keep_days: float) -> Inventory:
+    """Look at all runs, versions and manifests; what runs of the last `keep_days` days read or made is of use."""
+    if places.nothing_tracked():
+        return Inventory([], [], [])
+    runs = list(models.runs())
+    names = {run.info.run_id: run.data.tags.get("prorec.experiment", "") for run in runs}
+    made = [run for run in runs if is_stored(run)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        stored = list(pool.map(lambda run: _stored(run, names), made))
+    stored.sort(key=lambda artifact: -artifact.ended)
+    inventory = Inventory(stored, runs, models.versions(), time.time() - keep_days * DAY)
+    inventory.keepers = _keepers(inventory)
+    return inventory
+
+
+def kept_now(inventory: Inventory) -> set[str]:
+    """The runs of those artifacts that versions and runs as they are now keep, whatever was so before."""
+    return set(_keepers(Inventory(inventory.stored, list(models.runs()), models.versions(), inventory.since)))
+
+
+def is_stored(run: Run) -> bool:
+    """Whether a run left an artifact that is there."""
+    tags = run.data.tags
+    gone = store.REPLACED_TAG in tags or store.COLLECTED_TAG in tags
+    return store.DIGEST_TAG in tags and run.info.status == "FINISHED" and not gone
+
+
+def _stored(run: Run, names: Mapping[str, str]) -> Stored:
+    tags = run.data.tags
+    ref = ArtifactRef(
+        stage=tags[store.STAGE_TAG], digest=tags[store.DIGEST_TAG], run_id=run.info.run_id, uri=tags[store.URI_TAG]
+    )
+    parent = tags.get("mlflow.parentRunId", "")
+    ended = (run.info.end_time or run.info.start_time) / 1000
+    return Stored(ref, names.get(parent, ""), parent, ended, _manifest(ref), tags.get(store.MODEL_TAG))
+
+
+def _manifest(ref: ArtifactRef) -> Manifest | None:
+    from mlflow.exceptions import MlflowException
+
+    folder = places.local_path(ref.uri)
+    try:
+        if folder is not None:
+            return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        with tempfile.TemporaryDirectory() as scratch:
+            path = patiently(client().download_artifacts, ref.run_id, f"{ARTIFACT_FOLDER}/{MANIFEST}", scratch)
+            return Manifest.model_validate_json(Path(path).read_bytes())
+    except (OSError, ValueError, MlflowException):
+        return None
+
+
+def _keepers(inventory: Inventory) -> dict[str, list[str]]:
+    graph = _Graph(inventory)
+    roots = list(_roots(inventory, graph))
+    graph.prefer({run_id for _, run_ids in roots for run_id in run_ids})
+    found: dict[str, list[str]] = {}
+    for phrase, run_ids in roots:
+        for run_id in graph.closure(run_ids):
+            kept = found.setdefault(run_id, [])
+            if phrase not in kept:
+                kept.append(phrase)
+    return found
+
+
+def _roots(inventory: Inventory, graph: _Graph) -> Iterator[tuple[str, list[str]]]:
+    """What keeps artifacts, and the runs that made those that it keeps itself."""
+    for version in inventory.versions:
+        name = version.title + "".join(f" @{alias}" for alias in version.aliases)
+        yield name, graph.named(version.tags) or graph.made_by(version.run_id)
+    active = {run.info.run_id for run in inventory.runs if is_active(run)}
+    for run in inventory.runs:
+        parent = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
+        of_use = [*graph.made_by(run.info.run_id), *graph.named(run.data.tags)]
+        if is_active(run) or parent in active:
+            yield f"running {parent}", of_use
+        elif max(run.info.start_time, run.info.end_time or 0) / 1000 >= inventory.since:
+            yield f"run {parent}", of_use
+
+
+def read_by(runs: Iterable[Run], inventory: Inventory) -> list[Stored]:
+    """What runs have read and made so far, and all that this was made of."""
+    graph = _Graph(inventory)
+    graph.prefer(set(inventory.keepers))
+    run_ids = graph.closure([run_id for run in runs for run_id in graph.named(run.data.tags)])
+    return [artifact for artifact in inventory.stored if artifact.ref.run_id in run_ids]
+
+
+class _Graph:
+    """Which stored artifact was made of which. Manifests name digests, and several runs may have made a digest."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._stored = {artifact.ref.run_id: artifact for artifact in inventory.stored}
+        self._of_digest: dict[str, str] = {}
+        self.prefer(set())
+
+    def prefer(self, run_ids: set[str]) -> None:
+        """Take, for a digest, what one of these runs made where there is a choice, else what is newest."""
+        # Newest first, so that what comes last in this order is the first choice.
+        for preferred in (False, True):
+            for run_id, artifact in reversed(self._stored.items()):
+                if (run_id in run_ids) is preferred:
+                    self._of_digest[artifact.ref.digest] = run_id
+
+    def made_by(self, run_id: str) -> list[str]:
+        """The run, if what it made is there."""
+        return [run_id] if run_id in self._stored else []
+
+    def named(self, tags: Mapping[str, str]) -> list[str]:
+        """The runs whose artifacts tags name; another with an equal artifact where theirs is not there."""
+        found = []
+        for stage in STAGES:
+            run_id = tags.get(models.run_tag(stage), "")
+            equal = self._of_digest.get(tags.get(models.digest_tag(stage), ""))
+            if run_id in self._stored:
+                found.append(run_id)
+            elif equal:
+                found.append(equal)
+        return found
+
+    def closure(self, run_ids: Iterable[str]) -> set[str]:
+        """The runs, and those that made all that was read."""
+        found: set[str] = set()
+        todo = list(run_ids)
+        while todo:
+            run_id = todo.pop()
+            if run_id in found:
+                continue
+            found.add(run_id)
+            manifest = self._stored[run_id].manifest
+            digests = manifest.upstream.values() if manifest else ()
+            todo += [self._of_digest[digest] for digest in digests if digest in self._of_digest]
+        return found

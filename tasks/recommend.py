@@ -1,0 +1,175 @@
+"""Batch recommendations as a Prefect task with an MLflow run. Knows which model and which users; not how it is done."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import prefect.runtime
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from pydantic import BaseModel, ConfigDict, Field
+
+from prorec_core.artifacts import ArtifactRef
+from prorec_core.data.dataset import Dataset
+from prorec_core.data.histories import Columns, DatasetHistories, FileHistories, Histories
+from prorec_core.errors import UserError
+from prorec_core.progress import Progress
+from tasks import models, places, registered, store, tracking
+from tasks.datasets import DataSet
+from tasks.events import Notice, StageEnded, StageProgress, StageStarted, tell
+from tasks.patience import patiently
+from tasks.registered import RegisteredVersion
+from tasks.tracking import TrackedRun, client
+
+NAME = "recommend"
+_ALL = "all"
+
+
+class BatchRequest(BaseModel):
+    """Which model is to recommend what to whom."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field("models:/prorec-demo@champion", description="models:/NAME@ALIAS or models:/NAME/VERSION.")
+    users: str = Field(
+        _ALL,
+        description="all: every user of the data set that the model was made with; or a file (Parquet, CSV, JSON "
+        "Lines) of histories or of interactions.",
+    )
+    k: int = Field(10, ge=1, le=1000, description="Items a user.")
+    output: str | None = Field(
+        None,
+        description="The Parquet file; by default recommendations/MODEL-VERSION.parquet in the folder of artifacts.",
+    )
+    mask_history: bool = Field(True, description="Leave out what a user already has.")
+    unknown_items: Literal["error", "drop"] = Field(
+        "error", description="Items in a file that the model does not know: stop with an error, or pass over them."
+    )
+    chunk: int = Field(1000, ge=1, le=100_000, description="Users at a time; what is done is kept chunk by chunk.")
+    user_column: str = Field("user_id", description="Column of the user's id in a file.")
+    history_column: str = Field("history", description="Column of item ids, the oldest first, in a file of histories.")
+    item_column: str = Field("item_id", description="Column of the item's id in a file of interactions.")
+    timestamp_column: str | None = Field(
+        "timestamp", description="Column of the time in a file of interactions; null: the file is already in order."
+    )
+
+
+@task(name=NAME, task_run_name="recommend · {request.model}", cache_policy=NO_CACHE, persist_result=False)
+def recommend(request: BatchRequest) -> dict[str, Any]:
+    """Write the best items of every user to a Parquet file.
+
+    Returns:
+        `model` (its version's URI), `output`, `users`, `rows`, `sha256`, `unknown_items` (how many were passed over),
+        `seconds` and `mlflow` (experiment, run and page).
+
+    Raises:
+        UserError: no such model or file, another catalogue than the model's, or no room.
+    """
+    begun = time.monotonic()
+    tell(StageStarted(NAME))
+    version = registered.find(request.model)
+    output = _output(request, version)
+    experiment = tracking.experiment_id(version.name.removeprefix(tracking.experiment_name("")))
+    run = TrackedRun.start(
+        experiment,
+        f"recommend · {version.name}/{version.version}",
+        tags={
+            "prorec.kind": NAME,
+            models.MODEL_OF_RUN_TAG: version.uri,
+            "prefect.flow_run_id": str(prefect.runtime.flow_run.id or ""),
+            "prefect.task_run_id": str(prefect.runtime.task_run.id or ""),
+        },
+    )
+    try:
+        with places.lock(places.output_lock(output), lambda: _notice("another run writes this file; waiting")):
+            summary = _write(request, version, output, run, begun)
+    except BaseException as error:
+        run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    run.finish()
+    ref = ArtifactRef(stage=NAME, digest=summary["sha256"], run_id=run.id, uri=str(output))
+    tell(StageEnded(ref, False, time.monotonic() - begun))
+    page = tracking.page(experiment, run.id)
+    return {**summary, "mlflow": {"experiment_id": experiment, "run_id": run.id, "page": page}}
+
+
+def _write(
+    request: BatchRequest, version: RegisteredVersion, output: Path, run: TrackedRun, begun: float
+) -> dict[str, Any]:
+    from prorec_core.generation.batch import BatchSettings, check_catalogue, recommend_all
+
+    run.parameters({**request.model_dump(), "model": version.uri, "output": str(output)})
+    _note_inputs(run, version, request)
+    histories = _histories(request, version)
+    recommender = registered.load(version)
+    unknown = check_catalogue(
+        recommender, histories, whole=request.users == _ALL, drop_unknown=request.unknown_items == "drop"
+    )
+    if unknown:
+        _notice(f"{unknown:,} items of {histories.place} are unknown to the model and passed over")
+    settings = BatchSettings(request.k, request.mask_history, request.chunk, version.uri, version.manifest_sha256)
+
+    def report(progress: Progress) -> None:
+        run.metrics({"users_done": progress.step}, progress.step)
+        tell(StageProgress(NAME, progress))
+
+    result = recommend_all(recommender, histories, settings, output, report)
+    if result.users_found:
+        _notice(f"{result.users_found:,} of {result.users:,} users were done by an earlier run")
+    seconds = time.monotonic() - begun
+    run.metrics({"users": result.users, "rows": result.rows, "unknown_items": unknown, "seconds": seconds})
+    run.tags({"prorec.output": str(output), "prorec.output_sha256": result.sha256})
+    return {
+        "model": version.uri,
+        "output": str(output),
+        "users": result.users,
+        "rows": result.rows,
+        "sha256": result.sha256,
+        "unknown_items": unknown,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _output(request: BatchRequest, version: RegisteredVersion) -> Path:
+    if request.output is None:
+        return places.artifacts() / "recommendations" / f"{version.name}-{version.version}.parquet"
+    output = Path(request.output).expanduser().absolute()
+    if not output.parent.is_dir():
+        raise UserError("the folder does not exist", place=str(output.parent), cure="Make it first")
+    if output.is_dir():
+        raise UserError("this is a folder", place=str(output), cure="Name a file")
+    return output
+
+
+def _histories(request: BatchRequest, version: RegisteredVersion) -> Histories:
+    if request.users != _ALL:
+        columns = Columns(request.user_column, request.history_column, request.item_column, request.timestamp_column)
+        found = FileHistories(Path(request.users).expanduser(), columns)
+        _ = found.n_users  # Reads the file: what is wrong with it is told before the model is loaded.
+        return found
+    carried = models.find(version.name, version.version)
+    data = carried.artifact("preprocess") if carried else None
+    if data is None:
+        raise UserError(
+            "it is not known which data set the model was made with",
+            place=version.uri,
+            cure="Run its experiment again (what is cached is not made again), or give a file of histories",
+        )
+    return DatasetHistories(Dataset.load(store.fetch(data)))
+
+
+def _note_inputs(run: TrackedRun, version: RegisteredVersion, request: BatchRequest) -> None:
+    from mlflow.entities import LoggedModelInput
+
+    patiently(client().log_inputs, run.id, models=[LoggedModelInput(version.model_id)])
+    path = Path(request.users).expanduser()
+    if request.users != _ALL and path.is_file():
+        from prorec_core.artifacts import sha256_file
+
+        run.data_set(DataSet(path.name, sha256_file(path), str(path.absolute()), {}, None))
+
+
+def _notice(text: str) -> None:
+    tell(Notice(f"{NAME}: {text}"))

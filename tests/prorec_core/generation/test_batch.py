@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from prorec_core.artifacts import sha256_file
+from prorec_core.data.histories import FileHistories
+from prorec_core.errors import UserError
+from prorec_core.generation.batch import SCHEMA, BatchSettings, check_catalogue, recommend_all
+from prorec_core.generation.recommender import Recommendation, Recommender
+from prorec_core.progress import Progress
+
+ROOT = Path(__file__).resolve().parents[3]
+ITEMS = [f"i{item}" for item in range(6)]
+SETTINGS = BatchSettings(k=3, mask_history=True, chunk=4, model="models:/m/1", model_digest="d")
+
+
+class Cycle(Recommender):
+    """Recommends the items after the last one of a history, in a circle; dies after some calls if told to."""
+
+    def __init__(self, calls_to_live: int = -1) -> None:
+        self.item_ids = ITEMS
+        self.calls = 0
+        self.calls_to_live = calls_to_live
+
+    def recommend(
+        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool = True
+    ) -> list[list[Recommendation]]:
+        if self.calls == self.calls_to_live:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.calls += 1
+        answers = []
+        for history in histories:
+            start = ITEMS.index(history[-1]) + 1
+            order = [ITEMS[(start + step) % len(ITEMS)] for step in range(len(ITEMS))]
+            open_ = [item for item in order if not mask_history or item not in history]
+            answers.append([Recommendation(item, f"Title {item}", -float(n)) for n, item in enumerate(open_[:k])])
+        return answers
+
+
+def make_file(folder: Path) -> FileHistories:
+    frame = pl.DataFrame(
+        {"user_id": [f"u{user}" for user in range(10)], "history": [ITEMS[: 1 + user % 6] for user in range(10)]}
+    )
+    path = folder / "histories.parquet"
+    if not path.exists():
+        frame.write_parquet(path)
+    return FileHistories(path)
+
+
+def test_the_file_holds_what_is_recommended(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    output, recommender = tmp_path / "out.parquet", Cycle()
+    result = recommend_all(recommender, make_file(tmp_path), SETTINGS, output, told.append)
+    table = pq.read_table(output)
+    assert table.schema.equals(SCHEMA)
+    assert table.schema.metadata == {
+        b"prorec_schema_version": b"1",
+        b"prorec_model": b"models:/m/1",
+        b"prorec_model_digest": b"d",
+        b"prorec_k": b"3",
+        b"prorec_history_masked": b"true",
+    }
+    rows = pl.DataFrame(pl.from_arrow(table))
+    assert rows.filter(user_id="u0")["item_id"].to_list() == ["i1", "i2", "i3"]
+    assert rows.filter(user_id="u3").rows() == [("u3", 1, "i4", "Title i4", 0.0), ("u3", 2, "i5", "Title i5", -1.0)]
+    # Somebody who has everything gets nothing.
+    assert rows["user_id"].unique(maintain_order=True).to_list() == [f"u{user}" for user in range(10) if user != 5]
+    assert result.users == 10 and result.rows == rows.height and result.users_found == 0
+    assert result.sha256 == sha256_file(output)
+    assert [(each.step, each.total, each.unit) for each in told] == [(4, 10, "user"), (8, 10, "user"), (10, 10, "user")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["histories.parquet", "out.parquet"]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.prorec_core.generation.test_batch import SETTINGS, Cycle, make_file, recommend_all
+folder = Path(sys.argv[1])
+recommend_all(Cycle(int(sys.argv[2])), make_file(folder), SETTINGS, folder / "out.parquet")
+"""
+
+
+def test_after_a_kill_it_goes_on_with_the_chunks_that_are_there(tmp_path: Path) -> None:
+    whole = recommend_all(Cycle(), make_file(tmp_path), SETTINGS, tmp_path / "whole.parquet")
+    (tmp_path / "out.parquet").write_bytes(b"of yesterday")
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path), "2"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "out.parquet").read_bytes() == b"of yesterday"
+    again = Cycle()
+    result = recommend_all(again, make_file(tmp_path), SETTINGS, tmp_path / "out.parquet")
+    assert again.calls == 1 and result.users_found == 8
+    assert result.sha256 == whole.sha256
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("change", [{"k": 2}, {"mask_history": False}, {"model_digest": "e"}, {"chunk": 5}])
+def test_chunks_of_another_question_are_not_used(tmp_path: Path, change: dict[str, object]) -> None:
+    output = tmp_path / "out.parquet"
+    with pytest.raises(RuntimeError):
+        recommend_all(Cycle(), make_file(tmp_path), SETTINGS, output, _stop)
+    asked = replace(SETTINGS, **change)  # type: ignore[arg-type]
+    result = recommend_all(Cycle(), make_file(tmp_path), asked, output)
+    assert result.users_found == 0
+    assert result.sha256 == recommend_all(Cycle(), make_file(tmp_path), asked, tmp_path / "fresh.parquet").sha256
+
+
+def _stop(_: Progress) -> None:
+    raise RuntimeError
+
+
+def test_no_room_is_one_line_and_keeps_what_is_done(tmp_path: Path) -> None:
+    (tmp_path / "out.parquet").mkdir()
+    (tmp_path / "out.parquet" / "in the way").touch()
+    with pytest.raises(UserError, match=r"out.parquet: the file cannot be written"):
+        recommend_all(Cycle(), make_file(tmp_path), SETTINGS, tmp_path / "out.parquet")
+    assert len(list((tmp_path / ".out.parquet.parts").glob("*.parquet"))) == 3
+
+
+def test_another_catalogue_is_refused(tmp_path: Path) -> None:
+    recommender, histories = Cycle(), make_file(tmp_path)
+    assert check_catalogue(recommender, histories, whole=True, drop_unknown=False) == 0
+    recommender.item_ids = ["i0", "i1", "i2", "x"]
+    with pytest.raises(UserError, match=r"3 of 6 items are unknown to the model \(i3, i4, i5\).*--unknown-items drop"):
+        check_catalogue(recommender, histories, whole=False, drop_unknown=False)
+    assert check_catalogue(recommender, histories, whole=False, drop_unknown=True) == 3
+    with pytest.raises(UserError, match=r"and 1 of 4 items of the model are not in the data \(x\)"):
+        check_catalogue(recommender, histories, whole=True, drop_unknown=False)

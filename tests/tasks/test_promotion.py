@@ -1,0 +1,282 @@
+"""Promotion: better or equal versions become the champion, worse and incomparable ones do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from prorec_core.artifacts import MANIFEST, ArtifactRef, sha256_file, write_json, write_manifest, write_parquet
+from prorec_core.config import Experiment
+from prorec_core.data.dataset import Dataset
+from prorec_core.data.sequences import Split, from_lists
+from prorec_core.errors import UserError
+from prorec_core.evaluation.metrics import rank_metrics
+from tasks import models, places, promotion, store, tracking
+from tasks.registered import CHAMPION
+from tasks.tracking import TrackedRun, client
+
+NAME = "prorec-demo"
+
+
+def dataset(n_users: int = 200, last: int = 0) -> Dataset:
+    """Users with five items each; `last` changes the test item of the first user."""
+    lists = [np.array([0, 1, 2, 3, user % 4 + 4], np.int32) for user in range(n_users)]
+    lists[0][-1] += last
+    sequences = from_lists(lists, 10)
+    ids = [f"i{item}" for item in range(10)]
+    items = {"item": np.arange(10, dtype=np.int32), "item_id": ids, "title": ids, "text": ids}
+    return Dataset(
+        items=pl.DataFrame({**items, "train_count": sequences.train_counts()}),
+        users=pl.DataFrame(
+            {"user": np.arange(n_users, dtype=np.int32), "user_id": [f"u{user}" for user in range(n_users)]}
+        ),
+        sequences=sequences,
+        timestamps=np.zeros(len(sequences.items), np.int64),
+        profile={},
+    )
+
+
+def store_artifact(stage: str, folder: Path, experiment: str, upstream: dict[str, str], **tags: str) -> ArtifactRef:
+    """Store the files of a folder as a stage's run does."""
+    manifest = write_manifest(folder, stage, {}, upstream)
+    run = TrackedRun.start(experiment, stage, tags={store.STAGE_TAG: stage, **tags})
+    run.upload(folder, last=MANIFEST)
+    run.tags(
+        {
+            store.URI_TAG: run.artifact_uri,
+            store.MANIFEST_TAG: sha256_file(folder / MANIFEST),
+            store.DIGEST_TAG: manifest.digest,
+        }
+    )
+    run.finish()
+    return ArtifactRef(stage=stage, digest=manifest.digest, run_id=run.id, uri=run.artifact_uri)
+
+
+def log_model(folder: Path, experiment: str, run_id: str, content: str) -> tuple[str, str]:
+    """A logged model of one file; returns its id and the hash of its manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "weights.txt").write_text(content)
+    write_manifest(folder, "train_generator", {}, {})
+    model = client().create_logged_model(experiment, name="generator", source_run_id=run_id)
+    client().log_model_artifacts(model.model_id, str(folder))
+    client().finalize_logged_model(model.model_id, "READY")
+    return model.model_id, sha256_file(folder / MANIFEST)
+
+
+def make_version(
+    folder: Path, ranks: list[int], *, data: Dataset | None = None, fused: bool = True, masked: bool = True
+) -> tuple[str, str]:
+    """A finished run with an evaluated version; returns the run's id and the version's URI.
+
+    Args:
+        folder: an empty folder to work in.
+        ranks: each user's rank by the scorer that is served.
+        data: the data set.
+        fused: whether that scorer is `fused`; else `generative`.
+        masked: whether histories were left out.
+    """
+    data = data or dataset(len(ranks))
+    experiment = tracking.experiment_id("demo")
+    run = TrackedRun.start(experiment, "demo")
+    parent = {"mlflow.parentRunId": run.id}
+    parts = {stage: folder / stage for stage in ("preprocess", "train_generator", "evaluate", "model")}
+    for part in parts.values():
+        part.mkdir(parents=True)
+    data.save(parts["preprocess"])
+    preprocess = store_artifact("preprocess", parts["preprocess"], experiment, {}, **parent)
+    write_json(parts["train_generator"] / "model.json", ranks)
+    model_id, manifest = log_model(parts["model"], experiment, run.id, str(ranks))
+    tags = {store.MODEL_TAG: model_id, store.MODEL_MANIFEST_TAG: manifest}
+    upstream = {"preprocess": preprocess.digest}
+    generator = store_artifact("train_generator", parts["train_generator"], experiment, upstream, **tags, **parent)
+    uri = models.register(NAME, model_id, generator.run_id, {store.MODEL_MANIFEST_TAG: manifest})
+    client().set_tag(generator.run_id, store.MODEL_URI_TAG, uri)
+
+    found = np.array(ranks, np.int32)
+    values = rank_metrics(found, (1, 5, 10))
+    scorer = "fused" if fused else "generative"
+    metrics = {
+        "test": {scorer: values, "popularity": rank_metrics(found * 0, (1, 5, 10))},
+        "validation": {scorer: values},
+        "fusion_weight": 0.5 if fused else None,
+        "protocol": {"test_users": len(ranks), "history_masked": masked, "split": "leave-one-out"},
+    }
+    write_json(parts["evaluate"] / "metrics.json", metrics)
+    table = pa.table(
+        {
+            "user": np.arange(len(ranks), dtype=np.int32),
+            "target": data.sequences.targets(Split.TEST),
+            "split": ["test"] * len(ranks),
+            f"rank_{scorer}": found,
+        }
+    )
+    write_parquet(parts["evaluate"] / "ranks.parquet", table, "evaluate")
+    upstream["train_generator"] = generator.digest
+    evaluate = store_artifact("evaluate", parts["evaluate"], experiment, upstream, **parent)
+    refs = {"preprocess": preprocess, "train_generator": generator, "evaluate": evaluate}
+    models.note_evaluation(Experiment(), uri, refs, run, metrics)
+    run.tags({**models.stage_tags(refs), models.MODEL_OF_RUN_TAG: uri})
+    run.finish()
+    return run.id, uri
+
+
+@pytest.fixture(autouse=True)
+def tracked_here(tracked_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # MLflow sets this variable when a version is registered.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", places.tracking_uri())
+
+
+GOOD, BAD = [1] * 200, [0] * 200
+MIXED = [1, 0] * 100
+OTHER_MIXED = [0, 1] * 100
+
+
+def champion() -> str | None:
+    found = models.holder(NAME, CHAMPION)
+    return found.uri if found else None
+
+
+def promote(text: str, *, anyway: bool = False) -> promotion.Judgement:
+    judged = promotion.judge(text)
+    promotion.promote(judged, anyway=anyway)
+    return judged
+
+
+def test_the_first_needs_no_champion_and_a_better_one_follows(tmp_path: Path) -> None:
+    _, first = make_version(tmp_path / "1", MIXED)
+    run, second = make_version(tmp_path / "2", GOOD)
+    assert promote(first).holder is None
+    assert champion() == first
+    judged = promote(run)
+    assert champion() == second
+    assert judged.differences["recall_at_10"]["difference"] == 0.5 and not judged.objection
+    tags = models.named(second).tags
+    assert tags["prorec.promoted.over"] == "prorec-demo/1" and tags["prorec.promoted.anyway"] == "no"
+    assert tags["prorec.promoted.recall_at_10"].startswith("+0.5000 (95% interval +0.4")
+    assert promotion.judge("prorec-demo@champion").already
+
+
+def test_a_worse_one_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
+    _, first = make_version(tmp_path / "1", GOOD)
+    _, second = make_version(tmp_path / "2", MIXED)
+    promote(first)
+    with pytest.raises(
+        UserError, match=r"demo/2 is worse than the champion prorec-demo/1 .* 200 test users: Recall@10 -0.5"
+    ):
+        promote(second)
+    assert champion() == first
+    promote("prorec-demo/2", anyway=True)
+    assert champion() == second
+    assert "is worse than" in models.named(second).tags["prorec.promoted.anyway"]
+
+
+def test_one_that_is_worse_by_chance_passes(tmp_path: Path) -> None:
+    _, first = make_version(tmp_path / "1", MIXED)
+    _, second = make_version(tmp_path / "2", [0, 0, *OTHER_MIXED[2:]])
+    promote(first)
+    judged = promote(second)
+    assert judged.differences["recall_at_10"]["difference"] < 0 and champion() == second
+
+
+def test_the_scorer_that_is_served_is_compared(tmp_path: Path) -> None:
+    _, first = make_version(tmp_path / "1", BAD)
+    _, second = make_version(tmp_path / "2", GOOD, fused=False)
+    promote(first)
+    judged = promote(second)
+    assert judged.challenger.scorer == "generative" and judged.champion is not None
+    assert judged.champion.scorer == "fused" and judged.differences["ndcg_at_10"]["difference"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": dataset(200, last=1)}, "1 of 200 users have another test item"),
+        ({"data": dataset(201), "ranks": [1] * 201}, "1 users only the challenger has"),
+        ({"masked": False}, "history_masked is False for the challenger, True for the champion"),
+    ],
+)
+def test_other_tests_are_not_compared(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    _, first = make_version(tmp_path / "1", BAD)
+    _, second = make_version(tmp_path / "2", **{"ranks": GOOD, **change})  # type: ignore[arg-type]
+    promote(first)
+    with pytest.raises(UserError, match=message):
+        promote(second)
+    judged = promote(second, anyway=True)
+    assert not judged.differences and champion() == second
+
+
+def test_a_champion_whose_evaluation_is_gone_can_be_replaced(tmp_path: Path) -> None:
+    _, first = make_version(tmp_path / "1", GOOD)
+    _, second = make_version(tmp_path / "2", BAD)
+    promote(first)
+    evaluation = models.named(first).artifact("evaluate")
+    assert evaluation is not None
+    (store.fetch(evaluation) / "metrics.json").unlink()
+    with pytest.raises(UserError, match="the champion's evaluation cannot be read"):
+        promote(second)
+    promote(second, anyway=True)
+    assert champion() == second
+
+
+def test_what_cannot_be_promoted_is_refused(tmp_path: Path) -> None:
+    experiment = tracking.experiment_id("demo")
+    going = TrackedRun.start(experiment, "going")
+    failed = TrackedRun.start(experiment, "failed", tags={"prefect.flow_run_id": str(uuid4())})
+    failed.finish("FAILED")
+    without = TrackedRun.start(experiment, "without a model")
+    without.finish()
+    flow_run = client().get_run(failed.id).data.tags["prefect.flow_run_id"]
+    for text, message in (
+        (going.id, "the run has not ended well: it is RUNNING"),
+        (failed.id, "it is FAILED"),
+        (flow_run, "it is FAILED"),
+        (without.id, "made no model that was evaluated"),
+        ("nothing", "there is no such run, nor such a version"),
+        ("prorec-demo/1", "there is no such version of a model"),
+        ("prorec-demo@champion", "there is no such version of a model"),
+    ):
+        with pytest.raises(UserError, match=message):
+            promotion.judge(text)
+    _, uri = make_version(tmp_path / "1", GOOD)
+    version = models.named(uri)
+    again = models.register(NAME, version.model_id, version.run_id, {})
+    with pytest.raises(UserError, match="prorec-demo/2: it was never evaluated"):
+        promotion.judge(again)
+    location = Path(client().get_logged_model(version.model_id).artifact_location)
+    (location / "weights.txt").write_text("other")
+    with pytest.raises(UserError, match=r"weights.txt: .*--force train_generator"):
+        promotion.judge(uri)
+
+
+def test_a_flow_run_and_a_stage_name_the_run_of_the_experiment(tmp_path: Path) -> None:
+    run, uri = make_version(tmp_path / "1", GOOD)
+    flow_run = str(uuid4())
+    client().set_tag(run, "prefect.flow_run_id", flow_run)
+    stage = models.named(uri).run_id
+    for text in (run, flow_run, stage, uri, "prorec-demo/1"):
+        assert promotion.judge(text).challenger.version.uri == uri
+
+
+def test_a_version_carries_what_was_measured_and_keeps_it(tmp_path: Path) -> None:
+    run, uri = make_version(tmp_path / "1", MIXED)
+    version = models.named(uri)
+    assert version.tags["test.recall_at_10"] == "0.500000" and version.tags["prorec.seed"] == "0"
+    logged = {metric.key: metric.value for metric in client().get_logged_model(version.model_id).metrics}
+    assert logged["test/fused/recall_at_10"] == 0.5 and logged["test/popularity/recall_at_10"] == 0
+    assert client().get_run(run).data.metrics["validation/fused/ndcg_at_10"] == 0.5
+    text = client().get_model_version(NAME, "1").description
+    assert f"[run {run}]" in text and "| test | fused (served) | 0.5000 | 0.5000 |" in text
+    assert [each.title for each in models.versions()] == ["prorec-demo/1"]
+
+
+def test_a_version_that_was_deleted_is_registered_again(tmp_path: Path) -> None:
+    _, uri = make_version(tmp_path / "1", GOOD)
+    generator = models.named(uri).artifact("train_generator")
+    assert generator is not None and models.version_of(generator) == uri
+    client().delete_model_version(NAME, "1")
+    assert models.version_of(generator) == "models:/prorec-demo/2" == models.version_of(generator)
