@@ -29,6 +29,7 @@ FROM base AS prorec
 ENV PATH=/opt/prorec/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
+    USER=prorec \
     HOME=/tmp \
     TMPDIR=/var/lib/prorec/tmp \
     HF_HOME=/var/lib/prorec/huggingface \

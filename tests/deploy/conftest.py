@@ -109,6 +109,6 @@ def files() -> Files:
     return Files(
         _COMMENT.sub("", compose),
         yaml.safe_load(compose)["services"],
-        {name: value for name, value in lines},
+        dict(lines),
         read_dockerfile(dockerfile),
     )

@@ -34,7 +34,7 @@ def test_ports_are_open_to_this_machine_alone(files: Any) -> None:
 def test_only_servers_reach_the_stores(files: Any) -> None:
     near = {name for name, service in files.services.items() if "stores" in service["networks"]}
     assert near == {"postgres", "minio", "bucket", "migrate-mlflow", "migrate-prefect", "mlflow", "prefect"}
-    for name in {"worker", "tidy", "serve", "deployments"}:
+    for name in ("worker", "tidy", "serve", "deployments"):
         secrets = [key for key in files.services[name]["environment"] if re.search("PASSWORD|SECRET|KEY|TOKEN", key)]
         assert secrets == []
 
