@@ -1,15 +1,15 @@
 # The image of this project: worker, servers and one-shot jobs alike; docker-compose.yml says which runs what.
 # Torch is the build for processors. For a GPU: TORCH_INDEX=https://download.pytorch.org/whl/cu130 in .env.
 FROM python:3.11.15-slim-bookworm@sha256:b18992999dbe963a45a8a4da40ac2b1975be1a776d939d098c647482bcad5cba AS base
-# What services write to. A new volume mounted there takes over the owner; nothing else is writable.
+# Where volumes go: a new one takes over the owner. Nothing else is writable.
 RUN groupadd --gid 10001 prorec \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin prorec \
-    && install --directory --owner=10001 --group=10001 /var/lib/prorec /var/lib/prorec/tmp /var/lib/empty
+    && install --directory --owner=10001 --group=10001 /var/lib/prorec /var/lib/prorec/tmp /data
 
 # MinIO as it is, but for a folder that it may write to without being root. Its makers no longer publish images;
 # this one is built of the same source by others.
 FROM pgsty/minio:RELEASE.2026-08-04T00-00-00Z@sha256:b6bfe7239bfc83fb90d31612d9704d86039dd714f7904b3f1ad68f211e602372 AS minio
-COPY --from=base --chown=10001:10001 /var/lib/empty /data
+COPY --from=base --chown=10001:10001 /data /data
 USER 10001:10001
 
 # Libraries alone: this layer is made again when a version changes, not when the source does.
