@@ -15,7 +15,7 @@ from prorec_core.artifacts import MANIFEST, ArtifactRef, Manifest, read_json, sh
 from prorec_core.errors import UserError
 from tasks import places, tracking
 from tasks.patience import TrackingAwayError, patiently
-from tasks.tracking import ARTIFACT_FOLDER, client
+from tasks.tracking import client
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -82,11 +82,11 @@ def fetch(ref: ArtifactRef) -> Path:
     return folder
 
 
-def check(ref: ArtifactRef) -> list[str]:
-    """What is wrong with a stored artifact, one sentence each; empty when all is well.
+def check(ref: ArtifactRef, *, content: bool = False) -> list[str]:
+    """What is wrong with a stored artifact and with the model made with it, one sentence each; empty when all is well.
 
     Looks at every file's content where the store is on this machine. Elsewhere at the manifest and at every
-    file's size; the content is checked when it is fetched.
+    file's size; the content is checked when it is fetched, or here if `content` says so.
     """
     from mlflow.exceptions import MlflowException
 
@@ -98,27 +98,21 @@ def check(ref: ArtifactRef) -> list[str]:
         return [f"{ref.uri}: its MLflow run {ref.run_id} was deleted"]
     if COLLECTED_TAG in run.data.tags:
         return [f"{ref.uri}: it was deleted to save space"]
-    folder = places.local_path(ref.uri)
     tags = run.data.tags
-    problems = (
-        _problems(folder, ref.digest, tags.get(MANIFEST_TAG))
-        if folder
-        else _remote_problems(ref, tags.get(MANIFEST_TAG))
-    )
+    problems = _stored_problems(ref.uri, ref.digest, tags.get(MANIFEST_TAG), content)
     model_id = tags.get(MODEL_TAG)
-    return problems + (check_model(model_id, tags.get(MODEL_MANIFEST_TAG)) if model_id else [])
+    return problems + (check_model(model_id, tags.get(MODEL_MANIFEST_TAG), content=content) if model_id else [])
 
 
-def check_model(model_id: str, manifest_sha256: str | None) -> list[str]:
-    """What is wrong with the files of a logged model; empty when all is well."""
+def check_model(model_id: str, manifest_sha256: str | None, *, content: bool = False) -> list[str]:
+    """What is wrong with the files of a logged model, looked at as `check` does; empty when all is well."""
     from mlflow.exceptions import MlflowException
 
     try:
         location = patiently(client().get_logged_model, model_id).artifact_location
     except MlflowException as error:
         return [f"models:/{model_id}: the model cannot be read ({error.message})"]
-    folder = places.local_path(location)
-    return [] if folder is None else _problems(folder, None, manifest_sha256)
+    return _stored_problems(location, None, manifest_sha256, content)
 
 
 def fetch_model(location: str, manifest_sha256: str) -> Path:
@@ -160,33 +154,46 @@ def _problems(folder: Path, digest: str | None, manifest_sha256: str | None = No
     return []
 
 
-def _remote_problems(ref: ArtifactRef, manifest_sha256: str | None) -> list[str]:
+def _stored_problems(uri: str, digest: str | None, manifest_sha256: str | None, content: bool) -> list[str]:
+    folder = places.local_path(uri)
+    if folder is not None:
+        return _problems(folder, digest, manifest_sha256)
+    return (_content_problems if content else _remote_problems)(uri, digest, manifest_sha256)
+
+
+def _remote_problems(uri: str, digest: str | None, manifest_sha256: str | None) -> list[str]:
+    from mlflow.artifacts import list_artifacts
     from mlflow.exceptions import MlflowException
 
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            fetched = patiently(client().download_artifacts, ref.run_id, f"{ARTIFACT_FOLDER}/{MANIFEST}", scratch)
-            path = Path(fetched)
-            if manifest_sha256 and sha256_file(path) != manifest_sha256:
-                return [f"{ref.uri}/{MANIFEST}: the manifest was changed after it was stored"]
-            manifest = Manifest.model_validate(read_json(path))
         sizes: dict[str, int] = {}
-        folders = [ARTIFACT_FOLDER]
+        folders = [""]
         while folders:
             folder = folders.pop()
-            for entry in patiently(client().list_artifacts, ref.run_id, folder):
+            place = f"{uri}/{folder}".rstrip("/")
+            for entry in patiently(list_artifacts, artifact_uri=place, tracking_uri=places.tracking_uri()):
+                name = folder + entry.path.rpartition("/")[2]
                 if entry.is_dir:
-                    folders.append(entry.path)
+                    folders.append(f"{name}/")
                 else:
-                    sizes[entry.path.removeprefix(f"{ARTIFACT_FOLDER}/")] = entry.file_size or 0
+                    sizes[name] = entry.file_size or 0
+        # A server before an object store answers a request for what is not there as if it were ill.
+        if MANIFEST not in sizes:
+            return [f"{uri}/{MANIFEST}: the file is missing"]
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / MANIFEST
+            _download(f"{uri}/{MANIFEST}", path)
+            if manifest_sha256 and sha256_file(path) != manifest_sha256:
+                return [f"{uri}/{MANIFEST}: the manifest was changed after it was stored"]
+            manifest = Manifest.model_validate(read_json(path))
     except TrackingAwayError:
         raise
     except (MlflowException, OSError, ValueError) as error:
-        return [f"{ref.uri}: cannot be read ({error})"]
-    if manifest.digest != ref.digest:
-        return [f"{ref.uri}/{MANIFEST}: describes another artifact than the one asked for"]
+        return [f"{uri}: cannot be read ({error})"]
+    if digest and manifest.digest != digest:
+        return [f"{uri}/{MANIFEST}: describes another artifact than the one asked for"]
     return [
-        f"{ref.uri}/{file.path}: " + ("the file is missing" if file.path not in sizes else "its size differs")
+        f"{uri}/{file.path}: " + ("the file is missing" if file.path not in sizes else "its size differs")
         for file in manifest.files
         if sizes.get(file.path) != file.bytes
     ]
@@ -223,18 +230,15 @@ def verify_all() -> tuple[int, list[str]]:
         if _GONE & run.data.tags.keys():
             continue
         looked_at += 1
-        ref = _ref_of(run)
-        problems += check(ref)
-        if not places.local_path(ref.uri):
-            problems += _content_problems(ref)
+        problems += check(_ref_of(run), content=True)
     return looked_at, problems
 
 
-def _content_problems(ref: ArtifactRef) -> list[str]:
+def _content_problems(uri: str, digest: str | None, manifest_sha256: str | None) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "artifact"
         try:
-            _download(ref.uri, folder)
+            _download(uri, folder)
         except Exception as error:
-            return [f"{ref.uri}: cannot be downloaded ({error})"]
-        return [problem.replace(str(folder), ref.uri) for problem in _problems(folder, ref.digest)]
+            return [f"{uri}: cannot be downloaded ({error})"]
+        return [problem.replace(str(folder), uri) for problem in _problems(folder, digest, manifest_sha256)]

@@ -1,0 +1,122 @@
+"""docker-compose.yml, Dockerfile and .env.example as they are written: what can be told without an engine."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PINNED = re.compile(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}")
+
+
+def test_the_compose_file_is_valid() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run(
+        [*command, str(ROOT / "docker-compose.yml")], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_ports_are_open_to_this_machine_alone(files: Any) -> None:
+    published = [port for service in files.services.values() for port in service.get("ports", [])]
+    assert len(published) == 3
+    assert all(re.fullmatch(r"127\.0\.0\.1:\$\{\w+_PORT:-\d+\}:\d+", port) for port in published)
+    assert not [name for name, service in files.services.items() if "network_mode" in service]
+
+
+def test_only_servers_reach_the_stores(files: Any) -> None:
+    near = {name for name, service in files.services.items() if "stores" in service["networks"]}
+    assert near == {"postgres", "minio", "bucket", "migrate-mlflow", "migrate-prefect", "mlflow", "prefect"}
+    for name in ("worker", "tidy", "serve", "deployments"):
+        secrets = [key for key in files.services[name]["environment"] if re.search("PASSWORD|SECRET|KEY|TOKEN", key)]
+        assert secrets == []
+
+
+def test_nothing_is_left_to_chance_or_to_root(files: Any) -> None:
+    built = {service["image"] for service in files.services.values() if "build" in service}
+    users = {each.stage: each.rest for each in files.dockerfile if each.word == "USER"}
+    for name, service in files.services.items():
+        assert service["image"] in built or PINNED.fullmatch(service["image"]), name
+        assert service["image"] not in built or service["pull_policy"] == "never", name
+        user = service.get("user") or users["minio" if name == "minio" else "prorec"]
+        assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), name
+        assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"] and "privileged" not in service, name
+        assert service["mem_limit"] and service["logging"]["options"]["max-size"], name
+
+
+def test_every_service_is_waited_for_or_watched(files: Any) -> None:
+    for name, service in files.services.items():
+        once = name in files.once()
+        assert service["restart"] == ("no" if once else "unless-stopped"), name
+        assert ("healthcheck" in service) != once, name
+        for other, how in service.get("depends_on", {}).items():
+            assert other in files.services, name
+            assert how["condition"] == (
+                "service_completed_successfully" if other in files.once() else "service_healthy"
+            ), (name, other)
+
+
+def test_there_is_no_default_secret(files: Any) -> None:
+    variables = files.variables()
+    secret = {name for name in variables if re.search("PASSWORD|USER|SECRET|KEY", name)}
+    assert len(secret) == 5
+    for name in secret:
+        assert variables[name] == {(":?", "set it in .env")} and files.example[name] == "", name
+    for service in files.services.values():
+        for key, value in service.get("environment", {}).items():
+            assert not re.search("PASSWORD|SECRET|ACCESS_KEY", key) or re.fullmatch(r"\$\{\w+:\?.+\}", value), key
+
+
+def test_every_variable_is_in_the_example_with_its_default(files: Any) -> None:
+    variables = files.variables()
+    assert variables.keys() == files.example.keys()
+    for name, value in files.example.items():
+        assert variables[name] == {(":-", value) if value else (":?", "set it in .env")}, name
+    with pytest.raises(KeyError, match="POSTGRES_PASSWORD: set it in"):
+        files.fill("${POSTGRES_PASSWORD:?set it in .env}", files.example)
+
+
+def test_the_images_are_made_of_what_is_there(files: Any) -> None:
+    stages = [each.stage for each in files.dockerfile if each.word == "FROM"]
+    assert stages[-1] == "prorec"
+    copied: set[str] = set()
+    for each in files.dockerfile:
+        if each.word == "FROM":
+            source = each.rest.split(" AS ")[0]
+            assert source in stages or PINNED.fullmatch(source), each
+        assert each.word != "ADD"
+        if each.word == "COPY" and "--from=" not in each.rest:
+            *sources, _ = shlex.split(each.rest)
+            copied |= set(sources)
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert copied == sent and all((ROOT / name).exists() for name in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert packages | {"configs", "deploy", "prefect.yaml"} <= copied
+    for service in files.services.values():
+        if "build" in service:
+            assert service["build"]["target"] in stages
+
+
+def test_what_is_installed_is_what_was_tested(files: Any) -> None:
+    installs = [part for each in files.dockerfile for part in each.rest.split("&&") if "pip install" in part]
+    assert len(installs) == 2 and all("-c constraints.txt" in part for part in installs)
+    extras = re.search(r"\[([\w,]+)\]", installs[1])
+    assert extras and set(extras[1].split(",")) == {"text", "servers"}
+    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert {"torch", "psycopg2-binary", "asyncpg", "boto3"} <= pinned
+
+
+def test_what_the_services_name_is_there(files: Any) -> None:
+    for name, service in files.services.items():
+        words = [*service.get("command", []), *service.get("healthcheck", {}).get("test", [])]
+        for path in re.findall(r"deploy/[\w.]+", " ".join([*words, *service.get("volumes", [])])):
+            assert (ROOT / path).is_file(), name
