@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands import serve
 from prorec_core.errors import UserError, did_you_mean
 from tasks.patience import TrackingAwayError
 
@@ -193,6 +194,9 @@ def schema() -> None:
     from prorec_core.config import Experiment
 
     typer.echo(json.dumps(Experiment.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+serve.add_to(app)
 
 
 def _debugging() -> bool:

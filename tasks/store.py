@@ -97,6 +97,24 @@ def check_model(model_id: str, manifest_sha256: str | None) -> list[str]:
     return [] if folder is None else _problems(folder, None, manifest_sha256)
 
 
+def fetch_model(location: str, manifest_sha256: str) -> Path:
+    """A local folder with the files of a logged model, all of them as its manifest says; downloaded at most once.
+
+    Raises:
+        UserError: a file is gone or damaged.
+    """
+    folder = places.local_path(location)
+    if folder is None:
+        folder = places.downloads(manifest_sha256)
+        with places.lock(f"download-{manifest_sha256}"):
+            if _problems(folder, None, manifest_sha256):
+                _download(location, folder)
+    problems = _problems(folder, None, manifest_sha256)
+    if problems:
+        raise UserError(problems[0], cure="Run the experiment again with --force train_generator")
+    return folder
+
+
 def model_uri(ref: ArtifactRef) -> str | None:
     """The address of the registered model that was made with an artifact, if any."""
     return patiently(client().get_run, ref.run_id).data.tags.get(MODEL_URI_TAG)

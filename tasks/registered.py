@@ -1,0 +1,131 @@
+"""Registered models: which version an address names, and what it recommends once its files were found whole.
+
+Knows MLflow's registry and the files of a model. Runs no code that came with a model: this software reads its files.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
+
+from prorec_core.artifacts import sha256_json, write_json
+from prorec_core.errors import UserError
+from tasks import places, store
+from tasks.patience import TrackingAwayError, is_passing
+from tasks.tracking import client
+
+if TYPE_CHECKING:
+    from prorec_core.generation.recommender import Recommender
+
+CHAMPION = "champion"
+"""The alias of the version in use."""
+
+_log = logging.getLogger(__name__)
+
+
+class RegisteredVersion(BaseModel):
+    """One version of a registered model; two with equal fields have the same files."""
+
+    name: str
+    version: str
+    model_id: str
+    location: str
+    manifest_sha256: str
+
+    @property
+    def uri(self) -> str:
+        """The address of this version, whatever aliases do."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def find(uri: str) -> RegisteredVersion:
+    """The version that `models:/NAME/VERSION`, `models:/NAME/latest` or `models:/NAME@ALIAS` names now.
+
+    Raises:
+        UserError: there is none, or this project did not register it.
+        TrackingAwayError: the tracking store does not answer; it is asked once.
+    """
+    if places.nothing_tracked():
+        raise no_model(uri, "there is no model yet")
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.utils.models import get_model_name_and_version
+
+    try:
+        named = get_model_name_and_version(client(), uri)
+        if len(named) != 2:
+            raise no_model(uri, "not an address of a registered model")
+        found = client().get_model_version(*named)
+        if not (found.model_id and found.run_id):
+            raise no_model(uri, "this version was not registered by a run of prorec")
+        manifest = client().get_run(found.run_id).data.tags.get(store.MODEL_MANIFEST_TAG)
+        location = client().get_logged_model(found.model_id).artifact_location
+    except Exception as error:
+        if is_passing(error):
+            raise TrackingAwayError(f"The tracking store {places.tracking_uri()} does not answer: {error}") from error
+        if isinstance(error, MlflowException):
+            raise no_model(uri, f"there is no model that can be read ({_first_line(error)})") from error
+        raise
+    if not manifest:
+        raise no_model(uri, "this version was not registered by a run of prorec")
+    return RegisteredVersion(
+        name=found.name,
+        version=str(found.version),
+        model_id=found.model_id,
+        location=location,
+        manifest_sha256=manifest,
+    )
+
+
+def no_model(uri: str, problem: str) -> UserError:
+    """The mistake of naming a model that is not there: says which there are, and how one gets the alias."""
+    known: list[str] = []
+    if not places.nothing_tracked():
+        for model in client().search_registered_models():
+            newest = max((int(each.version) for each in model.latest_versions or []), default=0)
+            known.append(f"models:/{model.name}/{newest}")
+    cure = f"Known: {', '.join(known)}" if known else "Run `prorec run demo` first"
+    if known and uri.endswith(f"@{CHAMPION}"):
+        near = next((each for each in known if each.rpartition("/")[0] == uri.rpartition("@")[0]), known[0])
+        cure += f". `prorec promote {near}` makes it the champion"
+    return UserError(problem, place=f"--model {uri}", cure=cure)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def load(version: RegisteredVersion) -> Recommender:
+    """Check a version's files and read them.
+
+    Raises:
+        UserError: a file is gone, damaged or unreadable.
+        TrackingAwayError: the files are elsewhere and the tracking store does not answer.
+    """
+    from prorec_core.generation.recommender import Recommender
+    from prorec_core.serving import BUNDLE
+
+    folder = store.fetch_model(version.location, version.manifest_sha256)
+    return Recommender.load(folder / "artifacts" / BUNDLE)
+
+
+def remember(uri: str, version: RegisteredVersion) -> None:
+    """Note what an address named last, for a time when the tracking store is away."""
+    write_json(_note(uri), version.model_dump())
+
+
+def recall(uri: str) -> RegisteredVersion | None:
+    """What an address named when it was last served from here, if that is known."""
+    try:
+        return RegisteredVersion.model_validate_json(_note(uri).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        _log.warning("The note %s cannot be read (%s)", _note(uri), error)
+        return None
+
+
+def _note(uri: str) -> Path:
+    return places.artifacts() / "served" / f"{sha256_json([places.tracking_uri(), uri])}.json"
