@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 MOST_HISTORIES = 64
 MOST_ITEMS = 1000
@@ -12,6 +12,12 @@ MOST_RECOMMENDED = 100
 LONGEST_ID = 256
 MOST_BYTES = 2**20
 """Bytes of a request's body."""
+
+
+def _whole(value: object) -> object:
+    """JSON knows no difference between 10 and 10.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_ID)]
 
@@ -31,7 +37,9 @@ class Request(_Strict):
     """Histories to recommend to."""
 
     histories: list[History] = Field(min_length=1, max_length=MOST_HISTORIES)
-    k: int = Field(10, description="Items to recommend to each.", ge=1, le=MOST_RECOMMENDED, strict=True)
+    k: Annotated[int, BeforeValidator(_whole)] = Field(
+        10, description="Items to recommend to each.", ge=1, le=MOST_RECOMMENDED, strict=True
+    )
     keep_seen: bool = Field(False, description="Also recommend what is in the history.", strict=True)
 
 
