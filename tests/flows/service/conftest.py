@@ -105,7 +105,7 @@ class Service:
         assert isinstance(found, FakeRecommender)
         return found
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
 
@@ -126,7 +126,9 @@ def make_service(artifacts_folder: Path) -> Iterator[Callable[..., Service]]:
 
     yield make
     for service in running:
-        service.recommender.go.set()
+        for version in service.registry.versions.values():
+            if isinstance(version, FakeRecommender):
+                version.go.set()
         service.client.__exit__(None, None, None)
 
 
