@@ -58,22 +58,21 @@ def find(uri: str) -> RegisteredVersion:
         if len(named) != 2:
             raise no_model(uri, "not an address of a registered model")
         found = client().get_model_version(*named)
-        if not (found.model_id and found.run_id):
+        tags = client().get_run(found.run_id).data.tags if found.run_id else {}
+        model_id, manifest = tags.get(store.MODEL_TAG), tags.get(store.MODEL_MANIFEST_TAG)
+        if not model_id or not manifest or found.source != f"models:/{model_id}":
             raise no_model(uri, "this version was not registered by a run of prorec")
-        manifest = client().get_run(found.run_id).data.tags.get(store.MODEL_MANIFEST_TAG)
-        location = client().get_logged_model(found.model_id).artifact_location
+        location = client().get_logged_model(model_id).artifact_location
     except Exception as error:
         if is_passing(error):
             raise TrackingAwayError(f"The tracking store {places.tracking_uri()} does not answer: {error}") from error
         if isinstance(error, MlflowException):
             raise no_model(uri, f"there is no model that can be read ({_first_line(error)})") from error
         raise
-    if not manifest:
-        raise no_model(uri, "this version was not registered by a run of prorec")
     return RegisteredVersion(
         name=found.name,
         version=str(found.version),
-        model_id=found.model_id,
+        model_id=model_id,
         location=location,
         manifest_sha256=manifest,
     )
