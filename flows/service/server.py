@@ -22,6 +22,9 @@ from tasks.patience import TrackingAwayError
 from tasks.registered import RegisteredVersion
 
 _SECONDS_TO_STOP = 30
+_SECONDS_IDLE = 75
+"""How long an idle connection stays open: longer than clients and proxies keep theirs, so that none is reused as it
+is being closed."""
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +57,12 @@ def serve(uri: str, host: str, port: int, *, poll: float, threads: int, most_wai
         batcher = Batcher(answer_all, most_waiting, schemas.MOST_HISTORIES, metrics.observe_batch)
         app = create_app(keeper, batcher, metrics)
         settings = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=_SECONDS_TO_STOP
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_keep_alive=_SECONDS_IDLE,
+            timeout_graceful_shutdown=_SECONDS_TO_STOP,
         )
         server = uvicorn.Server(settings)
         failure: list[BaseException] = []
