@@ -48,6 +48,8 @@ class Outcome:
     errors: Counter[str] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
     last_version: str = ""
+    processor_seconds: float = 0.0
+    """Of the server, in all."""
     changed_after: float | None = None
     """Seconds from the move of the alias to the first answer of another version."""
 
@@ -90,6 +92,7 @@ async def load(url: str, bodies: list[dict[str, Any]], rate: float, mover: subpr
         await asyncio.gather(*(ask(body, time.perf_counter()) for body in bodies[:5]))
         outcome.milliseconds.clear()
         outcome.versions.clear()
+        used = await _processor_seconds(web)
         tasks = []
         start = time.perf_counter()
         for number, body in enumerate(bodies):
@@ -100,7 +103,13 @@ async def load(url: str, bodies: list[dict[str, Any]], rate: float, mover: subpr
                 moved = time.perf_counter()
                 mover.stdin.close()
         await asyncio.gather(*tasks)
+        outcome.processor_seconds = await _processor_seconds(web) - used
     return outcome
+
+
+async def _processor_seconds(web: httpx.AsyncClient) -> float:
+    lines = (await web.get("/metrics")).text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("process_cpu_seconds_total "))
 
 
 @contextlib.contextmanager
@@ -144,7 +153,8 @@ def show(outcome: Outcome, title: str, seconds: float, console: Console) -> dict
     times = np.array(outcome.milliseconds or [np.nan])
     figures: dict[str, Any] = {f"p{q}_ms": round(float(np.percentile(times, q)), 1) for q in (50, 95, 99)}
     figures["max_ms"] = round(float(times.max()), 1)
-    figures["answered_per_second"] = round(len(outcome.milliseconds) / seconds, 1)
+    figures["per_second"] = round(len(outcome.milliseconds) / seconds, 1)
+    figures["cpu_ms_each"] = round(1000 * outcome.processor_seconds / len(times), 1)
     figures["errors"] = sum(outcome.errors.values())
     table = Table(*figures, title=title)
     table.add_row(*map(str, figures.values()))
