@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,38 +121,13 @@ def predict(model: str, history: str, k: int) -> list[dict[str, Any]]:
     items = [item.strip() for item in history.split(",") if item.strip()]
     if not items:
         raise UserError("the history is empty", place="--history", cure="Give item ids with commas between them")
-    if places.nothing_tracked():
-        raise UserError("there is no model yet", place=f"--model {model}", cure="Run `prorec run demo` first")
-    warnings.simplefilter("ignore")
-    import mlflow
-    import pandas as pd  # type: ignore[import-untyped]
-    from mlflow.exceptions import MlflowException
+    from tasks import registered
 
-    from tasks.tracking import client
-
-    mlflow.set_tracking_uri(places.tracking_uri())
-    mlflow.set_registry_uri(places.tracking_uri())
-    try:
-        loaded = mlflow.pyfunc.load_model(model)
-    except (MlflowException, OSError) as error:
-        known = [f"models:/{each.name}/{_newest(each)}" for each in client().search_registered_models()]
-        cure = f"Known: {', '.join(known)}" if known else "Run `prorec run demo` first"
-        raise UserError(
-            f"there is no model that can be read ({_first_line(error)})", place=f"--model {model}", cure=cure
-        ) from error
-    recommender = getattr(loaded.unwrap_python_model(), "recommender", None)
-    if recommender and (unknown := recommender.unknown(items)):
+    recommender = registered.load(registered.find(model))
+    if unknown := recommender.unknown(items):
         text = f"unknown items: {', '.join(unknown)}"
         if len(unknown) == len(set(items)):
             raise UserError(text, place="--history", cure=recommender.suggest(unknown[0]))
         print(f"prorec: {text}; the others count.", file=sys.stderr)
-    table = loaded.predict(pd.DataFrame({"history": [items]}), params={"k": k})
-    return [dict(row) for row in table.to_dict(orient="records")]
-
-
-def _newest(model: Any) -> int:
-    return max((int(version.version) for version in model.latest_versions or []), default=0)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    best = recommender.recommend([items], k)[0]
+    return [{"rank": rank, **asdict(each)} for rank, each in enumerate(best, start=1)]

@@ -90,18 +90,17 @@ class Recommender:
         if k < 1:
             raise UserError(f"k must be at least 1, not {k}", place="k")
         known = [[self._index[i] for i in history if i in self._index] for history in histories]
-        sequences = from_lists([np.array(items, np.int32) for items in known], len(self.item_ids))
-        items, scores = self._ranked(sequences, min(k, len(self.item_ids)), mask_history)
-        for row, history in enumerate(known):
-            if not history:
-                items[row], scores[row] = self._popular[: items.shape[1]], self._popular_scores[: items.shape[1]]
+        k = min(k, len(self.item_ids))
+        asked = [np.array(items, np.int32) for items in known if items]
+        ranked = zip(*self._ranked(from_lists(asked, len(self.item_ids)), k, mask_history), strict=True)
+        popular = self._popular[:k], self._popular_scores[:k]
         return [
             [
                 Recommendation(self.item_ids[item], self.titles[item], float(score))
-                for item, score in zip(items[row], scores[row], strict=True)
+                for item, score in zip(*(next(ranked) if history else popular), strict=True)
                 if item >= 0
             ]
-            for row in range(len(known))
+            for history in known
         ]
 
     def _ranked(

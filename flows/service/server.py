@@ -1,0 +1,132 @@
+"""The process that serves: its socket, signals, threads and logs. Knows uvicorn; knows nothing of routes."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Sequence
+
+import torch
+import uvicorn
+
+from flows.service import schemas
+from flows.service.app import create_app
+from flows.service.batching import Batcher, Found, Question, answer
+from flows.service.metrics import Metrics
+from flows.service.models import ModelKeeper
+from prorec_core.errors import UserError
+from tasks import registered
+from tasks.patience import TrackingAwayError
+from tasks.registered import RegisteredVersion
+
+_SECONDS_TO_STOP = 30
+_SECONDS_IDLE = 75
+"""How long an idle connection stays open: longer than clients and proxies keep theirs, so that none is reused as it
+is being closed."""
+_log = logging.getLogger(__name__)
+
+
+def serve(uri: str, host: str, port: int, *, poll: float, threads: int, most_waiting: int) -> None:
+    """Serve a registered model until SIGTERM or SIGINT; what was asked by then is answered.
+
+    Args:
+        uri: the model, as `registered.find` reads it.
+        host: address to listen at.
+        port: 0 takes a free one.
+        poll: seconds between looks at which version the address names.
+        threads: of inference; 0 leaves one core to the rest.
+        most_waiting: histories that may wait.
+
+    Raises:
+        UserError: there is no such model, its files are damaged, or the port is taken.
+        TrackingAwayError: the tracking store does not answer, and nothing was served from here before.
+    """
+    _set_up_logs()
+    with _listen(host, port) as listener:
+        first = _first_version(uri)
+        torch.set_num_threads(threads or max(1, _cores() - 1))
+        metrics = Metrics()
+        keeper = ModelKeeper(uri, metrics)
+
+        def answer_all(questions: Sequence[Question]) -> list[Found]:
+            assert keeper.current is not None
+            return answer(keeper.current, questions)
+
+        batcher = Batcher(answer_all, most_waiting, schemas.MOST_HISTORIES, metrics.observe_batch)
+        app = create_app(keeper, batcher, metrics)
+        settings = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_keep_alive=_SECONDS_IDLE,
+            timeout_graceful_shutdown=_SECONDS_TO_STOP,
+        )
+        server = uvicorn.Server(settings)
+        failure: list[BaseException] = []
+
+        def ready(error: BaseException | None) -> None:
+            if error is None:
+                # What the libraries made when imported stays; looking through it again would stop all for 0.2 s.
+                gc.collect()
+                gc.freeze()
+                _log.info("serving %s at http://%s:%d", first.uri, *listener.getsockname()[:2])
+            else:
+                failure.append(error)
+                server.should_exit = True
+
+        def end(*_: object) -> None:
+            server.should_exit = True
+
+        # For what comes before uvicorn listens to signals; and it sends itself the one that ended it once more.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, end)
+        keeper.start(first, poll, ready)
+        try:
+            server.run(sockets=[listener])
+        finally:
+            keeper.stop()
+        if failure:
+            raise failure[0]
+        _log.info("stopped")
+
+
+def _set_up_logs() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for name in ("uvicorn", "httpx", "mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(address[:2], family=family, backlog=1024)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen there ({error.strerror or error})",
+            place=f"{host}:{port}",
+            cure="Choose another with --host and --port (0: any free port)",
+        ) from error
+    # Connections inherit it. Without, an answer's second packet waits 40 ms for the client to acknowledge the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _first_version(uri: str) -> RegisteredVersion:
+    # A server that hangs is found away in seconds, not minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    try:
+        return registered.find(uri)
+    except TrackingAwayError as error:
+        last = registered.recall(uri)
+        if last is None:
+            raise
+        _log.warning("%s Starting with %s, which was served here last.", error, last.uri)
+        return last
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,187 @@
+"""The command `prorec serve` with models that the pipeline's own code registered, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from flows.embedded import predict
+from flows.service.server import _first_version
+from prorec_core.config import Experiment, GeneratorConfig
+from prorec_core.data.dataset import Dataset
+from prorec_core.data.embeddings import write_embeddings
+from prorec_core.data.sequences import from_lists
+from prorec_core.errors import UserError
+from prorec_core.generation.base import Items
+from prorec_core.generation.stage import TrainedGenerator, build_generator
+from prorec_core.generation.trie import CodeTrie
+from prorec_core.progress import silent
+from prorec_core.quantization.table import CodeTable
+from tasks import places, registered, tracking
+from tasks.patience import TrackingAwayError
+from tasks.serving import register
+from tasks.stage import Work
+from tasks.tracking import TrackedRun, client
+
+ROOT = Path(__file__).resolve().parents[3]
+NAME = "prorec-tiny"
+CHAMPION = f"models:/{NAME}@champion"
+IDS = [f"id-{item:02d}" for item in range(24)]
+pytestmark = pytest.mark.pipeline
+
+
+def make_version(folder: Path, seed: int) -> None:
+    """Register a generator with weights of `seed`, over 24 items."""
+    torch.manual_seed(seed)
+    stages = {name: folder / name for name in ("preprocess", "align", "quantize", "out")}
+    for stage in stages.values():
+        stage.mkdir(parents=True)
+    ids = {"item_id": IDS, "title": [f"Title {each}" for each in IDS], "text": IDS, "train_count": range(24, 0, -1)}
+    items = pl.DataFrame({"item": np.arange(24, dtype=np.int32), **ids})
+    users = pl.DataFrame({"user": [0], "user_id": ["ann"]})
+    walk = from_lists([np.arange(5, dtype=np.int32)], 24)
+    Dataset(items, users, walk, np.arange(5), {}).save(stages["preprocess"])
+    codes = np.stack([np.arange(24) // 4, np.arange(24) % 4], axis=1).astype(np.uint16)
+    CodeTable(codes, IDS).save(stages["quantize"] / "codes.parquet")
+    embeddings = torch.randn(24, 16)
+    write_embeddings(stages["align"] / "embeddings.parquet", embeddings.numpy(), "align")
+    config = GeneratorConfig(dim=16, layers=1, decoder_layers=1, heads=2)
+    trie = CodeTrie.from_codes(codes)
+    generator = build_generator(config, Items(trie, embeddings, {"integrated": embeddings}, [None] * 2), False)
+    described = {"generator": config.model_dump(mode="json"), "teachers": ["integrated"], "fusion_weight": 1.0}
+    TrainedGenerator(generator.state_dict(), described, []).save(stages["out"])
+    run = TrackedRun.start(tracking.experiment_id("tiny"), "train_generator")
+    run.tags(register(Work(Experiment(name="tiny"), stages, stages["out"], folder, silent, run)))
+    run.finish()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store with two registered versions and no champion."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROREC_ARTIFACTS", str(folder))
+        for seed in (1, 2):
+            make_version(tmp_path_factory.mktemp("stages"), seed)
+        yield folder
+
+
+def test_what_is_not_there_is_told_with_what_is(store: Path) -> None:
+    known = f"Known: models:/{NAME}/2. `prorec promote models:/{NAME}/2` makes it the champion."
+    with pytest.raises(UserError, match="there is no model that can be read") as told:
+        registered.find(CHAMPION)
+    assert str(told.value).endswith(known)
+    for uri in ("models:/prorec-shop/1", f"models:/{NAME}/7", "models:/m-0", "here"):
+        with pytest.raises(UserError, match=f"--model {uri}: .* Known: models:/{NAME}/2.$"):
+            registered.find(uri)
+    client().create_model_version(NAME, "elsewhere")
+    with pytest.raises(UserError, match="not registered by a run of prorec"):
+        registered.find(f"models:/{NAME}/3")
+    client().delete_model_version(NAME, "3")
+
+
+def test_a_damaged_model_is_not_loaded(store: Path) -> None:
+    version = registered.find(f"models:/{NAME}/1")
+    folder = places.local_path(version.location)
+    assert folder is not None
+    file = folder / "artifacts" / "bundle" / "items.parquet"
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(whole[:-1] + b"?")
+        with pytest.raises(UserError, match=r"items\.parquet: its content is not what the manifest says"):
+            registered.load(version)
+    finally:
+        file.write_bytes(whole)
+    assert registered.load(version).item_ids == IDS
+
+
+def test_what_was_served_last_is_served_while_the_store_is_away(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = registered.find(f"models:/{NAME}/1")
+    monkeypatch.setattr(registered, "find", lambda uri: (_ for _ in ()).throw(TrackingAwayError("away")))
+    with pytest.raises(TrackingAwayError):
+        _first_version("models:/prorec-tiny@other")
+    registered.remember("models:/prorec-tiny@other", version)
+    assert _first_version("models:/prorec-tiny@other") == version
+
+
+def wait_for(server: subprocess.Popen[str], text: str) -> str:
+    """Read the log up to a line with this text."""
+    assert server.stderr is not None
+    read = []
+    for line in server.stderr:
+        read.append(line)
+        if text in line:
+            return line
+    raise AssertionError("".join(read))
+
+
+def test_the_life_of_a_server(store: Path) -> None:
+    client().set_registered_model_alias(NAME, "champion", "1")
+    command = [sys.executable, "-m", "flows.cli", "serve", "--model", CHAMPION, "--port", "0", "--poll", "0.2"]
+    server = subprocess.Popen(command, cwd=ROOT, env={**os.environ}, stderr=subprocess.PIPE, text=True)
+    try:
+        address = wait_for(server, "serving").split(" at ")[1].strip()
+        with httpx.Client(base_url=address, timeout=30) as web:
+            assert web.get("/ready").json() == {"model": {"name": NAME, "version": "1"}, "problem": None}
+            body = {"histories": [{"history": [*IDS[:3], "nobody"]}, {"history": []}], "k": 5}
+            known, empty = web.post("/recommend", json=body).json()["results"]
+            best = [
+                (row["rank"], row["item_id"], row["title"])
+                for row in predict(f"models:/{NAME}/1", "id-00,id-01,id-02", 5)
+            ]
+            assert [(item["rank"], item["item_id"], item["title"]) for item in known["items"]] == best
+            assert known["unknown_items"] == ["nobody"] and not known["fallback"]
+            assert empty["fallback"] and [item["item_id"] for item in empty["items"]] == IDS[:5]
+
+            client().set_registered_model_alias(NAME, "champion", "2")
+            deadline = time.monotonic() + 60
+            versions = []
+            while versions[-1:] != ["2"] and time.monotonic() < deadline:
+                answer = web.post("/recommend", json=body)
+                assert answer.status_code == 200, answer.text
+                versions.append(answer.json()["model"]["version"])
+            assert set(versions) == {"1", "2"} and versions == sorted(versions)
+        finish_a_request_after(server, address)
+        assert server.wait(60) == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{address}/health")
+    finally:
+        server.kill()
+        server.wait()
+        assert server.stderr is not None
+        server.stderr.close()
+
+
+def finish_a_request_after(server: subprocess.Popen[str], address: str) -> None:
+    """Begin a request, ask the server to end, and only then send the rest: it is answered."""
+    threading.Thread(target=lambda: [None for _ in server.stderr or ()], daemon=True).start()
+    body = json.dumps({"histories": [{"history": IDS[:1]}]}).encode()
+    parts = urlparse(address)
+    with socket.create_connection((parts.hostname, parts.port), timeout=60) as connection:
+        head = "POST /recommend HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n"
+        connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode())
+        assert b"100 Continue" in connection.recv(1000)
+        server.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection((parts.hostname, parts.port), timeout=5).close()
+            except OSError:
+                break
+        connection.sendall(body)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
