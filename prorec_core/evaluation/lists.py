@@ -73,11 +73,10 @@ def dense_lists(
     """A sequential model's k best items of the whole catalogue for every user."""
     items = np.full((histories.n_users, k), -1, np.int32)
     scores = np.full((histories.n_users, k), -np.inf, np.float32)
+    scorer = model.scorer(table_NE)
     for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, INFERENCE_USERS, table_NE.device):
         users = batch.users_B.cpu().numpy()
         forbidden = torch.from_numpy(padded_histories(histories.select(users))) if masked else None
-        top = top_from_scores(
-            model.scores(table_NE, batch), k, None if forbidden is None else forbidden.to(table_NE.device)
-        )
+        top = top_from_scores(scorer(batch), k, None if forbidden is None else forbidden.to(table_NE.device))
         items[users], scores[users] = top.items_UK, top.scores_UK
     return TopItems(items, scores)
