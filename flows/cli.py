@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands import compare
 from prorec_core.errors import UserError, did_you_mean
 from tasks.patience import TrackingAwayError
 
@@ -26,6 +27,7 @@ artifacts_app = typer.Typer(no_args_is_help=True, help="What runs left.")
 config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made of.")
 app.add_typer(artifacts_app, name="artifacts")
 app.add_typer(config_app, name="config")
+compare.add_to(app)
 
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),

@@ -67,7 +67,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
     Raises:
         UserError: a mistake that the user can put right.
     """
-    _close_what_died()
+    close_what_died()
     mlflow_experiment = tracking.experiment_id(experiment.name)
     flow_run = str(prefect.runtime.flow_run.id or "")
     run = TrackedRun.start(
@@ -172,7 +172,7 @@ def _markdown(experiment: Experiment, summary: Mapping[str, Any], table: str, ru
     )
 
 
-def _close_what_died() -> None:
+def close_what_died() -> None:
     """Close what killed processes left open: their runs in MLflow, and their flow runs in Prefect."""
     current = str(prefect.runtime.flow_run.id or "")
     for run in tracking.close_dead_runs():

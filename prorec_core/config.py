@@ -296,6 +296,10 @@ _READS: dict[str, tuple[str, ...]] = {
         "generator",
         "evaluate",
     ),
+    "evaluate_counts": ("evaluate",),
+    "evaluate_collaborative": ("collaborative", "evaluate", "seed"),
+    "evaluate_aligned": ("align", "collaborative", "evaluate", "seed"),
+    "evaluate_two_stream": ("evaluate", "seed"),
 }
 """Which parts of an experiment each stage reads: its cache key holds these and nothing else."""
 

@@ -92,7 +92,7 @@ class Stage:
 
     Attributes:
         name: its name.
-        reads: the stages whose artifacts it reads.
+        reads: the stages whose artifacts it reads; "stage@side" where it reads one stage of several pipelines.
         body: its work.
         module: the module of the body; its imports tell which sources the result depends on.
         source_digest: what the result depends on besides configuration, sources and artifacts.
@@ -186,7 +186,7 @@ class Stage:
         self, experiment: Experiment, upstream: dict[str, ArtifactRef], tracking: FlowTracking, key: str
     ) -> ArtifactRef:
         """Make the artifact and store it."""
-        refs = {name: store.as_ref(upstream[name], name) for name in self.reads}
+        refs = {name: store.as_ref(upstream[name], name.partition("@")[0]) for name in self.reads}
         inputs = {name: store.fetch(ref) for name, ref in refs.items()}
         run = TrackedRun.start(
             tracking.experiment_id,

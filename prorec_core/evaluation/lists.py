@@ -66,6 +66,24 @@ def recommend_lists(
     return found
 
 
+def sequential_lists(
+    scorer: str,
+    model: SequentialModel,
+    table_NE: torch.Tensor,
+    sequences: Sequences,
+    config: EvaluateConfig,
+    max_history: int,
+) -> dict[Split, dict[str, TopItems]]:
+    """Recommendations of a sequential model alone for every user, under the name `scorer`."""
+    k = min(config.list_length, sequences.n_items)
+    return {
+        split: {
+            scorer: dense_lists(model, table_NE, sequences.histories(split), k, max_history, masked=config.mask_history)
+        }
+        for split in (Split.VALIDATION, Split.TEST)
+    }
+
+
 @torch.no_grad()
 def dense_lists(
     model: SequentialModel, table_NE: torch.Tensor, histories: Sequences, k: int, max_history: int, *, masked: bool

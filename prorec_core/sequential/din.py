@@ -66,7 +66,8 @@ class DIN(SequentialModel):
         # PReLU as slope · x + (1 − slope) · max(x, 0): two products instead of a choice for every number.
         straight = self.weigh.weight[0] * self.slope
         attention_UC = straight @ hidden_UAC + (self.weigh.weight[0] - straight) @ F.relu(hidden_UAC)
-        return (attention_UC + self.weigh.bias) * (history_UD @ candidates_CD.mT)
+        pairs_UC: Tensor = (attention_UC + self.weigh.bias) * (history_UD @ candidates_CD.mT)
+        return pairs_UC
 
     def _all_pairs(self, history_UD: Tensor, candidates_CD: Tensor) -> Tensor:
         """`_pairs` without gradients, block by block."""
