@@ -97,8 +97,8 @@ class ItemSoftmax(nn.Module):
         return (F.softplus(-logits(targets_P)) + negatives).mean()
 
     def as_input(self, vectors: Tensor) -> Tensor:
-        """Item vectors as a network reads them: under the cosine only their direction counts, at unit variance."""
-        return F.normalize(vectors, dim=-1) * math.sqrt(vectors.shape[-1]) if self.cosine else vectors
+        """Item vectors as a network reads them: times √D, under the cosine their direction alone."""
+        return (F.normalize(vectors, dim=-1) if self.cosine else vectors) * math.sqrt(vectors.shape[-1])
 
     def scores(self, states_BD: Tensor, table_ND: Tensor) -> Tensor:
         """Logits of all items, float32, shape (B, N)."""
