@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prorec_core.progress import duration
-from tasks.events import Event, Notice, StageEnded, StageProgress, StageStarted
+from tasks.events import Event, Notice, PartEnded, PartStarted, StageEnded, StageProgress, StageStarted
 
 _SECONDS_BETWEEN_LINES = 5.0
 _METRICS_SHOWN = 3
@@ -78,7 +78,7 @@ class _Row:
                 self.metrics.update(progress.metrics)
             case StageEnded():
                 self.state, self.seconds = "cached" if event.cached else "done", event.seconds
-            case Notice():
+            case Notice() | PartStarted() | PartEnded():
                 pass
 
     def seconds_left(self) -> float | None:
@@ -96,8 +96,9 @@ class LiveDisplay:
         self._rows = {stage: _Row() for stage in stages}
         self._spinners = {stage: Spinner("dots") for stage in stages}
         self._head = "starting"
+        self._title = ""
         self._console = console
-        self._live = Live(get_renderable=self._table, console=console, refresh_per_second=8, transient=False)
+        self._live = Live(get_renderable=self._shown, console=console, refresh_per_second=8, transient=False)
 
     def __enter__(self) -> LiveDisplay:
         self._live.__enter__()
@@ -110,19 +111,27 @@ class LiveDisplay:
         self._live.__exit__(kind, error, trace)
 
     def hear(self, event: Event) -> None:
-        if isinstance(event, Notice):
-            self._console.print(Text(event.text, "yellow"))
+        if isinstance(event, Notice | PartEnded):
+            self._console.print(Text(event.text, "yellow" if isinstance(event, Notice) else ""))
             return
         self._head = ""
+        if isinstance(event, PartStarted):
+            self._title = _part(event)
+            self._rows = {stage: _Row() for stage in event.stages}
+            self._spinners |= {stage: Spinner("dots") for stage in event.stages}
+            return
         stage = event.ref.stage if isinstance(event, StageEnded) else event.stage
         self._rows[stage].take(event)
 
     def say(self, text: str) -> None:
         self._head = text
 
+    def _shown(self) -> Group:
+        return Group(*([Text(self._title, "bold")] if self._title else []), self._table())
+
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 1), show_header=False)
-        for width in (1, max(map(len, self._rows)), _BAR, 23, None):
+        for width in (1, max(map(len, self._rows), default=0), _BAR, 23, None):
             table.add_column(no_wrap=True, min_width=width)
         for stage, row in self._rows.items():
             table.add_row(self._mark(stage, row), stage, self._bar(row), self._time(row), _numbers(row.metrics))
@@ -171,8 +180,10 @@ class PlainDisplay:
 
     def hear(self, event: Event) -> None:
         match event:
-            case Notice(text=text):
+            case Notice(text=text) | PartEnded(text=text):
                 self.say(text)
+            case PartStarted():
+                self.say(_part(event))
             case StageStarted(stage=stage):
                 self._rows[stage] = _Row()
                 self._rows[stage].take(event)
@@ -193,6 +204,11 @@ class PlainDisplay:
                     f"{duration(left)} left" if left is not None else "",
                 ]
                 self.say("  ".join(part for part in parts if part))
+
+
+def _part(event: PartStarted) -> str:
+    left = "" if event.seconds_left is None else f", about {duration(event.seconds_left)} left"
+    return f"{event.number} of {event.total}{left}: {event.title}"
 
 
 def _numbers(metrics: Mapping[str, float]) -> str:

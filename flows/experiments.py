@@ -49,14 +49,14 @@ def load(name: str, settings: Iterable[str] = ()) -> Experiment:
             _put(values, each, raw[each], "")
         if plain:
             return _validated(values, place, raw)
-        raise _explained(error, place, raw) from error
+        raise explained(error, place, raw) from error
 
 
 def _validated(values: dict[str, Any], place: str, raw: Mapping[tuple[str, ...], str]) -> Experiment:
     try:
         return Experiment.model_validate(values)
     except ValidationError as error:
-        raise _explained(error, place, raw) from error
+        raise explained(error, place, raw) from error
 
 
 def _read(name: str) -> tuple[dict[str, Any], str]:
@@ -91,6 +91,16 @@ class _Loader(yaml.SafeLoader):
 
 
 def _read_file(path: Path) -> dict[str, Any]:
+    found = read_yaml(path)
+    return {"name": path.stem, **found} if found and "name" not in found else found
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """What a YAML file of sections holds.
+
+    Raises:
+        UserError: it cannot be read, is no YAML, or holds no sections.
+    """
     try:
         found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.MarkedYAMLError as error:
@@ -103,7 +113,19 @@ def _read_file(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(found, dict):
         raise UserError("the file must hold sections such as 'data:'", place=str(path))
-    return {"name": path.stem, **found} if "name" not in found else found
+    return found
+
+
+def changed(experiment: Experiment, settings: Mapping[str, Any], place: str) -> Experiment:
+    """The experiment with other values at some dotted places.
+
+    Raises:
+        UserError: an unknown field or a value out of range; it tells `place`.
+    """
+    values = experiment.model_dump(mode="python")
+    for key, value in settings.items():
+        _put(values, tuple(key.split(".")), value, key)
+    return _validated(values, place, {})
 
 
 def _split(setting: str) -> tuple[tuple[str, ...], str]:
@@ -134,12 +156,12 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any, setting: str
     values[path[-1]] = value
 
 
-def _explained(error: ValidationError, place: str, raw: Mapping[tuple[str, ...], str]) -> UserError:
+def explained(error: ValidationError, place: str, raw: Mapping[tuple[str, ...], str] | None = None) -> UserError:
     """All complaints, a line each, as one error."""
     lines = []
     for details in error.errors():
         path = tuple(str(part) for part in details["loc"] if not _is_tag(part))
-        from_settings = any(path[: len(each)] == each or each[: len(path)] == path for each in raw)
+        from_settings = any(path[: len(each)] == each or each[: len(path)] == path for each in raw or ())
         field = ".".join(path) or "experiment"
         where = field if from_settings or not place else f"{place}: {field}"
         lines.append(str(UserError(_problem(details), place=where, cure=_cure(details, path))))

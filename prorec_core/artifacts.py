@@ -33,7 +33,10 @@ STAGES = (
 )
 """The stages, in the order in which they run."""
 
-SCHEMA_VERSION: Mapping[str, int] = dict.fromkeys(STAGES, 1)
+BASELINES = ("evaluate_counts", "evaluate_collaborative", "evaluate_aligned", "evaluate_two_stream")
+"""Evaluations of what a comparison holds against the whole pipeline; each reads some of its stages."""
+
+SCHEMA_VERSION: Mapping[str, int] = dict.fromkeys((*STAGES, *BASELINES, "compare"), 1)
 """Version of the files of each stage; raised when their meaning or columns change."""
 
 MANIFEST = "manifest.json"

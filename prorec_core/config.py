@@ -124,6 +124,11 @@ class CollaborativeConfig(Training):
     attention_units: int = Field(32, ge=1, description="Hidden units of the activation unit (din).")
     score: Literal["cosine", "dot"] = Field("cosine", description="How a state is compared with an item.")
     temperature: float = Field(0.06, gt=0, le=10, description="Temperature of the softmax over items (score: cosine).")
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = Field(
+        "cross_entropy",
+        description="cross_entropy: softmax over items; binary_cross_entropy: one sampled negative a position, as "
+        "SASRec was published (sasrec).",
+    )
     full_softmax_items: int = Field(
         50_000, ge=0, description="Catalogues up to this size get the whole softmax, larger ones a sampled one."
     )
@@ -135,6 +140,8 @@ class CollaborativeConfig(Training):
     def _heads_divide(self) -> CollaborativeConfig:
         if self.dim % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
+        if self.model == "din" and self.loss == "binary_cross_entropy":
+            raise ValueError("din has no binary_cross_entropy; set loss to cross_entropy or model to sasrec")
         return self
 
 
@@ -296,6 +303,10 @@ _READS: dict[str, tuple[str, ...]] = {
         "generator",
         "evaluate",
     ),
+    "evaluate_counts": ("evaluate",),
+    "evaluate_collaborative": ("collaborative", "evaluate", "seed"),
+    "evaluate_aligned": ("align", "collaborative", "evaluate", "seed"),
+    "evaluate_two_stream": ("evaluate", "seed"),
 }
 """Which parts of an experiment each stage reads: its cache key holds these and nothing else."""
 

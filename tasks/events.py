@@ -41,7 +41,25 @@ class Notice:
     text: str
 
 
-Event = StageStarted | StageProgress | StageEnded | Notice
+@dataclass(frozen=True)
+class PartStarted:
+    """One of several pipelines begins: its title, its stages, its place among all, and the time left for all."""
+
+    title: str
+    stages: tuple[str, ...]
+    number: int
+    total: int
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class PartEnded:
+    """One of several pipelines is over; `text` says what came of it."""
+
+    text: str
+
+
+Event = StageStarted | StageProgress | StageEnded | Notice | PartStarted | PartEnded
 _listeners: list[Callable[[Event], None]] = []
 
 

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-import prefect.runtime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +19,7 @@ from tasks import models, places, registered, store, tracking
 from tasks.datasets import DataSet
 from tasks.events import Notice, StageEnded, StageProgress, StageStarted, tell
 from tasks.patience import patiently
+from tasks.prefect_run import PrefectRun
 from tasks.registered import RegisteredVersion
 from tasks.tracking import TrackedRun, client
 
@@ -78,15 +78,14 @@ def recommend(request: BatchRequest) -> dict[str, Any]:
         tags={
             "prorec.kind": NAME,
             models.MODEL_OF_RUN_TAG: version.uri,
-            "prefect.flow_run_id": str(prefect.runtime.flow_run.id or ""),
-            "prefect.task_run_id": str(prefect.runtime.task_run.id or ""),
+            **PrefectRun.here().tags,
         },
     )
     try:
         with places.lock(places.output_lock(output), lambda: _notice("another run writes this file; waiting")):
             summary = _write(request, version, output, run, begun)
     except BaseException as error:
-        run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+        run.finish(*tracking.how_it_ended(error))
         raise
     run.finish()
     ref = ArtifactRef(stage=NAME, digest=summary["sha256"], run_id=run.id, uri=str(output))

@@ -96,7 +96,7 @@ class Stage:
 
     Attributes:
         name: its name.
-        reads: the stages whose artifacts it reads.
+        reads: the stages whose artifacts it reads; "stage@side" where it reads one stage of several pipelines.
         body: its work.
         module: the module of the body; its imports tell which sources the result depends on.
         source_digest: what the result depends on besides configuration, sources and artifacts.
@@ -194,7 +194,7 @@ class Stage:
             message = f"Stored by MLflow run {found.run_id}"
             get_run_logger().info("%s; no reference to it was cached here", message)
             return Completed(name=_CACHED, message=message, data=found)
-        refs = {name: store.as_ref(upstream[name], name) for name in self.reads}
+        refs = {name: store.as_ref(upstream[name], name.partition("@")[0]) for name in self.reads}
         inputs = {name: store.fetch(ref) for name, ref in refs.items()}
         place = PrefectRun.here()
 

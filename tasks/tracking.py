@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from prorec_core.errors import UserError
+from prorec_core.errors import UserError, one_line
 from tasks import places, processes
 from tasks.datasets import DataSet
 from tasks.metrics import MetricSender
@@ -288,6 +288,11 @@ class TrackedRun:
                     client().set_tag(self.id, name, value)
         with contextlib.suppress(Exception):
             client().set_terminated(self.id, status)
+
+
+def how_it_ended(error: BaseException) -> tuple[str, str]:
+    """Status of a run that an error or an interruption ended, and the reason in one line."""
+    return ("FAILED", one_line(error)) if isinstance(error, Exception) else ("KILLED", "stopped")
 
 
 def _user() -> str:

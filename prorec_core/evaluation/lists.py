@@ -66,6 +66,24 @@ def recommend_lists(
     return found
 
 
+def sequential_lists(
+    scorer: str,
+    model: SequentialModel,
+    table_NE: torch.Tensor,
+    sequences: Sequences,
+    config: EvaluateConfig,
+    max_history: int,
+) -> dict[Split, dict[str, TopItems]]:
+    """Recommendations of a sequential model alone for every user, under the name `scorer`."""
+    k = min(config.list_length, sequences.n_items)
+    return {
+        split: {
+            scorer: dense_lists(model, table_NE, sequences.histories(split), k, max_history, masked=config.mask_history)
+        }
+        for split in (Split.VALIDATION, Split.TEST)
+    }
+
+
 @torch.no_grad()
 def dense_lists(
     model: SequentialModel, table_NE: torch.Tensor, histories: Sequences, k: int, max_history: int, *, masked: bool
@@ -73,11 +91,10 @@ def dense_lists(
     """A sequential model's k best items of the whole catalogue for every user."""
     items = np.full((histories.n_users, k), -1, np.int32)
     scores = np.full((histories.n_users, k), -np.inf, np.float32)
+    scorer = model.scorer(table_NE)
     for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, INFERENCE_USERS, table_NE.device):
         users = batch.users_B.cpu().numpy()
         forbidden = torch.from_numpy(padded_histories(histories.select(users))) if masked else None
-        top = top_from_scores(
-            model.scores(table_NE, batch), k, None if forbidden is None else forbidden.to(table_NE.device)
-        )
+        top = top_from_scores(scorer(batch), k, None if forbidden is None else forbidden.to(table_NE.device))
         items[users], scores[users] = top.items_UK, top.scores_UK
     return TopItems(items, scores)

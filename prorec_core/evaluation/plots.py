@@ -163,9 +163,14 @@ def code_usage(levels: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def domination_bars(domination: Mapping[str, Any]) -> Figure:
-    """What each embedding shares with the text and with behaviour: to the left and to the right of one line."""
-    rows = [name for name in DOMINATION_ROWS if name in domination]
+def domination_bars(domination: Mapping[str, Any], names: Mapping[str, str] = DOMINATION_ROWS) -> Figure:
+    """What each embedding shares with the text and with behaviour: to the left and to the right of one line.
+
+    Args:
+        domination: by embedding its row of domination.json.
+        names: what each is called, in the order of the rows.
+    """
+    rows = [name for name in names if name in domination]
     kinds = (
         (f"Shared neighbours at {domination.get('neighbours', 10)}", "overlap"),
         ("Linear CKA", "cka"),
@@ -184,9 +189,18 @@ def domination_bars(domination: Mapping[str, Any]) -> Figure:
             axes.set_title(title)
             axes.set(xlim=(-1.22, 1.22), ylim=(len(rows) - 0.45, -0.55))
             axes.set_xticks([-1, -0.5, 0, 0.5, 1], ["1", "0.5", "0", "0.5", "1"])
-            axes.set_yticks(range(len(rows)), [DOMINATION_ROWS[name] for name in rows])
+            axes.set_yticks(range(len(rows)), [names[name] for name in rows])
             for middle, words in ((0.25, "← with the text"), (0.75, "with behaviour →")):
-                axes.text(middle, -0.2, words, transform=axes.transAxes, ha="center", va="top", color=MUTED)
+                axes.annotate(
+                    words,
+                    (middle, 0),
+                    xycoords="axes fraction",
+                    xytext=(0, -20),
+                    textcoords="offset points",
+                    ha="center",
+                    va="top",
+                    color=MUTED,
+                )
             axes.grid(axis="y", visible=False)
             axes.spines["left"].set_visible(False)
         both[0].tick_params(axis="y", labelcolor=INK)

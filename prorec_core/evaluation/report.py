@@ -6,12 +6,9 @@ Knows measured numbers and words; knows nothing of models. Equal inputs give equ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -20,6 +17,7 @@ from prorec_core.evaluation import plots
 from prorec_core.evaluation.drawing import as_png, as_svg, colour
 from prorec_core.evaluation.examples import SHOWN, examples
 from prorec_core.evaluation.inputs import MEANING, EvaluationInputs, in_order
+from prorec_core.evaluation.pages import template
 from prorec_core.evaluation.tables import (
     ACCURACY,
     BEYOND_ACCURACY,
@@ -47,7 +45,7 @@ def render(inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[
         metrics: as in metrics.json.
         ranks: by scorer the rank of each test user's target.
     """
-    return _template().render(
+    return template("report.html.j2").render(
         name=inputs.name or "evaluation",
         seed=inputs.seed,
         metrics=metrics,
@@ -237,16 +235,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–" if value is None else str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("report.html.j2")

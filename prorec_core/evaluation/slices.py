@@ -12,26 +12,26 @@ import numpy as np
 import numpy.typing as npt
 
 from prorec_core.data.sequences import IntArray
-from prorec_core.evaluation.metrics import hits_at_k, standard_error
+from prorec_core.evaluation.metrics import Values, hits_at_k, standard_error
 
 Groups = npt.NDArray[np.int64]
-POPULARITY = ("head", "middle", "tail")
+POPULARITY = ("head", "middle", "tail", "unseen")
 
 
 def popularity_groups(train_counts: npt.NDArray[np.int64]) -> Groups:
     """Head (0), middle (1) and tail (2) of the catalogue, shape (N,), each with a third of what is bought in training.
 
     Items are taken from the most to the least frequent; items of equal count stay together, in the group in which
-    the first of them falls. Items that do not occur in training are tail.
+    the first of them falls. Items that do not occur in training are unseen (3).
 
     >>> popularity_groups(np.array([1, 6, 1, 3, 3, 1, 1, 1, 0])).tolist()
-    [2, 0, 2, 1, 1, 2, 2, 2, 2]
+    [2, 0, 2, 1, 1, 2, 2, 2, 3]
     """
     distinct, of_item, items = np.unique(train_counts, return_inverse=True, return_counts=True)
     mass = distinct * items
     before = mass.sum() - np.cumsum(mass)
     group = np.minimum(3 * before // max(int(mass.sum()), 1), 2)
-    group[distinct == 0] = 2
+    group[distinct == 0] = 3
     found: Groups = group[of_item]
     return found
 
@@ -74,31 +74,40 @@ def sliced_recall(
         Under target_popularity and history_length a list of groups: group (its name), users, detail, recall
         (by scorer) and standard_error (by scorer). Groups without users are left out.
     """
+    hits = {scorer: hits_at_k(found, k) for scorer, found in ranks.items()}
+    return sliced(hits, targets, history_lengths, train_counts)
+
+
+def sliced(
+    values: Mapping[str, Values],
+    targets: IntArray,
+    history_lengths: npt.NDArray[np.int64],
+    train_counts: npt.NDArray[np.int64],
+) -> dict[str, list[dict[str, Any]]]:
+    """As `sliced_recall`, from each user's recall by scorer, shape (U,) each: a mean over seeds, for instance."""
     of_item = popularity_groups(train_counts)
     of_target = of_item[targets]
     of_length, labels = history_groups(history_lengths)
     by_popularity, by_length = [], []
     for index, name in enumerate(POPULARITY):
         counts = train_counts[of_item == index]
-        detail = f"{counts.min():,}–{counts.max():,} times in training" if len(counts) else ""
-        by_popularity.append(_group(name, detail, of_target == index, ranks, k))
+        low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
+        detail = f"{low:,}–{high:,} times in training" if low < high else f"{low:,} times in training"
+        by_popularity.append(_group(name, detail, of_target == index, values))
     for index, name in enumerate(labels):
-        by_length.append(_group(name, "items of history", of_length == index, ranks, k))
+        by_length.append(_group(name, "items of history", of_length == index, values))
     return {
         "target_popularity": [group for group in by_popularity if group["users"]],
         "history_length": by_length,
     }
 
 
-def _group(
-    name: str, detail: str, users: npt.NDArray[np.bool_], ranks: Mapping[str, IntArray], k: int
-) -> dict[str, Any]:
-    hits = {scorer: hits_at_k(of_scorer[users], k) for scorer, of_scorer in ranks.items()}
+def _group(name: str, detail: str, users: npt.NDArray[np.bool_], values: Mapping[str, Values]) -> dict[str, Any]:
     some = bool(users.any())
     return {
         "group": name,
         "detail": detail,
         "users": int(users.sum()),
-        "recall": {scorer: round(float(values.mean()), 6) if some else 0.0 for scorer, values in hits.items()},
-        "standard_error": {scorer: standard_error(values) for scorer, values in hits.items()},
+        "recall": {scorer: round(float(of_all[users].mean()), 6) if some else 0.0 for scorer, of_all in values.items()},
+        "standard_error": {scorer: standard_error(of_all[users]) for scorer, of_all in values.items()},
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,10 @@ class SequentialModel(nn.Module, ABC):
     @abstractmethod
     def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
         """Logits of all items after each history, float32, shape (B, N)."""
+
+    def scorer(self, table_ND: Tensor) -> Callable[[HistoryBatch], Tensor]:
+        """`scores` for many batches over one table: what the histories do not decide may be made once for all."""
+        return lambda batch: self.scores(table_ND, batch)
 
 
 class ItemSoftmax(nn.Module):
@@ -69,9 +74,31 @@ class ItemSoftmax(nn.Module):
             n_items,
         )
 
+    def binary(
+        self, states_PD: Tensor, table_ND: Tensor, targets_P: Tensor, drawn_P: Tensor, counts_P: Tensor
+    ) -> Tensor:
+        """Mean of `−log σ(target) − log(1 − σ(negative))` (Kang and McAuley, 2018, eq. 5).
+
+        Args:
+            states_PD: state before each target.
+            table_ND: item vectors.
+            targets_P: int64.
+            drawn_P: one sampled negative a target, int64.
+            counts_P: false where the sample is none, since the user has it, bool.
+        """
+
+        def logits(items_P: Tensor) -> Tensor:
+            vectors_PD, states = F.embedding(items_P, table_ND), states_PD.float()
+            if self.cosine:
+                return F.cosine_similarity(states, vectors_PD, dim=-1) / self.config.temperature
+            return (states * vectors_PD).sum(-1)
+
+        negatives = F.softplus(logits(drawn_P)) * counts_P
+        return (F.softplus(-logits(targets_P)) + negatives).mean()
+
     def as_input(self, vectors: Tensor) -> Tensor:
-        """Item vectors as a network reads them: under the cosine only their direction counts, at unit variance."""
-        return F.normalize(vectors, dim=-1) * math.sqrt(vectors.shape[-1]) if self.cosine else vectors
+        """Item vectors as a network reads them: times √D, under the cosine their direction alone."""
+        return (F.normalize(vectors, dim=-1) if self.cosine else vectors) * math.sqrt(vectors.shape[-1])
 
     def scores(self, states_BD: Tensor, table_ND: Tensor) -> Tensor:
         """Logits of all items, float32, shape (B, N)."""
@@ -110,10 +137,10 @@ def target_ranks(
 
     From 1; of items with equal scores the lower index comes first. 0 where the user has the target already.
     """
-    ranks = np.zeros(len(targets), np.int32)
+    ranks, scores = np.zeros(len(targets), np.int32), model.scorer(table_ND)
     for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, INFERENCE_USERS, table_ND.device):
         users = batch.users_B.cpu().numpy()
-        scores_BN = model.scores(table_ND, batch)
+        scores_BN = scores(batch)
         target_B = torch.from_numpy(targets[users].astype(np.int64)).to(scores_BN.device)[:, None]
         if masked:
             mask_history(scores_BN, batch, histories)

@@ -1,10 +1,13 @@
 """SASRec: self-attention over a history (Kang and McAuley, 2018), trained with cross-entropy over the catalogue.
 
-Knows item vectors; knows nothing of where they come from. Axes: B users, L positions, N items, D dimensions.
+As published, with binary cross-entropy and one sampled negative a position, where the configuration says so.
+Knows item vectors; knows nothing of where they come from. Axes: B users, L positions, N items, D dimensions,
+P targets.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,7 +47,13 @@ class SASRec(SequentialModel):
     def training_loss(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
         assert batch.targets_BL is not None
         real = batch.targets_BL >= 0
-        loss: Tensor = self.softmax(self.states(table_ND, batch)[real], table_ND, batch.targets_BL[real])
+        states_PD, targets_P = self.states(table_ND, batch)[real], batch.targets_BL[real]
+        if self.softmax.config.loss == "binary_cross_entropy":
+            drawn_P = torch.randint(len(table_ND), targets_P.shape, device=targets_P.device)
+            sequence_BL = torch.cat([batch.items_BL.masked_fill(~batch.is_item_BL, -1), batch.targets_BL], 1)
+            owned_P = (sequence_BL[real.nonzero()[:, 0]] == drawn_P[:, None]).any(1)
+            return self.softmax.binary(states_PD, table_ND, targets_P, drawn_P, ~owned_P)
+        loss: Tensor = self.softmax(states_PD, table_ND, targets_P)
         return loss
 
     def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:

@@ -61,6 +61,12 @@ class CollaborativeModel:
             read_json(folder / "training.json")["epochs"],
         )
 
+    def sequential_model(self, config: CollaborativeConfig, device: torch.device) -> tuple[SequentialModel, Tensor]:
+        """The trained model and the table E_C that it scores, ready for inference on `device`."""
+        model = build_model(config, config, self.embeddings.shape[1], low_precision=False)
+        model.load_state_dict(dict(self.tensors))
+        return model.to(device).eval(), torch.from_numpy(self.embeddings).to(device)
+
 
 def build_model(
     config: CollaborativeConfig,

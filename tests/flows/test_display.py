@@ -10,7 +10,7 @@ from rich.console import Console
 from flows.display import LiveDisplay, PlainDisplay, make_display, result_table
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.progress import Progress
-from tasks.events import Notice, StageEnded, StageProgress, StageStarted
+from tasks.events import Notice, PartEnded, PartStarted, StageEnded, StageProgress, StageStarted
 
 REF = ArtifactRef(stage="align", digest="d", run_id="r", uri="/u")
 EVENTS = (
@@ -57,6 +57,40 @@ def test_elsewhere_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == "align: started" and lines[-1] == "align: done in 1 min 15 s"
     assert lines[1].startswith("align: epoch 1/3  loss 2.5  ndcg@10 0.125") and lines[2] == "preprocess: [made] again"
     assert len(lines) < 8
+
+
+PARTS = (
+    PartStarted("sasrec · seed 0", ("preprocess", "align"), 1, 4, None),
+    StageStarted("align"),
+    StageEnded(REF, cached=False, seconds=1.0),
+    PartEnded("sasrec · seed 0: NDCG@10 0.1234"),
+    PartStarted("prorec · seed 0", ("align",), 2, 4, 90.0),
+)
+
+
+def test_parts_follow_each_other_on_one_screen() -> None:
+    console, end = _screen(100), Console(file=io.StringIO(), width=100)
+    with LiveDisplay([], console) as display:
+        for event in PARTS:
+            display.hear(event)
+        end.print(display._shown())
+    assert "NDCG@10 0.1234" in console.file.getvalue()  # type: ignore[attr-defined]
+    shown = end.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.startswith("2 of 4, about 1 min 30 s left: prorec · seed 0")
+    assert "align" in shown and "preprocess" not in shown and "done" not in shown
+
+
+def test_parts_follow_each_other_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with PlainDisplay() as display:
+        for event in PARTS:
+            display.hear(event)
+    assert capsys.readouterr().err.splitlines() == [
+        "1 of 4: sasrec · seed 0",
+        "align: started",
+        "align: done in 1.0 s",
+        "sasrec · seed 0: NDCG@10 0.1234",
+        "2 of 4, about 1 min 30 s left: prorec · seed 0",
+    ]
 
 
 def test_not_a_screen_means_plain(capsys: pytest.CaptureFixture[str]) -> None:

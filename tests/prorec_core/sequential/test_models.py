@@ -139,6 +139,14 @@ class SequentialContract:
             alone = whole_batch(from_lists([sequences.of_user(user)], ITEMS), training=False)
             torch.testing.assert_close(model.scores(table, alone)[0], scores[row], rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize("score", SCORES)
+    def test_many_batches_are_scored_as_one(self, score: Score) -> None:
+        model, table = self.model(score=score).eval(), self.table()
+        scorer = model.scorer(table)
+        for lengths in ((3, 0, 1), (8, 20)):
+            batch = whole_batch(histories_of(*lengths), training=False)
+            torch.testing.assert_close(scorer(batch), model.scores(table, batch))
+
     def test_a_longer_history_than_the_model_reads_counts_by_its_end(self) -> None:
         model, table = self.model(max_history=4).eval(), self.table()
         sequences = histories_of(9)
@@ -264,6 +272,32 @@ class TestSASRec(SequentialContract):
         "dot": {"dim": 16, "epochs": 15, "learning_rate": 0.02, "dropout": 0.0, "patience": 15},
     }
 
+    @pytest.mark.parametrize("score", SCORES)
+    def test_binary_cross_entropy_is_that_of_the_target_and_one_item_that_the_user_lacks(self, score: Score) -> None:
+        model, table = self.model(score=score, loss="binary_cross_entropy").eval(), self.table()
+        items = np.array([1, 4, 2, 9], np.int32)
+        batch = whole_batch(from_lists([items], ITEMS), training=True)
+        torch.manual_seed(3)
+        drawn = torch.randint(ITEMS, (3,)).tolist()
+        assert set(drawn) & set(items.tolist()) and set(drawn) - set(items.tolist()), "one of each kind"
+        expected = []
+        for end, negative in enumerate(drawn, start=1):
+            prefix = whole_batch(from_lists([items[:end]], ITEMS), training=False)
+            logits = model.scores(table, prefix)[0]
+            loss = -F.logsigmoid(logits[int(items[end])])
+            expected.append(loss if negative in items else loss - F.logsigmoid(-logits[negative]))
+        torch.manual_seed(3)
+        torch.testing.assert_close(model.training_loss(table, batch), torch.stack(expected).mean())
+
+    def test_learns_a_planted_walk_from_sampled_negatives(self, checkerboard: Sequences) -> None:
+        config = self.config(
+            loss="binary_cross_entropy", score="dot", dim=16, epochs=40, learning_rate=0.02, dropout=0.0, patience=40,
+            max_history=6,
+        )  # fmt: skip
+        found = train_collaborative(config, checkerboard, 0, Runtime(CPU))
+        assert found.training[-1]["validation_recall_at_10"] == 1.0
+        assert max(record["validation_ndcg_at_10"] for record in found.training) > 0.9
+
     def test_a_wide_table_passes_a_layer_in_and_out(self) -> None:
         model = self.model(table_dim=2 * DIM)
         assert isinstance(model, SASRec)
@@ -322,8 +356,13 @@ class TestDIN(SequentialContract):
     def test_chunks_of_the_catalogue_leave_no_seam(self, monkeypatch: pytest.MonkeyPatch) -> None:
         model, table, batch = self.model().eval(), self.table(), whole_batch(histories_of(4, 6), training=False)
         whole = model.scores(table, batch)
-        monkeypatch.setattr("prorec_core.sequential.din._PAIRS_A_CHUNK", 20)
+        monkeypatch.setattr("prorec_core.sequential.din._BLOCK", {"cpu": (2, 3)})
         torch.testing.assert_close(model.scores(table, batch), whole)
+
+    def test_catalogues_too_large_to_keep_are_scored_batch_by_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model, table, batch = self.model().eval(), self.table(), whole_batch(histories_of(4, 6), training=False)
+        monkeypatch.setattr("prorec_core.sequential.din._PAIRS_KEPT", 1)
+        torch.testing.assert_close(model.scorer(table)(batch), model.scores(table, batch))
 
     def test_an_item_twice_in_a_history_counts_twice(self) -> None:
         model, table = self.model().eval(), self.table()

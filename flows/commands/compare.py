@@ -1,0 +1,152 @@
+"""The command `prorec compare`. Knows options and what is printed; the flow does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prorec_core.errors import UserError
+
+if TYPE_CHECKING:
+    from flows.variants import Variants
+    from prorec_core.config import Experiment
+
+
+_WIDTH = 120
+"""Columns of the table where there is no screen to fit it to."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(compare)
+
+
+def compare(
+    experiment: Annotated[str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, or a YAML file.")] = "demo",
+    variants: Annotated[
+        str, typer.Option(metavar="NAME,NAME,…", help="Variants or groups: core, dense, ablation, codes, all.")
+    ] = "core",
+    seeds: Annotated[str, typer.Option(metavar="COUNT", help="How many seeds, from 0; or seeds: 3,7,")] = "1",
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Hold the others against this variant; by default prorec or the first."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value for all; may be given again."),
+    ] = None,
+    variants_file: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="Variants of your own, as in configs/variants/standard.yaml.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="Write the table to this file.")
+    ] = None,
+) -> None:
+    """Compare variants of an experiment in this process: each with the same seeds, measured on the same users."""
+    from flows.experiments import load
+    from flows.running import keep_memory
+    from flows.variants import load_variants
+    from prorec_core.artifacts import write_json
+
+    chosen, known = load(experiment, settings or ()), load_variants(variants_file)
+    words = [word.strip() for word in variants.split(",") if word.strip()]
+    known.choose(words)
+    counted = _seeds(seeds)
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise UserError("the folder does not exist", place=f"--json {json_file}", cure="Make it first")
+    keep_memory()
+    summary = _run(chosen, words, counted, against, known)
+    if json_file is not None:
+        write_json(json_file, {"table": summary["table"], "failed": summary["failed"]})
+    _show(summary)
+    if summary["failed"]:
+        raise typer.Exit(1)
+
+
+def _seeds(text: str) -> int | list[int]:
+    """A count, or seeds with commas.
+
+    Raises:
+        UserError: it is neither.
+    """
+    try:
+        found = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        found = []
+    if "," in text and found and min(found) >= 0:
+        return found
+    if "," not in text and found and found[0] > 0:
+        return found[0]
+    raise UserError(f"'{text}' is neither a count nor seeds", place="--seeds", cure="Write 3, or 0,4,7")
+
+
+def _run(
+    experiment: Experiment, variants: Sequence[str], seeds: int | list[int], against: str | None, known: Variants
+) -> dict[str, Any]:
+    from flows.display import make_display
+    from flows.embedded import quiet, start_prefect, stop_like_ctrl_c
+    from flows.running import debugging
+    from tasks.events import listening
+
+    with make_display([]) as display, listening(display.hear):
+        display.say("starting Prefect and MLflow …")
+        if not debugging():
+            quiet(display)
+        stop_like_ctrl_c()
+        ready = start_prefect()
+        from flows.compare import IncompleteComparisonError, compare
+        from tasks.tracking import client
+
+        client()
+        ready()
+        display.say("")
+        try:
+            return compare(experiment, list(variants), seeds, against, known)
+        except IncompleteComparisonError as error:
+            return error.summary
+
+
+def _show(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from flows.embedded import mlflow_page
+    from prorec_core.evaluation.tables import label, signed
+
+    console, found = Console(), summary["table"]
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    columns = ("recall_at_10", "ndcg_at_10")
+    table = Table(title=f"Test, whole catalogue, item level, seeds {', '.join(map(str, found['seeds']))}")
+    table.add_column("variant", no_wrap=True)
+    table.add_column("scorer")
+    for heading in (*map(label, columns), f"NDCG@10 − {found['reference']}", "95% interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, about in found["variants"].items():
+        against = about["against"].get("ndcg_at_10")
+        interval = f"{signed(against['low'])} … {signed(against['high'])}" if against else ""
+        table.add_row(
+            name,
+            about["scorer"],
+            *(_figure(about["test"].get(column)) for column in columns),
+            signed(against["difference"]) if against else "",
+            interval,
+        )
+    console.print(table)
+    for each in summary["failed"]:
+        text = f"failed: {each['variant']}, seed {each['seed']}, in {each['stage']}: {each['reason']}"
+        console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+    command, page = mlflow_page(summary["mlflow"])
+    for name, text in {"report": summary["report"], "MLflow": command, "": page}.items():
+        if text:
+            console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _figure(value: dict[str, float | None] | None) -> str:
+    if value is None:
+        return ""
+    deviation = value["deviation"]
+    return f"{value['mean']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")

@@ -1,0 +1,307 @@
+"""A comparison as a Prefect flow: which variant follows which, seed by seed. Knows no stage's inside."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import prefect.runtime
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+
+from flows.full import PIPELINE
+from flows.variants import FULL, Variants, joined, load_variants
+from prorec_core.artifacts import ArtifactRef
+from prorec_core.config import Experiment
+from prorec_core.data.dataset import Dataset
+from prorec_core.errors import UserError, did_you_mean
+from prorec_core.evaluation.variants.report import table_markdown
+from prorec_core.evaluation.variants.table import Measured, compare_variants, own_seconds
+from tasks import comparison, store, tracking
+from tasks.evaluate_aligned import evaluate_aligned
+from tasks.evaluate_collaborative import evaluate_collaborative
+from tasks.evaluate_counts import evaluate_counts
+from tasks.evaluate_two_stream import SIDES, evaluate_two_stream
+from tasks.events import Event, Notice, PartEnded, PartStarted, StageEnded, StageStarted, listening, tell
+from tasks.metrics import numbers
+from tasks.patience import TrackingAwayError
+from tasks.prefect_run import PrefectRun
+from tasks.preprocess import preprocess
+from tasks.stage import FlowTracking, Stage
+from tasks.tidy import tidy
+from tasks.tracking import TrackedRun
+from tasks.train_collaborative import train_collaborative
+
+_TO_GENERATOR = PIPELINE[:-1]
+_TO_ALIGNED = PIPELINE[: [each.name for each in PIPELINE].index("align") + 1]
+PIPELINES: Mapping[str, tuple[Stage, ...]] = {
+    "generator": PIPELINE,
+    "popularity": (preprocess, evaluate_counts),
+    "item_to_item": (preprocess, evaluate_counts),
+    "collaborative": (preprocess, train_collaborative, evaluate_collaborative),
+    "aligned": (*_TO_ALIGNED, evaluate_aligned),
+    "two_stream": (*_TO_GENERATOR, evaluate_two_stream),
+}
+"""The stages of a variant by its scorer; those of two_stream but for the last run once for each of its streams."""
+
+_SECONDS_BETWEEN_TABLES = 60.0
+_made: ContextVar[dict[str, ArtifactRef] | None] = ContextVar("made", default=None)
+
+
+class IncompleteComparisonError(Exception):
+    """Some variants failed; `summary` is what the others came to, as `compare` returns it."""
+
+    def __init__(self, summary: dict[str, Any]) -> None:
+        self.summary = summary
+        told = [f"{each['variant']}, seed {each['seed']}: {each['reason']}" for each in summary["failed"]]
+        super().__init__(f"{len(told)} failed: {'; '.join(told)}")
+
+
+@flow(
+    name="compare",
+    description="Variants of one experiment, trained with the same seeds and measured on the same users.",
+    flow_run_name="{experiment.name} · comparison",
+)
+def compare(
+    experiment: Experiment = Experiment(),  # noqa: B008 Prefect shows the default
+    variants: list[str] = ["core"],  # noqa: B006
+    seeds: int | list[int] = 3,
+    against: str | None = None,
+    definitions: Variants | None = None,
+) -> dict[str, Any]:
+    """Run some variants with some seeds, and hold them against one of them.
+
+    Args:
+        experiment: what is varied; its own seed does not count.
+        variants: names of variants and groups.
+        seeds: the seeds, or how many, from 0.
+        against: the variant to hold the others against; by default the full method, or else the first one.
+        definitions: more variants and groups.
+
+    Returns:
+        `table` (as of `compare_variants`), `failed` (variant, seed, stage, reason each), `report` (URI of the HTML
+        page) and `mlflow` (experiment, run and page).
+
+    Raises:
+        UserError: a mistake that the user can put right.
+        IncompleteComparisonError: some variants failed; the others are reported.
+    """
+    known = load_variants()
+    if definitions is not None:
+        known = joined(known, definitions, "definitions")
+    names = known.choose(variants)
+    chosen = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
+    if not chosen:
+        raise UserError("there is no seed", place="seeds", cure="Give a count of at least 1, or some seeds")
+    reference = against or (FULL if FULL in names else names[0])
+    if reference not in names:
+        raise UserError(f"'{reference}' is not compared", place="against", cure=did_you_mean(reference, names))
+    parts = [(name, seed) for seed in chosen for name in names]
+    planned = {part: _experiments(known, experiment, *part) for part in parts}
+
+    get_run_logger().info("Left by processes that died: %s", tidy())
+    mlflow_experiment = tracking.experiment_id(experiment.name)
+    run = TrackedRun.start(
+        mlflow_experiment,
+        prefect.runtime.flow_run.name or f"{experiment.name} · comparison",
+        tags={**PrefectRun.here().tags, "prorec.comparison": experiment.name},
+    )
+    page = tracking.page(mlflow_experiment, run.id)
+    get_run_logger().info("MLflow run %s%s", run.id, f" at {page}" if page else "")
+    config = {"variants": names, "seeds": chosen, "against": reference, **_settings(known, names)}
+    measured: list[Measured] = []
+    failed: list[dict[str, Any]] = []
+    found: dict[str, Any] = {}
+    upstream: dict[str, str] = {}
+    token = _made.set({})
+    try:
+        run.parameters({**config, "experiment": experiment.model_dump(mode="json")})
+        place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
+        # A mistake in the data is everyone's: told at once, not once a variant.
+        dataset = Dataset.load(store.fetch(_make(preprocess, experiment, place, {})))
+
+        def keep() -> None:
+            nonlocal found
+            found = compare_variants(
+                measured, reference, dataset.sequences, experiment.evaluate.bootstrap_samples, experiment.seed
+            )
+            for name, about in found["variants"].items():
+                about |= {"about": known.variants[name].about, "set": known.variants[name].set}
+            found["failed"] = failed
+            comparison.keep(run, experiment, found, config, upstream)
+
+        last = time.monotonic()
+        for number, (name, seed) in enumerate(parts, start=1):
+            title, scorer = f"{name} · seed {seed}", known.variants[name].scorer
+            stages = tuple(stage.name for stage in PIPELINES[scorer])
+            tell(
+                PartStarted(title, stages, number, len(parts), seconds_left(own_seconds(measured), parts[number - 1 :]))
+            )
+            began = time.monotonic()
+            with _stage_at_work() as at_work:
+                try:
+                    each, digest = run_variant(name, seed, scorer, planned[name, seed], place)
+                except (TrackingAwayError, MemoryError):
+                    raise
+                except Exception as error:
+                    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+                    failed.append({"variant": name, "seed": seed, "stage": at_work[-1], "reason": reason})
+                    get_run_logger().warning("%s failed in %s", title, at_work[-1], exc_info=error)
+                    tell(Notice(f"{title}: failed in {at_work[-1]}: {reason}"))
+                    if number == len(parts) and not measured:
+                        raise
+                    continue
+                finally:
+                    gc.collect()
+            measured.append(each)
+            upstream[f"{name}@{seed}"] = digest
+            tell(PartEnded(f"{title}: {_told(each)}, {time.monotonic() - began:.0f} s"))
+            if number < len(parts) and (name == names[-1] or time.monotonic() - last > _SECONDS_BETWEEN_TABLES):
+                keep()
+                last = time.monotonic()
+        keep()
+        create_markdown_artifact(
+            key=f"comparison-{experiment.name.replace('_', '-')}",
+            markdown=table_markdown(found),
+            description=f"Variants of the experiment {experiment.name}",
+        )
+    except BaseException as error:
+        run.finish(*tracking.how_it_ended(error))
+        raise
+    finally:
+        _made.reset(token)
+    reasons = "; ".join(f"{each['variant']}, seed {each['seed']}: {each['reason']}" for each in failed)
+    run.finish("FAILED" if failed else "FINISHED", reasons)
+    summary = {
+        "table": found,
+        "failed": failed,
+        "report": f"{run.artifact_uri}/report.html",
+        "mlflow": {"experiment_id": run.experiment, "run_id": run.id, "page": page},
+    }
+    if failed:
+        raise IncompleteComparisonError(summary)
+    return summary
+
+
+@flow(name="variant", description="One variant of an experiment with one seed.", flow_run_name="{name} · seed {seed}")
+def run_variant(
+    name: str, seed: int, scorer: str, experiments: dict[str, Experiment], parent: FlowTracking
+) -> tuple[Measured, str]:
+    """One variant with one seed, as an MLflow run of its own below the comparison's.
+
+    Args:
+        name: the variant's name.
+        seed: of its training.
+        scorer: what recommends, a key of PIPELINES.
+        experiments: the variant's, under ""; and those of its streams, by side.
+        parent: the comparison's run.
+
+    Returns:
+        What was measured, and the digest of the evaluation.
+    """
+    run = TrackedRun.start(
+        parent.experiment_id,
+        f"{name} · seed {seed}",
+        parent=parent.run_id,
+        tags={**PrefectRun.here().tags, "prorec.variant": name, "prorec.seed": str(seed)},
+    )
+    try:
+        run.parameters(experiments[""].model_dump(mode="json"))
+        place = FlowTracking(experiment_id=parent.experiment_id, run_id=run.id)
+        refs = _artifacts(scorer, experiments, place)
+        links = {"run_id": run.id, "page": tracking.page(parent.experiment_id, run.id)}
+        measured = comparison.gather(name, seed, scorer, refs, links)
+        run.metrics(numbers({split: measured.metrics[split] for split in ("test", "validation")}))
+        run.tags(
+            {
+                **{f"prorec.{_tag(stage)}.run_id": ref.run_id for stage, ref in refs.items()},
+                **{f"prorec.{_tag(stage)}.digest": ref.digest for stage, ref in refs.items()},
+            }
+        )
+    except BaseException as error:
+        run.finish(*tracking.how_it_ended(error))
+        raise
+    run.finish()
+    return measured, refs[PIPELINES[scorer][-1].name].digest
+
+
+def _artifacts(scorer: str, experiments: Mapping[str, Experiment], place: FlowTracking) -> dict[str, ArtifactRef]:
+    """A variant's artifacts by stage, those of its streams by "stage@side"."""
+    *stages, last = PIPELINES[scorer]
+    refs: dict[str, ArtifactRef] = {}
+    for side, experiment in experiments.items():
+        if side or len(experiments) == 1:
+            of_side: dict[str, ArtifactRef] = {}
+            for stage in stages:
+                of_side[stage.name] = _make(stage, experiment, place, of_side)
+            refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
+    refs[last.name] = _make(last, experiments[""], place, refs)
+    return refs
+
+
+def seconds_left(own: Mapping[tuple[str, int], float], todo: Sequence[tuple[str, int]]) -> float | None:
+    """About how long the rest takes, from what each variant needed with earlier seeds, or variants in the mean.
+
+    Args:
+        own: seconds by variant and seed, as of `own_seconds`.
+        todo: variants and seeds that are left.
+    """
+    if not own:
+        return None
+    by_variant: dict[str, list[float]] = {}
+    for (variant, _), seconds in own.items():
+        by_variant.setdefault(variant, []).append(seconds)
+    means = {variant: sum(values) / len(values) for variant, values in by_variant.items()}
+    usual = sum(means.values()) / len(means)
+    return sum(means.get(variant, usual) for variant, _ in todo)
+
+
+def _experiments(known: Variants, base: Experiment, name: str, seed: int) -> dict[str, Experiment]:
+    found = {"": known.experiment(name, base, seed)}
+    for side, stream in zip(SIDES, known.variants[name].streams, strict=False):
+        found[side] = known.experiment(stream, base, seed)
+    return found
+
+
+def _settings(known: Variants, names: list[str]) -> dict[str, Any]:
+    return {f"variant.{name}": known.variants[name].model_dump(exclude={"about"}) for name in names}
+
+
+def _make(stage: Stage, experiment: Experiment, place: FlowTracking, refs: Mapping[str, ArtifactRef]) -> ArtifactRef:
+    """A stage's artifact; looked for only once where several variants of this process share it."""
+    made = _made.get()
+    assert made is not None
+    key = stage.key(experiment, {name: refs[name] for name in stage.reads})
+    if key in made:
+        tell(StageStarted(stage.name))
+        tell(StageEnded(made[key], cached=True, seconds=0.0))
+    else:
+        made[key] = stage.run(experiment, place, refs)
+    return made[key]
+
+
+@contextmanager
+def _stage_at_work() -> Iterator[list[str]]:
+    """The names of the stages that start while the context lasts, the latest last."""
+    started = [""]
+
+    def hear(event: Event) -> None:
+        if isinstance(event, StageStarted):
+            started.append(event.stage)
+
+    with listening(hear):
+        yield started
+
+
+def _told(each: Measured) -> str:
+    measured = each.metrics["test"][each.representative]
+    return f"NDCG@10 {measured['ndcg_at_10']:.4f}, Recall@10 {measured['recall_at_10']:.4f} ({each.representative})"
+
+
+def _tag(stage: str) -> str:
+    """A stage's name, with the side that it belongs to, as MLflow's tags may be called."""
+    return stage.replace("@", ".")

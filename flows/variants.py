@@ -1,0 +1,129 @@
+"""Variants of an experiment by name: what each changes, what recommends in it, and which names belong together.
+
+Knows YAML and names; knows nothing of how variants are run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from flows.experiments import changed, explained, read_yaml
+from prorec_core.config import Experiment
+from prorec_core.errors import UserError, did_you_mean
+from tasks import places
+from tasks.tracking import flatten
+
+FULL = "prorec"
+"""The variant that is the experiment as it stands."""
+EVERY = "all"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_LONGEST_NAME = 63
+_OF_ALL = {"name", "seed", "device", "data", "evaluate.mask_history", "evaluate.list_length"}
+"""What no variant may change: all of them are measured on the same users in the same way."""
+
+
+class Variant(BaseModel):
+    """What a variant changes of an experiment, and what recommends in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    about: str = Field("", description="What it is, in a few words.")
+    set: dict[str, Any] = Field(default_factory=dict, description="Values by dotted place, as with --set.")
+    scorer: Literal["generator", "popularity", "item_to_item", "collaborative", "aligned", "two_stream"] = Field(
+        "generator", description="What recommends; the pipeline ends where this is ready."
+    )
+    streams: list[str] = Field(default_factory=list, description="The two variants that two_stream fuses.")
+
+    @model_validator(mode="after")
+    def _streams_of_two(self) -> Variant:
+        if len(self.streams) != (2 if self.scorer == "two_stream" else 0):
+            raise ValueError("two_stream fuses two variants, named under streams; nothing else has streams")
+        return self
+
+
+class Variants(BaseModel):
+    """Variants and groups of them, by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    variants: dict[str, Variant] = Field(default_factory=dict, description="Variants by name.")
+    groups: dict[str, list[str]] = Field(default_factory=dict, description="Names that belong together, in order.")
+
+    def choose(self, words: Sequence[str]) -> list[str]:
+        """The variants that some names and groups stand for, each once, in the order named.
+
+        Raises:
+            UserError: an unknown name, or no name at all.
+        """
+        chosen: dict[str, None] = {}
+        for word in words:
+            if word not in self.variants and word not in self.groups and word != EVERY:
+                known = [EVERY, *self.groups, *self.variants]
+                raise UserError(f"unknown variant '{word}'", place="variants", cure=did_you_mean(word, known))
+            names = self.variants if word == EVERY else self.groups.get(word, [word])
+            chosen |= dict.fromkeys(names)
+        if not chosen:
+            raise UserError("no variant is named", place="variants", cure=f"Known: {', '.join(self.groups)}, {EVERY}")
+        return list(chosen)
+
+    def experiment(self, name: str, base: Experiment, seed: int) -> Experiment:
+        """The experiment of a variant. A name of its own keeps its generator apart from the full method's.
+
+        Raises:
+            UserError: the variant changes what all must share, or something that does not exist.
+        """
+        place, settings = f"variant {name}", dict(flatten(self.variants[name].set))
+        for key in settings:
+            if key in _OF_ALL or key.split(".")[0] in _OF_ALL:
+                raise UserError(f"a variant cannot change '{key}'", place=place, cure="All share data, seeds, protocol")
+        seeded = base.model_copy(update={"seed": seed})
+        mine = changed(seeded, settings, place)
+        return mine if mine == seeded else mine.model_copy(update={"name": f"{base.name}-{name}"[:_LONGEST_NAME]})
+
+
+def load_variants(own: Path | None = None) -> Variants:
+    """The variants that come with the project, and those of a file.
+
+    Raises:
+        UserError: the file cannot be read, or a name or group in it cannot be.
+    """
+    found = _read(places.project_root() / "configs" / "variants" / "standard.yaml")
+    return found if own is None else joined(found, _read(own), str(own))
+
+
+def joined(first: Variants, second: Variants, place: str) -> Variants:
+    """Both, the second's entries in place of equally named ones of the first.
+
+    Raises:
+        UserError: a group or a two_stream names a variant that is not there.
+    """
+    both = Variants(variants={**first.variants, **second.variants}, groups={**first.groups, **second.groups})
+    for name in both.variants | both.groups:
+        if name == EVERY or not _NAME.fullmatch(name):
+            raise UserError(f"'{name}' cannot be a name", place=place, cure="Use small letters, digits and '-'")
+    for group, names in both.groups.items():
+        for name in names:
+            if name not in both.variants:
+                cure = did_you_mean(name, both.variants)
+                raise UserError(f"the group '{group}' names '{name}', which is no variant", place=place, cure=cure)
+    generators = [name for name, found in both.variants.items() if found.scorer == "generator"]
+    for variant, found in both.variants.items():
+        for name in found.streams:
+            if name not in generators:
+                cure = did_you_mean(name, generators)
+                raise UserError(f"'{variant}' cannot fuse '{name}', which is no generator", place=place, cure=cure)
+    return both
+
+
+def _read(path: Path) -> Variants:
+    if not path.is_file():
+        raise UserError("the file does not exist", place=str(path))
+    try:
+        return Variants.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise explained(error, str(path)) from error

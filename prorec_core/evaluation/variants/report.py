@@ -1,0 +1,202 @@
+"""The report of a comparison of variants: one page that needs nothing else, a table in Markdown, plots as files.
+
+Knows what `compare_variants` found; knows nothing of how it was measured. Equal findings give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from prorec_core.evaluation.drawing import as_png, as_svg
+from prorec_core.evaluation.pages import template
+from prorec_core.evaluation.tables import ACCURACY, label, protocol_line, signed
+from prorec_core.evaluation.variants import plots
+
+Found = Mapping[str, Any]
+_SHORT = ("recall_at_10", "ndcg_at_10", "recall_at_20", "ndcg_at_20", "mrr")
+_GENERATING = {"fused", "generative", "two_stream"}
+
+
+def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
+    """The report as HTML, without scripts and without anything loaded from elsewhere.
+
+    Args:
+        found: as of `compare_variants`; in it under each variant `about`, what it is in words, and `set`, what it
+            changes; and under `failed` what did not come to an end.
+        name: of the experiment.
+        experiment: its whole configuration, for display.
+    """
+    figures = {key: Markup(as_svg(drawn, key, words)) for key, (drawn, words) in _figures(found).items()}
+    return template("comparison.html.j2").render(
+        name=name,
+        found=found,
+        variants=found["variants"],
+        seeds=_seeds(found),
+        protocol={split: _protocol(found, split) for split in ("test", "validation")},
+        tables={split: _table(found, split) for split in ("test", "validation")},
+        scorers=_scorers(found),
+        differences=_differences(found),
+        remarks=_remarks(found),
+        figures=figures,
+        slices=[(kind, groups) for kind, groups in found["slices"].items() if groups],
+        configuration=yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True, width=100),
+    )
+
+
+def plot_files(found: Found) -> dict[str, bytes]:
+    """The report's plots as PNG files: content by file name."""
+    return {f"{name}.png": as_png(drawn) for name, (drawn, _) in _figures(found).items()}
+
+
+def table_markdown(found: Found) -> str:
+    """The comparison as Markdown: protocol, a row a variant, what failed."""
+    columns = [metric for metric in _SHORT if any(metric in about["test"] for about in found["variants"].values())]
+    head = ["variant", "scorer", *map(label, columns), f"NDCG@10 − {found['reference']}"]
+    lines = [f"*{_protocol(found, 'test')}*", "", _line(head), _line(["---", "---", *["---:"] * (len(columns) + 1)])]
+    for name, about in found["variants"].items():
+        cells = [_figure(about["test"].get(metric)) for metric in columns]
+        against = about["against"].get("ndcg_at_10")
+        lines.append(_line([_linked(name, about), about["scorer"], *cells, _interval(against) if against else ""]))
+    lines += ["", _explained(found)]
+    for each in found.get("failed", ()):
+        lines += ["", f"Failed: {each['variant']}, seed {each['seed']}, in {each['stage']}: {each['reason']}"]
+    return "\n".join(lines)
+
+
+def _linked(name: str, about: Mapping[str, Any]) -> str:
+    pages = [f"[{run['seed']}]({run['page']})" for run in about["runs"] if run.get("page")]
+    return f"{name} (seed {', '.join(pages)})" if pages else name
+
+
+def _explained(found: Found) -> str:
+    spread = "± is the standard deviation between seeds. " if len(found["seeds"]) > 1 else ""
+    return (
+        f"{spread}In brackets: 95% interval of the difference, {found['bootstrap_samples']:,} resamples of test users, "
+        "each user's value being the mean over seeds."
+    )
+
+
+def _line(texts: Sequence[str]) -> str:
+    return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
+
+
+def _figure(value: Mapping[str, float | None] | None) -> str:
+    if value is None:
+        return "–"
+    deviation = value["deviation"]
+    return f"{value['mean']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+
+
+def _interval(against: Mapping[str, float]) -> str:
+    return f"{signed(against['difference'])} [{signed(against['low'])}, {signed(against['high'])}]"
+
+
+def _seeds(found: Found) -> str:
+    return ", ".join(map(str, found["seeds"]))
+
+
+def _protocol(found: Found, split: str) -> str:
+    return protocol_line({**found["protocol"], "seed": _seeds(found)}, split)
+
+
+def _table(found: Found, split: str) -> dict[str, Any]:
+    """Columns, and a row a variant: name and cells of text, deviation and whether it is the best of its column."""
+    variants = found["variants"]
+    columns = [metric for metric in ACCURACY if any(metric in about[split] for about in variants.values())]
+    best = {
+        metric: max(about[split][metric]["mean"] for about in variants.values() if metric in about[split])
+        for metric in columns
+    }
+    rows = []
+    for name, about in variants.items():
+        cells = []
+        for metric in columns:
+            value = about[split].get(metric)
+            cells.append(
+                ("–", "", False)
+                if value is None
+                else (
+                    f"{value['mean']:.4f}",
+                    "" if value["deviation"] is None else f"{value['deviation']:.4f}",
+                    value["mean"] == best[metric] and len(variants) > 1,
+                )
+            )
+        rows.append((name, cells))
+    return {"columns": [label(metric) for metric in columns], "rows": rows}
+
+
+def _scorers(found: Found) -> list[list[str]]:
+    """Every scorer of every variant: variant, scorer, figures, difference to the reference's same scorer."""
+    rows = []
+    for name, about in found["variants"].items():
+        for scorer, measured in about["scorers"].items():
+            against = measured["against"].get("ndcg_at_10")
+            figures = [_figure(measured["test"].get(metric)) for metric in _SHORT]
+            rows.append([name, scorer, *figures, _interval(against) if against else "–"])
+    return rows
+
+
+def _differences(found: Found) -> list[list[str]]:
+    """Variant, metric, difference, interval, in how many seeds it is above the reference."""
+    return [
+        [
+            name,
+            label(metric),
+            signed(against["difference"]),
+            f"{signed(against['low'])} to {signed(against['high'])}",
+            f"{against['seeds_above']} of {against['seeds']}",
+        ]
+        for name, about in found["variants"].items()
+        for metric, against in about["against"].items()
+    ]
+
+
+def _remarks(found: Found) -> list[str]:
+    """What a careful reader would remark on."""
+    reference, kinds = found["reference"], {"is better than": [], "cannot be told from": [], "is worse than": []}  # type: ignore[var-annotated]
+    for name, about in found["variants"].items():
+        if against := about["against"].get("ndcg_at_10"):
+            kind = "is worse than" if against["low"] > 0 else "is better than" if against["high"] < 0 else ""
+            kinds[kind or "cannot be told from"].append(name)
+    remarks = [f"In NDCG@10 {reference} {kind} {', '.join(names)}." for kind, names in kinds.items() if names]
+    if len(found["seeds"]) == 1:
+        remarks.append("One seed alone: how much another seed would change is not known.")
+    if reference not in found["variants"]:
+        remarks.append(f"{reference} was not measured, so nothing is held against it.")
+    return remarks
+
+
+def _figures(found: Found) -> dict[str, tuple[Figure, str]]:
+    """Every plot for which there is something to show, and what it says to those who cannot see it."""
+    variants = found["variants"]
+    told = ", ".join(f"{name} {about['test']['ndcg_at_10']['mean']:.4f}" for name, about in variants.items())
+    drawn = {"values": (plots.values(found), f"NDCG and Recall at 10 of every variant and seed. NDCG at 10: {told}.")}
+    # Far-off baselines would press the rest together, so what generates has a scale of its own.
+    for key, generating in (("generators", True), ("baselines", False)):
+        names = [
+            name
+            for name, about in variants.items()
+            if about["against"] and (about["scorer"] in _GENERATING) is generating
+        ]
+        if names:
+            words = "; ".join(f"{name} {_interval(variants[name]['against']['ndcg_at_10'])}" for name in names)
+            drawn[key] = (plots.forest(found, names), f"Differences to {found['reference']} in NDCG at 10: {words}.")
+    for kind, groups in found["slices"].items():
+        if groups:
+            words = "; ".join(
+                f"{group['group']}: " + ", ".join(f"{name} {value:.4f}" for name, value in group["recall"].items())
+                for group in groups
+            )
+            drawn[kind] = (plots.groups(found, kind), f"Recall at 10 by {kind.replace('_', ' ')}. {words}.")
+    rows = {name: about["domination"] for name, about in variants.items() if about["domination"]}
+    if rows:
+        words = ", ".join(f"{name} {row['text_share']:.0%}" for name, row in rows.items())
+        drawn["domination"] = (plots.domination(found), f"Share of shared neighbours with the text: {words}.")
+    words = ", ".join(f"{name} {about['cost']['seconds']:,.0f}" for name, about in variants.items())
+    drawn["cost"] = (plots.cost(found), f"Seconds and parameters of every variant. Seconds: {words}.")
+    return drawn

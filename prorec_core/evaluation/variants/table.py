@@ -1,0 +1,255 @@
+"""Variants of an experiment side by side: means over seeds, spread, and intervals against one of them.
+
+Knows metrics, ranks and costs of evaluations of the same users; knows nothing of models, files or pages.
+
+The unit of the bootstrap is the user. A user's value is the mean over the seeds that both variants have, so the
+interval says what other users of the same kind would show for the average of these trainings; what another seed
+would show is the spread that stands beside it. Axes: U users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from prorec_core.data.sequences import IntArray, Sequences, Split
+from prorec_core.evaluation.comparison import COMPARED, paired_bootstrap
+from prorec_core.evaluation.inputs import in_order
+from prorec_core.evaluation.metrics import Values, values_by_user
+from prorec_core.evaluation.slices import sliced
+from prorec_core.evaluation.tables import ACCURACY
+
+GENERATOR = "generator"
+"""Stands for the scorer of a generator: fused where it has one, else generative."""
+
+_DOMINATION = ("overlap_semantic", "overlap_collaborative", "cka_semantic", "cka_collaborative", "text_share")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One variant with one seed.
+
+    Attributes:
+        variant: its name.
+        seed: of its training.
+        scorer: the scorer that represents it, or GENERATOR.
+        metrics: as in metrics.json: `protocol`, and by split, scorer and metric.
+        ranks: by scorer the rank of each test user's target, int32, shape (U,), 0 where it is not in the list.
+        seconds: what each stage took when it was made, by the id of the run that made it.
+        parameters: numbers that recommending needs.
+        quality: of the codes, as in quality.json; empty where there are none.
+        domination: of the quantized embedding, a row of domination.json; empty where there is none.
+        run: where it can be looked at: `run_id`, and `page` or None.
+    """
+
+    variant: str
+    seed: int
+    scorer: str
+    metrics: Mapping[str, Any]
+    ranks: Mapping[str, IntArray]
+    seconds: Mapping[str, float]
+    parameters: int
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    domination: Mapping[str, float] = field(default_factory=dict)
+    run: Mapping[str, str | None] = field(default_factory=dict)
+
+    @property
+    def representative(self) -> str:
+        """The scorer that stands for the variant."""
+        if self.scorer != GENERATOR:
+            return self.scorer
+        return "fused" if "fused" in self.metrics["test"] else "generative"
+
+
+def compare_variants(
+    measured: Sequence[Measured],
+    reference: str,
+    sequences: Sequences,
+    samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything that is said about some variants, as plain JSON values.
+
+    Args:
+        measured: the variants in the order in which they are to be shown, each with any number of seeds.
+        reference: the variant that the others are held against; without it nothing is.
+        sequences: the data that all of them were evaluated on.
+        samples: resamples of users.
+        seed: of the resampling.
+
+    Returns:
+        `protocol`; `seeds`; `reference`; `variants`: by name its scorer, seeds, test, validation, by_seed, against,
+        scorers, codes, domination, cost and runs; `slices`: as of `sliced_recall`, by variant.
+
+    Raises:
+        ValueError: there is nothing to compare, or ranks are not those of these users.
+    """
+    if not measured:
+        raise ValueError("there is nothing to compare")
+    n_users = sequences.n_users
+    for each in measured:
+        if any(len(ranks) != n_users for ranks in each.ranks.values()):
+            raise ValueError(f"the ranks of {each.variant} are not those of {n_users} users")
+    parts: dict[str, list[Measured]] = {}
+    for each in measured:
+        parts.setdefault(each.variant, []).append(each)
+    own = own_seconds(measured)
+    variants: dict[str, Any] = {}
+    for name, seeds in parts.items():
+        scorer = seeds[0].representative
+        variants[name] = {
+            "scorer": scorer,
+            "seeds": [each.seed for each in seeds],
+            "test": _over_seeds([each.metrics["test"][scorer] for each in seeds]),
+            "validation": _over_seeds([each.metrics["validation"][scorer] for each in seeds]),
+            "by_seed": {
+                metric: [each.metrics["test"][scorer][metric] for each in seeds]
+                for metric in ACCURACY
+                if all(metric in each.metrics["test"][scorer] for each in seeds)
+            },
+            "against": {}
+            if name == reference or reference not in parts
+            else _against(seeds, parts[reference], (scorer, parts[reference][0].representative), samples, seed),
+            "scorers": _scorers(seeds, parts.get(reference, []), name == reference, samples, seed),
+            "codes": _mean([_codes(each.quality) for each in seeds if each.quality]),
+            "domination": _mean(
+                [{key: each.domination[key] for key in _DOMINATION} for each in seeds if each.domination]
+            ),
+            "cost": _mean(
+                [
+                    {
+                        "seconds": sum(each.seconds.values()),
+                        "own_seconds": own[each.variant, each.seed],
+                        "parameters": each.parameters,
+                    }
+                    for each in seeds
+                ]
+            ),
+            "runs": [{"seed": each.seed, **each.run} for each in seeds],
+        }
+    hits = {name: _mean_values("recall_at_10", seeds, seeds[0].representative) for name, seeds in parts.items()}
+    return {
+        "protocol": {key: value for key, value in measured[0].metrics["protocol"].items() if key != "seed"},
+        "seeds": sorted({each.seed for each in measured}),
+        "reference": reference,
+        "bootstrap_samples": samples,
+        "variants": variants,
+        "slices": sliced(
+            hits,
+            sequences.targets(Split.TEST),
+            np.diff(sequences.histories(Split.TEST).offsets),
+            sequences.train_counts(),
+        ),
+    }
+
+
+def own_seconds(measured: Iterable[Measured]) -> dict[tuple[str, int], float]:
+    """By variant and seed the seconds of those stages that no variant before it in the list needed with that seed."""
+    seen: dict[int, set[str]] = {}
+    found = {}
+    for each in measured:
+        known = seen.setdefault(each.seed, set())
+        found[each.variant, each.seed] = sum(value for run, value in each.seconds.items() if run not in known)
+        known |= set(each.seconds)
+    return found
+
+
+def _over_seeds(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+    """By metric its mean over seeds and the standard deviation between them (None for one seed)."""
+    found: dict[str, dict[str, float | None]] = {}
+    for metric in ACCURACY:
+        values = [each[metric] for each in measured if metric in each]
+        if values:
+            deviation = round(float(np.std(values, ddof=1)), 6) if len(values) > 1 else None
+            found[metric] = {"mean": round(float(np.mean(values)), 6), "deviation": deviation}
+    return found
+
+
+def _scorers(
+    seeds: Sequence[Measured], reference: Sequence[Measured], is_reference: bool, samples: int, seed: int
+) -> dict[str, Any]:
+    """Every scorer of a variant; held against the same scorer of the reference, where that has it."""
+    names = set.intersection(*(set(each.metrics["test"]) for each in seeds))
+    shown = in_order(dict.fromkeys(names - {"popularity"} if seeds[0].scorer == GENERATOR else {seeds[0].scorer}))
+    found = {}
+    for name in shown:
+        comparable = not is_reference and reference and all(name in each.ranks for each in reference)
+        found[name] = {
+            "test": _over_seeds([each.metrics["test"][name] for each in seeds]),
+            "against": _against(seeds, reference, (name, name), samples, seed) if comparable else {},
+        }
+    return found
+
+
+def _against(
+    first: Sequence[Measured], second: Sequence[Measured], scorers: tuple[str, str], samples: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Difference of two variants by metric with its interval, over the seeds that both have; {} if there are none."""
+    both = {each.seed for each in first} & {each.seed for each in second}
+    if not both:
+        return {}
+    sides = [[each for each in side if each.seed in both] for side in (first, second)]
+    found = {}
+    for metric in COMPARED:
+        differences = _mean_values(metric, sides[0], scorers[0]) - _mean_values(metric, sides[1], scorers[1])
+        low, high = paired_bootstrap(differences, samples, seed)
+        by_seed = [
+            {each.seed: float(values_by_user(metric, each.ranks[scorer]).mean()) for each in side}
+            for side, scorer in zip(sides, scorers, strict=True)
+        ]
+        numbers = {"difference": float(differences.mean()), "low": low, "high": high}
+        found[metric] = {
+            **{name: round(number, 6) for name, number in numbers.items()},
+            "seeds": len(both),
+            "seeds_above": sum(by_seed[0][each] > by_seed[1][each] for each in both),
+        }
+    return found
+
+
+def _mean_values(metric: str, seeds: Sequence[Measured], scorer: str) -> Values:
+    """Each user's value of a metric, the mean over seeds, shape (U,)."""
+    total: Values = np.mean([values_by_user(metric, each.ranks[scorer]) for each in seeds], axis=0)
+    return total
+
+
+def _codes(quality: Mapping[str, Any]) -> dict[str, float]:
+    """The quality of a code table in a few figures; levels are averaged, the suffix left out."""
+    levels = [level for level in quality["levels"] if not level["suffix"]]
+    before = quality["collisions"]["before"]
+    return {
+        "levels": len(levels),
+        "codes": float(np.mean([level["codes"] for level in levels])),
+        "used_share": float(np.mean([level["used_share"] for level in levels])),
+        "entropy": float(np.mean([level["entropy"] for level in levels])),
+        "perplexity": float(np.mean([level["perplexity"] for level in levels])),
+        "collision_share": before["share"],
+        "tuples": before["tuples"],
+        "largest_group": before["largest_group"],
+        "relative_error": quality["relative_error"],
+    }
+
+
+def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: round(float(np.mean([row[key] for row in rows])), 6) for key in rows[0]} if rows else {}
+
+
+def quantized_domination(domination: Mapping[str, Any], embedding: str) -> dict[str, float]:
+    """The row of domination.json that is about the embedding that was quantized.
+
+    The two sources share all neighbours with themselves, and with each other what `sources` says.
+    """
+    if embedding in {"semantic", "collaborative"}:
+        other = "collaborative" if embedding == "semantic" else "semantic"
+        overlap, cka = domination["sources"]["overlap"], domination["sources"]["cka"]
+        of_text = 1.0 if embedding == "semantic" else overlap
+        return {
+            f"overlap_{embedding}": 1.0,
+            f"overlap_{other}": overlap,
+            f"cka_{embedding}": 1.0,
+            f"cka_{other}": cka,
+            "text_share": round(of_text / (1.0 + overlap), 6),
+        }
+    return dict(domination["integrated" if embedding == "integrated" else "naive_concatenation"])

@@ -1,0 +1,70 @@
+"""Two generators over two code tables of one catalogue, joined only at the end (the idea of EAGER, Wang et al. 2024).
+
+Knows generators and histories; knows nothing of files or metrics. Each generator searches by itself; both then
+judge the union of what they found. Axes: U users of a batch, C candidates, B beams.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from prorec_core.data.sequences import Sequences
+from prorec_core.generation.base import Generator
+from prorec_core.generation.candidates import Candidates, find_candidates, item_log_probabilities, last_context
+from prorec_core.progress import Report, silent
+from prorec_core.training.batching import inference_batches
+
+_TOKENS = 16_384
+_CELLS = 6_000_000
+"""Cells of the largest table of a batch: users times candidates times children."""
+
+
+@torch.no_grad()
+def joint_candidates(
+    first: Generator,
+    second: Generator,
+    histories: Sequences,
+    beams: int,
+    *,
+    masked: bool = True,
+    report: Report = silent,
+) -> Candidates:
+    """The union of both generators' beams, each item with its log-probability under either of them.
+
+    Args:
+        first: in evaluation mode.
+        second: in evaluation mode; reads histories as long as the first does.
+        histories: each user's items.
+        beams: beams of each search.
+        masked: leave out what a user already has.
+        report: told of every batch of both searches, in users.
+
+    Returns:
+        Candidates whose `generative_UC` is the first generator's log-probability and whose `dense_UC` is the
+        second's, so that `fused(λ)` ranks by `log p_first + λ · log p_second`.
+
+    Raises:
+        ValueError: the generators read histories of different lengths.
+    """
+    longest = first.config.max_history
+    if second.config.max_history != longest:
+        raise ValueError(f"histories of {longest} and {second.config.max_history} items cannot be read together")
+    of_first, of_second = (
+        find_candidates(each, histories, beams, beams, masked=masked, with_dense=False, report=report).items_UC
+        for each in (first, second)
+    )
+    items_UC = np.full((histories.n_users, 2 * beams), -1, np.int32)
+    log_p = [np.full(items_UC.shape, -np.inf, np.float32) for _ in range(2)]
+    device = first.inputs_NE.device
+    children = max(table.shape[1] for each in (first, second) for table in each.trie.children)
+    users_a_batch = max(1, _CELLS // (2 * beams * children))
+    for batch in inference_batches(histories, longest, _TOKENS, users_a_batch, device):
+        users = batch.users_B.cpu().numpy()
+        known = (of_second[users][:, :, None] == of_first[users][:, None, :]).any(-1)
+        items_UC[users] = np.hstack([of_first[users], np.where(known, -1, of_second[users])])
+        asked = torch.from_numpy(items_UC[users].astype(np.int64)).to(device)
+        for generator, values in zip((first, second), log_p, strict=True):
+            found = item_log_probabilities(generator, last_context(generator, batch), asked)
+            values[users] = found.cpu().numpy()
+    return Candidates(items_UC, log_p[0], log_p[1], items_UC.shape[1])

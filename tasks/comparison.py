@@ -1,0 +1,135 @@
+"""What a comparison gathers from its variants' artifacts, and what it leaves. Knows refs, runs and files of stages."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, sha256_file, write_bytes, write_json, write_manifest
+from prorec_core.config import Experiment
+from tasks import store
+from tasks.inputs import read_quantized
+from tasks.metrics import numbers
+from tasks.patience import patiently
+from tasks.tracking import TrackedRun, client
+
+if TYPE_CHECKING:
+    from prorec_core.evaluation.variants.table import Measured
+
+STAGE = "compare"
+NOTE_TAG = "mlflow.note.content"
+"""What MLflow shows at the head of a run's page, as Markdown."""
+_WITHOUT_USE = {
+    "semantic": {"train_collaborative", "align"},
+    "collaborative": {"embed_text", "align"},
+    "concatenation": {"align"},
+}
+"""By quantized embedding the stages that a pipeline runs all the same and whose result its generator does not use."""
+
+Refs = Mapping[str, ArtifactRef]
+"""The artifacts of one variant by stage, or by "stage@side" where it is made of two pipelines."""
+
+
+def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, str | None]) -> Measured:
+    """What a comparison needs to know of one variant with one seed.
+
+    Raises:
+        UserError: an artifact is gone or damaged.
+    """
+    from prorec_core.evaluation.stage import Evaluation
+    from prorec_core.evaluation.variants.table import Measured, quantized_domination
+
+    folders = {name: store.fetch(ref) for name, ref in refs.items()}
+    evaluation = Evaluation.load(next(path for name, path in folders.items() if name.startswith("evaluate")))
+    sides: dict[str, dict[str, Path]] = {}
+    for name, path in folders.items():
+        stage, _, side = name.partition("@")
+        sides.setdefault(side, {})[stage] = path
+    needless = {side: _WITHOUT_USE.get(_embedding(inputs), set()) for side, inputs in sides.items()}
+    used = [ref for name, ref in refs.items() if name.partition("@")[0] not in needless[name.partition("@")[2]]]
+    alone, domination = sides[""], {}
+    if "align" in alone:
+        domination = quantized_domination(read_json(alone["align"] / "domination.json"), _embedding(alone))
+    return Measured(
+        variant=variant,
+        seed=seed,
+        scorer=scorer,
+        metrics=evaluation.metrics,
+        ranks=evaluation.test_ranks,
+        seconds={ref.run_id: _seconds(ref) for ref in used},
+        parameters=sum(_parameters(inputs) for inputs in sides.values()),
+        quality=read_json(alone["quantize"] / "quality.json") if "quantize" in alone else {},
+        domination=domination,
+        run=run,
+    )
+
+
+def _embedding(inputs: Mapping[str, Path]) -> str:
+    """Which embedding a pipeline's generator quantizes, as its artifact says; integrated where it has none."""
+    if "train_generator" not in inputs:
+        return "integrated"
+    return str(read_json(inputs["train_generator"] / MANIFEST)["config"]["quantize.embedding"])
+
+
+def _seconds(ref: ArtifactRef) -> float:
+    return float(patiently(client().get_run, ref.run_id).data.metrics.get("seconds", 0.0))
+
+
+def _parameters(inputs: Mapping[str, Path]) -> int:
+    """Numbers that recommending needs: the weights of the model, and the table of item vectors that it reads."""
+    from prorec_core.data.embeddings import read_embeddings
+    from prorec_core.training.checkpoint import load_tensors
+
+    for stage in ("train_generator", "align", "train_collaborative"):
+        if stage in inputs:
+            weights = sum(tensor.numel() for tensor in load_tensors(inputs[stage] / "model.safetensors").values())
+            if stage == "train_generator":
+                return weights + read_quantized(_embedding(inputs), inputs).size
+            return weights + read_embeddings(inputs[stage] / "embeddings.parquet", stage).size
+    return 0
+
+
+def keep(
+    run: TrackedRun,
+    experiment: Experiment,
+    found: Mapping[str, Any],
+    config: Mapping[str, Any],
+    upstream: Mapping[str, str],
+) -> None:
+    """Leave the comparison as an artifact of its run: table, report and plots; and its figures as metrics.
+
+    To be called again as more is known; what is there is replaced.
+    """
+    from prorec_core.evaluation.variants.report import plot_files, render, table_markdown
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_json(folder / "comparison.json", found)
+        write_bytes(folder / "comparison.md", table_markdown(found).encode())
+        write_bytes(folder / "report.html", render(found, experiment.name, experiment.model_dump(mode="json")).encode())
+        for name, png in plot_files(found).items():
+            write_bytes(folder / "plots" / name, png)
+        manifest = write_manifest(folder, STAGE, config, upstream)
+        run.upload(folder, last=MANIFEST)
+        described = sha256_file(folder / MANIFEST)
+    run.metrics(_figures(found))
+    run.tags(
+        {
+            store.STAGE_TAG: STAGE,
+            store.URI_TAG: run.artifact_uri,
+            store.MANIFEST_TAG: described,
+            store.DIGEST_TAG: manifest.digest,
+            NOTE_TAG: table_markdown(found),
+            "prorec.report": f"{run.artifact_uri}/report.html",
+        }
+    )
+
+
+def _figures(found: Mapping[str, Any]) -> dict[str, float]:
+    """Means, deviations and intervals by path: variant, split, metric."""
+    figures: dict[str, float] = {}
+    for variant, about in found["variants"].items():
+        figures |= numbers({part: about[part] for part in ("test", "validation", "against", "cost")}, f"{variant}/")
+    return figures

@@ -1,0 +1,34 @@
+"""Stage `evaluate_aligned`: Stage I's model over the integrated embedding, as a recommender of its own."""
+
+from __future__ import annotations
+
+from tasks.metrics import numbers
+from tasks.stage import Work, stage
+
+
+@stage("evaluate_aligned", reads=("preprocess", "align"))
+def evaluate_aligned(work: Work) -> dict[str, float]:
+    """Rank the whole catalogue by the aligned model, and measure."""
+    from prorec_core.alignment.stage import AlignedModel
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.evaluation.inputs import EvaluationInputs
+    from prorec_core.evaluation.lists import sequential_lists
+    from prorec_core.evaluation.stage import evaluate as run
+
+    experiment, runtime = work.experiment, work.runtime()
+    config, dataset = experiment.evaluate, Dataset.load(work.inputs["preprocess"])
+    aligned = AlignedModel.load(work.inputs["align"])
+    model, table = aligned.sequential_model(experiment.align, experiment.collaborative, runtime.device)
+    inputs = EvaluationInputs(
+        config,
+        dataset,
+        sequential_lists("aligned", model, table, dataset.sequences, config, experiment.align.max_history),
+        None,
+        seed=experiment.seed,
+        name="aligned",
+        training={"align": aligned.training},
+        domination=aligned.domination,
+    )
+    result = run(inputs, runtime.report)
+    result.save(work.folder)
+    return numbers({split: result.metrics[split] for split in ("test", "validation")})

@@ -1,0 +1,35 @@
+"""Stage `evaluate_collaborative`: the sequential model that knows items by their ids, as a recommender of its own."""
+
+from __future__ import annotations
+
+from tasks.metrics import numbers
+from tasks.stage import Work, stage
+
+
+@stage("evaluate_collaborative", reads=("preprocess", "train_collaborative"))
+def evaluate_collaborative(work: Work) -> dict[str, float]:
+    """Rank the whole catalogue by the collaborative model, and measure."""
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.evaluation.inputs import EvaluationInputs
+    from prorec_core.evaluation.lists import sequential_lists
+    from prorec_core.evaluation.stage import evaluate as run
+    from prorec_core.sequential.stage import CollaborativeModel
+
+    experiment, runtime = work.experiment, work.runtime()
+    config, dataset = experiment.evaluate, Dataset.load(work.inputs["preprocess"])
+    trained = CollaborativeModel.load(work.inputs["train_collaborative"])
+    model, table = trained.sequential_model(experiment.collaborative, runtime.device)
+    inputs = EvaluationInputs(
+        config,
+        dataset,
+        sequential_lists(
+            "collaborative", model, table, dataset.sequences, config, experiment.collaborative.max_history
+        ),
+        None,
+        seed=experiment.seed,
+        name="collaborative",
+        training={"train_collaborative": trained.training},
+    )
+    result = run(inputs, runtime.report)
+    result.save(work.folder)
+    return numbers({split: result.metrics[split] for split in ("test", "validation")})

@@ -1,0 +1,30 @@
+"""Stage `evaluate_counts`: what needs no training, popularity and co-occurrence, in the protocol of the others."""
+
+from __future__ import annotations
+
+from tasks.metrics import numbers
+from tasks.stage import Work, stage
+
+
+@stage("evaluate_counts", reads=("preprocess",))
+def evaluate_counts(work: Work) -> dict[str, float]:
+    """Rank by popularity, and by co-occurrence with the most recent item."""
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.data.sequences import Split
+    from prorec_core.evaluation.baselines import item_to_item_lists
+    from prorec_core.evaluation.inputs import EvaluationInputs
+    from prorec_core.evaluation.stage import evaluate as run
+
+    config, dataset = work.experiment.evaluate, Dataset.load(work.inputs["preprocess"])
+    sequences, length = dataset.sequences, min(config.list_length, dataset.sequences.n_items)
+    lists = {
+        split: {
+            "item_to_item": item_to_item_lists(
+                sequences.training(), sequences.histories(split), length, masked=config.mask_history
+            )
+        }
+        for split in (Split.VALIDATION, Split.TEST)
+    }
+    result = run(EvaluationInputs(config, dataset, lists, None, name="counts"), work.report)
+    result.save(work.folder)
+    return numbers({split: result.metrics[split] for split in ("test", "validation")})

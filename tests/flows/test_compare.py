@@ -1,0 +1,118 @@
+"""`prorec compare` as a user meets it, each time in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from prorec_core.artifacts import verify
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    "data.demo.users=120",
+    "data.demo.items=60",
+    "collaborative.epochs=1",
+    "collaborative.dim=16",
+    "align.epochs=1",
+    "quantize.codes=8",
+    "generator.epochs=1",
+    "generator.dim=16",
+    "generator.validation_users=50",
+    "evaluate.bootstrap_samples=100",
+]
+"""The whole pipeline at its smallest."""
+
+
+def compare(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", "compare", "demo", *settings, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PROREC_ARTIFACTS": str(folder)},
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--variants", "semantics"], "variants: unknown variant 'semantics'. Did you mean 'semantic'?"),
+        (["--seeds", "0"], "--seeds: '0' is neither a count nor seeds. Write 3, or 0,4,7."),
+        (["--seeds", "x,1"], "--seeds: 'x,1' is neither a count nor seeds."),
+        (["--variants-file", "nowhere.yaml"], "nowhere.yaml: the file does not exist."),
+        (["--json", "no/such/folder.json"], "--json no/such/folder.json: the folder does not exist."),
+        (["--variants", "sasrec", "--against", "prorec"], "against: 'prorec' is not compared. Known: sasrec"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(words: list[str], message: str, tmp_path: Path) -> None:
+    done = compare(*words, folder=tmp_path / "artifacts")
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("prorec: ") and message in done.stderr
+    assert not (tmp_path / "artifacts").exists()
+
+
+def _runs(folder: Path) -> list[Any]:
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    experiments = [each.experiment_id for each in client.search_experiments() if each.name.startswith("prorec-")]
+    return list(client.search_runs(experiments, max_results=1000))
+
+
+@pytest.mark.pipeline
+def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Path) -> None:
+    folder, out, mine = tmp_path / "artifacts", tmp_path / "out.json", tmp_path / "mine.yaml"
+    broken = {"broken": {"about": "no such encoder", "set": {"text.model": "no-such-model"}, "scorer": "aligned"}}
+    mine.write_text(yaml.safe_dump({"variants": broken}))
+    words = ["--variants-file", str(mine), "--json", str(out)]
+    done = compare(*words, "--variants", "broken,sasrec,two-stream,popularity", "--against", "sasrec", folder=folder)
+    assert done.returncode == 1, done.stderr
+    assert "failed: broken, seed 0, in embed_text:" in done.stdout and "Traceback" not in done.stderr
+    found = json.loads(out.read_text())
+    assert [each["variant"] for each in found["failed"]] == ["broken"] and "no-such-model" in str(found["failed"])
+    variants = found["table"]["variants"]
+    assert list(variants) == ["sasrec", "two-stream", "popularity"] and found["table"]["reference"] == "sasrec"
+    assert [about["scorer"] for about in variants.values()] == ["collaborative", "two_stream", "popularity"]
+    assert set(variants["two-stream"]["against"]) == {"recall_at_10", "ndcg_at_10"}
+    assert variants["popularity"]["cost"]["parameters"] == 0 < variants["sasrec"]["cost"]["parameters"]
+
+    made = Counter(run.data.tags["prorec.stage"] for run in _runs(folder) if run.info.status == "FINISHED"
+                   and "prorec.stage" in run.data.tags)  # fmt: skip
+    assert made["train_collaborative"] == made["align"] == made["preprocess"] == 1, "what is common is made once"
+    assert made["quantize"] == made["train_generator"] == 2
+    names = {each.name for each in MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_registered_models()}
+    assert "prorec-demo" not in names, "variants are registered under names of their own"
+
+    done = compare("--variants", "sasrec,popularity", "--seeds", "2", "--json", str(out), folder=folder)
+    assert done.returncode == 0, done.stderr
+    table = json.loads(out.read_text())["table"]
+    assert table["seeds"] == [0, 1] and table["variants"]["sasrec"]["test"]["mrr"]["deviation"] is not None
+    assert table["variants"]["popularity"]["test"]["mrr"] == {
+        "mean": variants["popularity"]["test"]["mrr"]["mean"],
+        "deviation": 0.0,
+    }
+    runs = _runs(folder)
+    assert sum(run.data.tags.get("prorec.stage") == "train_collaborative" for run in runs) == 2, "seed 0 was there"
+    (finished,) = [run for run in runs if run.data.tags.get("prorec.stage") == "compare"
+                   and run.info.status == "FINISHED"]  # fmt: skip
+    assert "sasrec" in finished.data.tags["mlflow.note.content"]
+    assert (
+        finished.data.metrics["sasrec/test/ndcg_at_10/mean"]
+        == table["variants"]["sasrec"]["test"]["ndcg_at_10"]["mean"]
+    )
+    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == finished.info.run_id]
+    assert {run.data.tags.get("prorec.variant") for run in below} >= {"sasrec", "popularity"}
+    artifact = Path(finished.data.tags["prorec.uri"])
+    assert verify(artifact) == []
+    assert {"comparison.json", "comparison.md", "report.html", "plots"} <= {path.name for path in artifact.iterdir()}

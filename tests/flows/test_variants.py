@@ -1,0 +1,136 @@
+"""From names of variants to experiments, or to one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.compare import PIPELINES, seconds_left
+from flows.experiments import load, preset_files
+from flows.variants import EVERY, FULL, Variants, load_variants
+from prorec_core.config import Experiment
+from prorec_core.errors import UserError
+from tasks.evaluate_two_stream import SIDES, STREAM
+
+STANDARD = load_variants()
+
+
+@pytest.mark.parametrize("preset", ["demo", *preset_files()])
+def test_every_variant_fits_every_preset(preset: str) -> None:
+    base = load(preset)
+    for name, variant in STANDARD.variants.items():
+        found = STANDARD.experiment(name, base, 3)
+        assert found.seed == 3 and found.data == base.data and variant.about
+        assert found.name in {base.name, f"{base.name}-{name}"}
+    assert STANDARD.experiment(FULL, base, 3) == base.model_copy(update={"seed": 3})
+
+
+def test_only_what_equals_the_full_method_has_its_name() -> None:
+    base = Experiment(name="shop")
+    assert STANDARD.experiment("no-alignment", base, 0).name == "shop-no-alignment"
+    assert STANDARD.experiment("no-alignment", base, 0).align.alpha == 0
+    without = Experiment.model_validate({"name": "shop", "align": {"alpha": 0}})
+    assert STANDARD.experiment("no-alignment", without, 0) == without
+    longest = Experiment(name="x" * 63)
+    assert len(STANDARD.experiment("semantic", longest, 0).name) == 63
+
+
+def test_groups_stand_for_their_variants_once_and_in_order() -> None:
+    assert STANDARD.choose(["prorec", "dense", "din"])[:2] == ["prorec", "aligned"]
+    assert STANDARD.choose([EVERY]) == list(STANDARD.variants)
+    for group in STANDARD.groups:
+        assert len(STANDARD.choose([group])) == len(STANDARD.groups[group])
+    assert STANDARD.groups["core"][0] == FULL
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["semantics"], "variants: unknown variant 'semantics'. Did you mean 'semantic'?"),
+        (["cor"], "variants: unknown variant 'cor'. Did you mean 'core'?"),
+        ([], "variants: no variant is named. Known: core"),
+    ],
+)
+def test_unknown_names_are_told(words: list[str], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        STANDARD.choose(words)
+    assert message in str(error.value)
+
+
+def _file(folder: Path, **found: object) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(yaml.safe_dump(found))
+    return path
+
+
+def test_variants_of_ones_own_are_added_and_replace(tmp_path: Path) -> None:
+    mine = {"wide": {"set": {"generator": {"dim": 96, "layers": 3}}}, "semantic": {"set": {"align.alpha": 0}}}
+    known = load_variants(_file(tmp_path, variants=mine, groups={"mine": ["prorec", "wide"]}))
+    assert known.choose(["mine"]) == ["prorec", "wide"]
+    wide = known.experiment("wide", Experiment(), 0).generator
+    assert (wide.dim, wide.layers, wide.heads, wide.distill) == (96, 3, 2, Experiment().generator.distill)
+    assert known.experiment("semantic", Experiment(), 0).quantize.embedding == "integrated"
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({"variants": {"a": {"sett": {}}}}, "variants.a.sett: unknown field"),
+        ({"variants": {"a": {"scorer": "generate"}}}, "variants.a.scorer: must be 'generator'"),
+        ({"variants": {"a": {"scorer": "two_stream"}}}, "two_stream fuses two variants"),
+        ({"variants": {"a": {"streams": ["prorec", "semantic"]}}}, "two_stream fuses two variants"),
+        (
+            {"variants": {"a": {"scorer": "two_stream", "streams": ["semantic", "aligned"]}}},
+            "'a' cannot fuse 'aligned', which is no generator",
+        ),
+        ({"groups": {"g": ["prorek"]}}, "the group 'g' names 'prorek', which is no variant. Did you mean 'prorec'?"),
+        ({"variants": {"A b": {}}}, "'A b' cannot be a name"),
+        ({"variants": {"all": {}}}, "'all' cannot be a name"),
+    ],
+)
+def test_files_that_cannot_be_are_told(tmp_path: Path, found: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_variants(_file(tmp_path, **found))
+    assert message in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_a_missing_file_is_told() -> None:
+    with pytest.raises(UserError, match=r"nowhere\.yaml: the file does not exist"):
+        load_variants(Path("nowhere.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data.min_user_interactions": 9}, "variant a: a variant cannot change 'data.min_user_interactions'"),
+        ({"seed": 1}, "variant a: a variant cannot change 'seed'"),
+        ({"name": "b"}, "variant a: a variant cannot change 'name'"),
+        ({"evaluate.mask_history": False}, "variant a: a variant cannot change 'evaluate.mask_history'"),
+        ({"align.alhpa": 0}, "variant a: align.alhpa: unknown field. Did you mean 'alpha'?"),
+        ({"align.alpha": -1}, "variant a: align.alpha: must be >= 0 (got -1)."),
+    ],
+)
+def test_what_a_variant_cannot_change_is_told(settings: dict[str, object], message: str) -> None:
+    known = Variants.model_validate({"variants": {"a": {"set": settings}}})
+    with pytest.raises(UserError) as error:
+        known.experiment("a", Experiment(), 0)
+    assert message in str(error.value)
+
+
+def test_every_stage_follows_what_it_reads() -> None:
+    for scorer, stages in PIPELINES.items():
+        known = {f"{name}@{side}" for name in STREAM for side in SIDES} if scorer == "two_stream" else set()
+        for stage in stages:
+            assert set(stage.reads) <= known, f"{scorer}: {stage.name}"
+            known.add(stage.name)
+    assert {variant.scorer for variant in STANDARD.variants.values()} == set(PIPELINES)
+
+
+def test_time_left_follows_what_the_variants_took() -> None:
+    assert seconds_left({}, [("a", 0)]) is None
+    own = {("a", 0): 10.0, ("b", 0): 2.0, ("a", 1): 20.0}
+    assert seconds_left(own, [("b", 1), ("a", 2)]) == 17.0
+    assert seconds_left(own, [("new", 0)]) == 8.5, "the mean of the variants known"
+    assert seconds_left(own, []) == 0

@@ -1,0 +1,139 @@
+"""The page that a comparison leaves: whole, safe, and in need of nothing else, with one variant and with many."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from prorec_core.data.sequences import from_lists
+from prorec_core.evaluation.metrics import rank_metrics
+from prorec_core.evaluation.variants.report import plot_files, render, table_markdown
+from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants
+
+USERS, ITEMS = 60, 20
+EVIL = "<script>alert('x')</script> | {{ 7 * 7 }}"
+VOID = {"meta", "br", "use", "path"}
+QUALITY = {
+    "levels": [
+        {"codes": 8, "used_share": 0.5, "entropy": 1.5, "perplexity": 4.5, "suffix": False},
+        {"codes": 3, "used_share": 1.0, "entropy": 0.1, "perplexity": 1.1, "suffix": True},
+    ],
+    "collisions": {"before": {"share": 0.1, "tuples": 18, "largest_group": 2}},
+    "relative_error": 0.3,
+}
+DOMINATION = {
+    "overlap_semantic": 0.5,
+    "overlap_collaborative": 0.3,
+    "cka_semantic": 0.4,
+    "cka_collaborative": 0.2,
+    "text_share": 0.625,
+}
+
+
+def comparison(variants, seeds=(0, 1), failed=()):
+    random = np.random.default_rng(0)
+    protocol = {
+        "items": ITEMS,
+        "test_users": USERS,
+        "validation_users": USERS,
+        "history_masked": False,
+        "list_length": 20,
+        "beams": 10,
+        "ties": "input",
+        "ties_seed": 0,
+    }
+    measured = []
+    for seed in seeds:
+        for place, name in enumerate(variants):
+            ranks = random.integers(0, 20, USERS).astype(np.int32)
+            metrics = {split: {"fused": rank_metrics(ranks, (1, 5, 10, 20))} for split in ("test", "validation")}
+            measured.append(
+                Measured(
+                    name,
+                    seed,
+                    GENERATOR,
+                    {"protocol": {**protocol, "seed": seed}, **metrics},
+                    {"fused": ranks},
+                    {f"{name}{seed}": 5.0 * place},
+                    1000 * place,
+                    QUALITY if place % 2 else {},
+                    DOMINATION if place % 2 else {},
+                    {"run_id": f"{name}{seed}", "page": f"http://127.0.0.1:5000/#/{name}" if place else None},
+                )
+            )
+    lists = [random.permutation(ITEMS)[: random.integers(4, 12)].astype(np.int32) for _ in range(USERS)]
+    found = compare_variants(measured, "prorec", from_lists(lists, ITEMS), 100)
+    for name in found["variants"]:
+        found["variants"][name] |= {"about": EVIL, "set": {"align.alpha": 0, "generator.node_scores": False}}
+    return {**found, "failed": list(failed)}
+
+
+class Page(HTMLParser):
+    """Checks that what is opened is closed, and gathers ids, links and tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.tags = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.links += [value for name, value in attrs if name in {"href", "src", "xlink:href"}]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+
+@pytest.mark.parametrize("count", [1, 2, 13])
+@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
+def test_the_page_is_whole_safe_and_needs_nothing_else(count, seeds):
+    names = ["prorec", *(f"variant-{number}" for number in range(1, count))]
+    text = render(comparison(names, seeds), "shop", {"name": "shop"})
+    page = Page(text)
+    assert not page.open and "script" not in page.tags
+    assert "&lt;script&gt;" in text and "{{ 7 * 7 }}" in text
+    inside = [link for link in page.links if link.startswith("#")]
+    assert all(link[1:] in page.ids for link in inside) and len(page.ids) == len(set(page.ids))
+    assert all(link.startswith("http://127.0.0.1:5000/#/variant-") for link in set(page.links) - set(inside))
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert all(f">{name}</th>" in text for name in names)
+    assert text.count("history not masked") >= 3 and f"seed {', '.join(map(str, seeds))}" in text
+    assert ("One seed alone" in text) is (len(seeds) == 1)
+    assert ("standard deviation between seeds" in text) is (len(seeds) > 1)
+
+
+def test_equal_findings_give_equal_bytes_and_every_plot_is_a_file():
+    found = comparison(["prorec", "other"])
+    assert render(found, "shop", {}) == render(found, "shop", {})
+    plots = plot_files(found)
+    assert plots == plot_files(found)
+    assert {"values.png", "generators.png", "target_popularity.png", "cost.png", "domination.png"} <= set(plots)
+    assert all(content.startswith(b"\x89PNG") for content in plots.values())
+
+
+def test_what_failed_is_told_first():
+    failed = [{"variant": "other", "seed": 3, "stage": "align", "reason": EVIL}]
+    found = comparison(["prorec"], failed=failed)
+    text = render(found, "shop", {})
+    assert "in align: &lt;script&gt;" in text and text.index("Failed:") < text.index("Results</h2>")
+    assert "Failed: other, seed 3, in align" in table_markdown(found)
+
+
+def test_markdown_says_what_stands_in_the_table():
+    found = comparison(["prorec", "other"])
+    lines = table_markdown(found).splitlines()
+    row = next(line for line in lines if line.startswith("| other"))
+    about = found["variants"]["other"]
+    assert f"{about['test']['ndcg_at_10']['mean']:.4f} ± {about['test']['ndcg_at_10']['deviation']:.4f}" in row
+    assert f"{abs(about['against']['ndcg_at_10']['low']):.4f}" in row
+    assert "[0](http://127.0.0.1:5000/#/other), [1](http" in row
+    assert next(line for line in lines if line.startswith("| prorec")).endswith("|  |")

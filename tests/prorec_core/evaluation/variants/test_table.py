@@ -1,0 +1,176 @@
+"""A comparison of planted ranks, whose every figure is known."""
+
+import numpy as np
+import pytest
+
+from prorec_core.data.sequences import Split, from_lists
+from prorec_core.evaluation.comparison import compare
+from prorec_core.evaluation.metrics import rank_metrics, values_by_user
+from prorec_core.evaluation.variants.table import (
+    GENERATOR,
+    Measured,
+    compare_variants,
+    own_seconds,
+    quantized_domination,
+)
+
+USERS, ITEMS = 40, 12
+PROTOCOL = {
+    "items": ITEMS,
+    "test_users": USERS,
+    "validation_users": USERS,
+    "history_masked": True,
+    "list_length": 12,
+    "beams": 10,
+    "ties": "input",
+    "ties_seed": 0,
+}
+
+
+def sequences():
+    random = np.random.default_rng(0)
+    return from_lists([random.permutation(ITEMS)[: 4 + user % 5].astype(np.int32) for user in range(USERS)], ITEMS)
+
+
+def part(variant, seed, ranks, scorer=GENERATOR, **more):
+    """One variant and seed; `ranks` by scorer."""
+    ranks = {name: np.asarray(values, np.int32) for name, values in ranks.items()}
+    measured = {name: rank_metrics(values, (1, 5, 10)) for name, values in ranks.items()}
+    metrics = {"protocol": {**PROTOCOL, "seed": seed}, "test": measured, "validation": measured}
+    fields = {"seconds": {f"{variant}{seed}": 2.0}, "parameters": 5, "run": {"run_id": f"r{seed}", "page": None}}
+    return Measured(variant, seed, scorer, metrics, ranks, **{**fields, **more})
+
+
+def everyone(rank):
+    return np.full(USERS, rank)
+
+
+def test_means_spread_and_the_scorer_that_stands_for_a_variant():
+    found = compare_variants(
+        [
+            part("prorec", 0, {"fused": everyone(1), "generative": everyone(0)}),
+            part("bare", 0, {"generative": everyone(2)}),
+            part("counts", 0, {"popularity": everyone(0), "item_to_item": everyone(5)}, "item_to_item"),
+            part("prorec", 1, {"fused": everyone(2), "generative": everyone(0)}),
+            part("bare", 1, {"generative": everyone(2)}),
+        ],
+        "prorec",
+        sequences(),
+        200,
+    )
+    variants = found["variants"]
+    assert {name: about["scorer"] for name, about in variants.items()} == {
+        "prorec": "fused",
+        "bare": "generative",
+        "counts": "item_to_item",
+    }
+    assert list(variants) == ["prorec", "bare", "counts"]
+    assert variants["prorec"]["test"]["mrr"] == {"mean": 0.75, "deviation": round(np.std([1, 0.5], ddof=1), 6)}
+    assert variants["bare"]["test"]["mrr"] == {"mean": 0.5, "deviation": 0.0}
+    assert variants["counts"]["test"]["recall_at_5"] == {"mean": 1.0, "deviation": None}
+    assert variants["prorec"]["by_seed"]["recall_at_1"] == [1.0, 0.0]
+    assert found["seeds"] == [0, 1]
+    assert set(variants["prorec"]["scorers"]) == {"fused", "generative"}
+    assert set(variants["counts"]["scorers"]) == {"item_to_item"}
+
+
+def test_the_difference_is_over_the_seeds_that_both_have():
+    found = compare_variants(
+        [
+            part("prorec", 0, {"fused": everyone(1)}),
+            part("prorec", 1, {"fused": everyone(0)}),
+            part("other", 0, {"fused": everyone(2)}),
+        ],
+        "prorec",
+        sequences(),
+        200,
+    )
+    against = found["variants"]["other"]["against"]["ndcg_at_10"]
+    lost = round(1 / np.log2(3) - 1, 6)
+    assert against == {"difference": lost, "low": lost, "high": lost, "seeds": 1, "seeds_above": 0}
+    assert found["variants"]["prorec"]["against"] == {}
+
+
+def test_with_one_seed_the_interval_is_that_of_two_rankings():
+    random = np.random.default_rng(1)
+    first, second = random.integers(0, 13, USERS), random.integers(0, 13, USERS)
+    found = compare_variants(
+        [part("prorec", 0, {"fused": first}), part("other", 0, {"fused": second})], "prorec", sequences(), 300, 7
+    )
+    expected = compare(second.astype(np.int32), first.astype(np.int32), 300, 7)
+    for metric, numbers in expected.items():
+        assert numbers.items() <= found["variants"]["other"]["against"][metric].items()
+
+
+def test_the_unit_is_the_user_averaged_over_seeds():
+    """Seeds that contradict each other user by user leave no difference, and so none to resample."""
+    ranks = np.where(np.arange(USERS) % 2, 1, 0)
+    parts = [part("prorec", seed, {"fused": everyone(0)}) for seed in (0, 1)]
+    opposite = [part("other", 0, {"fused": ranks}), part("other", 1, {"fused": 1 - ranks})]
+    against = compare_variants([*parts, *opposite], "prorec", sequences())["variants"]["other"]["against"]
+    assert against["recall_at_10"] == {"difference": 0.5, "low": 0.5, "high": 0.5, "seeds": 2, "seeds_above": 2}
+
+
+def test_each_scorer_is_held_against_the_same_scorer():
+    found = compare_variants(
+        [
+            part("prorec", 0, {"fused": everyone(1), "generative": everyone(3), "popularity": everyone(9)}),
+            part("other", 0, {"generative": everyone(1), "popularity": everyone(9)}),
+        ],
+        "prorec",
+        sequences(),
+    )
+    scorers = found["variants"]["other"]["scorers"]
+    assert set(scorers) == {"generative"}, "popularity is a variant of its own"
+    assert scorers["generative"]["against"]["ndcg_at_10"]["difference"] == 0.5
+    assert found["variants"]["other"]["against"]["ndcg_at_10"]["difference"] == 0.0
+
+
+def test_groups_of_users_add_up_over_seeds():
+    data, random = sequences(), np.random.default_rng(3)
+    parts = [part("prorec", seed, {"fused": random.integers(0, 13, USERS)}) for seed in range(3)]
+    found = compare_variants(parts, "prorec", data)
+    whole = np.mean([values_by_user("recall_at_10", each.ranks["fused"]).mean() for each in parts])
+    for kind in ("target_popularity", "history_length"):
+        groups = found["slices"][kind]
+        assert sum(group["users"] for group in groups) == USERS
+        assert sum(group["users"] * group["recall"]["prorec"] for group in groups) / USERS == pytest.approx(whole)
+    unseen = [group for group in found["slices"]["target_popularity"] if group["group"] == "unseen"]
+    never = (data.train_counts() == 0)[data.targets(Split.TEST)].sum()
+    assert sum(group["users"] for group in unseen) == never
+
+
+def test_own_seconds_are_those_that_nothing_before_needed_with_that_seed():
+    def timed(variant, seed, seconds):
+        return part(variant, seed, {"fused": everyone(1)}, seconds=seconds)
+
+    measured = [
+        timed("a", 0, {"data": 1.0, "a0": 10.0}),
+        timed("b", 0, {"data": 1.0, "b0": 5.0}),
+        timed("a", 1, {"data": 1.0, "a1": 20.0}),
+    ]
+    assert own_seconds(measured) == {("a", 0): 11.0, ("b", 0): 5.0, ("a", 1): 21.0}
+    cost = compare_variants(measured, "a", sequences())["variants"]
+    assert cost["a"]["cost"] == {"seconds": 16.0, "own_seconds": 16.0, "parameters": 5.0}
+    assert cost["b"]["cost"]["seconds"] == 6.0 and cost["b"]["cost"]["own_seconds"] == 5.0
+
+
+def test_domination_is_that_of_the_embedding_that_is_quantized():
+    rows = {"integrated": {"text_share": 0.6}, "naive_concatenation": {"text_share": 0.9}}
+    known = {**rows, "sources": {"overlap": 0.25, "cka": 0.4}}
+    assert quantized_domination(known, "integrated") == {"text_share": 0.6}
+    assert quantized_domination(known, "concatenation") == {"text_share": 0.9}
+    text = quantized_domination(known, "semantic")
+    assert text["overlap_semantic"] == 1.0 and text["overlap_collaborative"] == 0.25 and text["text_share"] == 0.8
+    behaviour = quantized_domination(known, "collaborative")
+    assert behaviour["cka_collaborative"] == 1.0 and behaviour["cka_semantic"] == 0.4
+    assert behaviour["text_share"] == 0.2
+
+
+def test_without_the_reference_nothing_is_held_against_it():
+    found = compare_variants([part("other", 0, {"fused": everyone(1)})], "prorec", sequences())
+    assert found["variants"]["other"]["against"] == {}
+    with pytest.raises(ValueError, match="nothing to compare"):
+        compare_variants([], "prorec", sequences())
+    with pytest.raises(ValueError, match="not those of 40 users"):
+        compare_variants([part("other", 0, {"fused": np.ones(3)})], "prorec", sequences())
