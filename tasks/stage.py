@@ -213,7 +213,6 @@ class Stage:
                 tracked.NOTE_TAG: page("not finished"),
             },
         )
-        place.show_mlflow(self.name, run.id, tracked.page(tracking.experiment_id, run.id))
         folder = places.artifacts() / "work" / key
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -226,6 +225,7 @@ class Stage:
 
         work = Work(experiment, inputs, folder, places.checkpoints(key), report, run)
         try:
+            place.show_mlflow(self.name, run.id, tracked.page(tracking.experiment_id, run.id))
             ref = self._make(work, refs, run, seen, page)
         except Exception as error:
             reason = one_line(error)

@@ -17,9 +17,9 @@ from prorec_core.artifacts import ArtifactRef, Manifest, read_json, verify, writ
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
-from tasks import places, store
+from tasks import places, store, tracking
 from tasks.events import Notice
-from tasks.stage import Work, _may_pass
+from tasks.stage import Work, _may_pass, _task
 from tasks.tracking import client
 
 MakeTiny = Callable[..., Any]
@@ -198,6 +198,23 @@ def test_a_mistake_is_told_and_not_tried_again(make_tiny: MakeTiny) -> None:
         state = prefect.read_task_run(UUID(tags["prefect.task_run_id"])).state
     assert state is not None and state.is_failed() and state.message == "items.parquet: no such column."
     assert list((places.artifacts() / "work").iterdir()) == []
+
+
+def test_a_store_that_was_away_for_a_moment_is_tried_again(make_tiny: MakeTiny) -> None:
+    tries: list[int] = []
+
+    def away(work: Work) -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise ConnectionError("away")
+        (work.folder / "done.txt").touch()
+
+    pipeline = make_tiny(second=away)
+    _task(pipeline.stages[1]).retry_delay_seconds = [0, 0]
+    ref = pipeline.run()["train_collaborative"]
+    runs = tracking.search("tags.`prorec.stage` = 'train_collaborative'", order_by=["attributes.start_time"])
+    assert [run.info.status for run in runs] == ["FAILED", "FAILED", "FINISHED"]
+    assert pipeline.run()["train_collaborative"] == ref and len(tries) == 3
 
 
 @pytest.mark.parametrize(
