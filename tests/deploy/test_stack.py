@@ -351,7 +351,7 @@ def test_each_server_has_a_database_of_its_own(stack: Stack) -> None:
             tables = "select count(*) from information_schema.tables where table_schema = 'public'"
             done = subprocess.run(
                 ["psql", *at, "--tuples-only", f"--command={tables}"],
-                env={"PGPASSWORD": stack.variables[secret], "PATH": os.environ["PATH"]},
+                env={"PGPASSWORD": stack.variables[secret], "PATH": stack.environment("postgres")["PATH"]},
                 capture_output=True,
                 text=True,
                 check=False,
