@@ -54,7 +54,7 @@ def find(uri: str) -> RegisteredVersion:
     from mlflow.store.artifact.utils.models import get_model_name_and_version
 
     try:
-        named = get_model_name_and_version(client(), uri)
+        named = get_model_name_and_version(client(), uri)  # type: ignore[no-untyped-call]
         if len(named) != 2:
             raise no_model(uri, "not an address of a registered model")
         found = client().get_model_version(*named)
@@ -65,7 +65,8 @@ def find(uri: str) -> RegisteredVersion:
         location = client().get_logged_model(model_id).artifact_location
     except Exception as error:
         if is_passing(error):
-            raise TrackingAwayError(f"The tracking store {places.tracking_uri()} does not answer: {error}") from error
+            # Its address, and what libraries say of it, may hold a password.
+            raise TrackingAwayError("The tracking store does not answer.") from error
         if isinstance(error, MlflowException):
             raise no_model(uri, f"there is no model that can be read ({_first_line(error)})") from error
         raise
