@@ -6,6 +6,7 @@ Knows HTTP; what is recommended comes from the batcher, and the model from its k
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.metadata
 import importlib.util
 import logging
@@ -28,6 +29,7 @@ from flows.service.metrics import Metrics
 from flows.service.models import ModelKeeper
 
 RETRY_SECONDS = 1
+_METHODS = {"GET", "POST", "HEAD"}
 _access = logging.getLogger("flows.service.access")
 _HOW = """Recommends items to histories of item ids, with a registered model of PRORec.
 
@@ -80,12 +82,12 @@ def create_app(keeper: ModelKeeper, batcher: Batcher, metrics: Metrics) -> FastA
         """
         request.state.histories = len(asked.histories)
         if keeper.current is None:
-            raise _unavailable(metrics, "no model", "No model is loaded yet.")
+            raise _unavailable(metrics, "no_model", "No model is loaded yet.")
         question = Question([each.history for each in asked.histories], asked.k, asked.keep_seen)
         try:
             found = await asyncio.wrap_future(batcher.submit(question))
         except QueueFullError:
-            raise _unavailable(metrics, "queue full", "Too many requests are waiting.") from None
+            raise _unavailable(metrics, "queue_full", "Too many requests are waiting.") from None
         except StoppedError:
             raise _unavailable(metrics, "stopping", "The service is ending.") from None
         return _answer(asked, found, metrics)
@@ -121,9 +123,7 @@ def _make_app(**settings: Any) -> FastAPI:
     """An application whose page `/docs` loads nothing from elsewhere, where the package for that is installed."""
     if importlib.util.find_spec("fastapi_offline") is None:
         return FastAPI(**settings)
-    from fastapi_offline import FastAPIOffline
-
-    made: FastAPI = FastAPIOffline(**settings)
+    made: FastAPI = importlib.import_module("fastapi_offline").FastAPIOffline(**settings)
     return made
 
 
@@ -202,18 +202,13 @@ class Gate:
                 await self.app(scope, bounded, watched)
         finally:
             seconds = time.perf_counter() - began
-            # Paths that nobody offers would be labels and lines of a stranger's choice.
+            # What nobody offers would be labels and lines of a stranger's choice.
             route = getattr(scope.get("route"), "path", "other")
-            self.metrics.requests.labels(route, scope["method"] if route != "other" else "any", status).inc()
+            method = scope["method"] if route != "other" and scope["method"] in _METHODS else "other"
+            self.metrics.requests.labels(route, method, status).inc()
             self.metrics.seconds.labels(route).observe(seconds)
-            _access.info(
-                "%s %s %d %.1f ms, %d histories",
-                scope["method"] if route != "other" else "any",
-                route,
-                status,
-                1000 * seconds,
-                state.get("histories", 0),
-            )
+            histories = state.get("histories", 0)
+            _access.info("%s %s %d %.1f ms, %d histories", method, route, status, 1000 * seconds, histories)
 
 
 def _announced_bytes(scope: Scope) -> int:

@@ -96,8 +96,9 @@ def serve(uri: str, host: str, port: int, *, poll: float, threads: int, most_wai
 
 def _set_up_logs() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for name in ("uvicorn", "httpx", "mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Ours tell what matters of theirs.
+    for name, level in (("uvicorn", logging.WARNING), ("urllib3", logging.ERROR)):
+        logging.getLogger(name).setLevel(level)
 
 
 def _listen(host: str, port: int) -> socket.socket:

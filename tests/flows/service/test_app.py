@@ -135,7 +135,7 @@ def test_a_full_queue_is_told_and_loses_nothing(make_service: MakeService) -> No
     assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
     assert refused.json() == {"detail": "Too many requests are waiting."}
     assert [len(answer["results"][0]["items"]) for answer in answers] == [10, 3, 4]
-    assert service.metric("prorec_refused_total", reason="queue full") == 1
+    assert service.metric("prorec_refused_total", reason="queue_full") == 1
     assert service.metric("prorec_requests_total", route="/recommend", method="POST", status="503") == 1
 
 
@@ -152,11 +152,12 @@ def test_logs_hold_a_line_a_request_and_no_history(service: Service, caplog: pyt
     with caplog.at_level(logging.INFO, "flows.service.access"):
         ask(service, KNOWN, [])
         service.client.get("/no%0Asuch")
+        service.client.request("MADEUP", "/recommend")
     lines = [record.getMessage() for record in caplog.records if record.name == "flows.service.access"]
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert lines[0].startswith("POST /recommend 200 ") and lines[0].endswith(" ms, 2 histories")
-    assert lines[1].startswith("any other 404 ")
-    assert ITEMS[0] not in caplog.text and "such" not in " ".join(lines)
+    assert lines[1].startswith("other other 404 ") and lines[2].startswith("other ")
+    assert ITEMS[0] not in caplog.text and "MADEUP" not in caplog.text and "such" not in " ".join(lines)
 
 
 def test_metrics_are_in_the_format_of_prometheus(service: Service) -> None:
