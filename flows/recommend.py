@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from tasks.recommend import BatchRequest
 from tasks.recommend import recommend as write
+from tasks.tidy import tidy
 
 
 @flow(
@@ -22,6 +23,7 @@ def recommend(request: BatchRequest = BatchRequest()) -> dict[str, Any]:  # noqa
     Raises:
         UserError: a mistake that the user can put right.
     """
+    get_run_logger().info("Left by processes that died: %s", tidy())
     summary = write(request)
     run = summary["mlflow"]
     linked = f"[{run['run_id']}]({run['page']})" if run["page"] else f"`{run['run_id']}`"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prorec_core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from prorec_core.config import Experiment
+
+T = TypeVar("T")
 
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
@@ -48,25 +50,35 @@ def keep_memory() -> None:
 
 def run_flow(experiment: Experiment, force: frozenset[str]) -> dict[str, Any]:
     """Run all stages in this process, shown on the screen; returns what the flow does."""
+    from prorec_core.artifacts import STAGES
+
+    def call() -> dict[str, Any]:
+        from flows.full import forcing, prorec
+
+        with forcing(force):
+            return prorec(experiment=experiment)
+
+    return in_process(STAGES, call)
+
+
+def in_process(stages: Sequence[str], flow: Callable[[], T]) -> T:
+    """Call a flow in this process, its stages shown on the screen; it imports Prefect, which is only then set up."""
     from flows.display import make_display
     from flows.embedded import quiet, start_prefect, stop_like_ctrl_c
-    from prorec_core.artifacts import STAGES
     from tasks.events import listening
 
-    with make_display(list(STAGES)) as display, listening(display.hear):
+    with make_display(list(stages)) as display, listening(display.hear):
         display.say("starting Prefect and MLflow …")
         if not debugging():
             quiet(display)
         stop_like_ctrl_c()
         ready = start_prefect()
-        from flows.full import forcing, prorec
         from tasks.tracking import client
 
         client()
         ready()
         display.say("")
-        with forcing(force):
-            return prorec(experiment=experiment)
+        return flow()
 
 
 def show_result(summary: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorec_core.artifacts import MANIFEST
-from tasks import models, places, store
+from tasks import models, places, store, tracking
 from tasks.patience import TrackingAwayError, patiently
 from tasks.reachability import DAY, Inventory, Stored, is_active, is_stored, kept_now, read_by
 from tasks.tracking import ARTIFACT_FOLDER, client
@@ -222,7 +222,7 @@ def _logged_models(experiments: list[str]) -> Iterator[LoggedModel]:
 def _model_deleted(model: LoggedModel) -> Callable[[], bool]:
     def delete() -> bool:
         # It may have come into use since the plan was made.
-        of_runs = models.runs(f"tags.`{store.MODEL_TAG}` = '{model.model_id}'")
+        of_runs = tracking.search(f"tags.`{store.MODEL_TAG}` = '{model.model_id}'")
         if any(map(is_stored, of_runs)) or any(each.model_id == model.model_id for each in models.versions()):
             return False
         files = _repository(model.artifact_location)

@@ -119,15 +119,6 @@ def versions(name: str | None = None) -> list[Version]:
     return sorted(found, key=lambda version: (version.name, -version.number))
 
 
-def runs(condition: str = "") -> Iterator[Run]:
-    """The runs in all of this project's experiments that meet a condition; fetched as they are asked for."""
-    experiments = [
-        each.experiment_id for each in patiently(client().search_experiments) if each.name.startswith(_PREFIX)
-    ]
-    if experiments:
-        yield from _paged(client().search_runs, experiment_ids=experiments, filter_string=condition)
-
-
 def _paged(search: Any, **words: Any) -> Iterator[Any]:
     token: str | None = None
     while True:

@@ -15,8 +15,8 @@ from uuid import UUID
 
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.errors import UserError
-from tasks import models, places, store
-from tasks.models import MODEL_OF_RUN_TAG, Version, runs
+from tasks import models, places, store, tracking
+from tasks.models import MODEL_OF_RUN_TAG, Version
 from tasks.patience import patiently
 from tasks.registered import CHAMPION
 from tasks.tracking import client
@@ -201,7 +201,7 @@ def _run(text: str) -> Run:
         parent = run.data.tags.get("mlflow.parentRunId")
         return patiently(client().get_run, parent) if parent else run
     with contextlib.suppress(ValueError):
-        found = runs(f"tags.`prefect.flow_run_id` = '{UUID(text)}'")
+        found = tracking.search(f"tags.`prefect.flow_run_id` = '{UUID(text)}'")
         # A flow run that was tried again has a run for each try.
         own = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
         if own:

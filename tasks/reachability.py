@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prorec_core.artifacts import MANIFEST, STAGES, ArtifactRef, Manifest
-from tasks import models, places, store
+from tasks import models, places, store, tracking
 from tasks.patience import patiently
 from tasks.tracking import ARTIFACT_FOLDER, client
 
@@ -84,7 +84,7 @@ def take_inventory(keep_days: float) -> Inventory:
     """Look at all runs, versions and manifests; what runs of the last `keep_days` days read or made is of use."""
     if places.nothing_tracked():
         return Inventory([], [], [])
-    runs = list(models.runs())
+    runs = list(tracking.search())
     names = {run.info.run_id: run.data.tags.get("prorec.experiment", "") for run in runs}
     made = [run for run in runs if is_stored(run)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -97,7 +97,7 @@ def take_inventory(keep_days: float) -> Inventory:
 
 def kept_now(inventory: Inventory) -> set[str]:
     """The runs of those artifacts that versions and runs as they are now keep, whatever was so before."""
-    return set(_keepers(Inventory(inventory.stored, list(models.runs()), models.versions(), inventory.since)))
+    return set(_keepers(Inventory(inventory.stored, list(tracking.search()), models.versions(), inventory.since)))
 
 
 def is_stored(run: Run) -> bool:

@@ -148,7 +148,7 @@ def experiment_of(run_id: str) -> str:
     return str(patiently(client().get_run, run_id).info.experiment_id)
 
 
-def search(condition: str, order_by: Iterable[str] = ()) -> Iterator[Run]:
+def search(condition: str = "", order_by: Iterable[str] = ()) -> Iterator[Run]:
     """The runs in all of this project's experiments that meet a condition; fetched as they are asked for."""
     experiments = [
         each.experiment_id for each in patiently(client().search_experiments) if each.name.startswith("prorec-")

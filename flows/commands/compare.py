@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.running import in_process, keep_memory
 from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ def compare(
 ) -> None:
     """Compare variants of an experiment in this process: each with the same seeds, measured on the same users."""
     from flows.experiments import load
-    from flows.running import keep_memory
     from flows.variants import load_variants
     from prorec_core.artifacts import write_json
 
@@ -86,27 +86,15 @@ def _seeds(text: str) -> int | list[int]:
 def _run(
     experiment: Experiment, variants: Sequence[str], seeds: int | list[int], against: str | None, known: Variants
 ) -> dict[str, Any]:
-    from flows.display import make_display
-    from flows.embedded import quiet, start_prefect, stop_like_ctrl_c
-    from flows.running import debugging
-    from tasks.events import listening
-
-    with make_display([]) as display, listening(display.hear):
-        display.say("starting Prefect and MLflow …")
-        if not debugging():
-            quiet(display)
-        stop_like_ctrl_c()
-        ready = start_prefect()
+    def call() -> dict[str, Any]:
         from flows.compare import IncompleteComparisonError, compare
-        from tasks.tracking import client
 
-        client()
-        ready()
-        display.say("")
         try:
             return compare(experiment, list(variants), seeds, against, known)
         except IncompleteComparisonError as error:
             return error.summary
+
+    return in_process([], call)
 
 
 def _show(summary: dict[str, Any]) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from flows.running import in_process
 from prorec_core.errors import UserError
-
-if TYPE_CHECKING:
-    from tasks.recommend import BatchRequest
 
 
 def add_to(app: typer.Typer) -> None:
@@ -69,22 +66,10 @@ def recommend_all(
 
 
 def _run(settings: dict[str, Any]) -> dict[str, Any]:
-    from flows.display import make_display
-    from flows.embedded import quiet, start_prefect, stop_like_ctrl_c
-    from tasks.events import listening
-
-    with make_display(["recommend"]) as display, listening(display.hear):
-        display.say("starting Prefect and MLflow …")
-        if "--debug" not in sys.argv[1:]:
-            quiet(display)
-        stop_like_ctrl_c()
-        ready = start_prefect()
+    def call() -> dict[str, Any]:
         from flows.recommend import recommend
         from tasks.recommend import BatchRequest
-        from tasks.tracking import client
 
-        client()
-        ready()
-        display.say("")
-        request: BatchRequest = BatchRequest.model_validate(settings)
-        return recommend(request=request)
+        return recommend(request=BatchRequest.model_validate(settings))
+
+    return in_process(["recommend"], call)
