@@ -8,111 +8,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from flows.stack import children, state, supervisor
+from flows.stack import children, state
+from prorec_core.artifacts import STAGES
 from prorec_core.text.encoders import packaged_folder
 
-ROOT = Path(__file__).resolve().parents[3]
-TINY = {
-    "data": {"demo": {"users": 120, "items": 60}},
-    "collaborative": {"epochs": 150, "dim": 16},
-    "align": {"epochs": 1},
-    "quantize": {"codes": 8},
-    "generator": {"epochs": 1, "dim": 16, "validation_users": 50},
-    "evaluate": {"bootstrap_samples": 100},
-}
-SILENCE = "40"
-"""Seconds without heartbeat after which a run counts as crashed; Prefect sends none more often than every 30."""
-
-
-class Stack:
-    """A stack of its own, as its user meets it."""
-
-    def __init__(self, folder: Path) -> None:
-        ports = free_ports()
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")},
-            "PROREC_ARTIFACTS": str(folder),
-            "PROREC_HEARTBEAT_TIMEOUT": SILENCE,
-            "PYTHONPATH": str(ROOT),
-        }
-        self.options = ["--prefect-port", str(ports[0]), "--mlflow-port", str(ports[1])]
-        self.api = f"http://127.0.0.1:{ports[0]}/api"
-        self.mlflow = MlflowClient(f"http://127.0.0.1:{ports[1]}")
-        self.pages = [f"http://127.0.0.1:{port}/" for port in ports]
-
-    def prorec(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self._run("flows.cli", *words, environment=self.environment)
-
-    def prefect(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self._run("prefect", *words, environment={**self.environment, "PREFECT_API_URL": self.api})
-
-    def _run(self, module: str, *words: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", module, *words]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=240
-        )
-
-    def ask(self, kind: str, path: str, **content: Any) -> Any:
-        answer = httpx.request(kind, f"{self.api}{path}", timeout=30, trust_env=False, **content)
-        answer.raise_for_status()
-        return answer.json()
-
-    def flow_run(self, run: str) -> tuple[str, str]:
-        """The type and the message of a flow run's state."""
-        found = self.ask("GET", f"/flow_runs/{run}")["state"]
-        return found["type"], found["message"] or ""
-
-    def reaches(self, run: str, *kinds: str) -> str:
-        """Wait until a flow run is in a state of one of these types; returns its message."""
-        until(lambda: self.flow_run(run)[0] in kinds)
-        return self.flow_run(run)[1]
-
-    def runs(self, stage: str) -> list[Run]:
-        """The MLflow runs of a stage, the newest first."""
-        experiment = self.mlflow.get_experiment_by_name("prorec-demo")
-        if experiment is None:
-            return []
-        every = self.mlflow.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])
-        return [run for run in every if str(run.info.run_name).startswith(f"{stage} ")]
-
-
-def free_ports() -> list[int]:
-    """Two ports that nothing listens on."""
-    with socket.socket() as one, socket.socket() as other:
-        for probe in (one, other):
-            probe.bind((children.HOST, 0))
-        return [int(probe.getsockname()[1]) for probe in (one, other)]
-
-
-def until(condition: Callable[[], bool], seconds: float = 150) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
-@pytest.fixture
-def stack(artifacts_folder: Path) -> Iterator[Stack]:
-    """A stack that is not up yet; down afterwards, however the test ends."""
-    made = Stack(artifacts_folder)
-    yield made
-    if state.running():
-        made.prorec("down")
-    supervisor.clear_left_over(state.read())
+from .conftest import TINY, Stack, until
 
 
 @pytest.mark.pipeline
@@ -182,9 +89,6 @@ def test_up_fail_retry_kill_retry_down(stack: Stack, tmp_path: Path) -> None:
     for page in stack.pages:
         with pytest.raises(httpx.ConnectError):
             httpx.get(page, trust_env=False)
-
-
-STAGES = ("preprocess", "embed_text", "train_collaborative", "align", "quantize", "train_generator", "evaluate")
 
 
 def kill(found: state.StackState, flow: int) -> None:
