@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -17,6 +18,7 @@ import typer
 
 from flows.stack import state
 from prorec_core.errors import UserError, did_you_mean
+from tasks import places
 
 if TYPE_CHECKING:
     from flows.stack.state import StackState
@@ -68,6 +70,8 @@ def _supervise(prefect_port: int | None, mlflow_port: int | None, *, tidies: boo
             children.free_port(prefect_port, _PREFECT_PORT, "--prefect-port"),
             children.free_port(mlflow_port, _MLFLOW_PORT, "--mlflow-port"),
         )
+        if ports[0] == ports[1]:
+            raise UserError(f"both servers have port {ports[0]}", place="--mlflow-port", cure="Choose another")
         prefect, mlflow = (f"http://{children.HOST}:{port}" for port in ports)
         stack = state.StackState(uuid4().hex, processes.identity(), prefect, mlflow)
         stack.write()
@@ -97,16 +101,24 @@ def _start_detached(prefect_port: int | None, mlflow_port: int | None) -> None:
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
+            # What goes on for months holds no folder of its user's.
+            cwd=places.project_root(),
+            env={**os.environ, places.ARTIFACTS_VARIABLE: str(places.artifacts())},
             start_new_session=True,
         )
     print("Starting Prefect, MLflow and a worker …", flush=True)
     begun = time.monotonic()
-    while process.poll() is None:
-        stack = state.read()
-        if stack is not None and stack.ready and stack.supervisor["pid"] == str(process.pid):
-            print(f"Ready after {time.monotonic() - begun:.0f} s.\n{_addresses(stack)}")
-            return
-        time.sleep(0.1)
+    try:
+        while process.poll() is None:
+            stack = state.read()
+            if stack is not None and stack.ready and stack.supervisor["pid"] == str(process.pid):
+                print(f"Ready after {time.monotonic() - begun:.0f} s.\n{_addresses(stack)}")
+                return
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
     print(children.last_line(log) or f"prorec: the stack did not start, see {log}", file=sys.stderr)
     raise typer.Exit(process.returncode if process.returncode > 0 else 1)
 
@@ -216,10 +228,11 @@ def logs(
     for file in files:
         past = file.read_text(encoding="utf-8", errors="replace").splitlines()
         _show(file, past[-lines:] if lines else [], named=name is None)
-    while follow:
-        time.sleep(0.3)
-        for file in files:
-            offsets[file] = _show_new(file, offsets[file], named=name is None)
+    with contextlib.suppress(KeyboardInterrupt):
+        while follow:
+            time.sleep(0.3)
+            for file in files:
+                offsets[file] = _show_new(file, offsets[file], named=name is None)
 
 
 def _show_new(file: Path, offset: int, *, named: bool) -> int:

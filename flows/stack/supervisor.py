@@ -79,18 +79,18 @@ def clear_left_over(left: StackState | None, seconds: float = 10.0) -> list[str]
     if left is None:
         return []
     living = {name: child for name, child in left.children.items() if left.here() and child.alive()}
-    work = _flow_runs(left) if left.here() else []
-    children.end(work, lambda: not _flow_runs(left), seconds)
+    work = _work(left) if left.here() else []
+    children.end(work, lambda: not _work(left), seconds)
     pids = [child.pid for child in living.values() if child.pid is not None]
     children.end(pids, lambda: not any(child.alive() for child in living.values()), seconds)
     strays = children.marked(left.mark) if left.here() else []
     children.end(strays, lambda: not children.marked(left.mark), seconds)
     state.forget()
-    return [*living, *(["flow runs"] if work else [])]
+    return [*living, *(["unfinished work"] if work else [])]
 
 
-def _flow_runs(stack: StackState) -> list[int]:
-    """The processes of flow runs: marked ones that are no program of the stack, nor of one other than the worker."""
+def _work(stack: StackState) -> list[int]:
+    """Processes of flow runs and chores: marked ones that are no program of the stack, nor of one but the worker."""
     own = {child.pid for child in stack.children.values()}
     others = {child.pid for name, child in stack.children.items() if name != EMPLOYER}
     return [pid for pid in children.marked(stack.mark) if pid not in own and children.session(pid) not in others]
@@ -228,7 +228,7 @@ class Supervisor:
         _log.info("stopping")
         for child in [*self._chores, *reversed(self._children)]:
             # Time and again: until the worker has ended it may start a flow run.
-            children.end(_flow_runs(self._stack), lambda: not _flow_runs(self._stack), 20.0, self._hurries)
+            children.end(_work(self._stack), lambda: not _work(self._stack), 20.0, self._hurries)
             if (process := child.process) is not None:
                 seconds = child.program.seconds_to_stop
                 children.end([process.pid], _ended(process), seconds, self._hurries)

@@ -134,7 +134,8 @@ def test_a_killed_supervisor_leaves_nothing_for_ever(begin: Callable[..., subpro
     # Numbers of other processes, in a state from before a reboot, mean nothing.
     other = subprocess.Popen(SLEEPER, start_new_session=True)
     left.children["stranger"] = state.ChildState(pid=other.pid, started="before the last boot")
-    assert set(supervisor.clear_left_over(left, 0.5)) == {"deaf", "parent"}
+    # The chore may be at work as well.
+    assert set(supervisor.clear_left_over(left, 0.5)) - {"unfinished work"} == {"deaf", "parent"}
     assert not stack.children["deaf"].alive() and not stack.children["parent"].alive()
     assert other.poll() is None and state.read() is None
     other.kill()
