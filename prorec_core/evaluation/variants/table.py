@@ -81,7 +81,7 @@ def compare_variants(
         seed: of the resampling.
 
     Returns:
-        `protocol`; `seeds`; `reference`; `variants`: by name its scorer, seeds, test, validation, by_seed, against,
+        `protocol`; `seeds`; `reference`; `order`: the variants' names; `variants`: by name its scorer, seeds, test, validation, by_seed, against,
         scorers, codes, domination, cost and runs; `slices`: as of `sliced_recall`, by variant.
 
     Raises:
@@ -135,6 +135,7 @@ def compare_variants(
         "protocol": {key: value for key, value in measured[0].metrics["protocol"].items() if key != "seed"},
         "seeds": sorted({each.seed for each in measured}),
         "reference": reference,
+        "order": list(parts),
         "bootstrap_samples": samples,
         "variants": variants,
         "slices": sliced(
