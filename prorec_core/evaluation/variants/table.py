@@ -81,8 +81,9 @@ def compare_variants(
         seed: of the resampling.
 
     Returns:
-        `protocol`; `seeds`; `reference`; `order`: the variants' names; `variants`: by name its scorer, seeds, test, validation, by_seed, against,
-        scorers, codes, domination, cost and runs; `slices`: as of `sliced_recall`, by variant.
+        `protocol`; `seeds`; `reference`; `order`: the variants' names; `variants`: by name its scorer, seeds, test,
+        validation, by_seed, against, scorers, codes, domination, cost and runs; `slices`: as of `sliced_recall`, by
+        variant.
 
     Raises:
         ValueError: there is nothing to compare, or ranks are not those of these users.
