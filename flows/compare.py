@@ -14,11 +14,10 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from flows.full import PIPELINE
-from flows.variants import FULL, Variants, joined, load_variants
+from flows.variants import Variants, joined, load_variants
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
-from prorec_core.errors import UserError, did_you_mean
 from prorec_core.evaluation.variants.report import table_markdown
 from prorec_core.evaluation.variants.table import Measured, compare_variants, own_seconds
 from tasks import comparison, store, tracking
@@ -93,15 +92,8 @@ def compare(
     known = load_variants()
     if definitions is not None:
         known = joined(known, definitions, "definitions")
-    names = known.choose(variants)
-    chosen = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
-    if not chosen:
-        raise UserError("there is no seed", place="seeds", cure="Give a count of at least 1, or some seeds")
-    reference = against or (FULL if FULL in names else names[0])
-    if reference not in names:
-        raise UserError(f"'{reference}' is not compared", place="against", cure=did_you_mean(reference, names))
-    parts = [(name, seed) for seed in chosen for name in names]
-    planned = {part: _experiments(known, experiment, *part) for part in parts}
+    plan = known.plan(variants, experiment, seeds, against)
+    names, reference, parts = plan.names, plan.reference, list(plan.experiments)
 
     get_run_logger().info("Left by processes that died: %s", tidy())
     mlflow_experiment = tracking.experiment_id(experiment.name)
@@ -112,7 +104,7 @@ def compare(
     )
     page = tracking.page(mlflow_experiment, run.id)
     get_run_logger().info("MLflow run %s%s", run.id, f" at {page}" if page else "")
-    config = {"variants": names, "seeds": chosen, "against": reference, **_settings(known, names)}
+    config = {"variants": names, "seeds": plan.seeds, "against": reference, **_settings(known, names)}
     measured: list[Measured] = []
     failed: list[dict[str, Any]] = []
     found: dict[str, Any] = {}
@@ -144,7 +136,7 @@ def compare(
             began = time.monotonic()
             with _stage_at_work() as at_work:
                 try:
-                    each, digest = run_variant(name, seed, scorer, planned[name, seed], place)
+                    each, digest = run_variant(name, seed, scorer, _sided(plan.experiments[name, seed]), place)
                 except (TrackingAwayError, MemoryError):
                     raise
                 except Exception as error:
@@ -260,11 +252,9 @@ def seconds_left(own: Mapping[tuple[str, int], float], todo: Sequence[tuple[str,
     return sum(means.get(variant, usual) for variant, _ in todo)
 
 
-def _experiments(known: Variants, base: Experiment, name: str, seed: int) -> dict[str, Experiment]:
-    found = {"": known.experiment(name, base, seed)}
-    for side, stream in zip(SIDES, known.variants[name].streams, strict=False):
-        found[side] = known.experiment(stream, base, seed)
-    return found
+def _sided(experiments: Sequence[Experiment]) -> dict[str, Experiment]:
+    """A variant's experiment under "", and those of its streams by side."""
+    return dict(zip(("", *SIDES), experiments, strict=False))
 
 
 def _settings(known: Variants, names: list[str]) -> dict[str, Any]:

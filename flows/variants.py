@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,23 @@ class Variant(BaseModel):
         return self
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison runs.
+
+    Attributes:
+        names: the variants, in order.
+        seeds: each variant's, in order.
+        reference: the variant that the others are held against.
+        experiments: by variant and seed its experiment, and those of its streams after it.
+    """
+
+    names: list[str]
+    seeds: list[int]
+    reference: str
+    experiments: dict[tuple[str, int], list[Experiment]]
+
+
 class Variants(BaseModel):
     """Variants and groups of them, by name."""
 
@@ -70,6 +88,32 @@ class Variants(BaseModel):
         if not chosen:
             raise UserError("no variant is named", place="variants", cure=f"Known: {', '.join(self.groups)}, {EVERY}")
         return list(chosen)
+
+    def plan(self, words: Sequence[str], base: Experiment, seeds: int | list[int], against: str | None) -> Plan:
+        """What is to be run where these variants and groups are asked for.
+
+        Args:
+            words: names of variants and groups.
+            base: what is varied; its own seed does not count.
+            seeds: the seeds, or how many, from 0.
+            against: the reference; by default the full method, or else the first variant.
+
+        Raises:
+            UserError: a name, a seed or a variant's settings cannot be.
+        """
+        names = self.choose(words)
+        chosen = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
+        if not chosen:
+            raise UserError("there is no seed", place="seeds", cure="Give a count of at least 1, or some seeds")
+        reference = against or (FULL if FULL in names else names[0])
+        if reference not in names:
+            raise UserError(f"'{reference}' is not compared", place="against", cure=f"Compared: {', '.join(names)}")
+        experiments = {
+            (name, seed): [self.experiment(each, base, seed) for each in (name, *self.variants[name].streams)]
+            for seed in chosen
+            for name in names
+        }
+        return Plan(names, chosen, reference, experiments)
 
     def experiment(self, name: str, base: Experiment, seed: int) -> Experiment:
         """The experiment of a variant. A name of its own keeps its generator apart from the full method's.

@@ -53,8 +53,8 @@ def compare(
 
     chosen, known = load(experiment, settings or ()), load_variants(variants_file)
     words = [word.strip() for word in variants.split(",") if word.strip()]
-    known.choose(words)
     counted = _seeds(seeds)
+    known.plan(words, chosen, counted, against)
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise UserError("the folder does not exist", place=f"--json {json_file}", cure="Make it first")
     keep_memory()

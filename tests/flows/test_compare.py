@@ -54,7 +54,7 @@ def compare(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
         (["--seeds", "x,1"], "--seeds: 'x,1' is neither a count nor seeds."),
         (["--variants-file", "nowhere.yaml"], "nowhere.yaml: the file does not exist."),
         (["--json", "no/such/folder.json"], "--json no/such/folder.json: the folder does not exist."),
-        (["--variants", "sasrec", "--against", "prorec"], "against: 'prorec' is not compared. Known: sasrec"),
+        (["--variants", "sasrec", "--against", "prorec"], "against: 'prorec' is not compared. Compared: sasrec."),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(words: list[str], message: str, tmp_path: Path) -> None:
@@ -82,8 +82,10 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Pa
     found = json.loads(out.read_text())
     assert [each["variant"] for each in found["failed"]] == ["broken"] and "no-such-model" in str(found["failed"])
     variants = found["table"]["variants"]
-    assert list(variants) == ["sasrec", "two-stream", "popularity"] and found["table"]["reference"] == "sasrec"
-    assert [about["scorer"] for about in variants.values()] == ["collaborative", "two_stream", "popularity"]
+    assert found["table"]["order"] == ["sasrec", "two-stream", "popularity"]
+    assert found["table"]["reference"] == "sasrec"
+    scorers = {name: about["scorer"] for name, about in variants.items()}
+    assert scorers == {"sasrec": "collaborative", "two-stream": "two_stream", "popularity": "popularity"}
     assert set(variants["two-stream"]["against"]) == {"recall_at_10", "ndcg_at_10"}
     assert variants["popularity"]["cost"]["parameters"] == 0 < variants["sasrec"]["cost"]["parameters"]
 

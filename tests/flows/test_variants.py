@@ -59,6 +59,20 @@ def test_unknown_names_are_told(words: list[str], message: str) -> None:
     assert message in str(error.value)
 
 
+def test_the_plan_goes_seed_by_seed() -> None:
+    plan = STANDARD.plan(["two-stream", "sasrec"], Experiment(seed=9), 2, None)
+    assert list(plan.experiments) == [("two-stream", 0), ("sasrec", 0), ("two-stream", 1), ("sasrec", 1)]
+    assert plan.reference == "two-stream" and plan.seeds == [0, 1]
+    own, first, second = plan.experiments["two-stream", 1]
+    assert (first.quantize.embedding, second.quantize.embedding) == ("semantic", "collaborative")
+    assert own.seed == first.seed == second.seed == 1
+    full = STANDARD.plan(["sasrec", "prorec"], Experiment(), [4, 4, 7], None)
+    assert full.reference == "prorec" and full.seeds == [4, 7]
+    assert STANDARD.plan(["core"], Experiment(), 1, "sasrec").reference == "sasrec"
+    with pytest.raises(UserError, match="there is no seed"):
+        STANDARD.plan(["core"], Experiment(), [], None)
+
+
 def _file(folder: Path, **found: object) -> Path:
     path = folder / "mine.yaml"
     path.write_text(yaml.safe_dump(found))

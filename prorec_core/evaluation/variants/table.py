@@ -81,8 +81,9 @@ def compare_variants(
         seed: of the resampling.
 
     Returns:
-        `protocol`; `seeds`; `reference`; `variants`: by name its scorer, seeds, test, validation, by_seed, against,
-        scorers, codes, domination, cost and runs; `slices`: as of `sliced_recall`, by variant.
+        `protocol`; `seeds`; `reference`; `order`: the variants' names; `variants`: by name its scorer, seeds, test,
+        validation, by_seed, against, scorers, codes, domination, cost and runs; `slices`: as of `sliced_recall`, by
+        variant.
 
     Raises:
         ValueError: there is nothing to compare, or ranks are not those of these users.
@@ -135,6 +136,7 @@ def compare_variants(
         "protocol": {key: value for key, value in measured[0].metrics["protocol"].items() if key != "seed"},
         "seeds": sorted({each.seed for each in measured}),
         "reference": reference,
+        "order": list(parts),
         "bootstrap_samples": samples,
         "variants": variants,
         "slices": sliced(
