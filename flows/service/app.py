@@ -6,9 +6,7 @@ Knows HTTP; what is recommended comes from the batcher, and the model from its k
 from __future__ import annotations
 
 import asyncio
-import importlib
 import importlib.metadata
-import importlib.util
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +18,7 @@ from fastapi import Body, FastAPI, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -63,7 +62,8 @@ def create_app(keeper: ModelKeeper, batcher: Batcher, metrics: Metrics) -> FastA
         yield
         await asyncio.to_thread(batcher.stop)
 
-    app = _make_app(
+    # Its page /docs loads nothing from elsewhere.
+    app = FastAPIOffline(
         title="PRORec",
         version=importlib.metadata.version("prorec"),
         description=_HOW,
@@ -117,14 +117,6 @@ def create_app(keeper: ModelKeeper, batcher: Batcher, metrics: Metrics) -> FastA
     # Not kept: the examples are of the model in use.
     app.openapi = openapi  # type: ignore[method-assign]
     return app
-
-
-def _make_app(**settings: Any) -> FastAPI:
-    """An application whose page `/docs` loads nothing from elsewhere, where the package for that is installed."""
-    if importlib.util.find_spec("fastapi_offline") is None:
-        return FastAPI(**settings)
-    made: FastAPI = importlib.import_module("fastapi_offline").FastAPIOffline(**settings)
-    return made
 
 
 def _answer(asked: schemas.Request, found: Found, metrics: Metrics) -> schemas.Answer:
