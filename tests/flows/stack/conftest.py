@@ -91,7 +91,7 @@ def free_ports() -> list[int]:
         return [int(probe.getsockname()[1]) for probe in (one, other)]
 
 
-def until(condition: Callable[[], bool], seconds: float = 150) -> None:
+def until(condition: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
