@@ -153,13 +153,13 @@ class Stack:
         """Run services that end by themselves, beside each other."""
         running = {name: self.start(name) for name in names}
         for name, process in running.items():
-            assert process.wait(90) == 0, self.log(name)
+            assert process.wait(300) == 0, self.log(name)
 
     def wait(self, name: str) -> None:
         """Return once a service's health check passes."""
         kind, *test = self._files.fill(self._files.services[name]["healthcheck"]["test"], self.variables)
         test = [self._here(word, name) for word in (test if kind == "CMD" else ["sh", "-c", *test])]
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             if subprocess.run(test, env=self.environment(name), cwd=ROOT, capture_output=True, check=False).returncode:
                 time.sleep(0.2)
@@ -180,7 +180,7 @@ class Stack:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
 
 
