@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.laps import Subject, take_turns
-from flows.running import ALLOCATOR
+from flows.running import TRAINING
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -75,7 +75,7 @@ def measure(config: Path, data: Path, laps: int, only: str, console: Console) ->
         arguments = [str(config), str(data), folder]
 
         def start(name: str) -> Subject:
-            return Subject.start(name, arguments, {} if name.startswith("peer") else ALLOCATOR)
+            return Subject.start(name, arguments, {} if name.startswith("peer") else TRAINING)
 
         with console.status("preparing: every stage once, briefly"):
             take_turns([start("prepare")], laps=0)

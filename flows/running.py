@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ALLOCATOR = {
+TRAINING = {
+    # glibc gives big tensors back to the kernel at every step unless told not to.
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**26),
+    # Threads that spin while they wait for each other make a busy machine's steps several times longer.
+    "OMP_WAIT_POLICY": "passive",
 }
-"""glibc gives big tensors back to the kernel at every step unless these are set before a process starts."""
+"""What is set before a process starts that trains."""
 
 
 def debugging() -> bool:
@@ -38,14 +41,14 @@ def expect_stages(option: str, names: Iterable[str]) -> None:
             raise UserError(f"unknown stage '{name}'", place=option, cure=did_you_mean(name, STAGES))
 
 
-def keep_memory() -> None:
-    """Start this program again, once, with an allocator that keeps its memory (glibc only)."""
+def prepare_training() -> None:
+    """Start this program again, once, with the environment for training (glibc only)."""
     try:
         glibc = bool(os.confstr("CS_GNU_LIBC_VERSION"))
     except (ValueError, OSError, AttributeError):
         glibc = False
-    if glibc and not any(name in os.environ for name in ALLOCATOR):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ALLOCATOR})
+    if glibc and not all(name in os.environ for name in TRAINING):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**TRAINING, **os.environ})
 
 
 def run_flow(experiment: Experiment, force: frozenset[str]) -> dict[str, Any]:

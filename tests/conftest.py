@@ -38,6 +38,7 @@ def pytest_configure() -> None:
     os.environ.update(_QUIET)
     # Tensors of tests are small: threads that wait for each other cost more than they do.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))  # NumPy is loaded already, and has read no variable.
     _folders.append(tempfile.mkdtemp(prefix="prorec-tests-"))
     os.environ["PROREC_ARTIFACTS"] = _folders[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.running import in_process, keep_memory
+from flows.running import in_process, prepare_training
 from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def compare(
     known.plan(words, chosen, counted, against)
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise UserError("the folder does not exist", place=f"--json {json_file}", cure="Make it first")
-    keep_memory()
+    prepare_training()
     summary = _run(chosen, words, counted, against, known)
     if json_file is not None:
         write_json(json_file, {"table": summary["table"], "failed": summary["failed"]})

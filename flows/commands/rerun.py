@@ -44,10 +44,10 @@ def rerun(
     ] = None,
 ) -> None:
     """Run an earlier run's experiment again: what was finished comes from the cache."""
-    from flows.running import expect_stages, keep_memory, run_flow, show_result
+    from flows.running import expect_stages, prepare_training, run_flow, show_result
 
     expect_stages("--stage", stage or ())
-    keep_memory()
+    prepare_training()
     earlier = _find(flow_run)
     typer.echo(f"Again: {earlier.info.run_name}, {earlier.info.status}, MLflow run {earlier.info.run_id}", err=True)
     if _alive(earlier):
