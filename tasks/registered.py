@@ -101,14 +101,23 @@ def load(version: RegisteredVersion) -> Recommender:
     """Check a version's files and read them.
 
     Raises:
-        UserError: a file is gone, damaged or unreadable.
+        UserError: a file is gone or damaged, or another version of this software wrote it.
         TrackingAwayError: the files are elsewhere and the tracking store does not answer.
     """
     from prorec_core.generation.recommender import Recommender
     from prorec_core.serving import BUNDLE
 
     folder = store.fetch_model(version.location, version.manifest_sha256)
-    return Recommender.load(folder / "artifacts" / BUNDLE)
+    try:
+        return Recommender.load(folder / "artifacts" / BUNDLE)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"this version of prorec cannot read the model ({_first_line(error)})",
+            place=version.uri,
+            cure="Run its experiment again",
+        ) from error
 
 
 def remember(uri: str, version: RegisteredVersion) -> None:

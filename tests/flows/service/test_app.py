@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -126,8 +127,9 @@ def test_a_full_queue_is_told_and_loses_nothing(make_service: MakeService) -> No
         first = pool.submit(ask, service, KNOWN)
         assert service.recommender.busy.wait(30)
         others = [pool.submit(ask, service, [ITEMS[number]], k=number) for number in (3, 4)]
-        while service.batcher.waiting < 2:
-            pass
+        deadline = time.monotonic() + 30
+        while service.batcher.waiting < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
         refused = service.client.post("/recommend", json={"histories": [{"history": KNOWN}]})
         assert service.metric("prorec_queue_histories") == 2
         service.recommender.go.set()

@@ -110,6 +110,13 @@ def test_a_damaged_model_is_not_loaded(store: Path) -> None:
     assert registered.load(version).item_ids == IDS
 
 
+def test_a_model_of_another_version_of_the_software_is_told(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = registered.find(f"models:/{NAME}/1")
+    monkeypatch.setattr("prorec_core.generation.recommender.restore_generator", lambda *_: {}["no such key"])
+    with pytest.raises(UserError, match=r"models:/prorec-tiny/1: this version of prorec cannot read the model"):
+        registered.load(version)
+
+
 def test_what_was_served_last_is_served_while_the_store_is_away(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     version = registered.find(f"models:/{NAME}/1")
     monkeypatch.setattr(registered, "find", lambda uri: (_ for _ in ()).throw(TrackingAwayError("away")))
