@@ -178,7 +178,7 @@ def close_what_died() -> None:
     for run in tracking.close_dead_runs():
         flow_run = run.data.tags.get("prefect.flow_run_id", "")
         get_run_logger().warning("Closed MLflow run %s of a process that died", run.info.run_id)
-        if flow_run and flow_run != current and "mlflow.parentRunId" not in run.data.tags:
+        if flow_run and flow_run != current:
             _close_flow_run(flow_run)
 
 
