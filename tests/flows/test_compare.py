@@ -28,6 +28,7 @@ TINY = [
     "generator.dim=16",
     "generator.validation_users=50",
     "evaluate.bootstrap_samples=100",
+    "evaluate.examples=0",
 ]
 """The whole pipeline at its smallest."""
 
@@ -96,25 +97,25 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Pa
     names = {each.name for each in MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_registered_models()}
     assert "prorec-demo" not in names, "variants are registered under names of their own"
 
-    done = compare("--variants", "sasrec,popularity", "--seeds", "2", "--json", str(out), folder=folder)
+    done = compare("--variants", "popularity", "--seeds", "2", "--json", str(out), folder=folder)
     assert done.returncode == 0, done.stderr
     table = json.loads(out.read_text())["table"]
-    assert table["seeds"] == [0, 1] and table["variants"]["sasrec"]["test"]["mrr"]["deviation"] is not None
-    assert table["variants"]["popularity"]["test"]["mrr"] == {
-        "mean": variants["popularity"]["test"]["mrr"]["mean"],
-        "deviation": 0.0,
-    }
+    mean = variants["popularity"]["test"]["mrr"]["mean"]
+    assert table["seeds"] == [0, 1] and table["variants"]["popularity"]["test"]["mrr"] == {"mean": mean, "deviation": 0}
     runs = _runs(folder)
-    assert sum(run.data.tags.get("prorec.stage") == "train_collaborative" for run in runs) == 2, "seed 0 was there"
-    (finished,) = [run for run in runs if run.data.tags.get("prorec.stage") == "compare"
-                   and run.info.status == "FINISHED"]  # fmt: skip
-    assert "sasrec" in finished.data.tags["mlflow.note.content"]
-    assert (
-        finished.data.metrics["sasrec/test/ndcg_at_10/mean"]
-        == table["variants"]["sasrec"]["test"]["ndcg_at_10"]["mean"]
+    assert sum(run.data.tags.get("prorec.stage") == "evaluate_counts" for run in runs) == 1, (
+        "it was there, for any seed"
     )
-    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == finished.info.run_id]
-    assert {run.data.tags.get("prorec.variant") for run in below} >= {"sasrec", "popularity"}
-    artifact = Path(finished.data.tags["prorec.uri"])
-    assert verify(artifact) == []
-    assert {"comparison.json", "comparison.md", "report.html", "plots"} <= {path.name for path in artifact.iterdir()}
+    failed, finished = (
+        next(run for run in runs if run.data.tags.get("prorec.stage") == "compare" and run.info.status == status)
+        for status in ("FAILED", "FINISHED")
+    )
+    assert finished.data.metrics["popularity/test/mrr/mean"] == mean
+    for run, names in ((failed, {"broken", "sasrec", "two-stream", "popularity"}), (finished, {"popularity"})):
+        assert "popularity" in run.data.tags["mlflow.note.content"]
+        below = [each for each in runs if each.data.tags.get("mlflow.parentRunId") == run.info.run_id]
+        assert {each.data.tags["prorec.variant"] for each in below if "prorec.variant" in each.data.tags} == names
+        artifact = Path(run.data.tags["prorec.uri"])
+        assert verify(artifact) == []
+        files = {path.name for path in artifact.iterdir()}
+        assert {"comparison.json", "comparison.md", "report.html", "plots"} <= files

@@ -123,7 +123,7 @@ def _name_rows(columns: Sequence[Axes], names: Sequence[str], reference: str) ->
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_locator(MaxNLocator(4 if len(columns) <= 2 else 3))
     columns[0].tick_params(axis="y", labelcolor=INK)
     for tick in columns[0].get_yticklabels():
         tick.set_fontweight("bold" if tick.get_text() == reference else "normal")
