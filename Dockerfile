@@ -1,5 +1,5 @@
 # The image of this project: worker, servers and one-shot jobs alike; docker-compose.yml says which runs what.
-# Torch is the build for processors. For a GPU: TORCH_INDEX=https://download.pytorch.org/whl/cu130 in .env.
+# Torch is the ordinary build, with CUDA. Where only processors are used, TORCH_INDEX in .env saves several GB.
 FROM python:3.11.15-slim-bookworm@sha256:b18992999dbe963a45a8a4da40ac2b1975be1a776d939d098c647482bcad5cba AS base
 # Where volumes go: a new one takes over the owner. Nothing else is writable.
 RUN groupadd --gid 10001 prorec \
@@ -14,14 +14,17 @@ USER 10001:10001
 
 # Libraries alone: this layer is made again when a version changes, not when the source does.
 FROM base AS libraries
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX
 WORKDIR /build
 COPY constraints.txt pyproject.toml ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+ENV PIP_CACHE_DIR=/var/cache/pip
+RUN --mount=type=cache,target=/var/cache/pip \
     touch README.md \
     && python -m venv /opt/prorec \
-    && /opt/prorec/bin/pip install --disable-pip-version-check -c constraints.txt \
-        --no-deps --index-url "$TORCH_INDEX" torch \
+    && if [ -n "$TORCH_INDEX" ]; then \
+        /opt/prorec/bin/pip install --disable-pip-version-check -c constraints.txt \
+            --no-deps --index-url "$TORCH_INDEX" torch; \
+    fi \
     && /opt/prorec/bin/pip install --disable-pip-version-check -c constraints.txt '.[text,servers]' \
     && /opt/prorec/bin/pip check
 

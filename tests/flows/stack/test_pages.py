@@ -48,8 +48,7 @@ def test_both_pages_show_the_run(stack: Stack, page: Page) -> None:
 
     experiment = generator.info.experiment_id
     page.goto(f"{mlflow}/#/experiments/{experiment}/runs/{whole}")
-    expect(page.get_by_text("test/fused/ndcg_at_10").first).to_be_visible()
-    page.goto(f"{mlflow}/#/experiments/{experiment}")
+    expect(page.get_by_text("test/fused/ndcg_at_10", exact=True).first).to_be_visible()
     for stage in STAGES:
         expect(page.get_by_text(f"{stage} · demo").first).to_be_visible()
     page.goto(f"{mlflow}/#/experiments/{experiment}/runs/{generator.info.run_id}/artifacts")
