@@ -25,7 +25,7 @@ demo: $(STAMP)
 	$(BIN)/prorec run demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
