@@ -23,7 +23,7 @@ from tasks.prefect_run import PrefectRun, failed
 from tasks.preprocess import preprocess
 from tasks.quantize import quantize
 from tasks.stage import FlowTracking, Stage
-from tasks.tidy import tidy
+from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
 from tasks.train_collaborative import train_collaborative
 from tasks.train_generator import train_generator
@@ -89,7 +89,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         run.text(tracking.EXPERIMENT_FILE, experiment.model_dump_json(indent=1))
         run.tags({tracking.NOTE_TAG: note("not finished.")})
         run.parameters(experiment.model_dump(mode="json"))
-        get_run_logger().info("Left by processes that died: %s", tidy())
+        get_run_logger().info("Left by processes that died: %s", tidy_first())
         refs: dict[str, ArtifactRef] = {}
         place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
         with listening(lambda event: ended.append(event) if isinstance(event, StageEnded) else None):

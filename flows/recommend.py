@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from tasks.recommend import BatchRequest
 from tasks.recommend import recommend as write
-from tasks.tidy import tidy
+from tasks.tidy import tidy_first
 
 
 @flow(
@@ -23,7 +23,7 @@ def recommend(request: BatchRequest = BatchRequest()) -> dict[str, Any]:  # noqa
     Raises:
         UserError: a mistake that the user can put right.
     """
-    get_run_logger().info("Left by processes that died: %s", tidy())
+    get_run_logger().info("Left by processes that died: %s", tidy_first())
     summary = write(request)
     run = summary["mlflow"]
     linked = f"[{run['run_id']}]({run['page']})" if run["page"] else f"`{run['run_id']}`"

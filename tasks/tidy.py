@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from prorec_core.errors import one_line
 from tasks import places, processes, tracking
+from tasks.patience import patiently
 from tasks.tracking import ATTEMPT_TAG, FLOW_RUN_TAG, FLOW_TAG, PROCESS_TAG, SIGN_TAG, TASK_RUN_TAG
 
 if TYPE_CHECKING:
@@ -73,11 +75,22 @@ def tidy(ask_prefect: Callable[[], None] = lambda: None) -> Tidied:
     return done
 
 
+def tidy_first() -> str:
+    """Tidy before other work, which must not fail because of it; returns what there is to say."""
+    try:
+        return str(tidy())
+    except Exception as error:
+        return f"cannot be closed now ({one_line(error)})"
+
+
 def _attempt(run: Run) -> int:
     return int(run.data.tags.get(ATTEMPT_TAG, "1"))
 
 
 def _close(run: Run, reason: str, done: Tidied) -> None:
+    # It may have ended by itself since it was found.
+    if patiently(tracking.client().get_run, run.info.run_id).info.status != "RUNNING":
+        return
     process = {name: run.data.tags.get(PROCESS_TAG + name, "?") for name in ("pid", "host")}
     tracking.close_killed(run, f"{reason} (Process {process['pid']} on {process['host']})")
     done.mlflow.append(run.info.run_id)

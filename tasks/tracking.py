@@ -25,7 +25,7 @@ from tasks.patience import patiently
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 ARTIFACT_FOLDER = "artifact"
 """Where in a run's artifacts the described files of a stage are."""
@@ -94,16 +94,27 @@ def experiment_id(name: str) -> str:
         UserError: it was deleted in MLflow, which keeps its name.
     """
     title = experiment_name(name)
-    found = patiently(client().get_experiment_by_name, title)
-    if found is None:
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # Its pages then open with the training runs.
-        return str(patiently(client().create_experiment, title, artifact_location=_location(), tags=tags))
+    # Its pages then open with the training runs.
+    found = _made_once(title, {"mlflow.experimentKind": "custom_model_development"})
     if found.lifecycle_stage != "active":
         raise UserError(
             f"the MLflow experiment '{title}' was deleted",
             cure=f"Restore it (mlflow experiments restore -x {found.experiment_id}) or choose another name",
         )
     return str(found.experiment_id)
+
+
+def _made_once(title: str, tags: dict[str, str]) -> Experiment:
+    """The MLflow experiment of this name; of two processes that come first at the same time, one makes it."""
+    from mlflow.exceptions import MlflowException
+
+    while (found := patiently(client().get_experiment_by_name, title)) is None:
+        try:
+            patiently(client().create_experiment, title, artifact_location=_location(), tags=tags)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+    return found
 
 
 def _location() -> str | None:
@@ -118,17 +129,7 @@ def identity() -> str:
 
 @cache
 def _identity(_uri: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    # Names of experiments are unique: of two processes that come here first at the same time, one makes it.
-    while (found := patiently(client().get_experiment_by_name, _STORE)) is None:
-        tags = {_STORE_TAG: uuid4().hex, NOTE_TAG: _STORE_NOTE}
-        try:
-            patiently(client().create_experiment, _STORE, artifact_location=_location(), tags=tags)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-    return str(found.tags[_STORE_TAG])
+    return str(_made_once(_STORE, {_STORE_TAG: uuid4().hex, NOTE_TAG: _STORE_NOTE}).tags[_STORE_TAG])
 
 
 def page(experiment: str, run_id: str) -> str | None:

@@ -50,10 +50,15 @@ def rerun(
     prepare_training()
     earlier = _find(flow_run)
     typer.echo(f"Again: {earlier.info.run_name}, {earlier.info.status}, MLflow run {earlier.info.run_id}", err=True)
-    if _alive(earlier):
-        raise UserError("this run is still at work", place=str(earlier.info.run_name), cure="Wait for it, or stop it")
-    if not stage and (deployed := _deployed(earlier)):
-        _retry(deployed)
+    known = _in_prefect(earlier)
+    if _alive(earlier) or (known and known.state and not known.state.is_final()):
+        raise UserError(
+            "this run is still at work, or waits to be",
+            place=str(earlier.info.run_name),
+            cure="Wait for it, or stop it",
+        )
+    if known and known.deployment_id and not stage:
+        _retry(known)
         return
     summary = run_flow(_experiment(earlier), frozenset(stage or ()))
     _link(earlier, summary["mlflow"]["run_id"])
@@ -94,11 +99,11 @@ def _names(run: Run) -> list[str]:
 
 
 def _alive(run: Run) -> bool | None:
-    """Whether a run's process is at work on it; None where that cannot be seen from here."""
+    """Whether the process of a run that has not ended is at work on it; None where it has, or cannot be seen."""
     from tasks import processes
     from tasks.tracking import SIGN_TAG
 
-    return run.info.status == "RUNNING" and processes.lives(run.data.tags.get(SIGN_TAG, ""))
+    return processes.lives(run.data.tags.get(SIGN_TAG, "")) if run.info.status == "RUNNING" else None
 
 
 def _experiment(run: Run) -> Experiment:
@@ -119,8 +124,8 @@ def _experiment(run: Run) -> Experiment:
         ) from error
 
 
-def _deployed(run: Run) -> FlowRun | None:
-    """The run in the Prefect server in use, where a worker can be given it once more."""
+def _in_prefect(run: Run) -> FlowRun | None:
+    """The flow run of a run, where the Prefect server in use knows it."""
     if not os.environ.get("PREFECT_API_URL"):
         return None
     from flows.embedded import start_prefect
@@ -136,10 +141,9 @@ def _deployed(run: Run) -> FlowRun | None:
         tidy()
     with get_client(sync_client=True) as client:
         try:
-            found = client.read_flow_run(UUID(run.data.tags.get(FLOW_RUN_TAG, "")))
+            return client.read_flow_run(UUID(run.data.tags.get(FLOW_RUN_TAG, "")))
         except (ObjectNotFound, ValueError):
             return None
-    return found if found.deployment_id and found.state and found.state.is_final() else None
 
 
 def _retry(flow_run: FlowRun) -> None:

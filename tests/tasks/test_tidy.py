@@ -63,6 +63,19 @@ def test_dead_processes_lose_their_runs(prefect_api: str, tracked_folder: Path) 
     assert str(tidy()) == "0 MLflow runs and 0 flow runs closed."
 
 
+def test_a_run_that_ends_meanwhile_stays_as_it_ended(prefect_api: str, tracked_folder: Path) -> None:
+    ending = flow_run(Running())
+    run = elsewhere("ending", ending)
+
+    def end() -> None:
+        run.finish()
+        with get_client(sync_client=True) as prefect:
+            prefect.set_flow_run_state(ending.id, Completed(), force=True)
+
+    assert tidy(end).mlflow == []
+    assert statuses() == {"ending": "FINISHED"}
+
+
 def test_a_later_attempt_is_left_alone(prefect_api: str, tracked_folder: Path) -> None:
     again = flow_run(Running(), Failed(), Running())
     assert again.run_count == 2
