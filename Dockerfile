@@ -50,6 +50,8 @@ COPY deploy deploy
 COPY prorec_core prorec_core
 COPY tasks tasks
 COPY flows flows
-RUN python -m compileall -q prorec_core tasks flows deploy
+# A checkout that its owner alone may read (umask 077) keeps these rights when it is copied.
+RUN chmod -R a+rX /app \
+    && python -m compileall -q prorec_core tasks flows deploy
 USER 10001:10001
 CMD ["prorec", "--help"]

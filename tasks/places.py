@@ -113,9 +113,8 @@ def output_lock(path: Path) -> str:
 @contextmanager
 def try_lock(name: str) -> Iterator[bool]:
     """Hold the lock `name` if no process holds it; says whether that is so."""
-    folder = artifacts() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("a") as stream:
+    locks().mkdir(parents=True, exist_ok=True)
+    with (locks() / name).open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -198,12 +198,12 @@ def _run(text: str) -> Run:
 
     with contextlib.suppress(MlflowException):
         run = patiently(client().get_run, text)
-        parent = run.data.tags.get("mlflow.parentRunId")
+        parent = run.data.tags.get(tracking.PARENT_TAG)
         return patiently(client().get_run, parent) if parent else run
     with contextlib.suppress(ValueError):
-        found = tracking.search(f"tags.`prefect.flow_run_id` = '{UUID(text)}'")
+        found = tracking.search(f"tags.`{tracking.FLOW_RUN_TAG}` = '{UUID(text)}'")
         # A flow run that was tried again has a run for each try.
-        own = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+        own = [run for run in found if tracking.PARENT_TAG not in run.data.tags]
         if own:
             return max(own, key=lambda run: (run.info.status == "FINISHED", run.info.start_time))
     raise UserError("there is no such run, nor such a version", place=text, cure=models.known_versions())

@@ -44,18 +44,14 @@ def add_to(app: typer.Typer) -> None:
         if detach:
             _start_detached(prefect_port, mlflow_port)
         else:
-            _supervise(prefect_port, mlflow_port, tidies="tidy" in _names(app))
+            _supervise(prefect_port, mlflow_port)
 
     app.command()(status)
     app.command()(down)
     app.command()(logs)
 
 
-def _names(app: typer.Typer) -> set[str]:
-    return {str(each.name or getattr(each.callback, "__name__", "")) for each in app.registered_commands}
-
-
-def _supervise(prefect_port: int | None, mlflow_port: int | None, *, tidies: bool) -> None:
+def _supervise(prefect_port: int | None, mlflow_port: int | None) -> None:
     from flows.stack import children, supervisor
     from flows.stack.servers import programs, tidying
     from tasks import processes
@@ -82,8 +78,7 @@ def _supervise(prefect_port: int | None, mlflow_port: int | None, *, tidies: boo
             print("Ctrl-C stops it.", flush=True)
 
         print("Starting Prefect, MLflow and a worker …", flush=True)
-        chores = [tidying(stack)] if tidies else []
-        supervisor.Supervisor(stack, programs(stack), chores, ready).run()
+        supervisor.Supervisor(stack, programs(stack), [tidying(stack)], ready).run()
 
 
 def _start_detached(prefect_port: int | None, mlflow_port: int | None) -> None:
@@ -198,7 +193,8 @@ def down() -> None:
 
     stack = state.read()
     if stack is not None and stack.running():
-        os.kill(int(stack.supervisor["pid"]), signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(stack.supervisor["pid"]), signal.SIGTERM)
         _wait(lambda: not stack.running(), _SECONDS_TO_STOP)
         if stack.running():
             raise UserError(f"the stack did not stop in {_SECONDS_TO_STOP:.0f} seconds", cure=f"See {state.folder()}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.stack import state
+from flows.stack.children import MARK
 from flows.stack.servers import POOL
 from prorec_core.artifacts import write_json
 from tasks import places
@@ -104,7 +105,7 @@ def register() -> dict[str, Any]:
         if not (places.project_root() / entrypoint.partition(":")[0]).is_file():
             skipped[name] = f"there is no file {entrypoint.partition(':')[0]}"
             continue
-        with _switches_kept(name):
+        with _schedules_kept(name):
             problem = _deploy(name)
         if problem:
             skipped[name] = problem
@@ -134,9 +135,13 @@ def _content(automation: AutomationCore) -> Any:
 
 
 @contextlib.contextmanager
-def _switches_kept(name: str) -> Iterator[None]:
-    """Have the schedules of a deployment that are switched on be so afterwards, whatever prefect.yaml says."""
+def _schedules_kept(name: str) -> Iterator[None]:
+    """Have a deployment's own schedules be there afterwards, and those of prefect.yaml that are switched on be so.
+
+    Registering deletes all schedules of a deployment and makes those of prefect.yaml.
+    """
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.exceptions import ObjectNotFound
 
     with get_client(sync_client=True) as client:
@@ -145,12 +150,20 @@ def _switches_kept(name: str) -> Iterator[None]:
         except ObjectNotFound:
             before = []
         yield
-        on = {schedule.slug for schedule in before if schedule.active}
-        if on:
-            after = client.read_deployment_by_name(name)
-            for schedule in after.schedules:
-                if schedule.slug in on and not schedule.active:
-                    client.update_deployment_schedule(after.id, schedule.id, active=True)
+        if not before:
+            return
+        after = client.read_deployment_by_name(name)
+        on = {schedule.slug for schedule in before if schedule.active and schedule.slug}
+        for schedule in after.schedules:
+            if schedule.slug in on and not schedule.active:
+                client.update_deployment_schedule(after.id, schedule.id, active=True)
+        there = {key for schedule in after.schedules for key in (schedule.id, schedule.slug) if key}
+        lost = [schedule for schedule in before if not there & {schedule.id, schedule.slug}]
+        if lost:
+            copied = set(DeploymentScheduleCreate.model_fields) - {"replaces"}
+            client.create_deployment_schedules(
+                after.id, [DeploymentScheduleCreate(**{key: getattr(each, key) for key in copied}) for each in lost]
+            )
 
 
 def deployments(file: Path) -> Iterator[tuple[str, str]]:
@@ -201,7 +214,10 @@ def _deploy(name: str) -> str:
 
 
 def main() -> None:
-    """Wait for the server and register everything."""
+    """Wait for the server and register everything; exit status 1 if something was not, 2 if no server is named."""
+    if not os.environ.get("PREFECT_API_URL"):
+        print("prorec: PREFECT_API_URL: it is not set. Set it to the address of the Prefect server.", file=sys.stderr)
+        sys.exit(2)
     import prefect.cli.deploy
     import prefect.main  # noqa: F401 what registering imports, while the server starts
 
@@ -217,6 +233,9 @@ def main() -> None:
     result = register()
     write_json(result_file(), result)
     print(result)
+    # The local stack shows what is missing, and runs the rest.
+    if result["skipped"] and MARK not in os.environ:
+        sys.exit("; ".join(f"{name} is not registered: {why}" for name, why in result["skipped"].items()))
 
 
 if __name__ == "__main__":

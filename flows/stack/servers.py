@@ -83,6 +83,8 @@ def _environment(state: StackState) -> dict[str, str]:
         **without_allocator(os.environ),
         **_SETTINGS,
         **state.variables(),
+        # By default pages of any origin may call the server from a browser of this machine.
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{state.prefect},http://localhost:{_port(state.prefect)}",
         places.ARTIFACTS_VARIABLE: str(places.artifacts()),
         "PREFECT_HOME": str(places.prefect_home()),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),

@@ -142,7 +142,8 @@ class Supervisor:
                     self._stack.write()
                     self._ready()
                 elif time.monotonic() > begun + _SECONDS_TO_START:
-                    late = [c.program.name for c in self._children if self._status(c.program.name) == "starting"]
+                    well = {"", "running", "done"}  # what waits for another has no status yet
+                    late = [c.program.name for c in self._children if self._status(c.program.name) not in well]
                     raise UserError(
                         f"no answer from {', '.join(late)} for {_SECONDS_TO_START:.0f} seconds",
                         cure=f"See the logs in {state.folder()}",

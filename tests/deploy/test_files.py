@@ -106,6 +106,14 @@ def test_the_images_are_made_of_what_is_there(files: Any) -> None:
             assert service["build"]["target"] in stages
 
 
+def test_a_checkout_of_its_owner_alone_is_readable_in_the_image(files: Any) -> None:
+    words = [(each.word, each.rest) for each in files.dockerfile if each.stage == "prorec"]
+    copies = [n for n, (word, _) in enumerate(words) if word == "COPY"]
+    readable = [n for n, (word, rest) in enumerate(words) if word == "RUN" and rest.startswith("chmod -R a+rX /app ")]
+    users = [n for n, (word, _) in enumerate(words) if word == "USER"]
+    assert copies[-1] < readable[0] < users[0]
+
+
 def test_what_is_installed_is_what_was_tested(files: Any) -> None:
     installs = [part for each in files.dockerfile for part in each.rest.split("&&") if "pip install" in part]
     assert len(installs) == 2 and all("-c constraints.txt" in part for part in installs)

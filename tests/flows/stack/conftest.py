@@ -53,6 +53,9 @@ class Stack:
     def prefect(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self._run("prefect", *words, environment={**self.environment, "PREFECT_API_URL": self.api})
 
+    def register(self) -> subprocess.CompletedProcess[str]:
+        return self._run("flows.stack.deployments", environment={**self.environment, "PREFECT_API_URL": self.api})
+
     def _run(self, module: str, *words: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", module, *words]
         return subprocess.run(

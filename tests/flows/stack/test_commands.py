@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.stack import state, supervisor
+from flows.stack import children, servers, state, supervisor
+from flows.stack import deployments as registration
 from flows.stack.deployments import automations, deployments, heartbeat_timeout
 from tasks import processes
 
@@ -83,6 +84,30 @@ def test_every_deployment_queues_and_refuses_wrong_values() -> None:
         assert entry["enforce_parameter_schema"] is True and "prorec" in entry["tags"]
         assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
         assert [schedule["active"] for schedule in entry["schedules"]] == [False]
+
+
+def test_pages_of_other_origins_are_refused(artifacts_folder: Path) -> None:
+    stack = state.StackState("m", {}, "http://127.0.0.1:1", "http://127.0.0.1:2")
+    allowed = servers.programs(stack)[0].environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
+    assert allowed == "http://127.0.0.1:1,http://localhost:1"
+
+
+def test_registering_needs_a_server() -> None:
+    command = [sys.executable, "-m", "flows.stack.deployments"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=100)
+    assert done.returncode == 2
+    assert done.stderr == "prorec: PREFECT_API_URL: it is not set. Set it to the address of the Prefect server.\n"
+
+
+def test_what_is_not_registered_is_a_failure(artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    monkeypatch.setattr(servers, "answers_at", lambda _: True)
+    monkeypatch.setattr(registration, "register", lambda: {"registered": ["a/b"], "skipped": {"c/d": "no reason"}})
+    with pytest.raises(SystemExit, match=r"^c/d is not registered: no reason$"):
+        registration.main()
+    monkeypatch.setenv(children.MARK, "m")  # the supervisor goes on with the rest, and `prorec up` says what is missing
+    registration.main()
+    assert registration.result_file().is_file()
 
 
 def test_silence_is_longer_than_the_time_between_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,12 @@ def test_up_fail_retry_kill_retry_down(stack: Stack, tmp_path: Path) -> None:
     found = state.running()
     assert found is not None
 
+    # The pages of others are not let in.
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    for origin, allowed in ((stack.pages[0].rstrip("/"), 200), ("http://elsewhere.example", 400)):
+        headers = {"Origin": origin, **asks}
+        assert httpx.options(f"{stack.api}/flows/", headers=headers, trust_env=False).status_code == allowed
+
     # A wrong value is refused when the run is created.
     deployment = stack.ask("GET", "/deployments/name/prorec/full")["id"]
     with pytest.raises(httpx.HTTPStatusError, match=r"409|422"):
@@ -82,6 +88,18 @@ def test_up_fail_retry_kill_retry_down(stack: Stack, tmp_path: Path) -> None:
         "embed_text": {"FAILED": 1, "FINISHED": 1},
         "train_collaborative": {"KILLED": 1, "FINISHED": 1},
     }
+
+    # Registered again, schedules of prefect.yaml stay switched on, and others stay.
+    schedules = f"/deployments/{deployment}/schedules"
+    (nightly,) = stack.ask("GET", schedules)
+    switch = f"{stack.api}{schedules}/{nightly['id']}"
+    assert httpx.patch(switch, json={"active": True}, trust_env=False).is_success
+    stack.ask("POST", schedules, json=[{"schedule": {"cron": "0 5 1 1 *", "timezone": "UTC"}, "active": False}])
+    for _ in range(2):
+        done = stack.register()
+        assert done.returncode == 0, done
+    kept = [(each["slug"], each["schedule"]["cron"], each["active"]) for each in stack.ask("GET", schedules)]
+    assert sorted(kept, key=str) == [("nightly", "0 3 * * *", True), (None, "0 5 1 1 *", False)]
 
     assert stack.prorec("down").returncode == 0
     assert not children.marked(found.mark) and state.read() is None

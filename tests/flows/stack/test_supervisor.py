@@ -42,6 +42,8 @@ with supervisor.alone() as first:
     ]
     if len(sys.argv) > 1:
         programs = [program("broken", "raise SystemExit('it is broken')")]
+    if len(sys.argv) > 2:
+        supervisor._SECONDS_TO_START = float(sys.argv[2])
     supervisor.Supervisor(stack, programs, [program("chore", "print('swept')", once=True)]).run()
 """
 
@@ -156,6 +158,11 @@ def test_what_cannot_start_is_told(begin: Callable[..., subprocess.Popen[str]]) 
     out, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "UserError: broken ended with status 1 (it is broken). See " in out
+
+
+def test_what_is_being_started_again_is_late_too(begin: Callable[..., subprocess.Popen[str]]) -> None:
+    out, _ = begin("broken", "0.9").communicate(timeout=60)
+    assert "UserError: no answer from broken for 1 seconds. See " in out
 
 
 def test_a_taken_port_is_told() -> None:
