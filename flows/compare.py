@@ -19,8 +19,8 @@ from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.evaluation.variants.report import table_markdown
-from prorec_core.evaluation.variants.table import Measured, compare_variants, own_seconds
-from tasks import comparison, store, tracking
+from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants, own_seconds
+from tasks import comparison, models, store, tracking
 from tasks.evaluate_aligned import evaluate_aligned
 from tasks.evaluate_collaborative import evaluate_collaborative
 from tasks.evaluate_counts import evaluate_counts
@@ -112,9 +112,8 @@ def compare(
     token = _made.set({})
     try:
         run.parameters({**config, "experiment": experiment.model_dump(mode="json")})
-        place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
         # A mistake in the data is everyone's: told at once, not once a variant.
-        dataset = Dataset.load(store.fetch(_make(preprocess, experiment, place, {})))
+        dataset = Dataset.load(store.fetch(_make(preprocess, experiment, run, {})))
 
         def keep() -> None:
             nonlocal found
@@ -126,6 +125,7 @@ def compare(
             found["failed"] = failed
             comparison.keep(run, experiment, found, config, upstream)
 
+        place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
         last = time.monotonic()
         for number, (name, seed) in enumerate(parts, start=1):
             title, scorer = f"{name} · seed {seed}", known.variants[name].scorer
@@ -199,21 +199,18 @@ def run_variant(
         parent.experiment_id,
         f"{name} · seed {seed}",
         parent=parent.run_id,
-        tags={**PrefectRun.here().tags, "prorec.variant": name, "prorec.seed": str(seed)},
+        tags={**PrefectRun.here().tags, tracking.VARIANT_TAG: name, models.SEED_TAG: str(seed)},
     )
     try:
         run.parameters(experiments[""].model_dump(mode="json"))
-        place = FlowTracking(experiment_id=parent.experiment_id, run_id=run.id)
-        refs = _artifacts(scorer, experiments, place)
+        refs = _artifacts(scorer, experiments, run)
         links = {"run_id": run.id, "page": tracking.page(parent.experiment_id, run.id)}
         measured = comparison.gather(name, seed, scorer, refs, links)
-        run.metrics(numbers({split: measured.metrics[split] for split in ("test", "validation")}))
-        run.tags(
-            {
-                **{f"prorec.{_tag(stage)}.run_id": ref.run_id for stage, ref in refs.items()},
-                **{f"prorec.{_tag(stage)}.digest": ref.digest for stage, ref in refs.items()},
-            }
-        )
+        if scorer == GENERATOR:
+            uri = models.version_of(refs["train_generator"])
+            models.note_evaluation(experiments[""], uri, refs, run, measured.metrics)
+        else:
+            run.metrics(numbers({split: measured.metrics[split] for split in ("test", "validation")}))
     except BaseException as error:
         run.finish(*tracking.how_it_ended(error))
         raise
@@ -221,7 +218,7 @@ def run_variant(
     return measured, refs[PIPELINES[scorer][-1].name].digest
 
 
-def _artifacts(scorer: str, experiments: Mapping[str, Experiment], place: FlowTracking) -> dict[str, ArtifactRef]:
+def _artifacts(scorer: str, experiments: Mapping[str, Experiment], run: TrackedRun) -> dict[str, ArtifactRef]:
     """A variant's artifacts by stage, those of its streams by "stage@side"."""
     *stages, last = PIPELINES[scorer]
     refs: dict[str, ArtifactRef] = {}
@@ -229,9 +226,9 @@ def _artifacts(scorer: str, experiments: Mapping[str, Experiment], place: FlowTr
         if side or len(experiments) == 1:
             of_side: dict[str, ArtifactRef] = {}
             for stage in stages:
-                of_side[stage.name] = _make(stage, experiment, place, of_side)
+                of_side[stage.name] = _make(stage, experiment, run, of_side, side)
             refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
-    refs[last.name] = _make(last, experiments[""], place, refs)
+    refs[last.name] = _make(last, experiments[""], run, refs)
     return refs
 
 
@@ -261,8 +258,10 @@ def _settings(known: Variants, names: list[str]) -> dict[str, Any]:
     return {f"variant.{name}": known.variants[name].model_dump(exclude={"about"}) for name in names}
 
 
-def _make(stage: Stage, experiment: Experiment, place: FlowTracking, refs: Mapping[str, ArtifactRef]) -> ArtifactRef:
-    """A stage's artifact; looked for only once where several variants of this process share it."""
+def _make(
+    stage: Stage, experiment: Experiment, run: TrackedRun, refs: Mapping[str, ArtifactRef], side: str = ""
+) -> ArtifactRef:
+    """A stage's artifact, noted on the run; looked for only once where several variants of this process share it."""
     made = _made.get()
     assert made is not None
     key = stage.key(experiment, {name: refs[name] for name in stage.reads})
@@ -270,7 +269,11 @@ def _make(stage: Stage, experiment: Experiment, place: FlowTracking, refs: Mappi
         tell(StageStarted(stage.name))
         tell(StageEnded(made[key], cached=True, seconds=0.0))
     else:
-        made[key] = stage.run(experiment, place, refs)
+        made[key] = stage.run(experiment, FlowTracking(experiment_id=run.experiment, run_id=run.id), refs)
+    # At once, so that what a run reads is known while it goes on.
+    run.tags(
+        models.stage_tags({f"{stage.name}.{side}" if side and stage.name != "preprocess" else stage.name: made[key]})
+    )
     return made[key]
 
 
@@ -290,8 +293,3 @@ def _stage_at_work() -> Iterator[list[str]]:
 def _told(each: Measured) -> str:
     measured = each.metrics["test"][each.representative]
     return f"NDCG@10 {measured['ndcg_at_10']:.4f}, Recall@10 {measured['recall_at_10']:.4f} ({each.representative})"
-
-
-def _tag(stage: str) -> str:
-    """A stage's name, with the side that it belongs to, as MLflow's tags may be called."""
-    return stage.replace("@", ".")

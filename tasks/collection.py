@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from prorec_core.artifacts import MANIFEST
 from tasks import models, places, store, tracking
 from tasks.patience import TrackingAwayError, patiently
-from tasks.reachability import DAY, Inventory, Stored, is_active, is_stored, kept_now, read_by
+from tasks.reachability import DAY, Inventory, Stored, kept_now, read_by
+from tasks.store import is_active, is_stored
 from tasks.tracking import ARTIFACT_FOLDER, client
 
 if TYPE_CHECKING:
@@ -191,6 +192,10 @@ def _left_by_runs(inventory: Inventory) -> Iterator[Junk]:
 
 def _marked_and_deleted(run: Run, uri: str) -> Callable[[], bool]:
     def delete() -> bool:
+        # One that was still at work may have looked ended: MLflow closes a run for a moment when it logs a model.
+        now = patiently(client().get_run, run.info.run_id)
+        if is_active(now) or is_stored(now):
+            return False
         _mark(run.info.run_id, DELETING)
         return _delete_files(run.info.run_id, uri)
 

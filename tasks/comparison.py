@@ -18,7 +18,6 @@ from tasks.tracking import TrackedRun, client
 if TYPE_CHECKING:
     from prorec_core.evaluation.variants.table import Measured
 
-STAGE = "compare"
 NOTE_TAG = "mlflow.note.content"
 """What MLflow shows at the head of a run's page, as Markdown."""
 _WITHOUT_USE = {
@@ -50,6 +49,12 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
     needless = {side: _WITHOUT_USE.get(_embedding(inputs), set()) for side, inputs in sides.items()}
     used = [ref for name, ref in refs.items() if name.partition("@")[0] not in needless[name.partition("@")[2]]]
     alone, domination = sides[""], {}
+    not_applied = [
+        f"{text} in the {side} stream" if side else text
+        for side, inputs in sides.items()
+        if "train_generator" in inputs
+        for text in read_json(inputs["train_generator"] / "config.json")["not_applied"]
+    ]
     if "align" in alone:
         domination = quantized_domination(read_json(alone["align"] / "domination.json"), _embedding(alone))
     return Measured(
@@ -62,6 +67,7 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         parameters=sum(_parameters(inputs) for inputs in sides.values()),
         quality=read_json(alone["quantize"] / "quality.json") if "quantize" in alone else {},
         domination=domination,
+        not_applied=not_applied,
         run=run,
     )
 
@@ -111,13 +117,13 @@ def keep(
         write_bytes(folder / "report.html", render(found, experiment.name, experiment.model_dump(mode="json")).encode())
         for name, png in plot_files(found).items():
             write_bytes(folder / "plots" / name, png)
-        manifest = write_manifest(folder, STAGE, config, upstream)
+        manifest = write_manifest(folder, store.COMPARISON, config, upstream)
         run.upload(folder, last=MANIFEST)
         described = sha256_file(folder / MANIFEST)
     run.metrics(_figures(found))
     run.tags(
         {
-            store.STAGE_TAG: STAGE,
+            store.STAGE_TAG: store.COMPARISON,
             store.URI_TAG: run.artifact_uri,
             store.MANIFEST_TAG: described,
             store.DIGEST_TAG: manifest.digest,

@@ -5,6 +5,7 @@ Knows MLflow's registry, runs and refs. Knows nothing of how versions are compar
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ MODEL_OF_RUN_TAG = "prorec.model"
 SHOWN = ("recall_at_10", "ndcg_at_10")
 _SPLITS = ("test", "validation")
 _PREFIX = tracking.experiment_name("")
+_ARTIFACT_TAG = re.compile(r"prorec\.(.+)\.(run_id|digest)")
 
 
 def digest_tag(stage: str) -> str:
@@ -53,6 +55,15 @@ def stage_tags(refs: Mapping[str, ArtifactRef]) -> dict[str, str]:
         **{run_tag(name): ref.run_id for name, ref in refs.items()},
         **{digest_tag(name): ref.digest for name, ref in refs.items()},
     }
+
+
+def named_by(tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The artifacts that such tags name: `run_id` and `digest`, by stage or "stage.side"."""
+    found: dict[str, dict[str, str]] = {}
+    for tag, value in tags.items():
+        if match := _ARTIFACT_TAG.fullmatch(tag):
+            found.setdefault(match[1], {})[match[2]] = value
+    return found
 
 
 @dataclass(frozen=True)

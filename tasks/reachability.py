@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prorec_core.artifacts import MANIFEST, STAGES, ArtifactRef, Manifest
+from prorec_core.artifacts import MANIFEST, ArtifactRef, Manifest
 from tasks import models, places, store, tracking
 from tasks.patience import patiently
+from tasks.store import is_active, is_stored
 from tasks.tracking import ARTIFACT_FOLDER, client
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 DAY = 86400.0
-_ACTIVE = {"RUNNING", "SCHEDULED"}
 _AT_ONCE = 8
 
 
@@ -75,17 +75,14 @@ class Inventory:
         return list(self.keepers.get(artifact.ref.run_id, ()))
 
 
-def is_active(run: Run) -> bool:
-    """Whether a run has not ended, as far as is known."""
-    return run.info.status in _ACTIVE
-
-
 def take_inventory(keep_days: float) -> Inventory:
     """Look at all runs, versions and manifests; what runs of the last `keep_days` days read or made is of use."""
     if places.nothing_tracked():
         return Inventory([], [], [])
     runs = list(tracking.search())
-    names = {run.info.run_id: run.data.tags.get("prorec.experiment", "") for run in runs}
+    prefix = tracking.experiment_name("")
+    experiments = patiently(client().search_experiments)
+    names = {each.experiment_id: each.name.removeprefix(prefix) for each in experiments}
     made = [run for run in runs if is_stored(run)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         stored = list(pool.map(lambda run: _stored(run, names), made))
@@ -100,21 +97,15 @@ def kept_now(inventory: Inventory) -> set[str]:
     return set(_keepers(Inventory(inventory.stored, list(tracking.search()), models.versions(), inventory.since)))
 
 
-def is_stored(run: Run) -> bool:
-    """Whether a run left an artifact that is there."""
-    tags = run.data.tags
-    gone = store.REPLACED_TAG in tags or store.COLLECTED_TAG in tags
-    return store.DIGEST_TAG in tags and run.info.status == "FINISHED" and not gone
-
-
 def _stored(run: Run, names: Mapping[str, str]) -> Stored:
     tags = run.data.tags
     ref = ArtifactRef(
         stage=tags[store.STAGE_TAG], digest=tags[store.DIGEST_TAG], run_id=run.info.run_id, uri=tags[store.URI_TAG]
     )
-    parent = tags.get("mlflow.parentRunId", "")
+    parent = tags.get(tracking.PARENT_TAG, "")
     ended = (run.info.end_time or run.info.start_time) / 1000
-    return Stored(ref, names.get(parent, ""), parent, ended, _manifest(ref), tags.get(store.MODEL_TAG))
+    experiment = names.get(run.info.experiment_id, "")
+    return Stored(ref, experiment, parent, ended, _manifest(ref), tags.get(store.MODEL_TAG))
 
 
 def _manifest(ref: ArtifactRef) -> Manifest | None:
@@ -146,17 +137,36 @@ def _keepers(inventory: Inventory) -> dict[str, list[str]]:
 
 def _roots(inventory: Inventory, graph: _Graph) -> Iterator[tuple[str, list[str]]]:
     """What keeps artifacts, and the runs that made those that it keeps itself."""
-    for version in inventory.versions:
+    for version in _of_use(inventory):
         name = version.title + "".join(f" @{alias}" for alias in version.aliases)
         yield name, graph.named(version.tags) or graph.made_by(version.run_id)
     active = {run.info.run_id for run in inventory.runs if is_active(run)}
+    parents = {run.info.run_id: run.data.tags.get(tracking.PARENT_TAG, "") for run in inventory.runs}
     for run in inventory.runs:
-        parent = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
+        line = _line(run.info.run_id, parents)
         of_use = [*graph.made_by(run.info.run_id), *graph.named(run.data.tags)]
-        if is_active(run) or parent in active:
-            yield f"running {parent}", of_use
+        if running := [each for each in line if each in active]:
+            yield f"running {running[-1]}", of_use
         elif max(run.info.start_time, run.info.end_time or 0) / 1000 >= inventory.since:
-            yield f"run {parent}", of_use
+            yield f"run {line[1] if len(line) > 1 else line[0]}", of_use
+
+
+def _line(run_id: str, parents: Mapping[str, str]) -> list[str]:
+    """A run and those above it, the nearest first."""
+    line = [run_id]
+    while (above := parents.get(line[-1])) and above not in line:
+        line.append(above)
+    return line
+
+
+def _of_use(inventory: Inventory) -> Iterator[models.Version]:
+    """All versions but those that a comparison made in passing: without an alias, and not the model of any run."""
+    parents = {run.info.run_id: run.data.tags.get(tracking.PARENT_TAG, "") for run in inventory.runs}
+    variants = {run.info.run_id for run in inventory.runs if tracking.VARIANT_TAG in run.data.tags}
+    used = {run.data.tags.get(models.MODEL_OF_RUN_TAG) for run in inventory.runs}
+    for version in inventory.versions:
+        if version.aliases or version.uri in used or parents.get(version.run_id) not in variants:
+            yield version
 
 
 def read_by(runs: Iterable[Run], inventory: Inventory) -> list[Stored]:
@@ -190,9 +200,8 @@ class _Graph:
     def named(self, tags: Mapping[str, str]) -> list[str]:
         """The runs whose artifacts tags name; another with an equal artifact where theirs is not there."""
         found = []
-        for stage in STAGES:
-            run_id = tags.get(models.run_tag(stage), "")
-            equal = self._of_digest.get(tags.get(models.digest_tag(stage), ""))
+        for each in models.named_by(tags).values():
+            run_id, equal = each.get("run_id"), self._of_digest.get(each.get("digest", ""))
             if run_id in self._stored:
                 found.append(run_id)
             elif equal:

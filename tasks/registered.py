@@ -58,9 +58,12 @@ def find(uri: str) -> RegisteredVersion:
         if len(named) != 2:
             raise no_model(uri, "not an address of a registered model")
         found = client().get_model_version(*named)
-        tags = client().get_run(found.run_id).data.tags if found.run_id else {}
-        model_id, manifest = tags.get(store.MODEL_TAG), tags.get(store.MODEL_MANIFEST_TAG)
-        if not model_id or not manifest or found.source != f"models:/{model_id}":
+        model_id, manifest = (found.source or "").removeprefix("models:/"), found.tags.get(store.MODEL_MANIFEST_TAG)
+        if not manifest and found.run_id:
+            # The run says it later than the version: its process may have died between.
+            tags = client().get_run(found.run_id).data.tags
+            manifest = tags.get(store.MODEL_MANIFEST_TAG) if tags.get(store.MODEL_TAG) == model_id else None
+        if not manifest or found.source != f"models:/{model_id}":
             raise no_model(uri, "this version was not registered by a run of prorec")
         location = client().get_logged_model(model_id).artifact_location
     except Exception as error:

@@ -34,8 +34,25 @@ REPLACED_TAG = "prorec.replaced_by"
 COLLECTED_TAG = "prorec.collected"
 """On a run whose artifact was deleted to save space: when, or that it is being deleted."""
 
-_STORED = f"tags.`{DIGEST_TAG}` != '' and attributes.status = 'FINISHED'"
+COMPARISON = "compare"
+"""Stage of what a comparison leaves, which counts however its run ended: all that did not fail is in it."""
+
+_WITH_DIGEST = f"tags.`{DIGEST_TAG}` != ''"
+_STORED = f"{_WITH_DIGEST} and attributes.status = 'FINISHED'"
 _GONE = {REPLACED_TAG, COLLECTED_TAG}
+_ACTIVE = {"RUNNING", "SCHEDULED"}
+
+
+def is_active(run: Run) -> bool:
+    """Whether a run has not ended, as far as is known."""
+    return run.info.status in _ACTIVE
+
+
+def is_stored(run: Run) -> bool:
+    """Whether a run left an artifact that is there."""
+    tags = run.data.tags
+    done = run.info.status == "FINISHED" or (tags.get(STAGE_TAG) == COMPARISON and not is_active(run))
+    return done and DIGEST_TAG in tags and not _GONE & tags.keys()
 
 
 def as_ref(value: Any, stage: str) -> ArtifactRef:
@@ -226,9 +243,7 @@ def verify_all() -> tuple[int, list[str]]:
         return 0, []
     looked_at = 0
     problems: list[str] = []
-    for run in tracking.search(_STORED):
-        if _GONE & run.data.tags.keys():
-            continue
+    for run in filter(is_stored, tracking.search(_WITH_DIGEST)):
         looked_at += 1
         problems += check(_ref_of(run), content=True)
     return looked_at, problems

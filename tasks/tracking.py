@@ -40,6 +40,9 @@ FAILURE_TAG = "prorec.failure"
 EXPERIMENT_TAG = "prorec.experiment"
 """On the run of a whole experiment: the experiment's name."""
 
+VARIANT_TAG = "prorec.variant"
+"""On the run of a variant of a comparison: the variant's name."""
+
 EXPERIMENT_FILE = "experiment.json"
 """Beside that run: the experiment with every value."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -87,15 +87,14 @@ def show(
 
 def _find(what: str, inventory: Inventory) -> list[Stored]:
     from prorec_core.artifacts import STAGES
-    from tasks.models import run_tag
+    from tasks.models import named_by
 
-    used = {}
-    for run in inventory.runs:
-        if run.info.run_id == what:
-            used = {run.data.tags.get(run_tag(stage)): stage for stage in STAGES}
+    tags = next((run.data.tags for run in inventory.runs if run.info.run_id == what), {})
+    used = {each.get("run_id") for each in named_by(tags).values()}
     found = [each for each in inventory.stored if each.ref.run_id == what or each.ref.run_id in used]
     if found:
-        return sorted(found, key=lambda each: STAGES.index(each.ref.stage))
+        order = {stage: place for place, stage in enumerate(STAGES)}
+        return sorted(found, key=lambda each: order.get(each.ref.stage, len(order)))
     found = [each for each in inventory.stored if len(what) >= 4 and each.ref.digest.startswith(what)]
     if len({each.ref.digest for each in found}) > 1:
         names = ", ".join(f"{each.ref.digest[:_SHORT]} ({each.ref.stage})" for each in found)
@@ -115,8 +114,12 @@ def _described(artifact: Stored, inventory: Inventory, *, short: bool) -> Iterab
 
     ref, manifest = artifact.ref, artifact.manifest
     yield f"[bold]{ref.stage}[/bold] {ref.digest}"
-    users = [run.info.run_id for run in inventory.runs if run.data.tags.get(models.digest_tag(ref.stage)) == ref.digest]
-    versions = [each.title for each in inventory.versions if each.tags.get(models.digest_tag(ref.stage)) == ref.digest]
+
+    def uses(tags: Mapping[str, str]) -> bool:
+        return any(each.get("digest") == ref.digest for each in models.named_by(tags).values())
+
+    users = [run.info.run_id for run in inventory.runs if uses(run.data.tags)]
+    versions = [each.title for each in inventory.versions if uses(each.tags)]
     lines = {
         "experiment": artifact.experiment,
         "made": f"{age(time.time() - artifact.ended)} ago by run {ref.run_id}",

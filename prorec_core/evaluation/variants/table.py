@@ -42,6 +42,7 @@ class Measured:
         parameters: numbers that recommending needs.
         quality: of the codes, as in quality.json; empty where there are none.
         domination: of the quantized embedding, a row of domination.json; empty where there is none.
+        not_applied: options of its generator that are on and had no ground, with the reason.
         run: where it can be looked at: `run_id`, and `page` or None.
     """
 
@@ -54,6 +55,7 @@ class Measured:
     parameters: int
     quality: Mapping[str, Any] = field(default_factory=dict)
     domination: Mapping[str, float] = field(default_factory=dict)
+    not_applied: Sequence[str] = ()
     run: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
@@ -82,8 +84,8 @@ def compare_variants(
 
     Returns:
         `protocol`; `seeds`; `reference`; `order`: the variants' names; `variants`: by name its scorer, seeds, test,
-        validation, by_seed, against, scorers, codes, domination, cost and runs; `slices`: as of `sliced_recall`, by
-        variant.
+        validation, by_seed, against, scorers, codes, domination, not_applied, cost and runs; `slices`: as of
+        `sliced_recall`, by variant.
 
     Raises:
         ValueError: there is nothing to compare, or ranks are not those of these users.
@@ -119,6 +121,7 @@ def compare_variants(
             "domination": _mean(
                 [{key: each.domination[key] for key in _DOMINATION} for each in seeds if each.domination]
             ),
+            "not_applied": list(dict.fromkeys(text for each in seeds for text in each.not_applied)),
             "cost": _mean(
                 [
                     {
