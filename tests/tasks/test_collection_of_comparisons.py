@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from prefect import flow
 
@@ -40,7 +41,9 @@ def left() -> list[str]:
 def keep_a_comparison(upstream: Mapping[str, str]) -> TrackedRun:
     """A comparison that has left its table and goes on."""
     ranks = {"generative": np.ones(USERS, np.int32)}
-    one = Measured("prorec", 0, GENERATOR, metrics(), ranks, {}, 0, not_applied=[NOT_APPLIED])
+    one = Measured(
+        "prorec", 0, GENERATOR, metrics(), ranks, {}, 0, run={"run_id": "r", "page": None}, not_applied=[NOT_APPLIED]
+    )
     lists = [np.array([0, 1, 2, user % 5 + 3], np.int32) for user in range(USERS)]
     found = compare_variants([one], "prorec", from_lists(lists, 8), 10)
     assert found["variants"]["prorec"]["not_applied"] == [NOT_APPLIED]
@@ -69,7 +72,7 @@ def test_a_comparison_that_did_not_succeed_keeps_its_report(make_tiny: Callable[
 
 
 def _write(work: Work) -> None:
-    (work.folder / "seed.txt").write_text(str(work.experiment.seed))
+    (work.folder / "seed.txt").write_text(f"{work.experiment.seed} of {sorted(work.inputs)}")
 
 
 def _register(work: Work) -> dict[str, str]:
@@ -170,8 +173,8 @@ def test_a_version_of_a_comparison_is_evaluated_and_keeps_its_model_alone(
 
 def test_a_run_that_only_looked_ended_loses_nothing(tracked_folder: Path, tmp_path: Path) -> None:
     run = TrackedRun.start(tracking.experiment_id("demo"), "at work", tags={store.STAGE_TAG: "train_generator"})
-    write_json(tmp_path / "model.json", 1)
-    run.upload(tmp_path, last="model.json")
+    write_json(tmp_path / "files" / "model.json", 1)
+    run.upload(tmp_path / "files", last="model.json")
     client().set_terminated(run.id)
     plan = make_plan(take_inventory(0), 0)
     assert [junk.kind for junk in plan.others] == ["left-over files of runs"]
@@ -189,7 +192,7 @@ def test_what_a_generator_did_without_is_gathered(side: str, tmp_path: Path, mon
         (tmp_path / stage).mkdir()
     write_json(tmp_path / "train_generator" / "config.json", {"not_applied": [NOT_APPLIED]})
     monkeypatch.setattr(store, "fetch", lambda ref: tmp_path / ref.stage)
-    monkeypatch.setattr(Evaluation, "load", lambda _: Evaluation(metrics(), {}, ""))
+    monkeypatch.setattr(Evaluation, "load", lambda _: Evaluation(metrics(), pa.table({"split": ["test"]}), ""))
     monkeypatch.setattr(comparison, "_embedding", lambda _: "semantic")
     monkeypatch.setattr(comparison, "_seconds", lambda _: 0.0)
     monkeypatch.setattr(comparison, "_parameters", lambda _: 0)

@@ -42,8 +42,8 @@ class Measured:
         parameters: numbers that recommending needs.
         quality: of the codes, as in quality.json; empty where there are none.
         domination: of the quantized embedding, a row of domination.json; empty where there is none.
-        not_applied: options of its generator that are on and had no ground, with the reason.
         run: where it can be looked at: `run_id`, and `page` or None.
+        not_applied: options of its generator that are on and had no ground, with the reason.
     """
 
     variant: str
@@ -55,8 +55,8 @@ class Measured:
     parameters: int
     quality: Mapping[str, Any] = field(default_factory=dict)
     domination: Mapping[str, float] = field(default_factory=dict)
-    not_applied: Sequence[str] = ()
     run: Mapping[str, str | None] = field(default_factory=dict)
+    not_applied: Sequence[str] = ()
 
     @property
     def representative(self) -> str:
