@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,18 @@ def pytest_unconfigure() -> None:
     """Remove that folder."""
     for folder in _folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def same_servers() -> Iterator[None]:
+    """Leave the addresses of servers as they were: MLflow writes the store that it is told of into the environment."""
+    before = {name: os.environ.get(name) for name in _SERVERS}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture
