@@ -18,6 +18,7 @@ from flows.variants import Variants, joined, load_variants
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
+from prorec_core.errors import UserError, one_line
 from prorec_core.evaluation.variants.report import table_markdown
 from prorec_core.evaluation.variants.table import Measured, compare_variants, own_seconds
 from tasks import comparison, store, tracking
@@ -47,6 +48,7 @@ PIPELINES: Mapping[str, tuple[Stage, ...]] = {
 }
 """The stages of a variant by its scorer; those of two_stream but for the last run once for each of its streams."""
 
+_AGAIN = "the same comparison once more; what is finished comes from the cache"
 _SECONDS_BETWEEN_TABLES = 60.0
 _made: ContextVar[dict[str, ArtifactRef] | None] = ContextVar("made", default=None)
 
@@ -56,8 +58,7 @@ class IncompleteComparisonError(Exception):
 
     def __init__(self, summary: dict[str, Any]) -> None:
         self.summary = summary
-        told = [f"{each['variant']}, seed {each['seed']}: {each['reason']}" for each in summary["failed"]]
-        super().__init__(f"{len(told)} failed: {'; '.join(told)}")
+        super().__init__(f"{len(summary['failed'])} failed: {_reasons(summary['failed'])}")
 
 
 @flow(
@@ -86,7 +87,7 @@ def compare(
         page) and `mlflow` (experiment, run and page).
 
     Raises:
-        UserError: a mistake that the user can put right.
+        UserError: a mistake that the user can put right, or every variant failed.
         IncompleteComparisonError: some variants failed; the others are reported.
     """
     known = load_variants()
@@ -112,7 +113,7 @@ def compare(
     token = _made.set({})
     try:
         run.parameters({**config, "experiment": experiment.model_dump(mode="json")})
-        place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
+        place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id, again=_AGAIN)
         # A mistake in the data is everyone's: told at once, not once a variant.
         dataset = Dataset.load(store.fetch(_make(preprocess, experiment, place, {})))
 
@@ -140,12 +141,10 @@ def compare(
                 except (TrackingAwayError, MemoryError):
                     raise
                 except Exception as error:
-                    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+                    reason = one_line(error)
                     failed.append({"variant": name, "seed": seed, "stage": at_work[-1], "reason": reason})
                     get_run_logger().warning("%s failed in %s", title, at_work[-1], exc_info=error)
                     tell(Notice(f"{title}: failed in {at_work[-1]}: {reason}"))
-                    if number == len(parts) and not measured:
-                        raise
                     continue
                 finally:
                     gc.collect()
@@ -155,6 +154,8 @@ def compare(
             if number < len(parts) and (name == names[-1] or time.monotonic() - last > _SECONDS_BETWEEN_TABLES):
                 keep()
                 last = time.monotonic()
+        if not measured:
+            raise UserError(f"every variant failed: {_reasons(failed)}")
         keep()
         create_markdown_artifact(
             key=f"comparison-{experiment.name.replace('_', '-')}",
@@ -166,8 +167,7 @@ def compare(
         raise
     finally:
         _made.reset(token)
-    reasons = "; ".join(f"{each['variant']}, seed {each['seed']}: {each['reason']}" for each in failed)
-    run.finish("FAILED" if failed else "FINISHED", reasons)
+    run.finish("FAILED" if failed else "FINISHED", _reasons(failed))
     summary = {
         "table": found,
         "failed": failed,
@@ -203,7 +203,7 @@ def run_variant(
     )
     try:
         run.parameters(experiments[""].model_dump(mode="json"))
-        place = FlowTracking(experiment_id=parent.experiment_id, run_id=run.id)
+        place = parent.model_copy(update={"run_id": run.id})
         refs = _artifacts(scorer, experiments, place)
         links = {"run_id": run.id, "page": tracking.page(parent.experiment_id, run.id)}
         measured = comparison.gather(name, seed, scorer, refs, links)
@@ -285,6 +285,10 @@ def _stage_at_work() -> Iterator[list[str]]:
 
     with listening(hear):
         yield started
+
+
+def _reasons(failed: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(f"{each['variant']}, seed {each['seed']}: {each['reason']}" for each in failed)
 
 
 def _told(each: Measured) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, sha256_file, write_bytes, write_json, write_manifest
 from prorec_core.config import Experiment
-from tasks import store
+from tasks import store, tracking
 from tasks.inputs import read_quantized
 from tasks.metrics import numbers
 from tasks.patience import patiently
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from prorec_core.evaluation.variants.table import Measured
 
 STAGE = "compare"
-NOTE_TAG = "mlflow.note.content"
-"""What MLflow shows at the head of a run's page, as Markdown."""
 _WITHOUT_USE = {
     "semantic": {"train_collaborative", "align"},
     "collaborative": {"embed_text", "align"},
@@ -63,6 +61,7 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         quality=read_json(alone["quantize"] / "quality.json") if "quantize" in alone else {},
         domination=domination,
         run=run,
+        not_applied=_not_applied(sides.values()),
     )
 
 
@@ -71,6 +70,14 @@ def _embedding(inputs: Mapping[str, Path]) -> str:
     if "train_generator" not in inputs:
         return "integrated"
     return str(read_json(inputs["train_generator"] / MANIFEST)["config"]["quantize.embedding"])
+
+
+def _not_applied(sides: Iterable[Mapping[str, Path]]) -> list[str]:
+    """The options that are on and for which a pipeline's generator had no ground, with the reason; each once."""
+    generators = [inputs["train_generator"] for inputs in sides if "train_generator" in inputs]
+    return list(
+        dict.fromkeys(text for folder in generators for text in read_json(folder / "config.json")["not_applied"])
+    )
 
 
 def _seconds(ref: ArtifactRef) -> float:
@@ -121,8 +128,8 @@ def keep(
             store.URI_TAG: run.artifact_uri,
             store.MANIFEST_TAG: described,
             store.DIGEST_TAG: manifest.digest,
-            NOTE_TAG: table_markdown(found),
-            "prorec.report": f"{run.artifact_uri}/report.html",
+            tracking.NOTE_TAG: table_markdown(found),
+            tracking.REPORT_TAG: f"{run.artifact_uri}/report.html",
         }
     )
 

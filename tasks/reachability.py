@@ -85,7 +85,7 @@ def take_inventory(keep_days: float) -> Inventory:
     if places.nothing_tracked():
         return Inventory([], [], [])
     runs = list(tracking.search())
-    names = {run.info.run_id: run.data.tags.get("prorec.experiment", "") for run in runs}
+    names = {run.info.run_id: run.data.tags.get(tracking.EXPERIMENT_TAG, "") for run in runs}
     made = [run for run in runs if is_stored(run)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         stored = list(pool.map(lambda run: _stored(run, names), made))

@@ -164,6 +164,13 @@ def _remarks(found: Found) -> list[str]:
             kind = "is worse than" if against["low"] > 0 else "is better than" if against["high"] < 0 else ""
             kinds[kind or "cannot be told from"].append(name)
     remarks = [f"In NDCG@10 {reference} {kind} {', '.join(names)}." for kind, names in kinds.items() if names]
+    without: dict[str, list[str]] = {}
+    for name, about in found["variants"].items():
+        for text in about["not_applied"]:
+            without.setdefault(text, []).append(name)
+    for text, names in without.items():
+        more = "" if reference in names else f"; from {reference} they differ in this too"
+        remarks.append(f"Not applied in {', '.join(names)}: {text}{more}.")
     if len(found["seeds"]) == 1:
         remarks.append("One seed alone: how much another seed would change is not known.")
     if reference not in found["variants"]:

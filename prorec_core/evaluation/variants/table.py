@@ -43,6 +43,7 @@ class Measured:
         quality: of the codes, as in quality.json; empty where there are none.
         domination: of the quantized embedding, a row of domination.json; empty where there is none.
         run: where it can be looked at: `run_id`, and `page` or None.
+        not_applied: options that are on and for which there was no ground, with the reason.
     """
 
     variant: str
@@ -55,6 +56,7 @@ class Measured:
     quality: Mapping[str, Any] = field(default_factory=dict)
     domination: Mapping[str, float] = field(default_factory=dict)
     run: Mapping[str, str | None] = field(default_factory=dict)
+    not_applied: Sequence[str] = ()
 
     @property
     def representative(self) -> str:
@@ -82,8 +84,8 @@ def compare_variants(
 
     Returns:
         `protocol`; `seeds`; `reference`; `order`: the variants' names; `variants`: by name its scorer, seeds, test,
-        validation, by_seed, against, scorers, codes, domination, cost and runs; `slices`: as of `sliced_recall`, by
-        variant.
+        validation, by_seed, against, scorers, codes, domination, cost, not_applied and runs; `slices`: as of
+        `sliced_recall`, by variant.
 
     Raises:
         ValueError: there is nothing to compare, or ranks are not those of these users.
@@ -129,6 +131,7 @@ def compare_variants(
                     for each in seeds
                 ]
             ),
+            "not_applied": list(dict.fromkeys(text for each in seeds for text in each.not_applied)),
             "runs": [{"seed": each.seed, **each.run} for each in seeds],
         }
     hits = {name: _mean_values("recall_at_10", seeds, seeds[0].representative) for name, seeds in parts.items()}
