@@ -90,6 +90,7 @@ async def load(url: str, bodies: list[dict[str, Any]], rate: float, mover: subpr
             outcome.versions[version] += 1
 
         await asyncio.gather(*(ask(body, time.perf_counter()) for body in bodies[:5]))
+        outcome.errors.clear()
         outcome.milliseconds.clear()
         outcome.versions.clear()
         used = await _processor_seconds(web)
@@ -126,10 +127,14 @@ def running_server(model: str) -> Iterator[str]:
                 raise SystemExit("The server did not start.")
             # A pipe that nobody reads would fill.
             with subprocess.Popen(["cat"], stdin=server.stderr, stdout=subprocess.DEVNULL):
-                yield line.split(" at ")[1].strip()
-                server.terminate()
-                if server.wait(60) != 0:
-                    raise SystemExit(f"The server ended with status {server.returncode}.")
+                try:
+                    yield line.split(" at ")[1].strip()
+                    server.terminate()
+                    if server.wait(60) != 0:
+                        raise SystemExit(f"The server ended with status {server.returncode}.")
+                finally:
+                    # Its reader ends when it does.
+                    server.kill()
         finally:
             server.kill()
 

@@ -18,6 +18,7 @@ from flows.variants import Variants, joined, load_variants
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
+from prorec_core.errors import UserError, one_line
 from prorec_core.evaluation.variants.report import table_markdown
 from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants, own_seconds
 from tasks import comparison, models, store, tracking
@@ -47,6 +48,7 @@ PIPELINES: Mapping[str, tuple[Stage, ...]] = {
 }
 """The stages of a variant by its scorer; those of two_stream but for the last run once for each of its streams."""
 
+_AGAIN = "the same comparison once more; what is finished comes from the cache"
 _SECONDS_BETWEEN_TABLES = 60.0
 _made: ContextVar[dict[str, ArtifactRef] | None] = ContextVar("made", default=None)
 
@@ -56,8 +58,7 @@ class IncompleteComparisonError(Exception):
 
     def __init__(self, summary: dict[str, Any]) -> None:
         self.summary = summary
-        told = [f"{each['variant']}, seed {each['seed']}: {each['reason']}" for each in summary["failed"]]
-        super().__init__(f"{len(told)} failed: {'; '.join(told)}")
+        super().__init__(f"{len(summary['failed'])} failed: {_reasons(summary['failed'])}")
 
 
 @flow(
@@ -86,7 +87,7 @@ def compare(
         page) and `mlflow` (experiment, run and page).
 
     Raises:
-        UserError: a mistake that the user can put right.
+        UserError: a mistake that the user can put right, or every variant failed.
         IncompleteComparisonError: some variants failed; the others are reported.
     """
     known = load_variants()
@@ -140,12 +141,10 @@ def compare(
                 except (TrackingAwayError, MemoryError):
                     raise
                 except Exception as error:
-                    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+                    reason = one_line(error)
                     failed.append({"variant": name, "seed": seed, "stage": at_work[-1], "reason": reason})
                     get_run_logger().warning("%s failed in %s", title, at_work[-1], exc_info=error)
                     tell(Notice(f"{title}: failed in {at_work[-1]}: {reason}"))
-                    if number == len(parts) and not measured:
-                        raise
                     continue
                 finally:
                     gc.collect()
@@ -155,6 +154,8 @@ def compare(
             if number < len(parts) and (name == names[-1] or time.monotonic() - last > _SECONDS_BETWEEN_TABLES):
                 keep()
                 last = time.monotonic()
+        if not measured:
+            raise UserError(f"every variant failed: {_reasons(failed)}")
         keep()
         create_markdown_artifact(
             key=f"comparison-{experiment.name.replace('_', '-')}",
@@ -166,8 +167,7 @@ def compare(
         raise
     finally:
         _made.reset(token)
-    reasons = "; ".join(f"{each['variant']}, seed {each['seed']}: {each['reason']}" for each in failed)
-    run.finish("FAILED" if failed else "FINISHED", reasons)
+    run.finish("FAILED" if failed else "FINISHED", _reasons(failed))
     summary = {
         "table": found,
         "failed": failed,
@@ -269,9 +269,10 @@ def _make(
         tell(StageStarted(stage.name))
         tell(StageEnded(made[key], cached=True, seconds=0.0))
     else:
-        made[key] = stage.run(experiment, FlowTracking(experiment_id=run.experiment, run_id=run.id), refs)
+        place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
+        made[key] = stage.run(experiment, place, refs)
     # At once, so that what a run reads is known while it goes on.
-    (lambda _: None)(
+    run.tags(
         models.stage_tags({f"{stage.name}.{side}" if side and stage.name != "preprocess" else stage.name: made[key]})
     )
     return made[key]
@@ -288,6 +289,10 @@ def _stage_at_work() -> Iterator[list[str]]:
 
     with listening(hear):
         yield started
+
+
+def _reasons(failed: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(f"{each['variant']}, seed {each['seed']}: {each['reason']}" for each in failed)
 
 
 def _told(each: Measured) -> str:

@@ -162,4 +162,4 @@ def _publish(
 ) -> None:
     """Show the result on the parent run in MLflow, and on the version of the model."""
     models.note_evaluation(experiment, summary["model"], refs, run, summary["metrics"])
-    run.tags({models.MODEL_OF_RUN_TAG: summary["model"] or "", "prorec.report": summary["report"]})
+    run.tags({models.MODEL_OF_RUN_TAG: summary["model"] or "", tracking.REPORT_TAG: summary["report"]})

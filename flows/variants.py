@@ -22,8 +22,9 @@ from tasks.tracking import flatten
 FULL = "prorec"
 """The variant that is the experiment as it stands."""
 EVERY = "all"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _LONGEST_NAME = 63
+_MOST_SEEDS = 100
 _OF_ALL = {"name", "seed", "device", "data", "evaluate.mask_history", "evaluate.list_length"}
 """What no variant may change: all of them are measured on the same users in the same way."""
 
@@ -101,10 +102,7 @@ class Variants(BaseModel):
         Raises:
             UserError: a name, a seed or a variant's settings cannot be.
         """
-        names = self.choose(words)
-        chosen = list(range(seeds)) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
-        if not chosen:
-            raise UserError("there is no seed", place="seeds", cure="Give a count of at least 1, or some seeds")
+        names, chosen = self.choose(words), _seeds(seeds)
         reference = against or (FULL if FULL in names else names[0])
         if reference not in names:
             raise UserError(f"'{reference}' is not compared", place="against", cure=f"Compared: {', '.join(names)}")
@@ -127,7 +125,22 @@ class Variants(BaseModel):
                 raise UserError(f"a variant cannot change '{key}'", place=place, cure="All share data, seeds, protocol")
         seeded = base.model_copy(update={"seed": seed})
         mine = changed(seeded, settings, place)
-        return mine if mine == seeded else mine.model_copy(update={"name": f"{base.name}-{name}"[:_LONGEST_NAME]})
+        if mine == seeded:
+            return mine
+        return mine.model_copy(update={"name": f"{base.name[: _LONGEST_NAME - len(name) - 1]}-{name}"})
+
+
+def _seeds(asked: int | list[int]) -> list[int]:
+    """The seeds, each once, where a count or seeds are asked for."""
+    count = asked if isinstance(asked, int) else len(asked)
+    if count < 1:
+        raise UserError("there is no seed", place="seeds", cure="Give a count of at least 1, or some seeds")
+    if count > _MOST_SEEDS:
+        raise UserError(f"{count} seeds are too many", place="seeds", cure=f"Give {_MOST_SEEDS} at most")
+    chosen = list(range(count)) if isinstance(asked, int) else list(dict.fromkeys(asked))
+    for seed in (min(chosen), max(chosen)):
+        changed(Experiment(), {"seed": seed}, "seeds")
+    return chosen
 
 
 def load_variants(own: Path | None = None) -> Variants:
@@ -149,7 +162,9 @@ def joined(first: Variants, second: Variants, place: str) -> Variants:
     both = Variants(variants={**first.variants, **second.variants}, groups={**first.groups, **second.groups})
     for name in both.variants | both.groups:
         if name == EVERY or not _NAME.fullmatch(name):
-            raise UserError(f"'{name}' cannot be a name", place=place, cure="Use small letters, digits and '-'")
+            raise UserError(
+                f"'{name}' cannot be a name", place=place, cure="Use small letters, digits and '-', 40 at most"
+            )
     for group, names in both.groups.items():
         for name in names:
             if name not in both.variants:

@@ -245,7 +245,7 @@ def _work() -> Iterator[Junk]:
 
 
 def _checkpoints(inventory: Inventory, keep_days: float) -> Iterator[Junk]:
-    finished = {run.data.tags.get("prorec.key") for run in inventory.runs if run.info.status == "FINISHED"}
+    finished = {run.data.tags.get(store.KEY_TAG) for run in inventory.runs if run.info.status == "FINISHED"}
     for folder in _folders(places.artifacts() / "checkpoints"):
         if folder.name in finished or _is_old(folder, keep_days):
             yield from _unless_locked("checkpoints", folder, folder.name)

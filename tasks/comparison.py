@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, sha256_file, write_bytes, write_json, write_manifest
 from prorec_core.config import Experiment
-from tasks import store
+from tasks import store, tracking
 from tasks.inputs import read_quantized
 from tasks.metrics import numbers
 from tasks.patience import patiently
@@ -18,8 +18,6 @@ from tasks.tracking import TrackedRun, client
 if TYPE_CHECKING:
     from prorec_core.evaluation.variants.table import Measured
 
-NOTE_TAG = "mlflow.note.content"
-"""What MLflow shows at the head of a run's page, as Markdown."""
 _WITHOUT_USE = {
     "semantic": {"train_collaborative", "align"},
     "collaborative": {"embed_text", "align"},
@@ -127,8 +125,8 @@ def keep(
             store.URI_TAG: run.artifact_uri,
             store.MANIFEST_TAG: described,
             store.DIGEST_TAG: manifest.digest,
-            NOTE_TAG: table_markdown(found),
-            "prorec.report": f"{run.artifact_uri}/report.html",
+            tracking.NOTE_TAG: table_markdown(found),
+            tracking.REPORT_TAG: f"{run.artifact_uri}/report.html",
         }
     )
 

@@ -53,10 +53,17 @@ _CACHED = "Cached"
 
 
 class FlowTracking(BaseModel):
-    """The MLflow experiment and parent run that a flow run's stages belong to."""
+    """The MLflow experiment and parent run that a flow run's stages belong to.
+
+    Attributes:
+        experiment_id: the MLflow experiment.
+        run_id: the parent run.
+        again: how to run the whole again, as Markdown; by default the flow run itself can be.
+    """
 
     experiment_id: str
     run_id: str
+    again: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,6 +204,7 @@ class Stage:
         refs = {name: store.as_ref(upstream[name], name.partition("@")[0]) for name in self.reads}
         inputs = {name: store.fetch(ref) for name, ref in refs.items()}
         place = PrefectRun.here()
+        again = f"To run it again: {tracking.again or place.again}"
 
         def page(head: str, manifest: Manifest | None = None) -> str:
             written = (run.id, manifest) if manifest else None
@@ -229,10 +237,10 @@ class Stage:
             ref = self._make(work, refs, run, seen, page)
         except Exception as error:
             reason = one_line(error)
-            run.finish("FAILED", reason, page(f"**failed.** {reason}\n\nTo run it again: {place.again}"))
+            run.finish("FAILED", reason, page(f"**failed.** {reason}\n\n{again}"))
             raise
         except BaseException:
-            run.finish("KILLED", "stopped", page(f"**stopped.** To run it again: {place.again}"))
+            run.finish("KILLED", "stopped", page(f"**stopped.** {again}"))
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)

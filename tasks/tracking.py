@@ -49,6 +49,9 @@ EXPERIMENT_FILE = "experiment.json"
 SUMMARY_FILE = "summary.json"
 """Beside that run, once it is done: what the flow returns."""
 
+REPORT_TAG = "prorec.report"
+"""On the run of a whole experiment or comparison: the URI of its report."""
+
 PARENT_TAG = "mlflow.parentRunId"
 PROCESS_TAG = "prorec.process."
 SIGN_TAG = f"{PROCESS_TAG}sign"
@@ -287,9 +290,9 @@ class TrackedRun:
         with contextlib.suppress(Exception):
             self._sender.close(at_most=5.0)
         with contextlib.suppress(Exception):
-            for name, value in ((FAILURE_TAG, reason), (NOTE_TAG, note[:_LONGEST_TAG])):
+            for name, value in ((FAILURE_TAG, reason), (NOTE_TAG, note)):
                 if value:
-                    client().set_tag(self.id, name, value)
+                    client().set_tag(self.id, name, value[:_LONGEST_TAG])
         with contextlib.suppress(Exception):
             client().set_terminated(self.id, status)
 

@@ -58,7 +58,7 @@ class Evaluation:
     @property
     def test_ranks(self) -> dict[str, IntArray]:
         """The test users' ranks by scorer, int32, shape (U,) each."""
-        rows = self.ranks.filter(pa.compute.equal(self.ranks["split"], "test"))
+        rows = self.ranks.filter(pc.equal(self.ranks["split"], "test"))
         names = [name.removeprefix("rank_") for name in rows.column_names if name.startswith("rank_")]
         return {name: rows[f"rank_{name}"].to_numpy() for name in names}
 
@@ -127,11 +127,7 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
 
 def standalone_plots(inputs: EvaluationInputs, evaluation: Evaluation) -> dict[str, bytes]:
     """The plots of the report as PNG files: content by file name."""
-    test = evaluation.ranks.filter(pc.equal(evaluation.ranks["split"], "test"))
-    ranks = {
-        name.removeprefix("rank_"): test[name].to_numpy() for name in test.column_names if name.startswith("rank_")
-    }
-    return plot_files(inputs, evaluation.metrics, ranks)
+    return plot_files(inputs, evaluation.metrics, evaluation.test_ranks)
 
 
 def _length(inputs: EvaluationInputs) -> int:

@@ -71,6 +71,22 @@ def _runs(folder: Path) -> list[Any]:
     return list(client.search_runs(experiments, max_results=1000))
 
 
+def test_where_every_variant_fails_the_reasons_are_one_line(tmp_path: Path) -> None:
+    folder, mine = tmp_path / "artifacts", tmp_path / "mine.yaml"
+    broken = {name: {"set": {"text.model": name}, "scorer": "aligned"} for name in ("no-such", "nor-such")}
+    mine.write_text(yaml.safe_dump({"variants": broken}))
+    done = compare("--variants-file", str(mine), "--variants", "no-such,nor-such", folder=folder)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("prorec: every variant failed: no-such, seed 0: ") and "; nor-such, seed 0: " in last
+    runs = _runs(folder)
+    (whole,) = [run for run in runs if "prorec.comparison" in run.data.tags]
+    assert whole.info.status == "FAILED" and "every variant failed" in whole.data.tags["prorec.failure"]
+    notes = [run.data.tags["mlflow.note.content"] for run in runs if run.data.tags.get("prorec.stage") == "embed_text"]
+    assert len(notes) == 2 and all("To run it again: the same comparison" in note for note in notes)
+    assert not any("prorec rerun" in note for note in notes), "no part of a comparison runs again alone"
+
+
 @pytest.mark.pipeline
 def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Path) -> None:
     folder, out, mine = tmp_path / "artifacts", tmp_path / "out.json", tmp_path / "mine.yaml"
@@ -88,6 +104,8 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Pa
     scorers = {name: about["scorer"] for name, about in variants.items()}
     assert scorers == {"sasrec": "collaborative", "two-stream": "two_stream", "popularity": "popularity"}
     assert set(variants["two-stream"]["against"]) == {"recall_at_10", "ndcg_at_10"}
+    assert "generator.warm_start" in "".join(variants["two-stream"]["not_applied"])
+    assert variants["sasrec"]["not_applied"] == [], "it has no generator"
     assert variants["popularity"]["cost"]["parameters"] == 0 < variants["sasrec"]["cost"]["parameters"]
 
     made = Counter(run.data.tags["prorec.stage"] for run in _runs(folder) if run.info.status == "FINISHED"

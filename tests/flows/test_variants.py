@@ -34,7 +34,7 @@ def test_only_what_equals_the_full_method_has_its_name() -> None:
     without = Experiment.model_validate({"name": "shop", "align": {"alpha": 0}})
     assert STANDARD.experiment("no-alignment", without, 0) == without
     longest = Experiment(name="x" * 63)
-    assert len(STANDARD.experiment("semantic", longest, 0).name) == 63
+    assert STANDARD.experiment("semantic", longest, 0).name == "x" * 54 + "-semantic"
 
 
 def test_groups_stand_for_their_variants_once_and_in_order() -> None:
@@ -69,8 +69,23 @@ def test_the_plan_goes_seed_by_seed() -> None:
     full = STANDARD.plan(["sasrec", "prorec"], Experiment(), [4, 4, 7], None)
     assert full.reference == "prorec" and full.seeds == [4, 7]
     assert STANDARD.plan(["core"], Experiment(), 1, "sasrec").reference == "sasrec"
-    with pytest.raises(UserError, match="there is no seed"):
-        STANDARD.plan(["core"], Experiment(), [], None)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ([], "seeds: there is no seed."),
+        (-1, "seeds: there is no seed."),
+        (10**12, "seeds: 1000000000000 seeds are too many. Give 100 at most."),
+        (list(range(101)), "seeds: 101 seeds are too many."),
+        ([0, -1], "seeds: seed: must be >= 0 (got -1)."),
+        ([2**31], "seeds: seed: must be <= 2.14748e+09"),
+    ],
+)
+def test_seeds_that_cannot_be_are_told(seeds: int | list[int], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        STANDARD.plan(["core"], Experiment(), seeds, None)
+    assert str(error.value).startswith(message)
 
 
 def _file(folder: Path, **found: object) -> Path:
@@ -101,6 +116,7 @@ def test_variants_of_ones_own_are_added_and_replace(tmp_path: Path) -> None:
         ),
         ({"groups": {"g": ["prorek"]}}, "the group 'g' names 'prorek', which is no variant. Did you mean 'prorec'?"),
         ({"variants": {"A b": {}}}, "'A b' cannot be a name"),
+        ({"variants": {"a" * 41: {}}}, "cannot be a name"),
         ({"variants": {"all": {}}}, "'all' cannot be a name"),
     ],
 )

@@ -168,7 +168,9 @@ def _remarks(found: Found) -> list[str]:
     for name, about in found["variants"].items():
         for text in about["not_applied"]:
             without.setdefault(text, []).append(name)
-    remarks += [f"Asked for but not applied in {', '.join(names)}: {text}." for text, names in without.items()]
+    for text, names in without.items():
+        more = "" if reference in names else f"; from {reference} they differ in this too"
+        remarks.append(f"Not applied in {', '.join(names)}: {text}{more}.")
     if len(found["seeds"]) == 1:
         remarks.append("One seed alone: how much another seed would change is not known.")
     if reference not in found["variants"]:

@@ -121,7 +121,6 @@ def compare_variants(
             "domination": _mean(
                 [{key: each.domination[key] for key in _DOMINATION} for each in seeds if each.domination]
             ),
-            "not_applied": list(dict.fromkeys(text for each in seeds for text in each.not_applied)),
             "cost": _mean(
                 [
                     {
@@ -132,6 +131,7 @@ def compare_variants(
                     for each in seeds
                 ]
             ),
+            "not_applied": list(dict.fromkeys(text for each in seeds for text in each.not_applied)),
             "runs": [{"seed": each.seed, **each.run} for each in seeds],
         }
     hits = {name: _mean_values("recall_at_10", seeds, seeds[0].representative) for name, seeds in parts.items()}

@@ -146,3 +146,16 @@ def test_markdown_says_what_stands_in_the_table():
     assert f"{abs(about['against']['ndcg_at_10']['low']):.4f}" in row
     assert "[0](http://127.0.0.1:5000/#/other), [1](http" in row
     assert next(line for line in lines if line.startswith("| prorec")).endswith("|  |")
+
+
+def test_what_was_not_applied_is_remarked_on():
+    found = comparison(["prorec", "semantic", "collaborative"])
+    variants = found["variants"]
+    assert all(about["not_applied"] == [] for about in variants.values())
+    assert "Not applied" not in render(found, "shop", {})
+    for name in ("semantic", "collaborative"):
+        variants[name]["not_applied"] = ["warm_start (no ground)"]
+    told = "Not applied in semantic, collaborative: warm_start (no ground); from prorec they differ in this too."
+    assert told in render(found, "shop", {})
+    variants["prorec"]["not_applied"] = ["warm_start (no ground)"]
+    assert "Not applied in prorec, semantic, collaborative: warm_start (no ground)." in render(found, "shop", {})

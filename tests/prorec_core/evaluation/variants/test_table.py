@@ -174,3 +174,8 @@ def test_without_the_reference_nothing_is_held_against_it():
         compare_variants([], "prorec", sequences())
     with pytest.raises(ValueError, match="not those of 40 users"):
         compare_variants([part("other", 0, {"fused": np.ones(3)})], "prorec", sequences())
+
+
+def test_what_was_not_applied_is_told_once():
+    parts = [part("prorec", seed, {"fused": everyone(1)}, not_applied=["a", "b"][: seed + 1]) for seed in (0, 1)]
+    assert compare_variants(parts, "prorec", sequences(), 10)["variants"]["prorec"]["not_applied"] == ["a", "b"]
