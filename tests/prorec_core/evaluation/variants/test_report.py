@@ -111,15 +111,6 @@ def test_the_page_is_whole_safe_and_needs_nothing_else(count, seeds):
     assert ("standard deviation between seeds" in text) is (len(seeds) > 1)
 
 
-def test_what_was_not_applied_is_remarked_once_with_all_whom_it_concerns():
-    found = comparison(["prorec", "semantic", "collaborative"])
-    assert "not applied" not in render(found, "shop", {})
-    for name in ("semantic", "collaborative"):
-        found["variants"][name]["not_applied"] = ["generator.warm_start (wants integrated codes)"]
-    remark = "Asked for but not applied in semantic, collaborative: generator.warm_start (wants integrated codes)."
-    assert render(found, "shop", {}).count(remark) == 1
-
-
 def test_equal_findings_give_equal_bytes_and_every_plot_is_a_file():
     found = comparison(["prorec", "other"])
     assert render(found, "shop", {}) == render(found, "shop", {})
