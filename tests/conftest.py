@@ -52,15 +52,17 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def same_servers() -> Iterator[None]:
-    """Leave the addresses of servers as they were: MLflow writes the store that it is told of into the environment."""
-    before = {name: os.environ.get(name) for name in _SERVERS}
+def no_tracking_server() -> Iterator[None]:
+    """Have every test begin and end without one: MLflow writes the store that it is told of into the environment."""
+    _forget_tracking()
     yield
-    for name, value in before.items():
-        if value is None:
+    _forget_tracking()
+
+
+def _forget_tracking() -> None:
+    for name in _SERVERS:
+        if name.startswith("MLFLOW_"):
             os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 @pytest.fixture
