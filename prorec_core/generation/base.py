@@ -139,9 +139,9 @@ class Generator(nn.Module, ABC):
         logits: Tensor = (F.normalize(self.head_norm(hidden), dim=-1) * scale) @ self.heads[level].t().to(hidden.dtype)
         return logits
 
-    def child_logits(self, level: int, context: Context, hidden_PHD: Tensor, nodes_PH: Tensor) -> Tensor:
-        """Logits of the children of some nodes, float32, shape (P, H, C), aligned with `trie.children[level]`."""
-        children_PHC = self.trie.children[level][nodes_PH].clamp(min=0)
+    def child_logits(self, level: int, context: Context, hidden_PHD: Tensor, children_PHC: Tensor) -> Tensor:
+        """Logits of nodes of level `level + 1`, float32, shape (P, H, C); where a node is -1 they mean nothing."""
+        children_PHC = children_PHC.clamp(min=0)
         codes_PHC = self.trie.node_code[level + 1][children_PHC]
         logits_PHC = self.code_logits(level, hidden_PHD).float().gather(-1, codes_PHC)
         if self.config.node_scores:
@@ -168,10 +168,10 @@ class Generator(nn.Module, ABC):
         Normalised over the children where training was; otherwise over all codes of the level.
         """
         hidden_PHD = self.next_hidden(context, codes_PHl).float()
-        logits_PHC = self.child_logits(level, context, hidden_PHD, nodes_PH)
+        children_PHC = self.trie.children[level][nodes_PH]
+        logits_PHC = self.child_logits(level, context, hidden_PHD, children_PHC)
         if self.config.trie_mask or self.config.node_scores:
-            missing = self.trie.children[level][nodes_PH] < 0
-            return logits_PHC.masked_fill(missing, -torch.inf).log_softmax(-1)
+            return logits_PHC.masked_fill(children_PHC < 0, -torch.inf).log_softmax(-1)
         whole = self.code_logits(level, hidden_PHD).float().logsumexp(-1, keepdim=True)
         return logits_PHC - whole
 

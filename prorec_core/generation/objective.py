@@ -18,6 +18,9 @@ from prorec_core.sequential.sasrec import SASRec
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.losses import BOUND, catalogue_cross_entropy
 
+_WIDTHS = 6
+"""Groups of targets by the number of their parents' children."""
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -117,13 +120,41 @@ class Objective:
         self, level: int, context: Context, hidden_PD: Tensor, items_P: Tensor, cumulative: Tensor | None
     ) -> Tensor:
         generator, trie = self.generator, self.generator.trie
-        parents_P = trie.item_nodes(level)[items_P]
         if not (self.config.trie_mask or self.config.node_scores):
             logits_PK = generator.code_logits(level, hidden_PD).float()
             return F.cross_entropy(logits_PK, trie.codes[items_P, level], label_smoothing=self.config.label_smoothing)
-        children_PC = trie.children[level][parents_P]
+        parents_P = trie.item_nodes(level)[items_P]
+        if level == 0:
+            return self._children_loss(level, context, hidden_PD, items_P, parents_P, cumulative) / len(items_P)
+        # Parents with about as many children are dealt with together: padding all to the widest doubles the work.
+        order_P = trie.n_children[level][parents_P].argsort(stable=True)
+        total = hidden_PD.new_zeros((), dtype=torch.float32)
+        for rows in order_P.chunk(_WIDTHS):
+            total = total + self._children_loss(
+                level,
+                Context(context.vector_PD[rows]),
+                hidden_PD[rows],
+                items_P[rows],
+                parents_P[rows],
+                None if cumulative is None else cumulative[rows],
+            )
+        return total / len(items_P)
+
+    def _children_loss(
+        self,
+        level: int,
+        context: Context,
+        hidden_PD: Tensor,
+        items_P: Tensor,
+        parents_P: Tensor,
+        cumulative: Tensor | None,
+    ) -> Tensor:
+        """Summed cross-entropy of the targets' nodes among the children of their parents."""
+        generator, trie = self.generator, self.generator.trie
+        width = int(trie.n_children[level][parents_P].max())
+        children_PC = trie.children[level][parents_P, :width]
         missing_PC = children_PC < 0
-        logits_PC = generator.child_logits(level, context, hidden_PD[:, None, :], parents_P[:, None])[:, 0]
+        logits_PC = generator.child_logits(level, context, hidden_PD[:, None, :], children_PC[:, None])[:, 0]
         log_p_PC = logits_PC.masked_fill(missing_PC, -torch.inf).log_softmax(-1).masked_fill(missing_PC, 0)
         wanted_PC = (children_PC == trie.item_nodes(level + 1)[items_P][:, None]).float()
         if self.config.label_smoothing:
@@ -134,7 +165,7 @@ class Objective:
             total_P1 = masses_PC.sum(1, keepdim=True)
             weight_P1 = self.distill.soft_targets * (total_P1 > 1e-6)
             wanted_PC = (1 - weight_P1) * wanted_PC + weight_P1 * masses_PC / total_P1.clamp(min=1e-6)
-        return -(wanted_PC * log_p_PC).sum(1).mean()
+        return -(wanted_PC * log_p_PC).sum()
 
     def _distill_loss(self, states_PD: Sequence[Tensor], items_P: Tensor) -> Tensor:
         """InfoNCE between each teacher's state and its embedding of the target, against all other items."""

@@ -239,7 +239,8 @@ class GeneratorContract:
                         rows = (model.trie.codes[:, :level] == before).all(1)
                         alive = model.trie.codes[rows, level].unique()
                         parent = model.trie.item_nodes(level)[item]
-                        logits = model.child_logits(level, one, state[None, None], parent[None, None])[0, 0]
+                        children = model.trie.children[level][parent]
+                        logits = model.child_logits(level, one, state[None, None], children[None, None])[0, 0]
                         logits = logits[: len(alive)]
                         place = int((alive == code).nonzero())
                     log_p = logits.log_softmax(0)
@@ -252,9 +253,9 @@ class GeneratorContract:
         with torch.no_grad():
             context = last_context(with_scores, batch)
             for level in range(3):
-                nodes = torch.arange(with_scores.trie.n_nodes[level]).expand(5, -1)
-                hidden = torch.zeros(5, nodes.shape[1], 16)
-                given = with_scores.child_logits(level, context, hidden, nodes)
+                children = with_scores.trie.children[level].expand(5, -1, -1)
+                hidden = torch.zeros(5, children.shape[1], 16)
+                given = with_scores.child_logits(level, context, hidden, children)
                 plain = with_scores.code_logits(level, hidden)
                 query = F.normalize(with_scores.node_queries[level](context.vector_PD), dim=-1) / 0.5
                 embeddings = F.normalize(with_scores.inputs_NE, dim=-1)
@@ -266,7 +267,7 @@ class GeneratorContract:
                         given[:, node, child], plain[:, node, code] + query @ mean, rtol=1e-4, atol=1e-4
                     )
                     # One node a row takes another way through the tables.
-                    single = with_scores.child_logits(level, context, hidden[:, :1], nodes[:, node : node + 1])
+                    single = with_scores.child_logits(level, context, hidden[:, :1], children[:, node : node + 1])
                     torch.testing.assert_close(single[:, 0, child], given[:, node, child], rtol=1e-4, atol=1e-4)
 
     def test_bfloat16_stays_near(self, generator: Any) -> None:
