@@ -153,6 +153,12 @@ class AlignConfig(Training):
     alpha: float = Field(0.01, ge=0, le=100, description="Weight of the alignment loss; 0 leaves it out.")
     temperature: float = Field(0.1, gt=0, le=10, description="Temperature of the alignment InfoNCE.")
     align_items: int = Field(512, ge=2, description="Items a batch at most in the alignment InfoNCE.")
+    graph: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Weight in E_I of the items that stand beside an item in training histories; 0: none.",
+    )
     start: Literal["collaborative", "scratch"] = Field(
         "collaborative", description="Where the collaborative part starts: the stage before, or anew."
     )
@@ -229,6 +235,11 @@ class GeneratorConfig(Training):
     )
     warm_start_rate: float = Field(
         0.25, gt=0, le=1, description="Learning rate of what was warm-started, as a share of the rest's."
+    )
+    dense: Literal["stage_one", "head"] = Field(
+        "stage_one",
+        description="The dense score that generation is fused with: of Stage I as it was trained (codes of the "
+        "integrated embedding, equal max_history), or of the generator's own distillation head.",
     )
     heads_from_codebooks: bool = Field(True, description="Start code embeddings and heads from the codebooks.")
     trie_mask: bool = Field(True, description="Only codes that exist compete in the training softmax.")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prorec_core.alignment.adapter import AdaLNAdapter
+from prorec_core.alignment.graph import ItemGraph
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.sequential.stage import ITEM_DEVIATION, build_model
 
@@ -20,17 +21,22 @@ def fused_dim(config: AlignConfig, dim: int) -> int:
 
 
 class StageOne(nn.Module):
-    """E_C (free), E_T (adapted from the frozen E_S), their fusion E_I, and the sequential model over E_I."""
+    """E_C (free), E_T (adapted from the frozen E_S), their fusion E_I, and the sequential model over E_I.
+
+    With a graph, what is fused is also smoothed over the items' neighbours.
+    """
 
     def __init__(
         self,
         config: AlignConfig,
         collaborative: CollaborativeConfig,
         text_NS: Tensor,
+        graph: ItemGraph | None,
         low_precision: bool,
     ) -> None:
         super().__init__()
         self.fusion = config.fusion
+        self.graph = graph
         dim = collaborative.dim
         self.items = nn.Parameter(torch.randn(len(text_NS), dim) * ITEM_DEVIATION)
         self.adapter = AdaLNAdapter(text_NS.shape[1], dim)
@@ -41,6 +47,8 @@ class StageOne(nn.Module):
     def embeddings(self) -> tuple[Tensor, Tensor, Tensor]:
         """E_I, E_C and E_T of all items, shapes (N, E), (N, D), (N, D)."""
         semantic_ND = self.adapter(self.text_NS)
-        if self.fusion == "concat":
-            return torch.cat([self.items, semantic_ND], dim=-1), self.items, semantic_ND
-        return self.items + semantic_ND, self.items, semantic_ND
+        concat = self.fusion == "concat"
+        fused_NE = torch.cat([self.items, semantic_ND], dim=-1) if concat else self.items + semantic_ND
+        if self.graph is not None:
+            fused_NE = self.graph(fused_NE)
+        return fused_NE, self.items, semantic_ND

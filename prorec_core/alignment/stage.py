@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prorec_core.alignment.adapter import scaled_text
+from prorec_core.alignment.graph import ItemGraph
 from prorec_core.alignment.model import StageOne
 from prorec_core.artifacts import read_json, write_json
 from prorec_core.config import AlignConfig, CollaborativeConfig
@@ -114,11 +115,12 @@ def align(
     """
     torch.manual_seed(derive_seed(seed, "align", "start"))
     low = runtime.low_precision(config.precision)
-    stage = StageOne(config, collaborative, scaled_text(semantic), low)
+    training, histories = sequences.training(), sequences.histories(Split.VALIDATION)
+    graph = ItemGraph(training, config.graph) if config.graph else None
+    stage = StageOne(config, collaborative, scaled_text(semantic), graph, low)
     if config.start == "collaborative":
         _start_from(stage, start)
     stage.to(runtime.device)
-    training, histories = sequences.training(), sequences.histories(Split.VALIDATION)
     targets = sequences.targets(Split.VALIDATION)
 
     def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:

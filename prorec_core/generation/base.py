@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from prorec_core.config import GeneratorConfig
 from prorec_core.generation.trie import CodeTrie
+from prorec_core.sequential.base import SequentialModel
 from prorec_core.training.batching import HistoryBatch
 
 
@@ -81,12 +82,14 @@ class Generator(nn.Module, ABC):
         self.dense_queries = nn.ModuleDict(
             {name: nn.Linear(dim, teacher.shape[1]) for name, teacher in items.teachers.items()}
         )
+        self.stage_one: SequentialModel | None = None
         self.summary_tokens: nn.Parameter | None = None
         if config.distill.at == "summary" and items.teachers:
             self.summary_tokens = nn.Parameter(torch.randn(len(items.teachers), dim) * 0.02)
         normal_NE = F.normalize(items.embeddings_NE, dim=-1)
         # As Stage I reads item vectors: their direction, at unit variance.
         self.inputs_NE = _frozen(self, "inputs_NE", normal_NE * math.sqrt(width))
+        self.embeddings_NE = _frozen(self, "embeddings_NE", items.embeddings_NE)
         for level in range(len(self.node_queries)):
             _frozen(self, f"nodes_{level}", items.trie.node_means(level + 1, normal_NE))
         self.teacher_names = list(items.teachers)
@@ -108,6 +111,15 @@ class Generator(nn.Module, ABC):
                 if self.config.history == "codes":
                     self.code_vectors[level][: len(rows)] = rows
             self.head_scale.fill_(1 / self.config.node_temperature)
+
+    def keep(self, stage_one: SequentialModel) -> None:
+        """Carry Stage I's model along, frozen: its score of all items is the dense one from now on."""
+        self.stage_one = stage_one.requires_grad_(False)
+
+    @property
+    def scores_densely(self) -> bool:
+        """Whether there is a dense score beside the codes' probabilities."""
+        return self.stage_one is not None or len(self.dense_queries) > 0
 
     @abstractmethod
     def contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:

@@ -1,4 +1,6 @@
-"""Recommendations of one generator: beams, the dense score of its distillation head, and both fused.
+"""Recommendations of one generator: beams, a dense score of all items, and both fused.
+
+The dense score is Stage I's where the generator carries that along, else that of its own distillation head.
 
 Knows generators and histories; knows nothing of files, metrics or item ids. Axes: U users of a batch, C
 candidates, K items of a list, N items, B beams.
@@ -6,6 +8,7 @@ candidates, K items of a list, N items, B beams.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,13 +92,13 @@ def find_candidates(
         beams: beams of the search.
         k: items a list.
         masked: leave out what a user already has.
-        with_dense: also look at the dense score (needs a distillation head).
+        with_dense: also look at the dense score, if there is one.
         report: told of every batch, in users.
     """
     device = generator.inputs_NE.device
-    dense = with_dense and len(generator.dense_queries) > 0
-    from_context = dense and generator.config.distill.at == "context"
-    width = beams + (min(k, generator.trie.n_items) if from_context else 0)
+    dense = with_dense and generator.scores_densely
+    whole = _whole_catalogue(generator) if dense else None
+    width = beams + (min(k, generator.trie.n_items) if whole else 0)
     items = np.full((histories.n_users, width), -1, np.int32)
     generative, scores = (np.full(items.shape, -np.inf, np.float32) for _ in range(2))
     children = max(table.shape[1] for table in generator.trie.children)
@@ -109,8 +112,9 @@ def find_candidates(
         forbidden = _forbidden(histories, users, device) if masked else None
         beam = _search(generator, context, len(users), beams, forbidden)
         found: tuple[Tensor, ...] = beam
-        if from_context:
-            found = _join_dense(generator, context, beam, batch, histories if masked else None, k)
+        if whole:
+            logits_UN = whole(context, batch)
+            found = _join_dense(generator, context, beam, logits_UN, batch, histories if masked else None, k)
         elif dense:
             found = (*beam, _summary_scores(generator, context, beam[0]))
         for target, value in zip((items, generative, scores), found, strict=False):
@@ -160,12 +164,12 @@ def _join_dense(
     generator: Generator,
     context: Context,
     found: tuple[Tensor, Tensor],
+    logits_UN: Tensor,
     batch: HistoryBatch,
     masked: Sequences | None,
     k: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     beams_UB, beam_scores_UB = found
-    logits_UN = dense_logits(generator, context)
     log_p_UN = logits_UN.log_softmax(-1)
     open_UN = log_p_UN if masked is None else mask_history(log_p_UN.clone(), batch, masked)
     top_UK = open_UN.topk(min(k, open_UN.shape[1]), dim=1)
@@ -178,6 +182,16 @@ def _join_dense(
     generative_UC = torch.cat([beam_scores_UB, item_log_probabilities(generator, context, fresh_UK)], 1)
     dense_UC = log_p_UN.gather(1, items_UC.clamp(min=0)).masked_fill(items_UC < 0, -torch.inf)
     return items_UC, generative_UC, dense_UC
+
+
+def _whole_catalogue(generator: Generator) -> Callable[[Context, HistoryBatch], Tensor] | None:
+    """Dense logits of all items, float32, shape (U, N); None if they can only be had item by item."""
+    if generator.stage_one is not None:
+        scores = generator.stage_one.scorer(generator.embeddings_NE)
+        return lambda _, batch: scores(batch)
+    if generator.config.distill.at == "context":
+        return lambda context, _: dense_logits(generator, context)
+    return None
 
 
 def dense_logits(generator: Generator, context: Context) -> Tensor:

@@ -28,7 +28,7 @@ from prorec_core.generation.timeline import Timeline
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.sequential.base import validation_measures
 from prorec_core.sequential.sasrec import SASRec
-from prorec_core.sequential.stage import Floats
+from prorec_core.sequential.stage import Floats, build_model
 from prorec_core.training.batching import HistoryBatch, training_batches
 from prorec_core.training.checkpoint import load_tensors, save_tensors
 from prorec_core.training.loop import train
@@ -137,6 +137,10 @@ def restore_generator(
     items = Items(trie, torch.from_numpy(embeddings), teachers, [None] * trie.depth)
     config = GeneratorConfig.model_validate(trained.config["generator"])
     generator = build_generator(config, items, low_precision=False)
+    if shape := trained.config.get("stage_one"):
+        collaborative = CollaborativeConfig.model_validate(shape["collaborative"])
+        align = AlignConfig.model_validate(shape["align"])
+        generator.keep(build_model(collaborative, align, embeddings.shape[1], low_precision=False))
     generator.load_state_dict({k: v for k, v in trained.tensors.items() if not k.startswith(_TEACHER)})
     generator.to(device).eval()
     generator.trie = trie.to(device)
@@ -168,6 +172,8 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     generator = build_generator(config, items, low)
     stage_one = inputs.aligned.sequential_model(inputs.align, inputs.collaborative, runtime.device)
     slow = _warm_start(generator, inputs)
+    if _keeps_stage_one(inputs):
+        generator.keep(stage_one[0])
     generator.to(runtime.device)
     generator.trie = trie.to(runtime.device)
     teacher = None
@@ -204,13 +210,14 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         config.warm_start_rate,
     )
     trials: list[tuple[float, float]] = []
-    if len(generator.dense_queries):
+    if generator.scores_densely:
         chosen = find_candidates(
             generator, histories, inputs.beams, 50, masked=inputs.mask_history, report=runtime.report
         )
         trials = fusion_trials(chosen, targets, inputs.fusion_weights)
     description = {
         "generator": config.model_dump(mode="json"),
+        "stage_one": _shape(inputs) if generator.stage_one is not None else None,
         "teachers": list(generator.teacher_names),
         "fusion_weight": max(trials, key=lambda trial: trial[1])[0] if trials else None,
         "fusion_trials": trials,
@@ -259,6 +266,22 @@ def _warm_start(generator: Generator, inputs: GeneratorInputs) -> list[torch.nn.
     return []
 
 
+def _keeps_stage_one(inputs: GeneratorInputs) -> bool:
+    return inputs.config.dense == "stage_one" and inputs.integrated and _equally_long(inputs)
+
+
+def _equally_long(inputs: GeneratorInputs) -> bool:
+    return inputs.config.max_history == inputs.align.max_history
+
+
+def _shape(inputs: GeneratorInputs) -> dict[str, Any]:
+    """What Stage I's model is built from."""
+    return {
+        "collaborative": inputs.collaborative.model_dump(mode="json"),
+        "align": inputs.align.model_dump(mode="json"),
+    }
+
+
 def _fits_stage_one(inputs: GeneratorInputs) -> bool:
     config, shape = inputs.config, inputs.collaborative
     return (
@@ -266,7 +289,7 @@ def _fits_stage_one(inputs: GeneratorInputs) -> bool:
         and (config.architecture, config.history) == ("timeline", "codes_and_embedding")
         and (shape.model, shape.score) == ("sasrec", "cosine")
         and (shape.dim, shape.layers, shape.heads) == (config.dim, config.layers, config.heads)
-        and inputs.align.max_history == config.max_history
+        and _equally_long(inputs)
     )
 
 
@@ -280,6 +303,8 @@ def _not_applied(inputs: GeneratorInputs) -> Iterator[str]:
         )
     if config.heads_from_codebooks and width != config.dim:
         yield f"generator.heads_from_codebooks (codebooks have {width} dimensions, the generator {config.dim})"
+    if config.dense == "stage_one" and inputs.integrated and not _equally_long(inputs):
+        yield "generator.dense=stage_one (generator and Stage I read histories of different lengths)"
     if config.distill.beta > 0 and config.distill.teacher == "both" and not inputs.integrated:
         yield "generator.distill.teacher=both (the codes are not integrated, so what they are of is the one teacher)"
     if config.distill.soft_targets > 0 and not (inputs.integrated and inputs.collaborative.model == "sasrec"):

@@ -178,7 +178,7 @@ def test_or_from_scratch(shop: Sequences, texts: Floats, start: CollaborativeMod
 
 
 def test_the_text_embeddings_stay_frozen_and_are_no_part_of_the_weights(texts: Floats) -> None:
-    stage = StageOne(align_config(), collaborative_config(), scaled_text(texts), low_precision=False)
+    stage = StageOne(align_config(), collaborative_config(), scaled_text(texts), None, low_precision=False)
     assert "text_NS" not in stage.state_dict()
     assert not any(parameter.shape == texts.shape for parameter in stage.parameters())
 

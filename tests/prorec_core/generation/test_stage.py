@@ -35,6 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "timeline, no mask": {"trie_mask": False, "node_scores": False},
     "timeline, bfloat16": {"precision": "auto"},
     "timeline, no head": {"distill": {"beta": 0}},
+    "timeline, its own head": {"dense": "head"},
+    "timeline, nothing dense": {"dense": "head", "distill": {"beta": 0}},
     "timeline, summary of both": {"distill": {"at": "summary", "teacher": "both"}},
     "encoder-decoder": {"architecture": "encoder_decoder"},
     "encoder-decoder, the paper's": {
@@ -91,7 +93,8 @@ def test_a_restored_generator_recommends_the_same(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors", "training.json"]
     assert again.training == trained.training
     assert again.fusion_weight == trained.fusion_weight
-    assert (again.fusion_weight is None) == (variant.get("distill", {}).get("beta") == 0)
+    nothing_dense = variant.get("dense") == "head" and variant.get("distill", {}).get("beta") == 0
+    assert (again.fusion_weight is None) == nothing_dense
     first, second = (_lists(_restored(each, inputs), checkerboard) for each in (trained, again))
     assert np.array_equal(first.items_UC, second.items_UC)
     assert np.array_equal(first.generative_UC, second.generative_UC)
@@ -105,6 +108,7 @@ def test_a_restored_generator_recommends_the_same(
         ({"config": {"layers": 2}}, ["warm_start"]),
         ({"config": {"architecture": "encoder_decoder"}}, ["warm_start"]),
         ({"config": {"warm_start": False, "dim": 8}}, ["heads_from_codebooks"]),
+        ({"config": {"warm_start": False, "max_history": 5}}, ["dense=stage_one"]),
         (
             {"integrated": False, "config": {"distill": {"teacher": "both", "soft_targets": 0.5}}},
             ["warm_start", "distill.teacher=both", "distill.soft_targets"],
@@ -115,6 +119,27 @@ def test_options_without_ground_are_told(make_inputs: Any, changes: dict[str, An
     trained = train_generator(make_inputs(**{"config": {"epochs": 1}, **changes}), 0, CPU)
     told = [text.partition(" ")[0].removeprefix("generator.") for text in trained.config["not_applied"]]
     assert told == options
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+def test_the_dense_score_is_that_of_stage_one(make_inputs: Any, stage_one: AlignedModel, beta: float) -> None:
+    inputs = make_inputs(config={"epochs": 1, "warm_start": False, "distill": {"beta": beta}})
+    trained = train_generator(inputs, 0, CPU)
+    generator = _restored(trained, inputs)
+    model, table = stage_one.sequential_model(inputs.align, inputs.collaborative, CPU.device)
+    histories = inputs.sequences.histories(Split.TEST)
+    found = find_candidates(generator, histories, 10, 10)
+    (batch,) = inference_batches(histories, inputs.config.max_history, 10_000, 1000, CPU.device)
+    with torch.no_grad():
+        expected_UN = torch.empty(histories.n_users, inputs.sequences.n_items)
+        expected_UN[batch.users_B] = model.scores(table, batch).log_softmax(-1)
+    items_UC = torch.from_numpy(found.items_UC.astype(np.int64))
+    real_UC = items_UC >= 0
+    expected_UC = expected_UN.gather(1, items_UC.clamp(min=0))
+    torch.testing.assert_close(torch.from_numpy(found.dense_UC)[real_UC], expected_UC[real_UC], rtol=1e-4, atol=1e-4)
+    # Training moved the generator alone.
+    for name, tensor in stage_one.tensors.items():
+        assert torch.equal(trained.tensors[f"stage_one.{name}"], tensor)
 
 
 def test_choices_are_made_as_evaluation_measures(make_inputs: Any, checkerboard: Sequences) -> None:
