@@ -72,6 +72,12 @@ class DataConfig(Section):
         "input", description="Order of interactions of a user at the same time: as in the file, or shuffled."
     )
     ties_seed: int = Field(0, ge=0, description="Seed of the shuffling of ties.")
+    cold_items: Probability = Field(
+        0.0,
+        description="Share of the items that are held out as new: no model sees an interaction with them, and what "
+        "recommends them knows their text alone; 0 holds out none.",
+    )
+    cold_seed: int = Field(0, ge=0, description="Seed of the choice of new items.")
     items_without_text: Literal["keep", "drop", "error"] = Field(
         "keep", description="Items whose text is empty: keep (text is the bare id), drop, or stop with an error."
     )

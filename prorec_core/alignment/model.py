@@ -41,6 +41,10 @@ class StageOne(nn.Module):
     def embeddings(self) -> tuple[Tensor, Tensor, Tensor]:
         """E_I, E_C and E_T of all items, shapes (N, E), (N, D), (N, D)."""
         semantic_ND = self.adapter(self.text_NS)
+        return self.fused(self.items, semantic_ND), self.items, semantic_ND
+
+    def fused(self, collaborative_ND: Tensor, semantic_ND: Tensor) -> Tensor:
+        """E_I of some items from their E_C and E_T, shape (N, E)."""
         if self.fusion == "concat":
-            return torch.cat([self.items, semantic_ND], dim=-1), self.items, semantic_ND
-        return self.items + semantic_ND, self.items, semantic_ND
+            return torch.cat([collaborative_ND, semantic_ND], dim=-1)
+        return collaborative_ND + semantic_ND
