@@ -86,13 +86,17 @@ def new_item_lists(config: EvaluateConfig, models: Models, dataset: Dataset, rep
     """Recommendations from the catalogue with the new items that a data set holds out.
 
     Args:
-        config: list length, beams and mask.
-        models: over all items, the new ones after the others.
+        config: list length, beams, mask and the bonus of new items.
+        models: over all items, the new ones after the others; the generator keeps the bonus.
         dataset: with new items.
         report: told of every batch, in users.
     """
+    if config.cold_bonus:
+        offsets_N = torch.zeros(dataset.n_items_with_new, device=models.generator.inputs_NE.device)
+        offsets_N[dataset.items.height :] = config.cold_bonus
+        models.generator.offset_items(offsets_N)
     known, new = (lists_after(config, models, histories, report) for histories in new_item_histories(dataset))
-    return NewItemLists(known, new)
+    return NewItemLists(known, new, config.cold_bonus)
 
 
 def sequential_lists(
@@ -124,7 +128,7 @@ def dense_lists(
     masked: bool,
     offsets_N: torch.Tensor | None = None,
 ) -> TopItems:
-    """A sequential model's k best items of the whole catalogue for every user, each item's offset added to its score."""
+    """A sequential model's k best items of the whole catalogue for every user, with each item's offset added."""
     items = np.full((histories.n_users, k), -1, np.int32)
     scores = np.full((histories.n_users, k), -np.inf, np.float32)
     scorer = model.scorer(table_NE)
