@@ -231,3 +231,17 @@ def result_table(metrics: Mapping[str, Any]) -> Table:
         cells = [f"{values[column]:.4f}" if column in values else "" for column in columns]
         table.add_row(scorer, *cells)
     return table
+
+
+def new_items_table(found: Mapping[str, Any]) -> Table:
+    """The result on new items (metrics.json's `new_items`)."""
+    from prorec_core.evaluation.tables import new_item_line, new_item_rows
+
+    head, *rows = new_item_rows(found)
+    table = Table(title=new_item_line(found))
+    table.add_column(head[0])
+    for column in head[1:]:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table

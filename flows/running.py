@@ -88,12 +88,14 @@ def show_result(summary: dict[str, Any]) -> None:
     """Print the table of results, and where everything is."""
     from rich.console import Console
 
-    from flows.display import result_table
+    from flows.display import new_items_table, result_table
     from flows.embedded import mlflow_page, program
     from tasks import places
 
     console = Console()
     console.print(result_table(summary["metrics"]))
+    if "new_items" in summary["metrics"]:
+        console.print(new_items_table(summary["metrics"]["new_items"]))
     command, page = mlflow_page(summary["mlflow"])
     history = shlex.quote(",".join(summary["items"]))
     lines = {

@@ -72,6 +72,12 @@ class DataConfig(Section):
         "input", description="Order of interactions of a user at the same time: as in the file, or shuffled."
     )
     ties_seed: int = Field(0, ge=0, description="Seed of the shuffling of ties.")
+    cold_items: Probability = Field(
+        0.0,
+        description="Share of the items that are held out as new: no model sees an interaction with them, and what "
+        "recommends them knows their text alone; 0 holds out none.",
+    )
+    cold_seed: int = Field(0, ge=0, description="Seed of the choice of new items.")
     items_without_text: Literal["keep", "drop", "error"] = Field(
         "keep", description="Items whose text is empty: keep (text is the bare id), drop, or stop with an error."
     )
@@ -280,6 +286,12 @@ class EvaluateConfig(Section):
         default=[0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0],
         min_length=1,
         description="Weights λ of the dense score among which validation NDCG@10 chooses.",
+    )
+    cold_bonus: float = Field(
+        0.0,
+        ge=0,
+        le=20,
+        description="Added to the score of each new item (data.cold_items), in nats: 0.7 makes one twice as likely.",
     )
     bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of paired comparisons.")
     examples: int = Field(5, ge=0, le=100, description="Users shown in words in the report.")

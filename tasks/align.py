@@ -14,7 +14,7 @@ def align(work: Work) -> dict[str, float]:
     from prorec_core.data.embeddings import read_embeddings
     from prorec_core.sequential.stage import CollaborativeModel
 
-    experiment = work.experiment
+    experiment, new = work.experiment, work.inputs["embed_text"] / "cold_embeddings.parquet"
     result = run(
         experiment.align,
         experiment.collaborative,
@@ -24,6 +24,7 @@ def align(work: Work) -> dict[str, float]:
         experiment.seed,
         work.runtime(),
         mask_history=experiment.evaluate.mask_history,
+        new_semantic=read_embeddings(new, "embed_text") if new.is_file() else None,
     )
     result.save(work.folder)
     return numbers(result.domination)

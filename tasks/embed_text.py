@@ -13,6 +13,9 @@ def embed_text(work: Work) -> None:
     from prorec_core.text.stage import embed_text as run
 
     experiment = work.experiment
-    texts = Dataset.load(work.inputs["preprocess"]).items["text"].to_list()
-    embeddings = run(experiment.text, texts, experiment.device, work.report)
-    write_embeddings(work.folder / "embeddings.parquet", embeddings, "embed_text")
+    dataset = Dataset.load(work.inputs["preprocess"])
+    embeddings = run(experiment.text, dataset.all_items()["text"].to_list(), experiment.device, work.report)
+    known = dataset.items.height
+    write_embeddings(work.folder / "embeddings.parquet", embeddings[:known], "embed_text")
+    if dataset.cold is not None:
+        write_embeddings(work.folder / "cold_embeddings.parquet", embeddings[known:], "embed_text")

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from tasks.inputs import quantized_embedding
+from typing import TYPE_CHECKING
+
+from tasks.inputs import new_quantized_embedding, quantized_embedding
 from tasks.metrics import numbers
 from tasks.stage import Work, stage
+
+if TYPE_CHECKING:
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.evaluation.inputs import NewItemLists
+    from prorec_core.evaluation.lists import Models
+    from prorec_core.generation.stage import TrainedGenerator
+    from prorec_core.quantization.stage import Quantized
 
 
 @stage(
@@ -49,10 +58,35 @@ def evaluate(work: Work) -> dict[str, float]:
         codes=quantized.table.codes,
         domination=aligned.domination,
         experiment=experiment.stage_config("evaluate"),
+        new=_with_new_items(work, dataset, models, trained, quantized),
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)
     write_bytes(work.folder / "result.md", result_markdown(result.metrics).encode())
     for name, png in standalone_plots(inputs, result).items():
         write_bytes(work.folder / "plots" / name, png)
-    return numbers({split: result.metrics[split] for split in ("test", "validation")})
+    shown = ("test", "validation", "new_items")
+    return numbers({name: result.metrics[name] for name in shown if name in result.metrics})
+
+
+def _with_new_items(
+    work: Work, dataset: Dataset, models: Models, trained: TrainedGenerator, quantized: Quantized
+) -> NewItemLists | None:
+    """Recommendations from the catalogue with the new items that were held out; None where none were."""
+    import dataclasses
+
+    import numpy as np
+
+    from prorec_core.evaluation.lists import new_item_lists
+    from prorec_core.generation.stage import restore_generator
+
+    if dataset.cold is None:
+        return None
+    runtime = work.runtime()
+    embeddings = np.concatenate([quantized_embedding(work), new_quantized_embedding(work)])
+    everything = dataclasses.replace(
+        models,
+        generator=restore_generator(trained, quantized.all_items().codes, embeddings, runtime.device),
+        aligned=models.aligned.with_new(),
+    )
+    return new_item_lists(work.experiment.evaluate, everything, dataset, runtime.report)

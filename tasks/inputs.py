@@ -17,6 +17,34 @@ def quantized_embedding(work: Work) -> FloatArray:
     return read_quantized(work.experiment.quantize.embedding, work.inputs)
 
 
+def new_quantized_embedding(work: Work) -> FloatArray:
+    """The same of the new items that the experiment holds out, float32, shape (new items, dimensions).
+
+    Where the codes are of a collaborative embedding, which new items lack, that of items of similar text stands in.
+    """
+    import numpy as np
+
+    from prorec_core.alignment.unseen import by_similar_text
+    from prorec_core.data.embeddings import read_embeddings
+
+    def of(stage: str, file: str = "cold_embeddings.parquet") -> FloatArray:
+        return read_embeddings(work.inputs[stage] / file, stage)
+
+    def collaborative() -> FloatArray:
+        known, text = (of(stage, "embeddings.parquet") for stage in ("train_collaborative", "embed_text"))
+        return by_similar_text(known, text, of("embed_text"))
+
+    match work.experiment.quantize.embedding:
+        case "integrated":
+            return of("align")
+        case "semantic":
+            return of("embed_text")
+        case "collaborative":
+            return collaborative()
+        case _:
+            return np.hstack([of("embed_text"), collaborative()])
+
+
 def read_quantized(embedding: str, inputs: Mapping[str, Path]) -> FloatArray:
     """The embedding that codes are made of, by its name in the configuration, from the folders of the stages."""
     import numpy as np

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.inputs import quantized_embedding
+from tasks.inputs import new_quantized_embedding, quantized_embedding
 from tasks.metrics import numbers
 from tasks.stage import Work, stage
 
@@ -14,7 +14,11 @@ def quantize(work: Work) -> dict[str, float]:
     from prorec_core.quantization.stage import quantize as run
 
     experiment = work.experiment
-    item_ids = Dataset.load(work.inputs["preprocess"]).items["item_id"].to_list()
+    dataset = Dataset.load(work.inputs["preprocess"])
+    item_ids = dataset.items["item_id"].to_list()
     result = run(experiment.quantize, quantized_embedding(work), item_ids, experiment.seed, work.report)
+    if dataset.cold is not None:
+        new_ids = dataset.cold.items["item_id"].to_list()
+        result = result.with_new(experiment.quantize, new_quantized_embedding(work), new_ids)
     result.save(work.folder)
     return numbers(result.quality)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import prorec_core
 from prorec_core.artifacts import MANIFEST, sha256_file, sha256_json, write_manifest
 from tasks import models, places, store
-from tasks.inputs import quantized_embedding
+from tasks.inputs import new_quantized_embedding, quantized_embedding
 from tasks.patience import patiently
 from tasks.sources import source_hash
 from tasks.stage import Work
@@ -89,10 +89,17 @@ def _requirements() -> list[str]:
 
 
 def _fill(bundle: Path, work: Work) -> list[str]:
-    """Gather what serving needs; returns the item ids of a short history, as an example."""
+    """Gather what serving needs; returns the item ids of a short history, as an example.
+
+    New items that the experiment holds out stand in the tables after the others: what is served knows them too.
+    """
+    import numpy as np
+
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import write_embeddings
+    from prorec_core.quantization.stage import Quantized
 
+    dataset = Dataset.load(work.inputs["preprocess"])
     bundle.mkdir()
     for source in (
         work.folder / "model.safetensors",
@@ -102,8 +109,13 @@ def _fill(bundle: Path, work: Work) -> list[str]:
         work.inputs["preprocess"] / "items.parquet",
     ):
         shutil.copyfile(source, bundle / source.name)
-    write_embeddings(bundle / "embeddings.parquet", quantized_embedding(work), "align")
-    return [str(item) for item in Dataset.load(work.inputs["preprocess"]).items["item_id"].head(3)]
+    embeddings = quantized_embedding(work)
+    if dataset.cold is not None:
+        embeddings = np.concatenate([embeddings, new_quantized_embedding(work)])
+        Quantized.load(work.inputs["quantize"]).all_items().save(bundle / "codes.parquet")
+        dataset.save_all_items(bundle / "items.parquet")
+    write_embeddings(bundle / "embeddings.parquet", embeddings, "align")
+    return [str(item) for item in dataset.items["item_id"].head(3)]
 
 
 def _log(run_id: str, bundle: Path, example: list[str]) -> ModelInfo:

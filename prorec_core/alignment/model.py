@@ -47,8 +47,11 @@ class StageOne(nn.Module):
     def embeddings(self) -> tuple[Tensor, Tensor, Tensor]:
         """E_I, E_C and E_T of all items, shapes (N, E), (N, D), (N, D)."""
         semantic_ND = self.adapter(self.text_NS)
-        concat = self.fusion == "concat"
-        fused_NE = torch.cat([self.items, semantic_ND], dim=-1) if concat else self.items + semantic_ND
-        if self.graph is not None:
-            fused_NE = self.graph(fused_NE)
-        return fused_NE, self.items, semantic_ND
+        fused_NE = self.fused(self.items, semantic_ND)
+        return fused_NE if self.graph is None else self.graph(fused_NE), self.items, semantic_ND
+
+    def fused(self, collaborative_ND: Tensor, semantic_ND: Tensor) -> Tensor:
+        """E_I of some items from their E_C and E_T, shape (N, E); nothing of their neighbours."""
+        if self.fusion == "concat":
+            return torch.cat([collaborative_ND, semantic_ND], dim=-1)
+        return collaborative_ND + semantic_ND

@@ -6,7 +6,7 @@ Knows sequences and embeddings; knows nothing of codes. `L_1 = L_seq + α · L_a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,24 @@ from prorec_core.training.loop import train
 from prorec_core.training.losses import info_nce
 from prorec_core.training.runtime import Runtime, derive_seed
 
+_EMBEDDINGS = {"integrated": "embeddings", "collaborative": "collaborative", "semantic": "semantic"}
+"""Names of the files of embeddings; those of new items have `cold_` before."""
+
+
+@dataclass(frozen=True)
+class NewEmbeddings:
+    """Embeddings of M items that were not there in training.
+
+    Attributes:
+        integrated: E_I, the fusion of the other two, float32, shape (M, D) or (M, 2 D).
+        collaborative: E_C, of which nothing is known: zero, float32, shape (M, D).
+        semantic: E_T, the adapter's, float32, shape (M, D).
+    """
+
+    integrated: Floats
+    collaborative: Floats
+    semantic: Floats
+
 
 @dataclass(frozen=True)
 class AlignedModel:
@@ -43,6 +61,7 @@ class AlignedModel:
         tensors: weights of the sequential model over E_I.
         domination: how much of the neighbourhoods comes from text and how much from behaviour.
         training: one record an epoch.
+        cold: the embeddings of new items; None where there are none.
     """
 
     integrated: Floats
@@ -51,11 +70,14 @@ class AlignedModel:
     tensors: Mapping[str, Tensor]
     domination: dict[str, Any]
     training: list[dict[str, Any]]
+    cold: NewEmbeddings | None = None
 
     def save(self, folder: Path) -> None:
-        """Write the three embeddings, model.safetensors, domination.json and training.json."""
-        for name, embeddings in self._files().items():
-            write_embeddings(folder / name, embeddings, "align")
+        """Write the three embeddings (of new items too), model.safetensors, domination.json and training.json."""
+        for name, file in _EMBEDDINGS.items():
+            write_embeddings(folder / f"{file}.parquet", getattr(self, name), "align")
+            if self.cold is not None:
+                write_embeddings(folder / f"cold_{file}.parquet", getattr(self.cold, name), "align")
         save_tensors(folder / "model.safetensors", self.tensors)
         write_json(folder / "domination.json", self.domination)
         write_json(folder / "training.json", {"epochs": self.training})
@@ -63,23 +85,31 @@ class AlignedModel:
     @classmethod
     def load(cls, folder: Path) -> AlignedModel:
         """Read what `save` wrote."""
-        names = ("embeddings.parquet", "collaborative.parquet", "semantic.parquet")
-        integrated, collaborative, semantic = (read_embeddings(folder / name, "align") for name in names)
+
+        def embeddings(prefix: str = "") -> dict[str, Floats]:
+            files = {name: folder / f"{prefix}{file}.parquet" for name, file in _EMBEDDINGS.items()}
+            return {name: read_embeddings(path, "align") for name, path in files.items()}
+
         return cls(
-            integrated,
-            collaborative,
-            semantic,
-            load_tensors(folder / "model.safetensors"),
-            read_json(folder / "domination.json"),
-            read_json(folder / "training.json")["epochs"],
+            **embeddings(),
+            tensors=load_tensors(folder / "model.safetensors"),
+            domination=read_json(folder / "domination.json"),
+            training=read_json(folder / "training.json")["epochs"],
+            cold=NewEmbeddings(**embeddings("cold_")) if (folder / "cold_embeddings.parquet").is_file() else None,
         )
 
-    def _files(self) -> dict[str, Floats]:
-        return {
-            "embeddings.parquet": self.integrated,
-            "collaborative.parquet": self.collaborative,
-            "semantic.parquet": self.semantic,
-        }
+    def with_new(self) -> AlignedModel:
+        """The same model over all items: the new ones' embeddings stand after the others."""
+        if self.cold is None:
+            return self
+        new = self.cold
+        return replace(
+            self,
+            integrated=np.concatenate([self.integrated, new.integrated]),
+            collaborative=np.concatenate([self.collaborative, new.collaborative]),
+            semantic=np.concatenate([self.semantic, new.semantic]),
+            cold=None,
+        )
 
     def sequential_model(
         self, config: AlignConfig, collaborative: CollaborativeConfig, device: torch.device
@@ -100,6 +130,7 @@ def align(
     runtime: Runtime,
     *,
     mask_history: bool = True,
+    new_semantic: Floats | None = None,
 ) -> AlignedModel:
     """Train Stage I.
 
@@ -112,6 +143,7 @@ def align(
         seed: of the experiment.
         runtime: device, progress and checkpoints.
         mask_history: whether validation leaves out what a user already has.
+        new_semantic: text embeddings of new items, float32, shape (M, S), which get embeddings once all is trained.
     """
     torch.manual_seed(derive_seed(seed, "align", "start"))
     low = runtime.low_precision(config.precision)
@@ -165,7 +197,19 @@ def align(
         dict(stage.model.state_dict()),
         domination(integrated, semantic, start.embeddings),
         records,
+        None if new_semantic is None else _new_embeddings(stage, new_semantic),
     )
+
+
+@torch.no_grad()
+def _new_embeddings(stage: StageOne, new_semantic: Floats) -> NewEmbeddings:
+    """By the text alone. Means of E_C over items of similar text did worse on Beauty: they tell popularity, too low.
+
+    Nobody stands beside them in a history, so the items' graph adds nothing.
+    """
+    semantic = stage.adapter(scaled_text(new_semantic).to(stage.items.device))
+    nothing = torch.zeros_like(semantic)
+    return NewEmbeddings(*map(_array, (stage.fused(nothing, semantic), nothing, semantic)))
 
 
 def _start_from(stage: StageOne, start: CollaborativeModel) -> None:

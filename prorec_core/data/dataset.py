@@ -1,6 +1,6 @@
 """What preprocessing leaves: items, users, sequences and their profile, in memory and as files.
 
-Knows the layout of those four files. Knows nothing of where the data came from or of what is trained on them.
+Knows the layout of those files. Knows nothing of where the data came from or of what is trained on them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from prorec_core.artifacts import read_json, read_parquet, write_json, write_parquet
+from prorec_core.data.cold import ColdItems
 from prorec_core.data.sequences import Sequences
 
 _STAGE = "preprocess"
@@ -27,6 +28,8 @@ _ITEMS = pa.schema(
         ("train_count", pa.int64()),
     ]
 )
+_COLD_ITEMS = pa.schema([("item_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+_COLD_TESTS = pa.schema([("user", pa.int32()), ("target", pa.int32())])
 _USERS = pa.schema([("user", pa.int32()), ("user_id", pa.string())])
 
 
@@ -41,6 +44,7 @@ class Dataset:
         sequences: every user's items in order of time.
         timestamps: int64, aligned with `sequences.items`.
         profile: counts before and after each filter, quantiles of history lengths, ties; plain JSON values.
+        cold: the new items held out of all the above, and who took one last; None where none are.
     """
 
     items: pl.DataFrame
@@ -48,9 +52,31 @@ class Dataset:
     sequences: Sequences
     timestamps: npt.NDArray[np.int64]
     profile: dict[str, Any]
+    cold: ColdItems | None = None
+
+    @property
+    def n_items_with_new(self) -> int:
+        """Size of the catalogue once the new items are in it, after the others."""
+        return self.items.height + (0 if self.cold is None else len(self.cold))
+
+    def all_items(self) -> pl.DataFrame:
+        """`items`, and after them the new ones with a train_count of 0."""
+        if self.cold is None:
+            return self.items
+        index = pl.int_range(self.items.height, self.n_items_with_new, dtype=pl.Int32).alias("item")
+        new = self.cold.items.select(index, pl.all(), pl.lit(0, pl.Int64).alias("train_count"))
+        return pl.concat([self.items, new])
+
+    def save_all_items(self, path: Path) -> None:
+        """Write `all_items` as `save` writes `items`."""
+        _write_items(path, self.all_items())
 
     def save(self, folder: Path) -> None:
-        """Write items.parquet, users.parquet, sequences.parquet and profile.json."""
+        """Write items.parquet, users.parquet, sequences.parquet and profile.json.
+
+        With new items also cold_items.parquet (item_id, title, text) and cold_tests.parquet (user, and target, a row
+        of the former).
+        """
         offsets = pa.array(self.sequences.offsets.astype(np.int32))
         sequences = pa.table(
             {
@@ -59,10 +85,14 @@ class Dataset:
                 "timestamps": pa.ListArray.from_arrays(offsets, pa.array(self.timestamps)),
             }
         )
-        write_parquet(folder / "items.parquet", self.items.to_arrow().cast(_ITEMS), _STAGE)
+        _write_items(folder / "items.parquet", self.items)
         write_parquet(folder / "users.parquet", self.users.to_arrow().cast(_USERS), _STAGE)
         write_parquet(folder / "sequences.parquet", sequences, _STAGE)
         write_json(folder / "profile.json", self.profile)
+        if self.cold is not None:
+            tests = pa.table({"user": self.cold.users, "target": self.cold.targets})
+            write_parquet(folder / "cold_items.parquet", self.cold.items.to_arrow().cast(_COLD_ITEMS), _STAGE)
+            write_parquet(folder / "cold_tests.parquet", tests.cast(_COLD_TESTS), _STAGE)
 
     @classmethod
     def load(cls, folder: Path) -> Dataset:
@@ -86,7 +116,20 @@ class Dataset:
             sequences=sequences,
             timestamps=table.column("timestamps").combine_chunks().flatten().to_numpy().astype(np.int64),
             profile=read_json(folder / "profile.json"),
+            cold=_cold(folder),
         )
+
+
+def _write_items(path: Path, items: pl.DataFrame) -> None:
+    write_parquet(path, items.to_arrow().cast(_ITEMS), _STAGE)
+
+
+def _cold(folder: Path) -> ColdItems | None:
+    if not (folder / "cold_items.parquet").is_file():
+        return None
+    tests = read_parquet(folder / "cold_tests.parquet", _STAGE)
+    users, targets = (tests[name].to_numpy().astype(np.int32) for name in ("user", "target"))
+    return ColdItems(_frame(read_parquet(folder / "cold_items.parquet", _STAGE)), users, targets)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

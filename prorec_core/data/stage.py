@@ -12,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from prorec_core.config import DataConfig
+from prorec_core.data.cold import ColdItems, HeldOut, hold_out
 from prorec_core.data.columns import as_ids, as_ratings, as_text, as_timestamps, need_columns
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.filtering import Funnel, in_order_of_time, k_core, without_duplicates
@@ -35,7 +36,8 @@ def source_digest(config: DataConfig) -> str:
 def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Dataset:
     """Read a source, filter it, order every user's items in time and number users and items.
 
-    The filters, in this order: ratings, items that the items file lacks, items without text, duplicates, k-core.
+    The filters, in this order: ratings, items that the items file lacks, items without text, duplicates, k-core,
+    new items held out. The new items stand apart (`Dataset.cold`); all else is as if the shop did not have them yet.
     Users and items that remain are numbered in the order of their ids as strings, so the order of rows in the files
     does not change the numbers.
 
@@ -60,6 +62,13 @@ def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Da
     report(Progress(2, _STEPS, "step"))
 
     ordered = in_order_of_time(funnel.frame, config.ties, config.ties_seed)
+    held = None
+    if config.cold_items > 0:
+        log_items = ordered["item"].to_numpy()
+        held = hold_out(ordered["user"].to_numpy(), log_items, config.cold_items, config.cold_seed)
+        funnel.frame = ordered
+        funnel.apply("new_items", held.keep, "data.cold_items")
+        ordered = funnel.frame
     report(Progress(3, _STEPS, "step"))
 
     users, user_codes = _number(ordered["user"], ids["user"])
@@ -79,6 +88,9 @@ def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Da
         "ties": {"order": config.ties, "seed": config.ties_seed, "share": _ties_share(ordered)},
         "distinct_texts": texts["text"].n_unique(),
     }
+    cold = None if held is None else _cold(held, ids, users, catalogue)
+    if cold is not None:
+        profile["new_items"] = {"items": len(cold), "test_interactions": len(cold.users), "seed": config.cold_seed}
     report(Progress(_STEPS, _STEPS, "step"))
     return Dataset(
         items=texts.select(
@@ -92,7 +104,18 @@ def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Da
         sequences=sequences,
         timestamps=ordered["timestamp"].to_numpy().astype(np.int64),
         profile=profile,
+        cold=cold,
     )
+
+
+def _cold(held: HeldOut, ids: dict[str, pl.Series], users: pl.Series, catalogue: pl.DataFrame) -> ColdItems:
+    """The items held out with their texts, and their test interactions in the numbers of the users that are left."""
+    item_ids = ids["item"].gather(held.items)
+    texts = pl.DataFrame({"item_id": item_ids}).join(catalogue, on="item_id", how="left", maintain_order="left")
+    # Ids are sorted, and so are the codes into them: places among those left are found by bisection.
+    who = users.search_sorted(ids["user"].gather(held.users)).to_numpy()
+    which = np.searchsorted(held.items, held.targets)
+    return ColdItems(texts.select("item_id", "title", "text"), who.astype(np.int32), which.astype(np.int32))
 
 
 def _read_interactions(config: DataConfig, table: RawTable) -> tuple[pl.DataFrame, dict[str, pl.Series], str]:

@@ -27,6 +27,22 @@ MEANING = {
 
 
 @dataclass(frozen=True)
+class NewItemLists:
+    """Recommendations from a catalogue that holds the new items too, numbered after the others.
+
+    Attributes:
+        known: by scorer the lists of every user before the test item, as in the plain evaluation.
+        new: by scorer those of the users whose last interaction of all is with a new item, in the order of
+            `Dataset.cold`, after all that these users have of other items.
+        bonus: what was added to the score of each new item, in nats.
+    """
+
+    known: Mapping[str, TopItems]
+    new: Mapping[str, TopItems]
+    bonus: float = 0.0
+
+
+@dataclass(frozen=True)
 class EvaluationInputs:
     """What is measured and what is shown beside it.
 
@@ -44,6 +60,7 @@ class EvaluationInputs:
         codes: of the items, uint16, shape (items, levels); shown beside the items in the examples.
         domination: of the integrated embedding (`domination.json`).
         experiment: the whole configuration, for display.
+        new: recommendations with the new items of the data set in the catalogue; None where there are none.
     """
 
     config: EvaluateConfig
@@ -58,6 +75,7 @@ class EvaluationInputs:
     codes: npt.NDArray[np.uint16] | None = None
     domination: Mapping[str, Any] = field(default_factory=dict)
     experiment: Mapping[str, Any] = field(default_factory=dict)
+    new: NewItemLists | None = None
 
 
 def in_order(scorers: Mapping[str, Any]) -> list[str]:

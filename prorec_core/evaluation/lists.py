@@ -12,7 +12,10 @@ import torch
 
 from prorec_core.alignment.stage import AlignedModel
 from prorec_core.config import AlignConfig, CollaborativeConfig, EvaluateConfig
+from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Sequences, Split
+from prorec_core.evaluation.inputs import NewItemLists
+from prorec_core.evaluation.new_items import new_item_histories
 from prorec_core.evaluation.ranking import TopItems, padded_histories, top_from_scores
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import find_candidates
@@ -47,23 +50,53 @@ def recommend_lists(
 
     Dense and fused are missing where the generator has no distillation head.
     """
+    return {
+        split: lists_after(config, models, sequences.histories(split), report)
+        for split in (Split.VALIDATION, Split.TEST)
+    }
+
+
+def lists_after(
+    config: EvaluateConfig, models: Models, histories: Sequences, report: Report = silent
+) -> dict[str, TopItems]:
+    """Each scorer's recommendations after some histories, as `recommend_lists` makes them."""
     device = models.generator.inputs_NE.device
     stage_one, table_NE = models.aligned.sequential_model(models.align, models.collaborative, device)
-    found: dict[Split, dict[str, TopItems]] = {}
-    for split in (Split.VALIDATION, Split.TEST):
-        histories, k = sequences.histories(split), min(config.list_length, sequences.n_items)
-        candidates = find_candidates(
-            models.generator, histories, config.beams, k, masked=config.mask_history, report=report
-        )
-        lists = {"generative": TopItems(*candidates.generative(k))}
-        if models.fusion_weight is not None:
-            lists["dense"] = TopItems(*candidates.dense(k))
-            lists["fused"] = TopItems(*candidates.fused(models.fusion_weight, k))
-        lists["aligned"] = dense_lists(
-            stage_one, table_NE, histories, k, models.align.max_history, masked=config.mask_history
-        )
-        found[split] = lists
-    return found
+    k = min(config.list_length, histories.n_items)
+    candidates = find_candidates(
+        models.generator, histories, config.beams, k, masked=config.mask_history, report=report
+    )
+    lists = {"generative": TopItems(*candidates.generative(k))}
+    if models.fusion_weight is not None:
+        lists["dense"] = TopItems(*candidates.dense(k))
+        lists["fused"] = TopItems(*candidates.fused(models.fusion_weight, k))
+    lists["aligned"] = dense_lists(
+        stage_one,
+        table_NE,
+        histories,
+        k,
+        models.align.max_history,
+        masked=config.mask_history,
+        offsets_N=models.generator.item_offsets,
+    )
+    return lists
+
+
+def new_item_lists(config: EvaluateConfig, models: Models, dataset: Dataset, report: Report = silent) -> NewItemLists:
+    """Recommendations from the catalogue with the new items that a data set holds out.
+
+    Args:
+        config: list length, beams, mask and the bonus of new items.
+        models: over all items, the new ones after the others; the generator keeps the bonus.
+        dataset: with new items.
+        report: told of every batch, in users.
+    """
+    if config.cold_bonus:
+        offsets_N = torch.zeros(dataset.n_items_with_new, device=models.generator.inputs_NE.device)
+        offsets_N[dataset.items.height :] = config.cold_bonus
+        models.generator.offset_items(offsets_N)
+    known, new = (lists_after(config, models, histories, report) for histories in new_item_histories(dataset))
+    return NewItemLists(known, new, config.cold_bonus)
 
 
 def sequential_lists(
@@ -86,15 +119,23 @@ def sequential_lists(
 
 @torch.no_grad()
 def dense_lists(
-    model: SequentialModel, table_NE: torch.Tensor, histories: Sequences, k: int, max_history: int, *, masked: bool
+    model: SequentialModel,
+    table_NE: torch.Tensor,
+    histories: Sequences,
+    k: int,
+    max_history: int,
+    *,
+    masked: bool,
+    offsets_N: torch.Tensor | None = None,
 ) -> TopItems:
-    """A sequential model's k best items of the whole catalogue for every user."""
+    """A sequential model's k best items of the whole catalogue for every user, with each item's offset added."""
     items = np.full((histories.n_users, k), -1, np.int32)
     scores = np.full((histories.n_users, k), -np.inf, np.float32)
     scorer = model.scorer(table_NE)
     for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, INFERENCE_USERS, table_NE.device):
         users = batch.users_B.cpu().numpy()
         forbidden = torch.from_numpy(padded_histories(histories.select(users))) if masked else None
-        top = top_from_scores(scorer(batch), k, None if forbidden is None else forbidden.to(table_NE.device))
+        scores_BN = scorer(batch) if offsets_N is None else scorer(batch) + offsets_N
+        top = top_from_scores(scores_BN, k, None if forbidden is None else forbidden.to(table_NE.device))
         items[users], scores[users] = top.items_UK, top.scores_UK
     return TopItems(items, scores)

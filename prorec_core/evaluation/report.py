@@ -26,6 +26,8 @@ from prorec_core.evaluation.tables import (
     comparison_rows,
     figure,
     label,
+    new_item_line,
+    new_item_rows,
     present,
     protocol_line,
     reference_names,
@@ -55,6 +57,7 @@ def render(inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[
         notes=_notes(metrics, inputs),
         reference=_reference(metrics),
         comparisons=comparison_rows(metrics["comparisons"]),
+        new_items=_new_items(metrics),
         figures=_svgs(inputs, metrics, ranks),
         scorers=in_order(ranks),
         meaning=MEANING,
@@ -158,6 +161,13 @@ def _reference(metrics: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
     known = reference_names(metrics)
     rows = dict(cells(metrics["reference"], present(metrics["test"], ACCURACY), mark_best=False))
     return [(words, rows[name]) for name, words in known.items()]
+
+
+def _new_items(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    if "new_items" not in metrics:
+        return None
+    head, *rows = new_item_rows(metrics["new_items"])
+    return {"caption": new_item_line(metrics["new_items"]), "head": head, "rows": rows}
 
 
 def _tiles(inputs: EvaluationInputs, metrics: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -19,6 +19,7 @@ from prorec_core.data.sequences import IntArray, Split
 from prorec_core.evaluation.comparison import compare
 from prorec_core.evaluation.inputs import EvaluationInputs, in_order
 from prorec_core.evaluation.metrics import CUTOFFS, list_metrics, rank_metrics
+from prorec_core.evaluation.new_items import new_item_metrics
 from prorec_core.evaluation.ranking import TopItems, popularity_lists, rank_of_target
 from prorec_core.evaluation.report import plot_files, render
 from prorec_core.evaluation.slices import sliced_recall
@@ -45,7 +46,8 @@ class Evaluation:
     Attributes:
         metrics: `protocol`; `test` and `validation`: metrics by scorer; `fusion_weight` and `fusion_trials`;
             `comparisons`: differences of test metrics with 95% intervals; `slices`: test Recall@10 of groups of
-            users; `reference`: what is known of the data by construction, if anything.
+            users; `reference`: what is known of the data by construction, if anything; `new_items`, where some are
+            held out: as `new_item_metrics` gives them.
         ranks: a row for each split and user: user int32, target int32, split, rank_<scorer> int32 each, from 1,
             0 where the target is not in the list.
         report_html: the report, a page that needs nothing else.
@@ -119,6 +121,8 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         on_test, sequences.targets(Split.TEST), np.diff(sequences.histories(Split.TEST).offsets), train_counts
     )
     metrics["reference"] = _reference(inputs.dataset.profile)
+    if inputs.new is not None:
+        metrics["new_items"] = new_item_metrics(inputs.new, inputs.dataset, inputs.config)
     report(Progress(steps - 1, steps, "step"))
     page = render(inputs, metrics, on_test)
     report(Progress(steps, steps, "step"))

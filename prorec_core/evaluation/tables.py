@@ -184,11 +184,41 @@ def result_markdown(metrics: Mapping[str, Any]) -> str:
             figures = [f"{label(metric)} {value:.4f}" for metric, value in metrics["reference"][name].items()]
             told.append(f"{words} {', '.join(figures)}")
         lines += ["", f"Known of this data by construction: {'; '.join(told)}."]
+    if new := metrics.get("new_items"):
+        head, *rows = new_item_rows(new)
+        lines += ["", f"*{new_item_line(new)}*", "", _line(head), _line(["---", *["---:"] * (len(head) - 1)])]
+        lines += map(_line, rows)
     if metrics.get("comparisons"):
         lines += ["", _line(["difference", "metric", "mean", "95% interval"]), _line(["---", "---", "---:", "---"])]
         for row_texts in comparison_rows(metrics["comparisons"]):
             lines.append(_line(row_texts))
     return "\n".join(lines)
+
+
+def new_item_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """The figures of new items (metrics.json's `new_items`) as plain rows: a header, then a row a scorer."""
+    groups = {"new": "new", "known": "others"}
+    columns = [
+        (group, metric) for group in groups for metric in present(found[group], [f"recall_at_{k}" for k in (10, 50)])
+    ]
+    rows = [["scorer", *(f"{groups[group]}, {label(metric)}" for group, metric in columns), "share of the first ten"]]
+    for scorer in in_order(found["new"]):
+        told = [
+            f"{found[group][scorer][metric]:.4f} ± {found[group][scorer][f'{metric}_standard_error']:.4f}"
+            for group, metric in columns
+        ]
+        rows.append([scorer, *told, f"{found['share_at_10'][scorer]:.1%}"])
+    return rows
+
+
+def new_item_line(found: Mapping[str, Any]) -> str:
+    """What the figures of new items were measured on, in one sentence."""
+    bonus = f" · {found['bonus']:g} nats added to the score of each new item" if found["bonus"] else ""
+    return (
+        f"{found['items']:,} new items, {found['share_of_catalogue']:.1%} of the catalogue, no interaction with them "
+        f"in training or validation · {found['interactions']:,} users took one last · new and other items ranked "
+        f"together{bonus}"
+    )
 
 
 def comparison_rows(comparisons: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:

@@ -95,7 +95,28 @@ class Generator(nn.Module, ABC):
         self.teacher_names = list(items.teachers)
         for name, teacher in items.teachers.items():
             _frozen(self, f"teacher_{name}", F.normalize(teacher, dim=-1))
+        self.item_offsets: Tensor | None = None
+        self.node_offsets: list[Tensor] = []
         self._start_codes(items)
+
+    def offset_items(self, offsets_N: Tensor) -> None:
+        """From now on add an offset to each item's score, in nats, in the scores of codes and in the dense ones.
+
+        A node's offset is `log mean exp` of those of the items below it, what a softmax over equally likely items
+        would make of them; each code's logit gets the difference between its node's and its parent's, so that the
+        offsets along an item's path add up to its own, less the root's.
+
+        Args:
+            offsets_N: float32, on the device of the generator and of its trie, as they stand then.
+        """
+        trie, exact_N = self.trie, offsets_N.double().exp()
+        sizes = [last - first for first, last in zip(trie.first_leaf, trie.last_leaf, strict=True)]
+        by_level = [(trie.node_sums(level, exact_N) / size).log() for level, size in enumerate(sizes)]
+        self.node_offsets = []
+        for level in range(trie.depth):
+            parents = trie.item_nodes(level)[trie.leaf_item[trie.first_leaf[level + 1]]]
+            self.node_offsets.append((by_level[level + 1] - by_level[level][parents]).float())
+        self.item_offsets = offsets_N
 
     def _start_codes(self, items: Items) -> None:
         """Start heads, and for histories of codes alone the code vectors too, from the codebooks."""
@@ -158,6 +179,8 @@ class Generator(nn.Module, ABC):
         logits_PHC = self.code_logits(level, hidden_PHD).float().gather(-1, codes_PHC)
         if self.config.node_scores:
             logits_PHC = logits_PHC + self._node_scores(level, context, children_PHC)
+        if self.node_offsets:
+            logits_PHC = logits_PHC + self.node_offsets[level][children_PHC]
         return logits_PHC
 
     def _node_scores(self, level: int, context: Context, children_PHC: Tensor) -> Tensor:

@@ -187,8 +187,8 @@ def _join_dense(
 def _whole_catalogue(generator: Generator) -> Callable[[Context, HistoryBatch], Tensor] | None:
     """Dense logits of all items, float32, shape (U, N); None if they can only be had item by item."""
     if generator.stage_one is not None:
-        scores = generator.stage_one.scorer(generator.embeddings_NE)
-        return lambda _, batch: scores(batch)
+        scores, offsets_N = generator.stage_one.scorer(generator.embeddings_NE), generator.item_offsets
+        return lambda _, batch: scores(batch) if offsets_N is None else scores(batch) + offsets_N
     if generator.config.distill.at == "context":
         return lambda context, _: dense_logits(generator, context)
     return None
@@ -198,7 +198,8 @@ def dense_logits(generator: Generator, context: Context) -> Tensor:
     """Logits of all items by the distillation head (the mean over teachers), float32, shape (U, N)."""
     queries = generator.dense_queries_of([context.vector_PD] * len(generator.teacher_names))
     parts = [query.float() @ generator.teacher(name).t() for name, query in queries.items()]
-    return torch.stack(parts).mean(0) / generator.config.distill.temperature
+    logits_UN = torch.stack(parts).mean(0) / generator.config.distill.temperature
+    return logits_UN if generator.item_offsets is None else logits_UN + generator.item_offsets
 
 
 def _summary_scores(generator: Generator, context: Context, items_UB: Tensor) -> Tensor:
@@ -208,4 +209,6 @@ def _summary_scores(generator: Generator, context: Context, items_UB: Tensor) ->
     queries = generator.dense_queries_of(states_UBTD[:, :, -len(generator.teacher_names) :].unbind(2))
     parts = [(query * F.embedding(items, generator.teacher(name))).sum(-1) for name, query in queries.items()]
     logits = torch.stack(parts).mean(0) / generator.config.distill.temperature
+    if generator.item_offsets is not None:
+        logits = logits + generator.item_offsets[items]
     return logits.masked_fill(items_UB < 0, -torch.inf).log_softmax(-1)

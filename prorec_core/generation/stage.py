@@ -7,7 +7,7 @@ quantized embedding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,8 @@ class TrainedGenerator:
 
 
 _TEACHER = "teacher."
+_OF_CODES = ("heads.", "code_vectors.")
+"""Parameters with a row a code."""
 
 
 def build_generator(config: GeneratorConfig, items: Items, low_precision: bool) -> Generator:
@@ -120,17 +122,21 @@ def restore_generator(
     embeddings: Floats,
     device: torch.device,
 ) -> Generator:
-    """A trained generator, ready for inference in float32.
+    """A trained generator, ready for inference in float32, over the items that it was trained on or new ones besides.
+
+    A code that no item had in training starts as the mean of its level's codes: nothing speaks for or against it.
 
     Args:
         trained: what the stage left.
-        codes: the code table, uint16, shape (N, levels).
-        embeddings: the embedding that was quantized, float32, shape (N, E).
+        codes: the code table, uint16, shape (N, levels); new items stand after the others.
+        embeddings: the embedding that was quantized, float32, shape (N, E), in the same order.
         device: where to put it.
     """
     # In the order of training: each teacher has its own summary token.
     teachers = {
-        name: torch.from_numpy(embeddings) if name == "integrated" else trained.tensors[f"{_TEACHER}{name}"]
+        name: torch.from_numpy(embeddings)
+        if name == "integrated"
+        else trained.tensors[f"{_TEACHER}{name}"][: len(codes)]
         for name in trained.config["teachers"]
     }
     trie = CodeTrie.from_codes(codes)
@@ -141,10 +147,20 @@ def restore_generator(
         collaborative = CollaborativeConfig.model_validate(shape["collaborative"])
         align = AlignConfig.model_validate(shape["align"])
         generator.keep(build_model(collaborative, align, embeddings.shape[1], low_precision=False))
-    generator.load_state_dict({k: v for k, v in trained.tensors.items() if not k.startswith(_TEACHER)})
+    own = {name: tensor for name, tensor in trained.tensors.items() if not name.startswith(_TEACHER)}
+    for name, table in generator.named_parameters():
+        if name.startswith(_OF_CODES) and name in own:
+            own[name] = _as_many(own[name], len(table))
+    generator.load_state_dict(own)
     generator.to(device).eval()
     generator.trie = trie.to(device)
     return generator
+
+
+def _as_many(tensor: Tensor, rows: int) -> Tensor:
+    """The tensor with its mean row added until it has as many."""
+    missing = rows - len(tensor)
+    return tensor if missing <= 0 else torch.cat([tensor, tensor.mean(0, keepdim=True).expand(missing, -1)])
 
 
 def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> TrainedGenerator:
@@ -223,7 +239,9 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         "fusion_trials": trials,
         "not_applied": list(_not_applied(inputs)),
     }
-    extra = {} if "integrated" in generator.teacher_names else _teachers(inputs)
+    # What recommends may know new items besides: their teachers stand after the others.
+    with_new = replace(inputs, aligned=inputs.aligned.with_new())
+    extra = {} if "integrated" in generator.teacher_names else _teachers(with_new)
     tensors = {**generator.state_dict(), **{f"{_TEACHER}{name}": tensor for name, tensor in extra.items()}}
     return TrainedGenerator(tensors, description, records)
 

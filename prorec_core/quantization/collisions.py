@@ -73,12 +73,7 @@ def reassign(codes_NL: Codes, embeddings_ND: Floats, n_codes: int, decode: Decod
         UserError: there are more items than tuples.
     """
     n_items, levels = codes_NL.shape
-    if n_items > n_codes**levels:
-        raise UserError(
-            f"{n_items} items cannot each have their own of {n_codes}^{levels} tuples of codes",
-            place="quantize",
-            cure="Raise quantize.levels or quantize.codes, or set quantize.collisions=suffix",
-        )
+    _check_room(n_items, n_codes, levels)
     codes = codes_NL.copy()
     for level in range(levels):
         capacity = n_codes ** (levels - 1 - level)
@@ -98,6 +93,76 @@ def reassign(codes_NL: Codes, embeddings_ND: Floats, n_codes: int, decode: Decod
             again = _next_code_costs(codes[moved, :deeper], embeddings_ND[moved], n_codes, decode)
             codes[moved, deeper] = again.argmin(axis=1).astype(np.uint16)
     return codes
+
+
+def suffix_beside(codes_NL: Codes, table: Codes) -> Codes:
+    """Codes of new items with a suffix each that no item of a table has; the table stays as it is.
+
+    Args:
+        codes_NL: of the new items, without the suffix; uint16.
+        table: of the known items, with the suffix that `add_suffix` gave them; uint16, shape (known items, L + 1).
+
+    Returns:
+        uint16, shape (N, L + 1): items of equal codes go on numbering where the table stops.
+
+    Raises:
+        UserError: more than 65,535 items share their codes.
+    """
+    # Behind the known items of equal codes, which have all suffixes from 0 on, each finds the next one free.
+    together = add_suffix(np.concatenate([table[:, :-1], codes_NL]))
+    return together[len(table) :]
+
+
+def free_beside(codes_NL: Codes, embeddings_ND: Floats, table: Codes, n_codes: int, decode: Decode) -> Codes:
+    """Codes of new items of which none is in a table or given twice; the table stays as it is.
+
+    One after the other, an item whose tuple is taken gets the nearest free one: the nearest code of the last level
+    that is free, or where none is, the next nearest of the level before, and so on.
+
+    Args:
+        codes_NL: of the new items as found; uint16.
+        embeddings_ND: of the new items, float32.
+        table: of the known items, uint16, shape (known items, L).
+        n_codes: K; also codes that no item had may be given.
+        decode: of the quantizer that gave the codes.
+
+    Returns:
+        uint16, shape (N, L), rows distinct; as found where they are free.
+
+    Raises:
+        UserError: there are more items than tuples.
+    """
+    n_items, levels = len(table) + len(codes_NL), codes_NL.shape[1]
+    _check_room(n_items, n_codes, levels)
+    taken = set(map(tuple, table.tolist()))
+    found = codes_NL.copy()
+
+    def nearest_free(prefix: tuple[int, ...], embedding_1D: Floats) -> tuple[int, ...] | None:
+        costs = _next_code_costs(np.array([prefix], np.uint16).reshape(1, -1), embedding_1D, n_codes, decode)
+        for code in np.argsort(costs[0], kind="stable").tolist():
+            longer = (*prefix, code)
+            if len(longer) == levels:
+                if longer not in taken:
+                    return longer
+            elif place := nearest_free(longer, embedding_1D):
+                return place
+        return None
+
+    for row, codes in enumerate(map(tuple, codes_NL.tolist())):
+        own = codes if codes not in taken else nearest_free((), embeddings_ND[row : row + 1])
+        assert own is not None
+        taken.add(own)
+        found[row] = own
+    return found
+
+
+def _check_room(n_items: int, n_codes: int, levels: int) -> None:
+    if n_items > n_codes**levels:
+        raise UserError(
+            f"{n_items} items cannot each have their own of {n_codes}^{levels} tuples of codes",
+            place="quantize",
+            cure="Raise quantize.levels or quantize.codes, or set quantize.collisions=suffix",
+        )
 
 
 def _members(group_N: Indices, of: Indices | None = None) -> list[Indices]:

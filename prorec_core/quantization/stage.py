@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from prorec_core.config import QuantizeConfig
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.progress import Report, silent
 from prorec_core.quantization.balanced_kmeans import BalancedKMeans
-from prorec_core.quantization.collisions import add_suffix, reassign
+from prorec_core.quantization.collisions import add_suffix, free_beside, reassign, suffix_beside
 from prorec_core.quantization.hierarchical_kmeans import HierarchicalKMeans
 from prorec_core.quantization.quality import collision_quality, level_quality
 from prorec_core.quantization.quantizer import (
@@ -52,11 +52,20 @@ class Quantized:
             table, the suffix included, and for each level but the suffix `relative_error`, the reconstruction
             error after it; `collisions`: `handling`, `before` and `after` (`collision_quality`), and `moved`,
             items whose codes handling changed; `relative_error` of the final codes.
+        cold: the code table of new items, none of whose tuples is in `table`; None where there are none.
     """
 
     table: CodeTable
     codebooks: State
     quality: dict[str, Any]
+    cold: CodeTable | None = None
+
+    def all_items(self) -> CodeTable:
+        """The code table of all items: the new ones stand after the others."""
+        if self.cold is None:
+            return self.table
+        codes = np.concatenate([self.table.codes, self.cold.codes])
+        return CodeTable(codes, [*self.table.item_ids, *self.cold.item_ids])
 
     @property
     def level_centroids(self) -> list[Floats]:
@@ -78,7 +87,9 @@ class Quantized:
         return METHODS[method].from_state(state)
 
     def save(self, folder: Path) -> None:
-        """Write codes.parquet, codebooks.safetensors and quality.json."""
+        """Write codes.parquet (cold_codes.parquet for new items), codebooks.safetensors and quality.json."""
+        if self.cold is not None:
+            self.cold.save(folder / "cold_codes.parquet")
         self.table.save(folder / "codes.parquet")
         arrays = {name: np.ascontiguousarray(value) for name, value in self.codebooks.items()}
         write_bytes(folder / "codebooks.safetensors", save(arrays))
@@ -91,7 +102,30 @@ class Quantized:
             CodeTable.load(folder / "codes.parquet"),
             load((folder / "codebooks.safetensors").read_bytes()),
             read_json(folder / "quality.json"),
+            CodeTable.load(folder / "cold_codes.parquet") if (folder / "cold_codes.parquet").is_file() else None,
         )
+
+    def with_new(self, config: QuantizeConfig, embeddings: npt.NDArray[np.float32], item_ids: list[str]) -> Quantized:
+        """The same, with codes for items that were not there in `quantize`; nothing of the others changes.
+
+        The fitted quantizer encodes them as it stands. Where a tuple is taken, the suffix goes on, or without a
+        suffix the nearest free tuple is given.
+
+        Args:
+            config: that of `quantize`.
+            embeddings: of the new items, in the space that was quantized, float32, shape (new items, D).
+            item_ids: the new items' own ids, in the same order.
+
+        Raises:
+            UserError: embeddings that are missing or not finite, or no free tuple is left.
+        """
+        embeddings_ND = check_embeddings(embeddings)
+        found = self.quantizer.encode(embeddings_ND)
+        if config.collisions == "suffix":
+            codes = suffix_beside(found, self.table.codes)
+        else:
+            codes = free_beside(found, embeddings_ND, self.table.codes, config.codes, self.quantizer.decode)
+        return replace(self, cold=CodeTable(codes, list(item_ids)))
 
 
 def quantize(

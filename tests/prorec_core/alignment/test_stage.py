@@ -230,3 +230,28 @@ def test_items_without_text_are_no_obstacle(shop: Sequences, texts: Floats, star
     some[::3] = 0
     found = align(align_config(epochs=1), collaborative_config(), shop, start, some, 0, CPU)
     assert np.isfinite(found.integrated).all()
+
+
+@pytest.mark.parametrize("fusion", ["sum", "concat"])
+def test_new_items_are_embedded_by_their_text_and_change_nothing(
+    shop: Sequences, texts: Floats, start: CollaborativeModel, fusion: str, tmp_path: Path
+) -> None:
+    config, new = align_config(epochs=1, fusion=fusion), texts[:5] + np.float32(0.01)
+    plain = align(config, collaborative_config(), shop, start, texts, 0, CPU)
+    found = align(config, collaborative_config(), shop, start, texts, 0, CPU, new_semantic=new)
+    assert plain.cold is None
+    assert found.cold is not None
+    for name in ("integrated", "collaborative", "semantic"):
+        assert np.array_equal(getattr(plain, name), getattr(found, name))
+    # A text nearly that of a known item gives nearly its E_T, and of what users do nothing is known.
+    assert np.allclose(found.cold.semantic, found.semantic[:5], atol=0.1)
+    assert not found.cold.collaborative.any()
+    both = [found.cold.collaborative, found.cold.semantic]
+    assert np.array_equal(found.cold.integrated, np.concatenate(both, axis=1) if fusion == "concat" else sum(both))
+    joined = found.with_new()
+    assert np.array_equal(joined.integrated, np.concatenate([found.integrated, found.cold.integrated]))
+    assert plain.with_new() is plain
+    found.save(tmp_path)
+    again = AlignedModel.load(tmp_path)
+    assert again.cold is not None
+    assert np.array_equal(again.cold.integrated, found.cold.integrated)

@@ -12,14 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prorec_core.config import EvaluateConfig
+from prorec_core.data.cold import ColdItems
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split, from_lists
 from prorec_core.evaluation.drawing import as_png
 from prorec_core.evaluation.examples import choose_users, examples
+from prorec_core.evaluation.inputs import NewItemLists
 from prorec_core.evaluation.metrics import rank_metrics
+from prorec_core.evaluation.new_items import new_item_histories
 from prorec_core.evaluation.plots import curves_by_k
 from prorec_core.evaluation.ranking import TopItems
 from prorec_core.evaluation.stage import Evaluation, EvaluationInputs, evaluate, standalone_plots
+from prorec_core.evaluation.tables import new_item_rows, result_markdown
 
 USERS, ITEMS, LENGTH = 60, 30, 12
 EVIL = "<script>alert('x')</script> & \"Sons\" {{ 7 * 7 }} $x_1$"
@@ -273,3 +277,54 @@ def test_users_shown_are_distinct_and_mostly_hits(ranks, count, seed):
     assert len(users) == len(set(users.tolist())) == min(count, len(ranks))
     hits, hits_there = int(np.isin(ranks[users], [1, 5]).sum()), int(np.isin(ranks, [1, 5]).sum())
     assert hits >= min(hits_there, int(np.ceil(0.6 * count)))
+
+
+def with_new_items(inputs, found):
+    """Four new items, one taken last by each of the first five users; `found` is the rank that lists have it at."""
+    titles = [f"New {item}" for item in range(4)]
+    users, targets = np.arange(5, dtype=np.int32), np.array([0, 1, 2, 3, 0], np.int32)
+    items = pl.DataFrame({"item_id": [f"n{item}" for item in range(4)], "title": titles, "text": titles})
+    known = inputs.lists[Split.TEST]["fused"]
+    new = np.tile(np.arange(LENGTH, dtype=np.int32), (5, 1))
+    new[:, found - 1] = ITEMS + targets
+    return replace(
+        inputs,
+        dataset=replace(inputs.dataset, cold=ColdItems(items, users, targets)),
+        new=NewItemLists({"fused": known}, {"fused": TopItems(new, known.scores_UK[:5])}, bonus=0.25),
+    )
+
+
+def test_new_items_are_measured_beside_the_others(inputs):
+    found = evaluate(with_new_items(inputs, 3)).metrics["new_items"]
+    assert found["items"] == 4
+    assert found["interactions"] == 5
+    assert found["share_of_catalogue"] == pytest.approx(4 / (ITEMS + 4), abs=1e-6)
+    assert found["new"]["fused"] == {"recall_at_10": 1.0, "recall_at_10_standard_error": 0.0}
+    assert found["known"]["fused"]["recall_at_10"] == 1.0
+    assert found["new"]["popularity"]["recall_at_10"] == 0.0, "nobody has taken a new item"
+    assert found["share_at_10"] == {"fused": 0.0, "popularity": 0.0}
+    missed = evaluate(with_new_items(inputs, 11)).metrics["new_items"]
+    assert missed["new"]["fused"]["recall_at_10"] == 0.0
+
+
+def test_new_items_have_a_table_everywhere(inputs):
+    result = evaluate(with_new_items(inputs, 3))
+    for text in (result.report_html, result_markdown(result.metrics)):
+        assert "4 new items, 11.8% of the catalogue" in text
+        assert "5 users took one last" in text
+        assert "0.25 nats" in text
+    assert new_item_rows(result.metrics["new_items"])[1][:2] == ["fused", "1.0000 ± 0.0000"]
+
+
+def test_without_new_items_there_is_no_table(evaluation):
+    assert "new_items" not in evaluation.metrics
+    assert "New items" not in evaluation.report_html
+
+
+def test_new_lists_have_to_fit_the_new_users(inputs):
+    grown = with_new_items(inputs, 3)
+    short = replace(grown.new, new={"fused": inputs.lists[Split.TEST]["fused"]})
+    with pytest.raises(ValueError, match="60 lists and 5 targets"):
+        evaluate(replace(grown, new=short))
+    with pytest.raises(ValueError, match="no new items"):
+        new_item_histories(inputs.dataset)

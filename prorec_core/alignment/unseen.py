@@ -1,0 +1,42 @@
+"""A stand-in for collaborative embeddings of items that nobody has used yet: those of items of similar text.
+
+Knows matrices of items; knows nothing of users or training. Axes: N known items, M new items, S text dimensions, D
+dimensions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+NEIGHBOURS = 10
+"""Known items that stand in for a new one."""
+_CHUNK = 1024
+
+
+def by_similar_text(known_ND: Floats, known_text_NS: Floats, new_text_MS: Floats, k: int = NEIGHBOURS) -> Floats:
+    """What only interactions could tell of new items, estimated: the mean over the k known items of nearest text.
+
+    Args:
+        known_ND: embeddings of the known items, for instance E_C.
+        known_text_NS: their text embeddings E_S.
+        new_text_MS: those of the new items; a zero row is as near to all, and gets the mean of the first k.
+        k: neighbours by cosine; N at most are taken.
+
+    Returns:
+        float32, shape (M, D).
+    """
+    known_NS, k = _directions(known_text_NS), min(k, len(known_ND))
+    found = [np.zeros((0, known_ND.shape[1]), np.float32)]
+    for start in range(0, len(new_text_MS), _CHUNK):
+        cosines = _directions(new_text_MS[start : start + _CHUNK]) @ known_NS.T
+        near_MK = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+        found.append(known_ND[near_MK].mean(axis=1, dtype=np.float64).astype(np.float32))
+    return np.concatenate(found)
+
+
+def _directions(vectors: Floats) -> Floats:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)

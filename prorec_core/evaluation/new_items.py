@@ -1,0 +1,84 @@
+"""How well new items are found, and what their presence costs the others. Knows lists and data; knows no models.
+
+Protocol: some items are held out of all that is trained, then stand in the catalogue beside the others. Whoever took
+one last is asked for it, and everyone is asked for the test item of the plain evaluation, from the same catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from prorec_core.config import EvaluateConfig
+from prorec_core.data.dataset import Dataset
+from prorec_core.data.sequences import IntArray, Sequences, Split
+from prorec_core.evaluation.inputs import NewItemLists, in_order
+from prorec_core.evaluation.metrics import hits_at_k, recall_at_k, standard_error
+from prorec_core.evaluation.ranking import TopItems, popularity_lists, rank_of_target
+
+CUTOFFS = (10, 50)
+"""Lengths k at which recall is reported."""
+
+
+def new_item_histories(dataset: Dataset) -> tuple[Sequences, Sequences]:
+    """Before the test item of every user, and before the new item of each who took one last, over all items.
+
+    Raises:
+        ValueError: the data set holds no items out.
+    """
+    if dataset.cold is None:
+        raise ValueError("the data set has no new items")
+    known, n_items = dataset.sequences.histories(Split.TEST), dataset.n_items_with_new
+    new = dataset.sequences.select(dataset.cold.users.astype(np.int64))
+    return tuple(Sequences(found.items, found.offsets, n_items) for found in (known, new))  # type: ignore[return-value]
+
+
+def new_item_metrics(lists: NewItemLists, dataset: Dataset, config: EvaluateConfig) -> dict[str, Any]:
+    """Recall of new and of other items from one catalogue.
+
+    Returns:
+        `items`, the new ones, `interactions`, those measured, and `bonus`; `new` and `known`: by scorer recall_at_k
+        for k = 10 and 50 with standard errors over users; `share_of_catalogue` of the new items, and `share_at_10`:
+        by scorer their share of all users' first ten.
+
+    Raises:
+        ValueError: the data set holds no items out, or lists are not a row a user.
+    """
+    histories = new_item_histories(dataset)
+    assert dataset.cold is not None
+    length = min(config.list_length, dataset.n_items_with_new)
+    counts = np.append(dataset.sequences.train_counts(), np.zeros(len(dataset.cold), np.int64))
+    known, new = (
+        {**found, "popularity": popularity_lists(counts, asked, length, config.mask_history)}
+        for found, asked in zip((lists.known, lists.new), histories, strict=True)
+    )
+    first_new = dataset.items.height
+    targets = dataset.sequences.targets(Split.TEST), dataset.cold.targets + np.int32(first_new)
+    cutoffs = [k for k in CUTOFFS if k <= length]
+    return {
+        "items": len(dataset.cold),
+        "interactions": len(dataset.cold.users),
+        "bonus": lists.bonus,
+        "new": {scorer: _recall(new[scorer], targets[1], cutoffs) for scorer in in_order(new)},
+        "known": {scorer: _recall(known[scorer], targets[0], cutoffs) for scorer in in_order(known)},
+        "share_of_catalogue": round(len(dataset.cold) / dataset.n_items_with_new, 6),
+        "share_at_10": {scorer: new_share(known[scorer], first_new) for scorer in in_order(known)},
+    }
+
+
+def new_share(lists: TopItems, first_new: int, k: int = 10) -> float:
+    """Share of new items, those from `first_new` on, among all that stands in the first k of the lists."""
+    top = lists.items_UK[:, :k]
+    return round(float((top >= first_new).sum() / max(int((top >= 0).sum()), 1)), 6)
+
+
+def _recall(lists: TopItems, targets: IntArray, cutoffs: list[int]) -> Mapping[str, float]:
+    if lists.n_users != len(targets):
+        raise ValueError(f"there are {lists.n_users} lists and {len(targets)} targets")
+    ranks, found = rank_of_target(lists.items_UK, targets), {}
+    for k in cutoffs:
+        found[f"recall_at_{k}"] = recall_at_k(ranks, k)
+        found[f"recall_at_{k}_standard_error"] = standard_error(hits_at_k(ranks, k))
+    return found
