@@ -288,10 +288,10 @@ class EvaluateConfig(Section):
         description="Weights λ of the dense score among which validation NDCG@10 chooses.",
     )
     cold_bonus: float = Field(
-        0.0,
+        0.7,
         ge=0,
         le=20,
-        description="Added to the score of each new item (data.cold_items), in nats: 0.7 makes one twice as likely.",
+        description="Added to the score of each new item (data.cold_items), in nats: with 0.7 it counts twice.",
     )
     bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of paired comparisons.")
     examples: int = Field(5, ge=0, le=100, description="Users shown in words in the report.")

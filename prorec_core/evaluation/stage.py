@@ -120,7 +120,8 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
     metrics["slices"] = sliced_recall(
         on_test, sequences.targets(Split.TEST), np.diff(sequences.histories(Split.TEST).offsets), train_counts
     )
-    metrics["reference"] = _reference(inputs.dataset.profile)
+    # What a source knows of itself, it knows of all its items.
+    metrics["reference"] = {} if inputs.dataset.cold is not None else _reference(inputs.dataset.profile)
     if inputs.new is not None:
         metrics["new_items"] = new_item_metrics(inputs.new, inputs.dataset, inputs.config)
     report(Progress(steps - 1, steps, "step"))

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.display import LiveDisplay, PlainDisplay, make_display, result_table
+from flows.display import LiveDisplay, PlainDisplay, make_display, new_items_table, result_table
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.progress import Progress
 from tasks.events import Notice, PartEnded, PartStarted, StageEnded, StageProgress, StageStarted
@@ -102,3 +102,15 @@ def test_the_result_names_every_scorer() -> None:
     console.print(result_table({"test": {"fused": {"recall_at_10": 0.12345}, "popularity": {"ndcg_at_10": 0.5}}}))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "fused" in shown and "0.1235" in shown and "popularity" in shown and "recall@10" in shown
+
+
+def test_new_items_have_a_table_of_their_own() -> None:
+    recall = {"recall_at_10": 0.125, "recall_at_10_standard_error": 0.01}
+    found = {"items": 7, "interactions": 9, "bonus": 0.0, "share_of_catalogue": 0.05}
+    found |= {"new": {"fused": recall}, "known": {"fused": recall}, "share_at_10": {"fused": 0.021}}
+    console = Console(file=io.StringIO(), width=160)
+    console.print(new_items_table(found))
+    shown = console.file.getvalue()
+    assert "7 new items" in shown
+    assert "0.1250 ± 0.0100" in shown
+    assert "2.1%" in shown
