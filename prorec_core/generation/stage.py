@@ -100,7 +100,7 @@ class TrainedGenerator:
 
     @property
     def fusion_weight(self) -> float | None:
-        """Weight λ of the dense score, chosen on validation; None without a distillation head."""
+        """Weight λ of the dense score, chosen on validation; None where there is none."""
         weight: float | None = self.config["fusion_weight"]
         return weight
 
