@@ -32,7 +32,7 @@ _SETTINGS, _RUN, _SECONDS, _REASON = "settings", "mlflow_run", "seconds", "reaso
 _AGAIN = "again"
 """On a trial with the values of one that its process left: the number of that one."""
 
-_TRIALS_BEFORE_PRUNING, _EPOCHS_BEFORE_PRUNING = 4, 3
+_TRIALS_BEFORE_PRUNING, _EPOCHS_BEFORE_PRUNING = 4, 5
 _DRAWS, _DRAWS_BY_MODEL = 60, 20
 _DIGITS = 4
 _DIFFERENCES_TOLD = 3

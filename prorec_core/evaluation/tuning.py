@@ -19,7 +19,7 @@ from prorec_core.evaluation.drawing import BEHAVIOUR_COLOUR, INK, MUTED, PAPER, 
 
 Trial = Mapping[str, Any]
 _PANELS_A_ROW = 3
-_LOGARITHMIC_FROM = 10.0
+_LOGARITHMIC_FROM = 5.0
 """How many times the lowest of several positive values the highest is where their axis is logarithmic."""
 
 _NAMED = 4
