@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import artifacts, compare, models, recommend_all, rerun, serve, stack, tidy
+from flows.commands import artifacts, compare, models, recommend_all, rerun, serve, stack, tidy, tune
 from flows.running import debugging, expect_stages, prepare_training, run_flow, show_result
 from flows.stack.state import connect
 from prorec_core.errors import UserError
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made of.")
 app.add_typer(config_app, name="config")
-for topic in (compare, stack, rerun, tidy, models, serve, recommend_all, artifacts):
+for topic in (compare, tune, stack, rerun, tidy, models, serve, recommend_all, artifacts):
     topic.add_to(app)
 
 _INTERRUPTED = 130

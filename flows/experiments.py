@@ -156,15 +156,20 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any, setting: str
     values[path[-1]] = value
 
 
-def explained(error: ValidationError, place: str, raw: Mapping[tuple[str, ...], str] | None = None) -> UserError:
-    """All complaints, a line each, as one error."""
+def explained(
+    error: ValidationError,
+    place: str,
+    raw: Mapping[tuple[str, ...], str] | None = None,
+    root: type[BaseModel] = Experiment,
+) -> UserError:
+    """All complaints about what should be a `root`, a line each, as one error."""
     lines = []
     for details in error.errors():
         path = tuple(str(part) for part in details["loc"] if not _is_tag(part))
         from_settings = any(path[: len(each)] == each or each[: len(path)] == path for each in raw or ())
-        field = ".".join(path) or "experiment"
-        where = field if from_settings or not place else f"{place}: {field}"
-        lines.append(str(UserError(_problem(details), place=where, cure=_cure(details, path))))
+        field = ".".join(path) or ("experiment" if root is Experiment else "")
+        where = field if from_settings or not place else f"{place}: {field}".removesuffix(": ")
+        lines.append(str(UserError(_problem(details), place=where, cure=_cure(details, path, root))))
     return UserError("\n".join(lines))
 
 
@@ -215,9 +220,9 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _cure(details: ErrorDetails, path: tuple[str, ...]) -> str:
+def _cure(details: ErrorDetails, path: tuple[str, ...], root: type[BaseModel]) -> str:
     if details["type"] == "extra_forbidden":
-        section = _section(path[:-1])
+        section = _section(path[:-1], root)
         return did_you_mean(path[-1], section.model_fields) if section else ""
     if details["type"] == "literal_error" and isinstance(details["input"], str):
         words = [word.strip(" '") for word in details["ctx"]["expected"].replace(" or ", ",").split(",")]
@@ -226,9 +231,9 @@ def _cure(details: ErrorDetails, path: tuple[str, ...]) -> str:
     return ""
 
 
-def _section(path: tuple[str, ...]) -> type[BaseModel] | None:
+def _section(path: tuple[str, ...], root: type[BaseModel]) -> type[BaseModel] | None:
     """The model of a section, found from the root by the names of fields."""
-    section: type[BaseModel] = Experiment
+    section = root
     for part in path:
         field = section.model_fields.get(part)
         models = _models(field.annotation) if field else []

@@ -21,7 +21,8 @@ class UserError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        text = f"{self.place}: {self.problem}." if self.place else f"{self.problem}."
+        end = "" if self.problem.endswith("?") else "."
+        text = f"{self.place}: {self.problem}{end}" if self.place else f"{self.problem}{end}"
         if not self.cure:
             return text
         return f"{text} {self.cure}" if self.cure.endswith("?") else f"{text} {self.cure}."

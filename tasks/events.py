@@ -59,6 +59,10 @@ class PartEnded:
     text: str
 
 
+class StageStoppedError(Exception):
+    """Raised by a listener that hears how far a stage is: it is to end there, and to leave nothing; says why."""
+
+
 Event = StageStarted | StageProgress | StageEnded | Notice | PartStarted | PartEnded
 _listeners: list[Callable[[Event], None]] = []
 

@@ -36,7 +36,7 @@ from prorec_core.progress import Progress, Report, duration
 from tasks import places, store
 from tasks import tracking as tracked
 from tasks.datasets import DataSet, data_sets
-from tasks.events import Notice, StageEnded, StageProgress, StageStarted, tell
+from tasks.events import Notice, StageEnded, StageProgress, StageStarted, StageStoppedError, tell
 from tasks.pages import stage_page
 from tasks.patience import is_passing
 from tasks.prefect_run import PrefectRun, failed
@@ -235,6 +235,10 @@ class Stage:
         try:
             place.show_mlflow(self.name, run.id, tracked.page(tracking.experiment_id, run.id))
             ref = self._make(work, refs, run, seen, page)
+        except StageStoppedError as stopped:
+            run.finish("KILLED", str(stopped), page(f"**stopped.** {stopped}"))
+            shutil.rmtree(work.checkpoints, ignore_errors=True)
+            raise
         except Exception as error:
             reason = one_line(error)
             run.finish("FAILED", reason, page(f"**failed.** {reason}\n\n{again}"))
@@ -305,6 +309,8 @@ def _task(of: Stage) -> Task[..., Any]:
     ) -> ArtifactRef | State[Any]:
         try:
             return of.execute(experiment, upstream, tracking, key, anew)
+        except StageStoppedError as stopped:
+            return cast("State[Any]", failed(stopped, str(stopped)))
         except Exception as error:
             return cast("State[Any]", failed(error))
 

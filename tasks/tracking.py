@@ -41,7 +41,7 @@ EXPERIMENT_TAG = "prorec.experiment"
 """On the run of a whole experiment: the experiment's name."""
 
 VARIANT_TAG = "prorec.variant"
-"""On the run of a variant of a comparison: the variant's name."""
+"""On the run of a variant of a comparison, or of a trial of a tuning: its name."""
 
 EXPERIMENT_FILE = "experiment.json"
 """Beside that run: the experiment with every value."""

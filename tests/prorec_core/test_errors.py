@@ -14,6 +14,7 @@ from prorec_core.errors import UserError, did_you_mean, one_line
         (UserError("no such file.", place="data.path"), "data.path: no such file."),
         (UserError("no such file", cure="Name another."), "no such file. Name another."),
         (UserError("unknown", place="x", cure="Did you mean 'y'?"), "x: unknown. Did you mean 'y'?"),
+        (UserError("x: unknown. Did you mean 'y'?"), "x: unknown. Did you mean 'y'?"),
     ],
 )
 def test_an_error_is_one_line(error: UserError, line: str) -> None:

@@ -18,7 +18,7 @@ from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
 from tasks import places, store, tracking
-from tasks.events import Notice
+from tasks.events import Event, Notice, StageProgress, StageStoppedError, listening
 from tasks.stage import Work, _may_pass, _task
 from tasks.tracking import client
 
@@ -198,6 +198,33 @@ def test_a_mistake_is_told_and_not_tried_again(make_tiny: MakeTiny) -> None:
         state = prefect.read_task_run(UUID(tags["prefect.task_run_id"])).state
     assert state is not None and state.is_failed() and state.message == "items.parquet: no such column."
     assert list((places.artifacts() / "work").iterdir()) == []
+
+
+def test_a_stage_that_a_listener_stops_leaves_nothing_and_says_why(make_tiny: MakeTiny) -> None:
+    def training(work: Work) -> None:
+        work.checkpoints.mkdir(parents=True, exist_ok=True)
+        for epoch in (1, 2, 3):
+            (work.checkpoints / "state.txt").write_text(str(epoch))
+            work.report(Progress(epoch, 3, "epoch", {"loss": 1.0 / epoch}))
+        (work.folder / "model.txt").write_text("trained")
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StageProgress) and event.progress.step == 2:
+            raise StageStoppedError("pruned after epoch 2")
+
+    pipeline = make_tiny(second=training)
+    with listening(stop), pytest.raises(StageStoppedError, match="pruned after epoch 2"):
+        pipeline.run()
+    experiment = client().get_experiment_by_name("prorec-demo").experiment_id
+    run = {run.data.tags.get("prorec.stage"): run for run in client().search_runs([experiment])}["train_collaborative"]
+    assert run.info.status == "KILLED" and run.data.tags["prorec.failure"] == "pruned after epoch 2"
+    assert run.data.metrics == {"loss": 0.5} and client().list_artifacts(run.info.run_id) == []
+    with get_client(sync_client=True) as prefect:
+        state = prefect.read_task_run(UUID(run.data.tags["prefect.task_run_id"])).state
+    assert state is not None and state.is_failed() and state.message == "pruned after epoch 2"
+    for folder in ("work", "checkpoints"):
+        assert list((places.artifacts() / folder).iterdir()) == []
+    assert pipeline.run().keys() == {"preprocess", "train_collaborative"}, "what was stopped is no result"
 
 
 def test_a_store_that_was_away_for_a_moment_is_tried_again(make_tiny: MakeTiny) -> None:

@@ -1,0 +1,126 @@
+"""The command `prorec tune`. Knows options and what is printed; the flow does the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.running import in_process, prepare_training
+from prorec_core.errors import UserError
+
+if TYPE_CHECKING:
+    from flows.spaces import Plan
+
+_WIDTH = 120
+"""Columns of the table where there is no screen to fit it to."""
+_SHOWN = 10
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(tune)
+
+
+def tune(
+    experiment: Annotated[str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, or a YAML file.")] = "demo",
+    trials: Annotated[
+        int, typer.Option(metavar="N", min=1, max=10_000, help="Trials in all, those of earlier runs included.")
+    ] = 20,
+    space: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE", help="What is tuned: align, collaborative, codes, generator; or a YAML file."
+        ),
+    ] = "align",
+    stage: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="Whose validation NDCG@10 counts; by default the earliest that all change."),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The study to begin or to go on with; by default CONFIG-SPACE.")
+    ] = None,
+    prune: Annotated[bool, typer.Option(help="End trials early that stay behind the median of the others.")] = True,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value for all; may be given again."),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="OUT", help="Write trials and best values to this file.")
+    ] = None,
+) -> None:
+    """Tune an experiment in this process, on validation users; the same command goes on with what was stopped."""
+    from flows.experiments import load
+    from flows.spaces import load_space, plan
+    from prorec_core.artifacts import write_json
+
+    planned = plan(load_space(space), load(experiment, settings or ()), stage)
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise UserError("the folder does not exist", place=f"--json {json_file}", cure="Make it first")
+    name = _study(planned, study)
+    prepare_training()
+    summary = _run(planned, trials, name, prune)
+    if json_file is not None:
+        write_json(json_file, {name: value for name, value in summary.items() if name != "mlflow"})
+    _show(summary)
+
+
+def _study(planned: Plan, name: str | None) -> str:
+    """The study's name, where no other study of that name is in the way."""
+    from prorec_core.data.stage import source_digest
+    from tasks.study import expect_same, path
+
+    chosen = name or planned.study
+    if path(chosen).exists():
+        expect_same(chosen, planned.settings(source_digest(planned.base.data)))
+    return chosen
+
+
+def _run(planned: Plan, trials: int, study: str, prune: bool) -> dict[str, Any]:
+    def call() -> dict[str, Any]:
+        from flows.tune import tune
+
+        return tune(planned.base, planned.space, trials, planned.stage, study, prune)
+
+    return in_process([*planned.shared, *planned.varied], call)
+
+
+def _show(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from flows.embedded import mlflow_page
+    from prorec_core.evaluation.tuning import ranked
+
+    console, best = Console(), summary["best"]
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    table = Table(title=f"{summary['study']}: NDCG@10 of {summary['stage']} on validation users, best epoch")
+    for heading in ("trial", "NDCG@10", "epochs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("values", overflow="fold")
+    for each in ranked(summary["trials"])[:_SHOWN]:
+        value = "failed" if each["value"] is None else f"{each['value']:.4f}"
+        values = "  ".join(f"{field} {value}" for field, value in each["values"].items())
+        pruned = " pruned" if each["state"] == "pruned" else ""
+        table.add_row(str(each["trial"]), value, f"{each['epochs']}{pruned}", values)
+    console.print(table)
+    states = [each["state"] for each in summary["trials"]]
+    counts = [f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed") if state in states]
+    start = next((each for each in summary["trials"] if each["values"] == summary["as_it_stands"]), None)
+    against = ""
+    if start is not None and start["value"] is not None and start["trial"] != best["trial"]:
+        against = f"; as it stands the experiment reaches {start['value']:.4f}"
+    command, page = mlflow_page(summary["mlflow"])
+    lines = {
+        "trials": ", ".join(counts),
+        "best": f"trial {best['trial']}, {best['value']:.4f}{against}",
+        "set": " ".join(f"--set {each}" for each in summary["set"]),
+        "MLflow": command,
+        "": page,
+    }
+    for name, text in lines.items():
+        if text:
+            console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\n{summary['yaml']}", highlight=False, markup=False, soft_wrap=True, end="")

@@ -1,0 +1,252 @@
+"""A tuning as a Prefect flow: trial by trial other values, up to the stage that measures. Knows no stage's inside."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+
+from flows.full import PIPELINE
+from flows.spaces import Plan, Space, Value, as_yaml, flags, plan
+from prorec_core.artifacts import ArtifactRef, read_json
+from prorec_core.config import Experiment
+from prorec_core.data.stage import source_digest
+from prorec_core.errors import UserError, one_line
+from prorec_core.evaluation.tuning import table_markdown
+from prorec_core.progress import duration
+from tasks import models, store, tracking, tuning
+from tasks.events import Event, Notice, PartEnded, PartStarted, StageProgress, StageStoppedError, listening, tell
+from tasks.patience import TrackingAwayError
+from tasks.prefect_run import PrefectRun
+from tasks.stage import FlowTracking
+from tasks.study import Attempt, Study, best_of, open_study
+from tasks.tidy import tidy_first
+from tasks.tracking import TrackedRun
+from tasks.tuning import OBJECTIVE
+
+_STAGES = {stage.name: stage for stage in PIPELINE}
+_AGAIN = "the same tuning once more; trials that ended are kept, and a training that was stopped goes on"
+_attempt: ContextVar[Attempt | None] = ContextVar("attempt", default=None)
+
+
+@flow(
+    name="tune",
+    description="Values of an experiment's fields, tried out and measured on validation users.",
+    flow_run_name="{experiment.name} · tuning of {space.name}",
+)
+def tune(
+    experiment: Experiment,
+    space: Space,
+    trials: int,
+    stage: str | None = None,
+    study: str | None = None,
+    prune: bool = True,
+) -> dict[str, Any]:
+    """Try values of some fields until a study has as many trials as wanted.
+
+    Args:
+        experiment: what is tuned.
+        space: the fields and their values.
+        trials: how many trials the study is to have in the end, those of earlier runs included.
+        stage: the stage whose best epoch's validation NDCG@10 counts; by default the earliest on which all fields
+            have an effect.
+        study: name of the study; by default the experiment's and the space's.
+        prune: whether trials that stay behind the median of the others end early.
+
+    Returns:
+        `study` (its name), `stage`, `trials` (as of `Study.trials`), `best` (one of them), `as_it_stands` (the fields'
+        values in the experiment), `set` (the best values as arguments of `--set`), `yaml`, `importances` and `mlflow`
+        (experiment, run and page).
+
+    Raises:
+        UserError: a mistake that the user can put right, or no trial came to its end.
+    """
+    planned = plan(space, experiment, stage)
+    name = study or planned.study
+    settings = planned.settings(source_digest(experiment.data))
+    with open_study(name, settings, planned.distributions(), experiment.seed, prune=prune) as opened:
+        get_run_logger().info("Left by processes that died: %s", tidy_first())
+        mlflow_experiment = tracking.experiment_id(experiment.name)
+        run = TrackedRun.start(
+            mlflow_experiment,
+            f"tune {name}",
+            tags={**PrefectRun.here().tags, tuning.STUDY_TAG: name},
+        )
+        try:
+            page = tracking.page(mlflow_experiment, run.id)
+            get_run_logger().info("MLflow run %s%s", run.id, f" at {page}" if page else "")
+            ranges = {field: _told_range(space, field) for field in space.ranges}
+            run.parameters({"study": name, "stage": planned.stage, "trials": trials, "range": ranges})
+            run.parameters({"experiment": experiment.model_dump(mode="json")})
+            tuning.adopt(opened.trials(), run)
+            _try_all(planned, opened, trials, run)
+            ended = opened.trials()
+            best = best_of(ended)
+            if best is None:
+                reasons = dict.fromkeys(each["reason"] or "pruned" for each in ended)
+                raise UserError(f"no trial came to its end: {'; '.join(reasons)}")
+            in_yaml = as_yaml(best["values"])
+            tuning.keep(run, opened, list(space.ranges), in_yaml)
+            create_markdown_artifact(
+                key=f"tuning-{experiment.name.replace('_', '-')}",
+                markdown=table_markdown(ended),
+                description=f"Trials of the study {name}",
+            )
+        except BaseException as error:
+            run.finish(*tracking.how_it_ended(error))
+            raise
+        run.finish()
+        return {
+            "study": name,
+            "stage": planned.stage,
+            "trials": ended,
+            "best": dict(best),
+            "as_it_stands": planned.as_it_stands,
+            "set": flags(best["values"]),
+            "yaml": in_yaml,
+            "importances": opened.importances(),
+            "mlflow": {"experiment_id": run.experiment, "run_id": run.id, "page": page},
+        }
+
+
+def _told_range(space: Space, field: str) -> str:
+    found = space.ranges[field].model_dump(exclude_defaults=True)
+    return ", ".join(f"{name} {value}" for name, value in found.items())
+
+
+def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun) -> None:
+    """Run trials until the study has as many as wanted, or nothing new is found to try."""
+    if study.ended >= trials:
+        return
+    shared: dict[str, ArtifactRef] = {}
+    place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
+    for name in planned.shared:
+        shared[name] = _STAGES[name].run(planned.base, place, shared)
+    while (ended := study.ended) < trials:
+        attempt = study.next(planned.as_it_stands)
+        if attempt is None:
+            tell(Notice(f"nothing new is left to try after {ended} trials"))
+            return
+        earlier = study.trials()
+        left = seconds_left(earlier, trials - ended)
+        tell(PartStarted(_title(attempt, earlier), planned.varied, ended + 1, trials, left))
+        try:
+            mine = planned.experiment(attempt.values)
+        except UserError as error:
+            attempt.fail(one_line(error))
+            tell(Notice(f"trial {attempt.place}: {one_line(error)}"))
+            continue
+        token = _attempt.set(attempt)
+        try:
+            told = run_trial(attempt.place, attempt.values, mine, planned.varied, shared, place)
+        finally:
+            _attempt.reset(token)
+            gc.collect()
+        tell(PartEnded(f"trial {attempt.place}: {told}"))
+        if best := best_of(study.trials()):
+            run.metrics({f"best_{OBJECTIVE}": best["value"]}, attempt.place)
+
+
+def _title(attempt: Attempt, earlier: Sequence[Mapping[str, Any]]) -> str:
+    tried = ", ".join(flags(attempt.values))
+    best = best_of(earlier)
+    return f"{tried} · best {best['value']:.4f} (trial {best['trial']})" if best else tried
+
+
+def seconds_left(trials: Sequence[Mapping[str, Any]], todo: int) -> float | None:
+    """About how long some more trials take, from those that ended; None where none did.
+
+    Args:
+        trials: as of `Study.trials`.
+        todo: how many are to come.
+    """
+    known = [each["seconds"] for each in trials if each["seconds"] is not None]
+    return todo * sum(known) / len(known) if known else None
+
+
+@flow(name="trial", description="One trial of a tuning.", flow_run_name="trial {number}")
+def run_trial(
+    number: int,
+    values: dict[str, Value],
+    experiment: Experiment,
+    stages: tuple[str, ...],
+    shared: dict[str, ArtifactRef],
+    parent: FlowTracking,
+) -> str:
+    """The trial at work, as an MLflow run of its own below the tuning's; told to the study as it goes.
+
+    Args:
+        number: which trial it is.
+        values: what it tries.
+        experiment: with these values.
+        stages: what is to be made; the last one measures.
+        shared: the artifacts of the stages before them.
+        parent: the tuning's run.
+
+    Returns:
+        What came of it, in words.
+    """
+    attempt = _attempt.get()
+    assert attempt is not None
+    began = time.monotonic()
+    run = TrackedRun.start(
+        parent.experiment_id,
+        f"trial {number}",
+        parent=parent.run_id,
+        # What it registers is made in passing, as what a comparison's variants register is.
+        tags={**PrefectRun.here().tags, tracking.VARIANT_TAG: f"trial-{number}"},
+    )
+    attempt.note(run.id, 0.0)
+
+    def end(status: str = "FINISHED", reason: str = "") -> None:
+        run.finish(status, reason)
+        attempt.note(run.id, time.monotonic() - began)
+
+    def hear(event: Event) -> None:
+        if not isinstance(event, StageProgress) or event.stage != stages[-1]:
+            return
+        step, value = event.progress.step, event.progress.metrics.get(OBJECTIVE)
+        if value is None:
+            return
+        run.metrics({OBJECTIVE: value}, step)
+        if attempt.report(value, step) and step < event.progress.total:
+            raise StageStoppedError(f"pruned after epoch {step}: NDCG@10 {value:.4f} is behind the other trials")
+
+    try:
+        run.parameters({"tuned": values})
+        run.parameters(experiment.model_dump(mode="json"))
+        refs = dict(shared)
+        place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
+        with listening(hear):
+            for name in stages:
+                refs[name] = _STAGES[name].run(experiment, place, refs)
+                # At once, so that what a run reads is known while it goes on.
+                run.tags(models.stage_tags({name: refs[name]}))
+        records = read_json(store.fetch(refs[stages[-1]]) / "training.json")["epochs"]
+        measured = {int(record["epoch"]): float(record[OBJECTIVE]) for record in records}
+        best = max(measured.values())
+        run.metrics({f"best_{OBJECTIVE}": best})
+    except StageStoppedError as stopped:
+        end("KILLED", str(stopped))
+        attempt.prune()
+        return str(stopped)
+    except (TrackingAwayError, MemoryError) as error:
+        run.finish(*tracking.how_it_ended(error))
+        raise
+    except Exception as error:
+        reason = one_line(error)
+        get_run_logger().warning("Failed", exc_info=error)
+        end("FAILED", reason)
+        attempt.fail(reason)
+        return f"failed: {reason}"
+    except BaseException:
+        run.finish("KILLED", "stopped")
+        raise
+    end()
+    attempt.complete(measured)
+    return f"NDCG@10 {best:.4f} after {len(measured)} epochs, {duration(time.monotonic() - began)}"
