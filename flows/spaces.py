@@ -116,7 +116,7 @@ class Plan:
         Raises:
             UserError: the values do not go together.
         """
-        mine = changed(self.base, values, "trial")
+        mine = changed(self.base, values, "")
         return mine.model_copy(update={"name": f"{self.base.name[: _LONGEST_NAME - len(_SUFFIX)]}{_SUFFIX}"})
 
     @property
