@@ -237,7 +237,7 @@ class GeneratorConfig(Training):
         "codes_and_embedding", description="An item of history: its codes, or its frozen embedding beside them."
     )
     warm_start: bool = Field(
-        True, description="Start the history transformer from Stage I (timeline over SASRec of equal size)."
+        False, description="Start the history transformer from Stage I (timeline over SASRec of equal size)."
     )
     warm_start_rate: float = Field(
         0.25, gt=0, le=1, description="Learning rate of what was warm-started, as a share of the rest's."

@@ -46,6 +46,7 @@ def generator_config(**changes: Any) -> GeneratorConfig:
         "precision": "float32",
         "validation_beams": 10,
         "distill": {"temperature": 0.2},
+        "warm_start": True,
     }
     return GeneratorConfig.model_validate({**settings, **changes})
 
