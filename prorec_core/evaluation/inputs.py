@@ -18,9 +18,9 @@ SCORERS = ("fused", "generative", "dense", "aligned", "popularity")
 """The scorers in the order in which they are shown."""
 
 MEANING = {
-    "fused": "Stage II: log-probability of the codes plus λ times that of its dense head",
+    "fused": "Stage II: log-probability of the codes plus λ times the dense one",
     "generative": "Stage II: beam search over the item codes alone",
-    "dense": "Stage II: the distillation head's score of every item",
+    "dense": "what codes are fused with: Stage I's score, or the distillation head's",
     "aligned": "Stage I: the sequential model over the integrated embedding",
     "popularity": "the items that occur most in training, the same for everyone",
 }

@@ -27,7 +27,7 @@ class Models:
 
     Attributes:
         generator: Stage II, in evaluation mode.
-        fusion_weight: weight λ of its dense score, chosen on validation; None without a distillation head.
+        fusion_weight: weight λ of the dense score, chosen on validation; None where there is none.
         aligned: Stage I's outcome.
         align: Stage I's configuration.
         collaborative: the sequential model's shape.
@@ -45,7 +45,7 @@ def recommend_lists(
 ) -> dict[Split, dict[str, TopItems]]:
     """Recommendations of each scorer for every user: generative, dense, fused (of the generator) and aligned.
 
-    Dense and fused are missing where the generator has no distillation head.
+    Dense and fused are missing where the generator has no dense score.
     """
     device = models.generator.inputs_NE.device
     stage_one, table_NE = models.aligned.sequential_model(models.align, models.collaborative, device)
