@@ -133,12 +133,12 @@ class Generator(nn.Module, ABC):
                     self.code_vectors[level][: len(rows)] = rows
             self.head_scale.fill_(1 / self.config.node_temperature)
 
-    def keep(self, stage_one: SequentialModel) -> None:
+    def attach_stage_one(self, stage_one: SequentialModel) -> None:
         """Carry Stage I's model along, frozen: its score of all items is the dense one from now on."""
         self.stage_one = stage_one.requires_grad_(False)
 
     @property
-    def scores_densely(self) -> bool:
+    def has_dense_score(self) -> bool:
         """Whether there is a dense score beside the codes' probabilities."""
         return self.stage_one is not None or len(self.dense_queries) > 0
 

@@ -96,7 +96,7 @@ def find_candidates(
         report: told of every batch, in users.
     """
     device = generator.inputs_NE.device
-    dense = with_dense and generator.scores_densely
+    dense = with_dense and generator.has_dense_score
     whole = _whole_catalogue(generator) if dense else None
     width = beams + (min(k, generator.trie.n_items) if whole else 0)
     items = np.full((histories.n_users, width), -1, np.int32)

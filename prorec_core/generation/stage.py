@@ -146,7 +146,7 @@ def restore_generator(
     if shape := trained.config.get("stage_one"):
         collaborative = CollaborativeConfig.model_validate(shape["collaborative"])
         align = AlignConfig.model_validate(shape["align"])
-        generator.keep(build_model(collaborative, align, embeddings.shape[1], low_precision=False))
+        generator.attach_stage_one(build_model(collaborative, align, embeddings.shape[1], low_precision=False))
     own = {name: tensor for name, tensor in trained.tensors.items() if not name.startswith(_TEACHER)}
     for name, table in generator.named_parameters():
         if name.startswith(_OF_CODES) and name in own:
@@ -188,8 +188,8 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     generator = build_generator(config, items, low)
     stage_one = inputs.aligned.sequential_model(inputs.align, inputs.collaborative, runtime.device)
     slow = _warm_start(generator, inputs)
-    if _keeps_stage_one(inputs):
-        generator.keep(stage_one[0])
+    if _attaches_stage_one(inputs):
+        generator.attach_stage_one(stage_one[0])
     generator.to(runtime.device)
     generator.trie = trie.to(runtime.device)
     teacher = None
@@ -226,7 +226,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         config.warm_start_rate,
     )
     trials: list[tuple[float, float]] = []
-    if generator.scores_densely:
+    if generator.has_dense_score:
         chosen = find_candidates(
             generator, histories, inputs.beams, 50, masked=inputs.mask_history, report=runtime.report
         )
@@ -284,7 +284,7 @@ def _warm_start(generator: Generator, inputs: GeneratorInputs) -> list[torch.nn.
     return []
 
 
-def _keeps_stage_one(inputs: GeneratorInputs) -> bool:
+def _attaches_stage_one(inputs: GeneratorInputs) -> bool:
     return inputs.config.dense == "stage_one" and inputs.integrated and _equally_long(inputs)
 
 

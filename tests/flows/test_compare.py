@@ -92,7 +92,7 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Pa
     folder, out, mine = tmp_path / "artifacts", tmp_path / "out.json", tmp_path / "mine.yaml"
     broken = {"broken": {"about": "no such encoder", "set": {"text.model": "no-such-model"}, "scorer": "aligned"}}
     mine.write_text(yaml.safe_dump({"variants": broken}))
-    words = ["--variants-file", str(mine), "--json", str(out)]
+    words = ["--variants-file", str(mine), "--json", str(out), "--set", "generator.warm_start=true"]
     done = compare(*words, "--variants", "broken,sasrec,two-stream,popularity", "--against", "sasrec", folder=folder)
     assert done.returncode == 1, done.stderr
     assert "failed: broken, seed 0, in embed_text:" in done.stdout and "Traceback" not in done.stderr

@@ -28,11 +28,7 @@ def test_neighbours_are_added_by_their_normalised_counts(histories: list[list[in
     vectors.requires_grad_(True)
     out = graph(vectors)
     torch.testing.assert_close(out, vectors + 0.5 * ties @ vectors)
-    alone = degree_of(counts) == 0
+    alone = torch.from_numpy(counts.sum(1) == 0)
     assert torch.equal(out[alone], vectors[alone])
     (found,) = torch.autograd.grad(out, vectors, upstream)
     torch.testing.assert_close(found, upstream + 0.5 * ties @ upstream)
-
-
-def degree_of(counts: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(counts.sum(1))
