@@ -33,7 +33,16 @@ MADE_OF: Mapping[str, tuple[str, ...]] = {
 }
 """The stages that measure on validation users, each with all the stages that its figure rests on, in order."""
 
-_PROTOCOL = ("name", "seed", "device", "data", "evaluate", "generator.validation_users", "generator.validation_beams")
+_PROTOCOL = (
+    "name",
+    "seed",
+    "device",
+    "data",
+    "evaluate",
+    "train_on_validation",
+    "generator.validation_users",
+    "generator.validation_beams",
+)
 """What no trial may change: all are measured on the same users in the same way."""
 _LONGEST_NAME = 63
 _SUFFIX = "-tune"
@@ -254,6 +263,8 @@ def plan(space: Space, base: Experiment, stage: str | None = None) -> Plan:
     """
     if stage is not None and stage not in MADE_OF:
         raise UserError(f"'{stage}' measures nothing in training", place="--stage", cure=did_you_mean(stage, MADE_OF))
+    if base.train_on_validation:
+        raise UserError("leaves nothing to measure trials on", place="train_on_validation", cure="Set it to false")
     for field, each in space.ranges.items():
         _check(field, each, base, space.places[field])
     read = {each: set(dict(flatten(base.stage_config(each)))) for each in MADE_OF["train_generator"]}

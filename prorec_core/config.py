@@ -300,8 +300,8 @@ class EvaluateConfig(Section):
 _READS: dict[str, tuple[str, ...]] = {
     "preprocess": ("data",),
     "embed_text": ("text",),
-    "train_collaborative": ("collaborative", "evaluate.mask_history", "seed"),
-    "align": ("align", "collaborative", "evaluate.mask_history", "seed"),
+    "train_collaborative": ("collaborative", "evaluate.mask_history", "train_on_validation", "seed"),
+    "align": ("align", "collaborative", "evaluate.mask_history", "train_on_validation", "seed"),
     "quantize": ("quantize", "seed"),
     "train_generator": (
         "generator",
@@ -311,6 +311,7 @@ _READS: dict[str, tuple[str, ...]] = {
         "evaluate.fusion_weights",
         "evaluate.beams",
         "evaluate.mask_history",
+        "train_on_validation",
         "seed",
         "name",
     ),
@@ -318,6 +319,7 @@ _READS: dict[str, tuple[str, ...]] = {
     "evaluate": (
         "name",
         "seed",
+        "train_on_validation",
         "data",
         "text",
         "collaborative",
@@ -326,10 +328,10 @@ _READS: dict[str, tuple[str, ...]] = {
         "generator",
         "evaluate",
     ),
-    "evaluate_counts": ("evaluate",),
-    "evaluate_collaborative": ("collaborative", "evaluate", "seed"),
-    "evaluate_aligned": ("align", "collaborative", "evaluate", "seed"),
-    "evaluate_two_stream": ("evaluate", "seed"),
+    "evaluate_counts": ("evaluate", "train_on_validation"),
+    "evaluate_collaborative": ("collaborative", "evaluate", "train_on_validation", "seed"),
+    "evaluate_aligned": ("align", "collaborative", "evaluate", "train_on_validation", "seed"),
+    "evaluate_two_stream": ("evaluate", "train_on_validation", "seed"),
 }
 """Which parts of an experiment each stage reads: its cache key holds these and nothing else."""
 
@@ -345,6 +347,11 @@ class Experiment(Section):
         description="Where models are trained: auto, cpu, cuda, cuda:N or mps.",
         json_schema_extra=RUN_ONLY,
     )
+    train_on_validation: bool = Field(
+        False,
+        description="Train on each user's validation item too: all epochs, with the one evaluate.fusion_weights that "
+        "is given. What comes out is not comparable with models that never saw those items.",
+    )
     data: DataConfig = Field(default_factory=DataConfig, description="Interactions and items.")
     text: TextConfig = Field(default_factory=TextConfig, description="The text encoder.")
     collaborative: CollaborativeConfig = Field(
@@ -354,6 +361,15 @@ class Experiment(Section):
     quantize: QuantizeConfig = Field(default_factory=QuantizeConfig, description="Codes.")
     generator: GeneratorConfig = Field(default_factory=GeneratorConfig, description="Stage II: the generator.")
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="Evaluation.")
+
+    @model_validator(mode="after")
+    def _choices_need_validation(self) -> Experiment:
+        if self.train_on_validation and len(self.evaluate.fusion_weights) > 1:
+            raise ValueError(
+                "train_on_validation leaves nothing to choose a fusion weight on; give the one that was chosen "
+                "without it, as in evaluate.fusion_weights=[2]"
+            )
+        return self
 
     def stage_config(self, stage: str) -> dict[str, Any]:
         """All that `stage` reads of this experiment, run-only fields left out: what its artifact depends on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.inputs import read_dataset
 from tasks.metrics import numbers
 from tasks.stage import Work, stage
 
@@ -10,7 +11,6 @@ from tasks.stage import Work, stage
 def align(work: Work) -> dict[str, float]:
     """Train Stage I: next-item prediction and cross-modality alignment, jointly."""
     from prorec_core.alignment.stage import align as run
-    from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import read_embeddings
     from prorec_core.sequential.stage import CollaborativeModel
 
@@ -18,7 +18,7 @@ def align(work: Work) -> dict[str, float]:
     result = run(
         experiment.align,
         experiment.collaborative,
-        Dataset.load(work.inputs["preprocess"]).sequences,
+        read_dataset(work).sequences,
         CollaborativeModel.load(work.inputs["train_collaborative"]),
         read_embeddings(work.inputs["embed_text"] / "embeddings.parquet", "embed_text"),
         experiment.seed,

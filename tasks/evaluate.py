@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.inputs import new_quantized_embedding, quantized_embedding
+from tasks.inputs import new_quantized_embedding, quantized_embedding, read_dataset
 from tasks.metrics import numbers
 from tasks.stage import Work, stage
 
@@ -24,7 +24,6 @@ def evaluate(work: Work) -> dict[str, float]:
     """Rank the whole catalogue for every user, and measure."""
     from prorec_core.alignment.stage import AlignedModel
     from prorec_core.artifacts import write_bytes
-    from prorec_core.data.dataset import Dataset
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import Models, recommend_lists
     from prorec_core.evaluation.stage import evaluate as run
@@ -35,7 +34,7 @@ def evaluate(work: Work) -> dict[str, float]:
     from prorec_core.sequential.stage import CollaborativeModel
 
     experiment, runtime = work.experiment, work.runtime()
-    dataset = Dataset.load(work.inputs["preprocess"])
+    dataset = read_dataset(work)
     quantized = Quantized.load(work.inputs["quantize"])
     trained = TrainedGenerator.load(work.inputs["train_generator"])
     aligned = AlignedModel.load(work.inputs["align"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.inputs import read_dataset
 from tasks.metrics import numbers
 from tasks.stage import Work, stage
 
@@ -10,13 +11,12 @@ from tasks.stage import Work, stage
 def evaluate_aligned(work: Work) -> dict[str, float]:
     """Rank the whole catalogue by the aligned model, and measure."""
     from prorec_core.alignment.stage import AlignedModel
-    from prorec_core.data.dataset import Dataset
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import sequential_lists
     from prorec_core.evaluation.stage import evaluate as run
 
     experiment, runtime = work.experiment, work.runtime()
-    config, dataset = experiment.evaluate, Dataset.load(work.inputs["preprocess"])
+    config, dataset = experiment.evaluate, read_dataset(work)
     aligned = AlignedModel.load(work.inputs["align"])
     model, table = aligned.sequential_model(experiment.align, experiment.collaborative, runtime.device)
     inputs = EvaluationInputs(

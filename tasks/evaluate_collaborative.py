@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.inputs import read_dataset
 from tasks.metrics import numbers
 from tasks.stage import Work, stage
 
@@ -9,14 +10,13 @@ from tasks.stage import Work, stage
 @stage("evaluate_collaborative", reads=("preprocess", "train_collaborative"))
 def evaluate_collaborative(work: Work) -> dict[str, float]:
     """Rank the whole catalogue by the collaborative model, and measure."""
-    from prorec_core.data.dataset import Dataset
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import sequential_lists
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.sequential.stage import CollaborativeModel
 
     experiment, runtime = work.experiment, work.runtime()
-    config, dataset = experiment.evaluate, Dataset.load(work.inputs["preprocess"])
+    config, dataset = experiment.evaluate, read_dataset(work)
     trained = CollaborativeModel.load(work.inputs["train_collaborative"])
     model, table = trained.sequential_model(experiment.collaborative, runtime.device)
     inputs = EvaluationInputs(

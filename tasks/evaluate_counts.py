@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tasks.inputs import read_dataset
 from tasks.metrics import numbers
 from tasks.stage import Work, stage
 
@@ -9,13 +10,12 @@ from tasks.stage import Work, stage
 @stage("evaluate_counts", reads=("preprocess",))
 def evaluate_counts(work: Work) -> dict[str, float]:
     """Rank by popularity, and by co-occurrence with the most recent item."""
-    from prorec_core.data.dataset import Dataset
     from prorec_core.data.sequences import Split
     from prorec_core.evaluation.baselines import item_to_item_lists
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.stage import evaluate as run
 
-    config, dataset = work.experiment.evaluate, Dataset.load(work.inputs["preprocess"])
+    config, dataset = work.experiment.evaluate, read_dataset(work)
     sequences, length = dataset.sequences, min(config.list_length, dataset.sequences.n_items)
     lists = {
         split: {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.inputs import read_quantized
+from tasks.inputs import read_dataset, read_quantized
 from tasks.metrics import numbers
 from tasks.stage import Work, stage
 
@@ -20,7 +20,6 @@ STREAM = ("embed_text", "train_collaborative", "align", "quantize", "train_gener
 @stage("evaluate_two_stream", reads=("preprocess", *(f"{name}@{side}" for side in SIDES for name in STREAM)))
 def evaluate_two_stream(work: Work) -> dict[str, float]:
     """Let both generators judge the union of what they found, their weight chosen on validation, and measure."""
-    from prorec_core.data.dataset import Dataset
     from prorec_core.data.sequences import Split
     from prorec_core.errors import UserError
     from prorec_core.evaluation.inputs import EvaluationInputs
@@ -29,7 +28,7 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
     from prorec_core.generation.late_fusion import joint_candidates
     from prorec_core.generation.stage import fusion_trials
 
-    config, dataset, runtime = work.experiment.evaluate, Dataset.load(work.inputs["preprocess"]), work.runtime()
+    config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
     sequences, length = dataset.sequences, min(config.list_length, dataset.sequences.n_items)
     first, second = (_generator(work, side) for side in SIDES)
     try:

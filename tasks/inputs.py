@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING
 from tasks.stage import Work
 
 if TYPE_CHECKING:
+    from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import FloatArray
+
+
+def read_dataset(work: Work) -> Dataset:
+    """The preprocessed data; its sequences hold back from training what the experiment says."""
+    import dataclasses
+
+    from prorec_core.data.dataset import Dataset
+
+    dataset = Dataset.load(work.inputs["preprocess"])
+    if not work.experiment.train_on_validation:
+        return dataset
+    return dataclasses.replace(dataset, sequences=dataset.sequences.with_validation_in_training())
 
 
 def quantized_embedding(work: Work) -> FloatArray:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from tasks.inputs import read_dataset
 from tasks.stage import Work, stage
 
 
 @stage("train_collaborative", reads=("preprocess",))
 def train_collaborative(work: Work) -> None:
     """Train the sequential recommender that knows items by their ids."""
-    from prorec_core.data.dataset import Dataset
     from prorec_core.sequential.stage import train_collaborative as run
 
     experiment = work.experiment
-    sequences = Dataset.load(work.inputs["preprocess"]).sequences
+    sequences = read_dataset(work).sequences
     masked = experiment.evaluate.mask_history
     run(experiment.collaborative, sequences, experiment.seed, work.runtime(), mask_history=masked).save(work.folder)

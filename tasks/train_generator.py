@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from tasks.inputs import quantized_embedding
+from tasks.inputs import quantized_embedding, read_dataset
 from tasks.serving import register
 from tasks.stage import Work, stage
 
@@ -19,7 +19,6 @@ _log = logging.getLogger(__name__)
 def train_generator(work: Work) -> dict[str, float]:
     """Train Stage II: generate codes, and distil back what quantization lost."""
     from prorec_core.alignment.stage import AlignedModel
-    from prorec_core.data.dataset import Dataset
     from prorec_core.generation.stage import GeneratorInputs
     from prorec_core.generation.stage import train_generator as run
     from prorec_core.quantization.stage import Quantized
@@ -34,7 +33,7 @@ def train_generator(work: Work) -> dict[str, float]:
         fusion_weights=experiment.evaluate.fusion_weights,
         beams=experiment.evaluate.beams,
         mask_history=experiment.evaluate.mask_history,
-        sequences=Dataset.load(work.inputs["preprocess"]).sequences,
+        sequences=read_dataset(work).sequences,
         codes=quantized.table.codes,
         codebooks=[*centroids, *[None] * (quantized.table.depth - len(centroids))],
         embeddings=quantized_embedding(work),

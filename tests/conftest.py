@@ -45,6 +45,12 @@ def pytest_configure() -> None:
     os.environ["PROREC_ARTIFACTS"] = _folders[0]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that run whole stages first: a long one that starts last is waited for alone."""
+    long = {item.path for item in items if item.get_closest_marker("pipeline")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 def pytest_unconfigure() -> None:
     """Remove that folder."""
     for folder in _folders:

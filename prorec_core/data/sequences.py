@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -27,11 +27,14 @@ class Sequences:
         items: item indices of all users, one user after the other, int32, shape (interactions,).
         offsets: user `u` owns `items[offsets[u]:offsets[u + 1]]`, int64, shape (users + 1,).
         n_items: size of the catalogue; item indices run from 0 to n_items - 1.
+        held_back: how many of each user's last items no model trains on: the validation and the test item, or the
+            test item alone.
     """
 
     items: IntArray
     offsets: npt.NDArray[np.int64]
     n_items: int
+    held_back: int = Split.TRAIN.value
 
     @property
     def n_users(self) -> int:
@@ -51,8 +54,17 @@ class Sequences:
         return self._without_last(split.value + 1)
 
     def training(self) -> Sequences:
-        """What a model may train on: everything but the validation and the test item."""
-        return self._without_last(Split.TRAIN.value)
+        """What a model may train on: everything but the items held back."""
+        return self._without_last(self.held_back)
+
+    @property
+    def validates(self) -> bool:
+        """Whether the validation items measure anything: no model has trained on them."""
+        return self.held_back >= Split.TRAIN.value
+
+    def with_validation_in_training(self) -> Sequences:
+        """The same sequences, the validation items trained on too."""
+        return replace(self, held_back=Split.VALIDATION.value)
 
     def targets(self, split: Split) -> IntArray:
         """The item to predict for each user in `split` (VALIDATION or TEST), shape (users,)."""

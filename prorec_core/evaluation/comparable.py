@@ -11,7 +11,7 @@ import polars as pl
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split
 
-_PROTOCOL = ("split", "level", "catalogue", "history_masked")
+_PROTOCOL = ("split", "level", "catalogue", "history_masked", "trained_on_validation")
 _EXAMPLES = 3
 
 
@@ -46,9 +46,9 @@ def data_differences(first: Dataset, second: Dataset, names: tuple[str, str]) ->
 def protocol_differences(first: Mapping[str, Any], second: Mapping[str, Any], names: tuple[str, str]) -> list[str]:
     """What two protocols of metrics.json do differently, as far as it makes metrics incomparable."""
     return [
-        f"{name} is {first.get(name)} for {names[0]}, {second.get(name)} for {names[1]}"
+        f"{name} is {first.get(name, False)} for {names[0]}, {second.get(name, False)} for {names[1]}"
         for name in _PROTOCOL
-        if first.get(name) != second.get(name)
+        if first.get(name, False) != second.get(name, False)
     ]
 
 

@@ -61,7 +61,6 @@ def lists_after(
 ) -> dict[str, TopItems]:
     """Each scorer's recommendations after some histories, as `recommend_lists` makes them."""
     device = models.generator.inputs_NE.device
-    stage_one, table_NE = models.aligned.sequential_model(models.align, models.collaborative, device)
     k = min(config.list_length, histories.n_items)
     candidates = find_candidates(
         models.generator, histories, config.beams, k, masked=config.mask_history, report=report
@@ -70,6 +69,9 @@ def lists_after(
     if models.fusion_weight is not None:
         lists["dense"] = TopItems(*candidates.dense(k))
         lists["fused"] = TopItems(*candidates.fused(models.fusion_weight, k))
+    if models.generator.stage_one is not None and "dense" in lists:
+        return {**lists, "aligned": lists["dense"]}
+    stage_one, table_NE = models.aligned.sequential_model(models.align, models.collaborative, device)
     lists["aligned"] = dense_lists(
         stage_one,
         table_NE,

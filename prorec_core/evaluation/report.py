@@ -205,6 +205,11 @@ def _tiles(inputs: EvaluationInputs, metrics: Mapping[str, Any]) -> list[dict[st
 def _notes(metrics: Mapping[str, Any], inputs: EvaluationInputs) -> list[str]:
     """What a careful reader would remark on."""
     notes = []
+    if metrics["protocol"]["trained_on_validation"]:
+        notes.append(
+            "Trained on the validation items too: what is said of validation is memory, and what is said of test is "
+            "not comparable with models that never saw those items."
+        )
     for name, found in metrics["comparisons"].items():
         first, _, second = name.partition("_minus_")
         measured = found["ndcg_at_10"]

@@ -114,8 +114,7 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         f"{first}_minus_{second}": compare(
             on_test[first], on_test[second], inputs.config.bootstrap_samples, inputs.seed
         )
-        for first, second in _COMPARED
-        if first in on_test and second in on_test
+        for first, second in _pairs(on_test)
     }
     metrics["slices"] = sliced_recall(
         on_test, sequences.targets(Split.TEST), np.diff(sequences.histories(Split.TEST).offsets), train_counts
@@ -133,6 +132,13 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
 def standalone_plots(inputs: EvaluationInputs, evaluation: Evaluation) -> dict[str, bytes]:
     """The plots of the report as PNG files: content by file name."""
     return plot_files(inputs, evaluation.metrics, evaluation.test_ranks)
+
+
+def _pairs(ranks: Mapping[str, IntArray]) -> list[tuple[str, str]]:
+    """The scorers to hold against each other; Stage I stands there once where it is the dense score too."""
+    same = "dense" in ranks and "aligned" in ranks and np.array_equal(ranks["dense"], ranks["aligned"])
+    left_out = {"dense"} if same else set()
+    return [pair for pair in _COMPARED if set(pair) <= ranks.keys() - left_out]
 
 
 def _length(inputs: EvaluationInputs) -> int:
@@ -171,6 +177,7 @@ def _protocol(inputs: EvaluationInputs) -> dict[str, Any]:
         "history_masked": inputs.config.mask_history,
         "list_length": _length(inputs),
         "beams": inputs.config.beams,
+        "trained_on_validation": not inputs.dataset.sequences.validates,
         "ties": ties.get("order", "input"),
         "ties_seed": ties.get("seed", 0),
         "seed": inputs.seed,

@@ -140,6 +140,7 @@ def protocol_line(protocol: Mapping[str, Any], split: str = "test") -> str:
             f"leave-one-out, {'last' if split == 'test' else 'last but one'} item of each user as {split} target",
             f"item-level, over the whole catalogue of {protocol['items']:,} items",
             "history masked" if protocol["history_masked"] else "history not masked",
+            *(["trained on the validation items too"] if protocol.get("trained_on_validation") else []),
             f"ties in time {ties}",
             f"lists of {protocol['list_length']} items",
             f"{protocol['beams']} beams",

@@ -218,7 +218,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         lambda epoch_seed: training_batches(
             training, config.max_history, config.tokens_per_batch, epoch_seed, runtime.device
         ),
-        validate,
+        validate if sequences.validates else None,
         config,
         derive_seed(seed, "generator"),
         runtime,
@@ -226,16 +226,18 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         config.warm_start_rate,
     )
     trials: list[tuple[float, float]] = []
-    if generator.has_dense_score:
+    weight = inputs.fusion_weights[0] if generator.has_dense_score else None
+    if generator.has_dense_score and len(inputs.fusion_weights) > 1:
         chosen = find_candidates(
             generator, histories, inputs.beams, 50, masked=inputs.mask_history, report=runtime.report
         )
         trials = fusion_trials(chosen, targets, inputs.fusion_weights)
+        weight = max(trials, key=lambda trial: trial[1])[0]
     description = {
         "generator": config.model_dump(mode="json"),
         "stage_one": _shape(inputs) if generator.stage_one is not None else None,
         "teachers": list(generator.teacher_names),
-        "fusion_weight": max(trials, key=lambda trial: trial[1])[0] if trials else None,
+        "fusion_weight": weight,
         "fusion_trials": trials,
         "not_applied": list(_not_applied(inputs)),
     }

@@ -123,7 +123,7 @@ def train_collaborative(
         lambda epoch_seed: training_batches(
             training, config.max_history, config.tokens_per_batch, epoch_seed, runtime.device
         ),
-        validate,
+        validate if sequences.validates else None,
         config,
         derive_seed(seed, "collaborative"),
         runtime,

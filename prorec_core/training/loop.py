@@ -29,7 +29,7 @@ def train(
     model: nn.Module,
     losses: Callable[[Batch], Mapping[str, Tensor]],
     batches: Callable[[int], Sequence[Batch]],
-    validate: Callable[[], Mapping[str, float]],
+    validate: Callable[[], Mapping[str, float]] | None,
     config: Training,
     seed: int,
     runtime: Runtime,
@@ -38,11 +38,13 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train until the epochs are over or validation no longer improves; leaves the best epoch's weights in `model`.
 
+    Without a validation all epochs are trained, and the last one's weights stay.
+
     Args:
         model: holds every parameter to train.
         losses: named losses of a batch; the one called "loss" is minimised.
         batches: the batches of an epoch (from 0), given a seed of that epoch.
-        validate: measures after each epoch; must hold `validation_ndcg_at_10`.
+        validate: measures after each epoch; must hold `validation_ndcg_at_10`. None: nothing is held back to measure.
         config: epochs, learning rate and so on.
         seed: of the whole training.
         runtime: device, progress and checkpoints.
@@ -79,10 +81,11 @@ def train(
                 step,
             )
             model.eval()
-            with torch.no_grad():
-                record |= validate()
+            if validate is not None:
+                with torch.no_grad():
+                    record |= validate()
             records.append(record)
-            if record[TARGET] == max(r[TARGET] for r in records):
+            if validate is None or record[TARGET] == max(r[TARGET] for r in records):
                 best = _copy(model)
             checkpoint.save(model, best, optimizer, {"records": records, "step": step})
             numbers = {name: value for name, value in record.items() if name != "epoch"}
@@ -156,5 +159,5 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _exhausted(records: list[dict[str, Any]], patience: int) -> bool:
-    scores = [record[TARGET] for record in records]
+    scores = [record[TARGET] for record in records if TARGET in record]
     return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= patience

@@ -93,16 +93,25 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Pa
     broken = {"broken": {"about": "no such encoder", "set": {"text.model": "no-such-model"}, "scorer": "aligned"}}
     mine.write_text(yaml.safe_dump({"variants": broken}))
     words = ["--variants-file", str(mine), "--json", str(out), "--set", "generator.warm_start=true"]
-    done = compare(*words, "--variants", "broken,sasrec,two-stream,popularity", "--against", "sasrec", folder=folder)
+    done = compare(
+        *words, "--variants", "broken,sasrec,validation-too,two-stream,popularity", "--against", "sasrec", folder=folder
+    )
     assert done.returncode == 1, done.stderr
     assert "failed: broken, seed 0, in embed_text:" in done.stdout and "Traceback" not in done.stderr
     found = json.loads(out.read_text())
     assert [each["variant"] for each in found["failed"]] == ["broken"] and "no-such-model" in str(found["failed"])
     variants = found["table"]["variants"]
-    assert found["table"]["order"] == ["sasrec", "two-stream", "popularity"]
+    assert found["table"]["order"] == ["sasrec", "two-stream", "popularity", "validation-too"]
     assert found["table"]["reference"] == "sasrec"
     scorers = {name: about["scorer"] for name, about in variants.items()}
-    assert scorers == {"sasrec": "collaborative", "two-stream": "two_stream", "popularity": "popularity"}
+    assert scorers == {
+        "sasrec": "collaborative",
+        "two-stream": "two_stream",
+        "popularity": "popularity",
+        "validation-too": "fused",
+    }
+    assert [name for name, about in variants.items() if about["apart"]] == ["validation-too"]
+    assert variants["validation-too"]["against"] == {}, "it is another test"
     assert set(variants["two-stream"]["against"]) == {"recall_at_10", "ndcg_at_10"}
     assert "generator.warm_start" in "".join(variants["two-stream"]["not_applied"])
     assert variants["sasrec"]["not_applied"] == [], "it has no generator"
@@ -110,8 +119,9 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Pa
 
     made = Counter(run.data.tags["prorec.stage"] for run in _runs(folder) if run.info.status == "FINISHED"
                    and "prorec.stage" in run.data.tags)  # fmt: skip
-    assert made["train_collaborative"] == made["align"] == made["preprocess"] == 1, "what is common is made once"
-    assert made["quantize"] == made["train_generator"] == 2
+    assert made["preprocess"] == made["embed_text"] == 1, "what is common is made once"
+    assert made["train_collaborative"] == made["align"] == 2, "with the validation items and without them"
+    assert made["quantize"] == made["train_generator"] == 3
     names = {each.name for each in MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_registered_models()}
     assert "prorec-demo" not in names, "variants are registered under names of their own"
 

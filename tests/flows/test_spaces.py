@@ -146,6 +146,7 @@ def test_settings_are_equal_where_trials_may_be_mixed(tmp_path: Path) -> None:
         ({"data.demo.users": {"low": 50, "high": 60}}, "data.demo.users: cannot be tuned."),
         ({"evaluate.mask_history": {"choices": [True, False]}}, "evaluate.mask_history: cannot be tuned."),
         ({"generator.validation_users": {"low": 5, "high": 9}}, "generator.validation_users: cannot be tuned."),
+        ({"train_on_validation": {"choices": [True, False]}}, "train_on_validation: cannot be tuned."),
         ({"seed": {"low": 1, "high": 9}}, "seed: cannot be tuned. All trials share data, seeds and protocol."),
         ({}, "mine: a space is a section of fields with ranges."),
     ],
@@ -173,3 +174,9 @@ def test_names_and_files_that_are_not_there_are_told(tmp_path: Path) -> None:
         load_space(_file(tmp_path, {}))
     with pytest.raises(UserError, match="measures nothing in training"):
         plan(load_space("align"), Experiment(), "evaluate")
+
+
+def test_what_trains_on_the_validation_items_cannot_be_tuned() -> None:
+    more = load("demo", ["train_on_validation=true", "evaluate.fusion_weights=[2]"])
+    with pytest.raises(UserError, match="train_on_validation: leaves nothing to measure trials on"):
+        plan(load_space("align"), more)

@@ -25,6 +25,7 @@ _SPECIAL: dict[Path, dict[str, Any]] = {
     ("device",): {"device": "cpu"},
     ("name",): {"name": "another"},
     ("quantize", "rq_vae", "hidden"): {"quantize": {"rq_vae": {"hidden": [8, 4]}}},
+    ("train_on_validation",): {"train_on_validation": True, "evaluate": {"fusion_weights": [3.0]}},
     ("evaluate", "fusion_weights"): {"evaluate": {"fusion_weights": [3.0]}},
 }
 
@@ -139,6 +140,10 @@ def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
         ({"align": {"alpha": 1}}, {"align", "train_generator"}),
         ({"collaborative": {"dim": 32}}, {"train_collaborative", "align", "train_generator"}),
         ({"seed": 5}, {"train_collaborative", "align", "quantize", "train_generator"}),
+        (
+            {"train_on_validation": True, "evaluate": {"fusion_weights": [2]}},
+            {"train_collaborative", "align", "train_generator"},
+        ),
     ],
 )
 def test_a_change_reaches_the_stages_that_read_it_and_no_other(change: dict[str, Any], stages: set[str]) -> None:
@@ -177,6 +182,7 @@ def test_the_schema_tells_descriptions_and_limits() -> None:
         ({"generator": {"dropout": 1.0}}, "less than 1"),
         ({"evaluate": {"fusion_weights": [-1.0]}}, "greater than or equal to 0"),
         ({"evaluate": {"fusion_weights": []}}, "at least 1 item"),
+        ({"train_on_validation": True}, "leaves nothing to choose a fusion weight on"),
         ({"name": "No Spaces"}, "should match pattern"),
         ({"device": "gpu"}, "should match pattern"),
         ({"device": "cuda:x"}, "should match pattern"),

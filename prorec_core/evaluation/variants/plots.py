@@ -19,6 +19,8 @@ from prorec_core.evaluation.tables import label, signed
 
 Found = Mapping[str, Any]
 SHOWN = ("ndcg_at_10", "recall_at_10")
+APART = "†"
+"""Marks a variant that trained on the validation items."""
 BETTER, WORSE = "#2a9d74", "#d1495b"
 _ROW, _EDGE = 0.27, 0.62
 """Inches a row, and inches above and below all rows."""
@@ -39,7 +41,7 @@ def forest(found: Found, names: Sequence[str]) -> Figure:
                 axes.plot(against["difference"], place, marker="o", markersize=6, color=fill, markeredgecolor=shade)
             axes.set_title(f"{label(metric)}, difference to {found['reference']}")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value, 3) if value else "0"))
-        _name_rows(both, names, found["reference"])
+        _name_rows(both, names, found)
     return figure
 
 
@@ -60,7 +62,7 @@ def values(found: Found) -> Figure:
                 axes.plot([float(np.mean(by_seed))] * 2, [place - 0.3, place + 0.3], color=shade, linewidth=2.2)
             axes.set_title(f"{label(metric)} on test")
             axes.set_xlim(left=0)
-        _name_rows(both, names, found["reference"])
+        _name_rows(both, names, found)
     return figure
 
 
@@ -77,7 +79,7 @@ def groups(found: Found, kind: str) -> Figure:
             what = f"{part['group']} items" if kind == "history_length" else part["group"]
             axes.set_title(f"{what}\n{part['users']:,} users")
             axes.set_xlim(left=0)
-        _name_rows(columns, names, found["reference"])
+        _name_rows(columns, names, found)
     return figure
 
 
@@ -101,7 +103,7 @@ def cost(found: Found) -> Figure:
         parameters.set_title("parameters")
         for axes in (seconds, parameters):
             axes.xaxis.set_major_formatter(FuncFormatter(_short))
-        _name_rows([seconds, parameters], names, found["reference"])
+        _name_rows([seconds, parameters], names, found)
     return figure
 
 
@@ -117,13 +119,14 @@ def _rows(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
     return panels(columns, height=_EDGE + _ROW * rows, sharey="row")
 
 
-def _name_rows(columns: Sequence[Axes], names: Sequence[str], reference: str) -> None:
+def _name_rows(columns: Sequence[Axes], names: Sequence[str], found: Found) -> None:
+    labels = [f"{name} {APART}" if found["variants"][name]["apart"] else name for name in names]
     for axes in columns:
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), labels)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(4 if len(columns) <= 2 else 3))
     columns[0].tick_params(axis="y", labelcolor=INK)
     for tick in columns[0].get_yticklabels():
-        tick.set_fontweight("bold" if tick.get_text() == reference else "normal")
+        tick.set_fontweight("bold" if tick.get_text() == found["reference"] else "normal")

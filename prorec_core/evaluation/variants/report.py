@@ -20,6 +20,10 @@ from prorec_core.evaluation.variants import plots
 Found = Mapping[str, Any]
 _SHORT = ("recall_at_10", "ndcg_at_10", "recall_at_20", "ndcg_at_20", "mrr")
 _GENERATING = {"fused", "generative", "two_stream"}
+_APART_MEANS = (
+    "Trained on the validation items too, so that it knows each user's latest item before the test. It is held against "
+    "none of those that do not."
+)
 
 
 def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
@@ -36,6 +40,9 @@ def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
         name=name,
         found=found,
         variants=found["variants"],
+        apart=[name for name, about in found["variants"].items() if about["apart"]],
+        apart_mark=plots.APART,
+        apart_means=_APART_MEANS,
         seeds=_seeds(found),
         protocol={split: _protocol(found, split) for split in ("test", "validation")},
         tables={split: _table(found, split) for split in ("test", "validation")},
@@ -61,8 +68,11 @@ def table_markdown(found: Found) -> str:
     for name, about in found["variants"].items():
         cells = [_figure(about["test"].get(metric)) for metric in columns]
         against = about["against"].get("ndcg_at_10")
-        lines.append(_line([_linked(name, about), about["scorer"], *cells, _interval(against) if against else ""]))
+        shown = f"{_linked(name, about)} {plots.APART}" if about["apart"] else _linked(name, about)
+        lines.append(_line([shown, about["scorer"], *cells, _interval(against) if against else ""]))
     lines += ["", _explained(found)]
+    if any(about["apart"] for about in found["variants"].values()):
+        lines += ["", f"{plots.APART} {_APART_MEANS}"]
     for each in found.get("failed", ()):
         lines += ["", f"Failed: {each['variant']}, seed {each['seed']}, in {each['stage']}: {each['reason']}"]
     return "\n".join(lines)
@@ -108,8 +118,10 @@ def _table(found: Found, split: str) -> dict[str, Any]:
     """Columns, and a row a variant: name and cells of text, deviation and whether it is the best of its column."""
     variants = found["variants"]
     columns = [metric for metric in ACCURACY if any(metric in about[split] for about in variants.values())]
+    # What is apart is best of nothing, unless all are.
+    rivals = [about for about in variants.values() if not about["apart"]] or list(variants.values())
     best = {
-        metric: max(about[split][metric]["mean"] for about in variants.values() if metric in about[split])
+        metric: max((about[split][metric]["mean"] for about in rivals if metric in about[split]), default=None)
         for metric in columns
     }
     rows = []
@@ -123,7 +135,7 @@ def _table(found: Found, split: str) -> dict[str, Any]:
                 else (
                     f"{value['mean']:.4f}",
                     "" if value["deviation"] is None else f"{value['deviation']:.4f}",
-                    value["mean"] == best[metric] and len(variants) > 1,
+                    about in rivals and value["mean"] == best[metric] and len(rivals) > 1,
                 )
             )
         rows.append((name, cells))

@@ -59,6 +59,11 @@ class Measured:
     not_applied: Sequence[str] = ()
 
     @property
+    def apart(self) -> bool:
+        """Whether it trained on the validation items too, which makes it another test than the others'."""
+        return bool(self.metrics["protocol"].get("trained_on_validation"))
+
+    @property
     def representative(self) -> str:
         """The scorer that stands for the variant."""
         if self.scorer != GENERATOR:
@@ -83,9 +88,10 @@ def compare_variants(
         seed: of the resampling.
 
     Returns:
-        `protocol`; `seeds`; `reference`; `order`: the variants' names; `variants`: by name its scorer, seeds, test,
-        validation, by_seed, against, scorers, codes, domination, not_applied, cost and runs; `slices`: as of
-        `sliced_recall`, by variant.
+        `protocol`; `seeds`; `reference`; `order`: the variants' names, those trained on the validation items last;
+        `variants`: by name its scorer, seeds, apart (trained on the validation items: held against others of that
+        kind alone, and without validation), test, validation, by_seed, against, scorers, codes, domination,
+        not_applied, cost and runs; `slices`: as of `sliced_recall`, by variant.
 
     Raises:
         ValueError: there is nothing to compare, or ranks are not those of these users.
@@ -97,26 +103,29 @@ def compare_variants(
         if any(len(ranks) != n_users for ranks in each.ranks.values()):
             raise ValueError(f"the ranks of {each.variant} are not those of {n_users} users")
     parts: dict[str, list[Measured]] = {}
-    for each in measured:
+    for each in sorted(measured, key=lambda each: each.apart):
         parts.setdefault(each.variant, []).append(each)
     own = own_seconds(measured)
     variants: dict[str, Any] = {}
     for name, seeds in parts.items():
-        scorer = seeds[0].representative
+        scorer, apart = seeds[0].representative, seeds[0].apart
+        others = parts.get(reference, [])
+        held_against = others if name != reference and others and others[0].apart == apart else []
         variants[name] = {
             "scorer": scorer,
             "seeds": [each.seed for each in seeds],
+            "apart": apart,
             "test": _over_seeds([each.metrics["test"][scorer] for each in seeds]),
-            "validation": _over_seeds([each.metrics["validation"][scorer] for each in seeds]),
+            "validation": {} if apart else _over_seeds([each.metrics["validation"][scorer] for each in seeds]),
             "by_seed": {
                 metric: [each.metrics["test"][scorer][metric] for each in seeds]
                 for metric in ACCURACY
                 if all(metric in each.metrics["test"][scorer] for each in seeds)
             },
-            "against": {}
-            if name == reference or reference not in parts
-            else _against(seeds, parts[reference], (scorer, parts[reference][0].representative), samples, seed),
-            "scorers": _scorers(seeds, parts.get(reference, []), name == reference, samples, seed),
+            "against": _against(seeds, held_against, (scorer, others[0].representative), samples, seed)
+            if held_against
+            else {},
+            "scorers": _scorers(seeds, held_against, samples, seed),
             "codes": _mean([_codes(each.quality) for each in seeds if each.quality]),
             "domination": _mean(
                 [{key: each.domination[key] for key in _DOMINATION} for each in seeds if each.domination]
@@ -136,7 +145,11 @@ def compare_variants(
         }
     hits = {name: _mean_values("recall_at_10", seeds, seeds[0].representative) for name, seeds in parts.items()}
     return {
-        "protocol": {key: value for key, value in measured[0].metrics["protocol"].items() if key != "seed"},
+        "protocol": {
+            key: value
+            for key, value in measured[0].metrics["protocol"].items()
+            if key not in {"seed", "trained_on_validation"}
+        },
         "seeds": sorted({each.seed for each in measured}),
         "reference": reference,
         "order": list(parts),
@@ -173,15 +186,13 @@ def _over_seeds(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, 
     return found
 
 
-def _scorers(
-    seeds: Sequence[Measured], reference: Sequence[Measured], is_reference: bool, samples: int, seed: int
-) -> dict[str, Any]:
+def _scorers(seeds: Sequence[Measured], reference: Sequence[Measured], samples: int, seed: int) -> dict[str, Any]:
     """Every scorer of a variant; held against the same scorer of the reference, where that has it."""
     names = set.intersection(*(set(each.metrics["test"]) for each in seeds))
     shown = in_order(dict.fromkeys(names - {"popularity"} if seeds[0].scorer == GENERATOR else {seeds[0].scorer}))
     found = {}
     for name in shown:
-        comparable = not is_reference and reference and all(name in each.ranks for each in reference)
+        comparable = reference and all(name in each.ranks for each in reference)
         found[name] = {
             "test": _over_seeds([each.metrics["test"][name] for each in seeds]),
             "against": _against(seeds, reference, (name, name), samples, seed) if comparable else {},

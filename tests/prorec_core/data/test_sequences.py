@@ -43,3 +43,15 @@ def test_nothing_held_back_is_counted_for_training(lists: list[list[int]]) -> No
 def test_selected_users_come_in_the_order_named(lists: list[list[int]]) -> None:
     chosen = np.arange(len(lists))[::-1].astype(np.int64)
     assert as_lists(sequences(lists).select(chosen)) == lists[::-1]
+
+
+def test_validation_items_can_be_trained_on_and_test_items_never() -> None:
+    sequences = from_lists([np.array([3, 1, 2, 0], np.int32), np.array([4, 2, 3], np.int32)], 5)
+    more = sequences.with_validation_in_training()
+    assert sequences.validates and not more.validates
+    assert sequences.training().items.tolist() == [3, 1, 4]
+    assert more.training().items.tolist() == [3, 1, 2, 4, 2]
+    assert more.train_counts().tolist() == [0, 1, 2, 1, 1]
+    for split in (Split.VALIDATION, Split.TEST):
+        assert more.targets(split).tolist() == sequences.targets(split).tolist()
+        assert more.histories(split).items.tolist() == sequences.histories(split).items.tolist()

@@ -46,3 +46,11 @@ def test_what_differs_between_protocols() -> None:
     assert protocol_differences(one, {**one, "history_masked": False}, NAMES) == [
         "history_masked is True for the one, False for the other"
     ]
+
+
+def test_training_on_the_validation_items_makes_another_test_and_its_absence_is_no_difference() -> None:
+    old = {"split": "leave-one-out", "level": "item", "catalogue": "whole", "history_masked": True}
+    assert protocol_differences(old, {**old, "trained_on_validation": False}, NAMES) == []
+    assert protocol_differences(old, {**old, "trained_on_validation": True}, NAMES) == [
+        "trained_on_validation is False for the one, True for the other"
+    ]

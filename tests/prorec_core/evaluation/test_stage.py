@@ -140,6 +140,25 @@ def test_protocol_is_declared(evaluation):
     assert evaluation.metrics["reference"] == {"best": {"recall_at_10": 0.5, "ndcg_at_10": 0.3}}
 
 
+def test_stage_one_is_compared_once_where_it_is_the_dense_score_too(inputs, evaluation):
+    same = {split: {**lists, "dense": lists["aligned"]} for split, lists in inputs.lists.items()}
+    assert "fused_minus_dense" in evaluation.metrics["comparisons"]
+    found = evaluate(replace(inputs, lists=same)).metrics["comparisons"]
+    assert set(found) == {"fused_minus_generative", "fused_minus_aligned", "generative_minus_aligned"}
+
+
+def test_training_on_the_validation_items_is_said_everywhere(inputs, evaluation):
+    more = replace(inputs.dataset, sequences=inputs.dataset.sequences.with_validation_in_training())
+    found = evaluate(replace(inputs, dataset=more))
+    assert found.metrics["protocol"]["trained_on_validation"] is True
+    assert evaluation.metrics["protocol"]["trained_on_validation"] is False
+    assert "Trained on the validation items too" in found.report_html
+    assert "trained on the validation items too" in result_markdown(found.metrics)
+    assert "rained on the validation" not in evaluation.report_html + result_markdown(evaluation.metrics)
+    counted = [each.metrics["test"]["popularity"]["popularity_at_10"] for each in (found, evaluation)]
+    assert counted[0] > counted[1], "popularity counts them too"
+
+
 def test_unmasked_history_and_a_fusion_weight_within_its_grid(inputs, evaluation):
     found = evaluate(
         replace(

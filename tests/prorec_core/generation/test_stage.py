@@ -339,3 +339,13 @@ def test_the_weight_in_use_is_the_best_tried_and_of_equal_ones_the_first(make_in
     assert [weight for weight, _ in trials] == [0.5, 4.0, 0.25, 0.5]
     best = max(score for _, score in trials)
     assert trained.fusion_weight == next(weight for weight, score in trials if score == best)
+
+
+def test_a_weight_that_is_given_alone_is_taken_and_nothing_is_tried(make_inputs: Any, checkerboard: Sequences) -> None:
+    """So a generator that trains on the validation items chooses nothing by them."""
+    more = checkerboard.with_validation_in_training()
+    trained = train_generator(make_inputs(sequences=more, fusion_weights=[2.0], config={"patience": 1}), 0, CPU)
+    assert trained.fusion_weight == 2.0 and trained.config["fusion_trials"] == []
+    assert not any("validation" in name for record in trained.training for name in record)
+    other = train_generator(make_inputs(fusion_weights=[2.0]), 0, CPU)
+    assert trained.training[0]["loss"] != other.training[0]["loss"]

@@ -347,3 +347,32 @@ def test_tensors_that_cannot_be_read_name_the_file(tmp_path: Path) -> None:
     for name in ("broken", "missing"):
         with pytest.raises(UserError, match=f"{name}.safetensors: cannot read"):
             load_tensors(tmp_path / f"{name}.safetensors")
+
+
+def test_without_validation_all_epochs_count_and_the_last_one_stays(tmp_path: Path) -> None:
+    def fit(net: Net, folder: Path | None, config: Training, cut_at_epoch: int | None = None) -> list[dict[str, Any]]:
+        def losses(batch: Tensor) -> Mapping[str, Tensor]:
+            return {"loss": (net(batch)[:, 0] - batch.sum(1)).square().mean()}
+
+        report = silent if cut_at_epoch is None else _cut_after(cut_at_epoch)
+        return train(net, losses, _batches, None, config, 7, Runtime(CPU, report, folder))
+
+    hasty = CONFIG.model_copy(update={"patience": 1})
+    whole, again, measured = Net(), Net(), Net()
+    records = fit(whole, None, hasty)
+    assert [set(record) for record in records] == [{"epoch", "loss"}] * 5
+    with pytest.raises(CutError):
+        fit(Net(), tmp_path, hasty, cut_at_epoch=2)
+    assert fit(again, tmp_path, hasty) == records
+    assert _same(whole, again)
+    # The same steps as with a validation that finds each epoch better than the one before.
+    train(
+        measured,
+        lambda batch: {"loss": (measured(batch)[:, 0] - batch.sum(1)).square().mean()},
+        _batches,
+        Scripted(measured, [0.1, 0.2, 0.3, 0.4, 0.5]),
+        CONFIG,
+        7,
+        Runtime(CPU),
+    )
+    assert _same(whole, measured)

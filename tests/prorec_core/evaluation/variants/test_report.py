@@ -8,7 +8,7 @@ import pytest
 
 from prorec_core.data.sequences import from_lists
 from prorec_core.evaluation.metrics import rank_metrics
-from prorec_core.evaluation.variants.report import plot_files, render, table_markdown
+from prorec_core.evaluation.variants.report import _table, plot_files, render, table_markdown
 from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants
 
 USERS, ITEMS = 60, 20
@@ -31,7 +31,7 @@ DOMINATION = {
 }
 
 
-def comparison(variants, seeds=(0, 1), failed=()):
+def comparison(variants, seeds=(0, 1), failed=(), apart=()):
     random = np.random.default_rng(0)
     protocol = {
         "items": ITEMS,
@@ -53,7 +53,7 @@ def comparison(variants, seeds=(0, 1), failed=()):
                     name,
                     seed,
                     GENERATOR,
-                    {"protocol": {**protocol, "seed": seed}, **metrics},
+                    {"protocol": {**protocol, "seed": seed, "trained_on_validation": name in apart}, **metrics},
                     {"fused": ranks},
                     {f"{name}{seed}": 5.0 * place},
                     1000 * place,
@@ -150,3 +150,16 @@ def test_what_was_not_applied_is_remarked_on():
     assert told in render(found, "shop", {})
     variants["prorec"]["not_applied"] = ["warm_start (no ground)"]
     assert "Not applied in prorec, semantic, collaborative: warm_start (no ground)." in render(found, "shop", {})
+
+
+def test_what_trained_on_the_validation_items_is_marked_and_best_of_nothing():
+    found = comparison(["more", "prorec", "other"], apart=["more"])
+    page, table = render(found, "test", {}), table_markdown(found)
+    rows = [line for line in table.splitlines() if line.startswith(("| more", "| prorec", "| other", "| ["))]
+    assert [("†" in row) for row in rows] == [False, False, True]
+    assert "† Trained on the validation items too" in table and "† Trained on the validation items too" in page
+    test, validation = (_table(found, split)["rows"] for split in ("test", "validation"))
+    assert [name for name, _ in test] == ["prorec", "other", "more"]
+    assert not any(best for _, _, best in test[-1][1]) and any(best for _, cells in test for _, _, best in cells)
+    assert {text for text, _, _ in validation[-1][1]} == {"–"}
+    assert "†" not in table_markdown(comparison(["prorec", "other"]))

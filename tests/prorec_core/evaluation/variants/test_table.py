@@ -1,5 +1,7 @@
 """A comparison of planted ranks, whose every figure is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -179,3 +181,24 @@ def test_without_the_reference_nothing_is_held_against_it():
 def test_what_was_not_applied_is_told_once():
     parts = [part("prorec", seed, {"fused": everyone(1)}, not_applied=["a", "b"][: seed + 1]) for seed in (0, 1)]
     assert compare_variants(parts, "prorec", sequences(), 10)["variants"]["prorec"]["not_applied"] == ["a", "b"]
+
+
+def test_what_trained_on_the_validation_items_stands_apart():
+    def more(name, seed, ranks):
+        each = part(name, seed, ranks)
+        protocol = {**each.metrics["protocol"], "trained_on_validation": True}
+        return replace(each, metrics={**each.metrics, "protocol": protocol})
+
+    plain = [part("prorec", 0, {"fused": everyone(2)}), part("other", 0, {"fused": everyone(3)})]
+    apart = [more("more", 0, {"fused": everyone(1)}), more("most", 0, {"fused": everyone(1)})]
+    found = compare_variants([apart[0], *plain, apart[1]], "prorec", sequences(), 100)
+    assert found["order"] == ["prorec", "other", "more", "most"]
+    variants = found["variants"]
+    assert [name for name, about in variants.items() if about["apart"]] == ["more", "most"]
+    assert variants["more"]["against"] == variants["more"]["validation"] == {}
+    assert variants["more"]["scorers"]["fused"]["against"] == {}
+    assert variants["more"]["test"]["recall_at_1"]["mean"] == 1
+    assert variants["other"]["against"]["ndcg_at_10"]["difference"] < 0
+    assert "trained_on_validation" not in found["protocol"]
+    among = compare_variants([*plain, *apart], "more", sequences(), 100)["variants"]
+    assert among["most"]["against"]["ndcg_at_10"]["difference"] == 0 and among["prorec"]["against"] == {}
