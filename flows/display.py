@@ -222,7 +222,8 @@ def _numbers(metrics: Mapping[str, float]) -> str:
 
 def result_table(metrics: Mapping[str, Any]) -> Table:
     """The test result of every scorer."""
-    table = Table(title="Test, whole catalogue, item level")
+    more = ", validation items trained on too" if metrics.get("protocol", {}).get("trained_on_validation") else ""
+    table = Table(title=f"Test, whole catalogue, item level{more}")
     columns = ("recall_at_10", "ndcg_at_10", "recall_at_20", "mrr", "coverage_at_10")
     table.add_column("scorer")
     for column in columns:

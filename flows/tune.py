@@ -21,7 +21,6 @@ from prorec_core.evaluation.tuning import table_markdown
 from prorec_core.progress import duration
 from tasks import models, store, tracking, tuning
 from tasks.events import Event, Notice, PartEnded, PartStarted, StageProgress, StageStoppedError, listening, tell
-from tasks.patience import TrackingAwayError
 from tasks.prefect_run import PrefectRun
 from tasks.stage import FlowTracking
 from tasks.study import Attempt, Study, best_of, open_study
@@ -235,17 +234,15 @@ def run_trial(
         end("KILLED", str(stopped))
         attempt.prune()
         return str(stopped)
-    except (TrackingAwayError, MemoryError) as error:
-        run.finish(*tracking.how_it_ended(error))
-        raise
-    except Exception as error:
+    except UserError as error:
+        # Its values are to blame. All else is the machine's, and they are tried again where it is mended.
         reason = one_line(error)
         get_run_logger().warning("Failed", exc_info=error)
         end("FAILED", reason)
         attempt.fail(reason)
         return f"failed: {reason}"
-    except BaseException:
-        run.finish("KILLED", "stopped")
+    except BaseException as error:
+        run.finish(*tracking.how_it_ended(error))
         raise
     end()
     attempt.complete(measured)

@@ -111,6 +111,13 @@ class Variants(BaseModel):
             for seed in chosen
             for name in names
         }
+        for (name, _), own in experiments.items():
+            if len(own) > 1 and any(each.train_on_validation for each in own):
+                raise UserError(
+                    "train_on_validation leaves nothing to choose the weight of its second stream on",
+                    place=f"variant {name}",
+                    cure="Leave one of both out",
+                )
         return Plan(names, chosen, reference, experiments)
 
     def experiment(self, name: str, base: Experiment, seed: int) -> Experiment:

@@ -28,6 +28,7 @@ CONTENT_TAG = "prorec.content_sha256"
 EXPERIMENT_TAG, SEED_TAG, RUN_TAG = "prorec.experiment", "prorec.seed", "prorec.run_id"
 SOURCE_TAG = "prorec.data.source"
 SCORER_TAG = "prorec.scorer"
+VALIDATION_TAG = "prorec.trained_on_validation"
 """On a version: the scorer by which it recommends."""
 
 MODEL_OF_RUN_TAG = "prorec.model"
@@ -35,6 +36,7 @@ MODEL_OF_RUN_TAG = "prorec.model"
 
 SHOWN = ("recall_at_10", "ndcg_at_10")
 _SPLITS = ("test", "validation")
+_NOT_COMPARABLE = "Trained on the validation items too: its test figures are not comparable with others'."
 _PREFIX = tracking.experiment_name("")
 _ARTIFACT_TAG = re.compile(r"prorec\.(.+)\.(run_id|digest)")
 
@@ -284,9 +286,10 @@ def note_evaluation(
             RUN_TAG: run.id,
             SOURCE_TAG: _source_digest(refs["preprocess"]),
             SCORER_TAG: scorer,
+            **({VALIDATION_TAG: "true"} if _trained_on_validation(metrics) else {}),
             **{
                 f"{split}.{metric}": f"{metrics[split][scorer][metric]:.6f}"
-                for split in _SPLITS
+                for split in _splits(metrics)
                 for metric in SHOWN
                 if metric in metrics.get(split, {}).get(scorer, {})
             },
@@ -303,6 +306,15 @@ def served_scorer(metrics: Mapping[str, Any]) -> str:
     return "generative" if metrics["fusion_weight"] is None else "fused"
 
 
+def _trained_on_validation(metrics: Mapping[str, Any]) -> bool:
+    return bool(metrics.get("protocol", {}).get("trained_on_validation"))
+
+
+def _splits(metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """The splits that say something: not the validation items where they were trained on."""
+    return ("test",) if _trained_on_validation(metrics) else _SPLITS
+
+
 def _log(run_id: str, metrics: Mapping[str, Any], model_id: str | None) -> None:
     """Log test and validation metrics on a run, and on the logged model if one is named."""
     from mlflow.entities import Metric
@@ -310,7 +322,7 @@ def _log(run_id: str, metrics: Mapping[str, Any], model_id: str | None) -> None:
     from tasks.metrics import numbers
 
     now = int(time.time() * 1000)
-    values = numbers({split: metrics[split] for split in _SPLITS if split in metrics})
+    values = numbers({part: metrics[part] for part in (*_splits(metrics), "new_items") if part in metrics})
     entries = [Metric(name, value, now, 0, model_id=model_id) for name, value in values.items()]
     patiently(client().log_batch, run_id, metrics=entries)
 
@@ -328,12 +340,13 @@ def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, 
         f"| {split} | {name}{' (served)' if name == scorer else ''} | "
         + " | ".join(f"{values[metric]:.4f}" if metric in values else "" for metric in SHOWN)
         + " |"
-        for split in _SPLITS
+        for split in _splits(metrics)
         for name, values in metrics.get(split, {}).items()
     ]
     return "\n".join(
         [
             f"Experiment {experiment.name}, seed {experiment.seed}, made by [run {run.id}]({page}).",
+            *([_NOT_COMPARABLE] if _trained_on_validation(metrics) else []),
             "",
             f"| split | scorer | {' | '.join(metric.replace('_at_', '@') for metric in SHOWN)} |",
             "| --- | --- | ---: | ---: |",

@@ -285,14 +285,20 @@ class Study:
         return None
 
     def trials(self) -> list[dict[str, Any]]:
-        """The trials that ended, in order: `trial` (from 1), `state`, `value` (best epoch's; of a pruned one the best
-        so far), `epochs` (seen), `values`, `seconds`, `run_id` of MLflow and `reason` of a failure, None where it is
-        not known."""
+        """The trials that ended, in order.
+
+        `trial` (from 1), `state`, `value` (best epoch's; of a pruned one the best so far; of a failed one None), `epochs`
+        (seen), `values`, `seconds`, `run_id` of MLflow and `reason` of a failure, None where it is not known.
+        """
+        import optuna
+
         return [
             {
                 "trial": number,
                 "state": {"COMPLETE": COMPLETE, "PRUNED": PRUNED}.get(trial.state.name, FAILED),
-                "value": max(trial.intermediate_values.values(), default=None),
+                "value": None
+                if trial.state is optuna.trial.TrialState.FAIL
+                else max(trial.intermediate_values.values(), default=None),
                 "epochs": max(trial.intermediate_values, default=0),
                 "values": {name: trial.params[name] for name in self._distributions if name in trial.params},
                 "seconds": trial.user_attrs.get(_SECONDS),

@@ -103,6 +103,7 @@ def _show(summary: dict[str, Any]) -> None:
 
     from flows.embedded import mlflow_page
     from prorec_core.evaluation.tables import label, signed
+    from prorec_core.evaluation.variants.table import APART, APART_MEANS
 
     console, found = Console(), summary["table"]
     if not console.is_terminal:
@@ -117,13 +118,15 @@ def _show(summary: dict[str, Any]) -> None:
         against = about["against"].get("ndcg_at_10")
         interval = f"{signed(against['low'])} … {signed(against['high'])}" if against else ""
         table.add_row(
-            name,
+            f"{name} {APART}" if about["apart"] else name,
             about["scorer"],
             *(_figure(about["test"].get(column)) for column in columns),
             signed(against["difference"]) if against else "",
             interval,
         )
     console.print(table)
+    if any(about["apart"] for about in found["variants"].values()):
+        console.print(f"{APART} {APART_MEANS}", highlight=False, soft_wrap=True)
     for each in summary["failed"]:
         text = f"failed: {each['variant']}, seed {each['seed']}, in {each['stage']}: {each['reason']}"
         console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)

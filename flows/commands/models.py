@@ -47,7 +47,7 @@ def list_models(
             version.title,
             ", ".join(version.aliases),
             tags.get(models.SEED_TAG, ""),
-            tags.get(models.SCORER_TAG, "not evaluated"),
+            tags.get(models.SCORER_TAG, "not evaluated") + ", validation trained on" * (models.VALIDATION_TAG in tags),
             *(f"{float(tags[key]):.4f}" if (key := f"test.{metric}") in tags else "" for metric in models.SHOWN),
             age(time.time() - version.created),
         )

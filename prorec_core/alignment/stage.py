@@ -137,7 +137,7 @@ def align(
     Args:
         config: fusion, weight of the alignment and training.
         collaborative: the sequential model's shape.
-        sequences: all users' items; validation and test items are held back here.
+        sequences: all users' items; what they hold back from training is held back here.
         start: the collaborative stage's model, where training starts (config.start).
         semantic: E_S, text embeddings, float32, shape (N, S).
         seed: of the experiment.

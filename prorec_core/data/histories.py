@@ -53,7 +53,10 @@ class Histories(Protocol):
 
 @dataclass(frozen=True)
 class DatasetHistories:
-    """Everything that each user of a data set has, held-back items included: what comes after is to be recommended."""
+    """Everything that each user of a data set has, held-back items included: what comes after is to be recommended.
+
+    Interactions with new items that were held out (`Dataset.cold`) are in no history.
+    """
 
     dataset: Dataset
     place: str = "the model's data set"
@@ -63,7 +66,7 @@ class DatasetHistories:
         return self.dataset.sequences.n_users
 
     def item_ids(self) -> pl.Series:
-        return self.dataset.items["item_id"]
+        return self.dataset.all_items()["item_id"]
 
     def chunks(self, size: int) -> Iterator[Chunk]:
         items, users = self.dataset.items["item_id"].to_list(), self.dataset.users["user_id"].to_list()

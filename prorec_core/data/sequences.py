@@ -77,7 +77,7 @@ class Sequences:
 
     def select(self, users: npt.NDArray[np.int64]) -> Sequences:
         """The sequences of some users, in the order named."""
-        return from_lists([self.of_user(int(user)) for user in users], self.n_items)
+        return replace(from_lists([self.of_user(int(user)) for user in users], self.n_items), held_back=self.held_back)
 
     def _without_last(self, held_back: int) -> Sequences:
         lengths = np.maximum(np.diff(self.offsets) - held_back, 0)

@@ -66,6 +66,12 @@ def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Da
     if config.cold_items > 0:
         log_items = ordered["item"].to_numpy()
         held = hold_out(ordered["user"].to_numpy(), log_items, config.cold_items, config.cold_seed)
+        if held.keep.any() and not len(held.users):
+            raise UserError(
+                f"nobody took one of the {len(held.items):,} new items last, so there is nothing to measure them on",
+                place="data.cold_items",
+                cure="Raise it, or give another data.cold_seed",
+            )
         funnel.frame = ordered
         funnel.apply("new_items", held.keep, "data.cold_items")
         ordered = funnel.frame

@@ -46,7 +46,8 @@ class GeneratorInputs:
         fusion_weights: weights λ of the dense score to choose from.
         beams: beams with which the choice is made.
         mask_history: whether validation leaves out what a user already has, as evaluation does.
-        sequences: all users' items; test items are held back here, validation items used for choices only.
+        sequences: all users' items; what they hold back from training is held back here, validation items used for
+            choices only.
         codes: the code table, uint16, shape (N, levels).
         codebooks: mean embedding of each code of a level, shape (K, E), None where a level has none.
         embeddings: the embedding that was quantized, float32, shape (N, E).
@@ -74,7 +75,7 @@ class TrainedGenerator:
 
     Attributes:
         tensors: the generator's weights and the frozen teachers.
-        config: all that is needed to build the generator again, the fusion weight chosen on validation, and which
+        config: all that is needed to build the generator again, the fusion weight, and which
             options could not be applied.
         training: one record an epoch.
     """
@@ -100,7 +101,7 @@ class TrainedGenerator:
 
     @property
     def fusion_weight(self) -> float | None:
-        """Weight λ of the dense score, chosen on validation; None where there is none."""
+        """Weight λ of the dense score, chosen on validation or the only one given; None where there is none."""
         weight: float | None = self.config["fusion_weight"]
         return weight
 

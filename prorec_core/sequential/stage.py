@@ -96,7 +96,7 @@ def train_collaborative(
 
     Args:
         config: the model and its training.
-        sequences: all users' items; validation and test items are held back here.
+        sequences: all users' items; what they hold back from training is held back here.
         seed: of the experiment.
         runtime: device, progress and checkpoints.
         mask_history: whether validation leaves out what a user already has.

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from flows.compare import PIPELINES, seconds_left
-from flows.experiments import load, preset_files
+from flows.experiments import changed, load, preset_files
 from flows.variants import EVERY, FULL, Variants, load_variants
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
@@ -164,3 +164,22 @@ def test_time_left_follows_what_the_variants_took() -> None:
     assert seconds_left(own, [("b", 1), ("a", 2)]) == 17.0
     assert seconds_left(own, [("new", 0)]) == 8.5, "the mean of the variants known"
     assert seconds_left(own, []) == 0
+
+
+@pytest.mark.parametrize("where", ["experiment", "stream"])
+def test_two_streams_need_validation(where: str, tmp_path: Path) -> None:
+    more = {"train_on_validation": True, "evaluate.fusion_weights": [2]}
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        yaml.safe_dump(
+            {
+                "variants": {
+                    "stream": {"set": more if where == "stream" else {}},
+                    "mix": {"scorer": "two_stream", "streams": ["stream", "semantic"]},
+                }
+            }
+        )
+    )
+    base = changed(Experiment(), more if where == "experiment" else {}, "")
+    with pytest.raises(UserError, match="variant mix: train_on_validation leaves nothing to choose the weight"):
+        load_variants(mine).plan(["mix"], base, 1, None)

@@ -12,6 +12,7 @@ import pytest
 
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
+from prorec_core.data.histories import DatasetHistories
 from prorec_core.generation.recommender import Recommender
 from prorec_core.progress import silent
 from prorec_core.quantization.stage import Quantized
@@ -82,6 +83,7 @@ def test_new_items_are_embedded_coded_generated_and_measured(run: Run, changes: 
     assert new["bonus"] == 0.5
     assert sorted(new["new"]) == sorted(new["known"]) == sorted(SCORERS)
     assert "new items" in (places["evaluate"] / "result.md").read_text()
+    assert DatasetHistories(dataset).item_ids().to_list() == table.item_ids, "the model knows these and no others"
     if not changes:
         # Ten of fifty items, the model hardly trained: lists of fifty hold what is new as well as anything.
         assert new["new"]["generative"]["recall_at_50"] > 0.9

@@ -69,7 +69,13 @@ def log_model(folder: Path, experiment: str, run_id: str, content: str) -> tuple
 
 
 def make_version(
-    folder: Path, ranks: list[int], *, data: Dataset | None = None, fused: bool = True, masked: bool = True
+    folder: Path,
+    ranks: list[int],
+    *,
+    data: Dataset | None = None,
+    fused: bool = True,
+    masked: bool = True,
+    memory: bool = False,
 ) -> tuple[str, str]:
     """A finished run with an evaluated version; returns the run's id and the version's URI.
 
@@ -104,7 +110,12 @@ def make_version(
         "test": {scorer: values, "popularity": rank_metrics(found * 0, (1, 5, 10))},
         "validation": {scorer: values},
         "fusion_weight": 0.5 if fused else None,
-        "protocol": {"test_users": len(ranks), "history_masked": masked, "split": "leave-one-out"},
+        "protocol": {
+            "test_users": len(ranks),
+            "history_masked": masked,
+            "split": "leave-one-out",
+            **({"trained_on_validation": True} if memory else {}),
+        },
     }
     write_json(parts["evaluate"] / "metrics.json", metrics)
     table = pa.table(
@@ -272,6 +283,19 @@ def test_a_version_carries_what_was_measured_and_keeps_it(tmp_path: Path) -> Non
     text = client().get_model_version(NAME, "1").description
     assert f"[run {run}]" in text and "| test | fused (served) | 0.5000 | 0.5000 |" in text
     assert [each.title for each in models.versions()] == ["prorec-demo/1"]
+
+
+def test_what_trained_on_the_validation_items_says_so_and_is_refused(tmp_path: Path) -> None:
+    run, uri = make_version(tmp_path / "1", GOOD, memory=True)
+    version = models.named(uri)
+    assert version.tags[models.VALIDATION_TAG] == "true"
+    assert not any(name.startswith("validation") for name in (*version.tags, *client().get_run(run).data.metrics))
+    text = client().get_model_version(NAME, "1").description
+    assert "Trained on the validation items too" in text and "| validation |" not in text
+    promotion.promote(promotion.judge(uri), anyway=False)
+    _, other = make_version(tmp_path / "2", GOOD)
+    with pytest.raises(UserError, match="trained_on_validation is False for the challenger, True for the champion"):
+        promotion.promote(promotion.judge(other), anyway=False)
 
 
 def test_a_version_that_was_deleted_is_registered_again(tmp_path: Path) -> None:

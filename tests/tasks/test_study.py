@@ -165,3 +165,14 @@ def test_one_process_at_a_time_and_only_files_that_are_studies(artifacts_folder:
     for name in ("", "../t", "a b"):
         with pytest.raises(UserError, match="cannot be a name"):
             path(name)
+
+
+def test_what_a_failed_trial_had_reached_is_no_value(artifacts_folder: Path) -> None:
+    with opened() as study:
+        failing = begin(study)
+        failing.report(0.75, 1)
+        failing.fail("the loss is no longer a number")
+        run(study, 2)
+        first, second = study.trials()
+        assert (first["state"], first["value"], first["epochs"]) == ("failed", None, 1)
+        assert best_of([first, second]) == second

@@ -16,11 +16,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from prorec_core.evaluation.drawing import BEHAVIOUR_COLOUR, INK, MUTED, PAPER, RULE, TEXT_COLOUR, panels, style
 from prorec_core.evaluation.plots import domination_bars
 from prorec_core.evaluation.tables import label, signed
+from prorec_core.evaluation.variants.table import APART
 
 Found = Mapping[str, Any]
 SHOWN = ("ndcg_at_10", "recall_at_10")
-APART = "†"
-"""Marks a variant that trained on the validation items."""
 BETTER, WORSE = "#2a9d74", "#d1495b"
 _ROW, _EDGE = 0.27, 0.62
 """Inches a row, and inches above and below all rows."""

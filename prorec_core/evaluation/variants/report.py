@@ -16,14 +16,11 @@ from prorec_core.evaluation.drawing import as_png, as_svg
 from prorec_core.evaluation.pages import template
 from prorec_core.evaluation.tables import ACCURACY, label, protocol_line, signed
 from prorec_core.evaluation.variants import plots
+from prorec_core.evaluation.variants.table import APART, APART_MEANS
 
 Found = Mapping[str, Any]
 _SHORT = ("recall_at_10", "ndcg_at_10", "recall_at_20", "ndcg_at_20", "mrr")
 _GENERATING = {"fused", "generative", "two_stream"}
-_APART_MEANS = (
-    "Trained on the validation items too, so that it knows each user's latest item before the test. It is held against "
-    "none of those that do not."
-)
 
 
 def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
@@ -41,8 +38,8 @@ def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
         found=found,
         variants=found["variants"],
         apart=[name for name, about in found["variants"].items() if about["apart"]],
-        apart_mark=plots.APART,
-        apart_means=_APART_MEANS,
+        apart_mark=APART,
+        apart_means=APART_MEANS,
         seeds=_seeds(found),
         protocol={split: _protocol(found, split) for split in ("test", "validation")},
         tables={split: _table(found, split) for split in ("test", "validation")},
@@ -68,11 +65,11 @@ def table_markdown(found: Found) -> str:
     for name, about in found["variants"].items():
         cells = [_figure(about["test"].get(metric)) for metric in columns]
         against = about["against"].get("ndcg_at_10")
-        shown = f"{_linked(name, about)} {plots.APART}" if about["apart"] else _linked(name, about)
+        shown = f"{_linked(name, about)} {APART}" if about["apart"] else _linked(name, about)
         lines.append(_line([shown, about["scorer"], *cells, _interval(against) if against else ""]))
     lines += ["", _explained(found)]
     if any(about["apart"] for about in found["variants"].values()):
-        lines += ["", f"{plots.APART} {_APART_MEANS}"]
+        lines += ["", f"{APART} {APART_MEANS}"]
     for each in found.get("failed", ()):
         lines += ["", f"Failed: {each['variant']}, seed {each['seed']}, in {each['stage']}: {each['reason']}"]
     return "\n".join(lines)
@@ -183,6 +180,10 @@ def _remarks(found: Found) -> list[str]:
     for text, names in without.items():
         more = "" if reference in names else f"; from {reference} they differ in this too"
         remarks.append(f"Not applied in {', '.join(names)}: {text}{more}.")
+    if found["variants"].get(reference, {}).get("apart") and not all(
+        about["apart"] for about in found["variants"].values()
+    ):
+        remarks.append(f"{reference} trained on the validation items, so what did not is not held against it.")
     if len(found["seeds"]) == 1:
         remarks.append("One seed alone: how much another seed would change is not known.")
     if reference not in found["variants"]:

@@ -25,6 +25,13 @@ from prorec_core.evaluation.tables import ACCURACY
 GENERATOR = "generator"
 """Stands for the scorer of a generator: fused where it has one, else generative."""
 
+APART = "†"
+"""Marks a variant that trained on the validation items."""
+APART_MEANS = (
+    "Trained on the validation items too, so that it knows each user's latest item before the test. It is held against "
+    "none of those that do not."
+)
+
 _DOMINATION = ("overlap_semantic", "overlap_collaborative", "cka_semantic", "cka_collaborative", "text_share")
 
 

@@ -126,3 +126,14 @@ def test_by_default_nothing_is_held_out(whole: Dataset, tmp_path: Path) -> None:
 def test_too_large_a_share_says_so() -> None:
     with pytest.raises(UserError, match=r"new_items took .*"):
         preprocess(shop(cold_items=0.99))
+
+
+def test_new_items_that_nobody_took_last_say_so() -> None:
+    share, told = 0.001, "data.cold_items: nobody took one of the 1 new items last"
+    for seed in range(50):
+        try:
+            preprocess(shop(cold_items=share, cold_seed=seed))
+        except UserError as error:
+            assert told in str(error) and "cold_seed" in str(error)
+            return
+    pytest.fail("some item of a small shop is last in no history")
