@@ -287,8 +287,8 @@ class Study:
     def trials(self) -> list[dict[str, Any]]:
         """The trials that ended, in order.
 
-        `trial` (from 1), `state`, `value` (best epoch's; of a pruned one the best so far; of a failed one None), `epochs`
-        (seen), `values`, `seconds`, `run_id` of MLflow and `reason` of a failure, None where it is not known.
+        `trial` (from 1), `state`, `value` (best epoch's; of a pruned one the best so far; of a failed one None),
+        `epochs` (seen), `values`, `seconds`, `run_id` of MLflow and `reason` of a failure, None where it is not known.
         """
         import optuna
 
