@@ -139,7 +139,7 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Pa
         for status in ("FAILED", "FINISHED")
     )
     assert finished.data.metrics["popularity/test/mrr/mean"] == mean
-    for run, names in ((failed, {"broken", "sasrec", "two-stream", "popularity"}), (finished, {"popularity"})):
+    for run, names in ((failed, {*scorers, "broken"}), (finished, {"popularity"})):
         assert "popularity" in run.data.tags["mlflow.note.content"]
         below = [each for each in runs if each.data.tags.get("mlflow.parentRunId") == run.info.run_id]
         assert {each.data.tags["prorec.variant"] for each in below if "prorec.variant" in each.data.tags} == names

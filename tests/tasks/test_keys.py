@@ -29,7 +29,11 @@ def _leaves(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tu
 
 
 LEAVES = dict(_leaves(Experiment))
-TOGETHER = {("data", "min_rating"): {"rating_column": "stars"}, ("data", "rating_column"): {"min_rating": 3.0}}
+TOGETHER: dict[tuple[str, ...], dict[str, Any]] = {
+    ("data", "min_rating"): {"rating_column": "stars"},
+    ("data", "rating_column"): {"min_rating": 3.0},
+    ("train_on_validation",): {"evaluate": {"fusion_weights": [2.0]}},
+}
 """What must be set beside a field."""
 
 
