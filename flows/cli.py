@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.commands import artifacts, compare, models, recommend_all, rerun, serve, stack, tidy, tune
-from flows.running import debugging, expect_stages, prepare_training, run_flow, show_result
+from flows.running import debugging, expect_folder, expect_stages, prepare_training, run_flow, show_result
 from flows.stack.state import connect
 from prorec_core.errors import UserError
 from tasks.patience import TrackingAwayError
@@ -56,8 +56,7 @@ def run(
 
     chosen = load(experiment, settings or ())
     expect_stages("--force", force or ())
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UserError("the folder does not exist", place=f"--json {json_file}", cure="Make it first")
+    expect_folder("--json", json_file)
     prepare_training()
     summary = run_flow(chosen, frozenset(force or ()))
     if json_file is not None:

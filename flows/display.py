@@ -24,6 +24,7 @@ from tasks.events import Event, Notice, PartEnded, PartStarted, StageEnded, Stag
 _SECONDS_BETWEEN_LINES = 5.0
 _METRICS_SHOWN = 3
 _BAR = 10
+_TABLE_WIDTH = 120
 
 
 class Display(Protocol):
@@ -218,6 +219,12 @@ def _numbers(metrics: Mapping[str, float]) -> str:
         f"{name.removeprefix('validation_').replace('_at_', '@')} {metrics[name]:.4g}"
         for name in chosen[:_METRICS_SHOWN]
     )
+
+
+def table_console() -> Console:
+    """Where a wide table goes: the terminal, or 120 columns where there is no screen to fit it to."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_TABLE_WIDTH)
 
 
 def result_table(metrics: Mapping[str, Any]) -> Table:

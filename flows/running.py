@@ -41,6 +41,12 @@ def expect_stages(option: str, names: Iterable[str]) -> None:
             raise UserError(f"unknown stage '{name}'", place=option, cure=did_you_mean(name, STAGES))
 
 
+def expect_folder(option: str, file: Path | None) -> None:
+    """Refuse a file to write whose folder does not exist, before any work is done for it."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise UserError("the folder does not exist", place=f"{option} {file}", cure="Make it first")
+
+
 def prepare_training() -> None:
     """Start this program again, once, with the environment for training (glibc only)."""
     try:

@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.running import in_process, prepare_training
+from flows.running import expect_folder, in_process, prepare_training
 from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
     from flows.variants import Variants
     from prorec_core.config import Experiment
-
-
-_WIDTH = 120
-"""Columns of the table where there is no screen to fit it to."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -55,8 +51,7 @@ def compare(
     words = [word.strip() for word in variants.split(",") if word.strip()]
     counted = _seeds(seeds)
     known.plan(words, chosen, counted, against)
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UserError("the folder does not exist", place=f"--json {json_file}", cure="Make it first")
+    expect_folder("--json", json_file)
     prepare_training()
     summary = _run(chosen, words, counted, against, known)
     if json_file is not None:
@@ -98,16 +93,14 @@ def _run(
 
 
 def _show(summary: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from flows.display import table_console
     from flows.embedded import mlflow_page
     from prorec_core.evaluation.tables import label, signed
     from prorec_core.evaluation.variants.table import APART, APART_MEANS
 
-    console, found = Console(), summary["table"]
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    console, found = table_console(), summary["table"]
     columns = ("recall_at_10", "ndcg_at_10")
     table = Table(title=f"Test, whole catalogue, item level, seeds {', '.join(map(str, found['seeds']))}")
     table.add_column("variant", no_wrap=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.running import in_process
+from flows.running import expect_folder, in_process
 from prorec_core.errors import UserError
 
 
@@ -44,8 +44,7 @@ def recommend_all(
         raise UserError("there is no model yet", place=f"--model {model}", cure="Run `prorec run demo` first")
     if users != "all" and not Path(users).expanduser().is_file():
         raise UserError("there is no such file", place=f"--users {users}", cure="Name a file, or say all")
-    if output is not None and not output.expanduser().absolute().parent.is_dir():
-        raise UserError("the folder does not exist", place=f"--output {output}", cure="Make it first")
+    expect_folder("--output", output and output.expanduser())
     summary = _run(
         {
             "model": model,

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.running import in_process, prepare_training
-from prorec_core.errors import UserError
+from flows.running import expect_folder, in_process, prepare_training
 
 if TYPE_CHECKING:
     from flows.spaces import Plan
 
-_WIDTH = 120
-"""Columns of the table where there is no screen to fit it to."""
 _SHOWN = 10
 
 
@@ -56,8 +53,7 @@ def tune(
     from prorec_core.artifacts import write_json
 
     planned = plan(load_space(space), load(experiment, settings or ()), stage)
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UserError("the folder does not exist", place=f"--json {json_file}", cure="Make it first")
+    expect_folder("--json", json_file)
     name = _study(planned, study)
     prepare_training()
     summary = _run(planned, trials, name, prune)
@@ -87,15 +83,13 @@ def _run(planned: Plan, trials: int, study: str, prune: bool) -> dict[str, Any]:
 
 
 def _show(summary: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from flows.display import table_console
     from flows.embedded import mlflow_page
     from prorec_core.evaluation.tuning import ranked
 
-    console, best = Console(), summary["best"]
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    console, best = table_console(), summary["best"]
     table = Table(title=f"{summary['study']}: NDCG@10 of {summary['stage']} on validation users, best epoch")
     for heading in ("trial", "NDCG@10", "epochs"):
         table.add_column(heading, justify="right", no_wrap=True)
