@@ -213,6 +213,9 @@ class DistillConfig(Section):
         "integrated", description="Teacher: the integrated embedding; both: semantic and collaborative apart."
     )
     temperature: float = Field(0.06, gt=0, le=10, description="Temperature of the distillation InfoNCE.")
+    share: float = Field(
+        0.25, gt=0, le=1, description="Share of a batch's targets at which is distilled, drawn anew for each batch."
+    )
     soft_targets: float = Field(
         0.0,
         ge=0,

@@ -153,6 +153,11 @@ class Generator(nn.Module, ABC):
         With `summaries` the states of the summary tokens, one a teacher, come after them: (P, H, l + 1 + T, D).
         """
 
+    def hidden_of(self, context: Context, codes_Pl: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
+        """Decoder states before the code of each level, of some contexts a level (int64), shape (rows, D) each."""
+        states_PLD = self.hidden(context, codes_Pl[:, None, : len(rows) - 1])[:, 0]
+        return [states_PLD[rows_W, level] for level, rows_W in enumerate(rows)]
+
     def next_hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
         """The decoder state before the next code alone, shape (P, H, D)."""
         return self.hidden(context, codes_PHl)[:, :, -1]

@@ -6,6 +6,7 @@ Knows generators, tries and a frozen Stage-I teacher; knows nothing of batching 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from prorec_core.training.losses import BOUND, catalogue_cross_entropy
 
 _WIDTHS = 6
 """Groups of targets by the number of their parents' children."""
+_WIDE = 16
+"""Children of a node from which on groups are worth their while."""
 
 
 @dataclass(frozen=True)
@@ -98,17 +101,24 @@ class Objective:
         """Named losses: "loss" (the sum), "loss_generate" and, if there is any, "loss_distill"."""
         generator, trie = self.generator, self.generator.trie
         context = generator.contexts(batch, targets.rows_P, targets.columns_P)
-        codes_PHl = trie.codes[targets.items_P][:, None, :]
-        summary = self.distill.at == "summary" and self.distill.beta > 0
-        states_PTD = generator.hidden(context, codes_PHl if summary else codes_PHl[..., :-1], summaries=summary)[:, 0]
+        codes_Pl, rows = (
+            trie.codes[targets.items_P],
+            [self._learnt(level, targets.items_P) for level in range(trie.depth)],
+        )
+        teachers = len(generator.teacher_names)
+        distilled: Sequence[Tensor] = [context.vector_PD] * teachers
+        if self.distill.at == "summary" and self.distill.beta > 0:
+            states_PTD = generator.hidden(context, codes_Pl[:, None], summaries=True)[:, 0]
+            states = [states_PTD[rows_W, level] for level, rows_W in enumerate(rows)]
+            distilled = states_PTD[:, -teachers:].unbind(1)
+        else:
+            states = generator.hidden_of(context, codes_Pl, rows)
         cumulative = self.teacher.cumulative(batch, targets) if self.teacher else None
-        generate = states_PTD.new_zeros((), dtype=torch.float32)
-        for level in range(trie.depth):
-            generate = generate + self._level_loss(level, context, states_PTD[:, level], targets.items_P, cumulative)
+        generate = context.vector_PD.new_zeros((), dtype=torch.float32)
+        for level, (rows_W, states_WD) in enumerate(zip(rows, states, strict=True)):
+            generate = generate + self._level_loss(level, context, states_WD, rows_W, targets.items_P, cumulative)
         if self.distill.beta == 0:
             return {"loss": generate, "loss_generate": generate.detach()}
-        teachers = len(generator.teacher_names)
-        distilled = states_PTD[:, -teachers:].unbind(1) if summary else [context.vector_PD] * teachers
         distill = self._distill_loss(distilled, targets.items_P)
         return {
             "loss": generate + self.distill.beta * distill,
@@ -116,28 +126,49 @@ class Objective:
             "loss_distill": distill.detach(),
         }
 
+    @property
+    def _siblings_compete(self) -> bool:
+        return self.config.trie_mask or self.config.node_scores
+
+    def _learnt(self, level: int, items_P: Tensor) -> Tensor:
+        """The targets of which a level's code is to be learnt: an only child among its siblings is certain."""
+        if not self._siblings_compete:
+            return torch.arange(len(items_P), device=items_P.device)
+        trie = self.generator.trie
+        return (trie.n_children[level][trie.item_nodes(level)[items_P]] > 1).nonzero()[:, 0]
+
     def _level_loss(
-        self, level: int, context: Context, hidden_PD: Tensor, items_P: Tensor, cumulative: Tensor | None
+        self,
+        level: int,
+        context: Context,
+        hidden_WD: Tensor,
+        rows_W: Tensor,
+        items_P: Tensor,
+        cumulative: Tensor | None,
     ) -> Tensor:
+        """Mean over all P targets, of which the W given have something to learn."""
         generator, trie = self.generator, self.generator.trie
-        if not (self.config.trie_mask or self.config.node_scores):
-            logits_PK = generator.code_logits(level, hidden_PD).float()
+        if not self._siblings_compete:
+            logits_PK = generator.code_logits(level, hidden_WD).float()
             return F.cross_entropy(logits_PK, trie.codes[items_P, level], label_smoothing=self.config.label_smoothing)
-        parents_P = trie.item_nodes(level)[items_P]
-        if level == 0:
-            return self._children_loss(level, context, hidden_PD, items_P, parents_P, cumulative) / len(items_P)
-        # Parents with about as many children are dealt with together: padding all to the widest doubles the work.
-        order_P = trie.n_children[level][parents_P].argsort(stable=True)
-        total = hidden_PD.new_zeros((), dtype=torch.float32)
-        for rows in order_P.chunk(_WIDTHS):
-            total = total + self._children_loss(
-                level,
-                Context(context.vector_PD[rows]),
-                hidden_PD[rows],
-                items_P[rows],
-                parents_P[rows],
-                None if cumulative is None else cumulative[rows],
-            )
+        items_W = items_P[rows_W]
+        parents_W = trie.item_nodes(level)[items_W]
+        widths_W = trie.n_children[level][parents_W]
+        groups = [torch.arange(len(rows_W), device=rows_W.device)]
+        if level > 0 and trie.children[level].shape[1] > _WIDE:
+            # Parents with about as many children are dealt with together: padding all to the widest doubles the work.
+            groups = list(widths_W.argsort(stable=True).chunk(_WIDTHS))
+        total = hidden_WD.new_zeros((), dtype=torch.float32)
+        for group in groups:
+            if len(group):
+                total = total + self._children_loss(
+                    level,
+                    Context(F.embedding(rows_W[group], context.vector_PD)),
+                    F.embedding(group, hidden_WD),
+                    items_W[group],
+                    parents_W[group],
+                    None if cumulative is None else cumulative[rows_W[group]],
+                )
         return total / len(items_P)
 
     def _children_loss(
@@ -168,7 +199,14 @@ class Objective:
         return -(wanted_PC * log_p_PC).sum()
 
     def _distill_loss(self, states_PD: Sequence[Tensor], items_P: Tensor) -> Tensor:
-        """InfoNCE between each teacher's state and its embedding of the target, against all other items."""
+        """InfoNCE between each teacher's state and its embedding of the target, against all other items.
+
+        Over a random share of the targets: without bias, and the products over the catalogue are what costs.
+        """
+        if self.distill.share < 1:
+            count = math.ceil(self.distill.share * len(items_P))
+            drawn = torch.randperm(len(items_P), device=items_P.device)[:count]
+            states_PD, items_P = [F.embedding(drawn, state) for state in states_PD], items_P[drawn]
         parts = [
             catalogue_cross_entropy(
                 query_PE,

@@ -6,7 +6,7 @@ context of every position. Axes as in `base`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -31,12 +31,8 @@ class DepthDecoder(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(layers))
         self.layers = nn.ModuleList(FeedForward(dim, 2 * dim, dropout) for _ in range(layers))
 
-    def forward(self, state: Tensor, levels: Tensor) -> Tensor:
-        """States at some levels, shape (…, T, D), from the sum of the context and the codes before each.
-
-        `levels` holds the vectors of these levels, shape (T, D).
-        """
-        state = state + levels
+    def forward(self, state: Tensor) -> Tensor:
+        """States before codes, shape (…, D), each from the sum of its context, codes before it, and level."""
         for norm, layer in zip(self.norms, self.layers, strict=True):
             state = state + layer(norm(state))
         return state
@@ -66,15 +62,24 @@ class Timeline(Generator):
             # Without attention a token is a vector beside that of the level after the last code.
             state = torch.cat([state, state[:, :, -1:].expand(-1, -1, len(self.summary_tokens), -1)], dim=2)
             levels = torch.cat([levels, levels[-1] + self.summary_tokens])
-        out: Tensor = self.decoder(state, levels)
+        out: Tensor = self.decoder(state + levels)
         return out
+
+    def hidden_of(self, context: Context, codes_Pl: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
+        before_PD, parts = context.vector_PD, []
+        for level, rows_W in enumerate(rows):
+            if level > 0:
+                before_PD = before_PD + F.embedding(codes_Pl[:, level - 1], self.code_vectors[level - 1])
+            parts.append(F.embedding(rows_W, before_PD) + self.decoder.levels[level])
+        states: Tensor = self.decoder(torch.cat(parts))
+        return list(states.split([len(part) for part in parts]))
 
     def next_hidden(self, context: Context, codes_PHl: Tensor) -> Tensor:
         level = codes_PHl.shape[2]
         state = context.vector_PD[:, None, :].expand(-1, codes_PHl.shape[1], -1)
         for vector in self._vectors(codes_PHl):
             state = state + vector
-        out: Tensor = self.decoder(state[:, :, None, :], self.decoder.levels[level : level + 1])[:, :, 0]
+        out: Tensor = self.decoder(state + self.decoder.levels[level])
         return out
 
     def _vectors(self, codes_PHl: Tensor) -> list[Tensor]:

@@ -160,6 +160,16 @@ class GeneratorContract:
             torch.testing.assert_close(alone[:, 0], whole[:, 1], rtol=1e-4, atol=1e-5)
             assert not torch.allclose(whole[:, 0, 3], whole[:, 1, 3])
 
+    def test_states_of_some_rows_a_level_are_those_of_all(self, generator: Any) -> None:
+        model = generator()
+        with torch.no_grad():
+            context, codes = last_context(model, _batch(_histories())), model.trie.codes[:5]
+            rows = [torch.tensor([4, 0, 1]), torch.arange(5), torch.tensor([], dtype=torch.int64), torch.tensor([2])]
+            found = model.hidden_of(context, codes, rows)
+            whole = model.hidden(context, codes[:, None])[:, 0]
+        for level, (at, states) in enumerate(zip(rows, found, strict=True)):
+            torch.testing.assert_close(states, whole[at, level], rtol=1e-4, atol=1e-5)
+
     @pytest.mark.parametrize("at", ["context", "summary"])
     @pytest.mark.parametrize("teacher", ["integrated", "both"])
     @pytest.mark.parametrize("options", OPTIONS[:4])
@@ -183,7 +193,7 @@ class GeneratorContract:
     def test_distillation_is_a_cross_entropy_over_the_teacher_s_items(
         self, generator: Any, at: str, teacher: str
     ) -> None:
-        model = generator(distill={"at": at, "teacher": teacher, "temperature": 0.5})
+        model = generator(distill={"at": at, "teacher": teacher, "temperature": 0.5, "share": 1})
         batch = _batch(_histories(), training=True)
         targets = all_targets(batch)
         with torch.no_grad():
@@ -200,6 +210,20 @@ class GeneratorContract:
             ]
         assert len(parts) == (2 if teacher == "both" else 1)
         torch.testing.assert_close(loss, torch.stack(parts).mean(), rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("at", ["context", "summary"])
+    def test_distilling_at_a_share_of_the_targets_means_the_same_on_average(self, generator: Any, at: str) -> None:
+        batch = _batch(_histories(), training=True)
+        targets = all_targets(batch)
+
+        def losses(share: float, draws: int) -> torch.Tensor:
+            model = generator(distill={"at": at, "share": share})
+            with torch.no_grad():
+                return torch.stack([Objective(model, None)(batch, targets)["loss_distill"] for _ in range(draws)])
+
+        (whole,), drawn = losses(1, 1), losses(0.25, 400)
+        assert len(drawn.unique()) > 100
+        assert abs(drawn.mean() - whole) < 4 * drawn.std() / 20
 
     @pytest.mark.parametrize("teacher", ["integrated", "both"])
     def test_each_teacher_has_a_summary_token_of_its_own(self, generator: Any, teacher: str) -> None:
