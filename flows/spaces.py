@@ -221,6 +221,9 @@ def load_space(words: str) -> Space:
 def _read(path: Path, place: str) -> dict[str, dict[str, Range]]:
     found: dict[str, dict[str, Range]] = {}
     for name, fields in read_yaml(path).items():
+        if "." in str(name):
+            cure = f"Put the fields below a name of yours, as in 'mine: {{{name}: …}}'"
+            raise UserError("a field where a space's name belongs", place=f"{place}: {name}", cure=cure)
         if not isinstance(fields, dict) or not fields:
             raise UserError("a space is a section of fields with ranges", place=f"{place}: {name}")
         found[str(name)] = {str(field): _range(each, f"{place}: {name}: {field}") for field, each in fields.items()}

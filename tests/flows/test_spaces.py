@@ -172,6 +172,8 @@ def test_names_and_files_that_are_not_there_are_told(tmp_path: Path) -> None:
         assert message in str(error.value)
     with pytest.raises(UserError, match="there is no space in it"):
         load_space(_file(tmp_path, {}))
+    with pytest.raises(UserError, match=r"mine.yaml: align.alpha: a field where .* 'mine: \{align.alpha: …\}'"):
+        load_space(_file(tmp_path, {"align.alpha": {"low": 0, "high": 1}}))
     with pytest.raises(UserError, match="measures nothing in training"):
         plan(load_space("align"), Experiment(), "evaluate")
 
