@@ -142,6 +142,11 @@ class Generator(nn.Module, ABC):
         """Whether there is a dense score beside the codes' probabilities."""
         return self.stage_one is not None or len(self.dense_queries) > 0
 
+    @property
+    def siblings_compete(self) -> bool:
+        """Whether a code's probability is one among its node's children; else it is one among all of its level."""
+        return self.config.trie_mask or self.config.node_scores
+
     @abstractmethod
     def contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:
         """What the histories tell after position `columns_P` of row `rows_P` (int64)."""
@@ -154,7 +159,16 @@ class Generator(nn.Module, ABC):
         """
 
     def hidden_of(self, context: Context, codes_Pl: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
-        """Decoder states before the code of each level, of some contexts a level (int64), shape (rows, D) each."""
+        """Decoder states before the codes of each level, for those contexts alone that `rows` names for the level.
+
+        Args:
+            context: of P targets.
+            codes_Pl: codes of the targets, int64.
+            rows: for each level the indices of W contexts, int64.
+
+        Returns:
+            For each level shape (W, D).
+        """
         states_PLD = self.hidden(context, codes_Pl[:, None, : len(rows) - 1])[:, 0]
         return [states_PLD[rows_W, level] for level, rows_W in enumerate(rows)]
 
@@ -210,7 +224,7 @@ class Generator(nn.Module, ABC):
         hidden_PHD = self.next_hidden(context, codes_PHl).float()
         children_PHC = self.trie.children[level][nodes_PH]
         logits_PHC = self.child_logits(level, context, hidden_PHD, children_PHC)
-        if self.config.trie_mask or self.config.node_scores:
+        if self.siblings_compete:
             return logits_PHC.masked_fill(children_PHC < 0, -torch.inf).log_softmax(-1)
         whole = self.code_logits(level, hidden_PHD).float().logsumexp(-1, keepdim=True)
         return logits_PHC - whole

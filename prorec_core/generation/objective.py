@@ -101,10 +101,8 @@ class Objective:
         """Named losses: "loss" (the sum), "loss_generate" and, if there is any, "loss_distill"."""
         generator, trie = self.generator, self.generator.trie
         context = generator.contexts(batch, targets.rows_P, targets.columns_P)
-        codes_Pl, rows = (
-            trie.codes[targets.items_P],
-            [self._learnt(level, targets.items_P) for level in range(trie.depth)],
-        )
+        codes_Pl = trie.codes[targets.items_P]
+        rows = [self._learnt(level, targets.items_P) for level in range(trie.depth)]
         teachers = len(generator.teacher_names)
         distilled: Sequence[Tensor] = [context.vector_PD] * teachers
         if self.distill.at == "summary" and self.distill.beta > 0:
@@ -126,13 +124,9 @@ class Objective:
             "loss_distill": distill.detach(),
         }
 
-    @property
-    def _siblings_compete(self) -> bool:
-        return self.config.trie_mask or self.config.node_scores
-
     def _learnt(self, level: int, items_P: Tensor) -> Tensor:
-        """The targets of which a level's code is to be learnt: an only child among its siblings is certain."""
-        if not self._siblings_compete:
+        """The targets of which a level's code is to be learnt, int64: a node's only child is certain."""
+        if not self.generator.siblings_compete:
             return torch.arange(len(items_P), device=items_P.device)
         trie = self.generator.trie
         return (trie.n_children[level][trie.item_nodes(level)[items_P]] > 1).nonzero()[:, 0]
@@ -148,7 +142,7 @@ class Objective:
     ) -> Tensor:
         """Mean over all P targets, of which the W given have something to learn."""
         generator, trie = self.generator, self.generator.trie
-        if not self._siblings_compete:
+        if not generator.siblings_compete:
             logits_PK = generator.code_logits(level, hidden_WD).float()
             return F.cross_entropy(logits_PK, trie.codes[items_P, level], label_smoothing=self.config.label_smoothing)
         items_W = items_P[rows_W]

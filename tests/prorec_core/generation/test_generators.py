@@ -271,6 +271,36 @@ class GeneratorContract:
                     expected[row] -= (1 - share) * log_p[place] + share * log_p.mean()
         torch.testing.assert_close(loss, expected.mean(), rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.parametrize("options", OPTIONS)
+    def test_only_children_and_groups_by_width_change_no_loss_and_no_gradient(
+        self, generator: Any, options: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, batch = generator(**options), _batch(_histories(), training=True)
+        targets = all_targets(batch)
+
+        def found() -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+            model.zero_grad()
+            torch.manual_seed(0)
+            losses = Objective(model, None)(batch, targets)
+            losses["loss"].backward()
+            return losses["loss_generate"], [
+                None if each.grad is None else each.grad.clone() for each in model.parameters()
+            ]
+
+        loss, gradients = found()
+        everything = torch.arange(len(targets.items_P))
+        assert any(
+            len(Objective(model, None)._learnt(level, targets.items_P)) < len(everything)
+            for level in range(model.trie.depth)
+        ) == (options["trie_mask"] or options["node_scores"])
+        for name, value in (("_WIDE", 0), ("_WIDTHS", 2)):
+            monkeypatch.setattr(f"prorec_core.generation.objective.{name}", value)
+        monkeypatch.setattr(Objective, "_learnt", lambda *_: everything)
+        other_loss, other_gradients = found()
+        torch.testing.assert_close(loss, other_loss, rtol=1e-4, atol=1e-5)
+        for gradient, other in zip(gradients, other_gradients, strict=True):
+            torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-5)
+
     def test_node_scores_are_those_of_the_mean_embedding_below(self, generator: Any) -> None:
         with_scores = generator(node_scores=True, node_temperature=0.5)
         batch = _batch(_histories())
