@@ -59,6 +59,27 @@ class Context:
     padding_PM: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class LevelScores:
+    """What P contexts and their decoder states say of the nodes of one level.
+
+    Attributes:
+        codes_PHK: logits of all codes of the level, float32.
+        query_PE: direction to compare nodes' embeddings with, over the temperature; None without node scores.
+        nodes_ME: embeddings of all M nodes, of the same type, float32 or in training bfloat16.
+    """
+
+    codes_PHK: Tensor
+    query_PE: Tensor | None = None
+    nodes_ME: Tensor | None = None
+
+    def chunks(self, count: int) -> list[LevelScores]:
+        """The same for the contexts in at most `count` groups of equal size, in their order."""
+        codes = self.codes_PHK.chunk(count)
+        queries = [None] * len(codes) if self.query_PE is None else self.query_PE.chunk(count)
+        return [LevelScores(*pair, self.nodes_ME) for pair in zip(codes, queries, strict=True)]
+
+
 class Generator(nn.Module, ABC):
     """Gives the probabilities of an item's codes, level by level, after a history.
 
@@ -191,30 +212,25 @@ class Generator(nn.Module, ABC):
         logits: Tensor = (F.normalize(self.head_norm(hidden), dim=-1) * scale) @ self.heads[level].t().to(hidden.dtype)
         return logits
 
-    def child_logits(self, level: int, context: Context, hidden_PHD: Tensor, children_PHC: Tensor) -> Tensor:
+    def level_scores(self, level: int, vector_PD: Tensor, hidden_PHD: Tensor) -> LevelScores:
+        """What the scores of a level's nodes are put together from: all that does not depend on which nodes."""
+        logits_PHK = self.code_logits(level, hidden_PHD).float()
+        if not self.config.node_scores:
+            return LevelScores(logits_PHK)
+        query_PE = F.normalize(self.node_queries[level](vector_PD).float(), dim=-1) / self.config.node_temperature
+        # Rankings are made in float32; bfloat16 is for training alone.
+        kind = torch.bfloat16 if self.low_precision and self.training else torch.float32
+        return LevelScores(logits_PHK, query_PE.to(kind), getattr(self, f"nodes_{level}").to(kind))
+
+    def child_logits(self, level: int, scores: LevelScores, children_PHC: Tensor) -> Tensor:
         """Logits of nodes of level `level + 1`, float32, shape (P, H, C); where a node is -1 they mean nothing."""
         children_PHC = children_PHC.clamp(min=0)
-        codes_PHC = self.trie.node_code[level + 1][children_PHC]
-        logits_PHC = self.code_logits(level, hidden_PHD).float().gather(-1, codes_PHC)
-        if self.config.node_scores:
-            logits_PHC = logits_PHC + self._node_scores(level, context, children_PHC)
+        logits_PHC = scores.codes_PHK.gather(-1, self.trie.node_code[level + 1][children_PHC])
+        if scores.query_PE is not None and scores.nodes_ME is not None:
+            logits_PHC = logits_PHC + _products(scores.query_PE, scores.nodes_ME, children_PHC)
         if self.node_offsets:
             logits_PHC = logits_PHC + self.node_offsets[level][children_PHC]
         return logits_PHC
-
-    def _node_scores(self, level: int, context: Context, children_PHC: Tensor) -> Tensor:
-        query_PE = F.normalize(self.node_queries[level](context.vector_PD).float(), dim=-1)
-        query_PE = query_PE / self.config.node_temperature
-        # Rankings are made in float32; bfloat16 is for training alone.
-        kind = torch.bfloat16 if self.low_precision and self.training else torch.float32
-        nodes, query_PE = getattr(self, f"nodes_{level}").to(kind), query_PE.to(kind)
-        if children_PHC.shape[1] == 1 and level > 0:
-            below_PCE = F.embedding(children_PHC[:, 0], nodes)
-            scores_PC1: Tensor = torch.bmm(below_PCE, query_PE[:, :, None]).float()
-            return scores_PC1.transpose(1, 2)
-        scores_PN = (query_PE @ nodes.t()).float()
-        scores_PHC: Tensor = scores_PN.gather(1, children_PHC.flatten(1)).view(children_PHC.shape)
-        return scores_PHC
 
     def child_log_probabilities(self, level: int, context: Context, codes_PHl: Tensor, nodes_PH: Tensor) -> Tensor:
         """Log-probabilities of the children of some nodes, float32, shape (P, H, C), for beam search.
@@ -223,11 +239,11 @@ class Generator(nn.Module, ABC):
         """
         hidden_PHD = self.next_hidden(context, codes_PHl).float()
         children_PHC = self.trie.children[level][nodes_PH]
-        logits_PHC = self.child_logits(level, context, hidden_PHD, children_PHC)
+        scores = self.level_scores(level, context.vector_PD, hidden_PHD)
+        logits_PHC = self.child_logits(level, scores, children_PHC)
         if self.siblings_compete:
             return logits_PHC.masked_fill(children_PHC < 0, -torch.inf).log_softmax(-1)
-        whole = self.code_logits(level, hidden_PHD).float().logsumexp(-1, keepdim=True)
-        return logits_PHC - whole
+        return logits_PHC - scores.codes_PHK.logsumexp(-1, keepdim=True)
 
     def dense_queries_of(self, states: Sequence[Tensor]) -> dict[str, Tensor]:
         """Normalised queries into each teacher's space, float32, from a state a teacher, in the teachers' order."""
@@ -238,6 +254,15 @@ class Generator(nn.Module, ABC):
         """A teacher's normalised embeddings, float32, shape (N, ·)."""
         found: Tensor = getattr(self, f"teacher_{name}")
         return found
+
+
+def _products(query_PE: Tensor, nodes_ME: Tensor, wanted_PHC: Tensor) -> Tensor:
+    """Products of each query with the nodes wanted of it, float32, shape (P, H, C)."""
+    if wanted_PHC.shape[1] == 1 and 2 * wanted_PHC.shape[2] < len(nodes_ME):
+        below_PCE = F.embedding(wanted_PHC[:, 0], nodes_ME)
+        return torch.bmm(below_PCE, query_PE[:, :, None]).float().transpose(1, 2)
+    scores_PM = (query_PE @ nodes_ME.t()).float()
+    return scores_PM.gather(1, wanted_PHC.flatten(1)).view(wanted_PHC.shape)
 
 
 def _frozen(module: nn.Module, name: str, tensor: Tensor) -> Tensor:

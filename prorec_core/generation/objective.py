@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prorec_core.generation.base import Context, Generator
+from prorec_core.generation.base import Context, Generator, LevelScores
 from prorec_core.sequential.sasrec import SASRec
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.losses import BOUND, catalogue_cross_entropy
@@ -96,6 +96,8 @@ class Objective:
         self.teacher = teacher
         self.config = generator.config
         self.distill = generator.config.distill
+        kind = torch.bfloat16 if generator.low_precision else torch.float32
+        self.teachers = {name: generator.teacher(name).to(kind) for name in generator.teacher_names}
 
     def __call__(self, batch: HistoryBatch, targets: Targets) -> Mapping[str, Tensor]:
         """Named losses: "loss" (the sum), "loss_generate" and, if there is any, "loss_distill"."""
@@ -125,11 +127,16 @@ class Objective:
         }
 
     def _learnt(self, level: int, items_P: Tensor) -> Tensor:
-        """The targets of which a level's code is to be learnt, int64: a node's only child is certain."""
+        """The targets of which a level's code is to be learnt, int64: a node's only child is certain.
+
+        Where siblings compete they are ordered by how many there are.
+        """
         if not self.generator.siblings_compete:
             return torch.arange(len(items_P), device=items_P.device)
         trie = self.generator.trie
-        return (trie.n_children[level][trie.item_nodes(level)[items_P]] > 1).nonzero()[:, 0]
+        n_children_P = trie.n_children[level][trie.item_nodes(level)[items_P]]
+        order = n_children_P.argsort(stable=True)
+        return order[n_children_P[order] > 1]
 
     def _level_loss(
         self,
@@ -145,52 +152,36 @@ class Objective:
         if not generator.siblings_compete:
             logits_PK = generator.code_logits(level, hidden_WD).float()
             return F.cross_entropy(logits_PK, trie.codes[items_P, level], label_smoothing=self.config.label_smoothing)
-        items_W = items_P[rows_W]
-        parents_W = trie.item_nodes(level)[items_W]
-        widths_W = trie.n_children[level][parents_W]
-        groups = [torch.arange(len(rows_W), device=rows_W.device)]
-        if level > 0 and trie.children[level].shape[1] > _WIDE:
-            # Parents with about as many children are dealt with together: padding all to the widest doubles the work.
-            groups = list(widths_W.argsort(stable=True).chunk(_WIDTHS))
         total = hidden_WD.new_zeros((), dtype=torch.float32)
-        for group in groups:
-            if len(group):
-                total = total + self._children_loss(
-                    level,
-                    Context(F.embedding(rows_W[group], context.vector_PD)),
-                    F.embedding(group, hidden_WD),
-                    items_W[group],
-                    parents_W[group],
-                    None if cumulative is None else cumulative[rows_W[group]],
-                )
+        if not len(rows_W):
+            return total
+        scores = generator.level_scores(level, F.embedding(rows_W, context.vector_PD), hidden_WD[:, None])
+        # Parents with about as many children are dealt with together: padding all to the widest doubles the work.
+        groups = _WIDTHS if level > 0 and trie.children[level].shape[1] > _WIDE else 1
+        for part, rows in zip(scores.chunks(groups), rows_W.chunk(groups), strict=True):
+            masses = None if cumulative is None else cumulative[rows]
+            total = total + self._children_loss(level, part, items_P[rows], masses)
         return total / len(items_P)
 
-    def _children_loss(
-        self,
-        level: int,
-        context: Context,
-        hidden_PD: Tensor,
-        items_P: Tensor,
-        parents_P: Tensor,
-        cumulative: Tensor | None,
-    ) -> Tensor:
+    def _children_loss(self, level: int, scores: LevelScores, items_W: Tensor, cumulative: Tensor | None) -> Tensor:
         """Summed cross-entropy of the targets' nodes among the children of their parents."""
         generator, trie = self.generator, self.generator.trie
-        width = int(trie.n_children[level][parents_P].max())
-        children_PC = trie.children[level][parents_P, :width]
-        missing_PC = children_PC < 0
-        logits_PC = generator.child_logits(level, context, hidden_PD[:, None, :], children_PC[:, None])[:, 0]
-        log_p_PC = logits_PC.masked_fill(missing_PC, -torch.inf).log_softmax(-1).masked_fill(missing_PC, 0)
-        wanted_PC = (children_PC == trie.item_nodes(level + 1)[items_P][:, None]).float()
+        parents_W = trie.item_nodes(level)[items_W]
+        n_children_W1 = trie.n_children[level][parents_W][:, None]
+        children_WC = trie.children[level][parents_W, : int(n_children_W1.max())]
+        missing_WC = children_WC < 0
+        logits_WC = generator.child_logits(level, scores, children_WC[:, None])[:, 0]
+        log_p_WC = logits_WC.masked_fill(missing_WC, -torch.inf).log_softmax(-1).masked_fill(missing_WC, 0)
+        wanted_WC = (children_WC == trie.item_nodes(level + 1)[items_W][:, None]).float()
         if self.config.label_smoothing:
             share = self.config.label_smoothing
-            wanted_PC = (1 - share) * wanted_PC + share * (~missing_PC) / trie.n_children[level][parents_P][:, None]
+            wanted_WC = (1 - share) * wanted_WC + share * (~missing_WC) / n_children_W1
         if cumulative is not None and self.teacher is not None:
-            masses_PC = self.teacher.masses(level, cumulative, children_PC)
-            total_P1 = masses_PC.sum(1, keepdim=True)
-            weight_P1 = self.distill.soft_targets * (total_P1 > 1e-6)
-            wanted_PC = (1 - weight_P1) * wanted_PC + weight_P1 * masses_PC / total_P1.clamp(min=1e-6)
-        return -(wanted_PC * log_p_PC).sum()
+            masses_WC = self.teacher.masses(level, cumulative, children_WC)
+            total_W1 = masses_WC.sum(1, keepdim=True)
+            weight_W1 = self.distill.soft_targets * (total_W1 > 1e-6)
+            wanted_WC = (1 - weight_W1) * wanted_WC + weight_W1 * masses_WC / total_W1.clamp(min=1e-6)
+        return -(wanted_WC * log_p_WC).sum()
 
     def _distill_loss(self, states_PD: Sequence[Tensor], items_P: Tensor) -> Tensor:
         """InfoNCE between each teacher's state and its embedding of the target, against all other items.
@@ -204,7 +195,7 @@ class Objective:
         parts = [
             catalogue_cross_entropy(
                 query_PE,
-                self.generator.teacher(name),
+                self.teachers[name],
                 items_P,
                 1 / self.distill.temperature,
                 bounded=True,

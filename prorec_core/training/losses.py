@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK = 512
+_BLOCK = 64
 BOUND = 80
 """Logits under this may be exponentiated as they are: e^80 is far from float32's largest number."""
 
@@ -47,7 +48,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
                 logits_NC -= largest_C
                 correct_C -= largest_C.float()
             logits_NC.exp_()
-            mass_C = logits_NC.sum(0, dtype=torch.float32)
+            mass_C = _column_sums(logits_NC)
             total += (mass_C.log() - correct_C).sum()
             # The gradient times the mass, which is divided off the small sides of the products.
             logits_NC[at_target] -= mass_C.to(kind)
@@ -66,6 +67,13 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         return grad_states * upstream[0], table, None, None, None, None
 
 
+def _column_sums(values_NC: Tensor) -> Tensor:
+    """Sums over the rows, float32; in blocks, as a sum of bfloat16 into float32 copies all of it first."""
+    whole = len(values_NC) // _BLOCK
+    blocks = values_NC[: whole * _BLOCK].view(whole, _BLOCK, values_NC.shape[1]).sum(1)
+    return torch.cat([blocks, values_NC[whole * _BLOCK :]]).sum(0, dtype=torch.float32)
+
+
 def catalogue_cross_entropy(
     states_PD: Tensor,
     table_ND: Tensor,
@@ -81,7 +89,7 @@ def catalogue_cross_entropy(
 
     Args:
         states_PD: float32.
-        table_ND: float32.
+        table_ND: float32; one without a gradient may be bfloat16 where the products are.
         targets_P: int64 rows of the table.
         scale: factor of the scores, one over the temperature.
         bounded: scores are cosines, so exponentials cannot overflow and need no maximum taken off

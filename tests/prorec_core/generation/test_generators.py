@@ -264,7 +264,8 @@ class GeneratorContract:
                         alive = model.trie.codes[rows, level].unique()
                         parent = model.trie.item_nodes(level)[item]
                         children = model.trie.children[level][parent]
-                        logits = model.child_logits(level, one, state[None, None], children[None, None])[0, 0]
+                        scores = model.level_scores(level, one.vector_PD, state[None, None])
+                        logits = model.child_logits(level, scores, children[None, None])[0, 0]
                         logits = logits[: len(alive)]
                         place = int((alive == code).nonzero())
                     log_p = logits.log_softmax(0)
@@ -309,7 +310,8 @@ class GeneratorContract:
             for level in range(3):
                 children = with_scores.trie.children[level].expand(5, -1, -1)
                 hidden = torch.zeros(5, children.shape[1], 16)
-                given = with_scores.child_logits(level, context, hidden, children)
+                scores = with_scores.level_scores(level, context.vector_PD, hidden)
+                given = with_scores.child_logits(level, scores, children)
                 plain = with_scores.code_logits(level, hidden)
                 query = F.normalize(with_scores.node_queries[level](context.vector_PD), dim=-1) / 0.5
                 embeddings = F.normalize(with_scores.inputs_NE, dim=-1)
@@ -321,7 +323,8 @@ class GeneratorContract:
                         given[:, node, child], plain[:, node, code] + query @ mean, rtol=1e-4, atol=1e-4
                     )
                     # One node a row takes another way through the tables.
-                    single = with_scores.child_logits(level, context, hidden[:, :1], children[:, node : node + 1])
+                    scores = with_scores.level_scores(level, context.vector_PD, hidden[:, :1])
+                    single = with_scores.child_logits(level, scores, children[:, node : node + 1])
                     torch.testing.assert_close(single[:, 0, child], given[:, node, child], rtol=1e-4, atol=1e-4)
 
     def test_bfloat16_stays_near(self, generator: Any) -> None:
