@@ -65,19 +65,17 @@ class LevelScores:
 
     Attributes:
         codes_PHK: logits of all codes of the level, float32.
-        query_PE: direction to compare nodes' embeddings with, over the temperature; None without node scores.
-        nodes_ME: embeddings of all M nodes, of the same type, float32 or in training bfloat16.
+        query_PE: direction to compare nodes' embeddings with, over the temperature, float32; None without node scores.
     """
 
     codes_PHK: Tensor
     query_PE: Tensor | None = None
-    nodes_ME: Tensor | None = None
 
     def chunks(self, count: int) -> list[LevelScores]:
         """The same for the contexts in at most `count` groups of equal size, in their order."""
         codes = self.codes_PHK.chunk(count)
         queries = [None] * len(codes) if self.query_PE is None else self.query_PE.chunk(count)
-        return [LevelScores(*pair, self.nodes_ME) for pair in zip(codes, queries, strict=True)]
+        return [LevelScores(*pair) for pair in zip(codes, queries, strict=True)]
 
 
 class Generator(nn.Module, ABC):
@@ -217,17 +215,15 @@ class Generator(nn.Module, ABC):
         logits_PHK = self.code_logits(level, hidden_PHD).float()
         if not self.config.node_scores:
             return LevelScores(logits_PHK)
-        query_PE = F.normalize(self.node_queries[level](vector_PD).float(), dim=-1) / self.config.node_temperature
-        # Rankings are made in float32; bfloat16 is for training alone.
-        kind = torch.bfloat16 if self.low_precision and self.training else torch.float32
-        return LevelScores(logits_PHK, query_PE.to(kind), getattr(self, f"nodes_{level}").to(kind))
+        query_PE = F.normalize(self.node_queries[level](vector_PD).float(), dim=-1)
+        return LevelScores(logits_PHK, query_PE / self.config.node_temperature)
 
     def child_logits(self, level: int, scores: LevelScores, children_PHC: Tensor) -> Tensor:
         """Logits of nodes of level `level + 1`, float32, shape (P, H, C); where a node is -1 they mean nothing."""
         children_PHC = children_PHC.clamp(min=0)
         logits_PHC = scores.codes_PHK.gather(-1, self.trie.node_code[level + 1][children_PHC])
-        if scores.query_PE is not None and scores.nodes_ME is not None:
-            logits_PHC = logits_PHC + _products(scores.query_PE, scores.nodes_ME, children_PHC)
+        if scores.query_PE is not None:
+            logits_PHC = logits_PHC + _products(scores.query_PE, getattr(self, f"nodes_{level}"), children_PHC)
         if self.node_offsets:
             logits_PHC = logits_PHC + self.node_offsets[level][children_PHC]
         return logits_PHC
@@ -259,8 +255,8 @@ class Generator(nn.Module, ABC):
 def _products(query_PE: Tensor, nodes_ME: Tensor, wanted_PHC: Tensor) -> Tensor:
     """Products of each query with the nodes wanted of it, float32, shape (P, H, C)."""
     if wanted_PHC.shape[1] == 1 and 2 * wanted_PHC.shape[2] < len(nodes_ME):
-        below_PCE = F.embedding(wanted_PHC[:, 0], nodes_ME)
-        return torch.bmm(below_PCE, query_PE[:, :, None]).float().transpose(1, 2)
+        # Not as a batched product: oneDNN makes a program for every new shape, and here each is new.
+        return (F.embedding(wanted_PHC, nodes_ME) * query_PE[:, None, None, :]).sum(-1)
     scores_PM = (query_PE @ nodes_ME.t()).float()
     return scores_PM.gather(1, wanted_PHC.flatten(1)).view(wanted_PHC.shape)
 
