@@ -291,7 +291,7 @@ class EvaluateConfig(Section):
         description="Weights λ of the dense score among which validation NDCG@10 chooses.",
     )
     cold_bonus: float = Field(
-        0.7,
+        0.0,
         ge=0,
         le=20,
         description="Added to the score of each new item (data.cold_items), in nats: with 0.7 it counts twice.",

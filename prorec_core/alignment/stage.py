@@ -18,6 +18,7 @@ from torch import Tensor
 from prorec_core.alignment.adapter import scaled_text
 from prorec_core.alignment.graph import ItemGraph
 from prorec_core.alignment.model import StageOne
+from prorec_core.alignment.unseen import by_similar_text
 from prorec_core.artifacts import read_json, write_json
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.data.embeddings import read_embeddings, write_embeddings
@@ -33,6 +34,9 @@ from prorec_core.training.runtime import Runtime, derive_seed
 
 _EMBEDDINGS = {"integrated": "embeddings", "collaborative": "collaborative", "semantic": "semantic"}
 """Names of the files of embeddings; those of new items have `cold_` before."""
+_SIMILAR = 5
+"""Items of nearest text that tell where a new one belongs, and the share that they have in it."""
+_SHARE_OF_SIMILAR = 0.4
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class NewEmbeddings:
     """Embeddings of M items that were not there in training.
 
     Attributes:
-        integrated: E_I, the fusion of the other two, float32, shape (M, D) or (M, 2 D).
+        integrated: E_I, from E_T and the E_I of items of similar text, float32, shape (M, D) or (M, 2 D).
         collaborative: E_C, of which nothing is known: zero, float32, shape (M, D).
         semantic: E_T, the adapter's, float32, shape (M, D).
     """
@@ -197,19 +201,24 @@ def align(
         dict(stage.model.state_dict()),
         domination(integrated, semantic, start.embeddings),
         records,
-        None if new_semantic is None else _new_embeddings(stage, new_semantic),
+        None if new_semantic is None else _new_embeddings(stage, integrated, semantic, new_semantic),
     )
 
 
 @torch.no_grad()
-def _new_embeddings(stage: StageOne, new_semantic: Floats) -> NewEmbeddings:
-    """By the text alone. Means of E_C over items of similar text did worse on Beauty: they tell popularity, too low.
+def _new_embeddings(stage: StageOne, integrated: Floats, semantic: Floats, new_semantic: Floats) -> NewEmbeddings:
+    """By the text alone: the direction of its own E_T, and of what items of similar text have become.
 
-    Nobody stands beside them in a history, so the items' graph adds nothing.
+    The length is the mean one.
     """
-    semantic = stage.adapter(scaled_text(new_semantic).to(stage.items.device))
-    nothing = torch.zeros_like(semantic)
-    return NewEmbeddings(*map(_array, (stage.fused(nothing, semantic), nothing, semantic)))
+    adapted = stage.adapter(scaled_text(new_semantic).to(stage.items.device))
+    nothing = torch.zeros_like(adapted)
+    own = F.normalize(stage.fused(nothing, adapted).cpu().float(), dim=-1)
+    known = torch.from_numpy(integrated)
+    similar = torch.from_numpy(by_similar_text(F.normalize(known, dim=-1).numpy(), semantic, new_semantic, _SIMILAR))
+    mixed = torch.lerp(own, F.normalize(similar, dim=-1), _SHARE_OF_SIMILAR)
+    placed = F.normalize(mixed, dim=-1) * known.norm(dim=-1).mean()
+    return NewEmbeddings(_array(placed), _array(nothing), _array(adapted))
 
 
 def _start_from(stage: StageOne, start: CollaborativeModel) -> None:

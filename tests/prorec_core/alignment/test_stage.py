@@ -10,6 +10,7 @@ import torch
 from prorec_core.alignment.adapter import scaled_text
 from prorec_core.alignment.model import StageOne
 from prorec_core.alignment.stage import AlignedModel, align
+from prorec_core.alignment.unseen import by_similar_text
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.data.sequences import IntArray, Sequences, Split, from_lists
 from prorec_core.progress import Progress
@@ -246,8 +247,13 @@ def test_new_items_are_embedded_by_their_text_and_change_nothing(
     # A text nearly that of a known item gives nearly its E_T, and of what users do nothing is known.
     assert np.allclose(found.cold.semantic, found.semantic[:5], atol=0.1)
     assert not found.cold.collaborative.any()
+    # Between its own text and where the items of nearest text are, and as long as items are.
     both = [found.cold.collaborative, found.cold.semantic]
-    assert np.array_equal(found.cold.integrated, np.concatenate(both, axis=1) if fusion == "concat" else sum(both))
+    own = _directions(np.concatenate(both, axis=1) if fusion == "concat" else sum(both))
+    near = _directions(by_similar_text(_directions(found.integrated), texts, new, 5))
+    assert np.allclose(_directions(found.cold.integrated), _directions(0.6 * own + 0.4 * near), atol=1e-5)
+    lengths = np.linalg.norm(found.cold.integrated, axis=1)
+    assert np.allclose(lengths, np.linalg.norm(found.integrated, axis=1).mean(), rtol=1e-4)
     joined = found.with_new()
     assert np.array_equal(joined.integrated, np.concatenate([found.integrated, found.cold.integrated]))
     assert plain.with_new() is plain
@@ -255,3 +261,7 @@ def test_new_items_are_embedded_by_their_text_and_change_nothing(
     again = AlignedModel.load(tmp_path)
     assert again.cold is not None
     assert np.array_equal(again.cold.integrated, found.cold.integrated)
+
+
+def _directions(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
