@@ -35,8 +35,9 @@ from prorec_core.training.runtime import Runtime, derive_seed
 _EMBEDDINGS = {"integrated": "embeddings", "collaborative": "collaborative", "semantic": "semantic"}
 """Names of the files of embeddings; those of new items have `cold_` before."""
 _SIMILAR = 5
-"""Items of nearest text that tell where a new one belongs, and the share that they have in it."""
-_SHARE_OF_SIMILAR = 0.4
+"""Items of nearest text that tell where a new one belongs."""
+_SHARE_OF_SIMILAR = 0.6
+"""Their share in where it is put; its own text has the rest."""
 
 
 @dataclass(frozen=True)

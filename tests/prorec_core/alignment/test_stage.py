@@ -251,7 +251,7 @@ def test_new_items_are_embedded_by_their_text_and_change_nothing(
     both = [found.cold.collaborative, found.cold.semantic]
     own = _directions(np.concatenate(both, axis=1) if fusion == "concat" else sum(both))
     near = _directions(by_similar_text(_directions(found.integrated), texts, new, 5))
-    assert np.allclose(_directions(found.cold.integrated), _directions(0.6 * own + 0.4 * near), atol=1e-5)
+    assert np.allclose(_directions(found.cold.integrated), _directions(0.4 * own + 0.6 * near), atol=1e-5)
     lengths = np.linalg.norm(found.cold.integrated, axis=1)
     assert np.allclose(lengths, np.linalg.norm(found.integrated, axis=1).mean(), rtol=1e-4)
     joined = found.with_new()
