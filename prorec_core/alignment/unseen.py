@@ -1,4 +1,4 @@
-"""A stand-in for collaborative embeddings of items that nobody has used yet: those of items of similar text.
+"""A stand-in for what interactions tell of items that nobody has used yet: what they told of items of similar text.
 
 Knows matrices of items; knows nothing of users or training. Axes: N known items, M new items, S text dimensions, D
 dimensions.
@@ -20,7 +20,7 @@ def by_similar_text(known_ND: Floats, known_text_NS: Floats, new_text_MS: Floats
     """What only interactions could tell of new items, estimated: the mean over the k known items of nearest text.
 
     Args:
-        known_ND: embeddings of the known items, for instance E_C.
+        known_ND: embeddings of the known items: E_C, or directions of E_I.
         known_text_NS: their text embeddings E_S.
         new_text_MS: those of the new items; a zero row is as near to all, and gets the mean of the first k.
         k: neighbours by cosine; N at most are taken.

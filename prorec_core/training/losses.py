@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK = 512
+"""Positions dealt with at a time."""
 _BLOCK = 64
+"""Items whose exponentials are summed in their own type before the sums are in float32."""
 BOUND = 80
 """Logits under this may be exponentiated as they are: e^80 is far from float32's largest number."""
 

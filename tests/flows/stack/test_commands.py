@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.running import TRAINING
 from flows.stack import children, servers, state, supervisor
 from flows.stack import deployments as registration
 from flows.stack.deployments import automations, deployments, heartbeat_timeout
@@ -84,6 +85,16 @@ def test_every_deployment_queues_and_refuses_wrong_values() -> None:
         assert entry["enforce_parameter_schema"] is True and "prorec" in entry["tags"]
         assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
         assert [schedule["active"] for schedule in entry["schedules"]] == [False]
+
+
+def test_workers_train_with_the_same_environment_as_the_command_line() -> None:
+    environments = [
+        entry["work_pool"]["job_variables"]["env"]
+        for entry in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    ]
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for found in (*environments, services["worker"]["environment"]):
+        assert {name: found.get(name) for name in TRAINING} == TRAINING
 
 
 def test_pages_of_other_origins_are_refused(artifacts_folder: Path) -> None:

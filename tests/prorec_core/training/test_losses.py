@@ -55,6 +55,25 @@ def test_chunks_leave_no_seam(positions: int, bounded: bool) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("items", [63, 64, 65, 128, 200])
+def test_blocks_of_items_leave_no_seam(items: int) -> None:
+    states, table, targets = _case(9, items, 6, 5, cosine=True)
+    ours = catalogue_cross_entropy(states, table, targets, 5.0, bounded=True, low_precision=False)
+    exact = F.cross_entropy(5 * states @ table.t(), targets)
+    for mine, theirs in zip(_with_gradients(ours, states, table), _with_gradients(exact, states, table), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_frozen_table_may_be_in_bfloat16_already() -> None:
+    found = []
+    for kind in (torch.float32, torch.bfloat16):
+        states, table, targets = _case(60, 20, 5, 3, cosine=True, frozen=True)
+        loss = catalogue_cross_entropy(states, table.to(kind), targets, 9.0, bounded=True, low_precision=True)
+        found.append(_with_gradients(loss, states))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("bounded", [True, False])
 def test_bfloat16_stays_near(bounded: bool) -> None:
     states, table, targets = _case(700, 200, 32, 2, cosine=bounded)
