@@ -27,7 +27,7 @@ from tasks.evaluate_collaborative import evaluate_collaborative
 from tasks.evaluate_counts import evaluate_counts
 from tasks.evaluate_two_stream import SIDES, evaluate_two_stream
 from tasks.events import Event, Notice, PartEnded, PartStarted, StageEnded, StageStarted, listening, tell
-from tasks.metrics import numbers
+from tasks.metrics import measured as figures
 from tasks.patience import TrackingAwayError
 from tasks.prefect_run import PrefectRun
 from tasks.preprocess import preprocess
@@ -210,7 +210,7 @@ def run_variant(
             uri = models.version_of(refs["train_generator"])
             models.note_evaluation(experiments[""], uri, refs, run, measured.metrics)
         else:
-            run.metrics(numbers({split: measured.metrics[split] for split in ("test", "validation")}))
+            run.metrics(figures(measured.metrics))
     except BaseException as error:
         run.finish(*tracking.how_it_ended(error))
         raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -241,15 +241,11 @@ def result_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def new_items_table(found: Mapping[str, Any]) -> Table:
-    """The result on new items (metrics.json's `new_items`)."""
-    from prorec_core.evaluation.tables import new_item_line, new_item_rows
-
-    head, *rows = new_item_rows(found)
-    table = Table(title=new_item_line(found))
-    table.add_column(head[0])
-    for column in head[1:]:
-        table.add_column(column, justify="right")
-    for row in rows:
+def plain_table(title: str, rows: Sequence[Sequence[str]], names: int = 1) -> Table:
+    """Rows of text, a header first; the first `names` columns name what the row is of, the others are figures."""
+    table = Table(title=title)
+    for place, column in enumerate(rows[0]):
+        table.add_column(column, justify="left" if place < names else "right")
+    for row in rows[1:]:
         table.add_row(*row)
     return table

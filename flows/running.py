@@ -96,14 +96,15 @@ def show_result(summary: dict[str, Any]) -> None:
     """Print the table of results, and where everything is."""
     from rich.console import Console
 
-    from flows.display import new_items_table, result_table
+    from flows.display import plain_table, result_table
     from flows.embedded import mlflow_page, program
+    from prorec_core.evaluation.tables import new_item_line, new_item_rows
     from tasks import places
 
     console = Console()
     console.print(result_table(summary["metrics"]))
-    if "new_items" in summary["metrics"]:
-        console.print(new_items_table(summary["metrics"]["new_items"]))
+    if new := summary["metrics"].get("new_items"):
+        console.print(plain_table(new_item_line(new), new_item_rows(new)))
     command, page = mlflow_page(summary["mlflow"])
     history = shlex.quote(",".join(summary["items"]))
     lines = {

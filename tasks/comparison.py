@@ -61,6 +61,7 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         scorer=scorer,
         metrics=evaluation.metrics,
         ranks=evaluation.test_ranks,
+        new_item_ranks=evaluation.new_item_ranks,
         seconds={ref.run_id: _seconds(ref) for ref in used},
         parameters=sum(_parameters(inputs) for inputs in sides.values()),
         quality=read_json(alone["quantize"] / "quality.json") if "quantize" in alone else {},
@@ -135,5 +136,7 @@ def _figures(found: Mapping[str, Any]) -> dict[str, float]:
     """Means, deviations and intervals by path: variant, split, metric."""
     figures: dict[str, float] = {}
     for variant, about in found["variants"].items():
-        figures |= numbers({part: about[part] for part in ("test", "validation", "against", "cost")}, f"{variant}/")
+        figures |= numbers(
+            {part: about[part] for part in ("test", "validation", "against", "new_items", "cost")}, f"{variant}/"
+        )
     return figures

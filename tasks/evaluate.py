@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tasks.inputs import new_quantized_embedding, quantized_embedding, read_dataset
-from tasks.metrics import numbers
+from tasks.metrics import measured
 from tasks.stage import Work, stage
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def evaluate(work: Work) -> dict[str, float]:
     write_bytes(work.folder / "result.md", result_markdown(result.metrics).encode())
     for name, png in standalone_plots(inputs, result).items():
         write_bytes(work.folder / "plots" / name, png)
-    shown = ("test", "validation", "new_items")
-    return numbers({name: result.metrics[name] for name in shown if name in result.metrics})
+    return measured(result.metrics)
 
 
 def _with_new_items(

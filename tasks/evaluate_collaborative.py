@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.inputs import read_dataset
-from tasks.metrics import numbers
+from tasks.metrics import measured
 from tasks.stage import Work, stage
 
 
@@ -32,4 +32,4 @@ def evaluate_collaborative(work: Work) -> dict[str, float]:
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)
-    return numbers({split: result.metrics[split] for split in ("test", "validation")})
+    return measured(result.metrics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.inputs import read_dataset
-from tasks.metrics import numbers
+from tasks.metrics import measured
 from tasks.stage import Work, stage
 
 
@@ -27,4 +27,4 @@ def evaluate_counts(work: Work) -> dict[str, float]:
     }
     result = run(EvaluationInputs(config, dataset, lists, None, name="counts"), work.report)
     result.save(work.folder)
-    return numbers({split: result.metrics[split] for split in ("test", "validation")})
+    return measured(result.metrics)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.inputs import read_dataset, read_quantized
-from tasks.metrics import numbers
+from tasks.inputs import read_dataset, read_new_quantized, read_quantized
+from tasks.metrics import measured
 from tasks.stage import Work, stage
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prorec_core.data.sequences import Sequences
     from prorec_core.generation.base import Generator
+    from prorec_core.generation.candidates import Candidates
 
 SIDES = ("first", "second")
 """What tells the two pipelines apart in the names of what is read."""
@@ -22,31 +26,42 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
     """Let both generators judge the union of what they found, their weight chosen on validation, and measure."""
     from prorec_core.data.sequences import Split
     from prorec_core.errors import UserError
-    from prorec_core.evaluation.inputs import EvaluationInputs
+    from prorec_core.evaluation.inputs import EvaluationInputs, NewItemLists
+    from prorec_core.evaluation.lists import new_item_offsets
+    from prorec_core.evaluation.new_items import new_item_histories
     from prorec_core.evaluation.ranking import TopItems
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.generation.late_fusion import joint_candidates
     from prorec_core.generation.stage import fusion_trials
 
     config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
-    sequences, length = dataset.sequences, min(config.list_length, dataset.sequences.n_items)
-    first, second = (_generator(work, side) for side in SIDES)
+    sequences, length = dataset.sequences, min(config.list_length, dataset.n_items_with_new)
+
+    def ask(streams: Sequence[Generator], histories: Sequences) -> Candidates:
+        first, second = streams
+        return joint_candidates(
+            first, second, histories, config.beams, masked=config.mask_history, report=runtime.report
+        )
+
+    streams = [_generator(work, side) for side in SIDES]
     try:
-        found = {
-            split: joint_candidates(
-                first,
-                second,
-                sequences.histories(split),
-                config.beams,
-                masked=config.mask_history,
-                report=runtime.report,
-            )
-            for split in (Split.VALIDATION, Split.TEST)
-        }
+        found = {split: ask(streams, sequences.histories(split)) for split in (Split.VALIDATION, Split.TEST)}
     except ValueError as error:
         raise UserError(str(error), place="two_stream", cure="Give both streams one generator.max_history") from error
     trials = fusion_trials(found[Split.VALIDATION], sequences.targets(Split.VALIDATION), config.fusion_weights)
     weight = max(trials, key=lambda trial: trial[1])[0]
+    new = None
+    if dataset.cold is not None:
+        grown = [_generator(work, side, with_new=True) for side in SIDES]
+        offsets_N = new_item_offsets(config, dataset, runtime.device)
+        if offsets_N is not None:
+            for generator in grown:
+                generator.offset_items(offsets_N)
+        of_known, of_new = (
+            {"two_stream": TopItems(*ask(grown, histories).fused(weight, length))}
+            for histories in new_item_histories(dataset)
+        )
+        new = NewItemLists(of_known, of_new, config.cold_bonus)
     inputs = EvaluationInputs(
         config,
         dataset,
@@ -55,23 +70,29 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
         seed=work.experiment.seed,
         name="two_stream",
         fusion_trials=trials,
+        new=new,
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)
-    return {"fusion_weight": weight, **numbers({split: result.metrics[split] for split in ("test", "validation")})}
+    return {"fusion_weight": weight, **measured(result.metrics)}
 
 
-def _generator(work: Work, side: str) -> Generator:
-    """One of the two, with its own codes and the embedding that they were made of."""
+def _generator(work: Work, side: str, *, with_new: bool = False) -> Generator:
+    """One of the two, with its own codes and the embedding that they were made of, of the new items too if asked."""
+    import numpy as np
+
     from prorec_core.artifacts import MANIFEST, read_json
     from prorec_core.generation.stage import TrainedGenerator, restore_generator
     from prorec_core.quantization.stage import Quantized
 
     inputs = {name: work.inputs[f"{name}@{side}"] for name in STREAM}
-    made_with = read_json(inputs["train_generator"] / MANIFEST)["config"]
+    embedding = read_json(inputs["train_generator"] / MANIFEST)["config"]["quantize.embedding"]
+    quantized, vectors = Quantized.load(inputs["quantize"]), read_quantized(embedding, inputs)
+    if with_new:
+        vectors = np.concatenate([vectors, read_new_quantized(embedding, inputs)])
     return restore_generator(
         TrainedGenerator.load(inputs["train_generator"]),
-        Quantized.load(inputs["quantize"]).table.codes,
-        read_quantized(made_with["quantize.embedding"], inputs),
+        (quantized.all_items() if with_new else quantized.table).codes,
+        vectors,
         work.runtime().device,
     )

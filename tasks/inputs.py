@@ -31,7 +31,12 @@ def quantized_embedding(work: Work) -> FloatArray:
 
 
 def new_quantized_embedding(work: Work) -> FloatArray:
-    """The same of the new items that the experiment holds out, float32, shape (new items, dimensions).
+    """The same of the new items that the experiment holds out, float32, shape (new items, dimensions)."""
+    return read_new_quantized(work.experiment.quantize.embedding, work.inputs)
+
+
+def read_new_quantized(embedding: str, inputs: Mapping[str, Path]) -> FloatArray:
+    """What `read_quantized` reads, of the new items.
 
     Where the codes are of a collaborative embedding, which new items lack, that of items of similar text stands in.
     """
@@ -41,13 +46,13 @@ def new_quantized_embedding(work: Work) -> FloatArray:
     from prorec_core.data.embeddings import read_embeddings
 
     def of(stage: str, file: str = "cold_embeddings.parquet") -> FloatArray:
-        return read_embeddings(work.inputs[stage] / file, stage)
+        return read_embeddings(inputs[stage] / file, stage)
 
     def collaborative() -> FloatArray:
         known, text = (of(stage, "embeddings.parquet") for stage in ("train_collaborative", "embed_text"))
         return by_similar_text(known, text, of("embed_text"))
 
-    match work.experiment.quantize.embedding:
+    match embedding:
         case "integrated":
             return of("align")
         case "semantic":

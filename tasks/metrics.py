@@ -96,3 +96,8 @@ def numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             found[f"{prefix}{name}"] = float(value)
     return found
+
+
+def measured(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of an evaluation (metrics.json) that are logged: on test, on validation and on new items."""
+    return numbers({part: metrics[part] for part in ("test", "validation", "new_items") if part in metrics})

@@ -95,9 +95,10 @@ def _run(
 def _show(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from flows.display import table_console
+    from flows.display import plain_table, table_console
     from flows.embedded import mlflow_page
-    from prorec_core.evaluation.tables import label, signed
+    from prorec_core.evaluation.tables import label, new_item_line, signed
+    from prorec_core.evaluation.variants.report import new_item_rows
     from prorec_core.evaluation.variants.table import APART, APART_MEANS
 
     console, found = table_console(), summary["table"]
@@ -118,6 +119,8 @@ def _show(summary: dict[str, Any]) -> None:
             interval,
         )
     console.print(table)
+    if rows := new_item_rows(found):
+        console.print(plain_table(new_item_line(found["new_items"]), rows, names=2))
     if any(about["apart"] for about in found["variants"].values()):
         console.print(f"{APART} {APART_MEANS}", highlight=False, soft_wrap=True)
     for each in summary["failed"]:

@@ -93,11 +93,41 @@ def new_item_lists(config: EvaluateConfig, models: Models, dataset: Dataset, rep
         dataset: with new items.
         report: told of every batch, in users.
     """
-    if config.cold_bonus:
-        offsets_N = torch.zeros(dataset.n_items_with_new, device=models.generator.inputs_NE.device)
-        offsets_N[dataset.items.height :] = config.cold_bonus
+    offsets_N = new_item_offsets(config, dataset, models.generator.inputs_NE.device)
+    if offsets_N is not None:
         models.generator.offset_items(offsets_N)
     known, new = (lists_after(config, models, histories, report) for histories in new_item_histories(dataset))
+    return NewItemLists(known, new, config.cold_bonus)
+
+
+def new_item_offsets(config: EvaluateConfig, dataset: Dataset, device: torch.device) -> torch.Tensor | None:
+    """What is added to the score of each item, new ones after the others, in nats, shape (N,); None for nothing."""
+    if not config.cold_bonus:
+        return None
+    offsets_N = torch.zeros(dataset.n_items_with_new, device=device)
+    offsets_N[dataset.items.height :] = config.cold_bonus
+    return offsets_N
+
+
+def new_sequential_lists(
+    scorer: str,
+    model: SequentialModel,
+    table_NE: torch.Tensor,
+    dataset: Dataset,
+    config: EvaluateConfig,
+    max_history: int,
+) -> NewItemLists:
+    """What `new_item_lists` makes, of a sequential model alone under the name `scorer`; its table has the new items."""
+    k = min(config.list_length, dataset.n_items_with_new)
+    offsets_N = new_item_offsets(config, dataset, table_NE.device)
+    known, new = (
+        {
+            scorer: dense_lists(
+                model, table_NE, histories, k, max_history, masked=config.mask_history, offsets_N=offsets_N
+            )
+        }
+        for histories in new_item_histories(dataset)
+    )
     return NewItemLists(known, new, config.cold_bonus)
 
 

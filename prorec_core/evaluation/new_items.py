@@ -35,13 +35,16 @@ def new_item_histories(dataset: Dataset) -> tuple[Sequences, Sequences]:
     return tuple(Sequences(found.items, found.offsets, n_items) for found in (known, new))  # type: ignore[return-value]
 
 
-def new_item_metrics(lists: NewItemLists, dataset: Dataset, config: EvaluateConfig) -> dict[str, Any]:
+def new_item_metrics(
+    lists: NewItemLists, dataset: Dataset, config: EvaluateConfig
+) -> tuple[dict[str, Any], dict[str, IntArray]]:
     """Recall of new and of other items from one catalogue.
 
     Returns:
-        `items`, the new ones, `interactions`, those measured, and `bonus`; `new` and `known`: by scorer recall_at_k
-        for k = 10 and 50 with standard errors over users; `share_of_catalogue` of the new items, and `share_at_10`:
-        by scorer their share of all users' first ten.
+        The metrics: `items`, the new ones, `interactions`, those measured, and `bonus`; `new` and `known`: by scorer
+        recall_at_k for k = 10 and 50 with standard errors over users; `share_of_catalogue` of the new items, and
+        `share_at_10`: by scorer their share of all users' first ten. And by scorer the rank of each new target, int32,
+        0 where it is not in the list, in the order of `Dataset.cold`.
 
     Raises:
         ValueError: the data set holds no items out, or lists are not a row a user.
@@ -55,17 +58,33 @@ def new_item_metrics(lists: NewItemLists, dataset: Dataset, config: EvaluateConf
         for found, asked in zip((lists.known, lists.new), histories, strict=True)
     )
     first_new = dataset.items.height
-    targets = dataset.sequences.targets(Split.TEST), dataset.cold.targets + np.int32(first_new)
+    targets = dataset.sequences.targets(Split.TEST), new_targets(dataset)
     cutoffs = [k for k in CUTOFFS if k <= length]
-    return {
+    of_known, of_new = (
+        {scorer: _ranks(found[scorer], asked) for scorer in in_order(found)}
+        for found, asked in zip((known, new), targets, strict=True)
+    )
+    metrics = {
         "items": len(dataset.cold),
         "interactions": len(dataset.cold.users),
         "bonus": lists.bonus,
-        "new": {scorer: _recall(new[scorer], targets[1], cutoffs) for scorer in in_order(new)},
-        "known": {scorer: _recall(known[scorer], targets[0], cutoffs) for scorer in in_order(known)},
+        "new": {scorer: _recall(ranks, cutoffs) for scorer, ranks in of_new.items()},
+        "known": {scorer: _recall(ranks, cutoffs) for scorer, ranks in of_known.items()},
         "share_of_catalogue": round(len(dataset.cold) / dataset.n_items_with_new, 6),
-        "share_at_10": {scorer: new_share(known[scorer], first_new) for scorer in in_order(known)},
+        "share_at_10": {scorer: new_share(known[scorer], first_new) for scorer in of_known},
     }
+    return metrics, of_new
+
+
+def new_targets(dataset: Dataset) -> IntArray:
+    """What is looked for in the lists after `new_item_histories`' second: the new item of each who took one last.
+
+    Raises:
+        ValueError: the data set holds no items out.
+    """
+    if dataset.cold is None:
+        raise ValueError("the data set has no new items")
+    return (dataset.cold.targets + dataset.items.height).astype(np.int32)
 
 
 def new_share(lists: TopItems, first_new: int, k: int = 10) -> float:
@@ -74,10 +93,14 @@ def new_share(lists: TopItems, first_new: int, k: int = 10) -> float:
     return round(float((top >= first_new).sum() / max(int((top >= 0).sum()), 1)), 6)
 
 
-def _recall(lists: TopItems, targets: IntArray, cutoffs: list[int]) -> Mapping[str, float]:
+def _ranks(lists: TopItems, targets: IntArray) -> IntArray:
     if lists.n_users != len(targets):
         raise ValueError(f"there are {lists.n_users} lists and {len(targets)} targets")
-    ranks, found = rank_of_target(lists.items_UK, targets), {}
+    return rank_of_target(lists.items_UK, targets)
+
+
+def _recall(ranks: IntArray, cutoffs: list[int]) -> Mapping[str, float]:
+    found = {}
     for k in cutoffs:
         found[f"recall_at_{k}"] = recall_at_k(ranks, k)
         found[f"recall_at_{k}_standard_error"] = standard_error(hits_at_k(ranks, k))

@@ -19,7 +19,7 @@ from prorec_core.data.sequences import IntArray, Split
 from prorec_core.evaluation.comparison import compare
 from prorec_core.evaluation.inputs import EvaluationInputs, in_order
 from prorec_core.evaluation.metrics import CUTOFFS, list_metrics, rank_metrics
-from prorec_core.evaluation.new_items import new_item_metrics
+from prorec_core.evaluation.new_items import new_item_metrics, new_targets
 from prorec_core.evaluation.ranking import TopItems, popularity_lists, rank_of_target
 from prorec_core.evaluation.report import plot_files, render
 from prorec_core.evaluation.slices import sliced_recall
@@ -29,6 +29,7 @@ __all__ = ["Evaluation", "EvaluationInputs", "evaluate", "standalone_plots"]
 
 _STAGE = "evaluate"
 _NAMES = {Split.VALIDATION: "validation", Split.TEST: "test"}
+_NEW = "new_items"
 _COMPARED = (
     ("fused", "dense"),
     ("fused", "generative"),
@@ -49,7 +50,8 @@ class Evaluation:
             users; `reference`: what is known of the data by construction, if anything; `new_items`, where some are
             held out: as `new_item_metrics` gives them.
         ranks: a row for each split and user: user int32, target int32, split, rank_<scorer> int32 each, from 1,
-            0 where the target is not in the list.
+            0 where the target is not in the list. Where items are held out as new ones, the split "new_items" has a
+            row for each user who took one last, whose target counts on after the other items.
         report_html: the report, a page that needs nothing else.
     """
 
@@ -60,7 +62,15 @@ class Evaluation:
     @property
     def test_ranks(self) -> dict[str, IntArray]:
         """The test users' ranks by scorer, int32, shape (U,) each."""
-        rows = self.ranks.filter(pc.equal(self.ranks["split"], "test"))
+        return self._ranks_of("test")
+
+    @property
+    def new_item_ranks(self) -> dict[str, IntArray]:
+        """The same of the users who took a new item last, as `new_item_metrics` gives them; {} where there are none."""
+        return self._ranks_of(_NEW) if "new_items" in self.metrics else {}
+
+    def _ranks_of(self, split: str) -> dict[str, IntArray]:
+        rows = self.ranks.filter(pc.equal(self.ranks["split"], split))
         names = [name.removeprefix("rank_") for name in rows.column_names if name.startswith("rank_")]
         return {name: rows[f"rank_{name}"].to_numpy() for name in names}
 
@@ -121,12 +131,13 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
     )
     # What a source knows of itself, it knows of all its items.
     metrics["reference"] = {} if inputs.dataset.cold is not None else _reference(inputs.dataset.profile)
+    of_new: dict[str, IntArray] = {}
     if inputs.new is not None:
-        metrics["new_items"] = new_item_metrics(inputs.new, inputs.dataset, inputs.config)
+        metrics["new_items"], of_new = new_item_metrics(inputs.new, inputs.dataset, inputs.config)
     report(Progress(steps - 1, steps, "step"))
     page = render(inputs, metrics, on_test)
     report(Progress(steps, steps, "step"))
-    return Evaluation(metrics, _ranks_table(inputs, ranks), page)
+    return Evaluation(metrics, _ranks_table(inputs, ranks, of_new), page)
 
 
 def standalone_plots(inputs: EvaluationInputs, evaluation: Evaluation) -> dict[str, bytes]:
@@ -195,15 +206,24 @@ def _reference(profile: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _ranks_table(inputs: EvaluationInputs, ranks: Mapping[Split, Mapping[str, IntArray]]) -> pa.Table:
-    n_users = inputs.dataset.sequences.n_users
-    parts = []
-    for split, by_scorer in ranks.items():
-        columns = {
-            "user": np.arange(n_users, dtype=np.int32),
-            "target": inputs.dataset.sequences.targets(split).astype(np.int32),
-            "split": pa.array([_NAMES[split]] * n_users, pa.string()),
-            **{f"rank_{scorer}": found for scorer, found in by_scorer.items()},
-        }
-        parts.append(pa.table(columns))
+def _ranks_table(
+    inputs: EvaluationInputs, ranks: Mapping[Split, Mapping[str, IntArray]], of_new: Mapping[str, IntArray]
+) -> pa.Table:
+    dataset = inputs.dataset
+    everyone = np.arange(dataset.sequences.n_users, dtype=np.int32)
+    parts = [
+        _rank_rows(_NAMES[split], everyone, dataset.sequences.targets(split), found) for split, found in ranks.items()
+    ]
+    if dataset.cold is not None and of_new:
+        parts.append(_rank_rows(_NEW, dataset.cold.users, new_targets(dataset), of_new))
     return pa.concat_tables(parts, promote_options="default").combine_chunks()
+
+
+def _rank_rows(split: str, users: IntArray, targets: IntArray, ranks: Mapping[str, IntArray]) -> pa.Table:
+    columns = {
+        "user": users.astype(np.int32),
+        "target": targets.astype(np.int32),
+        "split": pa.array([split] * len(users), pa.string()),
+        **{f"rank_{scorer}": found for scorer, found in ranks.items()},
+    }
+    return pa.table(columns)

@@ -7,8 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.display import LiveDisplay, PlainDisplay, make_display, new_items_table, result_table
+from flows.display import LiveDisplay, PlainDisplay, make_display, plain_table, result_table
 from prorec_core.artifacts import ArtifactRef
+from prorec_core.evaluation.tables import new_item_line, new_item_rows
 from prorec_core.progress import Progress
 from tasks.events import Notice, PartEnded, PartStarted, StageEnded, StageProgress, StageStarted
 
@@ -109,7 +110,7 @@ def test_new_items_have_a_table_of_their_own() -> None:
     found = {"items": 7, "interactions": 9, "bonus": 0.0, "share_of_catalogue": 0.05}
     found |= {"new": {"fused": recall}, "known": {"fused": recall}, "share_at_10": {"fused": 0.021}}
     console = Console(file=io.StringIO(), width=160)
-    console.print(new_items_table(found))
+    console.print(plain_table(new_item_line(found), new_item_rows(found)))
     shown = console.file.getvalue()
     assert "7 new items" in shown
     assert "0.1250 ± 0.0100" in shown

@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prorec_core.artifacts import MANIFEST
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.histories import DatasetHistories
+from prorec_core.evaluation.stage import Evaluation
 from prorec_core.generation.recommender import Recommender
 from prorec_core.progress import silent
 from prorec_core.quantization.stage import Quantized
 from tasks.align import align
 from tasks.embed_text import embed_text
 from tasks.evaluate import evaluate
+from tasks.evaluate_aligned import evaluate_aligned
+from tasks.evaluate_two_stream import SIDES, STREAM, evaluate_two_stream
 from tasks.preprocess import preprocess
 from tasks.quantize import quantize
 from tasks.serving import _fill
@@ -28,6 +32,14 @@ from tasks.train_generator import train_generator
 
 STAGES = (preprocess, embed_text, train_collaborative, align, quantize, train_generator, evaluate)
 SMALL: dict[str, Any] = {"epochs": 1, "dim": 16, "layers": 1}
+TINY: dict[str, Any] = {
+    "data": {"demo": {"users": 120, "items": 50}, "cold_items": 0.2},
+    "collaborative": SMALL,
+    "align": {"epochs": 1},
+    "quantize": {"codes": 4},
+    "generator": SMALL,
+    "evaluate": {"cold_bonus": 0.5},
+}
 SCORERS = ["fused", "generative", "dense", "aligned", "popularity"]
 Run = Callable[..., Mapping[str, Path]]
 
@@ -40,15 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         return np.random.default_rng(len(texts)).normal(size=(len(texts), 12)).astype(np.float32)
 
     def run(**changes: Any) -> Mapping[str, Path]:
-        values = {
-            "data": {"demo": {"users": 120, "items": 50}, "cold_items": 0.2},
-            "collaborative": SMALL,
-            "align": {"epochs": 1},
-            "quantize": {"codes": 4},
-            "generator": SMALL,
-            "evaluate": {"cold_bonus": 0.5},
-        }
-        experiment = Experiment.model_validate({**values, **changes})
+        experiment = Experiment.model_validate({**TINY, **changes})
         root, places = tmp_path_factory.mktemp("stages"), {}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("prorec_core.text.stage.embed_text", texts)
@@ -63,6 +67,28 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def work(experiment: Experiment, places: Mapping[str, Path], folder: Path) -> Work:
     return Work(experiment, dict(places), folder, folder.parent / f"{folder.name}-state", silent, None)  # type: ignore[arg-type]
+
+
+def check_other_recommenders(places: Mapping[str, Path], root: Path, of_the_pipeline: Mapping[str, Any]) -> None:
+    """Stage I by itself finds what it finds in the pipeline; two equal streams find what either of them does."""
+    experiment = Experiment.model_validate(TINY)
+    manifest = {"config": {"quantize.embedding": "integrated"}}
+    (places["train_generator"] / MANIFEST).write_text(json.dumps(manifest))
+    sided = {f"{name}@{side}": places[name] for side in SIDES for name in STREAM}
+    found = {}
+    for stage in (evaluate_aligned, evaluate_two_stream):
+        folder = root / stage.name
+        folder.mkdir()
+        logged = stage.body(work(experiment, {**places, **sided}, folder))
+        new = json.loads((folder / "metrics.json").read_text())["new_items"]
+        scorer = stage.name.removeprefix("evaluate_")
+        assert logged[f"new_items/new/{scorer}/recall_at_10"] == new["new"][scorer]["recall_at_10"]
+        assert Evaluation.load(folder).new_item_ranks[scorer].shape == (new["interactions"],)
+        found[scorer] = new
+    assert found["aligned"]["new"]["aligned"] == of_the_pipeline["new"]["aligned"]
+    assert found["aligned"]["known"]["aligned"] == of_the_pipeline["known"]["aligned"]
+    assert found["two_stream"]["new"]["two_stream"] == of_the_pipeline["new"]["generative"]
+    assert found["two_stream"]["share_at_10"]["two_stream"] == of_the_pipeline["share_at_10"]["generative"]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +114,7 @@ def test_new_items_are_embedded_coded_generated_and_measured(run: Run, changes: 
         # Ten of fifty items, the model hardly trained: lists of fifty hold what is new as well as anything.
         assert new["new"]["generative"]["recall_at_50"] > 0.9
         assert new["share_at_10"]["fused"] > 0.02
+        check_other_recommenders(places, tmp_path, new)
 
     example = _fill(
         tmp_path / "bundle",

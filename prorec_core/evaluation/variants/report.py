@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from prorec_core.evaluation.drawing import as_png, as_svg
 from prorec_core.evaluation.pages import template
-from prorec_core.evaluation.tables import ACCURACY, label, protocol_line, signed
+from prorec_core.evaluation.tables import ACCURACY, label, new_item_line, protocol_line, signed
 from prorec_core.evaluation.variants import plots
 from prorec_core.evaluation.variants.table import APART, APART_MEANS
 
@@ -45,6 +45,8 @@ def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
         tables={split: _table(found, split) for split in ("test", "validation")},
         scorers=_scorers(found),
         differences=_differences(found),
+        new_items=new_item_rows(found),
+        new_items_line=new_item_line(found["new_items"]) if found["new_items"] else "",
         remarks=_remarks(found),
         figures=figures,
         slices=[(kind, groups) for kind, groups in found["slices"].items() if groups],
@@ -70,6 +72,9 @@ def table_markdown(found: Found) -> str:
     lines += ["", _explained(found)]
     if any(about["apart"] for about in found["variants"].values()):
         lines += ["", f"{APART} {APART_MEANS}"]
+    if rows := new_item_rows(found):
+        lines += ["", f"*{new_item_line(found['new_items'])}*", ""]
+        lines += [_line(rows[0]), _line(["---", "---", *["---:"] * (len(rows[0]) - 2)]), *map(_line, rows[1:])]
     for each in found.get("failed", ()):
         lines += ["", f"Failed: {each['variant']}, seed {each['seed']}, in {each['stage']}: {each['reason']}"]
     return "\n".join(lines)
@@ -150,6 +155,24 @@ def _scorers(found: Found) -> list[list[str]]:
     return rows
 
 
+def new_item_rows(found: Found) -> list[list[str]]:
+    """The figures of new items as plain rows, a header first; [] where no variant has any."""
+    head = ["variant", "scorer", "new, Recall@10", "new, Recall@50", "others, Recall@10", "share of the first ten",
+            f"new, Recall@10 − {found['reference']}"]  # fmt: skip
+    rows = []
+    for name, about in found["variants"].items():
+        for scorer, measured in about["new_items"].items():
+            new, known = measured["new"], measured["known"]
+            against = measured["against"].get("recall_at_10")
+            figures = [
+                _figure(each) for each in (new.get("recall_at_10"), new.get("recall_at_50"), known.get("recall_at_10"))
+            ]
+            rows.append(
+                [name, scorer, *figures, f"{measured['share_at_10']:.1%}", _interval(against) if against else "–"]
+            )
+    return [head, *rows] if rows else []
+
+
 def _differences(found: Found) -> list[list[str]]:
     """Variant, metric, difference, interval, in how many seeds it is above the reference."""
     return [
@@ -217,6 +240,13 @@ def _figures(found: Found) -> dict[str, tuple[Figure, str]]:
     if rows:
         words = ", ".join(f"{name} {row['text_share']:.0%}" for name, row in rows.items())
         drawn["domination"] = (plots.domination(found), f"Share of shared neighbours with the text: {words}.")
+    if found["new_items"]:
+        words = ", ".join(
+            f"{name} {about['new_items'][about['scorer']]['new']['recall_at_10']['mean']:.4f}"
+            for name, about in variants.items()
+            if about["new_items"]
+        )
+        drawn["new_items"] = (plots.new_items(found), f"Recall at 10 of new items, and of all others. New: {words}.")
     words = ", ".join(f"{name} {about['cost']['seconds']:,.0f}" for name, about in variants.items())
     drawn["cost"] = (plots.cost(found), f"Seconds and parameters of every variant. Seconds: {words}.")
     return drawn

@@ -32,6 +32,7 @@ APART_MEANS = (
     "none of those that do not."
 )
 
+_ABOUT_NEW = ("items", "interactions", "share_of_catalogue", "bonus")
 _DOMINATION = ("overlap_semantic", "overlap_collaborative", "cka_semantic", "cka_collaborative", "text_share")
 
 
@@ -45,6 +46,7 @@ class Measured:
         scorer: the scorer that represents it, or GENERATOR.
         metrics: as in metrics.json: `protocol`, and by split, scorer and metric.
         ranks: by scorer the rank of each test user's target, int32, shape (U,), 0 where it is not in the list.
+        new_item_ranks: the same of the users who took a new item last; empty where none was measured.
         seconds: what each stage took when it was made, by the id of the run that made it.
         parameters: numbers that recommending needs.
         quality: of the codes, as in quality.json; empty where there are none.
@@ -64,6 +66,7 @@ class Measured:
     domination: Mapping[str, float] = field(default_factory=dict)
     run: Mapping[str, str | None] = field(default_factory=dict)
     not_applied: Sequence[str] = ()
+    new_item_ranks: Mapping[str, IntArray] = field(default_factory=dict)
 
     @property
     def apart(self) -> bool:
@@ -98,7 +101,8 @@ def compare_variants(
         `protocol`; `seeds`; `reference`; `order`: the variants' names, those trained on the validation items last;
         `variants`: by name its scorer, seeds, apart (trained on the validation items: held against others of that
         kind alone, and without validation), test, validation, by_seed, against, scorers, codes, domination,
-        not_applied, cost and runs; `slices`: as of `sliced_recall`, by variant.
+        not_applied, cost, runs and new_items; `slices`: as of `sliced_recall`, by variant; `new_items`: what new
+        items were measured on, empty where none were held out.
 
     Raises:
         ValueError: there is nothing to compare, or ranks are not those of these users.
@@ -134,6 +138,7 @@ def compare_variants(
             else {},
             "scorers": _scorers(seeds, held_against, samples, seed),
             "codes": _mean([_codes(each.quality) for each in seeds if each.quality]),
+            "new_items": _new_items(seeds, held_against, samples, seed),
             "domination": _mean(
                 [{key: each.domination[key] for key in _DOMINATION} for each in seeds if each.domination]
             ),
@@ -150,6 +155,7 @@ def compare_variants(
             "not_applied": list(dict.fromkeys(text for each in seeds for text in each.not_applied)),
             "runs": [{"seed": each.seed, **each.run} for each in seeds],
         }
+    about_new = (each.metrics["new_items"] for each in measured if "new_items" in each.metrics)
     hits = {name: _mean_values("recall_at_10", seeds, seeds[0].representative) for name, seeds in parts.items()}
     return {
         "protocol": {
@@ -162,6 +168,7 @@ def compare_variants(
         "order": list(parts),
         "bootstrap_samples": samples,
         "variants": variants,
+        "new_items": {key: value for key, value in next(about_new, {}).items() if key in _ABOUT_NEW},
         "slices": sliced(
             hits,
             sequences.targets(Split.TEST),
@@ -207,22 +214,59 @@ def _scorers(seeds: Sequence[Measured], reference: Sequence[Measured], samples: 
     return found
 
 
+def _new_items(seeds: Sequence[Measured], reference: Sequence[Measured], samples: int, seed: int) -> dict[str, Any]:
+    """New items by the scorer that stands for a variant, and by its generator alone: recall of new and other items.
+
+    Each scorer is held against what stands for the reference, or the generator alone against that of the reference.
+    """
+    if not all(each.new_item_ranks for each in seeds):
+        return {}
+    stands = seeds[0].representative
+    found = {}
+    for name in dict.fromkeys((stands, *({"generative"} & seeds[0].new_item_ranks.keys()))):
+        other = name if name != stands or not reference else reference[0].representative
+        comparable = reference and all(other in each.new_item_ranks for each in reference)
+        of = [each.metrics["new_items"] for each in seeds]
+        found[name] = {
+            **{group: _over_seeds([each[group][name] for each in of]) for group in ("new", "known")},
+            "standard_error": round(
+                float(np.mean([each["new"][name]["recall_at_10_standard_error"] for each in of])), 6
+            ),
+            "share_at_10": round(float(np.mean([each["share_at_10"][name] for each in of])), 6),
+            "against": _against(seeds, reference, (name, other), samples, seed, of_new=True) if comparable else {},
+        }
+    return found
+
+
 def _against(
-    first: Sequence[Measured], second: Sequence[Measured], scorers: tuple[str, str], samples: int, seed: int
+    first: Sequence[Measured],
+    second: Sequence[Measured],
+    scorers: tuple[str, str],
+    samples: int,
+    seed: int,
+    *,
+    of_new: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Difference of two variants by metric with its interval, over the seeds that both have; {} if there are none."""
+    """Difference of two variants by metric with its interval, over the seeds that both have; {} if there are none.
+
+    It is that of all test users, or of those who took a new item last (`of_new`).
+    """
     both = {each.seed for each in first} & {each.seed for each in second}
     if not both:
         return {}
     sides = [[each for each in side if each.seed in both] for side in (first, second)]
     found = {}
     for metric in COMPARED:
-        differences = _mean_values(metric, sides[0], scorers[0]) - _mean_values(metric, sides[1], scorers[1])
-        low, high = paired_bootstrap(differences, samples, seed)
-        by_seed = [
-            {each.seed: float(values_by_user(metric, each.ranks[scorer]).mean()) for each in side}
+        values = [
+            {
+                each.seed: values_by_user(metric, (each.new_item_ranks if of_new else each.ranks)[scorer])
+                for each in side
+            }
             for side, scorer in zip(sides, scorers, strict=True)
         ]
+        differences = np.subtract(*(np.mean(list(of_side.values()), axis=0) for of_side in values))
+        low, high = paired_bootstrap(differences, samples, seed)
+        by_seed = [{each: float(found_by_user.mean()) for each, found_by_user in side.items()} for side in values]
         numbers = {"difference": float(differences.mean()), "low": low, "high": high}
         found[metric] = {
             **{name: round(number, 6) for name, number in numbers.items()},

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -324,6 +325,21 @@ def test_new_items_are_measured_beside_the_others(inputs):
     assert found["share_at_10"] == {"fused": 0.0, "popularity": 0.0}
     missed = evaluate(with_new_items(inputs, 11)).metrics["new_items"]
     assert missed["new"]["fused"]["recall_at_10"] == 0.0
+
+
+def test_the_ranks_of_new_items_are_kept_beside_the_others(inputs, evaluation, tmp_path):
+    result = evaluate(with_new_items(inputs, 3))
+    result.save(tmp_path)
+    loaded = Evaluation.load(tmp_path)
+    for each in (result, loaded):
+        assert each.new_item_ranks["fused"].tolist() == [3] * 5
+        assert each.new_item_ranks["popularity"].tolist() == [0] * 5
+        for scorer, ranks in evaluation.test_ranks.items():
+            assert each.test_ranks[scorer].tolist() == ranks.tolist(), "the plain ranks are what they were"
+    rows = loaded.ranks.filter(pc.equal(loaded.ranks["split"], "new_items"))
+    assert rows["user"].to_pylist() == [0, 1, 2, 3, 4]
+    assert rows["target"].to_pylist() == [ITEMS, ITEMS + 1, ITEMS + 2, ITEMS + 3, ITEMS]
+    assert evaluation.new_item_ranks == {}
 
 
 def test_new_items_have_a_table_everywhere(inputs):

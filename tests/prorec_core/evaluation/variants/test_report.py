@@ -1,6 +1,7 @@
 """The page that a comparison leaves: whole, safe, and in need of nothing else, with one variant and with many."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from prorec_core.data.sequences import from_lists
 from prorec_core.evaluation.metrics import rank_metrics
-from prorec_core.evaluation.variants.report import _table, plot_files, render, table_markdown
+from prorec_core.evaluation.variants.report import _table, new_item_rows, plot_files, render, table_markdown
 from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants
 
 USERS, ITEMS = 60, 20
@@ -31,7 +32,7 @@ DOMINATION = {
 }
 
 
-def comparison(variants, seeds=(0, 1), failed=(), apart=()):
+def comparison(variants, seeds=(0, 1), failed=(), apart=(), new=()):
     random = np.random.default_rng(0)
     protocol = {
         "items": ITEMS,
@@ -60,8 +61,14 @@ def comparison(variants, seeds=(0, 1), failed=(), apart=()):
                     QUALITY if place % 2 else {},
                     DOMINATION if place % 2 else {},
                     {"run_id": f"{name}{seed}", "page": f"http://127.0.0.1:5000/#/{name}" if place else None},
+                    new_item_ranks={"fused": ranks[:9]} if name in new else {},
                 )
             )
+            if name in new:
+                recall = {"fused": rank_metrics(ranks[:9], (10,))}
+                about = {"items": 3, "interactions": 9, "share_of_catalogue": 0.15, "bonus": 0.0}
+                metrics["new_items"] = {**about, "new": recall, "known": recall, "share_at_10": {"fused": 0.123}}
+                measured[-1] = replace(measured[-1], metrics={**measured[-1].metrics, **metrics})
     lists = [random.permutation(ITEMS)[: random.integers(4, 12)].astype(np.int32) for _ in range(USERS)]
     found = compare_variants(measured, "prorec", from_lists(lists, ITEMS), 100)
     for name in found["variants"]:
@@ -163,3 +170,20 @@ def test_what_trained_on_the_validation_items_is_marked_and_best_of_nothing():
     assert not any(best for _, _, best in test[-1][1]) and any(best for _, cells in test for _, _, best in cells)
     assert {text for text, _, _ in validation[-1][1]} == {"–"}
     assert "†" not in table_markdown(comparison(["prorec", "other"]))
+
+
+def test_new_items_have_a_section_where_some_were_held_out():
+    found = comparison(["prorec", "other", "counts"], new=["prorec", "other"])
+    page, table = render(found, "shop", {}), table_markdown(found)
+    Page(page)
+    for text in (page, table):
+        assert "3 new items, 15.0% of the catalogue" in text and "12.3%" in text and "new, Recall@10 − prorec" in text
+    about = found["variants"]["other"]["new_items"]["fused"]
+    row = next(line for line in table.splitlines() if line.startswith("| other | fused"))
+    assert f"{about['new']['recall_at_10']['mean']:.4f} ± " in row
+    assert f"{abs(about['against']['recall_at_10']['low']):.4f}" in row
+    assert 'href="#new-items"' in page and "new_items.png" in plot_files(found)
+    assert [row[0] for row in new_item_rows(found)[1:]] == ["prorec", "other"]
+    plain = comparison(["prorec", "other"])
+    assert new_item_rows(plain) == [] and "new_items.png" not in plot_files(plain)
+    assert "New items" not in render(plain, "shop", {}) and "new items" not in table_markdown(plain)

@@ -202,3 +202,59 @@ def test_what_trained_on_the_validation_items_stands_apart():
     assert "trained_on_validation" not in found["protocol"]
     among = compare_variants([*plain, *apart], "more", sequences(), 100)["variants"]
     assert among["most"]["against"]["ndcg_at_10"]["difference"] == 0 and among["prorec"]["against"] == {}
+
+
+def with_new(variant, seed, fused, new, generative=None):
+    """A variant that was measured on six users of new items, too; ranks of these by scorer."""
+    new = {"fused": new, **({} if generative is None else {"generative": generative})}
+    ranks = {name: np.asarray(values, np.int32) for name, values in new.items()}
+    each = part(variant, seed, dict.fromkeys(new, fused), new_item_ranks=ranks)
+    recall = {name: rank_metrics(values, (10,)) for name, values in ranks.items()}
+    about = {"items": 3, "interactions": 6, "share_of_catalogue": 0.2, "bonus": 0.0, "new": recall}
+    about |= {"known": {name: rank_metrics(fused, (10,)) for name in new}, "share_at_10": dict.fromkeys(new, 0.1)}
+    return replace(each, metrics={**each.metrics, "new_items": about})
+
+
+def test_new_items_are_compared_over_the_users_who_took_one():
+    found = compare_variants(
+        [
+            with_new("prorec", 0, everyone(1), [1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]),
+            with_new("prorec", 1, everyone(1), [1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0]),
+            with_new("blind", 0, everyone(2), [0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]),
+            with_new("blind", 1, everyone(2), [0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]),
+            part("counts", 0, {"item_to_item": everyone(5)}, "item_to_item"),
+        ],
+        "prorec",
+        sequences(),
+        500,
+    )
+    assert found["new_items"] == {"items": 3, "interactions": 6, "share_of_catalogue": 0.2, "bonus": 0.0}
+    whole, blind = (found["variants"][name]["new_items"] for name in ("prorec", "blind"))
+    assert whole["fused"]["new"]["recall_at_10"]["mean"] == pytest.approx(3.5 / 6, abs=1e-6)
+    assert whole["fused"]["known"]["recall_at_10"] == {"mean": 1.0, "deviation": 0.0}
+    assert whole["fused"]["against"] == {} and whole["fused"]["share_at_10"] == 0.1
+    lost = blind["fused"]["against"]["recall_at_10"]
+    assert lost["difference"] == pytest.approx(-3.5 / 6, abs=1e-6) and lost["low"] < lost["high"] < 0
+    assert blind["generative"]["against"]["recall_at_10"]["difference"] == pytest.approx(-1 / 6, abs=1e-6)
+    assert found["variants"]["counts"]["new_items"] == {}
+    assert compare_variants([part("prorec", 0, {"fused": everyone(1)})], "prorec", sequences())["new_items"] == {}
+
+
+def test_one_scorer_alone_is_held_against_what_stands_for_the_reference():
+    stage_one = with_new("aligned", 0, everyone(1), [1, 1, 0, 0, 0, 0])
+    renamed = {"scorer": "aligned", "ranks": {"aligned": stage_one.ranks["fused"]}}
+    renamed["new_item_ranks"] = {"aligned": stage_one.new_item_ranks["fused"]}
+    about = {
+        part: {"aligned": found["fused"]}
+        for part, found in stage_one.metrics["new_items"].items()
+        if part in {"new", "known", "share_at_10"}
+    }
+    metrics = {**stage_one.metrics, "test": {"aligned": stage_one.metrics["test"]["fused"]}}
+    metrics |= {"validation": metrics["test"], "new_items": {**stage_one.metrics["new_items"], **about}}
+    found = compare_variants(
+        [with_new("prorec", 0, everyone(1), [1, 1, 1, 0, 0, 0]), replace(stage_one, **renamed, metrics=metrics)],
+        "prorec",
+        sequences(),
+    )
+    against = found["variants"]["aligned"]["new_items"]["aligned"]["against"]["recall_at_10"]
+    assert against["difference"] == pytest.approx(-1 / 6, abs=1e-6)
