@@ -90,6 +90,7 @@ def generator_inputs(experiment: Experiment, folder: Path, users: int | None = N
         embeddings=aligned.integrated,
         integrated=True,
         aligned=aligned,
+        texts=read_embeddings(folder / "embed_text" / "embeddings.parquet", "embed_text"),
     )
 
 

@@ -257,6 +257,11 @@ class GeneratorConfig(Training):
     )
     node_temperature: float = Field(0.06, gt=0, le=10, description="Temperature of the node scores.")
     label_smoothing: Probability = Field(0.0, description="Mass of the target spread over the other codes.")
+    ranker: bool = Field(
+        True,
+        description="Fit a linear ranker of what generation and the dense score find, by both of them, item-to-item "
+        "counts, texts and popularity, on validation users; it recommends where it is better on those left out.",
+    )
     distill: DistillConfig = Field(default_factory=DistillConfig, description="Knowledge distillation.")
     targets_per_user: int = Field(
         4, ge=1, description="Training targets drawn from each history an epoch (encoder_decoder)."
@@ -286,7 +291,7 @@ class EvaluateConfig(Section):
     )
     mask_history: bool = Field(True, description="Never recommend what the user already has.")
     fusion_weights: list[Annotated[float, Field(ge=0)]] = Field(
-        default=[0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0],
+        default=[0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
         min_length=1,
         description="Weights λ of the dense score among which validation NDCG@10 chooses.",
     )

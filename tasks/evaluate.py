@@ -39,7 +39,9 @@ def evaluate(work: Work) -> dict[str, float]:
     trained = TrainedGenerator.load(work.inputs["train_generator"])
     aligned = AlignedModel.load(work.inputs["align"])
     generator = restore_generator(trained, quantized.table.codes, quantized_embedding(work), runtime.device)
-    models = Models(generator, trained.fusion_weight, aligned, experiment.align, experiment.collaborative)
+    models = Models(
+        generator, trained.fusion_weight, trained.ranker, aligned, experiment.align, experiment.collaborative
+    )
     inputs = EvaluationInputs(
         config=experiment.evaluate,
         dataset=dataset,
@@ -48,6 +50,8 @@ def evaluate(work: Work) -> dict[str, float]:
         seed=experiment.seed,
         name=experiment.name,
         fusion_trials=[tuple(trial) for trial in trained.config["fusion_trials"]],
+        ranker=trained.config["ranker"],
+        recommended=trained.recommended,
         training={
             "train_collaborative": CollaborativeModel.load(work.inputs["train_collaborative"]).training,
             "align": aligned.training,

@@ -25,6 +25,16 @@ def read_dataset(work: Work) -> Dataset:
     return dataclasses.replace(dataset, sequences=dataset.sequences.with_validation_in_training())
 
 
+def texts(work: Work) -> FloatArray:
+    """Text embeddings E_S, those of new items that the experiment holds out after the others, float32."""
+    import numpy as np
+
+    from prorec_core.data.embeddings import read_embeddings
+
+    files = [work.inputs["embed_text"] / name for name in ("embeddings.parquet", "cold_embeddings.parquet")]
+    return np.concatenate([read_embeddings(file, "embed_text") for file in files if file.is_file()])
+
+
 def quantized_embedding(work: Work) -> FloatArray:
     """The embedding that the experiment's codes are made of, float32, shape (items, dimensions)."""
     return read_quantized(work.experiment.quantize.embedding, work.inputs)

@@ -303,7 +303,7 @@ def note_evaluation(
 
 def served_scorer(metrics: Mapping[str, Any]) -> str:
     """The scorer by which a generator that was measured so recommends: as the `Recommender` chooses."""
-    return "generative" if metrics["fusion_weight"] is None else "fused"
+    return str(metrics["recommended"])
 
 
 def _trained_on_validation(metrics: Mapping[str, Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from tasks.inputs import quantized_embedding, read_dataset
+from tasks.inputs import quantized_embedding, read_dataset, texts
 from tasks.serving import register
 from tasks.stage import Work, stage
 
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
     publish=register,
 )
 def train_generator(work: Work) -> dict[str, float]:
-    """Train Stage II: generate codes, and distil back what quantization lost."""
+    """Train Stage II: generate codes, distil back what quantization lost, and rank what is found."""
     from prorec_core.alignment.stage import AlignedModel
     from prorec_core.generation.stage import GeneratorInputs
     from prorec_core.generation.stage import train_generator as run
@@ -39,6 +39,7 @@ def train_generator(work: Work) -> dict[str, float]:
         embeddings=quantized_embedding(work),
         integrated=experiment.quantize.embedding == "integrated",
         aligned=AlignedModel.load(work.inputs["align"]),
+        texts=texts(work),
     )
     result = run(inputs, experiment.seed, work.runtime())
     result.save(work.folder)

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 INK, MUTED, RULE, GRID, PAPER = "#1b1f24", "#69707a", "#c4cad2", "#e6e9ee", "#fefefd"
 TEXT_COLOUR, BEHAVIOUR_COLOUR = "#2f86c5", "#d9642b"
 SCORER_COLOUR = {
+    "ranked": "#7b4fa3",
     "fused": "#d1495b",
     "generative": "#2f86c5",
     "dense": "#c98a12",
@@ -26,7 +27,7 @@ SCORER_COLOUR = {
     "popularity": "#8a8f98",
 }
 """Told apart by the colour-blind too, and readable on white and on black (after Okabe and Ito)."""
-SCORER_MARKER = {"fused": "o", "generative": "s", "dense": "^", "aligned": "D", "popularity": "v"}
+SCORER_MARKER = {"ranked": "P", "fused": "o", "generative": "s", "dense": "^", "aligned": "D", "popularity": "v"}
 
 _PAGE_COLOUR = {
     INK: "var(--ink)",

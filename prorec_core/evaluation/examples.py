@@ -16,7 +16,7 @@ SHOWN = 5
 """Items of each list that are shown, and that count as a hit here."""
 
 _HISTORY = 8
-_LISTS = ("generative", "fused")
+_LISTS = ("generative", "fused", "ranked")
 
 
 def choose_users(ranks: IntArray, count: int, seed: int) -> npt.NDArray[np.int64]:

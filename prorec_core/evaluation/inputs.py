@@ -14,10 +14,12 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split
 from prorec_core.evaluation.ranking import TopItems
 
-SCORERS = ("fused", "generative", "dense", "aligned", "popularity")
+SCORERS = ("ranked", "fused", "generative", "dense", "aligned", "popularity")
 """The scorers in the order in which they are shown."""
 
 MEANING = {
+    "ranked": "a linear ranker of what generation and the dense score find, fitted on validation users: both scores, "
+    "item-to-item counts, texts and popularity",
     "fused": "Stage II: log-probability of the codes plus λ times the dense one",
     "generative": "Stage II: beam search over the item codes alone",
     "dense": "what codes are fused with: Stage I's score, or the distillation head's",
@@ -55,6 +57,8 @@ class EvaluationInputs:
         seed: of the experiment.
         name: of the experiment.
         fusion_trials: the weights λ tried and the validation NDCG@10 of each.
+        ranker: what was fitted and what each feature adds (`fit_ranker`); None where there is none.
+        recommended: the scorer by which the model recommends; "" for what is no generator.
         training: by stage one record an epoch (`training.json`).
         quality: of the codes (`quality.json`).
         codes: of the items, uint16, shape (items, levels); shown beside the items in the examples.
@@ -70,6 +74,8 @@ class EvaluationInputs:
     seed: int = 0
     name: str = ""
     fusion_trials: Sequence[tuple[float, float]] = ()
+    ranker: Mapping[str, Any] | None = None
+    recommended: str = ""
     training: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     codes: npt.NDArray[np.uint16] | None = None

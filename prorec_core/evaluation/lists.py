@@ -19,6 +19,7 @@ from prorec_core.evaluation.new_items import new_item_histories
 from prorec_core.evaluation.ranking import TopItems, padded_histories, top_from_scores
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import find_candidates
+from prorec_core.generation.ranker import Ranker
 from prorec_core.progress import Report, silent
 from prorec_core.sequential.base import INFERENCE_TOKENS, INFERENCE_USERS, SequentialModel
 from prorec_core.training.batching import inference_batches
@@ -31,6 +32,7 @@ class Models:
     Attributes:
         generator: Stage II, in evaluation mode.
         fusion_weight: weight λ of the dense score, chosen on validation; None where there is none.
+        ranker: fitted on validation; None where there is none.
         aligned: Stage I's outcome.
         align: Stage I's configuration.
         collaborative: the sequential model's shape.
@@ -38,6 +40,7 @@ class Models:
 
     generator: Generator
     fusion_weight: float | None
+    ranker: Ranker | None
     aligned: AlignedModel
     align: AlignConfig
     collaborative: CollaborativeConfig
@@ -46,20 +49,25 @@ class Models:
 def recommend_lists(
     config: EvaluateConfig, models: Models, sequences: Sequences, report: Report = silent
 ) -> dict[Split, dict[str, TopItems]]:
-    """Recommendations of each scorer for every user: generative, dense, fused (of the generator) and aligned.
+    """Recommendations of each scorer for every user: generative, dense, fused, ranked (of the generator) and aligned.
 
-    Dense and fused are missing where the generator has no dense score.
+    Dense and fused are missing where the generator has no dense score, ranked where no ranker was fitted. On validation
+    each user is ranked by weights that were fitted without that user.
     """
     return {
-        split: lists_after(config, models, sequences.histories(split), report)
+        split: lists_after(config, models, sequences.histories(split), report, held_out=split is Split.VALIDATION)
         for split in (Split.VALIDATION, Split.TEST)
     }
 
 
 def lists_after(
-    config: EvaluateConfig, models: Models, histories: Sequences, report: Report = silent
+    config: EvaluateConfig, models: Models, histories: Sequences, report: Report = silent, *, held_out: bool = False
 ) -> dict[str, TopItems]:
-    """Each scorer's recommendations after some histories, as `recommend_lists` makes them."""
+    """Each scorer's recommendations after some histories, as `recommend_lists` makes them.
+
+    Args:
+        held_out: the histories are those that the ranker was fitted on.
+    """
     device = models.generator.inputs_NE.device
     k = min(config.list_length, histories.n_items)
     candidates = find_candidates(
@@ -69,6 +77,9 @@ def lists_after(
     if models.fusion_weight is not None:
         lists["dense"] = TopItems(*candidates.dense(k))
         lists["fused"] = TopItems(*candidates.fused(models.fusion_weight, k))
+    if models.ranker is not None:
+        rank = models.ranker.rank_held_out if held_out else models.ranker.rank
+        lists["ranked"] = TopItems(*rank(candidates, histories, k))
     if models.generator.stage_one is not None and "dense" in lists:
         return {**lists, "aligned": lists["dense"]}
     stage_one, table_NE = models.aligned.sequential_model(models.align, models.collaborative, device)

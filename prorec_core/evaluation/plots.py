@@ -131,6 +131,33 @@ def difference_intervals(comparisons: Mapping[str, Mapping[str, Mapping[str, flo
     return figure
 
 
+def ranker_features(without: Mapping[str, Mapping[str, float]]) -> Figure:
+    """What each of the ranker's features adds to validation NDCG@10, with 95% intervals.
+
+    Args:
+        without: by feature the difference, low and high, of a ranker fitted without it.
+    """
+    with style():
+        figure, (axes,) = panels(1, width=4.5, height=2.4)
+        axes.axvline(0, color=MUTED, linewidth=1)
+        for place, found in enumerate(without.values()):
+            low, high = -found["high"], -found["low"]
+            sure = low > 0 or high < 0
+            axes.plot([low, high], [place, place], color=colour("ranked") if sure else MUTED, linewidth=2.4)
+            fill = colour("ranked") if sure else PAPER
+            edge = colour("ranked") if sure else MUTED
+            axes.plot(-found["difference"], place, marker="o", markersize=6, color=fill, markeredgecolor=edge)
+        axes.set_title("What each feature adds to the ranker")
+        axes.set_xlabel("validation NDCG@10, users held out")
+        axes.set_yticks(range(len(without)), list(without))
+        axes.set_ylim(len(without) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value, 3) if value else "0"))
+    return figure
+
+
 def code_usage(levels: Sequence[Mapping[str, Any]]) -> Figure:
     """How many items have each code, level by level, the most used code first."""
     shown = [level for level in levels if level.get("usage")]

@@ -115,6 +115,13 @@ def _figures(
             plots.fusion_curve(inputs.fusion_trials, inputs.fusion_weight),
             f"Validation NDCG at 10 by fusion weight; chosen: {inputs.fusion_weight:g}.",
         )
+    if metrics["ranker"]:
+        without = metrics["ranker"]["without"]
+        words = ", ".join(f"{name} {signed(-found['difference'])}" for name, found in without.items())
+        found["ranker"] = (
+            plots.ranker_features(without),
+            f"What each feature adds to the ranker in NDCG at 10 on validation users held out: {words}.",
+        )
     levels = [level for level in inputs.quality.get("levels", []) if level.get("usage")]
     if levels:
         words = ", ".join(
@@ -215,10 +222,16 @@ def _notes(metrics: Mapping[str, Any], inputs: EvaluationInputs) -> list[str]:
         measured = found["ndcg_at_10"]
         ends = f"{signed(measured['low'])} to {signed(measured['high'])}"
         interval = f"{signed(measured['difference'])}, 95% interval {ends}"
-        if first == "fused" or second == "aligned":
+        if first == metrics["recommended"] or second == "aligned":
             verdict = "is better than" if measured["low"] > 0 else "is worse than" if measured["high"] < 0 else ""
             verdict = verdict or "cannot be told from"
             notes.append(f"{first.capitalize()} {verdict} {second} in NDCG@10 ({interval}).")
+    if metrics["ranker"] and metrics["recommended"] != "ranked":
+        reached = metrics["validation"][metrics["recommended"]]["ndcg_at_10"]
+        notes.append(
+            "The ranker is not used: on validation users held out it has NDCG@10 "
+            f"{metrics['ranker']['ndcg_at_10']:.4f}, {metrics['recommended']} {reached:.4f}."
+        )
     weights = [weight for weight, _ in inputs.fusion_trials] or list(inputs.config.fusion_weights)
     weight = inputs.fusion_weight
     if weight is not None and len(weights) > 1 and weight in (min(weights), max(weights)):

@@ -30,7 +30,11 @@ __all__ = ["Evaluation", "EvaluationInputs", "evaluate", "standalone_plots"]
 _STAGE = "evaluate"
 _NAMES = {Split.VALIDATION: "validation", Split.TEST: "test"}
 _NEW = "new_items"
+_OF_RANKER = ("features", "standardised", "ndcg_at_10", "without")
 _COMPARED = (
+    ("ranked", "fused"),
+    ("ranked", "generative"),
+    ("ranked", "aligned"),
     ("fused", "dense"),
     ("fused", "generative"),
     ("fused", "aligned"),
@@ -45,7 +49,8 @@ class Evaluation:
     """What the stage leaves.
 
     Attributes:
-        metrics: `protocol`; `test` and `validation`: metrics by scorer; `fusion_weight` and `fusion_trials`;
+        metrics: `protocol`; `test` and `validation`: metrics by scorer; `fusion_weight`, `fusion_trials`,
+            `ranker` (as of `fit_ranker`, without what ranks) and `recommended`, the scorer that recommends;
             `comparisons`: differences of test metrics with 95% intervals; `slices`: test Recall@10 of groups of
             users; `reference`: what is known of the data by construction, if anything; `new_items`, where some are
             held out: as `new_item_metrics` gives them.
@@ -119,6 +124,8 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
     on_test = ranks[Split.TEST]
     metrics["protocol"] = _protocol(inputs)
     metrics["fusion_weight"] = inputs.fusion_weight
+    metrics["recommended"] = inputs.recommended
+    metrics["ranker"] = {} if inputs.ranker is None else {key: inputs.ranker[key] for key in _OF_RANKER}
     metrics["fusion_trials"] = [[weight, value] for weight, value in inputs.fusion_trials]
     metrics["comparisons"] = {
         f"{first}_minus_{second}": compare(

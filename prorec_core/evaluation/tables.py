@@ -174,11 +174,12 @@ def result_markdown(metrics: Mapping[str, Any]) -> str:
         texts = [f"**{cell.text}**" if cell.best else cell.text for cell in row]
         texts = [f"{text} ± {cell.error}" if cell.error else text for text, cell in zip(texts, row, strict=True)]
         lines.append(_line([scorer, *texts]))
+    told = ["± is the standard error over users."]
+    if metrics.get("recommended"):
+        told.append(f"Recommended by: {metrics['recommended']}.")
     if metrics.get("fusion_weight") is not None:
-        lines += [
-            "",
-            f"± is the standard error over users. Weight of the dense score: λ = {metrics['fusion_weight']:g}.",
-        ]
+        told.append(f"Weight of the dense score in fused: λ = {metrics['fusion_weight']:g}.")
+    lines += ["", " ".join(told)]
     if known := reference_names(metrics):
         told = []
         for name, words in known.items():

@@ -48,20 +48,21 @@ class Candidates:
 
     def generative(self, k: int) -> tuple[IntArray, Floats]:
         """Each user's best items by the generator's beams alone, and their log-probabilities, shape (U, k)."""
-        return _best(self.items_UC[:, : self.beams], self.generative_UC[:, : self.beams], k)
+        return best_of(self.items_UC[:, : self.beams], self.generative_UC[:, : self.beams], k)
 
     def dense(self, k: int) -> tuple[IntArray, Floats]:
         """Each user's best items by the dense score alone."""
-        return _best(self.items_UC, self.dense_UC, k)
+        return best_of(self.items_UC, self.dense_UC, k)
 
     def fused(self, weight: float, k: int) -> tuple[IntArray, Floats]:
         """Each user's best items by `log p_gen + λ · log p_dense`, λ the weight."""
         with np.errstate(invalid="ignore"):
             scores = self.generative_UC + np.float32(weight) * self.dense_UC
-        return _best(self.items_UC, np.where(self.items_UC >= 0, scores, -np.inf).astype(np.float32), k)
+        return best_of(self.items_UC, np.where(self.items_UC >= 0, scores, -np.inf).astype(np.float32), k)
 
 
-def _best(items_UC: IntArray, scores_UC: Floats, k: int) -> tuple[IntArray, Floats]:
+def best_of(items_UC: IntArray, scores_UC: Floats, k: int) -> tuple[IntArray, Floats]:
+    """Each user's k candidates of highest score, lower indices first among equals; -1 and -inf where they end."""
     scores_UC = np.where(items_UC >= 0, scores_UC, -np.inf)
     order = np.lexsort((items_UC, -scores_UC), axis=1)[:, :k]
     scores = np.take_along_axis(scores_UC, order, 1).astype(np.float32)

@@ -6,11 +6,12 @@ config.json and training.json of the generator, codes.parquet, items.parquet and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow.parquet as pq
 import torch
@@ -18,9 +19,12 @@ import torch
 from prorec_core.data.sequences import IntArray, Sequences, from_lists
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.generation.base import Generator
-from prorec_core.generation.candidates import find_candidates
+from prorec_core.generation.candidates import Candidates, find_candidates
 from prorec_core.generation.stage import TrainedGenerator, restore_generator
 from prorec_core.quantization.table import CodeTable
+
+Rank = Callable[[Candidates, Sequences, int], tuple[IntArray, npt.NDArray[np.float32]]]
+"""The k best of each history's candidates, and their scores."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,11 @@ class Recommendation:
 
 
 class Recommender:
-    """Recommends items to histories, by the generator and the dense score fused as chosen on validation."""
+    """Recommends items to histories, by the score that was best on validation."""
 
-    def __init__(self, generator: Generator, items: pl.DataFrame, fusion_weight: float | None, beams: int = 50) -> None:
+    def __init__(self, generator: Generator, items: pl.DataFrame, rank: Rank, beams: int = 50) -> None:
         self.generator = generator
-        self.fusion_weight = fusion_weight
+        self.rank = rank
         self.beams = beams
         self.item_ids: list[str] = items["item_id"].to_list()
         self.titles: list[str] = items["title"].to_list()
@@ -66,7 +70,7 @@ class Recommender:
         embeddings = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
         embeddings = embeddings.reshape(-1, column.type.list_size)
         generator = restore_generator(trained, table.codes, embeddings, torch.device(device))
-        return cls(generator, items, trained.fusion_weight)
+        return cls(generator, items, _rank_of(trained))
 
     def unknown(self, history: Sequence[str]) -> list[str]:
         """The item ids of a history that the catalogue lacks, in order, each once."""
@@ -103,10 +107,16 @@ class Recommender:
             for history in known
         ]
 
-    def _ranked(
-        self, histories: Sequences, k: int, mask_history: bool
-    ) -> tuple[IntArray, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+    def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[IntArray, npt.NDArray[np.float32]]:
         found = find_candidates(self.generator, histories, max(self.beams, k), max(50, k), masked=mask_history)
-        if self.fusion_weight is None:
-            return found.generative(k)
-        return found.fused(self.fusion_weight, k)
+        return self.rank(found, histories, k)
+
+
+def _rank_of(trained: TrainedGenerator) -> Rank:
+    """How a trained generator's candidates are ranked: as validation chose."""
+    ranker, weight = trained.ranker, trained.fusion_weight
+    if trained.recommended == "ranked" and ranker is not None:
+        return ranker.rank
+    if weight is not None:
+        return lambda found, _, k: found.fused(weight, k)
+    return lambda found, _, k: found.generative(k)

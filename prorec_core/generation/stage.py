@@ -24,6 +24,7 @@ from prorec_core.generation.base import Generator, Items
 from prorec_core.generation.candidates import Candidates, find_candidates
 from prorec_core.generation.encoder_decoder import EncoderDecoder
 from prorec_core.generation.objective import Objective, SoftTeacher, all_targets, some_targets
+from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
 from prorec_core.generation.timeline import Timeline
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.sequential.base import validation_measures
@@ -53,6 +54,7 @@ class GeneratorInputs:
         embeddings: the embedding that was quantized, float32, shape (N, E).
         integrated: whether that is the integrated embedding; only then is Stage I's model used.
         aligned: Stage I's outcome.
+        texts: text embeddings E_S, float32, shape (N, text dimensions); new items stand after the others.
     """
 
     config: GeneratorConfig
@@ -67,6 +69,7 @@ class GeneratorInputs:
     embeddings: Floats
     integrated: bool
     aligned: AlignedModel
+    texts: Floats
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,9 @@ class TrainedGenerator:
     """What the stage leaves.
 
     Attributes:
-        tensors: the generator's weights and the frozen teachers.
-        config: all that is needed to build the generator again, the fusion weight, and which
-            options could not be applied.
+        tensors: the generator's weights, the frozen teachers, and what the ranker knows of items.
+        config: all that is needed to build the generator again, the fusion weight, the ranker's weights, which score
+            recommends, and which options could not be applied.
         training: one record an epoch.
     """
 
@@ -105,8 +108,26 @@ class TrainedGenerator:
         weight: float | None = self.config["fusion_weight"]
         return weight
 
+    @property
+    def ranker(self) -> Ranker | None:
+        """What ranks the candidates of both scores; None where none was fitted."""
+        fitted = self.config["ranker"]
+        if fitted is None:
+            return None
+        known = {
+            name.removeprefix(_RANKER): tensor for name, tensor in self.tensors.items() if name.startswith(_RANKER)
+        }
+        return Ranker(Relations.from_tensors(known), np.array(fitted["weights"]), np.array(fitted["folds"]))
+
+    @property
+    def recommended(self) -> str:
+        """The score that was best on validation and so recommends: ranked, fused or generative."""
+        return str(self.config["recommended"])
+
 
 _TEACHER = "teacher."
+_RANKER = "ranker."
+_CHOSEN_BY = "validation_ndcg_at_10"
 _OF_CODES = ("heads.", "code_vectors.")
 """Parameters with a row a code."""
 
@@ -148,7 +169,7 @@ def restore_generator(
         collaborative = CollaborativeConfig.model_validate(shape["collaborative"])
         align = AlignConfig.model_validate(shape["align"])
         generator.attach_stage_one(build_model(collaborative, align, embeddings.shape[1], low_precision=False))
-    own = {name: tensor for name, tensor in trained.tensors.items() if not name.startswith(_TEACHER)}
+    own = {name: tensor for name, tensor in trained.tensors.items() if not name.startswith((_TEACHER, _RANKER))}
     for name, table in generator.named_parameters():
         if name.startswith(_OF_CODES) and name in own:
             own[name] = _as_many(own[name], len(table))
@@ -165,7 +186,7 @@ def _as_many(tensor: Tensor, rows: int) -> Tensor:
 
 
 def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> TrainedGenerator:
-    """Train the generator and choose the fusion weight on validation.
+    """Train the generator; then choose the fusion weight and fit the ranker on validation.
 
     Args:
         inputs: configuration, sequences, codes and embeddings.
@@ -226,33 +247,65 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         slow,
         config.warm_start_rate,
     )
-    trials: list[tuple[float, float]] = []
-    weight = inputs.fusion_weights[0] if generator.has_dense_score else None
-    if generator.has_dense_score and len(inputs.fusion_weights) > 1:
-        chosen = find_candidates(
-            generator, histories, inputs.beams, 50, masked=inputs.mask_history, report=runtime.report
-        )
-        trials = fusion_trials(chosen, targets, inputs.fusion_weights)
-        weight = max(trials, key=lambda trial: trial[1])[0]
+    relations = Relations.of(training, inputs.texts) if inputs.config.ranker and sequences.validates else None
+    choice = _choose(generator, inputs, relations, histories, targets, runtime)
     description = {
         "generator": config.model_dump(mode="json"),
         "stage_one": _shape(inputs) if generator.stage_one is not None else None,
         "teachers": list(generator.teacher_names),
-        "fusion_weight": weight,
-        "fusion_trials": trials,
+        **choice,
         "not_applied": list(_not_applied(inputs)),
     }
     # What recommends may know new items besides: their teachers stand after the others.
     with_new = replace(inputs, aligned=inputs.aligned.with_new())
     extra = {} if "integrated" in generator.teacher_names else _teachers(with_new)
     tensors = {**generator.state_dict(), **{f"{_TEACHER}{name}": tensor for name, tensor in extra.items()}}
+    if relations is not None:
+        tensors |= {f"{_RANKER}{name}": tensor for name, tensor in relations.tensors().items()}
     return TrainedGenerator(tensors, description, records)
+
+
+def _choose(
+    generator: Generator,
+    inputs: GeneratorInputs,
+    relations: Relations | None,
+    histories: Sequences,
+    targets: IntArray,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    """What validation decides once the generator is trained: the fusion weight, the ranker, and which recommends."""
+    weights = inputs.fusion_weights if generator.has_dense_score else []
+    if relations is None and len(weights) <= 1:
+        weight = weights[0] if weights else None
+        recommended = "generative" if weight is None else "fused"
+        return {"fusion_weight": weight, "fusion_trials": [], "ranker": None, "recommended": recommended}
+    found = find_candidates(generator, histories, inputs.beams, 50, masked=inputs.mask_history, report=runtime.report)
+    reached = {"generative": validation_measures(_ranks(found.generative(10)[0], targets))[_CHOSEN_BY]}
+    trials, weight, ranker = fusion_trials(found, targets, weights), None, None
+    if trials:
+        weight, reached["fused"] = max(trials, key=lambda trial: trial[1])
+    if relations is not None:
+        fitted, about = fit_ranker(found, histories, targets, relations)
+        ranker = {**about, "weights": fitted.weights_F.tolist(), "folds": fitted.folds_PF.tolist()}
+        reached["ranked"] = about["ndcg_at_10"]
+    return {
+        "fusion_weight": weight,
+        "fusion_trials": trials if len(weights) > 1 else [],
+        "ranker": ranker,
+        "recommended": _recommended(reached),
+    }
+
+
+def _recommended(reached: Mapping[str, float]) -> str:
+    """The ranker where it beats what it ranks; else the fused score where there is one."""
+    plain = "fused" if "fused" in reached else "generative"
+    return "ranked" if reached.get("ranked", -1.0) > reached[plain] else plain
 
 
 def fusion_trials(candidates: Candidates, targets: IntArray, weights: Sequence[float]) -> list[tuple[float, float]]:
     """The NDCG@10 that each weight λ reaches."""
     return [
-        (weight, validation_measures(_ranks(candidates.fused(weight, 10)[0], targets))["validation_ndcg_at_10"])
+        (weight, validation_measures(_ranks(candidates.fused(weight, 10)[0], targets))[_CHOSEN_BY])
         for weight in weights
     ]
 
@@ -326,6 +379,8 @@ def _not_applied(inputs: GeneratorInputs) -> Iterator[str]:
         yield f"generator.heads_from_codebooks (codebooks have {width} dimensions, the generator {config.dim})"
     if config.dense == "stage_one" and inputs.integrated and not _equally_long(inputs):
         yield "generator.dense=stage_one (generator and Stage I read histories of different lengths)"
+    if config.ranker and not inputs.sequences.validates:
+        yield "generator.ranker (the validation items are trained on, and nothing is left to fit it on)"
     if config.distill.beta > 0 and config.distill.teacher == "both" and not inputs.integrated:
         yield "generator.distill.teacher=both (the codes are not integrated, so what they are of is the one teacher)"
     if config.distill.soft_targets > 0 and not (inputs.integrated and inputs.collaborative.model == "sasrec"):

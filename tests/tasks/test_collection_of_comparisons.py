@@ -31,7 +31,7 @@ NOT_APPLIED = "generator.warm_start (wants integrated codes)"
 
 def metrics() -> dict[str, Any]:
     values = {"generative": rank_metrics(np.ones(USERS, np.int32), (1, 5, 10))}
-    return {"protocol": {"seed": 0}, "test": values, "validation": values, "fusion_weight": None}
+    return {"protocol": {"seed": 0}, "test": values, "validation": values, "recommended": "generative"}
 
 
 def left() -> list[str]:

@@ -40,7 +40,7 @@ TINY: dict[str, Any] = {
     "generator": SMALL,
     "evaluate": {"cold_bonus": 0.5},
 }
-SCORERS = ["fused", "generative", "dense", "aligned", "popularity"]
+SCORERS = ["ranked", "fused", "generative", "dense", "aligned", "popularity"]
 Run = Callable[..., Mapping[str, Path]]
 
 

@@ -109,7 +109,7 @@ def make_version(
     metrics = {
         "test": {scorer: values, "popularity": rank_metrics(found * 0, (1, 5, 10))},
         "validation": {scorer: values},
-        "fusion_weight": 0.5 if fused else None,
+        "recommended": scorer,
         "protocol": {
             "test_users": len(ranks),
             "history_masked": masked,

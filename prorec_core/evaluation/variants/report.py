@@ -20,7 +20,7 @@ from prorec_core.evaluation.variants.table import APART, APART_MEANS
 
 Found = Mapping[str, Any]
 _SHORT = ("recall_at_10", "ndcg_at_10", "recall_at_20", "ndcg_at_20", "mrr")
-_GENERATING = {"fused", "generative", "two_stream"}
+_GENERATING = {"ranked", "fused", "generative", "two_stream"}
 
 
 def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:

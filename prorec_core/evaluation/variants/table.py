@@ -23,7 +23,7 @@ from prorec_core.evaluation.slices import sliced
 from prorec_core.evaluation.tables import ACCURACY
 
 GENERATOR = "generator"
-"""Stands for the scorer of a generator: fused where it has one, else generative."""
+"""Stands for the scorer by which a generator recommends: ranked, fused or generative."""
 
 APART = "†"
 """Marks a variant that trained on the validation items."""
@@ -78,7 +78,7 @@ class Measured:
         """The scorer that stands for the variant."""
         if self.scorer != GENERATOR:
             return self.scorer
-        return "fused" if "fused" in self.metrics["test"] else "generative"
+        return str(self.metrics["recommended"])
 
 
 def compare_variants(

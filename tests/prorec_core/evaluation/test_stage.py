@@ -98,6 +98,7 @@ def inputs():
             for split in (Split.VALIDATION, Split.TEST)
         },
         fusion_weight=8.0,
+        recommended="fused",
         seed=1,
         name="small",
         fusion_trials=[(0.0, 0.1), (8.0, 0.2)],

@@ -131,6 +131,7 @@ def make_inputs(checkerboard: Sequences, stage_one: AlignedModel) -> MakeInputs:
             "embeddings": embeddings,
             "integrated": True,
             "aligned": stage_one,
+            "texts": np.random.default_rng(0).normal(size=(N_ITEMS, 10)).astype(np.float32),
         }
         config = generator_config(**{"max_history": HISTORY, **changes.pop("config", {})})
         return GeneratorInputs(config=config, **{**fields, **changes})

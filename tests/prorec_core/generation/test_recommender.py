@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,19 @@ CPU = torch.device("cpu")
 IDS = [f"id-{item:02d}" for item in range(24)]
 
 
-@pytest.fixture(scope="module", params=["with a dense score", "beams alone"])
+@pytest.fixture(scope="module", params=["ranked", "fused", "beams alone"])
 def bundle(
     request: Any, make_inputs: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, GeneratorInputs, TrainedGenerator]:
     """A folder as it is registered, the inputs of the training and what it left."""
     folder = tmp_path_factory.mktemp("bundle")
-    distill = {"beta": 0.0} if request.param == "beams alone" else {}
-    inputs = make_inputs(config={"epochs": 6, "dropout": 0.0, "distill": distill})
+    alone = {"distill": {"beta": 0.0}, "dense": "head"} if request.param == "beams alone" else {}
+    ranked = request.param == "ranked"
+    inputs = make_inputs(config={"epochs": 6, "dropout": 0.0, "ranker": ranked, **alone})
     trained = train_generator(inputs, 0, Runtime(CPU))
+    # Which of them is better on so few users is chance.
+    trained = replace(trained, config={**trained.config, "recommended": "ranked"}) if ranked else trained
+    assert trained.recommended == {"beams alone": "generative"}.get(request.param, request.param)
     trained.save(folder)
     CodeTable(inputs.codes, IDS).save(folder / "codes.parquet")
     write_embeddings(folder / "embeddings.parquet", inputs.embeddings, "align")
@@ -51,6 +56,9 @@ def test_it_recommends_what_the_generator_ranks_first(
     found = find_candidates(generator, histories, 50, 50)
     weight = trained.fusion_weight
     items, scores = found.generative(7) if weight is None else found.fused(weight, 7)
+    if trained.recommended == "ranked":
+        assert trained.ranker is not None
+        items, scores = trained.ranker.rank(found, histories, 7)
     asked = [[IDS[item] for item in histories.of_user(user)] for user in range(histories.n_users)]
     answers = Recommender.load(folder).recommend(asked, 7)
     for user, answer in enumerate(answers):

@@ -15,6 +15,7 @@ from prorec_core.generation.candidates import Candidates, dense_logits, find_can
 from prorec_core.generation.stage import (
     GeneratorInputs,
     TrainedGenerator,
+    _recommended,
     fusion_trials,
     restore_generator,
     train_generator,
@@ -341,11 +342,47 @@ def test_the_weight_in_use_is_the_best_tried_and_of_equal_ones_the_first(make_in
     assert trained.fusion_weight == next(weight for weight, score in trials if score == best)
 
 
+def test_the_ranker_leaves_the_generator_alone_and_comes_back(make_inputs: Any, tmp_path: Path) -> None:
+    with_it, without = (
+        train_generator(make_inputs(config={"epochs": 1, "ranker": on}), 0, CPU) for on in (True, False)
+    )
+    assert without.ranker is None and without.config["ranker"] is None and without.recommended == "fused"
+    assert set(without.tensors) == {name for name in with_it.tensors if not name.startswith("ranker.")}
+    assert all(torch.equal(tensor, with_it.tensors[name]) for name, tensor in without.tensors.items())
+    assert with_it.fusion_weight == without.fusion_weight
+    with_it.save(tmp_path)
+    first, second = with_it.ranker, TrainedGenerator.load(tmp_path).ranker
+    assert first is not None and second is not None
+    assert np.array_equal(first.weights_F, second.weights_F) and np.array_equal(first.folds_PF, second.folds_PF)
+    assert np.array_equal(first.relations.texts_NT, second.relations.texts_NT)
+
+
+def test_counts_of_the_ranker_are_of_training_alone(make_inputs: Any, checkerboard: Sequences) -> None:
+    ranker = train_generator(make_inputs(config={"epochs": 1}), 0, CPU).ranker
+    assert ranker is not None and np.array_equal(ranker.relations.counts_N, checkerboard.train_counts())
+
+
+@pytest.mark.parametrize(
+    ("reached", "recommended"),
+    [
+        ({"generative": 0.3}, "generative"),
+        ({"generative": 0.3, "fused": 0.2}, "fused"),
+        ({"generative": 0.1, "fused": 0.2, "ranked": 0.2}, "fused"),
+        ({"generative": 0.1, "fused": 0.2, "ranked": 0.3}, "ranked"),
+        ({"generative": 0.1, "ranked": 0.3}, "ranked"),
+    ],
+)
+def test_the_ranker_recommends_where_it_is_better(reached: dict[str, float], recommended: str) -> None:
+    assert _recommended(reached) == recommended
+
+
 def test_a_weight_that_is_given_alone_is_taken_and_nothing_is_tried(make_inputs: Any, checkerboard: Sequences) -> None:
     """So a generator that trains on the validation items chooses nothing by them."""
     more = checkerboard.with_validation_in_training()
     trained = train_generator(make_inputs(sequences=more, fusion_weights=[2.0], config={"patience": 1}), 0, CPU)
     assert trained.fusion_weight == 2.0 and trained.config["fusion_trials"] == []
+    assert trained.ranker is None and trained.recommended == "fused"
+    assert any(text.startswith("generator.ranker (") for text in trained.config["not_applied"])
     assert not any("validation" in name for record in trained.training for name in record)
     other = train_generator(make_inputs(fusion_weights=[2.0]), 0, CPU)
     assert trained.training[0]["loss"] != other.training[0]["loss"]

@@ -49,6 +49,7 @@ def comparison(variants, seeds=(0, 1), failed=(), apart=(), new=()):
         for place, name in enumerate(variants):
             ranks = random.integers(0, 20, USERS).astype(np.int32)
             metrics = {split: {"fused": rank_metrics(ranks, (1, 5, 10, 20))} for split in ("test", "validation")}
+            metrics["recommended"] = "fused"
             measured.append(
                 Measured(
                     name,

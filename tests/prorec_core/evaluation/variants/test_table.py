@@ -39,6 +39,7 @@ def part(variant, seed, ranks, scorer=GENERATOR, **more):
     ranks = {name: np.asarray(values, np.int32) for name, values in ranks.items()}
     measured = {name: rank_metrics(values, (1, 5, 10)) for name, values in ranks.items()}
     metrics = {"protocol": {**PROTOCOL, "seed": seed}, "test": measured, "validation": measured}
+    metrics["recommended"] = "fused" if "fused" in ranks else "generative"
     fields = {"seconds": {f"{variant}{seed}": 2.0}, "parameters": 5, "run": {"run_id": f"r{seed}", "page": None}}
     return Measured(variant, seed, scorer, metrics, ranks, **{**fields, **more})
 

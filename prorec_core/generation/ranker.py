@@ -1,0 +1,304 @@
+"""A light ranker of what generation and the dense score have found: a linear softmax over a few features.
+
+What the models do not see by themselves are single co-occurrences and how alike two texts are: both compress items
+into vectors. A ranker of a handful of weights, fitted on validation users, brings that back.
+
+Knows candidates, histories, counts and texts; knows nothing of models or files. Axes: U users, C candidates, K items
+of a list, H items of a history, N items, T dimensions of the text, F features, P folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from scipy.optimize import minimize
+from torch import Tensor
+
+from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.generation.candidates import Candidates, best_of
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+FEATURES = ("generative", "dense", "successor", "text", "popularity")
+"""Log-probabilities of both scores; log(1 + how often the candidate followed a latest item); cosine of its text with
+the nearest of theirs; log(1 + times in training)."""
+
+FOLDS = 5
+WINDOW, WINDOW_DECAY = 5, 0.8
+"""How many steps apart one item still follows another, and what each step more leaves of it."""
+LATEST, LATEST_DECAY = 5, 0.6
+"""How many of a history's latest items are asked, and what each one before leaves of what follows it."""
+_PENALTY = 0.01
+"""Of squared standardised weights, against the mean loss of a user."""
+_USERS = 512
+_FIT_USERS = 50_000
+
+
+@dataclass(frozen=True)
+class Relations:
+    """What is known of items beside the models.
+
+    Attributes:
+        counts_N: how often each occurs in training, int64.
+        successors: how often each item (column) follows each (row) in training, nearer ones counting more; float32.
+        texts_NT: directions of the items' texts, float32.
+    """
+
+    counts_N: npt.NDArray[np.int64]
+    successors: sparse.csr_matrix
+    texts_NT: Floats
+
+    @classmethod
+    def of(cls, training: Sequences, texts_NT: Floats) -> Relations:
+        """Count what users did in training.
+
+        Args:
+            training: users' items without those held back, over N items.
+            texts_NT: text embeddings of these items, and of new ones after them, which nobody has taken yet.
+        """
+        n_items = len(texts_NT)
+        users = np.repeat(np.arange(training.n_users), np.diff(training.offsets))
+        total = sparse.csr_matrix((n_items, n_items), dtype=np.float32)
+        for step in range(1, WINDOW + 1):
+            own = users[step:] == users[:-step]
+            pairs = training.items[:-step][own], training.items[step:][own]
+            strength = np.full(len(pairs[0]), WINDOW_DECAY ** (step - 1), np.float32)
+            total = total + sparse.coo_matrix((strength, pairs), (n_items, n_items)).tocsr()
+        total.sort_indices()
+        lengths = np.linalg.norm(texts_NT, axis=1, keepdims=True)
+        directions = (texts_NT / np.maximum(lengths, 1e-12)).astype(np.float32)
+        return cls(np.bincount(training.items, minlength=n_items), total.astype(np.float32), directions)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it as tensors by name."""
+        arrays = {
+            "counts": self.counts_N,
+            "texts": self.texts_NT,
+            "successors.offsets": self.successors.indptr.astype(np.int64),
+            "successors.items": self.successors.indices.astype(np.int32),
+            "successors.counts": self.successors.data,
+        }
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Relations:
+        """What `tensors` gave."""
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        parts = (arrays["successors.counts"], arrays["successors.items"], arrays["successors.offsets"])
+        n_items = len(arrays["counts"])
+        return cls(arrays["counts"], sparse.csr_matrix(parts, (n_items, n_items)), arrays["texts"])
+
+    def features(self, candidates: Candidates, histories: Sequences, users: npt.NDArray[np.int64]) -> Floats:
+        """FEATURES of some users' candidates, float32, shape (U, C, F), 0 where there is no candidate.
+
+        Args:
+            candidates: of all users.
+            histories: theirs, in the same order.
+            users: whose are asked for.
+        """
+        items_UC = candidates.items_UC[users]
+        there_UC = items_UC >= 0
+        asked_UC = np.where(there_UC, items_UC, 0)
+        latest_UH = _latest(histories, users)
+        known_UH = latest_UH >= 0
+        # A user's latest items as a row of the items' matrix; times the successors, what has followed any of them.
+        decay_UH = np.where(known_UH, LATEST_DECAY ** np.arange(LATEST, dtype=np.float32), 0.0).astype(np.float32)
+        rows = np.repeat(np.arange(len(users)), known_UH.sum(1))
+        shape = (len(users), len(self.counts_N))
+        history_UN = sparse.csr_matrix((decay_UH[known_UH], (rows, latest_UH[known_UH])), shape)
+        columns = np.repeat(np.arange(len(users)), items_UC.shape[1]), asked_UC.ravel()
+        followed_UC = np.asarray((history_UN @ self.successors).tocsr()[columns]).reshape(items_UC.shape)
+        features = (
+            _finite(candidates.generative_UC[users]),
+            _finite(candidates.dense_UC[users]),
+            np.log1p(followed_UC),
+            self._text(asked_UC, latest_UH),
+            np.log1p(self.counts_N[asked_UC]),
+        )
+        return np.stack([np.where(there_UC, each, 0.0) for each in features], axis=-1).astype(np.float32)
+
+    def _text(self, items_UC: IntArray, latest_UH: IntArray) -> Floats:
+        """Cosine of each candidate's text with that of the nearest of the latest items, 0 without history."""
+        latest_UHT = self.texts_NT[np.maximum(latest_UH, 0)]
+        cosine_UHC = latest_UHT @ self.texts_NT[items_UC].transpose(0, 2, 1)
+        nearest_UC = np.where((latest_UH >= 0)[:, :, None], cosine_UHC, -1.0).max(1)
+        # The very latest comes first: who lacks that has none.
+        return np.where(latest_UH[:, :1] >= 0, nearest_UC, 0.0).astype(np.float32)
+
+
+def _latest(histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:
+    """Each user's latest items, the very latest first, -1 where there are fewer; shape (U, LATEST)."""
+    places_UH = histories.offsets[users + 1][:, None] - 1 - np.arange(LATEST)
+    inside_UH = places_UH >= histories.offsets[users][:, None]
+    padded = np.append(histories.items, np.int32(-1))
+    return np.where(inside_UH, padded[np.where(inside_UH, places_UH, -1)], -1).astype(np.int32)
+
+
+def _finite(values_UC: Floats) -> Floats:
+    """Log-probabilities; what has none, as where no dense score exists, counts nothing."""
+    return np.where(np.isfinite(values_UC), values_UC, 0.0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """Ranks candidates by a weighted sum of their features.
+
+    Attributes:
+        relations: what features are made of besides the candidates' scores.
+        weights_F: fitted on all validation users.
+        folds_PF: fitted without the users of each fold; user u belongs to fold u mod P.
+    """
+
+    relations: Relations
+    weights_F: Doubles
+    folds_PF: Doubles
+
+    def rank(self, candidates: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
+        """Each user's k best candidates and their scores, log-probabilities up to a constant, both of shape (U, k)."""
+        return self._ranked(candidates, histories, k, lambda users: self.weights_F[:, None].repeat(len(users), 1))
+
+    def rank_held_out(self, candidates: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
+        """The same for the very users of the fit, in their order, each by weights that were fitted without them."""
+        return self._ranked(candidates, histories, k, lambda users: self.folds_PF[users % len(self.folds_PF)].T)
+
+    def _ranked(
+        self,
+        candidates: Candidates,
+        histories: Sequences,
+        k: int,
+        weights: Callable[[npt.NDArray[np.int64]], Doubles],
+    ) -> tuple[IntArray, Floats]:
+        items_UC = candidates.items_UC
+        scores_UC = np.full(items_UC.shape, -np.inf, np.float32)
+        for start in range(0, len(items_UC), _USERS):
+            users = np.arange(start, min(start + _USERS, len(items_UC)))
+            features_UCF = self.relations.features(candidates, histories, users)
+            scores_UC[users] = np.einsum("ucf,fu->uc", features_UCF, weights(users))
+        return best_of(items_UC, np.where(items_UC >= 0, scores_UC, -np.inf).astype(np.float32), k)
+
+
+def fit_ranker(
+    candidates: Candidates, histories: Sequences, targets: IntArray, relations: Relations
+) -> tuple[Ranker, dict[str, Any]]:
+    """Fit a ranker on validation users and tell what it is worth to users that it was not fitted on.
+
+    Minimised is the cross-entropy of the target among the user's candidates, over users whose target is among them
+    (50,000 at most, evenly spaced), with a small penalty on the weights of standardised features.
+
+    Args:
+        candidates: of validation users.
+        histories: theirs, without the target.
+        targets: the items that they took, shape (U,).
+        relations: what is known of the items.
+
+    Returns:
+        The ranker; and `features`, `standardised` (weights of features in standard deviations), `ndcg_at_10` on
+        validation by the weights of the folds, and `without`: by feature the difference in NDCG@10 where the ranker
+        is fitted without it, `difference`, `low` and `high` (95%, normal) each.
+    """
+    hits = np.flatnonzero((candidates.items_UC == targets[:, None]).any(1))
+    chosen = hits[np.linspace(0, len(hits) - 1, min(len(hits), _FIT_USERS)).astype(np.int64)] if len(hits) else hits
+    parts = [relations.features(candidates, histories, users) for users in _chunks(chosen)]
+    features_UCF = np.concatenate([np.zeros((0, candidates.items_UC.shape[1], len(FEATURES)), np.float32), *parts])
+    items_UC = candidates.items_UC[chosen]
+    there_UC = items_UC >= 0
+    spread_F = features_UCF[there_UC].astype(np.float64).std(0) if len(chosen) else np.ones(len(FEATURES))
+    spread_F = np.where(spread_F > 0, spread_F, 1.0)
+    problem = _Problem(
+        features_UCF / spread_F, there_UC, (items_UC == targets[chosen][:, None]).argmax(1), chosen % FOLDS
+    )
+    everything = tuple(range(len(FEATURES)))
+    whole_F = problem.fit(everything)
+    folds_PF, gains_U = problem.held_out(everything)
+    ranker = Ranker(relations, whole_F / spread_F, folds_PF / spread_F)
+    # A user whose target is no candidate gains nothing by any ranking.
+    n_users = len(targets) * len(chosen) / max(len(hits), 1)
+    without = {}
+    for place, name in enumerate(FEATURES):
+        columns = tuple(each for each in everything if each != place)
+        differences_U = problem.held_out(columns)[1] - gains_U
+        without[name] = _interval(differences_U, n_users)
+    return ranker, {
+        "features": list(FEATURES),
+        "standardised": _rounded(whole_F),
+        "ndcg_at_10": round(float(gains_U.sum() / max(n_users, 1)), 6),
+        "without": without,
+    }
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Users with their target among their candidates: standardised features, what is there, the target, the fold."""
+
+    features_UCF: Doubles
+    there_UC: npt.NDArray[np.bool_]
+    targets_U: npt.NDArray[np.int64]
+    folds_U: npt.NDArray[np.int64]
+
+    def fit(self, columns: Sequence[int], users: npt.NDArray[np.bool_] | None = None) -> Doubles:
+        """Weights of least loss over some users, 0 for features that are not among the columns; shape (F,)."""
+        columns = list(columns)
+        found_F = np.zeros(self.features_UCF.shape[2])
+        use = slice(None) if users is None else users
+        x_UCF, there_UC, targets_U = self.features_UCF[use][:, :, columns], self.there_UC[use], self.targets_U[use]
+        if not len(x_UCF):
+            return found_F
+        target_UF = x_UCF[np.arange(len(x_UCF)), targets_U]
+        flat = x_UCF.reshape(-1, len(columns))
+
+        def shares(weights_F: Doubles) -> tuple[Doubles, Doubles]:
+            scores_UC = np.where(there_UC, x_UCF @ weights_F, -np.inf)
+            top_U1 = scores_UC.max(1, keepdims=True)
+            masses_UC = np.exp(scores_UC - top_U1)
+            total_U1 = masses_UC.sum(1, keepdims=True)
+            return masses_UC / total_U1, (top_U1 + np.log(total_U1))[:, 0]
+
+        def loss(weights_F: Doubles) -> tuple[float, Doubles]:
+            p_UC, normaliser_U = shares(weights_F)
+            value = (normaliser_U - target_UF @ weights_F).mean() + _PENALTY * weights_F @ weights_F
+            slope_F = (p_UC.ravel() @ flat - target_UF.sum(0)) / len(x_UCF) + 2 * _PENALTY * weights_F
+            return float(value), slope_F
+
+        def curvature(weights_F: Doubles) -> Doubles:
+            p_UC = shares(weights_F)[0]
+            mean_UF = np.einsum("uc,ucf->uf", p_UC, x_UCF)
+            spread_FF: Doubles = ((flat * p_UC.reshape(-1, 1)).T @ flat - mean_UF.T @ mean_UF) / len(x_UCF)
+            return spread_FF + 2 * _PENALTY * np.eye(len(columns))
+
+        found_F[columns] = minimize(
+            loss, np.zeros(len(columns)), method="trust-exact", jac=True, hess=curvature, tol=1e-6
+        ).x
+        return found_F
+
+    def held_out(self, columns: Sequence[int]) -> tuple[Doubles, Doubles]:
+        """Weights without each fold, shape (P, F), and each user's NDCG@10 by those fitted without it, shape (U,)."""
+        folds_PF = np.stack([self.fit(columns, self.folds_U != fold) for fold in range(FOLDS)])
+        scores_UC = np.einsum("ucf,uf->uc", self.features_UCF, folds_PF[self.folds_U])
+        scores_UC = np.where(self.there_UC, scores_UC, -np.inf)
+        own_U1 = np.take_along_axis(scores_UC, self.targets_U[:, None], 1)
+        rank_U = (scores_UC > own_U1).sum(1) + 1
+        return folds_PF, np.where(rank_U <= 10, 1.0 / np.log2(rank_U + 1.0), 0.0)
+
+
+def _interval(differences_U: Doubles, n_users: float) -> dict[str, float]:
+    """Mean difference over all users, who but for those given have none, with its 95% interval."""
+    mean = float(differences_U.sum()) / max(n_users, 1)
+    variance = max(float((differences_U**2).sum()) / max(n_users, 1) - mean**2, 0.0)
+    half = 1.96 * float(np.sqrt(variance / max(n_users, 1)))
+    return {"difference": round(mean, 6), "low": round(mean - half, 6), "high": round(mean + half, 6)}
+
+
+def _rounded(values: Doubles) -> list[float]:
+    return [round(float(value), 6) for value in values]
+
+
+def _chunks(users: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    for start in range(0, len(users), _USERS):
+        yield users[start : start + _USERS]

@@ -1,0 +1,155 @@
+"""The ranker of candidates: features whose values are known, and fits whose outcome is planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prorec_core.data.sequences import Sequences, from_lists
+from prorec_core.generation.candidates import Candidates
+from prorec_core.generation.ranker import FEATURES, FOLDS, Ranker, Relations, fit_ranker
+
+NONE = -np.inf
+N_ITEMS = 12
+SUCCESSOR = FEATURES.index("successor")
+
+
+def histories(*lists: list[int], n_items: int = N_ITEMS) -> Sequences:
+    return from_lists([np.array(items, np.int32) for items in lists], n_items)
+
+
+def relations(training: Sequences, n_items: int = N_ITEMS) -> Relations:
+    return Relations.of(training, np.random.default_rng(0).normal(size=(n_items, 5)).astype(np.float32))
+
+
+def candidates(items: list[list[int]], generative: float = -1.0, dense: float = -2.0) -> Candidates:
+    items_UC = np.array(items, np.int32)
+    there = items_UC >= 0
+    scores = [np.where(there, value, NONE).astype(np.float32) for value in (generative, dense)]
+    return Candidates(items_UC, *scores, beams=items_UC.shape[1])
+
+
+def test_what_follows_what_is_counted_with_its_distance_and_never_across_users() -> None:
+    found = relations(histories([0, 1, 2], [1, 2, 0, 3, 4, 5, 6], [7]))
+    successors = found.successors.toarray()
+    assert successors[1, 2] == 2
+    assert successors[0, 1] == 1 and successors[0, 2] == pytest.approx(0.8)
+    assert successors[2, 1] == 0 == successors[2, 7], "counted is what comes after, of the same user"
+    assert successors[1, 5] == pytest.approx(0.8**4) and successors[1, 6] == 0, "five steps and no more"
+    assert found.counts_N.tolist() == [2, 2, 2, 1, 1, 1, 1, 1, 0, 0, 0, 0]
+    assert np.linalg.norm(found.texts_NT, axis=1) == pytest.approx(np.ones(N_ITEMS))
+
+
+def test_features_of_known_candidates() -> None:
+    known = relations(histories([0, 1, 2], [1, 2, 0, 3, 4, 5, 6]))
+    asked = histories([1, 0], [])
+    features = known.features(candidates([[2, 9, -1], [2, 3, 4]]), asked, np.array([0, 1]))
+    assert features.shape == (2, 3, len(FEATURES)) and features.dtype == np.float32
+    assert (features[0, 2] == 0).all(), "no candidate, no feature"
+    assert features[0, 0, :2].tolist() == [-1, -2]
+    # The latest item is 0, which 2 followed at distance two; before it 1, which 2 followed twice.
+    assert features[0, 0, 2] == pytest.approx(np.log1p(0.8 + 0.6 * 2))
+    cosines = known.texts_NT[[0, 1]] @ known.texts_NT[[2, 9]].T
+    assert features[0, :2, 3] == pytest.approx(cosines.max(0), abs=1e-6)
+    assert features[0, :2, 4] == pytest.approx(np.log1p([2, 0]))
+    assert (features[1, :, 2:4] == 0).all(), "nothing is near an empty history"
+    again = known.features(candidates([[2, 9, -1], [2, 3, 4]]), asked, np.array([1]))
+    assert again.tolist() == features[1:].tolist()
+
+
+def test_what_has_no_dense_score_counts_nothing_there() -> None:
+    found = candidates([[2, 3]])
+    found.dense_UC[:] = NONE
+    assert relations(histories([0, 1])).features(found, histories([0]), np.array([0]))[..., 1].tolist() == [[0, 0]]
+
+
+def test_only_the_five_latest_items_are_asked() -> None:
+    known = relations(histories([0, 7], [1, 8]))
+    follows = known.features(candidates([[7, 8]]), histories([0, 1, 2, 3, 4, 5]), np.array([0]))[0, :, 2]
+    assert follows[0] == 0 and follows[1] == pytest.approx(np.log1p(0.6**4))
+
+
+def test_relations_come_back_from_tensors() -> None:
+    known = relations(histories([0, 1, 2], [1, 2, 0, 3]))
+    again = Relations.from_tensors(known.tensors())
+    assert (again.successors != known.successors).nnz == 0
+    assert np.array_equal(again.texts_NT, known.texts_NT) and np.array_equal(again.counts_N, known.counts_N)
+
+
+def chain(users: int = 200) -> tuple[Candidates, Sequences, np.ndarray, Relations]:
+    """Item i is always followed by i + 1; both scores are noise, so that only the successor tells the target."""
+    random = np.random.default_rng(3)
+    last = random.integers(0, N_ITEMS, users)
+    known = relations(histories(*[[item, (item + 1) % N_ITEMS] for item in range(N_ITEMS)] * 3))
+    items = np.array([random.permutation(N_ITEMS) for _ in range(users)], np.int32)
+    noise = [random.normal(size=items.shape).astype(np.float32) for _ in range(2)]
+    return Candidates(items, *noise, N_ITEMS), histories(*[[item] for item in last]), (last + 1) % N_ITEMS, known
+
+
+def test_a_fit_finds_what_tells_the_target() -> None:
+    found, asked, targets, known = chain()
+    ranker, about = fit_ranker(found, asked, targets.astype(np.int32), known)
+    assert about["features"] == list(FEATURES)
+    assert int(np.argmax(np.abs(about["standardised"]))) == SUCCESSOR and ranker.weights_F[SUCCESSOR] > 1
+    assert about["ndcg_at_10"] > 0.99
+    assert ranker.rank(found, asked, 1)[0][:, 0].tolist() == targets.tolist()
+    lost = about["without"]["successor"]
+    assert lost["low"] < lost["difference"] < lost["high"] < -0.3
+    assert about["without"]["generative"]["difference"] == pytest.approx(0, abs=0.02)
+
+
+def test_the_figure_is_that_of_the_lists_of_users_held_out() -> None:
+    found, asked, targets, known = chain()
+    noise = Candidates(found.items_UC[:, :9], found.generative_UC[:, :9], found.dense_UC[:, :9], 9)
+    ranker, about = fit_ranker(noise, asked, targets.astype(np.int32), known)
+    items, scores = ranker.rank_held_out(noise, asked, 10)
+    hit = items == targets[:, None]
+    gains = np.where(hit.any(1), 1 / np.log2(hit.argmax(1) + 2.0), 0.0)
+    assert about["ndcg_at_10"] == pytest.approx(gains.mean(), abs=1e-6) and 0.5 < gains.mean() < 0.9
+    assert (np.diff(scores[:, :9], axis=1) <= 0).all() and (items[:, 9] == -1).all()
+
+
+def test_a_user_held_out_is_ranked_by_weights_that_never_saw_that_user() -> None:
+    found, asked, targets, known = chain()
+    user, moved = 7, targets.copy()
+    moved[user] = (targets[user] + 5) % N_ITEMS
+    before, after = (fit_ranker(found, asked, each.astype(np.int32), known)[0] for each in (targets, moved))
+    assert np.array_equal(before.folds_PF[user % FOLDS], after.folds_PF[user % FOLDS])
+    assert not np.array_equal(before.folds_PF[(user + 1) % FOLDS], after.folds_PF[(user + 1) % FOLDS])
+    lists = [each.rank_held_out(found, asked, 5)[0][user].tolist() for each in (before, after)]
+    assert lists[0] == lists[1]
+
+
+def test_the_weights_are_where_the_loss_has_no_slope() -> None:
+    found, asked, targets, known = chain()
+    ranker, about = fit_ranker(found, asked, targets.astype(np.int32), known)
+    features = known.features(found, asked, np.arange(asked.n_users)).astype(np.float64)
+    spread = features.reshape(-1, len(FEATURES)).std(0)
+    spread[spread == 0] = 1
+    place = (found.items_UC == targets[:, None]).argmax(1)
+
+    def loss(weights: np.ndarray) -> float:
+        scores = features / spread @ weights
+        own = scores[np.arange(len(scores)), place]
+        return float((np.log(np.exp(scores).sum(1)) - own).mean() + 0.01 * weights @ weights)
+
+    best = np.array(about["standardised"])
+    assert ranker.weights_F * spread == pytest.approx(best, abs=1e-5)
+    for step in np.eye(len(FEATURES)) * 1e-3:
+        assert loss(best) < min(loss(best + step), loss(best - step))
+
+
+def test_where_no_target_is_a_candidate_nothing_is_learned() -> None:
+    found = candidates([[1, 2], [3, 4]])
+    ranker, about = fit_ranker(found, histories([0], [0]), np.array([9, 9], np.int32), relations(histories([0, 1])))
+    assert ranker.weights_F.tolist() == [0.0] * len(FEATURES) and about["ndcg_at_10"] == 0
+    assert ranker.rank(found, histories([0], [0]), 2)[0].tolist() == [[1, 2], [3, 4]]
+
+
+def test_many_users_are_ranked_as_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, asked, _, known = chain()
+    ranker = Ranker(known, np.arange(1.0, 6.0), np.ones((FOLDS, len(FEATURES))))
+    whole = ranker.rank(found, asked, 4)
+    monkeypatch.setattr("prorec_core.generation.ranker._USERS", 7)
+    parts = ranker.rank(found, asked, 4)
+    assert whole[0].tolist() == parts[0].tolist() and whole[1] == pytest.approx(parts[1], abs=1e-5)
