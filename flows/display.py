@@ -229,13 +229,16 @@ def table_console() -> Console:
 
 def result_table(metrics: Mapping[str, Any]) -> Table:
     """The test result of every scorer."""
+    from prorec_core.evaluation.inputs import in_order
+
     more = ", validation items trained on too" if metrics.get("protocol", {}).get("trained_on_validation") else ""
     table = Table(title=f"Test, whole catalogue, item level{more}")
     columns = ("recall_at_10", "ndcg_at_10", "recall_at_20", "mrr", "coverage_at_10")
     table.add_column("scorer")
     for column in columns:
         table.add_column(column.replace("_at_", "@"), justify="right")
-    for scorer, values in metrics.get("test", {}).items():
+    for scorer in in_order(metrics.get("test", {})):
+        values = metrics["test"][scorer]
         cells = [f"{values[column]:.4f}" if column in values else "" for column in columns]
         table.add_row(scorer, *cells)
     return table

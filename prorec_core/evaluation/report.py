@@ -116,7 +116,7 @@ def _figures(
             f"Validation NDCG at 10 by fusion weight; chosen: {inputs.fusion_weight:g}.",
         )
     if metrics["ranker"]:
-        without = metrics["ranker"]["without"]
+        without = {name: metrics["ranker"]["without"][name] for name in metrics["ranker"]["features"]}
         words = ", ".join(f"{name} {signed(-found['difference'])}" for name, found in without.items())
         found["ranker"] = (
             plots.ranker_features(without),

@@ -328,6 +328,23 @@ def test_new_items_are_measured_beside_the_others(inputs):
     assert missed["new"]["fused"]["recall_at_10"] == 0.0
 
 
+def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs):
+    without = {
+        name: {"difference": -0.01, "low": low, "high": -0.001} for name, low in (("text", -0.02), ("dense", -0.03))
+    }
+    fitted = {"features": ["text", "dense"], "standardised": [0.5, 0.25], "ndcg_at_10": 0.125, "without": without}
+    result = evaluate(replace(inputs, ranker={**fitted, "weights": [1.0, 2.0], "folds": []}))
+    assert result.metrics["ranker"] == fitted and result.metrics["recommended"] == "fused"
+    assert "The ranker is not used" in result.report_html and "0.1250" in result.report_html
+    assert "Recommended by: fused" in result.report_html and "Recommended by: fused." in result_markdown(result.metrics)
+    assert "text +0.0100, dense +0.0100" in result.report_html, "in the order of the features"
+    assert "ranker.png" in standalone_plots(inputs, result)
+    used = evaluate(replace(inputs, ranker=fitted, recommended="ranked")).report_html
+    assert "The ranker is not used" not in used
+    plain = evaluate(inputs)
+    assert plain.metrics["ranker"] == {} and "ranker.png" not in standalone_plots(inputs, plain)
+
+
 def test_the_ranks_of_new_items_are_kept_beside_the_others(inputs, evaluation, tmp_path):
     result = evaluate(with_new_items(inputs, 3))
     result.save(tmp_path)
