@@ -165,6 +165,13 @@ def test_training_depends_on_the_loop_and_not_on_evaluation() -> None:
     assert not names & {"trie.py", "demo.py", "kmeans.py"}
 
 
+def test_a_page_is_part_of_its_own_evaluation_alone() -> None:
+    """Another word in a report trains nothing again, and one in a comparison's page measures nothing again."""
+    names = {stage.name: {path.name for path in sources.source_files((stage.module,))} for stage in PIPELINE}
+    assert {stage for stage, files in names.items() if any(file.endswith(".j2") for file in files)} == {"evaluate"}
+    assert "report.html.j2" in names["evaluate"] and "comparison.html.j2" not in names["evaluate"]
+
+
 def test_changed_source_changes_the_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in {
         "prorec_core/__init__.py": "",

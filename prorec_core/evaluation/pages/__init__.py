@@ -12,9 +12,9 @@ _HERE = Path(__file__).parent
 
 @cache
 def template(name: str) -> Template:
-    """A template of this package by its file name; texts that it is given are escaped."""
+    """A template of this package, or of that of comparisons, by its file name; texts that it is given are escaped."""
     environment = Environment(
-        loader=FileSystemLoader([_HERE, _HERE / "variants"]),
+        loader=FileSystemLoader([_HERE, _HERE.parent / "variants"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
