@@ -37,8 +37,10 @@ LATEST, LATEST_DECAY = 5, 0.6
 """How many of a history's latest items are asked, and what each one before leaves of what follows it."""
 _PENALTY = 0.01
 """Of squared standardised weights, against the mean loss of a user."""
-_USERS = 512
-_FIT_USERS = 50_000
+_CELLS = 20_000_000
+"""Numbers of the largest table of a batch of users: a text a candidate, float32."""
+_FIT_CELLS = 25_000_000
+"""Features of all users and candidates that a ranker is fitted on at most, float64: 50,000 users with 100 each."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,12 @@ class Relations:
         lengths = np.linalg.norm(texts_NT, axis=1, keepdims=True)
         directions = (texts_NT / np.maximum(lengths, 1e-12)).astype(np.float32)
         return cls(np.bincount(training.items, minlength=n_items), total.astype(np.float32), directions)
+
+    def batches(self, candidates: Candidates, users: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+        """Some users, as many at a time as their candidates' texts have room for."""
+        size = max(1, _CELLS // max(candidates.items_UC.shape[1] * self.texts_NT.shape[1], 1))
+        for start in range(0, len(users), size):
+            yield users[start : start + size]
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it as tensors by name."""
@@ -177,8 +185,7 @@ class Ranker:
     ) -> tuple[IntArray, Floats]:
         items_UC = candidates.items_UC
         scores_UC = np.full(items_UC.shape, -np.inf, np.float32)
-        for start in range(0, len(items_UC), _USERS):
-            users = np.arange(start, min(start + _USERS, len(items_UC)))
+        for users in self.relations.batches(candidates, np.arange(len(items_UC))):
             features_UCF = self.relations.features(candidates, histories, users)
             scores_UC[users] = np.einsum("ucf,fu->uc", features_UCF, weights(users))
         return best_of(items_UC, np.where(items_UC >= 0, scores_UC, -np.inf).astype(np.float32), k)
@@ -190,7 +197,7 @@ def fit_ranker(
     """Fit a ranker on validation users and tell what it is worth to users that it was not fitted on.
 
     Minimised is the cross-entropy of the target among the user's candidates, over users whose target is among them
-    (50,000 at most, evenly spaced), with a small penalty on the weights of standardised features.
+    (evenly spaced ones where they are very many), with a small penalty on the weights of standardised features.
 
     Args:
         candidates: of validation users.
@@ -204,8 +211,9 @@ def fit_ranker(
         is fitted without it, `difference`, `low` and `high` (95%, normal) each.
     """
     hits = np.flatnonzero((candidates.items_UC == targets[:, None]).any(1))
-    chosen = hits[np.linspace(0, len(hits) - 1, min(len(hits), _FIT_USERS)).astype(np.int64)] if len(hits) else hits
-    parts = [relations.features(candidates, histories, users) for users in _chunks(chosen)]
+    most = max(1, _FIT_CELLS // (candidates.items_UC.shape[1] * len(FEATURES)))
+    chosen = hits[np.linspace(0, len(hits) - 1, min(len(hits), most)).astype(np.int64)] if len(hits) else hits
+    parts = [relations.features(candidates, histories, users) for users in relations.batches(candidates, chosen)]
     features_UCF = np.concatenate([np.zeros((0, candidates.items_UC.shape[1], len(FEATURES)), np.float32), *parts])
     items_UC = candidates.items_UC[chosen]
     there_UC = items_UC >= 0
@@ -297,8 +305,3 @@ def _interval(differences_U: Doubles, n_users: float) -> dict[str, float]:
 
 def _rounded(values: Doubles) -> list[float]:
     return [round(float(value), 6) for value in values]
-
-
-def _chunks(users: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    for start in range(0, len(users), _USERS):
-        yield users[start : start + _USERS]
