@@ -119,7 +119,7 @@ def compare_variants(
     own = own_seconds(measured)
     variants: dict[str, Any] = {}
     for name, seeds in parts.items():
-        scorer, apart = seeds[0].representative, seeds[0].apart
+        scorer, apart = representative(seeds), seeds[0].apart
         others = parts.get(reference, [])
         held_against = others if name != reference and others and others[0].apart == apart else []
         variants[name] = {
@@ -133,7 +133,7 @@ def compare_variants(
                 for metric in ACCURACY
                 if all(metric in each.metrics["test"][scorer] for each in seeds)
             },
-            "against": _against(seeds, held_against, (scorer, others[0].representative), samples, seed)
+            "against": _against(seeds, held_against, (scorer, representative(others)), samples, seed)
             if held_against
             else {},
             "scorers": _scorers(seeds, held_against, samples, seed),
@@ -156,7 +156,7 @@ def compare_variants(
             "runs": [{"seed": each.seed, **each.run} for each in seeds],
         }
     about_new = (each.metrics["new_items"] for each in measured if "new_items" in each.metrics)
-    hits = {name: _mean_values("recall_at_10", seeds, seeds[0].representative) for name, seeds in parts.items()}
+    hits = {name: _mean_values("recall_at_10", seeds, representative(seeds)) for name, seeds in parts.items()}
     return {
         "protocol": {
             key: value
@@ -176,6 +176,16 @@ def compare_variants(
             sequences.train_counts(),
         ),
     }
+
+
+def representative(seeds: Sequence[Measured]) -> str:
+    """The scorer that stands for a variant: where seeds differ in theirs, the better one on validation in the mean."""
+    names = sorted({each.representative for each in seeds})
+    if len(names) == 1:
+        return names[0]
+    return max(
+        names, key=lambda name: float(np.mean([each.metrics["validation"][name]["ndcg_at_10"] for each in seeds]))
+    )
 
 
 def own_seconds(measured: Iterable[Measured]) -> dict[tuple[str, int], float]:
@@ -221,10 +231,10 @@ def _new_items(seeds: Sequence[Measured], reference: Sequence[Measured], samples
     """
     if not all(each.new_item_ranks for each in seeds):
         return {}
-    stands = seeds[0].representative
+    stands = representative(seeds)
     found = {}
     for name in dict.fromkeys((stands, *({"generative"} & seeds[0].new_item_ranks.keys()))):
-        other = name if name != stands or not reference else reference[0].representative
+        other = name if name != stands or not reference else representative(reference)
         comparable = reference and all(other in each.new_item_ranks for each in reference)
         of = [each.metrics["new_items"] for each in seeds]
         found[name] = {

@@ -259,3 +259,12 @@ def test_one_scorer_alone_is_held_against_what_stands_for_the_reference():
     )
     against = found["variants"]["aligned"]["new_items"]["aligned"]["against"]["recall_at_10"]
     assert against["difference"] == pytest.approx(-1 / 6, abs=1e-6)
+
+
+def test_where_seeds_recommend_by_other_scorers_the_better_on_validation_stands_for_all():
+    seeds = [part("prorec", seed, {"fused": everyone(2), "generative": everyone(1)}) for seed in (0, 1)]
+    other = {**seeds[1].metrics, "recommended": "generative"}
+    mixed = [seeds[0], replace(seeds[1], metrics=other)]
+    for parts in (mixed, mixed[::-1]):
+        assert compare_variants(parts, "prorec", sequences())["variants"]["prorec"]["scorer"] == "generative"
+    assert compare_variants(seeds, "prorec", sequences())["variants"]["prorec"]["scorer"] == "fused"
