@@ -35,6 +35,9 @@ WINDOW, WINDOW_DECAY = 5, 0.8
 """How many steps apart one item still follows another, and what each step more leaves of it."""
 LATEST, LATEST_DECAY = 5, 0.6
 """How many of a history's latest items are asked, and what each one before leaves of what follows it."""
+SIMILAR = 5
+"""Known items of nearest text whose counts stand for a new item's."""
+_NEW_ITEMS = 1024
 _PENALTY = 0.01
 """Of squared standardised weights, against the mean loss of a user."""
 _CELLS = 20_000_000
@@ -48,12 +51,12 @@ class Relations:
     """What is known of items beside the models.
 
     Attributes:
-        counts_N: how often each occurs in training, int64.
+        counts_N: how often each occurs in training, float32.
         successors: how often each item (column) follows each (row) in training, nearer ones counting more; float32.
         texts_NT: directions of the items' texts, float32.
     """
 
-    counts_N: npt.NDArray[np.int64]
+    counts_N: Floats
     successors: sparse.csr_matrix
     texts_NT: Floats
 
@@ -62,10 +65,12 @@ class Relations:
         """Count what users did in training.
 
         Args:
-            training: users' items without those held back, over N items.
-            texts_NT: text embeddings of these items, and of new ones after them, which nobody has taken yet.
+            training: users' items without those held back.
+            texts_NT: text embeddings of the items, and of new ones after them. Nobody has taken these yet: their counts
+                are the means of the five known items of nearest text, so that they neither sink nor float for want of
+                counts.
         """
-        n_items = len(texts_NT)
+        n_items = training.n_items
         users = np.repeat(np.arange(training.n_users), np.diff(training.offsets))
         total = sparse.csr_matrix((n_items, n_items), dtype=np.float32)
         for step in range(1, WINDOW + 1):
@@ -73,10 +78,15 @@ class Relations:
             pairs = training.items[:-step][own], training.items[step:][own]
             strength = np.full(len(pairs[0]), WINDOW_DECAY ** (step - 1), np.float32)
             total = total + sparse.coo_matrix((strength, pairs), (n_items, n_items)).tocsr()
-        total.sort_indices()
         lengths = np.linalg.norm(texts_NT, axis=1, keepdims=True)
         directions = (texts_NT / np.maximum(lengths, 1e-12)).astype(np.float32)
-        return cls(np.bincount(training.items, minlength=n_items), total.astype(np.float32), directions)
+        counts = np.bincount(training.items, minlength=n_items).astype(np.float32)
+        if len(texts_NT) > n_items:
+            stands_for = _nearest(directions, n_items)
+            counts, total = stands_for @ counts, stands_for @ total @ stands_for.T
+        total = total.tocsr().astype(np.float32)
+        total.sort_indices()
+        return cls(counts, total, directions)
 
     def batches(self, candidates: Candidates, users: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
         """Some users, as many at a time as their candidates' texts have room for."""
@@ -139,6 +149,17 @@ class Relations:
         nearest_UC = np.where((latest_UH >= 0)[:, :, None], cosine_UHC, -1.0).max(1)
         # The very latest comes first: who lacks that has none.
         return np.where(latest_UH[:, :1] >= 0, nearest_UC, 0.0).astype(np.float32)
+
+
+def _nearest(directions_NT: Floats, known: int) -> sparse.csr_matrix:
+    """Which known items stand for each item, and their shares: itself, or the nearest texts for a new one."""
+    rows, k = [sparse.identity(known, np.float32)], min(SIMILAR, known)
+    for start in range(known, len(directions_NT), _NEW_ITEMS):
+        cosines = directions_NT[start : start + _NEW_ITEMS] @ directions_NT[:known].T
+        near = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+        places = np.repeat(np.arange(len(near)), k), near.ravel()
+        rows.append(sparse.csr_matrix((np.full(near.size, 1 / k, np.float32), places), cosines.shape))
+    return sparse.vstack(rows).tocsr()
 
 
 def _latest(histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:

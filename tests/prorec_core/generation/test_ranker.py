@@ -69,6 +69,19 @@ def test_only_the_five_latest_items_are_asked() -> None:
     assert follows[0] == 0 and follows[1] == pytest.approx(np.log1p(0.6**4))
 
 
+def test_a_new_item_counts_as_what_is_nearest_by_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prorec_core.generation.ranker.SIMILAR", 2)
+    training = histories([0, 1], [0, 1], [0, 2], [3, 0], n_items=4)
+    texts = np.array([[1, 0, 0], [0, 2, 0], [0, 1, 0], [0, 0, 1], [0, 5, 0.1], [0, 0, -1]], np.float32)
+    known, grown = Relations.of(training, texts[:4]), Relations.of(training, texts)
+    assert np.array_equal(grown.successors.toarray()[:4, :4], known.successors.toarray())
+    assert grown.counts_N.tolist() == [4, 2, 1, 1, 1.5, 3], "the last one is as near to 0 as to 1 and 2"
+    assert grown.successors[0, 4] == 1.5 and grown.successors[3, 4] == 0, "half of what 1 and half of what 2 has"
+    assert grown.successors[5, 4] == 0.75, "as history, too"
+    monkeypatch.setattr("prorec_core.generation.ranker._NEW_ITEMS", 1)
+    assert (Relations.of(training, texts).successors != grown.successors).nnz == 0
+
+
 def test_relations_come_back_from_tensors() -> None:
     known = relations(histories([0, 1, 2], [1, 2, 0, 3]))
     again = Relations.from_tensors(known.tensors())
