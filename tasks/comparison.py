@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _WITHOUT_USE = {
     "semantic": {"train_collaborative", "align"},
-    "collaborative": {"embed_text", "align"},
+    "collaborative": {"align"},
     "concatenation": {"align"},
 }
 """By quantized embedding the stages that a pipeline runs all the same and whose result its generator does not use."""
@@ -83,7 +83,7 @@ def _seconds(ref: ArtifactRef) -> float:
 
 
 def _parameters(inputs: Mapping[str, Path]) -> int:
-    """Numbers that recommending needs: the weights of the model, and the table of item vectors that it reads."""
+    """Numbers that recommending needs: the weights of the model, and the tables of items that it reads."""
     from prorec_core.data.embeddings import read_embeddings
     from prorec_core.training.checkpoint import load_tensors
 

@@ -303,7 +303,10 @@ def note_evaluation(
 
 def served_scorer(metrics: Mapping[str, Any]) -> str:
     """The scorer by which a generator that was measured so recommends: as the `Recommender` chooses."""
-    return str(metrics["recommended"])
+    if "recommended" in metrics:
+        return str(metrics["recommended"])
+    # Measured before there was a ranker.
+    return "generative" if metrics["fusion_weight"] is None else "fused"
 
 
 def _trained_on_validation(metrics: Mapping[str, Any]) -> bool:

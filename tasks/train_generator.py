@@ -45,4 +45,7 @@ def train_generator(work: Work) -> dict[str, float]:
     result.save(work.folder)
     for text in result.config["not_applied"]:
         _log.warning("not applied: %s", text)
-    return {} if result.fusion_weight is None else {"fusion_weight": result.fusion_weight}
+    metrics = {} if result.fusion_weight is None else {"fusion_weight": result.fusion_weight}
+    if ranker := result.config["ranker"]:
+        metrics["validation_ndcg_at_10_ranked"] = ranker["ndcg_at_10"]
+    return metrics

@@ -18,7 +18,7 @@ from prorec_core.evaluation.inputs import NewItemLists
 from prorec_core.evaluation.new_items import new_item_histories
 from prorec_core.evaluation.ranking import TopItems, padded_histories, top_from_scores
 from prorec_core.generation.base import Generator
-from prorec_core.generation.candidates import find_candidates
+from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.ranker import Ranker
 from prorec_core.progress import Report, silent
 from prorec_core.sequential.base import INFERENCE_TOKENS, INFERENCE_USERS, SequentialModel
@@ -71,7 +71,12 @@ def lists_after(
     device = models.generator.inputs_NE.device
     k = min(config.list_length, histories.n_items)
     candidates = find_candidates(
-        models.generator, histories, config.beams, k, masked=config.mask_history, report=report
+        models.generator,
+        histories,
+        config.beams,
+        max(DENSE_CANDIDATES, k),
+        masked=config.mask_history,
+        report=report,
     )
     lists = {"generative": TopItems(*candidates.generative(k))}
     if models.fusion_weight is not None:

@@ -180,7 +180,7 @@ def _new_items(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
 def _tiles(inputs: EvaluationInputs, metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     """The few figures that a reader looks for first."""
     test = metrics["test"]
-    first = in_order(test)[0]
+    first = metrics["recommended"] or in_order(test)[0]
     tiles = []
     for metric in ("recall_at_10", "ndcg_at_10"):
         against = test["popularity"][metric]

@@ -25,6 +25,9 @@ from prorec_core.sequential.base import mask_history, owned_items
 from prorec_core.training.batching import HistoryBatch, inference_batches
 
 Floats = npt.NDArray[np.float32]
+DENSE_CANDIDATES = 50
+"""Items of the dense score that are looked at beside the beams, at least: what is chosen, measured and served ranks the
+same candidates."""
 _TOKENS = 16_384
 _CELLS = 6_000_000
 """Cells of the largest table of a batch: users times beams times children."""

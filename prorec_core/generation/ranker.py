@@ -28,7 +28,7 @@ Doubles = npt.NDArray[np.float64]
 
 FEATURES = ("generative", "dense", "successor", "text", "popularity")
 """Log-probabilities of both scores; log(1 + how often the candidate followed a latest item); cosine of its text with
-the nearest of theirs; log(1 + times in training)."""
+the nearest of theirs; log(1 + times in training). Counts of new items are those of their nearest by text."""
 
 FOLDS = 5
 WINDOW, WINDOW_DECAY = 5, 0.8
@@ -42,8 +42,8 @@ _PENALTY = 0.01
 """Of squared standardised weights, against the mean loss of a user."""
 _CELLS = 20_000_000
 """Numbers of the largest table of a batch of users: a text a candidate, float32."""
-_FIT_CELLS = 25_000_000
-"""Features of all users and candidates that a ranker is fitted on at most, float64: 50,000 users with 100 each."""
+_FIT_CELLS = 12_500_000
+"""Features of all users and candidates that a ranker is fitted on at most, float64: 25,000 users with 100 each."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,10 @@ def _latest(histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:
 
 
 def _finite(values_UC: Floats) -> Floats:
-    """Log-probabilities; what has none, as where no dense score exists, counts nothing."""
-    return np.where(np.isfinite(values_UC), values_UC, 0.0).astype(np.float32)
+    """Log-probabilities; what has none gets the least of the user's others, and 0 where nobody has any."""
+    known_UC = np.isfinite(values_UC)
+    least_U1 = np.where(known_UC, values_UC, np.inf).min(1, keepdims=True)
+    return np.where(known_UC, values_UC, np.where(np.isfinite(least_U1), least_U1, 0.0)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -217,8 +219,9 @@ def fit_ranker(
 ) -> tuple[Ranker, dict[str, Any]]:
     """Fit a ranker on validation users and tell what it is worth to users that it was not fitted on.
 
-    Minimised is the cross-entropy of the target among the user's candidates, over users whose target is among them
-    (evenly spaced ones where they are very many), with a small penalty on the weights of standardised features.
+    Minimised is the cross-entropy of the target among the user's candidates (a conditional logit, McFadden 1974), over
+    users whose target is among them (evenly spaced ones where they are very many), with a small penalty on the weights
+    of standardised features.
 
     Args:
         candidates: of validation users.
@@ -241,7 +244,7 @@ def fit_ranker(
     spread_F = features_UCF[there_UC].astype(np.float64).std(0) if len(chosen) else np.ones(len(FEATURES))
     spread_F = np.where(spread_F > 0, spread_F, 1.0)
     problem = _Problem(
-        features_UCF / spread_F, there_UC, (items_UC == targets[chosen][:, None]).argmax(1), chosen % FOLDS
+        features_UCF / spread_F, items_UC, (items_UC == targets[chosen][:, None]).argmax(1), chosen % FOLDS
     )
     everything = tuple(range(len(FEATURES)))
     whole_F = problem.fit(everything)
@@ -264,10 +267,10 @@ def fit_ranker(
 
 @dataclass(frozen=True)
 class _Problem:
-    """Users with their target among their candidates: standardised features, what is there, the target, the fold."""
+    """Users with their target among their candidates: standardised features, items, the target's place, the fold."""
 
     features_UCF: Doubles
-    there_UC: npt.NDArray[np.bool_]
+    items_UC: IntArray
     targets_U: npt.NDArray[np.int64]
     folds_U: npt.NDArray[np.int64]
 
@@ -276,7 +279,9 @@ class _Problem:
         columns = list(columns)
         found_F = np.zeros(self.features_UCF.shape[2])
         use = slice(None) if users is None else users
-        x_UCF, there_UC, targets_U = self.features_UCF[use][:, :, columns], self.there_UC[use], self.targets_U[use]
+        x_UCF, there_UC, targets_U = self.features_UCF[use], self.items_UC[use] >= 0, self.targets_U[use]
+        if len(columns) < len(found_F):
+            x_UCF = x_UCF[:, :, columns]
         if not len(x_UCF):
             return found_F
         target_UF = x_UCF[np.arange(len(x_UCF)), targets_U]
@@ -310,9 +315,10 @@ class _Problem:
         """Weights without each fold, shape (P, F), and each user's NDCG@10 by those fitted without it, shape (U,)."""
         folds_PF = np.stack([self.fit(columns, self.folds_U != fold) for fold in range(FOLDS)])
         scores_UC = np.einsum("ucf,uf->uc", self.features_UCF, folds_PF[self.folds_U])
-        scores_UC = np.where(self.there_UC, scores_UC, -np.inf)
-        own_U1 = np.take_along_axis(scores_UC, self.targets_U[:, None], 1)
-        rank_U = (scores_UC > own_U1).sum(1) + 1
+        own_U1, item_U1 = (np.take_along_axis(of, self.targets_U[:, None], 1) for of in (scores_UC, self.items_UC))
+        # In the order of `best_of`: of equal ones the lower index first.
+        before_UC = (scores_UC > own_U1) | ((scores_UC == own_U1) & (self.items_UC < item_U1))
+        rank_U = (before_UC & (self.items_UC >= 0)).sum(1) + 1
         return folds_PF, np.where(rank_U <= 10, 1.0 / np.log2(rank_U + 1.0), 0.0)
 
 

@@ -19,7 +19,7 @@ import torch
 from prorec_core.data.sequences import IntArray, Sequences, from_lists
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.generation.base import Generator
-from prorec_core.generation.candidates import Candidates, find_candidates
+from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
 from prorec_core.generation.stage import TrainedGenerator, restore_generator
 from prorec_core.quantization.table import CodeTable
 
@@ -39,7 +39,7 @@ class Recommendation:
 class Recommender:
     """Recommends items to histories, by the score that was best on validation."""
 
-    def __init__(self, generator: Generator, items: pl.DataFrame, rank: Rank, beams: int = 50) -> None:
+    def __init__(self, generator: Generator, items: pl.DataFrame, rank: Rank, beams: int) -> None:
         self.generator = generator
         self.rank = rank
         self.beams = beams
@@ -70,7 +70,7 @@ class Recommender:
         embeddings = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
         embeddings = embeddings.reshape(-1, column.type.list_size)
         generator = restore_generator(trained, table.codes, embeddings, torch.device(device))
-        return cls(generator, items, _rank_of(trained))
+        return cls(generator, items, _rank_of(trained), trained.beams)
 
     def unknown(self, history: Sequence[str]) -> list[str]:
         """The item ids of a history that the catalogue lacks, in order, each once."""
@@ -108,7 +108,9 @@ class Recommender:
         ]
 
     def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[IntArray, npt.NDArray[np.float32]]:
-        found = find_candidates(self.generator, histories, max(self.beams, k), max(50, k), masked=mask_history)
+        found = find_candidates(
+            self.generator, histories, max(self.beams, k), max(DENSE_CANDIDATES, k), masked=mask_history
+        )
         return self.rank(found, histories, k)
 
 
@@ -117,6 +119,6 @@ def _rank_of(trained: TrainedGenerator) -> Rank:
     ranker, weight = trained.ranker, trained.fusion_weight
     if trained.recommended == "ranked" and ranker is not None:
         return ranker.rank
-    if weight is not None:
+    if trained.recommended == "fused" and weight is not None:
         return lambda found, _, k: found.fused(weight, k)
     return lambda found, _, k: found.generative(k)

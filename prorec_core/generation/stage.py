@@ -21,7 +21,7 @@ from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
 from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator, Items
-from prorec_core.generation.candidates import Candidates, find_candidates
+from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
 from prorec_core.generation.encoder_decoder import EncoderDecoder
 from prorec_core.generation.objective import Objective, SoftTeacher, all_targets, some_targets
 from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
@@ -111,7 +111,7 @@ class TrainedGenerator:
     @property
     def ranker(self) -> Ranker | None:
         """What ranks the candidates of both scores; None where none was fitted."""
-        fitted = self.config["ranker"]
+        fitted = self.config.get("ranker")
         if fitted is None:
             return None
         known = {
@@ -122,7 +122,13 @@ class TrainedGenerator:
     @property
     def recommended(self) -> str:
         """The score that was best on validation and so recommends: ranked, fused or generative."""
-        return str(self.config["recommended"])
+        # A model from before there was a ranker does not say it.
+        return str(self.config.get("recommended", "generative" if self.fusion_weight is None else "fused"))
+
+    @property
+    def beams(self) -> int:
+        """Beams with which it was measured."""
+        return int(self.config.get("beams", 50))
 
 
 _TEACHER = "teacher."
@@ -253,6 +259,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         "generator": config.model_dump(mode="json"),
         "stage_one": _shape(inputs) if generator.stage_one is not None else None,
         "teachers": list(generator.teacher_names),
+        "beams": inputs.beams,
         **choice,
         "not_applied": list(_not_applied(inputs)),
     }
@@ -279,7 +286,9 @@ def _choose(
         weight = weights[0] if weights else None
         recommended = "generative" if weight is None else "fused"
         return {"fusion_weight": weight, "fusion_trials": [], "ranker": None, "recommended": recommended}
-    found = find_candidates(generator, histories, inputs.beams, 50, masked=inputs.mask_history, report=runtime.report)
+    found = find_candidates(
+        generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report
+    )
     reached = {"generative": validation_measures(_ranks(found.generative(10)[0], targets))[_CHOSEN_BY]}
     trials, weight, ranker = fusion_trials(found, targets, weights), None, None
     if trials:
@@ -297,9 +306,8 @@ def _choose(
 
 
 def _recommended(reached: Mapping[str, float]) -> str:
-    """The ranker where it beats what it ranks; else the fused score where there is one."""
-    plain = "fused" if "fused" in reached else "generative"
-    return "ranked" if reached.get("ranked", -1.0) > reached[plain] else plain
+    """The score that is best on validation; of equal ones the simplest."""
+    return max((name for name in ("generative", "fused", "ranked") if name in reached), key=lambda name: reached[name])
 
 
 def fusion_trials(candidates: Candidates, targets: IntArray, weights: Sequence[float]) -> list[tuple[float, float]]:

@@ -103,6 +103,8 @@ def test_new_items_are_embedded_coded_generated_and_measured(run: Run, changes: 
     found = json.loads((places["evaluate"] / "metrics.json").read_text())
     assert list(found["test"]) == sorted(SCORERS)
     assert found["protocol"]["items"] == dataset.items.height
+    held_out, ranker = found["validation"]["ranked"]["ndcg_at_10"], found["ranker"]["ndcg_at_10"]
+    assert held_out == pytest.approx(ranker, abs=1e-4) != found["validation"]["fused"]["ndcg_at_10"]
     new = found["new_items"]
     assert new["items"] == len(dataset.cold)
     assert new["interactions"] == len(dataset.cold.users) > 0

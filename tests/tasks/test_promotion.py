@@ -304,3 +304,9 @@ def test_a_version_that_was_deleted_is_registered_again(tmp_path: Path) -> None:
     assert generator is not None and models.version_of(generator) == uri
     client().delete_model_version(NAME, "1")
     assert models.version_of(generator) == "models:/prorec-demo/2" == models.version_of(generator)
+
+
+def test_a_model_measured_before_there_was_a_ranker_is_served_as_it_was() -> None:
+    assert models.served_scorer({"fusion_weight": None}) == "generative"
+    assert models.served_scorer({"fusion_weight": 2.0}) == "fused"
+    assert models.served_scorer({"fusion_weight": 2.0, "recommended": "ranked"}) == "ranked"

@@ -155,7 +155,7 @@ def compare_variants(
             "not_applied": list(dict.fromkeys(text for each in seeds for text in each.not_applied)),
             "runs": [{"seed": each.seed, **each.run} for each in seeds],
         }
-    about_new = (each.metrics["new_items"] for each in measured if "new_items" in each.metrics)
+    about_new = [each.metrics["new_items"] for each in measured if "new_items" in each.metrics]
     hits = {name: _mean_values("recall_at_10", seeds, representative(seeds)) for name, seeds in parts.items()}
     return {
         "protocol": {
@@ -168,7 +168,12 @@ def compare_variants(
         "order": list(parts),
         "bootstrap_samples": samples,
         "variants": variants,
-        "new_items": {key: value for key, value in next(about_new, {}).items() if key in _ABOUT_NEW},
+        "new_items": {
+            # What a variant changes itself, as its bonus, stands with the variant.
+            key: about_new[0][key] if all(each[key] == about_new[0][key] for each in about_new) else 0
+            for key in _ABOUT_NEW
+            if about_new
+        },
         "slices": sliced(
             hits,
             sequences.targets(Split.TEST),

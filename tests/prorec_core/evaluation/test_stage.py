@@ -339,7 +339,8 @@ def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs):
     assert "Recommended by: fused" in result.report_html and "Recommended by: fused." in result_markdown(result.metrics)
     assert "text +0.0100, dense +0.0100" in result.report_html, "in the order of the features"
     assert "ranker.png" in standalone_plots(inputs, result)
-    used = evaluate(replace(inputs, ranker=fitted, recommended="ranked")).report_html
+    lists = {split: {**found, "ranked": found["fused"]} for split, found in inputs.lists.items()}
+    used = evaluate(replace(inputs, ranker=fitted, recommended="ranked", lists=lists)).report_html
     assert "The ranker is not used" not in used
     plain = evaluate(inputs)
     assert plain.metrics["ranker"] == {} and "ranker.png" not in standalone_plots(inputs, plain)

@@ -57,10 +57,11 @@ def test_features_of_known_candidates() -> None:
     assert again.tolist() == features[1:].tolist()
 
 
-def test_what_has_no_dense_score_counts_nothing_there() -> None:
-    found = candidates([[2, 3]])
-    found.dense_UC[:] = NONE
-    assert relations(histories([0, 1])).features(found, histories([0]), np.array([0]))[..., 1].tolist() == [[0, 0]]
+def test_what_has_no_dense_score_counts_nothing_there_or_as_the_least() -> None:
+    found = candidates([[2, 3], [2, 3]])
+    found.dense_UC[:] = [[NONE, NONE], [NONE, -5]]
+    features = relations(histories([0, 1])).features(found, histories([0], [0]), np.array([0, 1]))
+    assert features[..., 1].tolist() == [[0, 0], [-5, -5]]
 
 
 def test_only_the_five_latest_items_are_asked() -> None:
@@ -150,6 +151,18 @@ def test_the_weights_are_where_the_loss_has_no_slope() -> None:
     assert ranker.weights_F * spread == pytest.approx(best, abs=1e-5)
     for step in np.eye(len(FEATURES)) * 1e-3:
         assert loss(best) < min(loss(best + step), loss(best - step))
+
+
+@pytest.mark.parametrize("hits", [[0], [0, 1], [0, 5], [0, 1, 2]])
+def test_few_hits_are_measured_as_they_are_ranked(hits: list[int]) -> None:
+    """A fold without any gets weights of 0, and all its candidates tie."""
+    found, asked, targets, known = chain(20)
+    missed = np.full_like(targets, 99)
+    missed[hits] = targets[hits]
+    ranker, about = fit_ranker(found, asked, missed.astype(np.int32), known)
+    hit = ranker.rank_held_out(found, asked, 10)[0] == missed[:, None]
+    gains = np.where(hit.any(1), 1 / np.log2(hit.argmax(1) + 2.0), 0.0)
+    assert about["ndcg_at_10"] == pytest.approx(gains.mean(), abs=1e-6)
 
 
 def test_where_no_target_is_a_candidate_nothing_is_learned() -> None:

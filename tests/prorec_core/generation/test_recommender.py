@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 IDS = [f"id-{item:02d}" for item in range(24)]
 
 
-@pytest.fixture(scope="module", params=["ranked", "fused", "beams alone"])
+@pytest.fixture(scope="module", params=["ranked", "fused", "generative", "beams alone"])
 def bundle(
     request: Any, make_inputs: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, GeneratorInputs, TrainedGenerator]:
@@ -35,8 +35,8 @@ def bundle(
     inputs = make_inputs(config={"epochs": 6, "dropout": 0.0, "ranker": ranked, **alone})
     trained = train_generator(inputs, 0, Runtime(CPU))
     # Which of them is better on so few users is chance.
-    trained = replace(trained, config={**trained.config, "recommended": "ranked"}) if ranked else trained
-    assert trained.recommended == {"beams alone": "generative"}.get(request.param, request.param)
+    recommended = {"beams alone": "generative"}.get(request.param, request.param)
+    trained = replace(trained, config={**trained.config, "recommended": recommended})
     trained.save(folder)
     CodeTable(inputs.codes, IDS).save(folder / "codes.parquet")
     write_embeddings(folder / "embeddings.parquet", inputs.embeddings, "align")
@@ -54,8 +54,9 @@ def test_it_recommends_what_the_generator_ranks_first(
     histories = checkerboard.histories(Split.TEST)
     generator = restore_generator(trained, inputs.codes, inputs.embeddings, CPU)
     found = find_candidates(generator, histories, 50, 50)
-    weight = trained.fusion_weight
-    items, scores = found.generative(7) if weight is None else found.fused(weight, 7)
+    items, scores = found.generative(7)
+    if trained.recommended == "fused":
+        items, scores = found.fused(trained.fusion_weight or 0.0, 7)
     if trained.recommended == "ranked":
         assert trained.ranker is not None
         items, scores = trained.ranker.rank(found, histories, 7)
