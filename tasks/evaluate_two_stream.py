@@ -31,8 +31,8 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
     from prorec_core.evaluation.new_items import new_item_histories
     from prorec_core.evaluation.ranking import TopItems
     from prorec_core.evaluation.stage import evaluate as run
+    from prorec_core.generation.choice import fusion_trials
     from prorec_core.generation.late_fusion import joint_candidates
-    from prorec_core.generation.stage import fusion_trials
 
     config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
     sequences, length = dataset.sequences, min(config.list_length, dataset.n_items_with_new)

@@ -6,7 +6,7 @@ quantized embedding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from torch import Tensor
 from prorec_core.alignment.stage import AlignedModel
 from prorec_core.artifacts import read_json, write_json
 from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
-from prorec_core.data.sequences import IntArray, Sequences, Split
+from prorec_core.data.sequences import Sequences, Split
 from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator, Items
-from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
+from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
+from prorec_core.generation.choice import choose, ranks_of
 from prorec_core.generation.encoder_decoder import EncoderDecoder
 from prorec_core.generation.objective import Objective, SoftTeacher, all_targets, some_targets
-from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
+from prorec_core.generation.ranker import Ranker, Relations
 from prorec_core.generation.timeline import Timeline
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.sequential.base import validation_measures
@@ -133,7 +134,6 @@ class TrainedGenerator:
 
 _TEACHER = "teacher."
 _RANKER = "ranker."
-_CHOSEN_BY = "validation_ndcg_at_10"
 _OF_CODES = ("heads.", "code_vectors.")
 """Parameters with a row a code."""
 
@@ -238,7 +238,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         found = find_candidates(
             generator, sampled, config.validation_beams, 10, masked=inputs.mask_history, with_dense=False
         )
-        return validation_measures(_ranks(found.generative(10)[0], targets[users]))
+        return validation_measures(ranks_of(found.generative(10)[0], targets[users]))
 
     records = train(
         generator,
@@ -254,7 +254,15 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         config.warm_start_rate,
     )
     relations = Relations.of(training, inputs.texts) if inputs.config.ranker and sequences.validates else None
-    choice = _choose(generator, inputs, relations, histories, targets, runtime)
+    choice = choose(
+        lambda: find_candidates(
+            generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report
+        ),
+        inputs.fusion_weights if generator.has_dense_score else [],
+        relations,
+        histories,
+        targets,
+    )
     description = {
         "generator": config.model_dump(mode="json"),
         "stage_one": _shape(inputs) if generator.stage_one is not None else None,
@@ -270,52 +278,6 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     if relations is not None:
         tensors |= {f"{_RANKER}{name}": tensor for name, tensor in relations.tensors().items()}
     return TrainedGenerator(tensors, description, records)
-
-
-def _choose(
-    generator: Generator,
-    inputs: GeneratorInputs,
-    relations: Relations | None,
-    histories: Sequences,
-    targets: IntArray,
-    runtime: Runtime,
-) -> dict[str, Any]:
-    """What validation decides once the generator is trained: the fusion weight, the ranker, and which recommends."""
-    weights = inputs.fusion_weights if generator.has_dense_score else []
-    if relations is None and len(weights) <= 1:
-        weight = weights[0] if weights else None
-        recommended = "generative" if weight is None else "fused"
-        return {"fusion_weight": weight, "fusion_trials": [], "ranker": None, "recommended": recommended}
-    found = find_candidates(
-        generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report
-    )
-    reached = {"generative": validation_measures(_ranks(found.generative(10)[0], targets))[_CHOSEN_BY]}
-    trials, weight, ranker = fusion_trials(found, targets, weights), None, None
-    if trials:
-        weight, reached["fused"] = max(trials, key=lambda trial: trial[1])
-    if relations is not None:
-        fitted, about = fit_ranker(found, histories, targets, relations)
-        ranker = {**about, "weights": fitted.weights_F.tolist(), "folds": fitted.folds_PF.tolist()}
-        reached["ranked"] = about["ndcg_at_10"]
-    return {
-        "fusion_weight": weight,
-        "fusion_trials": trials if len(weights) > 1 else [],
-        "ranker": ranker,
-        "recommended": _recommended(reached),
-    }
-
-
-def _recommended(reached: Mapping[str, float]) -> str:
-    """The score that is best on validation; of equal ones the simplest."""
-    return max((name for name in ("generative", "fused", "ranked") if name in reached), key=lambda name: reached[name])
-
-
-def fusion_trials(candidates: Candidates, targets: IntArray, weights: Sequence[float]) -> list[tuple[float, float]]:
-    """The NDCG@10 that each weight λ reaches."""
-    return [
-        (weight, validation_measures(_ranks(candidates.fused(weight, 10)[0], targets))[_CHOSEN_BY])
-        for weight in weights
-    ]
 
 
 def _teachers(inputs: GeneratorInputs) -> dict[str, Tensor]:
@@ -399,8 +361,3 @@ def _sample(n_users: int, count: int, seed: int) -> np.ndarray[Any, np.dtype[np.
     if n_users <= count:
         return np.arange(n_users)
     return np.sort(np.random.default_rng(seed).choice(n_users, count, replace=False))
-
-
-def _ranks(items_UK: IntArray, targets: IntArray) -> IntArray:
-    hits = items_UK == targets[:, None]
-    return np.where(hits.any(1), hits.argmax(1) + 1, 0).astype(np.int32)

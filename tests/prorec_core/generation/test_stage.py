@@ -12,11 +12,10 @@ from prorec_core.alignment.stage import AlignedModel, align
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.errors import UserError
 from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
+from prorec_core.generation.choice import fusion_trials, recommended_of
 from prorec_core.generation.stage import (
     GeneratorInputs,
     TrainedGenerator,
-    _recommended,
-    fusion_trials,
     restore_generator,
     train_generator,
 )
@@ -375,7 +374,7 @@ def test_counts_of_the_ranker_are_of_training_alone(make_inputs: Any, checkerboa
 def test_the_best_on_validation_recommends_and_of_equal_ones_the_simplest(
     reached: dict[str, float], recommended: str
 ) -> None:
-    assert _recommended(reached) == recommended
+    assert recommended_of(reached) == recommended
 
 
 def test_a_weight_that_is_given_alone_is_taken_and_nothing_is_tried(make_inputs: Any, checkerboard: Sequences) -> None:

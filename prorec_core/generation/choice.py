@@ -1,0 +1,79 @@
+"""What validation decides once a generator is trained: the fusion weight, the ranker, and which score recommends.
+
+Knows candidates and targets; knows nothing of models or training. Axes: U users, K items of a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.generation.candidates import Candidates
+from prorec_core.generation.ranker import Relations, fit_ranker
+from prorec_core.sequential.base import validation_measures
+
+CHOSEN_BY = "validation_ndcg_at_10"
+
+
+def choose(
+    find: Callable[[], Candidates],
+    weights: Sequence[float],
+    relations: Relations | None,
+    histories: Sequences,
+    targets: IntArray,
+) -> dict[str, Any]:
+    """Choose on validation users.
+
+    Args:
+        find: makes their candidates; not asked where nothing is to be chosen.
+        weights: weights λ of the dense score; none where there is no dense score.
+        relations: what a ranker knows of items; None where none is to be fitted.
+        histories: the users' items without the target.
+        targets: the items that they took, shape (U,).
+
+    Returns:
+        `fusion_weight`, None without weights; `fusion_trials`, each weight and its NDCG@10, none where only one was
+        given; `ranker`, as of `fit_ranker` with its `weights` and `folds`, or None; and `recommended`: the best of
+        generative, fused and ranked.
+    """
+    if relations is None and len(weights) <= 1:
+        weight = weights[0] if weights else None
+        recommended = "generative" if weight is None else "fused"
+        return {"fusion_weight": weight, "fusion_trials": [], "ranker": None, "recommended": recommended}
+    found = find()
+    reached = {"generative": validation_measures(ranks_of(found.generative(10)[0], targets))[CHOSEN_BY]}
+    trials, weight, ranker = fusion_trials(found, targets, weights), None, None
+    if trials:
+        weight, reached["fused"] = max(trials, key=lambda trial: trial[1])
+    if relations is not None:
+        fitted, about = fit_ranker(found, histories, targets, relations)
+        ranker = {**about, "weights": fitted.weights_F.tolist(), "folds": fitted.folds_PF.tolist()}
+        reached["ranked"] = about["ndcg_at_10"]
+    return {
+        "fusion_weight": weight,
+        "fusion_trials": trials if len(weights) > 1 else [],
+        "ranker": ranker,
+        "recommended": recommended_of(reached),
+    }
+
+
+def recommended_of(reached: Mapping[str, float]) -> str:
+    """The score of highest NDCG@10; of equal ones the simplest."""
+    return max((name for name in ("generative", "fused", "ranked") if name in reached), key=lambda name: reached[name])
+
+
+def fusion_trials(candidates: Candidates, targets: IntArray, weights: Sequence[float]) -> list[tuple[float, float]]:
+    """The NDCG@10 that each weight λ reaches."""
+    return [
+        (weight, validation_measures(ranks_of(candidates.fused(weight, 10)[0], targets))[CHOSEN_BY])
+        for weight in weights
+    ]
+
+
+def ranks_of(items_UK: IntArray, targets: IntArray) -> IntArray:
+    """Where each target stands in its list, from 1; 0 where it does not; int32, shape (U,)."""
+    hits = items_UK == targets[:, None]
+    return np.where(hits.any(1), hits.argmax(1) + 1, 0).astype(np.int32)
