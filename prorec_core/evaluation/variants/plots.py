@@ -83,7 +83,7 @@ def groups(found: Found, kind: str) -> Figure:
 
 
 def new_items(found: Found) -> Figure:
-    """Recall@10 of new items with standard errors, and of all others beside them, by what stands for a variant."""
+    """Recall@10 of new items with standard errors, and of the others in that catalogue, by what stands for a variant."""
     rows = {name: about["new_items"] for name, about in found["variants"].items() if about["new_items"]}
     with style():
         figure, both = _rows(len(rows), 2)
@@ -94,7 +94,7 @@ def new_items(found: Found) -> Figure:
                 error = measured["standard_error"] if group == "new" else None
                 axes.errorbar(measured[group]["recall_at_10"]["mean"], place, xerr=error, color=shade, marker="o",
                               markersize=5, elinewidth=1.4, clip_on=False)  # fmt: skip
-        for axes, who in zip(both, ("new items", "all others, new ones among them"), strict=True):
+        for axes, who in zip(both, ("new items", "other items"), strict=True):
             axes.set_title(f"Recall@10, {who}")
             axes.set_xlim(left=0)
         _name_rows(both, list(rows), found)

@@ -151,7 +151,7 @@ def _scorers(found: Found) -> list[list[str]]:
         for scorer, measured in about["scorers"].items():
             against = measured["against"].get("ndcg_at_10")
             figures = [_figure(measured["test"].get(metric)) for metric in _SHORT]
-            rows.append([name, scorer, *figures, _interval(against) if against else "–"])
+            rows.append([name, scorer.replace("_", " "), *figures, _interval(against) if against else "–"])
     return rows
 
 
