@@ -83,7 +83,7 @@ def groups(found: Found, kind: str) -> Figure:
 
 
 def new_items(found: Found) -> Figure:
-    """Recall@10 of new items with standard errors, and of the others in that catalogue, by what stands for a variant."""
+    """Recall@10 of new items with standard errors, and of the others beside them, by what stands for a variant."""
     rows = {name: about["new_items"] for name, about in found["variants"].items() if about["new_items"]}
     with style():
         figure, both = _rows(len(rows), 2)
