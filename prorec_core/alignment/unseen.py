@@ -28,12 +28,18 @@ def by_similar_text(known_ND: Floats, known_text_NS: Floats, new_text_MS: Floats
     Returns:
         float32, shape (M, D).
     """
-    known_NS, k = _directions(known_text_NS), min(k, len(known_ND))
-    found = [np.zeros((0, known_ND.shape[1]), np.float32)]
+    near_MK = nearest_by_text(known_text_NS, new_text_MS, k)
+    means_MD: Floats = known_ND[near_MK].mean(axis=1, dtype=np.float64).astype(np.float32)
+    return means_MD
+
+
+def nearest_by_text(known_text_NS: Floats, new_text_MS: Floats, k: int) -> npt.NDArray[np.int64]:
+    """The k known items whose texts are nearest to each new one's by cosine, nearest first; shape (M, min(k, N))."""
+    known_NS, k = _directions(known_text_NS), min(k, len(known_text_NS))
+    found = [np.zeros((0, k), np.int64)]
     for start in range(0, len(new_text_MS), _CHUNK):
         cosines = _directions(new_text_MS[start : start + _CHUNK]) @ known_NS.T
-        near_MK = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-        found.append(known_ND[near_MK].mean(axis=1, dtype=np.float64).astype(np.float32))
+        found.append(np.argsort(-cosines, axis=1, kind="stable")[:, :k])
     return np.concatenate(found)
 
 

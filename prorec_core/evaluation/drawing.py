@@ -140,3 +140,19 @@ def as_svg(figure: Figure, name: str, description: str) -> str:
         raise ValueError("Matplotlib drew something that is not an SVG element")
     start = f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" {box[0]} role="img" aria-label="{escape(description)}">'
     return start + drawn[opening.end() :]
+
+
+def draw_interval(axes: Axes, place: float, ends: tuple[float, float, float], shade: str) -> None:
+    """A difference with its interval as a bar and a dot; coloured and filled only where the interval leaves out 0.
+
+    Args:
+        axes: where to draw.
+        place: of the row.
+        ends: lower end, difference, upper end.
+        shade: of what leaves out 0.
+    """
+    low, middle, high = ends
+    sure = low > 0 or high < 0
+    shade = shade if sure else MUTED
+    axes.plot([low, high], [place, place], color=shade, linewidth=2.4)
+    axes.plot(middle, place, marker="o", markersize=6, color=shade if sure else PAPER, markeredgecolor=shade)

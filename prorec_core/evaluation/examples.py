@@ -16,7 +16,6 @@ SHOWN = 5
 """Items of each list that are shown, and that count as a hit here."""
 
 _HISTORY = 8
-_LISTS = ("generative", "fused", "ranked")
 
 
 def choose_users(ranks: IntArray, count: int, seed: int) -> npt.NDArray[np.int64]:
@@ -45,7 +44,8 @@ def examples(inputs: EvaluationInputs, ranks: Mapping[str, IntArray]) -> list[di
         list), and entries with place, title, item_id, codes, score and whether it is the target.
     """
     lists = inputs.lists[Split.TEST]
-    shown = [scorer for scorer in _LISTS if scorer in lists] or in_order(lists)[:1]
+    wanted = dict.fromkeys(("generative", inputs.recommended))
+    shown = [scorer for scorer in wanted if scorer in lists] or in_order(lists)[:1]
     if not shown or not inputs.config.examples:
         return []
     sequences = inputs.dataset.sequences

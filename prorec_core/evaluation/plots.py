@@ -16,10 +16,10 @@ from prorec_core.evaluation.drawing import (
     BEHAVIOUR_COLOUR,
     INK,
     MUTED,
-    PAPER,
     RULE,
     TEXT_COLOUR,
     colour,
+    draw_interval,
     marker,
     panels,
     style,
@@ -108,17 +108,8 @@ def difference_intervals(comparisons: Mapping[str, Mapping[str, Mapping[str, flo
             axes.axvline(0, color=MUTED, linewidth=1)
             for place, name in enumerate(names):
                 found = comparisons[name][metric]
-                sure = found["low"] > 0 or found["high"] < 0
-                shade = colour(name.split("_minus_")[0]) if sure else MUTED
-                axes.plot([found["low"], found["high"]], [place, place], color=shade, linewidth=2.4)
-                axes.plot(
-                    found["difference"],
-                    place,
-                    marker="o",
-                    markersize=6,
-                    color=shade if sure else PAPER,
-                    markeredgecolor=shade,
-                )
+                shade = colour(name.split("_minus_")[0])
+                draw_interval(axes, place, (found["low"], found["difference"], found["high"]), shade)
             recall_or_ndcg = metric.partition("_at_")
             axes.set_title(f"Difference of {'NDCG' if recall_or_ndcg[0] == 'ndcg' else 'Recall'}@{recall_or_ndcg[2]}")
             axes.set_yticks(range(len(names)), [name.replace("_minus_", " − ") for name in names])
@@ -141,12 +132,7 @@ def ranker_features(without: Mapping[str, Mapping[str, float]]) -> Figure:
         figure, (axes,) = panels(1, width=4.5, height=2.4)
         axes.axvline(0, color=MUTED, linewidth=1)
         for place, found in enumerate(without.values()):
-            low, high = -found["high"], -found["low"]
-            sure = low > 0 or high < 0
-            axes.plot([low, high], [place, place], color=colour("ranked") if sure else MUTED, linewidth=2.4)
-            fill = colour("ranked") if sure else PAPER
-            edge = colour("ranked") if sure else MUTED
-            axes.plot(-found["difference"], place, marker="o", markersize=6, color=fill, markeredgecolor=edge)
+            draw_interval(axes, place, (-found["high"], -found["difference"], -found["low"]), colour("ranked"))
         axes.set_title("What each feature adds to the ranker")
         axes.set_xlabel("validation NDCG@10, users held out")
         axes.set_yticks(range(len(without)), list(without))

@@ -20,6 +20,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 from torch import Tensor
 
+from prorec_core.alignment.unseen import nearest_by_text
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates, best_of
 
@@ -37,7 +38,6 @@ LATEST, LATEST_DECAY = 5, 0.6
 """How many of a history's latest items are asked, and what each one before leaves of what follows it."""
 SIMILAR = 5
 """Known items of nearest text whose counts stand for a new item's."""
-_NEW_ITEMS = 1024
 _PENALTY = 0.01
 """Of squared standardised weights, against the mean loss of a user."""
 _CELLS = 20_000_000
@@ -82,7 +82,7 @@ class Relations:
         directions = (texts_NT / np.maximum(lengths, 1e-12)).astype(np.float32)
         counts = np.bincount(training.items, minlength=n_items).astype(np.float32)
         if len(texts_NT) > n_items:
-            stands_for = _nearest(directions, n_items)
+            stands_for = _stand_for(directions, n_items)
             counts, total = stands_for @ counts, stands_for @ total @ stands_for.T
         total = total.tocsr().astype(np.float32)
         total.sort_indices()
@@ -151,15 +151,13 @@ class Relations:
         return np.where(latest_UH[:, :1] >= 0, nearest_UC, 0.0).astype(np.float32)
 
 
-def _nearest(directions_NT: Floats, known: int) -> sparse.csr_matrix:
+def _stand_for(texts_NT: Floats, known: int) -> sparse.csr_matrix:
     """Which known items stand for each item, and their shares: itself, or the nearest texts for a new one."""
-    rows, k = [sparse.identity(known, np.float32)], min(SIMILAR, known)
-    for start in range(known, len(directions_NT), _NEW_ITEMS):
-        cosines = directions_NT[start : start + _NEW_ITEMS] @ directions_NT[:known].T
-        near = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-        places = np.repeat(np.arange(len(near)), k), near.ravel()
-        rows.append(sparse.csr_matrix((np.full(near.size, 1 / k, np.float32), places), cosines.shape))
-    return sparse.vstack(rows).tocsr()
+    near_MK = nearest_by_text(texts_NT[:known], texts_NT[known:], SIMILAR)
+    places = np.repeat(np.arange(len(near_MK)), near_MK.shape[1]), near_MK.ravel()
+    shares = np.full(near_MK.size, 1 / max(near_MK.shape[1], 1), np.float32)
+    new = sparse.csr_matrix((shares, places), (len(near_MK), known))
+    return sparse.vstack([sparse.identity(known, np.float32), new]).tocsr()
 
 
 def _latest(histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:

@@ -13,7 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from prorec_core.evaluation.drawing import BEHAVIOUR_COLOUR, INK, MUTED, PAPER, RULE, TEXT_COLOUR, panels, style
+from prorec_core.evaluation.drawing import (
+    BEHAVIOUR_COLOUR,
+    INK,
+    MUTED,
+    RULE,
+    TEXT_COLOUR,
+    draw_interval,
+    panels,
+    style,
+)
 from prorec_core.evaluation.plots import domination_bars
 from prorec_core.evaluation.tables import label, signed
 from prorec_core.evaluation.variants.table import APART
@@ -33,11 +42,8 @@ def forest(found: Found, names: Sequence[str]) -> Figure:
             axes.axvline(0, color=MUTED, linewidth=1)
             for place, name in enumerate(names):
                 against = found["variants"][name]["against"][metric]
-                sure = against["low"] > 0 or against["high"] < 0
-                shade = (BETTER if against["low"] > 0 else WORSE) if sure else MUTED
-                axes.plot([against["low"], against["high"]], [place, place], color=shade, linewidth=2.4)
-                fill = shade if sure else PAPER
-                axes.plot(against["difference"], place, marker="o", markersize=6, color=fill, markeredgecolor=shade)
+                shade = BETTER if against["low"] > 0 else WORSE
+                draw_interval(axes, place, (against["low"], against["difference"], against["high"]), shade)
             axes.set_title(f"{label(metric)}, difference to {found['reference']}")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value, 3) if value else "0"))
         _name_rows(both, names, found)

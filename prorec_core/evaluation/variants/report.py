@@ -167,9 +167,8 @@ def new_item_rows(found: Found) -> list[list[str]]:
             figures = [
                 _figure(each) for each in (new.get("recall_at_10"), new.get("recall_at_50"), known.get("recall_at_10"))
             ]
-            rows.append(
-                [name, scorer, *figures, f"{measured['share_at_10']:.1%}", _interval(against) if against else "–"]
-            )
+            told = _interval(against) if against else "–"
+            rows.append([name, scorer.replace("_", " "), *figures, f"{measured['share_at_10']:.1%}", told])
     return [head, *rows] if rows else []
 
 

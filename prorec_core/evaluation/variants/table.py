@@ -32,7 +32,6 @@ APART_MEANS = (
     "none of those that do not."
 )
 
-_ABOUT_NEW = ("items", "interactions", "share_of_catalogue", "bonus")
 _DOMINATION = ("overlap_semantic", "overlap_collaborative", "cka_semantic", "cka_collaborative", "text_share")
 
 
@@ -155,7 +154,6 @@ def compare_variants(
             "not_applied": list(dict.fromkeys(text for each in seeds for text in each.not_applied)),
             "runs": [{"seed": each.seed, **each.run} for each in seeds],
         }
-    about_new = [each.metrics["new_items"] for each in measured if "new_items" in each.metrics]
     hits = {name: _mean_values("recall_at_10", seeds, representative(seeds)) for name, seeds in parts.items()}
     return {
         "protocol": {
@@ -168,12 +166,7 @@ def compare_variants(
         "order": list(parts),
         "bootstrap_samples": samples,
         "variants": variants,
-        "new_items": {
-            # What a variant changes itself, as its bonus, stands with the variant.
-            key: about_new[0][key] if all(each[key] == about_new[0][key] for each in about_new) else 0
-            for key in _ABOUT_NEW
-            if about_new
-        },
+        "new_items": _about_new_items([each.metrics["new_items"] for each in measured if "new_items" in each.metrics]),
         "slices": sliced(
             hits,
             sequences.targets(Split.TEST),
@@ -227,6 +220,15 @@ def _scorers(seeds: Sequence[Measured], reference: Sequence[Measured], samples: 
             "against": _against(seeds, reference, (name, name), samples, seed) if comparable else {},
         }
     return found
+
+
+def _about_new_items(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What new items were measured on; a bonus that only some variants have stands with what they set."""
+    if not measured:
+        return {}
+    bonuses = {each["bonus"] for each in measured}
+    about = {key: measured[0][key] for key in ("items", "interactions", "share_of_catalogue")}
+    return {**about, "bonus": bonuses.pop() if len(bonuses) == 1 else 0.0}
 
 
 def _new_items(seeds: Sequence[Measured], reference: Sequence[Measured], samples: int, seed: int) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def test_a_new_item_counts_as_what_is_nearest_by_its_text(monkeypatch: pytest.Mo
     assert grown.counts_N.tolist() == [4, 2, 1, 1, 1.5, 3], "the last one is as near to 0 as to 1 and 2"
     assert grown.successors[0, 4] == 1.5 and grown.successors[3, 4] == 0, "half of what 1 and half of what 2 has"
     assert grown.successors[5, 4] == 0.75, "as history, too"
-    monkeypatch.setattr("prorec_core.generation.ranker._NEW_ITEMS", 1)
+    monkeypatch.setattr("prorec_core.alignment.unseen._CHUNK", 1)
     assert (Relations.of(training, texts).successors != grown.successors).nnz == 0
 
 
@@ -176,13 +176,17 @@ def test_many_users_are_ranked_as_each_by_itself(monkeypatch: pytest.MonkeyPatch
     found, asked, _, known = chain()
     ranker = Ranker(known, np.arange(1.0, 6.0), np.ones((FOLDS, len(FEATURES))))
     whole = ranker.rank(found, asked, 4)
+    assert len(list(known.batches(found, np.arange(200)))) == 1
     monkeypatch.setattr("prorec_core.generation.ranker._CELLS", 7 * N_ITEMS * 5)
     parts = ranker.rank(found, asked, 4)
+    assert len(list(known.batches(found, np.arange(200)))) == 29
     assert whole[0].tolist() == parts[0].tolist() and whole[1] == pytest.approx(parts[1], abs=1e-5)
 
 
 def test_very_many_users_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> None:
     found, asked, targets, known = chain()
+    whole, _ = fit_ranker(found, asked, targets.astype(np.int32), known)
     monkeypatch.setattr("prorec_core.generation.ranker._FIT_CELLS", 50 * N_ITEMS * len(FEATURES))
-    _, about = fit_ranker(found, asked, targets.astype(np.int32), known)
+    thinned, about = fit_ranker(found, asked, targets.astype(np.int32), known)
+    assert not np.array_equal(whole.weights_F, thinned.weights_F)
     assert about["ndcg_at_10"] > 0.99, "a share of the users measured, not of their gain"
