@@ -63,9 +63,14 @@ class Stack:
         )
 
     def ask(self, kind: str, path: str, **content: Any) -> Any:
-        answer = httpx.request(kind, f"{self.api}{path}", timeout=30, trust_env=False, **content)
+        """Ask Prefect's server, and again where its database is busy (503), as Prefect's own clients do."""
+        for _ in range(5):
+            answer = httpx.request(kind, f"{self.api}{path}", timeout=30, trust_env=False, **content)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(1.0)
         answer.raise_for_status()
-        return answer.json()
+        return answer.json() if answer.content else None
 
     def flow_run(self, run: str) -> tuple[str, str]:
         """The type and the message of a flow run's state."""

@@ -92,8 +92,7 @@ def test_up_fail_retry_kill_retry_down(stack: Stack, tmp_path: Path) -> None:
     # Registered again, schedules of prefect.yaml stay switched on, and others stay.
     schedules = f"/deployments/{deployment}/schedules"
     (nightly,) = stack.ask("GET", schedules)
-    switch = f"{stack.api}{schedules}/{nightly['id']}"
-    assert httpx.patch(switch, json={"active": True}, trust_env=False).is_success
+    stack.ask("PATCH", f"{schedules}/{nightly['id']}", json={"active": True})
     stack.ask("POST", schedules, json=[{"schedule": {"cron": "0 5 1 1 *", "timezone": "UTC"}, "active": False}])
     for _ in range(2):
         done = stack.register()
