@@ -20,7 +20,13 @@ from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.errors import UserError, one_line
 from prorec_core.evaluation.variants.report import table_markdown
-from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants, own_seconds
+from prorec_core.evaluation.variants.table import (
+    GENERATOR,
+    RANKED_BASELINES,
+    Measured,
+    compare_variants,
+    own_seconds,
+)
 from tasks import comparison, models, store, tracking
 from tasks.evaluate_aligned import evaluate_aligned
 from tasks.evaluate_collaborative import evaluate_collaborative
@@ -38,13 +44,17 @@ from tasks.train_collaborative import train_collaborative
 
 _TO_GENERATOR = PIPELINE[:-1]
 _TO_ALIGNED = PIPELINE[: [each.name for each in PIPELINE].index("align") + 1]
-PIPELINES: Mapping[str, tuple[Stage, ...]] = {
-    "generator": PIPELINE,
+_BASELINES: Mapping[str, tuple[Stage, ...]] = {
     "popularity": (preprocess, evaluate_counts),
     "item_to_item": (preprocess, evaluate_counts),
     "collaborative": (preprocess, train_collaborative, evaluate_collaborative),
     "aligned": (*_TO_ALIGNED, evaluate_aligned),
     "two_stream": (*_TO_GENERATOR, evaluate_two_stream),
+}
+PIPELINES: Mapping[str, tuple[Stage, ...]] = {
+    "generator": PIPELINE,
+    **_BASELINES,
+    **{name: _BASELINES[baseline] for name, baseline in RANKED_BASELINES.items()},
 }
 """The stages of a variant by its scorer; those of two_stream but for the last run once for each of its streams."""
 

@@ -36,14 +36,22 @@ class Variant(BaseModel):
 
     about: str = Field("", description="What it is, in a few words.")
     set: dict[str, Any] = Field(default_factory=dict, description="Values by dotted place, as with --set.")
-    scorer: Literal["generator", "popularity", "item_to_item", "collaborative", "aligned", "two_stream"] = Field(
-        "generator", description="What recommends; the pipeline ends where this is ready."
-    )
+    scorer: Literal[
+        "generator",
+        "popularity",
+        "item_to_item",
+        "collaborative",
+        "collaborative_ranked",
+        "aligned",
+        "aligned_ranked",
+        "two_stream",
+        "two_stream_ranked",
+    ] = Field("generator", description="What recommends; the pipeline ends where this is ready.")
     streams: list[str] = Field(default_factory=list, description="The two variants that two_stream fuses.")
 
     @model_validator(mode="after")
     def _streams_of_two(self) -> Variant:
-        if len(self.streams) != (2 if self.scorer == "two_stream" else 0):
+        if len(self.streams) != (2 if self.scorer.startswith("two_stream") else 0):
             raise ValueError("two_stream fuses two variants, named under streams; nothing else has streams")
         return self
 
@@ -112,9 +120,11 @@ class Variants(BaseModel):
             for name in names
         }
         for (name, _), own in experiments.items():
-            if len(own) > 1 and any(each.train_on_validation for each in own):
+            ranked = self.variants[name].scorer.endswith("_ranked")
+            if (ranked or len(own) > 1) and any(each.train_on_validation for each in own):
+                chosen_on_it = "fit its ranker" if ranked else "choose the weight of its second stream"
                 raise UserError(
-                    "train_on_validation leaves nothing to choose the weight of its second stream on",
+                    f"train_on_validation leaves nothing to {chosen_on_it} on",
                     place=f"variant {name}",
                     cure="Leave one of both out",
                 )

@@ -63,7 +63,7 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         ranks=evaluation.test_ranks,
         new_item_ranks=evaluation.new_item_ranks,
         seconds={ref.run_id: _seconds(ref) for ref in used},
-        parameters=sum(_parameters(inputs) for inputs in sides.values()),
+        parameters=sum(_parameters(inputs) for inputs in sides.values()) + _of_ranker(scorer, alone),
         quality=read_json(alone["quantize"] / "quality.json") if "quantize" in alone else {},
         domination=domination,
         not_applied=not_applied,
@@ -94,6 +94,17 @@ def _parameters(inputs: Mapping[str, Path]) -> int:
                 return weights + read_quantized(_embedding(inputs), inputs).size
             return weights + read_embeddings(inputs[stage] / "embeddings.parquet", stage).size
     return 0
+
+
+def _of_ranker(scorer: str, inputs: Mapping[str, Path]) -> int:
+    """Numbers that the ranker of a baseline needs besides; that of a generator is part of its weights."""
+    from prorec_core.evaluation.reranking import RANKER
+    from prorec_core.evaluation.variants.table import RANKED_BASELINES
+
+    if scorer not in RANKED_BASELINES:
+        return 0
+    folder = next(path for stage, path in inputs.items() if stage.startswith("evaluate"))
+    return int(read_json(folder / RANKER)["numbers"])
 
 
 def keep(

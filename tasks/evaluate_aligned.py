@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
-from tasks.inputs import read_dataset
+from tasks.inputs import read_dataset, texts
 from tasks.metrics import measured
 from tasks.stage import Work, stage
 
 
-@stage("evaluate_aligned", reads=("preprocess", "align"))
+@stage("evaluate_aligned", reads=("preprocess", "embed_text", "align"))
 def evaluate_aligned(work: Work) -> dict[str, float]:
-    """Rank the whole catalogue by the aligned model, and measure."""
+    """Rank the whole catalogue by the aligned model, and its best items by a light ranker, and measure both."""
     from prorec_core.alignment.stage import AlignedModel
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import new_sequential_lists, sequential_lists
+    from prorec_core.evaluation.reranking import as_candidates, own_and_ranked, with_candidates
     from prorec_core.evaluation.stage import evaluate as run
+    from prorec_core.generation.candidates import Candidates
 
     experiment, runtime = work.experiment, work.runtime()
-    config, dataset = experiment.evaluate, read_dataset(work)
-    aligned = AlignedModel.load(work.inputs["align"])
+    config, dataset, longest = experiment.evaluate, read_dataset(work), experiment.align.max_history
+    aligned, wide = AlignedModel.load(work.inputs["align"]), with_candidates(config)
     model, table = aligned.sequential_model(experiment.align, experiment.collaborative, runtime.device)
-    new, longest = None, experiment.align.max_history
+    found = sequential_lists("aligned", model, table, dataset.sequences, wide, longest)
+    new = None
     if dataset.cold is not None:
         grown = aligned.with_new().sequential_model(experiment.align, experiment.collaborative, runtime.device)
-        new = new_sequential_lists("aligned", *grown, dataset, config, longest)
+        of_new = new_sequential_lists("aligned", *grown, dataset, wide, longest)
+        new = as_candidates(of_new.known["aligned"]), as_candidates(of_new.new["aligned"])
+    both = own_and_ranked(
+        "aligned",
+        Candidates.dense,
+        {split: as_candidates(each["aligned"]) for split, each in found.items()},
+        dataset,
+        texts(work),
+        config,
+        new,
+    )
     inputs = EvaluationInputs(
         config,
         dataset,
-        sequential_lists("aligned", model, table, dataset.sequences, config, longest),
+        both.lists,
         None,
         seed=experiment.seed,
         name="aligned",
         training={"align": aligned.training},
         domination=aligned.domination,
-        new=new,
+        new=both.new,
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)
+    both.save(work.folder)
     return measured(result.metrics)

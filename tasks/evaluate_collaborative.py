@@ -9,22 +9,31 @@ from tasks.stage import Work, stage
 
 @stage("evaluate_collaborative", reads=("preprocess", "train_collaborative"))
 def evaluate_collaborative(work: Work) -> dict[str, float]:
-    """Rank the whole catalogue by the collaborative model, and measure."""
+    """Rank the whole catalogue by the collaborative model, and its best items by a light ranker, and measure both."""
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import sequential_lists
+    from prorec_core.evaluation.reranking import as_candidates, own_and_ranked, with_candidates
     from prorec_core.evaluation.stage import evaluate as run
+    from prorec_core.generation.candidates import Candidates
     from prorec_core.sequential.stage import CollaborativeModel
 
     experiment, runtime = work.experiment, work.runtime()
-    config, dataset = experiment.evaluate, read_dataset(work)
+    config, dataset, longest = experiment.evaluate, read_dataset(work), experiment.collaborative.max_history
     trained = CollaborativeModel.load(work.inputs["train_collaborative"])
     model, table = trained.sequential_model(experiment.collaborative, runtime.device)
+    found = sequential_lists("collaborative", model, table, dataset.sequences, with_candidates(config), longest)
+    both = own_and_ranked(
+        "collaborative",
+        Candidates.dense,
+        {split: as_candidates(each["collaborative"]) for split, each in found.items()},
+        dataset,
+        None,  # ids alone, for the ranker too
+        config,
+    )
     inputs = EvaluationInputs(
         config,
         dataset,
-        sequential_lists(
-            "collaborative", model, table, dataset.sequences, config, experiment.collaborative.max_history
-        ),
+        both.lists,
         None,
         seed=experiment.seed,
         name="collaborative",
@@ -32,4 +41,5 @@ def evaluate_collaborative(work: Work) -> dict[str, float]:
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)
+    both.save(work.folder)
     return measured(result.metrics)

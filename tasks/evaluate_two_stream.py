@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.inputs import read_dataset, read_new_quantized, read_quantized
+from tasks.inputs import read_dataset, read_new_quantized, read_quantized, read_texts
 from tasks.metrics import measured
 from tasks.stage import Work, stage
 
@@ -23,19 +23,19 @@ STREAM = ("embed_text", "train_collaborative", "align", "quantize", "train_gener
 
 @stage("evaluate_two_stream", reads=("preprocess", *(f"{name}@{side}" for side in SIDES for name in STREAM)))
 def evaluate_two_stream(work: Work) -> dict[str, float]:
-    """Let both generators judge the union of what they found, their weight chosen on validation, and measure."""
+    """Let both generators judge what either found, by a weight and by a light ranker, and measure both."""
     from prorec_core.data.sequences import Split
     from prorec_core.errors import UserError
-    from prorec_core.evaluation.inputs import EvaluationInputs, NewItemLists
+    from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import new_item_offsets
     from prorec_core.evaluation.new_items import new_item_histories
-    from prorec_core.evaluation.ranking import TopItems
+    from prorec_core.evaluation.reranking import own_and_ranked
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.generation.choice import fusion_trials
     from prorec_core.generation.late_fusion import joint_candidates
 
     config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
-    sequences, length = dataset.sequences, min(config.list_length, dataset.n_items_with_new)
+    sequences = dataset.sequences
 
     def ask(streams: Sequence[Generator], histories: Sequences) -> Candidates:
         first, second = streams
@@ -57,23 +57,30 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
         if offsets_N is not None:
             for generator in grown:
                 generator.offset_items(offsets_N)
-        of_known, of_new = (
-            {"two_stream": TopItems(*ask(grown, histories).fused(weight, length))}
-            for histories in new_item_histories(dataset)
-        )
-        new = NewItemLists(of_known, of_new, config.cold_bonus)
+        everyone, takers = (ask(grown, histories) for histories in new_item_histories(dataset))
+        new = everyone, takers
+    both = own_and_ranked(
+        "two_stream",
+        lambda candidates, k: candidates.fused(weight, k),
+        found,
+        dataset,
+        read_texts(work.inputs[f"embed_text@{SIDES[0]}"]),
+        config,
+        new,
+    )
     inputs = EvaluationInputs(
         config,
         dataset,
-        {split: {"two_stream": TopItems(*each.fused(weight, length))} for split, each in found.items()},
+        both.lists,
         weight,
         seed=work.experiment.seed,
         name="two_stream",
         fusion_trials=trials,
-        new=new,
+        new=both.new,
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)
+    both.save(work.folder)
     return {"fusion_weight": weight, **measured(result.metrics)}
 
 

@@ -27,11 +27,16 @@ def read_dataset(work: Work) -> Dataset:
 
 def texts(work: Work) -> FloatArray:
     """Text embeddings E_S, those of new items that the experiment holds out after the others, float32."""
+    return read_texts(work.inputs["embed_text"])
+
+
+def read_texts(folder: Path) -> FloatArray:
+    """What `texts` gives, from the folder of the stage embed_text."""
     import numpy as np
 
     from prorec_core.data.embeddings import read_embeddings
 
-    files = [work.inputs["embed_text"] / name for name in ("embeddings.parquet", "cold_embeddings.parquet")]
+    files = [folder / name for name in ("embeddings.parquet", "cold_embeddings.parquet")]
     return np.concatenate([read_embeddings(file, "embed_text") for file in files if file.is_file()])
 
 

@@ -94,19 +94,33 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Pa
     mine.write_text(yaml.safe_dump({"variants": broken}))
     words = ["--variants-file", str(mine), "--json", str(out), "--set", "generator.warm_start=true"]
     done = compare(
-        *words, "--variants", "broken,sasrec,validation-too,two-stream,popularity", "--against", "sasrec", folder=folder
+        *words,
+        "--variants",
+        "broken,sasrec,sasrec-ranked,validation-too,two-stream,two-stream-ranked,popularity",
+        "--against",
+        "sasrec",
+        folder=folder,
     )
     assert done.returncode == 1, done.stderr
     assert "failed: broken, seed 0, in embed_text:" in done.stdout and "Traceback" not in done.stderr
     found = json.loads(out.read_text())
     assert [each["variant"] for each in found["failed"]] == ["broken"] and "no-such-model" in str(found["failed"])
     variants = found["table"]["variants"]
-    assert found["table"]["order"] == ["sasrec", "two-stream", "popularity", "validation-too"]
+    assert found["table"]["order"] == [
+        "sasrec",
+        "sasrec-ranked",
+        "two-stream",
+        "two-stream-ranked",
+        "popularity",
+        "validation-too",
+    ]
     assert found["table"]["reference"] == "sasrec"
     scorers = {name: about["scorer"] for name, about in variants.items()}
     assert scorers == {
         "sasrec": "collaborative",
+        "sasrec-ranked": "ranked",
         "two-stream": "two_stream",
+        "two-stream-ranked": "ranked",
         "popularity": "popularity",
         "validation-too": "fused",
     }
@@ -115,7 +129,11 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Pa
     assert set(variants["two-stream"]["against"]) == {"recall_at_10", "ndcg_at_10"}
     assert "generator.warm_start" in "".join(variants["two-stream"]["not_applied"])
     assert variants["sasrec"]["not_applied"] == [], "it has no generator"
-    assert variants["popularity"]["cost"]["parameters"] == 0 < variants["sasrec"]["cost"]["parameters"]
+    cost = {name: about["cost"] for name, about in variants.items()}
+    assert cost["popularity"]["parameters"] == 0 < cost["sasrec"]["parameters"]
+    for name in ("sasrec", "two-stream"):
+        assert cost[name]["parameters"] < cost[f"{name}-ranked"]["parameters"], "the ranker knows counts besides"
+        assert cost[f"{name}-ranked"]["own_seconds"] == 0, "both are measured at once"
 
     made = Counter(run.data.tags["prorec.stage"] for run in _runs(folder) if run.info.status == "FINISHED"
                    and "prorec.stage" in run.data.tags)  # fmt: skip

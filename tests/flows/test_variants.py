@@ -151,7 +151,7 @@ def test_what_a_variant_cannot_change_is_told(settings: dict[str, object], messa
 
 def test_every_stage_follows_what_it_reads() -> None:
     for scorer, stages in PIPELINES.items():
-        known = {f"{name}@{side}" for name in STREAM for side in SIDES} if scorer == "two_stream" else set()
+        known = {f"{name}@{side}" for name in STREAM for side in SIDES} if scorer.startswith("two_stream") else set()
         for stage in stages:
             assert set(stage.reads) <= known, f"{scorer}: {stage.name}"
             known.add(stage.name)
@@ -183,3 +183,10 @@ def test_two_streams_need_validation(where: str, tmp_path: Path) -> None:
     base = changed(Experiment(), more if where == "experiment" else {}, "")
     with pytest.raises(UserError, match="variant mix: train_on_validation leaves nothing to choose the weight"):
         load_variants(mine).plan(["mix"], base, 1, None)
+
+
+def test_a_ranked_baseline_needs_validation() -> None:
+    base = changed(Experiment(), {"train_on_validation": True, "evaluate.fusion_weights": [2]}, "")
+    assert STANDARD.plan(["sasrec", "aligned"], base, 1, None).names == ["sasrec", "aligned"]
+    with pytest.raises(UserError, match="variant sasrec-ranked: train_on_validation leaves nothing to fit its ranker"):
+        STANDARD.plan(["sasrec", "sasrec-ranked"], base, 1, None)

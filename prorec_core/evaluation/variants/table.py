@@ -25,6 +25,9 @@ from prorec_core.evaluation.tables import ACCURACY
 GENERATOR = "generator"
 """Stands for the scorer by which a generator recommends: ranked, fused or generative."""
 
+RANKED_BASELINES = {f"{name}_ranked": name for name in ("collaborative", "aligned", "two_stream")}
+"""Scorers that stand for what a ranker makes of a baseline's candidates, and that baseline's own."""
+
 APART = "†"
 """Marks a variant that trained on the validation items."""
 APART_MEANS = (
@@ -42,7 +45,7 @@ class Measured:
     Attributes:
         variant: its name.
         seed: of its training.
-        scorer: the scorer that represents it, or GENERATOR.
+        scorer: the scorer that represents it, or GENERATOR, or one of RANKED_BASELINES.
         metrics: as in metrics.json: `protocol`, and by split, scorer and metric.
         ranks: by scorer the rank of each test user's target, int32, shape (U,), 0 where it is not in the list.
         new_item_ranks: the same of the users who took a new item last; empty where none was measured.
@@ -75,6 +78,8 @@ class Measured:
     @property
     def representative(self) -> str:
         """The scorer that stands for the variant."""
+        if self.scorer in RANKED_BASELINES:
+            return "ranked"
         if self.scorer != GENERATOR:
             return self.scorer
         return str(self.metrics["recommended"])
@@ -211,7 +216,7 @@ def _over_seeds(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, 
 def _scorers(seeds: Sequence[Measured], reference: Sequence[Measured], samples: int, seed: int) -> dict[str, Any]:
     """Every scorer of a variant; held against the same scorer of the reference, where that has it."""
     names = set.intersection(*(set(each.metrics["test"]) for each in seeds))
-    shown = in_order(dict.fromkeys(names - {"popularity"} if seeds[0].scorer == GENERATOR else {seeds[0].scorer}))
+    shown = in_order(dict.fromkeys(names - {"popularity"} if seeds[0].scorer == GENERATOR else {representative(seeds)}))
     found = {}
     for name in shown:
         comparable = reference and all(name in each.ranks for each in reference)

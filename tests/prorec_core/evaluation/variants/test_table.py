@@ -54,6 +54,8 @@ def test_means_spread_and_the_scorer_that_stands_for_a_variant():
             part("prorec", 0, {"fused": everyone(1), "generative": everyone(0)}),
             part("bare", 0, {"generative": everyone(2)}),
             part("counts", 0, {"popularity": everyone(0), "item_to_item": everyone(5)}, "item_to_item"),
+            part("dense", 0, {"aligned": everyone(3), "ranked": everyone(1)}, "aligned"),
+            part("dense-ranked", 0, {"aligned": everyone(3), "ranked": everyone(1)}, "aligned_ranked"),
             part("prorec", 1, {"fused": everyone(2), "generative": everyone(0)}),
             part("bare", 1, {"generative": everyone(2)}),
         ],
@@ -66,8 +68,12 @@ def test_means_spread_and_the_scorer_that_stands_for_a_variant():
         "prorec": "fused",
         "bare": "generative",
         "counts": "item_to_item",
+        "dense": "aligned",
+        "dense-ranked": "ranked",
     }
-    assert list(variants) == ["prorec", "bare", "counts"]
+    assert list(variants) == ["prorec", "bare", "counts", "dense", "dense-ranked"]
+    assert [variants[name]["test"]["recall_at_1"]["mean"] for name in ("dense", "dense-ranked")] == [0, 1]
+    assert list(variants["dense"]["scorers"]) == ["aligned"] and list(variants["dense-ranked"]["scorers"]) == ["ranked"]
     assert variants["prorec"]["test"]["mrr"] == {"mean": 0.75, "deviation": round(np.std([1, 0.5], ddof=1), 6)}
     assert variants["bare"]["test"]["mrr"] == {"mean": 0.5, "deviation": 0.0}
     assert variants["counts"]["test"]["recall_at_5"] == {"mean": 1.0, "deviation": None}

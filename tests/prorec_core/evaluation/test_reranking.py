@@ -1,0 +1,94 @@
+"""A baseline's lists beside what a ranker makes of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from prorec_core.config import EvaluateConfig
+from prorec_core.data.dataset import Dataset
+from prorec_core.data.sequences import Split, from_lists
+from prorec_core.evaluation.ranking import TopItems
+from prorec_core.evaluation.reranking import OwnAndRanked, as_candidates, own_and_ranked, with_candidates
+from prorec_core.generation.candidates import Candidates
+
+USERS, ITEMS = 300, 40
+
+
+def ring(trained_on: bool = False) -> Dataset:
+    """Every user goes round a ring of items from somewhere: what comes next is known from counts alone."""
+    random = np.random.default_rng(5)
+    lists = [((random.integers(0, ITEMS) + np.arange(6)) % ITEMS).astype(np.int32) for _ in range(USERS)]
+    frame = pl.DataFrame({"item_id": [f"i{item}" for item in range(ITEMS)]})
+    users = pl.DataFrame({"user_id": [f"u{user}" for user in range(USERS)]})
+    sequences = from_lists(lists, ITEMS)
+    sequences = sequences.with_validation_in_training() if trained_on else sequences
+    return Dataset(frame, users, sequences, np.zeros(len(sequences.items), np.int64), {})
+
+
+def noise(dataset: Dataset, length: int) -> dict[Split, Candidates]:
+    """Lists that hold every item the user lacks in an order that tells nothing."""
+    random = np.random.default_rng(7)
+    found = {}
+    for split in (Split.VALIDATION, Split.TEST):
+        histories = dataset.sequences.histories(split)
+        items = np.full((USERS, length), -1, np.int32)
+        for user in range(USERS):
+            mine = histories.items[histories.offsets[user] : histories.offsets[user + 1]]
+            open_items = random.permutation(np.setdiff1d(np.arange(ITEMS), mine))[:length]
+            items[user, : len(open_items)] = open_items
+        scores = np.where(items >= 0, -np.sort(random.random(items.shape), axis=1), -np.inf).astype(np.float32)
+        found[split] = as_candidates(TopItems(items, scores))
+    return found
+
+
+def measured(dataset: Dataset, texts: np.ndarray | None = None, **settings: int) -> OwnAndRanked:
+    config = EvaluateConfig.model_validate(settings)
+    return own_and_ranked("mine", Candidates.dense, noise(dataset, ITEMS), dataset, texts, config)
+
+
+def test_what_counts_know_is_found_in_lists_that_know_nothing(tmp_path: Path) -> None:
+    dataset = ring()
+    found = measured(dataset, list_length=20)
+    for split, lists in found.lists.items():
+        assert list(lists) == ["mine", "ranked"]
+        assert all(each.items_UK.shape == (USERS, 20) for each in lists.values())
+        targets = dataset.sequences.targets(split)
+        first = {name: float((each.items_UK[:, 0] == targets).mean()) for name, each in lists.items()}
+        assert first["mine"] < 0.2 and first["ranked"] > 0.95
+    assert found.ranker is not None
+    assert found.ranker["features"] == list(found.ranker["without"]), "what has no weight is not told"
+    assert "successor" in found.ranker["features"] and not {"generative", "text"} & set(found.ranker["features"])
+    assert found.ranker["ndcg_at_10"] > 0.95
+    found.save(tmp_path)
+    assert json.loads((tmp_path / "ranker.json").read_text())["numbers"] == found.ranker["numbers"] > ITEMS
+
+
+def test_the_own_lists_are_the_baselines_best() -> None:
+    dataset = ring()
+    candidates, found = noise(dataset, ITEMS), measured(dataset)
+    for split, lists in found.lists.items():
+        assert np.array_equal(lists["mine"].items_UK, candidates[split].items_UC)
+
+
+def test_texts_count_where_there_are_any() -> None:
+    texts = np.random.default_rng(1).normal(size=(ITEMS, 8)).astype(np.float32)
+    told = measured(ring(), texts).ranker
+    assert told is not None and "text" in told["features"]
+
+
+def test_nothing_is_fitted_where_the_validation_items_are_trained_on(tmp_path: Path) -> None:
+    found = measured(ring(trained_on=True))
+    assert found.ranker is None and all(list(lists) == ["mine"] for lists in found.lists.values())
+    found.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("length", "asked"), [(50, 100), (200, 200)])
+def test_a_baseline_has_as_many_candidates_as_a_generator(length: int, asked: int) -> None:
+    config = EvaluateConfig(list_length=length)
+    assert with_candidates(config).list_length == asked and config.list_length == length
