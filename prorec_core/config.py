@@ -262,6 +262,11 @@ class GeneratorConfig(Training):
         description="Fit a linear ranker of what generation and the dense score find, by both of them, item-to-item "
         "counts, texts and popularity, on validation users; it recommends where it is better on those left out.",
     )
+    ranker_weights: Annotated[list[float], Field(min_length=5, max_length=5)] | None = Field(
+        None,
+        description="Weights of the ranker's features (generative, dense, successor, text, popularity), as an earlier "
+        "model of the same data has them; null: they are fitted, which train_on_validation leaves no users for.",
+    )
     distill: DistillConfig = Field(default_factory=DistillConfig, description="Knowledge distillation.")
     targets_per_user: int = Field(
         4, ge=1, description="Training targets drawn from each history an epoch (encoder_decoder)."
@@ -305,6 +310,7 @@ class EvaluateConfig(Section):
     examples: int = Field(5, ge=0, le=100, description="Users shown in words in the report.")
 
 
+_SECTIONS = ("data", "text", "collaborative", "align", "quantize", "generator", "evaluate")
 _READS: dict[str, tuple[str, ...]] = {
     "preprocess": ("data",),
     "embed_text": ("text",),
@@ -324,18 +330,7 @@ _READS: dict[str, tuple[str, ...]] = {
         "name",
     ),
     # The report shows the whole experiment.
-    "evaluate": (
-        "name",
-        "seed",
-        "train_on_validation",
-        "data",
-        "text",
-        "collaborative",
-        "align",
-        "quantize",
-        "generator",
-        "evaluate",
-    ),
+    "evaluate": ("name", "seed", "train_on_validation", *_SECTIONS),
     "evaluate_counts": ("evaluate", "train_on_validation"),
     "evaluate_collaborative": ("collaborative", "evaluate", "train_on_validation", "seed"),
     "evaluate_aligned": ("align", "collaborative", "evaluate", "train_on_validation", "seed"),
@@ -357,8 +352,8 @@ class Experiment(Section):
     )
     train_on_validation: bool = Field(
         False,
-        description="Train on each user's validation item too: all epochs, with the one evaluate.fusion_weights that "
-        "is given. What comes out is not comparable with models that never saw those items.",
+        description="Train on each user's validation item too: all epochs, with the one evaluate.fusion_weights and "
+        "the generator.ranker_weights given. What comes out is not comparable with models that never saw those items.",
     )
     data: DataConfig = Field(default_factory=DataConfig, description="Interactions and items.")
     text: TextConfig = Field(default_factory=TextConfig, description="The text encoder.")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGE = "prorec_core"
+_READING = "tasks.inputs"
+"""The one module of tasks that decides what a stage reads; the others start, store and track."""
 _WITHOUT_EFFECT = {
     # What is configured is in the key by its value; errors and progress never reach an artifact.
     "prorec_core.config",
@@ -19,7 +21,7 @@ _WITHOUT_EFFECT = {
 
 
 def source_files(entries: tuple[str, ...]) -> list[Path]:
-    """The files of these modules and of all of `prorec_core` that they import, directly or not.
+    """The files of these modules and of all of `prorec_core` and of `tasks.inputs` that they import, directly or not.
 
     Files beside a module that are no Python (templates, word lists) count as part of it.
     """
@@ -65,6 +67,8 @@ def _imported(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith(f"{_PACKAGE}."))
+        elif isinstance(node, ast.ImportFrom) and node.module == _READING:
+            yield node.module
         elif isinstance(node, ast.ImportFrom) and node.module and f"{node.module}.".startswith(f"{_PACKAGE}."):
             if node.module != _PACKAGE:
                 yield node.module

@@ -46,6 +46,6 @@ def train_generator(work: Work) -> dict[str, float]:
     for text in result.config["not_applied"]:
         _log.warning("not applied: %s", text)
     metrics = {} if result.fusion_weight is None else {"fusion_weight": result.fusion_weight}
-    if ranker := result.config["ranker"]:
-        metrics["validation_ndcg_at_10_ranked"] = ranker["ndcg_at_10"]
+    if "ndcg_at_10" in (result.config["ranker"] or {}):
+        metrics["validation_ndcg_at_10_ranked"] = result.config["ranker"]["ndcg_at_10"]
     return metrics

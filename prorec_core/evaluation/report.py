@@ -23,6 +23,7 @@ from prorec_core.evaluation.tables import (
     BEYOND_ACCURACY,
     Cell,
     cells,
+    chosen_settings,
     comparison_rows,
     figure,
     label,
@@ -72,6 +73,7 @@ def render(inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[
         filters=[step for step in inputs.dataset.profile.get("filters", []) if {"before", "after"} <= set(step)],
         configuration=yaml.safe_dump(dict(inputs.experiment), sort_keys=False, allow_unicode=True, width=100),
         has_configuration=bool(inputs.experiment),
+        chosen=chosen_settings(metrics),
     )
 
 

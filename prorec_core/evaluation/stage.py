@@ -30,7 +30,7 @@ __all__ = ["Evaluation", "EvaluationInputs", "evaluate", "standalone_plots"]
 _STAGE = "evaluate"
 _NAMES = {Split.VALIDATION: "validation", Split.TEST: "test"}
 _NEW = "new_items"
-_OF_RANKER = ("features", "standardised", "ndcg_at_10", "without")
+_OF_RANKER = ("features", "weights", "standardised", "ndcg_at_10", "without")
 _COMPARED = (
     ("ranked", "fused"),
     ("ranked", "generative"),
@@ -50,10 +50,10 @@ class Evaluation:
 
     Attributes:
         metrics: `protocol`; `test` and `validation`: metrics by scorer; `fusion_weight`, `fusion_trials`,
-            `ranker` (as of `fit_ranker`, without what ranks) and `recommended`, the scorer that recommends;
-            `comparisons`: differences of test metrics with 95% intervals; `slices`: test Recall@10 of groups of
-            users; `reference`: what is known of the data by construction, if anything; `new_items`, where some are
-            held out: as `new_item_metrics` gives them.
+            `ranker` (as of `fit_ranker`, and its `weights`; {} where none was fitted) and `recommended`, the scorer
+            that recommends; `comparisons`: differences of test metrics with 95% intervals; `slices`: test Recall@10
+            of groups of users; `reference`: what is known of the data by construction, if anything; `new_items`,
+            where some are held out: as `new_item_metrics` gives them.
         ranks: a row for each split and user: user int32, target int32, split, rank_<scorer> int32 each, from 1,
             0 where the target is not in the list. Where items are held out as new ones, the split "new_items" has a
             row for each user who took one last, whose target counts on after the other items.
@@ -125,7 +125,8 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
     metrics["protocol"] = _protocol(inputs)
     metrics["fusion_weight"] = inputs.fusion_weight
     metrics["recommended"] = inputs.recommended
-    metrics["ranker"] = {} if inputs.ranker is None else {key: inputs.ranker[key] for key in _OF_RANKER}
+    fitted = inputs.ranker is not None and "without" in inputs.ranker
+    metrics["ranker"] = {key: inputs.ranker[key] for key in _OF_RANKER} if inputs.ranker and fitted else {}
     metrics["fusion_trials"] = [[weight, value] for weight, value in inputs.fusion_trials]
     metrics["comparisons"] = {
         f"{first}_minus_{second}": compare(

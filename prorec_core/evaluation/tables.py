@@ -197,6 +197,17 @@ def result_markdown(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def chosen_settings(metrics: Mapping[str, Any]) -> list[str]:
+    """What validation chose, as settings to train on the validation items too; [] where it cannot be set."""
+    recommended, weight = metrics["recommended"], metrics["fusion_weight"]
+    if metrics["protocol"]["trained_on_validation"] or weight is None or recommended not in {"ranked", "fused"}:
+        return []
+    ranker = "generator.ranker=false"
+    if recommended == "ranked":
+        ranker = f"generator.ranker_weights=[{','.join(f'{each:.6g}' for each in metrics['ranker']['weights'])}]"
+    return ["train_on_validation=true", f"evaluate.fusion_weights=[{weight:g}]", ranker]
+
+
 def new_item_rows(found: Mapping[str, Any]) -> list[list[str]]:
     """The figures of new items (metrics.json's `new_items`) as plain rows: a header, then a row a scorer."""
     groups = {"new": "new", "known": "others"}

@@ -253,7 +253,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         slow,
         config.warm_start_rate,
     )
-    relations = Relations.of(training, inputs.texts) if inputs.config.ranker and sequences.validates else None
+    relations = Relations.of(training, inputs.texts) if _ranks(inputs) else None
     choice = choose(
         lambda: find_candidates(
             generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report
@@ -262,6 +262,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         relations,
         histories,
         targets,
+        config.ranker_weights,
     )
     description = {
         "generator": config.model_dump(mode="json"),
@@ -337,6 +338,10 @@ def _fits_stage_one(inputs: GeneratorInputs) -> bool:
     )
 
 
+def _ranks(inputs: GeneratorInputs) -> bool:
+    return inputs.config.ranker and (inputs.sequences.validates or inputs.config.ranker_weights is not None)
+
+
 def _not_applied(inputs: GeneratorInputs) -> Iterator[str]:
     """Options that are on and for which there is no ground here, with the reason."""
     config, width = inputs.config, inputs.embeddings.shape[1]
@@ -349,8 +354,11 @@ def _not_applied(inputs: GeneratorInputs) -> Iterator[str]:
         yield f"generator.heads_from_codebooks (codebooks have {width} dimensions, the generator {config.dim})"
     if config.dense == "stage_one" and inputs.integrated and not _equally_long(inputs):
         yield "generator.dense=stage_one (generator and Stage I read histories of different lengths)"
-    if config.ranker and not inputs.sequences.validates:
-        yield "generator.ranker (the validation items are trained on, and nothing is left to fit it on)"
+    if config.ranker and not _ranks(inputs):
+        yield (
+            "generator.ranker (the validation items are trained on, and nothing is left to fit it on; give "
+            "generator.ranker_weights)"
+        )
     if config.distill.beta > 0 and config.distill.teacher == "both" and not inputs.integrated:
         yield "generator.distill.teacher=both (the codes are not integrated, so what they are of is the one teacher)"
     if config.distill.soft_targets > 0 and not (inputs.integrated and inputs.collaborative.model == "sasrec"):

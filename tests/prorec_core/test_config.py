@@ -26,6 +26,7 @@ _SPECIAL: dict[Path, dict[str, Any]] = {
     ("name",): {"name": "another"},
     ("quantize", "rq_vae", "hidden"): {"quantize": {"rq_vae": {"hidden": [8, 4]}}},
     ("train_on_validation",): {"train_on_validation": True, "evaluate": {"fusion_weights": [3.0]}},
+    ("generator", "ranker_weights"): {"generator": {"ranker_weights": [1.0, 2.0, 0.5, 0.0, -0.25]}},
     ("evaluate", "fusion_weights"): {"evaluate": {"fusion_weights": [3.0]}},
 }
 

@@ -51,7 +51,7 @@ def _others(value: Any, annotation: Any) -> list[Any]:
         case list():
             return [[*value, value[0]]]
         case None:
-            return ["other", 3.5]
+            return ["other", 3.5, [1.0, 2.0, 0.5, 0.0, -0.25]]
         case str():
             return [f"{value}x", "cpu"]
     raise AssertionError(f"no other value for {value!r}")
@@ -157,6 +157,7 @@ def test_sources_follow_imports(stage: Stage) -> None:
     names = {path.relative_to(sources._ROOT).as_posix() for path in sources.source_files((stage.module,))}
     assert f"tasks/{stage.name}.py" in names and "prorec_core/artifacts.py" in names
     assert not names & {"prorec_core/config.py", "prorec_core/errors.py", "tasks/stage.py"}
+    assert ("tasks/inputs.py" in names) is (stage.name not in {"preprocess", "embed_text"})
 
 
 def test_training_depends_on_the_loop_and_not_on_evaluation() -> None:
@@ -180,17 +181,21 @@ def test_changed_source_changes_the_hash(tmp_path: Path, monkeypatch: pytest.Mon
         "prorec_core/a/two.py": "x = 1\n",
         "prorec_core/a/page.html": "<p>",
         "prorec_core/b.py": "",
-        "tasks/t.py": "import prorec_core.a.one\n",
+        "tasks/t.py": "import prorec_core.a.one\nfrom tasks.inputs import texts\nfrom tasks.stage import Work\n",
+        "tasks/inputs.py": "from prorec_core import c\n",
+        "tasks/stage.py": "import prorec_core.b\n",
+        "prorec_core/c.py": "",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(sources, "_ROOT", tmp_path)
     sources._imports.cache_clear()
     hashes = [sources.source_hash(("tasks.t",))]
-    for name in ("prorec_core/a/two.py", "prorec_core/a/page.html", "tasks/t.py"):
+    changing = ("prorec_core/a/two.py", "prorec_core/a/page.html", "prorec_core/c.py", "tasks/t.py", "tasks/inputs.py")
+    for name in changing:
         (tmp_path / name).write_text((tmp_path / name).read_text() + " ")
         hashes.append(sources.source_hash(("tasks.t",)))
-    assert len(set(hashes)) == 4
+    assert len(set(hashes)) == 1 + len(changing)
     (tmp_path / "prorec_core/b.py").write_text("y = 2\n")
     assert sources.source_hash(("tasks.t",)) == hashes[-1]
     sources._imports.cache_clear()

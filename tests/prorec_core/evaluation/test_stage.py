@@ -24,7 +24,7 @@ from prorec_core.evaluation.new_items import new_item_histories
 from prorec_core.evaluation.plots import curves_by_k
 from prorec_core.evaluation.ranking import TopItems
 from prorec_core.evaluation.stage import Evaluation, EvaluationInputs, evaluate, standalone_plots
-from prorec_core.evaluation.tables import new_item_rows, result_markdown
+from prorec_core.evaluation.tables import chosen_settings, new_item_rows, result_markdown
 
 USERS, ITEMS, LENGTH = 60, 30, 12
 EVIL = "<script>alert('x')</script> & \"Sons\" {{ 7 * 7 }} $x_1$"
@@ -333,7 +333,8 @@ def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs):
         name: {"difference": -0.01, "low": low, "high": -0.001} for name, low in (("text", -0.02), ("dense", -0.03))
     }
     fitted = {"features": ["text", "dense"], "standardised": [0.5, 0.25], "ndcg_at_10": 0.125, "without": without}
-    result = evaluate(replace(inputs, ranker={**fitted, "weights": [1.0, 2.0], "folds": []}))
+    fitted["weights"] = [1.0, 2.25]
+    result = evaluate(replace(inputs, ranker={**fitted, "folds": []}))
     assert result.metrics["ranker"] == fitted and result.metrics["recommended"] == "fused"
     assert "The ranker is not used" in result.report_html and "0.1250" in result.report_html
     assert "Recommended by: fused" in result.report_html and "Recommended by: fused." in result_markdown(result.metrics)
@@ -342,8 +343,19 @@ def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs):
     lists = {split: {**found, "ranked": found["fused"]} for split, found in inputs.lists.items()}
     used = evaluate(replace(inputs, ranker=fitted, recommended="ranked", lists=lists)).report_html
     assert "The ranker is not used" not in used
-    plain = evaluate(inputs)
-    assert plain.metrics["ranker"] == {} and "ranker.png" not in standalone_plots(inputs, plain)
+    for none in (None, {"weights": [1.0, 2.25], "folds": [[1.0, 2.25]]}):
+        plain = evaluate(replace(inputs, ranker=none))
+        assert plain.metrics["ranker"] == {} and "ranker.png" not in standalone_plots(inputs, plain)
+
+
+def test_what_was_chosen_is_told_as_settings_for_training_on_everything(inputs):
+    chosen = evaluate(replace(inputs, experiment={"name": "shop"}))
+    shown = "--set train_on_validation=true\n--set evaluate.fusion_weights=[8]\n--set generator.ranker=false</pre>"
+    assert shown in chosen.report_html
+    metrics = {**chosen.metrics, "recommended": "ranked", "ranker": {"weights": [1.0, 0.123456789]}}
+    assert chosen_settings(metrics)[2] == "generator.ranker_weights=[1,0.123457]"
+    apart = {**metrics, "protocol": {**metrics["protocol"], "trained_on_validation": True}}
+    assert chosen_settings(apart) == chosen_settings({**metrics, "recommended": "generative"}) == []
 
 
 def test_the_ranks_of_new_items_are_kept_beside_the_others(inputs, evaluation, tmp_path):

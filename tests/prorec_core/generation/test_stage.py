@@ -387,3 +387,20 @@ def test_a_weight_that_is_given_alone_is_taken_and_nothing_is_tried(make_inputs:
     assert not any("validation" in name for record in trained.training for name in record)
     other = train_generator(make_inputs(fusion_weights=[2.0]), 0, CPU)
     assert trained.training[0]["loss"] != other.training[0]["loss"]
+
+
+def test_a_ranker_whose_weights_are_given_is_not_fitted(make_inputs: Any, checkerboard: Sequences) -> None:
+    given = [1.0, 2.0, 0.5, 0.25, -0.5]
+    more = checkerboard.with_validation_in_training()
+    config = {"epochs": 1, "ranker_weights": given}
+    trained = train_generator(make_inputs(sequences=more, fusion_weights=[2.0], config=config), 0, CPU)
+    assert trained.ranker is not None and trained.recommended == "ranked" and trained.fusion_weight == 2.0
+    assert trained.ranker.weights_F.tolist() == given and trained.ranker.folds_PF.tolist() == [given]
+    assert np.array_equal(trained.ranker.relations.counts_N, more.train_counts()), "of all that is trained on"
+    assert set(trained.config["ranker"]) == {"weights", "folds"}
+    assert not any(text.startswith("generator.ranker") for text in trained.config["not_applied"])
+
+
+def test_where_there_is_validation_a_given_ranker_has_to_be_the_best(make_inputs: Any) -> None:
+    worst = {"epochs": 3, "ranker_weights": [-9.0, -9.0, 0.0, 0.0, 0.0]}
+    assert train_generator(make_inputs(config=worst), 0, CPU).recommended != "ranked"
