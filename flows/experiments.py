@@ -209,6 +209,8 @@ def _problem(details: ErrorDetails) -> str:
             return f"must match {context['pattern']}{got}"
         case "too_short":
             return f"needs at least {context['min_length']} entries{got}"
+        case "too_long":
+            return f"has more than {context['max_length']} entries{got}"
         case "value_error":
             return str(context.get("error", details["msg"]))
         case _:

@@ -119,15 +119,18 @@ class Variants(BaseModel):
             for seed in chosen
             for name in names
         }
-        for (name, _), own in experiments.items():
-            ranked = self.variants[name].scorer.endswith("_ranked")
-            if (ranked or len(own) > 1) and any(each.train_on_validation for each in own):
-                chosen_on_it = "fit its ranker" if ranked else "choose the weight of its second stream"
-                raise UserError(
-                    f"train_on_validation leaves nothing to {chosen_on_it} on",
-                    place=f"variant {name}",
-                    cure="Leave one of both out",
-                )
+        choosing = dict.fromkeys(
+            name
+            for (name, _), own in experiments.items()
+            if (len(own) > 1 or self.variants[name].scorer.endswith("_ranked"))
+            and any(each.train_on_validation for each in own)
+        )
+        if choosing:
+            raise UserError(
+                "train_on_validation leaves nothing to choose a second stream's weight on, or to fit a ranker on",
+                place=f"variants {', '.join(choosing)}",
+                cure="Leave out train_on_validation, or these variants",
+            )
         return Plan(names, chosen, reference, experiments)
 
     def experiment(self, name: str, base: Experiment, seed: int) -> Experiment:

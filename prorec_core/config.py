@@ -281,7 +281,9 @@ class GeneratorConfig(Training):
         return self
 
     @model_validator(mode="after")
-    def _soft_targets_have_nodes(self) -> GeneratorConfig:
+    def _parts_have_what_they_need(self) -> GeneratorConfig:
+        if self.ranker_weights is not None and not self.ranker:
+            raise ValueError("ranker_weights without ranker would weigh nothing; leave one of both out")
         if self.distill.soft_targets > 0 and not (self.trie_mask or self.node_scores):
             raise ValueError("distill.soft_targets needs trie_mask or node_scores: its masses are those of trie nodes")
         return self
@@ -367,6 +369,8 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _choices_need_validation(self) -> Experiment:
+        if not self.train_on_validation and self.generator.ranker_weights is not None:
+            raise ValueError("generator.ranker_weights are for train_on_validation; without it they are fitted")
         if self.train_on_validation and len(self.evaluate.fusion_weights) > 1:
             raise ValueError(
                 "train_on_validation leaves nothing to choose a fusion weight on; give the one that was chosen "

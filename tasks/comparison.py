@@ -63,7 +63,8 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         ranks=evaluation.test_ranks,
         new_item_ranks=evaluation.new_item_ranks,
         seconds={ref.run_id: _seconds(ref) for ref in used},
-        parameters=sum(_parameters(inputs) for inputs in sides.values()) + _of_ranker(scorer, alone),
+        parameters=sum(_parameters(inputs, with_ranker=not side) for side, inputs in sides.items())
+        + _of_ranker(scorer, alone),
         quality=read_json(alone["quantize"] / "quality.json") if "quantize" in alone else {},
         domination=domination,
         not_applied=not_applied,
@@ -82,14 +83,17 @@ def _seconds(ref: ArtifactRef) -> float:
     return float(patiently(client().get_run, ref.run_id).data.metrics.get("seconds", 0.0))
 
 
-def _parameters(inputs: Mapping[str, Path]) -> int:
+def _parameters(inputs: Mapping[str, Path], *, with_ranker: bool) -> int:
     """Numbers that recommending needs: the weights of the model, and the tables of items that it reads."""
     from prorec_core.data.embeddings import read_embeddings
     from prorec_core.training.checkpoint import load_tensors
 
     for stage in ("train_generator", "align", "train_collaborative"):
         if stage in inputs:
-            weights = sum(tensor.numel() for tensor in load_tensors(inputs[stage] / "model.safetensors").values())
+            tensors = load_tensors(inputs[stage] / "model.safetensors")
+            weights = sum(
+                tensor.numel() for name, tensor in tensors.items() if with_ranker or not name.startswith("ranker.")
+            )
             if stage == "train_generator":
                 return weights + read_quantized(_embedding(inputs), inputs).size
             return weights + read_embeddings(inputs[stage] / "embeddings.parquet", stage).size

@@ -46,6 +46,8 @@ def evaluate_aligned(work: Work) -> dict[str, float]:
         training={"align": aligned.training},
         domination=aligned.domination,
         new=both.new,
+        ranker=both.ranker,
+        recommended=both.recommended,
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)

@@ -38,6 +38,8 @@ def evaluate_collaborative(work: Work) -> dict[str, float]:
         seed=experiment.seed,
         name="collaborative",
         training={"train_collaborative": trained.training},
+        ranker=both.ranker,
+        recommended=both.recommended,
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)

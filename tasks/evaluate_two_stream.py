@@ -23,7 +23,10 @@ STREAM = ("embed_text", "train_collaborative", "align", "quantize", "train_gener
 
 @stage("evaluate_two_stream", reads=("preprocess", *(f"{name}@{side}" for side in SIDES for name in STREAM)))
 def evaluate_two_stream(work: Work) -> dict[str, float]:
-    """Let both generators judge what either found, by a weight and by a light ranker, and measure both."""
+    """Let both generators judge what either found, by a weight and by a light ranker, and measure both.
+
+    The ranker reads the texts of the first stream.
+    """
     from prorec_core.data.sequences import Split
     from prorec_core.errors import UserError
     from prorec_core.evaluation.inputs import EvaluationInputs
@@ -77,6 +80,8 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
         name="two_stream",
         fusion_trials=trials,
         new=both.new,
+        ranker=both.ranker,
+        recommended=both.recommended,
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)

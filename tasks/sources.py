@@ -66,9 +66,14 @@ def _imports(module: str) -> tuple[str, ...]:
 def _imported(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith(f"{_PACKAGE}."))
-        elif isinstance(node, ast.ImportFrom) and node.module == _READING:
-            yield node.module
+            yield from (
+                alias.name for alias in node.names if alias.name.startswith(f"{_PACKAGE}.") or alias.name == _READING
+            )
+        elif isinstance(node, ast.ImportFrom) and _READING in {
+            node.module,
+            *(f"{node.module}.{alias.name}" for alias in node.names),
+        }:
+            yield _READING
         elif isinstance(node, ast.ImportFrom) and node.module and f"{node.module}.".startswith(f"{_PACKAGE}."):
             if node.module != _PACKAGE:
                 yield node.module

@@ -18,8 +18,8 @@ SCORERS = ("ranked", "fused", "generative", "dense", "aligned", "popularity")
 """The scorers in the order in which they are shown."""
 
 MEANING = {
-    "ranked": "a linear ranker of what generation and the dense score find, fitted on validation users: both scores, "
-    "item-to-item counts, texts and popularity",
+    "ranked": "a linear ranker of what is found, by its scores, item-to-item counts, texts (unless ids alone are "
+    "known) and popularity, with weights that validation users gave",
     "fused": "Stage II: log-probability of the codes plus λ times the dense one",
     "generative": "Stage II: beam search over the item codes alone",
     "dense": "what codes are fused with: Stage I's score, or the distillation head's",
@@ -57,8 +57,9 @@ class EvaluationInputs:
         seed: of the experiment.
         name: of the experiment.
         fusion_trials: the weights λ tried and the validation NDCG@10 of each.
-        ranker: what was fitted and what each feature adds (`fit_ranker`); None where there is none.
-        recommended: the scorer by which the model recommends; "" for what is no generator.
+        ranker: its features and weights and, where it was fitted here, what each feature adds (`fit_ranker`); None
+            where there is none.
+        recommended: the scorer by which the model recommends; "" for the first that is shown.
         training: by stage one record an epoch (`training.json`).
         quality: of the codes (`quality.json`).
         codes: of the items, uint16, shape (items, levels); shown beside the items in the examples.

@@ -73,7 +73,7 @@ def render(inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[
         filters=[step for step in inputs.dataset.profile.get("filters", []) if {"before", "after"} <= set(step)],
         configuration=yaml.safe_dump(dict(inputs.experiment), sort_keys=False, allow_unicode=True, width=100),
         has_configuration=bool(inputs.experiment),
-        chosen=chosen_settings(metrics),
+        chosen=chosen_settings(metrics) if inputs.experiment else [],
     )
 
 
@@ -117,7 +117,7 @@ def _figures(
             plots.fusion_curve(inputs.fusion_trials, inputs.fusion_weight),
             f"Validation NDCG at 10 by fusion weight; chosen: {inputs.fusion_weight:g}.",
         )
-    if metrics["ranker"]:
+    if "without" in metrics["ranker"]:
         without = {name: metrics["ranker"]["without"][name] for name in metrics["ranker"]["features"]}
         words = ", ".join(f"{name} {signed(-found['difference'])}" for name, found in without.items())
         found["ranker"] = (
@@ -228,7 +228,7 @@ def _notes(metrics: Mapping[str, Any], inputs: EvaluationInputs) -> list[str]:
             verdict = "is better than" if measured["low"] > 0 else "is worse than" if measured["high"] < 0 else ""
             verdict = verdict or "cannot be told from"
             notes.append(f"{first.capitalize()} {verdict} {second} in NDCG@10 ({interval}).")
-    if metrics["ranker"] and metrics["recommended"] != "ranked":
+    if "without" in metrics["ranker"] and metrics["recommended"] != "ranked":
         reached = metrics["validation"][metrics["recommended"]]["ndcg_at_10"]
         notes.append(
             "The ranker is not used: on validation users held out it has NDCG@10 "

@@ -21,7 +21,9 @@ from prorec_core.evaluation.inputs import NewItemLists
 from prorec_core.evaluation.new_items import new_item_histories
 from prorec_core.evaluation.ranking import TopItems
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates
+from prorec_core.generation.choice import CHOSEN_BY, ranks_of
 from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
+from prorec_core.sequential.base import validation_measures
 
 RANKED, RANKER = "ranked", "ranker.json"
 Floats = npt.NDArray[np.float32]
@@ -37,13 +39,16 @@ class OwnAndRanked:
         lists: for validation and test by scorer: the baseline's own, and `ranked` where a ranker was fitted; on
             validation each user is ranked by weights fitted without that user.
         new: the same with the new items in the catalogue; None without any.
-        ranker: what is told of it (`fit_ranker`), without features of no weight, and `numbers`: how many it ranks by,
-            weights, counts and texts; None where the validation items are trained on, which leaves none to fit it on.
+        ranker: its `weights` and what is told of it (`fit_ranker`), without features of no weight, and `numbers`: how
+            many it ranks by, weights, counts and texts; None where the validation items are trained on, which leaves
+            none to fit it on.
+        recommended: the scorer that is better on validation.
     """
 
     lists: dict[Split, dict[str, TopItems]]
     new: NewItemLists | None
     ranker: dict[str, Any] | None
+    recommended: str
 
     def save(self, folder: Path) -> None:
         """Write ranker.json, if there is a ranker."""
@@ -53,12 +58,15 @@ class OwnAndRanked:
 
 def with_candidates(config: EvaluateConfig) -> EvaluateConfig:
     """The configuration with lists as long as what a generator's ranker chooses from: beams and dense candidates."""
-    return config.model_copy(update={"list_length": max(config.list_length, config.beams + DENSE_CANDIDATES)})
+    return config.model_copy(update={"list_length": config.beams + max(config.list_length, DENSE_CANDIDATES)})
 
 
 def as_candidates(found: TopItems) -> Candidates:
-    """Lists as candidates that have a dense score and no generative one."""
-    return Candidates(found.items_UK, np.full(found.items_UK.shape, -np.inf, np.float32), found.scores_UK, 0)
+    """Lists as candidates that have no generative score, and as dense one log-probabilities among those listed."""
+    there_UK, nothing = found.items_UK >= 0, np.full(found.items_UK.shape, -np.inf, np.float32)
+    with np.errstate(invalid="ignore"):
+        log_p_UK = found.scores_UK - np.logaddexp.reduce(found.scores_UK, axis=1, keepdims=True)
+    return Candidates(found.items_UK, nothing, np.where(there_UK, log_p_UK, nothing).astype(np.float32), 0)
 
 
 def own_and_ranked(
@@ -77,20 +85,21 @@ def own_and_ranked(
         own: makes them.
         found: candidates of validation and test users.
         dataset: theirs.
-        texts_NT: text embeddings, those of new items after the others; None where the baseline knows ids alone.
+        texts_NT: text embeddings, those of new items after the others; None where the baseline knows ids alone, and
+            so no new items.
         config: how long the lists are, and the bonus of new items.
         new: candidates after the histories of `new_item_histories`, with the new items in the catalogue.
     """
     sequences = dataset.sequences
     fitted: tuple[Ranker, dict[str, Any]] | None = None
     if sequences.validates:
-        n_items = sequences.n_items if new is None else dataset.n_items_with_new
-        texts_NT = np.zeros((n_items, 1), np.float32) if texts_NT is None else texts_NT
-        relations = Relations.of(sequences.training(), texts_NT)
+        known_NT = np.zeros((sequences.n_items, 1), np.float32) if texts_NT is None else texts_NT
+        relations = Relations.of(sequences.training(), known_NT)
         histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
         ranker, about = fit_ranker(found[Split.VALIDATION], histories, targets, relations)
-        numbers = len(ranker.weights_F) + sum(tensor.numel() for tensor in relations.tensors().values())
-        fitted = ranker, {**_telling(about), "numbers": numbers}
+        tables = {name: table for name, table in relations.tensors().items() if texts_NT is not None or name != "texts"}
+        numbers = len(ranker.weights_F) + sum(table.numel() for table in tables.values())
+        fitted = ranker, {**_telling(ranker, about), "numbers": numbers}
 
     def made(candidates: Candidates, histories: Sequences, n_items: int, *, held_out: bool) -> dict[str, TopItems]:
         k = min(config.list_length, n_items)
@@ -112,15 +121,22 @@ def own_and_ranked(
             for each, histories in zip(new, new_item_histories(dataset), strict=True)
         )
         of_new = NewItemLists(known, takers, config.cold_bonus)
-    return OwnAndRanked(lists, of_new, None if fitted is None else fitted[1])
+    recommended = scorer
+    if fitted is not None:
+        ranks = ranks_of(lists[Split.VALIDATION][scorer].items_UK, sequences.targets(Split.VALIDATION))
+        if fitted[1]["ndcg_at_10"] > validation_measures(ranks)[CHOSEN_BY]:
+            recommended = RANKED
+    return OwnAndRanked(lists, of_new, None if fitted is None else fitted[1], recommended)
 
 
-def _telling(about: Mapping[str, Any]) -> dict[str, Any]:
+def _telling(ranker: Ranker, about: Mapping[str, Any]) -> dict[str, Any]:
     """What is told of a ranker, without features of no weight."""
-    weights = {name: weight for name, weight in zip(about["features"], about["standardised"], strict=True) if weight}
+    kept = [place for place, weight in enumerate(ranker.weights_F) if weight]
+    features = [about["features"][place] for place in kept]
     return {
-        **about,
-        "features": list(weights),
-        "standardised": list(weights.values()),
-        "without": {name: about["without"][name] for name in weights},
+        "features": features,
+        "weights": [float(ranker.weights_F[place]) for place in kept],
+        "standardised": [about["standardised"][place] for place in kept],
+        "ndcg_at_10": about["ndcg_at_10"],
+        "without": {name: about["without"][name] for name in features},
     }

@@ -35,6 +35,8 @@ _COMPARED = (
     ("ranked", "fused"),
     ("ranked", "generative"),
     ("ranked", "aligned"),
+    ("ranked", "collaborative"),
+    ("ranked", "two_stream"),
     ("fused", "dense"),
     ("fused", "generative"),
     ("fused", "aligned"),
@@ -50,7 +52,7 @@ class Evaluation:
 
     Attributes:
         metrics: `protocol`; `test` and `validation`: metrics by scorer; `fusion_weight`, `fusion_trials`,
-            `ranker` (as of `fit_ranker`, and its `weights`; {} where none was fitted) and `recommended`, the scorer
+            `ranker` (its `features` and `weights`, and what `fit_ranker` told of it) and `recommended`, the scorer
             that recommends; `comparisons`: differences of test metrics with 95% intervals; `slices`: test Recall@10
             of groups of users; `reference`: what is known of the data by construction, if anything; `new_items`,
             where some are held out: as `new_item_metrics` gives them.
@@ -125,8 +127,7 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
     metrics["protocol"] = _protocol(inputs)
     metrics["fusion_weight"] = inputs.fusion_weight
     metrics["recommended"] = inputs.recommended
-    fitted = inputs.ranker is not None and "without" in inputs.ranker
-    metrics["ranker"] = {key: inputs.ranker[key] for key in _OF_RANKER} if inputs.ranker and fitted else {}
+    metrics["ranker"] = {key: value for key, value in (inputs.ranker or {}).items() if key in _OF_RANKER}
     metrics["fusion_trials"] = [[weight, value] for weight, value in inputs.fusion_trials]
     metrics["comparisons"] = {
         f"{first}_minus_{second}": compare(

@@ -200,12 +200,13 @@ def result_markdown(metrics: Mapping[str, Any]) -> str:
 def chosen_settings(metrics: Mapping[str, Any]) -> list[str]:
     """What validation chose, as settings to train on the validation items too; [] where it cannot be set."""
     recommended, weight = metrics["recommended"], metrics["fusion_weight"]
-    if metrics["protocol"]["trained_on_validation"] or weight is None or recommended not in {"ranked", "fused"}:
+    if metrics["protocol"]["trained_on_validation"] or recommended not in {"ranked", "fused"}:
         return []
     ranker = "generator.ranker=false"
     if recommended == "ranked":
         ranker = f"generator.ranker_weights=[{','.join(f'{each:.6g}' for each in metrics['ranker']['weights'])}]"
-    return ["train_on_validation=true", f"evaluate.fusion_weights=[{weight:g}]", ranker]
+    # Where there is no dense score, a weight has to be given all the same.
+    return ["train_on_validation=true", f"evaluate.fusion_weights=[{1 if weight is None else weight:g}]", ranker]
 
 
 def new_item_rows(found: Mapping[str, Any]) -> list[list[str]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
+from prorec_core.generation.ranker import FEATURES, Relations, fit_ranker
 from prorec_core.sequential.base import validation_measures
 
 CHOSEN_BY = "validation_ndcg_at_10"
@@ -34,27 +34,26 @@ def choose(
         relations: what a ranker knows of items; None where there is to be none.
         histories: the users' items without the target.
         targets: the items that they took, shape (U,).
-        given: the ranker's weights where they are not to be fitted, one a feature.
+        given: the ranker's weights where no users are left to fit it on, one a feature.
 
     Returns:
         `fusion_weight`, None without weights; `fusion_trials`, each weight and its NDCG@10, none where only one was
         given; `ranker`: its `weights` and `folds`, and what `fit_ranker` tells where it was fitted, or None; and
-        `recommended`: the best of generative, fused and ranked, or the last of them where nothing was to be chosen.
+        `recommended`: the best of generative, fused and ranked; where nothing is left to choose on, the last of them.
     """
-    ranker = None if given is None or relations is None else {"weights": list(given), "folds": [list(given)]}
-    if len(weights) <= 1 and (relations is None or ranker is not None):
-        weight = weights[0] if weights else None
-        recommended = "ranked" if ranker is not None else "generative" if weight is None else "fused"
-        return {"fusion_weight": weight, "fusion_trials": [], "ranker": ranker, "recommended": recommended}
+    if len(weights) <= 1 and (relations is None or given is not None):
+        weight, as_given = weights[0] if weights else None, None
+        recommended = "generative" if weight is None else "fused"
+        if relations is not None and given is not None:
+            as_given = {"features": list(FEATURES), "weights": list(given), "folds": [list(given)]}
+            recommended = "ranked"
+        return {"fusion_weight": weight, "fusion_trials": [], "ranker": as_given, "recommended": recommended}
     found = find()
     reached = {"generative": validation_measures(ranks_of(found.generative(10)[0], targets))[CHOSEN_BY]}
-    trials, weight = fusion_trials(found, targets, weights), None
+    trials, weight, ranker = fusion_trials(found, targets, weights), None, None
     if trials:
         weight, reached["fused"] = max(trials, key=lambda trial: trial[1])
-    if relations is not None and ranker is not None:
-        known = Ranker(relations, np.array(given), np.array([given]))
-        reached["ranked"] = validation_measures(ranks_of(known.rank(found, histories, 10)[0], targets))[CHOSEN_BY]
-    elif relations is not None:
+    if relations is not None:
         fitted, about = fit_ranker(found, histories, targets, relations)
         ranker = {**about, "weights": fitted.weights_F.tolist(), "folds": fitted.folds_PF.tolist()}
         reached["ranked"] = about["ndcg_at_10"]

@@ -41,7 +41,7 @@ SIMILAR = 5
 _PENALTY = 0.01
 """Of squared standardised weights, against the mean loss of a user."""
 _CELLS = 20_000_000
-"""Numbers of the largest table of a batch of users: a text a candidate, float32."""
+"""Numbers of the largest table of a batch of users, float32."""
 _FIT_CELLS = 12_500_000
 """Features of all users and candidates that a ranker is fitted on at most, float64: 25,000 users with 100 each."""
 
@@ -89,8 +89,10 @@ class Relations:
         return cls(counts, total, directions)
 
     def batches(self, candidates: Candidates, users: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-        """Some users, as many at a time as their candidates' texts have room for."""
-        size = max(1, _CELLS // max(candidates.items_UC.shape[1] * self.texts_NT.shape[1], 1))
+        """Some users, as many at a time as their candidates' texts, features and what followed have room for."""
+        followers = LATEST * self.successors.nnz // max(len(self.counts_N), 1)
+        of_candidates = candidates.items_UC.shape[1] * max(self.texts_NT.shape[1], LATEST + len(FEATURES))
+        size = max(1, _CELLS // max(of_candidates, followers, 1))
         for start in range(0, len(users), size):
             yield users[start : start + size]
 

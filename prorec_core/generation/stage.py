@@ -111,7 +111,7 @@ class TrainedGenerator:
 
     @property
     def ranker(self) -> Ranker | None:
-        """What ranks the candidates of both scores; None where none was fitted."""
+        """What ranks the candidates of both scores; None where there is none."""
         fitted = self.config.get("ranker")
         if fitted is None:
             return None
@@ -192,7 +192,7 @@ def _as_many(tensor: Tensor, rows: int) -> Tensor:
 
 
 def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> TrainedGenerator:
-    """Train the generator; then choose the fusion weight and fit the ranker on validation.
+    """Train the generator; then choose the fusion weight and fit the ranker on validation, or take those given.
 
     Args:
         inputs: configuration, sequences, codes and embeddings.

@@ -181,12 +181,13 @@ def test_two_streams_need_validation(where: str, tmp_path: Path) -> None:
         )
     )
     base = changed(Experiment(), more if where == "experiment" else {}, "")
-    with pytest.raises(UserError, match="variant mix: train_on_validation leaves nothing to choose the weight"):
+    with pytest.raises(UserError, match="variants mix: train_on_validation leaves nothing to choose"):
         load_variants(mine).plan(["mix"], base, 1, None)
 
 
 def test_a_ranked_baseline_needs_validation() -> None:
     base = changed(Experiment(), {"train_on_validation": True, "evaluate.fusion_weights": [2]}, "")
     assert STANDARD.plan(["sasrec", "aligned"], base, 1, None).names == ["sasrec", "aligned"]
-    with pytest.raises(UserError, match="variant sasrec-ranked: train_on_validation leaves nothing to fit its ranker"):
-        STANDARD.plan(["sasrec", "sasrec-ranked"], base, 1, None)
+    with pytest.raises(UserError, match="variants aligned-ranked, sasrec-ranked, two-stream, two-stream-r"):
+        STANDARD.plan(["core"], base, 2, None)
+    assert STANDARD.plan(["dense"], base, 1, None).names == STANDARD.groups["dense"]

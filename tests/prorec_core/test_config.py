@@ -26,7 +26,11 @@ _SPECIAL: dict[Path, dict[str, Any]] = {
     ("name",): {"name": "another"},
     ("quantize", "rq_vae", "hidden"): {"quantize": {"rq_vae": {"hidden": [8, 4]}}},
     ("train_on_validation",): {"train_on_validation": True, "evaluate": {"fusion_weights": [3.0]}},
-    ("generator", "ranker_weights"): {"generator": {"ranker_weights": [1.0, 2.0, 0.5, 0.0, -0.25]}},
+    ("generator", "ranker_weights"): {
+        "train_on_validation": True,
+        "evaluate": {"fusion_weights": [3.0]},
+        "generator": {"ranker_weights": [1.0, 2.0, 0.5, 0.0, -0.25]},
+    },
     ("evaluate", "fusion_weights"): {"evaluate": {"fusion_weights": [3.0]}},
 }
 
@@ -184,6 +188,9 @@ def test_the_schema_tells_descriptions_and_limits() -> None:
         ({"evaluate": {"fusion_weights": [-1.0]}}, "greater than or equal to 0"),
         ({"evaluate": {"fusion_weights": []}}, "at least 1 item"),
         ({"train_on_validation": True}, "leaves nothing to choose a fusion weight on"),
+        ({"generator": {"ranker_weights": [1.0] * 5}}, "ranker_weights are for train_on_validation"),
+        ({"generator": {"ranker_weights": [1.0] * 4}}, "at least 5 items"),
+        ({"generator": {"ranker_weights": [1.0] * 5, "ranker": False}}, "ranker_weights without ranker"),
         ({"name": "No Spaces"}, "should match pattern"),
         ({"device": "gpu"}, "should match pattern"),
         ({"device": "cuda:x"}, "should match pattern"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,8 @@ def test_what_counts_know_is_found_in_lists_that_know_nothing(tmp_path: Path) ->
     assert found.ranker is not None
     assert found.ranker["features"] == list(found.ranker["without"]), "what has no weight is not told"
     assert "successor" in found.ranker["features"] and not {"generative", "text"} & set(found.ranker["features"])
-    assert found.ranker["ndcg_at_10"] > 0.95
+    assert found.ranker["ndcg_at_10"] > 0.95 and found.recommended == "ranked"
+    assert len(found.ranker["weights"]) == len(found.ranker["standardised"]) == len(found.ranker["features"])
     found.save(tmp_path)
     assert json.loads((tmp_path / "ranker.json").read_text())["numbers"] == found.ranker["numbers"] > ITEMS
 
@@ -79,16 +81,39 @@ def test_texts_count_where_there_are_any() -> None:
     texts = np.random.default_rng(1).normal(size=(ITEMS, 8)).astype(np.float32)
     told = measured(ring(), texts).ranker
     assert told is not None and "text" in told["features"]
+    ids_alone = measured(ring()).ranker
+    assert ids_alone is not None and told["numbers"] == ids_alone["numbers"] + texts.size, "no texts, no numbers"
+
+
+def test_what_is_best_already_is_left_as_it_is() -> None:
+    """A ranker that only repeats the order that is there is no better than that."""
+    dataset = ring()
+    found = {}
+    for split, candidates in noise(dataset, ITEMS).items():
+        hits = candidates.items_UC == dataset.sequences.targets(split)[:, None]
+        found[split] = replace(candidates, dense_UC=np.where(hits, 0.0, -90.0).astype(np.float32))
+    both = own_and_ranked("mine", Candidates.dense, found, dataset, None, EvaluateConfig())
+    assert both.recommended == "mine"
+
+
+def test_scores_of_a_list_become_log_probabilities() -> None:
+    items = np.array([[3, 1, -1], [-1, -1, -1]], np.int32)
+    scores = np.array([[5.0, 4.0, -np.inf], [-np.inf] * 3], np.float32)
+    found = as_candidates(TopItems(items, scores))
+    assert np.exp(found.dense_UC).sum(1) == pytest.approx([1, 0])
+    assert found.dense_UC[0, 0] - found.dense_UC[0, 1] == pytest.approx(1)
+    assert np.isneginf(found.generative_UC).all() and np.isneginf(found.dense_UC[1]).all()
 
 
 def test_nothing_is_fitted_where_the_validation_items_are_trained_on(tmp_path: Path) -> None:
     found = measured(ring(trained_on=True))
     assert found.ranker is None and all(list(lists) == ["mine"] for lists in found.lists.values())
+    assert found.recommended == "mine"
     found.save(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("length", "asked"), [(50, 100), (200, 200)])
+@pytest.mark.parametrize(("length", "asked"), [(50, 100), (200, 250), (10, 100)])
 def test_a_baseline_has_as_many_candidates_as_a_generator(length: int, asked: int) -> None:
     config = EvaluateConfig(list_length=length)
     assert with_candidates(config).list_length == asked and config.list_length == length

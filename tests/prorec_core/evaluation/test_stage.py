@@ -1,5 +1,6 @@
 """The whole stage on a small shop whose right answers are known, and the page that it leaves."""
 
+import html
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -343,17 +344,29 @@ def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs):
     lists = {split: {**found, "ranked": found["fused"]} for split, found in inputs.lists.items()}
     used = evaluate(replace(inputs, ranker=fitted, recommended="ranked", lists=lists)).report_html
     assert "The ranker is not used" not in used
-    for none in (None, {"weights": [1.0, 2.25], "folds": [[1.0, 2.25]]}):
-        plain = evaluate(replace(inputs, ranker=none))
-        assert plain.metrics["ranker"] == {} and "ranker.png" not in standalone_plots(inputs, plain)
+    plain = evaluate(inputs)
+    assert plain.metrics["ranker"] == {} and "ranker.png" not in standalone_plots(inputs, plain)
+
+
+def test_a_ranker_as_it_was_given_is_told_to_be_so(inputs):
+    lists = {split: {**found, "ranked": found["fused"]} for split, found in inputs.lists.items()}
+    given = {"features": ["text", "dense"], "weights": [1.0, 2.25]}
+    inputs = replace(inputs, ranker={**given, "folds": [[1.0, 2.25]]}, recommended="ranked", lists=lists)
+    sequences = inputs.dataset.sequences.with_validation_in_training()
+    result = evaluate(replace(inputs, dataset=replace(inputs.dataset, sequences=sequences), experiment={"name": "a"}))
+    assert result.metrics["ranker"] == given and "ranker.png" not in standalone_plots(inputs, result)
+    assert "Weights of the ranker: as given." in result.report_html
+    assert "Recommended by: ranked." in result_markdown(result.metrics) and "--set" not in result.report_html
 
 
 def test_what_was_chosen_is_told_as_settings_for_training_on_everything(inputs):
     chosen = evaluate(replace(inputs, experiment={"name": "shop"}))
-    shown = "--set train_on_validation=true\n--set evaluate.fusion_weights=[8]\n--set generator.ranker=false</pre>"
-    assert shown in chosen.report_html
+    flags = [f"--set '{each}'" for each in chosen_settings(chosen.metrics)]
+    assert flags[1:] == ["--set 'evaluate.fusion_weights=[8]'", "--set 'generator.ranker=false'"]
+    assert f'<pre tabindex="0">{" ".join(flags)}</pre>' in html.unescape(chosen.report_html), "to be copied as they are"
     metrics = {**chosen.metrics, "recommended": "ranked", "ranker": {"weights": [1.0, 0.123456789]}}
     assert chosen_settings(metrics)[2] == "generator.ranker_weights=[1,0.123457]"
+    assert chosen_settings({**metrics, "fusion_weight": None})[1] == "evaluate.fusion_weights=[1]"
     apart = {**metrics, "protocol": {**metrics["protocol"], "trained_on_validation": True}}
     assert chosen_settings(apart) == chosen_settings({**metrics, "recommended": "generative"}) == []
 

@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from prorec_core.alignment.stage import AlignedModel, align
+from prorec_core.config import GeneratorConfig
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.errors import UserError
 from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
 from prorec_core.generation.choice import fusion_trials, recommended_of
+from prorec_core.generation.ranker import FEATURES
 from prorec_core.generation.stage import (
     GeneratorInputs,
     TrainedGenerator,
@@ -397,10 +400,13 @@ def test_a_ranker_whose_weights_are_given_is_not_fitted(make_inputs: Any, checke
     assert trained.ranker is not None and trained.recommended == "ranked" and trained.fusion_weight == 2.0
     assert trained.ranker.weights_F.tolist() == given and trained.ranker.folds_PF.tolist() == [given]
     assert np.array_equal(trained.ranker.relations.counts_N, more.train_counts()), "of all that is trained on"
-    assert set(trained.config["ranker"]) == {"weights", "folds"}
+    assert trained.config["ranker"] == {"features": list(FEATURES), "weights": given, "folds": [given]}
     assert not any(text.startswith("generator.ranker") for text in trained.config["not_applied"])
 
 
-def test_where_there_is_validation_a_given_ranker_has_to_be_the_best(make_inputs: Any) -> None:
-    worst = {"epochs": 3, "ranker_weights": [-9.0, -9.0, 0.0, 0.0, 0.0]}
-    assert train_generator(make_inputs(config=worst), 0, CPU).recommended != "ranked"
+def test_as_many_weights_can_be_given_as_there_are_features() -> None:
+    for count in (len(FEATURES) - 1, len(FEATURES) + 1):
+        with pytest.raises(ValidationError, match=f"{len(FEATURES)} items"):
+            GeneratorConfig.model_validate({"ranker_weights": [1.0] * count})
+    words = GeneratorConfig.model_fields["ranker_weights"].description
+    assert words is not None and ", ".join(FEATURES) in words, "told in their order"
