@@ -15,7 +15,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make check   formatting, lint, types, layering"
 	@echo "make format  put formatting and imports right"
-	@echo "make bench   measure speed and memory beside the usual implementation"
+	@echo "make bench   measure speed and memory beside the usual implementation (DATA=FOLDER)"
 	@echo "make setup   create $(VENV) (every target does so when needed)"
 	@echo "make clean   remove $(VENV) and caches; artifacts/ stays"
 
@@ -38,7 +38,7 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

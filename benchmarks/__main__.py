@@ -165,7 +165,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only work whose title holds this text")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
-    for path, cure in ((options.data, "--data FOLDER"), (options.config, "--config FILE")):
+    for path, cure in ((options.data, "--data FOLDER (make bench DATA=FOLDER)"), (options.config, "--config FILE")):
         if not path.exists():
             print(f"{path}: not found. Name another with {cure}.", file=sys.stderr)
             return 2

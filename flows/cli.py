@@ -37,7 +37,9 @@ def _root(
 
 @app.command()
 def run(
-    experiment: Annotated[str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, or a YAML file.")] = "demo",
+    experiment: Annotated[
+        str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, as demo or ml-100k, or a YAML file.")
+    ] = "demo",
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value; may be given again."),
@@ -84,7 +86,9 @@ def recommend(
 
 @config_app.command()
 def show(
-    experiment: Annotated[str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, or a YAML file.")] = "demo",
+    experiment: Annotated[
+        str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, as demo or ml-100k, or a YAML file.")
+    ] = "demo",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value.")
     ] = None,

@@ -22,11 +22,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare(
-    experiment: Annotated[str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, or a YAML file.")] = "demo",
+    experiment: Annotated[
+        str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, as demo or ml-100k, or a YAML file.")
+    ] = "demo",
     variants: Annotated[
         str, typer.Option(metavar="NAME,NAME,…", help="Variants or groups: core, dense, ablation, codes, all.")
     ] = "core",
-    seeds: Annotated[str, typer.Option(metavar="COUNT", help="How many seeds, from 0; or seeds: 3,7,")] = "1",
+    seeds: Annotated[str, typer.Option(metavar="COUNT", help="How many, from 0; or which: 3,7 (one alone: 3,)")] = "1",
     against: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Hold the others against this variant; by default prorec or the first."),

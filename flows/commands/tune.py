@@ -21,7 +21,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def tune(
-    experiment: Annotated[str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, or a YAML file.")] = "demo",
+    experiment: Annotated[
+        str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, as demo or ml-100k, or a YAML file.")
+    ] = "demo",
     trials: Annotated[
         int, typer.Option(metavar="N", min=1, max=10_000, help="Trials in all, those of earlier runs included.")
     ] = 20,
@@ -36,7 +38,8 @@ def tune(
         typer.Option(metavar="STAGE", help="Whose validation NDCG@10 counts; by default the earliest that all change."),
     ] = None,
     study: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The study to begin or to go on with; by default CONFIG-SPACE.")
+        str | None,
+        typer.Option(metavar="NAME", help="The study to begin or to go on with; by default EXPERIMENT-SPACE."),
     ] = None,
     prune: Annotated[bool, typer.Option(help="End trials early that stay behind the median of the others.")] = True,
     settings: Annotated[
