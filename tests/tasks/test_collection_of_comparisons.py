@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from prefect import flow
 
 from flows import compare
@@ -19,6 +20,7 @@ from prorec_core.data.sequences import from_lists
 from prorec_core.evaluation.metrics import rank_metrics
 from prorec_core.evaluation.stage import Evaluation
 from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants
+from prorec_core.training.checkpoint import save_tensors
 from tasks import collection, comparison, models, registered, store, tracking
 from tasks.collection import collect, make_plan
 from tasks.reachability import take_inventory
@@ -197,7 +199,7 @@ def test_what_a_generator_did_without_is_gathered(side: str, tmp_path: Path, mon
     monkeypatch.setattr(Evaluation, "load", lambda _: Evaluation(metrics(), pa.table({"split": ["test"]}), ""))
     monkeypatch.setattr(comparison, "_embedding", lambda _: "semantic")
     monkeypatch.setattr(comparison, "_seconds", lambda _: 0.0)
-    monkeypatch.setattr(comparison, "_parameters", lambda _: 0)
+    monkeypatch.setattr(comparison, "_parameters", lambda _, **__: 0)
     refs = {
         stage: ArtifactRef(stage=stage, digest="0" * 64, run_id="", uri="") for stage in ("train_generator", "evaluate")
     }
@@ -207,3 +209,12 @@ def test_what_a_generator_did_without_is_gathered(side: str, tmp_path: Path, mon
     }
     told = comparison.gather("semantic", 0, GENERATOR, named, {}).not_applied
     assert told == [f"{NOT_APPLIED} in the first stream" if side else NOT_APPLIED]
+
+
+def test_a_stream_needs_no_ranker_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {"weights": torch.zeros(3, 4), "ranker.texts": torch.zeros(100)}
+    save_tensors(tmp_path / "model.safetensors", tensors)
+    monkeypatch.setattr(comparison, "_embedding", lambda _: "semantic")
+    monkeypatch.setattr(comparison, "read_quantized", lambda *_: np.zeros((5, 2)))
+    counted = [comparison._parameters({"train_generator": tmp_path}, with_ranker=on) for on in (True, False)]
+    assert counted == [122, 22]
