@@ -36,7 +36,7 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         UserError: an artifact is gone or damaged.
     """
     from prorec_core.evaluation.stage import Evaluation
-    from prorec_core.evaluation.variants.table import Measured, quantized_domination
+    from prorec_core.evaluation.variants.table import RANKED_BASELINES, Measured, quantized_domination
 
     folders = {name: store.fetch(ref) for name, ref in refs.items()}
     evaluation = Evaluation.load(next(path for name, path in folders.items() if name.startswith("evaluate")))
@@ -64,7 +64,8 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         new_item_ranks=evaluation.new_item_ranks,
         seconds={ref.run_id: _seconds(ref) for ref in used},
         parameters=sum(_parameters(inputs, with_ranker=not side) for side, inputs in sides.items())
-        + _of_ranker(scorer, alone),
+        # A generator's ranker is part of its weights.
+        + (evaluation.metrics["ranker"]["numbers"] if scorer in RANKED_BASELINES else 0),
         quality=read_json(alone["quantize"] / "quality.json") if "quantize" in alone else {},
         domination=domination,
         not_applied=not_applied,
@@ -86,29 +87,19 @@ def _seconds(ref: ArtifactRef) -> float:
 def _parameters(inputs: Mapping[str, Path], *, with_ranker: bool) -> int:
     """Numbers that recommending needs: the weights of the model, and the tables of items that it reads."""
     from prorec_core.data.embeddings import read_embeddings
+    from prorec_core.generation.stage import RANKER
     from prorec_core.training.checkpoint import load_tensors
 
     for stage in ("train_generator", "align", "train_collaborative"):
         if stage in inputs:
             tensors = load_tensors(inputs[stage] / "model.safetensors")
             weights = sum(
-                tensor.numel() for name, tensor in tensors.items() if with_ranker or not name.startswith("ranker.")
+                tensor.numel() for name, tensor in tensors.items() if with_ranker or not name.startswith(RANKER)
             )
             if stage == "train_generator":
                 return weights + read_quantized(_embedding(inputs), inputs).size
             return weights + read_embeddings(inputs[stage] / "embeddings.parquet", stage).size
     return 0
-
-
-def _of_ranker(scorer: str, inputs: Mapping[str, Path]) -> int:
-    """Numbers that the ranker of a baseline needs besides; that of a generator is part of its weights."""
-    from prorec_core.evaluation.reranking import RANKER
-    from prorec_core.evaluation.variants.table import RANKED_BASELINES
-
-    if scorer not in RANKED_BASELINES:
-        return 0
-    folder = next(path for stage, path in inputs.items() if stage.startswith("evaluate"))
-    return int(read_json(folder / RANKER)["numbers"])
 
 
 def keep(

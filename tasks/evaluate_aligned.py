@@ -13,13 +13,13 @@ def evaluate_aligned(work: Work) -> dict[str, float]:
     from prorec_core.alignment.stage import AlignedModel
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import new_sequential_lists, sequential_lists
-    from prorec_core.evaluation.reranking import as_candidates, own_and_ranked, with_candidates
+    from prorec_core.evaluation.reranking import as_candidates, own_and_ranked, with_long_lists
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.generation.candidates import Candidates
 
     experiment, runtime = work.experiment, work.runtime()
     config, dataset, longest = experiment.evaluate, read_dataset(work), experiment.align.max_history
-    aligned, wide = AlignedModel.load(work.inputs["align"]), with_candidates(config)
+    aligned, wide = AlignedModel.load(work.inputs["align"]), with_long_lists(config)
     model, table = aligned.sequential_model(experiment.align, experiment.collaborative, runtime.device)
     found = sequential_lists("aligned", model, table, dataset.sequences, wide, longest)
     new = None
@@ -51,5 +51,4 @@ def evaluate_aligned(work: Work) -> dict[str, float]:
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)
-    both.save(work.folder)
     return measured(result.metrics)

@@ -12,7 +12,7 @@ def evaluate_collaborative(work: Work) -> dict[str, float]:
     """Rank the whole catalogue by the collaborative model, and its best items by a light ranker, and measure both."""
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import sequential_lists
-    from prorec_core.evaluation.reranking import as_candidates, own_and_ranked, with_candidates
+    from prorec_core.evaluation.reranking import as_candidates, own_and_ranked, with_long_lists
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.generation.candidates import Candidates
     from prorec_core.sequential.stage import CollaborativeModel
@@ -21,7 +21,7 @@ def evaluate_collaborative(work: Work) -> dict[str, float]:
     config, dataset, longest = experiment.evaluate, read_dataset(work), experiment.collaborative.max_history
     trained = CollaborativeModel.load(work.inputs["train_collaborative"])
     model, table = trained.sequential_model(experiment.collaborative, runtime.device)
-    found = sequential_lists("collaborative", model, table, dataset.sequences, with_candidates(config), longest)
+    found = sequential_lists("collaborative", model, table, dataset.sequences, with_long_lists(config), longest)
     both = own_and_ranked(
         "collaborative",
         Candidates.dense,
@@ -43,5 +43,4 @@ def evaluate_collaborative(work: Work) -> dict[str, float]:
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)
-    both.save(work.folder)
     return measured(result.metrics)

@@ -85,7 +85,6 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)
-    both.save(work.folder)
     return {"fusion_weight": weight, **measured(result.metrics)}
 
 

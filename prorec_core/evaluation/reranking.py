@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from prorec_core.artifacts import write_json
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences, Split
@@ -25,7 +23,7 @@ from prorec_core.generation.choice import CHOSEN_BY, ranks_of
 from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
 from prorec_core.sequential.base import validation_measures
 
-RANKED, RANKER = "ranked", "ranker.json"
+RANKED = "ranked"
 Floats = npt.NDArray[np.float32]
 Own = Callable[[Candidates, int], tuple[IntArray, Floats]]
 """The k best candidates of each user by the baseline itself, and their scores."""
@@ -50,13 +48,8 @@ class OwnAndRanked:
     ranker: dict[str, Any] | None
     recommended: str
 
-    def save(self, folder: Path) -> None:
-        """Write ranker.json, if there is a ranker."""
-        if self.ranker is not None:
-            write_json(folder / RANKER, self.ranker)
 
-
-def with_candidates(config: EvaluateConfig) -> EvaluateConfig:
+def with_long_lists(config: EvaluateConfig) -> EvaluateConfig:
     """The configuration with lists as long as what a generator's ranker chooses from: beams and dense candidates."""
     return config.model_copy(update={"list_length": config.beams + max(config.list_length, DENSE_CANDIDATES)})
 

@@ -30,7 +30,7 @@ __all__ = ["Evaluation", "EvaluationInputs", "evaluate", "standalone_plots"]
 _STAGE = "evaluate"
 _NAMES = {Split.VALIDATION: "validation", Split.TEST: "test"}
 _NEW = "new_items"
-_OF_RANKER = ("features", "weights", "standardised", "ndcg_at_10", "without")
+_OF_RANKER = ("features", "weights", "standardised", "ndcg_at_10", "without", "numbers")
 _COMPARED = (
     ("ranked", "fused"),
     ("ranked", "generative"),
@@ -52,10 +52,10 @@ class Evaluation:
 
     Attributes:
         metrics: `protocol`; `test` and `validation`: metrics by scorer; `fusion_weight`, `fusion_trials`,
-            `ranker` (its `features` and `weights`, and what `fit_ranker` told of it) and `recommended`, the scorer
-            that recommends; `comparisons`: differences of test metrics with 95% intervals; `slices`: test Recall@10
-            of groups of users; `reference`: what is known of the data by construction, if anything; `new_items`,
-            where some are held out: as `new_item_metrics` gives them.
+            `ranker` (its `features` and `weights`, what `fit_ranker` told of it, and of a baseline's the `numbers` that
+            it ranks by) and `recommended`, the scorer that recommends; `comparisons`: differences of test metrics with
+            95% intervals; `slices`: test Recall@10 of groups of users; `reference`: what is known of the data by
+            construction, if anything; `new_items`, where some are held out: as `new_item_metrics` gives them.
         ranks: a row for each split and user: user int32, target int32, split, rank_<scorer> int32 each, from 1,
             0 where the target is not in the list. Where items are held out as new ones, the split "new_items" has a
             row for each user who took one last, whose target counts on after the other items.

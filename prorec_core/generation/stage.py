@@ -115,9 +115,7 @@ class TrainedGenerator:
         fitted = self.config.get("ranker")
         if fitted is None:
             return None
-        known = {
-            name.removeprefix(_RANKER): tensor for name, tensor in self.tensors.items() if name.startswith(_RANKER)
-        }
+        known = {name.removeprefix(RANKER): tensor for name, tensor in self.tensors.items() if name.startswith(RANKER)}
         return Ranker(Relations.from_tensors(known), np.array(fitted["weights"]), np.array(fitted["folds"]))
 
     @property
@@ -133,7 +131,8 @@ class TrainedGenerator:
 
 
 _TEACHER = "teacher."
-_RANKER = "ranker."
+RANKER = "ranker."
+"""Before the names of tensors that only the ranker reads."""
 _OF_CODES = ("heads.", "code_vectors.")
 """Parameters with a row a code."""
 
@@ -175,7 +174,7 @@ def restore_generator(
         collaborative = CollaborativeConfig.model_validate(shape["collaborative"])
         align = AlignConfig.model_validate(shape["align"])
         generator.attach_stage_one(build_model(collaborative, align, embeddings.shape[1], low_precision=False))
-    own = {name: tensor for name, tensor in trained.tensors.items() if not name.startswith((_TEACHER, _RANKER))}
+    own = {name: tensor for name, tensor in trained.tensors.items() if not name.startswith((_TEACHER, RANKER))}
     for name, table in generator.named_parameters():
         if name.startswith(_OF_CODES) and name in own:
             own[name] = _as_many(own[name], len(table))
@@ -277,7 +276,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     extra = {} if "integrated" in generator.teacher_names else _teachers(with_new)
     tensors = {**generator.state_dict(), **{f"{_TEACHER}{name}": tensor for name, tensor in extra.items()}}
     if relations is not None:
-        tensors |= {f"{_RANKER}{name}": tensor for name, tensor in relations.tensors().items()}
+        tensors |= {f"{RANKER}{name}": tensor for name, tensor in relations.tensors().items()}
     return TrainedGenerator(tensors, description, records)
 
 

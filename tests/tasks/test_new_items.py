@@ -85,8 +85,8 @@ def check_other_recommenders(places: Mapping[str, Path], root: Path, of_the_pipe
         assert logged[f"new_items/new/{scorer}/recall_at_10"] == new["new"][scorer]["recall_at_10"]
         assert Evaluation.load(folder).new_item_ranks[scorer].shape == (new["interactions"],)
         found[scorer] = new
-        ranker = json.loads((folder / "ranker.json").read_text())
-        held_out = json.loads((folder / "metrics.json").read_text())["validation"]["ranked"]["ndcg_at_10"]
+        metrics = json.loads((folder / "metrics.json").read_text())
+        ranker, held_out = metrics["ranker"], metrics["validation"]["ranked"]["ndcg_at_10"]
         assert held_out == pytest.approx(ranker["ndcg_at_10"], abs=1e-4)
         assert ("generative" in ranker["features"]) is (scorer == "two_stream")
         assert set(new["new"]) == {scorer, "ranked", "popularity"}

@@ -20,7 +20,7 @@ from prorec_core.evaluation.variants.table import APART, APART_MEANS
 
 Found = Mapping[str, Any]
 _SHORT = ("recall_at_10", "ndcg_at_10", "recall_at_20", "ndcg_at_20", "mrr")
-_NEAR = {"ranked", "fused", "generative", "two_stream"}
+_ON_CLOSE_SCALE = {"ranked", "fused", "generative", "two_stream"}
 
 
 def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
@@ -221,7 +221,9 @@ def _figures(found: Found) -> dict[str, tuple[Figure, str]]:
     # Far-off baselines would press the rest together, so what generates or is ranked has a scale of its own.
     for key, generating in (("generators", True), ("baselines", False)):
         names = [
-            name for name, about in variants.items() if about["against"] and (about["scorer"] in _NEAR) is generating
+            name
+            for name, about in variants.items()
+            if about["against"] and (about["scorer"] in _ON_CLOSE_SCALE) is generating
         ]
         if names:
             words = "; ".join(f"{name} {_interval(variants[name]['against']['ndcg_at_10'])}" for name in names)
