@@ -28,6 +28,8 @@ SCORER_COLOUR = {
 }
 """Told apart by the colour-blind too, and readable on white and on black (after Okabe and Ito)."""
 SCORER_MARKER = {"ranked": "P", "fused": "o", "generative": "s", "dense": "^", "aligned": "D", "popularity": "v"}
+_OTHER_COLOUR, _OTHER_MARKER = "#8f4f2a", "X"
+"""Of a scorer without its own, as a baseline's."""
 
 _PAGE_COLOUR = {
     INK: "var(--ink)",
@@ -102,11 +104,11 @@ def panels(
 
 
 def colour(scorer: str) -> str:
-    return SCORER_COLOUR.get(scorer, "#7b61a8")
+    return SCORER_COLOUR.get(scorer, _OTHER_COLOUR)
 
 
 def marker(scorer: str) -> str:
-    return SCORER_MARKER.get(scorer, "P")
+    return SCORER_MARKER.get(scorer, _OTHER_MARKER)
 
 
 def as_png(figure: Figure, dots_per_inch: int = 160) -> bytes:

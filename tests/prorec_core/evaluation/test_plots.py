@@ -3,7 +3,8 @@
 import numpy as np
 
 from prorec_core.evaluation import plots
-from prorec_core.evaluation.drawing import as_svg
+from prorec_core.evaluation.drawing import SCORER_COLOUR, SCORER_MARKER, as_svg, colour, marker
+from prorec_core.evaluation.inputs import SCORERS
 
 
 def group(name, recall):
@@ -21,6 +22,12 @@ def test_curves_end_at_recall_of_the_whole_list():
     recall, ndcg = (axes.lines[0].get_ydata() for axes in figure.axes)
     np.testing.assert_allclose(recall, [0.25, 0.25, 0.5, 0.5, 0.75])
     np.testing.assert_allclose(ndcg[-1], (1 + 1 / 2 + 1 / np.log2(6)) / 4)
+
+
+def test_a_baseline_is_told_from_every_scorer_beside_it():
+    for of, known in ((colour, SCORER_COLOUR), (marker, SCORER_MARKER)):
+        assert len({of(scorer) for scorer in (*SCORERS, "collaborative")}) == len(SCORERS) + 1 == len(known) + 1
+        assert of("collaborative") == of("two_stream")
 
 
 def test_large_codebooks_and_single_epochs_draw():
