@@ -25,6 +25,9 @@ MEANING = {
     "dense": "what codes are fused with: Stage I's score, or the distillation head's",
     "aligned": "Stage I: the sequential model over the integrated embedding",
     "popularity": "the items that occur most in training, the same for everyone",
+    "collaborative": "the sequential model that knows items by their ids",
+    "item_to_item": "the items that occur together with the latest one",
+    "two_stream": "two generators over two code tables: log-probability of the one plus λ times that of the other",
 }
 
 
