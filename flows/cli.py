@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.commands import artifacts, compare, models, recommend_all, rerun, serve, stack, tidy, tune
+from flows.proxies import stay_direct
 from flows.running import debugging, expect_folder, expect_stages, prepare_training, run_flow, show_result
 from flows.stack.state import connect
 from prorec_core.errors import UserError
@@ -115,9 +116,10 @@ def schema() -> None:
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit status 2, an interruption status 130."""
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
-    if not set(arguments[:1]) & set(stack.COMMANDS):
-        connect()
+    stay_direct()
     try:
+        if not set(arguments[:1]) & set(stack.COMMANDS):
+            connect()
         app(args=arguments, prog_name="prorec")
     except UserError as error:
         if debugging():

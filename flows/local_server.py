@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from flows import secret
 from prorec_core.errors import UserError
 
 _SECONDS_TO_START = 90.0
@@ -23,7 +24,12 @@ _SECONDS_TO_STOP = 5.0
 
 
 class LocalServer:
-    """A server process. It starts while its starter goes on; `wait` returns once it answers."""
+    """A server process. It starts while its starter goes on; `wait` returns once it answers.
+
+    Attributes:
+        url: the address of its API.
+        password: what it asks for, known to its starter alone.
+    """
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -31,6 +37,7 @@ class LocalServer:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        self.password = secret.fresh()
         log.parent.mkdir(parents=True, exist_ok=True)
         with listener, log.open("wb") as stream:
             self._process = subprocess.Popen(
@@ -41,7 +48,7 @@ class LocalServer:
                 stderr=stream,
                 pass_fds=[listener.fileno()],
                 cwd=Path(__file__).resolve().parents[1],
-                env={**without_allocator(os.environ), **_SETTINGS},
+                env={**without_allocator(os.environ), **_SETTINGS, **secret.for_prefect_server(self.password)},
                 start_new_session=True,
             )
 
@@ -99,10 +106,13 @@ def _end_with_starter() -> None:
 def _serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_starter, daemon=True).start()
     import uvicorn
+    from prefect.server.api.server import create_app
+
+    from flows.guard import Guard, loopback
 
     listener = socket.socket(fileno=descriptor)
-    config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
-    uvicorn.Server(config).run(sockets=[listener])
+    app = Guard(create_app(), loopback(listener.getsockname()[1]))
+    uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[listener])
 
 
 if __name__ == "__main__":
