@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from prorec_core.artifacts import STAGES
 
@@ -18,21 +18,19 @@ _QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgrou
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    """An empty page of a browser that asks nobody but the servers of this test."""
+def browser() -> Iterator[Browser]:
+    """A browser that asks nobody but the servers of this test."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_QUIET))
-        made = browser.new_page(viewport={"width": 1500, "height": 1100})
-        made.set_default_timeout(60_000)
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_QUIET))
         expect.set_options(timeout=60_000)
-        yield made
-        browser.close()
+        yield started
+        started.close()
 
 
 @pytest.mark.pipeline
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
-def test_both_pages_show_the_run(stack: Stack, page: Page) -> None:
-    assert stack.prorec("up", "--detach", *stack.options).returncode == 0
+def test_both_pages_show_the_run(stack: Stack, browser: Browser) -> None:
+    assert stack.up().returncode == 0
     parameters = {"experiment": {**TINY, "collaborative": {"epochs": 2, "dim": 16}}}
     done = stack.prefect("deployment", "run", "prorec/full", "--params", json.dumps(parameters), "--watch")
     assert done.returncode == 0, done
@@ -41,7 +39,14 @@ def test_both_pages_show_the_run(stack: Stack, page: Page) -> None:
     whole = generator.data.tags["mlflow.parentRunId"]
     prefect, mlflow = (address.rstrip("/") for address in stack.pages)
 
+    user, password = stack.login
+    credentials = {"username": user, "password": password, "origin": mlflow}
+    page = browser.new_page(viewport={"width": 1500, "height": 1100}, http_credentials=credentials)
+    page.set_default_timeout(60_000)
     page.goto(f"{prefect}/runs/flow-run/{flow_run['id']}?tab=Task%20Runs")
+    # Prefect's page asks for both in one field; then it goes where the link led.
+    page.get_by_placeholder("admin:pass").fill(f"{user}:{password}")
+    page.get_by_placeholder("admin:pass").press("Enter")
     expect(page.get_by_text("Completed").first).to_be_visible()
     for stage in STAGES:
         expect(page.get_by_text(f"{stage} · demo").first).to_be_visible()
