@@ -69,13 +69,13 @@ class Stack:
         return secret.USER, self.password
 
     def prorec(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self._run("flows.cli", *words, environment=self.environment)
+        return self.run("flows.cli", *words, environment=self.environment)
 
     def prefect(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self._run("prefect", *words, environment=self._told())
+        return self.run("prefect", *words, environment=self._told())
 
     def register(self) -> subprocess.CompletedProcess[str]:
-        return self._run("flows.stack.deployments", environment=self._told())
+        return self.run("flows.stack.deployments", environment=self._told())
 
     def _told(self) -> dict[str, str]:
         """The environment after `eval "$(prorec status --env)"`."""
@@ -83,7 +83,7 @@ class Stack:
         done = subprocess.run(["sh", "-c", script], capture_output=True, check=True, cwd=ROOT, env=self.environment)
         return dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
 
-    def _run(self, module: str, *words: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    def run(self, module: str, *words: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", module, *words]
         return subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=240

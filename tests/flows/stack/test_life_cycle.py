@@ -63,6 +63,16 @@ def test_up_fail_retry_kill_retry_down(
             answer = httpx.post(url, json=body, headers=headers, auth=login, trust_env=False)
             assert answer.status_code == status, (url, headers, answer.text)
 
+    # Whoever forgot the password is told so.
+    bare = {**stack.environment, "PREFECT_API_URL": stack.api}
+    told = stack.run("flows.stack.deployments", environment=bare)
+    assert told.returncode == 2 and len(told.stderr.splitlines()) == 1, told
+    assert f"PREFECT_API_URL {stack.api}: the Prefect server there does not take the password" in told.stderr
+    bare = {**stack.environment, "MLFLOW_TRACKING_URI": stack.pages[1].replace("127.0.0.1", "localhost")}
+    told = stack.run("flows.cli", "models", environment=bare)
+    assert told.returncode == 2 and len(told.stderr.splitlines()) == 1, told
+    assert "MLFLOW_TRACKING_URI: the tracking server does not take the user and password" in told.stderr
+
     # A wrong value is refused when the run is created.
     deployment = stack.ask("GET", "/deployments/name/prorec/full")["id"]
     with pytest.raises(httpx.HTTPStatusError, match=r"409|422"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from prorec_core.artifacts import STAGES
+from tasks.tracking import NOTE_TAG
 
 from .conftest import TINY, Stack
 
@@ -37,17 +39,20 @@ def test_both_pages_show_the_run(stack: Stack, browser: Browser) -> None:
     flow_run = stack.ask("POST", "/flow_runs/filter", json={"limit": 1})[0]
     (generator,) = stack.runs("train_generator")
     whole = generator.data.tags["mlflow.parentRunId"]
+    note = stack.mlflow.get_run(whole).data.tags[NOTE_TAG]
     prefect, mlflow = (address.rstrip("/") for address in stack.pages)
 
     user, password = stack.login
     credentials = {"username": user, "password": password, "origin": mlflow}
     page = browser.new_page(viewport={"width": 1500, "height": 1100}, http_credentials=credentials)
     page.set_default_timeout(60_000)
-    page.goto(f"{prefect}/runs/flow-run/{flow_run['id']}?tab=Task%20Runs")
-    # Prefect's page asks for both in one field; then it goes where the link led.
+    # A link from MLflow's page; Prefect's asks for both in one field and then goes where the link led.
+    (link,) = re.findall(rf"\[flow run\]\(({prefect}\S*{flow_run['id']})\)", note)
+    page.goto(link)
     page.get_by_placeholder("admin:pass").fill(f"{user}:{password}")
     page.get_by_placeholder("admin:pass").press("Enter")
     expect(page.get_by_text("Completed").first).to_be_visible()
+    page.goto(f"{link}?tab=TaskRuns")
     for stage in STAGES:
         expect(page.get_by_text(f"{stage} · demo").first).to_be_visible()
 
