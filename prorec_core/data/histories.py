@@ -13,9 +13,10 @@ from typing import Protocol
 
 import polars as pl
 
-from prorec_core.data.columns import as_ids, as_timestamps, need_columns
+from prorec_core.data.columns import as_ids, need_columns
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sources import RawTable, reading, scan_table
+from prorec_core.data.times import as_timestamps
 from prorec_core.errors import UserError
 
 _BATCH = 10_000
