@@ -16,8 +16,9 @@ def remarks_of(ref: ArtifactRef, experiment: Experiment) -> list[str]:
         return []
     from prorec_core.evaluation.remarks import out_of_reach
 
-    profile = read_json(store.fetch(ref) / "profile.json")
+    path = store.fetch(ref) / "profile.json"
+    profile = read_json(path) if path.is_file() else {}
     unreachable = ""
-    if experiment.evaluate.mask_history:
+    if experiment.evaluate.mask_history and profile.get("targets_in_history"):
         unreachable = out_of_reach(profile["targets_in_history"], profile["kept"]["users"])
-    return [*profile["warnings"], *([unreachable] if unreachable else [])]
+    return [*profile.get("warnings", []), *([unreachable] if unreachable else [])]

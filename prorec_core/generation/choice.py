@@ -5,6 +5,7 @@ Knows candidates and targets; knows nothing of models or training. Axes: U users
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,6 @@ from prorec_core.generation.ranker import FEATURES, Relations, fit_ranker
 from prorec_core.sequential.base import validation_measures
 
 CHOSEN_BY = "validation_ndcg_at_10"
-_DEFAULT_WEIGHT = 1.0
-"""λ near which a weight is taken where validation tells none from another: both scores count alike."""
 
 
 def choose(
@@ -87,9 +86,12 @@ def recommended_of(reached: Mapping[str, float]) -> str:
 
 
 def best_trial(trials: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The weight of highest NDCG@10 and that, of equal ones the first; where all have 0, the weight nearest to 1."""
+    """The weight of highest NDCG@10 and that, of equal ones the first; where all have 0, the weight nearest to 1.
+
+    With 1 both scores count alike. Nearest is meant as a ratio: 0 is the farthest.
+    """
     if not any(reached for _, reached in trials):
-        return min(trials, key=lambda trial: abs(trial[0] - _DEFAULT_WEIGHT))
+        return min(trials, key=lambda trial: abs(math.log(trial[0])) if trial[0] > 0 else math.inf)
     return max(trials, key=lambda trial: trial[1])
 
 
