@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
@@ -19,6 +20,8 @@ LETTERS = (pl.String, pl.Categorical, pl.Enum)
 """Types whose values are texts."""
 EMPTY = ("",)
 """What is missing where nothing is declared."""
+PLAIN = "value"
+"""Name of a column at work: Polars takes a name such as "^t.*$" for a pattern."""
 
 _LONGEST = 60
 _PER_SECOND = {"ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -40,6 +43,43 @@ def need_columns(table: RawTable, wanted: dict[str, str]) -> None:
                 place=table.place,
                 cure=f"Set {setting} to one of: {', '.join(present)}{hint}",
             )
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column in messages: its name, and the place of its table."""
+
+    name: str
+    place: str
+
+    def refuse(
+        self,
+        bad: pl.Series,
+        problem: str,
+        values: pl.Series | None = None,
+        cure: str = "Correct the value or drop the row",
+    ) -> None:
+        """Refuse the first of some rows, which is told with its value where values are given.
+
+        Raises:
+            UserError: there is such a row.
+        """
+        if bad.any():
+            row = first(bad)
+            held = f": {shown(value_at(values, row))}" if values is not None else ""
+            raise UserError(f"column '{self.name}' {problem} in {self.row(row)}{held}", place=self.place, cure=cure)
+
+    def refuse_type(self, dtype: pl.DataType, rule: str) -> NoReturn:
+        """Refuse the column for its type.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"column '{self.name}' has the type {dtype}", place=self.place, cure=rule.capitalize())
+
+    def row(self, row: int) -> str:
+        """A row in words, given its index."""
+        return f"row {row + 1}"
 
 
 def without_missing(column: pl.Series, missing: Sequence[str]) -> pl.Series:
@@ -66,22 +106,20 @@ def as_ids(column: pl.Series, place: str, missing: Sequence[str] = EMPTY, beside
     Raises:
         UserError: another type, or an id that is missing (names the first row, counted from 1).
     """
+    field, column = Field(column.name, place), column.alias(PLAIN)
     if not (column.dtype.is_integer() or column.dtype in (*LETTERS, pl.Null)):
         there = column.is_not_null()
-        held = f", as {shown(column[int(there.arg_true()[0])])}" if there.any() else ""
+        held = f", as {shown(column[first(there)])}" if there.any() else ""
         raise UserError(
-            f"column '{column.name}' has the type {column.dtype}{held}{f'; {beside}' if beside else ''}",
+            f"column '{field.name}' has the type {column.dtype}{held}{f'; {beside}' if beside else ''}",
             place=place,
             cure="Ids must be strings or whole numbers: write them so, as the other file does",
         )
     ids = without_missing(column, missing).cast(pl.String)
     bad = ids.is_null()
-    if bad.any():
-        row = first(bad)
-        held = "" if column[row - 1] in (None, "") else f" ({shown(column[row - 1])} counts as missing)"
-        raise UserError(
-            f"column '{column.name}' has no id in row {row}{held}", place=place, cure="Fill it in or drop the row"
-        )
+    if bad.any() and column[first(bad)] not in (None, ""):
+        field.refuse(bad, "has an id that counts as missing", column, "Fill it in or drop the row")
+    field.refuse(bad, "has no id", cure="Fill it in or drop the row")
     return ids
 
 
@@ -91,44 +129,27 @@ def as_ratings(column: pl.Series, place: str, missing: Sequence[str] = EMPTY) ->
     Raises:
         UserError: a rating that is no number (names the first row).
     """
+    field, column = Field(column.name, place), column.alias(PLAIN)
     if not (column.dtype.is_numeric() or column.dtype in (*LETTERS, pl.Null)):
-        fail_type(column, place, "ratings must be numbers")
+        field.refuse_type(column.dtype, "ratings must be numbers")
     column = without_missing(column, missing)
     ratings = column.cast(pl.Float64, strict=False)
-    refuse(ratings.is_null() & column.is_not_null(), f"column '{column.name}' holds what is no number", place, column,
-           "Correct the value, or add it to data.missing if it means that there is none")  # fmt: skip
+    cure = "Correct the value, or add it to data.missing if it means that there is none"
+    field.refuse(ratings.is_null() & column.is_not_null(), "holds what is no number", column, cure)
     return ratings.fill_nan(None)
 
 
-def refuse(
-    bad: pl.Series,
-    problem: str,
-    place: str,
-    column: pl.Series | None = None,
-    cure: str = "Correct the value or drop the row",
-) -> None:
-    """Refuse the first of some rows, which stays in the message with its number from 1 and, if given, its value.
-
-    Raises:
-        UserError: there is such a row.
-    """
-    if bad.any():
-        row = first(bad)
-        held = f": {shown(value_at(column, row))}" if column is not None else ""
-        raise UserError(f"{problem} in row {row}{held}", place=place, cure=cure)
-
-
 def first(bad: pl.Series) -> int:
-    """Number of the first row that is marked, from 1."""
-    return int(bad.arg_true()[0]) + 1
+    """Index of the first row that is marked."""
+    return int(bad.arg_true()[0])
 
 
 def value_at(column: pl.Series, row: int) -> Any:
-    """A value for a message; a time that Python has no date for, or a zone that it does not know, as a number."""
+    """A value for a message, given its index; a time that Python has no date for as a number."""
     dtype = column.dtype
     if not isinstance(dtype, pl.Datetime):
-        return column[row - 1]
-    ticks = column.to_physical()[row - 1]
+        return column[row]
+    ticks = column.to_physical()[row]
     try:
         return str(
             datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
@@ -147,12 +168,3 @@ def shown(value: Any) -> str:
     text = str(value)
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
     return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) + "'"
-
-
-def fail_type(column: pl.Series, place: str, rule: str) -> NoReturn:
-    """Refuse a column for its type.
-
-    Raises:
-        UserError: always.
-    """
-    raise UserError(f"column '{column.name}' has the type {column.dtype}", place=place, cure=rule.capitalize())

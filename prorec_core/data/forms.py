@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from prorec_core.data.columns import shown
+from prorec_core.data.columns import Field, shown
 
 _WORDS_FOR_NOTHING = (
     "nan", "none", "null", "n/a", "na", "#n/a", "<na>", "nat", "nil", "undefined", "(null)", "\\n", "-", "?",
@@ -62,36 +62,37 @@ def pair_shown(one: str, other: str) -> tuple[str, str]:
     return shown(one), shown(other)
 
 
-def remarks_on_values(column: pl.Series, place: str, *, ids: bool) -> Iterator[str]:
+def remarks_on_values(values: pl.Series, rows: pl.Series, field: Field, *, ids: bool) -> Iterator[str]:
     """What a user should know of a column's texts: words that other programs write for nothing, ids that are none.
 
     Args:
-        column: texts as they are taken, "" where there is none.
-        place: of the column.
+        values: the different texts as they are taken.
+        rows: how many rows have each of them.
+        field: the column.
         ids: whether they are ids.
     """
-    found = column.value_counts(name="rows").sort(column.name)
-    values = found[column.name]
+    found = pl.DataFrame({"value": values, "rows": rows})
     low = values.str.strip_chars().str.to_lowercase()
+    it_has = f"{field.place}: column '{field.name}' has"
     words = found.filter(low.is_in(_WORDS_FOR_NOTHING))
     if words.height:
-        named = ", ".join(f"'{word}'" for word in words[column.name])
+        named = ", ".join(f"'{word}'" for word in words["value"])
         yield (
-            f"{place}: column '{column.name}' has {_told(words)}, taken as any other; if that means that there is "
-            f"none, add it to data.missing: [{named}]"
+            f"{it_has} {_told(words)}, taken as any other; if that means that there is none, add it to data.missing: "
+            f"[{named}]"
         )
     if not ids:
         return
     odd = found.filter(low.str.contains(r"^(?:true|false|[\[{].*[\]}])$"))
     if odd.height:
-        yield f"{place}: column '{column.name}' has {_told(odd)}, which look like no ids; they are taken as they are"
+        yield f"{it_has} {_told(odd)}, which look like no ids; they are taken as they are"
     forms = form_of(values)
     twins = forms.is_duplicated()
     if twins.any():
         one, other = pair_shown(*values.filter(forms == forms.filter(twins)[0])[:2])
         yield (
-            f"{place}: column '{column.name}' has {int(twins.sum()):,} ids that differ from another in blanks, leading "
-            f"zeros, fractions or accents alone, as {one} and {other}; they are taken as different"
+            f"{it_has} {int(twins.sum()):,} ids that differ from another in blanks, leading zeros, fractions or accents "
+            f"alone, as {one} and {other}; they are taken as different"
         )
 
 

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 
+import numpy as np
 import polars as pl
 
 from prorec_core.config import DataConfig
-from prorec_core.data.columns import as_ids, as_ratings, need_columns, shown
+from prorec_core.data.columns import Field, as_ids, as_ratings, need_columns, shown
 from prorec_core.data.forms import in_other_forms, pair_shown, remarks_on_values
 from prorec_core.data.sources import RawTable
 from prorec_core.data.texts import as_text
@@ -108,16 +109,22 @@ def _catalogue(config: DataConfig, raw: pl.DataFrame, place: str, beside: str) -
             cure="Keep one row an item",
         )
     title = _title(config)
-    parts = {name: as_text(raw[name], place, config.missing) for name in dict.fromkeys([*config.text_columns, title])}
-    texts = pl.DataFrame([parts[name].replace("", None) for name in dict.fromkeys(config.text_columns)]).select(
-        pl.concat_str(config.text_columns, separator=config.text_separator, ignore_nulls=True)
-    )
-    remarks = [*remarks_on_values(ids, place, ids=True)]
-    for part in parts.values():
-        remarks += remarks_on_values(part, place, ids=False)
-    return Catalogue(
-        pl.DataFrame({"item_id": ids, "title": parts[title], "text": texts.to_series().fill_null("")}), place, remarks
-    )
+    names = list(dict.fromkeys([*config.text_columns, title]))
+    parts = [as_text(raw[name], place, config.missing) for name in names]
+    remarks = _remarks(ids, Field(config.item_column, place), ids=True)
+    for name, part in zip(names, parts, strict=True):
+        remarks += _remarks(part, Field(name, place), ids=False)
+    # By number: Polars takes a name such as "^t.*$" for a pattern.
+    there = pl.DataFrame({str(number): part.replace("", None) for number, part in enumerate(parts)})
+    chosen = [str(names.index(name)) for name in config.text_columns]
+    texts = there.select(pl.concat_str(chosen, separator=config.text_separator, ignore_nulls=True)).to_series()
+    items = {"item_id": ids, "title": parts[names.index(title)], "text": texts.fill_null("")}
+    return Catalogue(pl.DataFrame(items), place, remarks)
+
+
+def _remarks(column: pl.Series, field: Field, *, ids: bool) -> list[str]:
+    counts = column.value_counts(name="rows").sort(column.name)
+    return list(remarks_on_values(counts[column.name], counts["rows"], field, ids=ids))
 
 
 def _log(config: DataConfig, raw: pl.DataFrame, place: str, catalogue: Catalogue, beside: str) -> Log:
@@ -129,11 +136,13 @@ def _log(config: DataConfig, raw: pl.DataFrame, place: str, catalogue: Catalogue
     else:
         times, unit = as_timestamps(raw[config.timestamp_column], place, config.timestamp_format, config.missing)
     items, same = _met(items, catalogue, config, place)
-    remarks = [*remarks_on_values(users, place, ids=True), *remarks_on_values(items, place, ids=True)]
     ids, codes = {}, {}
-    for name, values in (("user", users), ("item", items)):
+    remarks: list[str] = []
+    for name, column, values in (("user", config.user_column, users), ("item", config.item_column, items)):
         ids[name] = values.unique().sort()
         codes[name] = values.cast(pl.Enum(ids[name])).to_physical().cast(pl.Int32)
+        counts = pl.Series(np.bincount(codes[name].to_numpy(), minlength=ids[name].len()))
+        remarks += remarks_on_values(ids[name], counts, Field(column, place), ids=True)
     rows = pl.DataFrame({**codes, "timestamp": times})
     if config.rating_column is not None:
         rows = rows.with_columns(rating=as_ratings(raw[config.rating_column], place, config.missing))

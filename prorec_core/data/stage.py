@@ -187,10 +187,11 @@ def _unknown_told(policy: dict[str, Any], steps: list[dict[str, Any]], log: Log,
     lacking = log.ids["item"].filter(~log.ids["item"].is_in(stock.items["item_id"].implode()))
     done = "are left out" if policy["policy"] == "drop" else "are kept, their ids standing for their texts"
     items = "1 item" if policy["items"] == 1 else f"{policy['items']:,} items"
+    known = f" (it has ids like {shown(stock.items['item_id'][0])})" if stock.items.height else ""
     return [
         f"{policy['interactions'] / total:.1%} of the interactions ({policy['interactions']:,} of {total:,}) are with "
-        f"{items} that {stock.place} lacks, as {shown(lacking[0])} (it has ids like "
-        f"{shown(stock.items['item_id'][0])}): they {done} (data.unknown_items={policy['policy']})"
+        f"{items} that {stock.place} lacks, as {shown(lacking[0])}{known}: they {done} "
+        f"(data.unknown_items={policy['policy']})"
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from prorec_core.data.columns import EMPTY, LETTERS, fail_type, without_missing
+from prorec_core.data.columns import EMPTY, LETTERS, PLAIN, Field, without_missing
 
 _LONGEST_LIST = 20_000
 """Characters of a text that is looked at as a list."""
@@ -37,9 +37,10 @@ def as_text(column: pl.Series, place: str, missing: Sequence[str] = EMPTY) -> pl
     Raises:
         UserError: a type that is no text (structures, binary).
     """
-    frame = column.to_frame().select(_joined(pl.col(column.name), column.dtype, column, place, missing))
+    field, column = Field(column.name, place), column.alias(PLAIN)
+    frame = column.to_frame().select(_joined(pl.col(PLAIN), column.dtype, field, missing))
     joined = without_missing(frame.to_series(), missing)
-    return pl.Series(column.name, [clean(text) for text in _without_brackets(joined)], dtype=pl.String)
+    return pl.Series(PLAIN, [clean(text) for text in _without_brackets(joined)], dtype=pl.String)
 
 
 def clean(text: str | None) -> str:
@@ -158,13 +159,13 @@ def _without_brackets(texts: pl.Series) -> Iterator[str | None]:
     return (known.get(text, text) for text in texts) if known else iter(texts)
 
 
-def _joined(expression: pl.Expr, dtype: pl.DataType, column: pl.Series, place: str, missing: Sequence[str]) -> pl.Expr:
+def _joined(expression: pl.Expr, dtype: pl.DataType, field: Field, missing: Sequence[str]) -> pl.Expr:
     if isinstance(dtype, (pl.List, pl.Array)):
-        inner = _joined(pl.element(), dtype.inner, column, place, missing)  # type: ignore[arg-type]
+        inner = _joined(pl.element(), dtype.inner, field, missing)  # type: ignore[arg-type]
         lists = expression.arr.to_list() if isinstance(dtype, pl.Array) else expression
         return lists.list.eval(inner).list.join(", ", ignore_nulls=True)
     if not (dtype.is_numeric() or dtype.is_temporal() or dtype in (*LETTERS, pl.Boolean, pl.Null)):
-        fail_type(column, place, "texts must be strings, numbers or lists of them")
+        field.refuse_type(dtype, "texts must be strings, numbers or lists of them")
     if dtype.is_float():
         return expression.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
     texts = expression.cast(pl.String)

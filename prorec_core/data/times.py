@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import NoReturn
 
 import polars as pl
 
-from prorec_core.data.columns import EMPTY, LETTERS, fail_type, first, refuse, shown, without_missing
+from prorec_core.data.columns import EMPTY, LETTERS, PLAIN, Field, first, shown, without_missing
 from prorec_core.errors import UserError
 from prorec_core.values import UNITS
 
@@ -64,24 +63,24 @@ def as_timestamps(
         UserError: another type; a time that is missing, negative or written in another way (names the first row);
             numbers of which some look like seconds and some like milliseconds since 1970.
     """
-    name, dtype = column.name, column.dtype
+    field, dtype, column = Field(column.name, place), column.dtype, column.alias(PLAIN)
     if not (dtype.is_numeric() or dtype in (*LETTERS, pl.Date, pl.Null) or isinstance(dtype, pl.Datetime)):
-        fail_type(column, place, "times must be numbers, dates or ISO 8601 strings")
+        field.refuse_type(dtype, "times must be numbers, dates or ISO 8601 strings")
     column = without_missing(column, missing)
-    refuse(column.is_null(), f"column '{name}' has no time", place)
+    field.refuse(column.is_null(), "has no time")
     if dtype in LETTERS:
         column = column.str.strip_chars()
-    if form is not None and form not in UNITS and not dtype.is_temporal():
-        seconds, nanos = _of_format(column, place, form)
-    elif dtype.is_temporal():
+    if dtype.is_temporal():
         seconds, nanos = _of_dates(column)
-    elif (numbers := _as_numbers(column, place, form)) is not None:
-        return _of_numbers(numbers, column, place, form)
+    elif form is not None and form not in UNITS:
+        seconds, nanos = _of_format(column, field, form)
+    elif (numbers := _as_numbers(column, field, form)) is not None:
+        return _of_numbers(numbers, column, field, form)
     else:
-        seconds, nanos = _of_iso(column, place)
-    refuse(seconds < 0, f"column '{name}' holds a negative time", place, column,
-           "Times are counted from 1970: correct the value or drop the row")  # fmt: skip
-    refuse(seconds > _LAST_SECOND, f"column '{name}' holds a time after the year 9999", place, column)
+        seconds, nanos = _of_iso(column, field)
+    early = "Times are counted from 1970: correct the value or drop the row"
+    field.refuse(seconds < 0, "holds a negative time", column, early)
+    field.refuse(seconds > _LAST_SECOND, "holds a time after the year 9999", column)
     return _in_coarsest_unit(seconds, nanos)
 
 
@@ -94,7 +93,7 @@ def _of_dates(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     return ticks // per_second, ticks % per_second * (_NANOSECONDS // per_second)
 
 
-def _as_numbers(column: pl.Series, place: str, unit: str | None) -> pl.Series | None:
+def _as_numbers(column: pl.Series, field: Field, unit: str | None) -> pl.Series | None:
     """The column as numbers; None where it holds texts of which none is a number.
 
     Raises:
@@ -112,22 +111,20 @@ def _as_numbers(column: pl.Series, place: str, unit: str | None) -> pl.Series | 
     if numbers.null_count() == column.len() and unit is None:
         return None
     told = "Other rows hold numbers" if unit is None else f"data.timestamp_format says that times are numbers of {unit}"
-    refuse(numbers.is_null(), f"column '{column.name}' holds what is no time", place, column,
-           f"{told}: correct the value or drop the row")  # fmt: skip
+    field.refuse(numbers.is_null(), "holds what is no time", column, f"{told}: correct the value or drop the row")
     return numbers
 
 
-def _of_numbers(numbers: pl.Series, column: pl.Series, place: str, unit: str | None) -> tuple[pl.Series, str]:
+def _of_numbers(numbers: pl.Series, column: pl.Series, field: Field, unit: str | None) -> tuple[pl.Series, str]:
     """Whole numbers as they are, others in a unit in which they are whole; and the unit."""
-    name = column.name
-    refuse(numbers.is_null() | ~numbers.is_finite(), f"column '{name}' holds what is no time", place, column)
-    refuse(numbers < 0, f"column '{name}' holds a negative time", place, column)
+    field.refuse(numbers.is_null() | ~numbers.is_finite(), "holds what is no time", column)
+    field.refuse(numbers < 0, "holds a negative time", column)
     if unit is None:
-        _refuse_two_units(numbers, column, place)
+        _refuse_two_units(numbers, column, field)
     else:
-        last = _LAST_SECOND * _PARTS[unit]
-        told = f"column '{name}' holds a time after the year 9999, if it is in {unit} (data.timestamp_format),"
-        refuse(numbers > last, told, place, column)
+        last = min(_LAST_SECOND * _PARTS[unit], 2**63 - 1)
+        told = f"holds a time after the year 9999, if it is in {unit} (data.timestamp_format),"
+        field.refuse(numbers > last, told, column)
     if numbers.dtype == pl.Int64:
         return numbers, unit or "as given"
     unit = unit or "seconds"
@@ -135,11 +132,11 @@ def _of_numbers(numbers: pl.Series, column: pl.Series, place: str, unit: str | N
         finer = "microseconds" if unit in ("seconds", "milliseconds") else "nanoseconds"
         numbers, unit = (numbers * (_PARTS[finer] // _PARTS[unit])).round(), finer
     times = numbers.cast(pl.Int64, strict=False)
-    refuse(times.is_null(), f"column '{name}' holds too large a time", place, column)
+    field.refuse(times.is_null(), "holds too large a time", column)
     return times, unit
 
 
-def _refuse_two_units(numbers: pl.Series, column: pl.Series, place: str) -> None:
+def _refuse_two_units(numbers: pl.Series, column: pl.Series, field: Field) -> None:
     """Refuse plausible seconds since 1970 beside plausible milliseconds, and so on.
 
     Numbers that merely run from small to large are none of these: they fill what lies between.
@@ -153,19 +150,19 @@ def _refuse_two_units(numbers: pl.Series, column: pl.Series, place: str) -> None
     large = int((numbers >= low * _PARTS[least]).sum())
     if sum(int(rows.sum()) for rows in found.values()) < 0.95 * large:
         return
-    told = " and ".join(f"in {unit} (row {row}: {shown(column[row - 1])})" for unit, row in first_rows.items())
+    told = " and ".join(f"in {unit} ({field.row(row)}: {shown(column[row])})" for unit, row in first_rows.items())
     raise UserError(
-        f"column '{column.name}' holds times {told}",
-        place=place,
+        f"column '{field.name}' holds times {told}",
+        place=field.place,
         cure="Write all of them in one unit; if they are in one, say which in data.timestamp_format, as 'seconds'",
     )
 
 
-def _of_format(column: pl.Series, place: str, form: str) -> tuple[pl.Series, pl.Series]:
+def _of_format(column: pl.Series, field: Field, form: str) -> tuple[pl.Series, pl.Series]:
     """Seconds and nanoseconds of texts, or of whole numbers written like 20240131, of a format that was declared."""
     texts = column.cast(pl.String) if column.dtype.is_integer() else column
     if texts.dtype != pl.String:
-        fail_type(column, place, f"texts can be written as '{form}' (data.timestamp_format), numbers have a unit")
+        field.refuse_type(texts.dtype, f"texts can be written as '{form}' (data.timestamp_format), numbers have a unit")
     try:
         found = texts.str.to_datetime(form, time_unit="us", strict=False)
     except pl.exceptions.PolarsError as error:
@@ -173,12 +170,12 @@ def _of_format(column: pl.Series, place: str, form: str) -> tuple[pl.Series, pl.
         raise UserError(
             f"'{form}' cannot be used ({said})", place="data.timestamp_format", cure="Correct the format"
         ) from error
-    refuse(found.is_null(), f"column '{column.name}' holds what is not written as '{form}' (data.timestamp_format)",
-           place, texts, "Correct the value or the format")  # fmt: skip
+    told = f"holds what is not written as '{form}' (data.timestamp_format)"
+    field.refuse(found.is_null(), told, texts, "Correct the value or the format")
     return _of_dates(found)
 
 
-def _of_iso(texts: pl.Series, place: str) -> tuple[pl.Series, pl.Series]:
+def _of_iso(texts: pl.Series, field: Field) -> tuple[pl.Series, pl.Series]:
     """Seconds and nanoseconds of ISO 8601 texts, with `T` or a blank, with or without fraction and zone."""
     date, hour, minute, second, fraction, zone = texts.str.extract_groups(_ISO).struct.unnest().get_columns()
     days = date.str.to_date("%Y-%m-%d", strict=False).to_physical().cast(pl.Int64)
@@ -189,25 +186,16 @@ def _of_iso(texts: pl.Series, place: str) -> tuple[pl.Series, pl.Series]:
     off = off * (1 - 2 * zone.str.starts_with("-").fill_null(False).cast(pl.Int64))
     possible = (hour < 24) & (minute < 60) & (second < 60) & (off_hour < 24) & (off_minute < 60) & (off_second < 60)
     bad = days.is_null() | ~possible
-    if bad.any():
-        _refuse_text(texts, first(bad), place)
+    if bad.any() and _DURATION.fullmatch(texts[first(bad)]):
+        cure = "Name the column of the time itself in data.timestamp_column"
+        field.refuse(bad, "holds a duration, which is no time,", texts, cure)
+    field.refuse(bad, "holds what is no time", texts, _HOW)
     nanos = _number(fraction.str.pad_end(9, "0"))
     return days * 86_400 + hour * 3600 + minute * 60 + second - off, nanos
 
 
 def _number(digits: pl.Series) -> pl.Series:
     return digits.cast(pl.Int64, strict=False).fill_null(0)
-
-
-def _refuse_text(texts: pl.Series, row: int, place: str) -> NoReturn:
-    text, name = str(texts[row - 1]), texts.name
-    if _DURATION.fullmatch(text):
-        raise UserError(
-            f"column '{name}' holds a duration, which is no time, in row {row}: {shown(text)}",
-            place=place,
-            cure="Name the column of the time itself in data.timestamp_column",
-        )
-    raise UserError(f"column '{name}' holds what is no time in row {row}: {shown(text)}", place=place, cure=_HOW)
 
 
 def _in_coarsest_unit(seconds: pl.Series, nanos: pl.Series) -> tuple[pl.Series, str]:

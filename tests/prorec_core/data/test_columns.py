@@ -5,6 +5,8 @@ import pytest
 
 from prorec_core.data.columns import as_ids, as_ratings, need_columns, shown
 from prorec_core.data.sources import RawTable
+from prorec_core.data.texts import as_text
+from prorec_core.data.times import as_timestamps
 from prorec_core.errors import UserError
 
 
@@ -30,9 +32,9 @@ def test_ids_of_other_types_are_shown_beside_those_that_they_should_meet() -> No
 
 def test_a_missing_id_is_an_error_however_it_is_written() -> None:
     ids = pl.Series("u", ["a", " \t", "nan"])
-    with pytest.raises(UserError, match="no id in row 2"):
+    with pytest.raises(UserError, match="missing in row 2"):
         as_ids(ids, "f")
-    with pytest.raises(UserError, match=r"no id in row 3 \('nan' counts as missing\)"):
+    with pytest.raises(UserError, match="an id that counts as missing in row 3: 'nan'"):
         as_ids(ids.set(ids == " \t", "b"), "f", ["nan"])
     assert as_ids(pl.Series("u", ["a", " b ", "nan"]), "f").to_list() == ["a", " b ", "nan"], "else as it stands"
     with pytest.raises(UserError, match="no id in row 1"):
@@ -60,3 +62,16 @@ def test_missing_column_names_those_that_exist_and_the_nearest() -> None:
     assert str(caught.value) == (
         "log.csv: there is no column 'items'. Set data.item_column to one of: uid, item (nearest: 'item')."
     )
+
+
+@pytest.mark.parametrize("name", ["^t.*$", "*", "rows", "value", ""])
+def test_a_column_may_have_any_name(name: str) -> None:
+    """Polars takes some names for patterns."""
+    assert as_ids(pl.Series(name, ["a", " b"]), "f").to_list() == ["a", " b"]
+    assert as_ratings(pl.Series(name, ["1", "nan", ""]), "f").to_list() == [1.0, None, None]
+    assert as_text(pl.Series(name, [["['A']", "B"]]), "f").to_list() == ["['A'], B"]
+    assert as_timestamps(pl.Series(name, ["2024-01-31 10:00:00 UTC"]), "f")[0].to_list() == [1_706_695_200]
+    for read, values in ((as_ids, ["a", ""]), (as_ratings, ["x"]), (as_timestamps, ["x"])):
+        with pytest.raises(UserError) as caught:
+            read(pl.Series(name, values), "f")
+        assert f"column '{name}'" in str(caught.value)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prorec_core.data.columns import Field
 from prorec_core.data.forms import form_of, in_other_forms, remarks_on_values
 
 SAME_AS_7 = ["7.0", "7.00", "7.", "007", " 7", "7 ", "7\u00a0", "\u200b7", "7\ufeff", "+7", "7e0", "'7'", '"7"', "7\r"]
@@ -61,7 +62,9 @@ def test_any_text_has_a_form_that_is_its_own(texts: list[str]) -> None:
 
 
 def told(values: list[str], ids: bool = True) -> str:
-    return " / ".join(remarks_on_values(pl.Series("item_id", values), "log.csv", ids=ids))
+    found = pl.Series("item_id", values).value_counts(name="rows").sort("item_id")
+    field = Field("item_id", "log.csv")
+    return " / ".join(remarks_on_values(found["item_id"], found["rows"], field, ids=ids))
 
 
 def test_words_for_nothing_are_counted_and_the_setting_is_named() -> None:

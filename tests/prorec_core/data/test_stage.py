@@ -345,7 +345,7 @@ def test_words_for_nothing_are_told_until_they_are_declared(tmp_path: Path) -> N
     told = preprocess(config(tmp_path))
     assert len(told.profile["warnings"]) == 3 and all("data.missing" in text for text in told.profile["warnings"])
     assert told.items["text"].to_list()[2] == "nan. NULL"
-    with pytest.raises(UserError, match=r"column 'user_id' has no id in row 10 \('None' counts as missing\)"):
+    with pytest.raises(UserError, match="column 'user_id' has an id that counts as missing in row 10: 'None'"):
         preprocess(config(tmp_path, missing=["nan", "NULL", "None"]))
     declared = preprocess(config(tmp_path, missing=["nan", "NULL"]))
     assert declared.items["text"].to_list()[2] == declared.items["title"].to_list()[2] == "z"

@@ -42,7 +42,7 @@ def test_times_are_kept_without_loss(values: list[Any], expected: list[int], uni
 @given(st.lists(st.integers(0, 2**62), min_size=1))
 def test_whole_numbers_survive_as_numbers_and_as_strings(values: list[int]) -> None:
     for column in (pl.Series(values, dtype=pl.Int64), pl.Series([str(value) for value in values])):
-        assert as_timestamps(column, "log.csv")[0].to_list() == values
+        assert as_timestamps(column, "log.csv", "nanoseconds")[0].to_list() == values
 
 
 @pytest.mark.parametrize(
