@@ -19,7 +19,12 @@ _WHOLE = set("DxFvc+s")
 """Directives that stand for a whole date."""
 
 
-def _known_format(form: str) -> str:
+def known_format(form: str) -> str:
+    """The format itself.
+
+    Raises:
+        ValueError: nothing can be read by it.
+    """
     if form in UNITS:
         return form
     names: set[str] = set()
@@ -44,7 +49,7 @@ def _known_format(form: str) -> str:
 
 
 TimestampFormat = Annotated[
-    Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_known_format)] | None,
+    Annotated[str, Field(min_length=1, max_length=100), AfterValidator(known_format)] | None,
     Field(
         description="How times are written: a format, as %m/%d/%Y %H:%M:%S, or of numbers since 1970 their unit "
         "(seconds, milliseconds, microseconds, nanoseconds); null: as ISO 8601 has them, and numbers are taken as "

@@ -5,10 +5,11 @@ Knows types and values of columns, and what counts as missing. Knows nothing of 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
 import polars as pl
@@ -24,7 +25,8 @@ PLAIN = "value"
 """Name of a column at work: Polars takes a name such as "^t.*$" for a pattern."""
 
 _LONGEST = 60
-_PER_SECOND = {"ms": 10**3, "us": 10**6, "ns": 10**9}
+PER_SECOND = {"ms": 10**3, "us": 10**6, "ns": 10**9}
+"""Ticks a second of a date with time, by its unit."""
 
 
 def need_columns(table: RawTable, wanted: dict[str, str]) -> None:
@@ -109,7 +111,7 @@ def as_ids(column: pl.Series, place: str, missing: Sequence[str] = EMPTY, beside
     field, column = Field(column.name, place), column.alias(PLAIN)
     if not (column.dtype.is_integer() or column.dtype in (*LETTERS, pl.Null)):
         there = column.is_not_null()
-        held = f", as {shown(column[first(there)])}" if there.any() else ""
+        held = f", as {shown(value_at(column, first(there)))}" if there.any() else ""
         raise UserError(
             f"column '{field.name}' has the type {column.dtype}{held}{f'; {beside}' if beside else ''}",
             place=place,
@@ -147,16 +149,15 @@ def first(bad: pl.Series) -> int:
 def value_at(column: pl.Series, row: int) -> Any:
     """A value for a message, given its index; a time that Python has no date for as a number."""
     dtype = column.dtype
-    if not isinstance(dtype, pl.Datetime):
+    if not dtype.is_temporal():
         return column[row]
     ticks = column.to_physical()[row]
-    try:
-        return str(
-            datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
-            + timedelta(seconds=ticks / _PER_SECOND[dtype.time_unit])
-        )
-    except OverflowError:
-        return f"{ticks} {dtype.time_unit}"
+    seconds = ticks * 86_400 if dtype == pl.Date else ticks / PER_SECOND.get(getattr(dtype, "time_unit", "ns"), 1)
+    if dtype == pl.Date or isinstance(dtype, pl.Datetime):
+        with contextlib.suppress(OverflowError):
+            moment = datetime(1970, 1, 1) + timedelta(seconds=seconds)
+            return moment.date() if dtype == pl.Date else moment
+    return f"{ticks}" if dtype == pl.Date else f"{seconds:g} s"
 
 
 def shown(value: Any) -> str:

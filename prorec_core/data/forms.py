@@ -85,14 +85,14 @@ def remarks_on_values(values: pl.Series, rows: pl.Series, field: Field, *, ids: 
         return
     odd = found.filter(low.str.contains(r"^(?:true|false|[\[{].*[\]}])$"))
     if odd.height:
-        yield f"{it_has} {_told(odd)}, which look like no ids; they are taken as they are"
+        yield f"{it_has} {_told(odd)}, which look like no ids and are taken as they are"
     forms = form_of(values)
     twins = forms.is_duplicated()
     if twins.any():
         one, other = pair_shown(*values.filter(forms == forms.filter(twins)[0])[:2])
         yield (
-            f"{it_has} {int(twins.sum()):,} ids that differ from another in blanks, leading zeros, fractions or accents "
-            f"alone, as {one} and {other}; they are taken as different"
+            f"{it_has} {int(twins.sum()):,} ids that differ from another in blanks, leading zeros, fractions or "
+            f"accents alone, as {one} and {other}; they are taken as different"
         )
 
 

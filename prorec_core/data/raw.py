@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from prorec_core.config import DataConfig
-from prorec_core.data.columns import Field, as_ids, as_ratings, need_columns, shown
+from prorec_core.data.columns import Field, as_ids, as_ratings, first, need_columns, shown, value_at
 from prorec_core.data.forms import in_other_forms, pair_shown, remarks_on_values
 from prorec_core.data.sources import RawTable
 from prorec_core.data.texts import as_text
@@ -91,7 +91,7 @@ def _title(config: DataConfig) -> str:
 def _written(ids: pl.Series, place: str) -> str:
     """How ids are written in a file, for messages on the other one."""
     there = ids.is_not_null()
-    return f"{_name(place)} has {shown(ids.filter(there)[0])}" if there.any() else ""
+    return f"{_name(place)} has {shown(value_at(ids, first(there)))}" if there.any() else ""
 
 
 def _name(place: str) -> str:

@@ -9,14 +9,17 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
+from zoneinfo import available_timezones
 
 import polars as pl
 
-from prorec_core.data.columns import EMPTY, LETTERS, PLAIN, Field, without_missing
+from prorec_core.data.columns import EMPTY, LETTERS, PER_SECOND, PLAIN, Field, without_missing
 
 _LONGEST_LIST = 20_000
 """Characters of a text that is looked at as a list."""
 _PASSES = 16
+_FIRST_DAY, _LAST_DAY = -719_162, 2_932_897
+"""Days from 1970 to the first one of the year 1, and to that of the year 10,000."""
 _AMPERSANDS = re.compile(r"&(?:(?:amp|AMP);?|#0*38(?:;|(?![0-9]))|#[xX]0*26(?:;|(?![0-9a-fA-F])))+")
 """An ampersand encoded once or many times over."""
 _ENDLESS_NUMBER = re.compile(r"&#[0-9]{1000,};?")
@@ -164,9 +167,21 @@ def _joined(expression: pl.Expr, dtype: pl.DataType, field: Field, missing: Sequ
         inner = _joined(pl.element(), dtype.inner, field, missing)  # type: ignore[arg-type]
         lists = expression.arr.to_list() if isinstance(dtype, pl.Array) else expression
         return lists.list.eval(inner).list.join(", ", ignore_nulls=True)
-    if not (dtype.is_numeric() or dtype.is_temporal() or dtype in (*LETTERS, pl.Boolean, pl.Null)):
+    if dtype == pl.Date or isinstance(dtype, pl.Datetime):
+        return _written(expression, dtype)
+    if not (dtype.is_numeric() or dtype in (*LETTERS, pl.Boolean, pl.Null)):
         field.refuse_type(dtype, "texts must be strings, numbers or lists of them")
     if dtype.is_float():
         return expression.fill_nan(None).cast(pl.String).str.strip_suffix(".0")
     texts = expression.cast(pl.String)
     return texts if dtype not in LETTERS else pl.when(~texts.is_in([*EMPTY, *missing])).then(texts)
+
+
+def _written(dates: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    """Dates as texts; one that no calendar has, as its number: Polars would panic."""
+    ticks = dates.to_physical()
+    day = 1 if not isinstance(dtype, pl.Datetime) else 86_400 * PER_SECOND[dtype.time_unit]
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone not in (None, *available_timezones()):
+        dates = ticks.cast(pl.Datetime(dtype.time_unit))
+    within = ticks.is_between(max(_FIRST_DAY * day, -(2**63)), min(_LAST_DAY * day, 2**63 - 1), closed="left")
+    return pl.coalesce(pl.when(within).then(dates).cast(pl.String), ticks.cast(pl.String))

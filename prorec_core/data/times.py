@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from prorec_core.data.columns import EMPTY, LETTERS, PLAIN, Field, first, shown, without_missing
+from prorec_core.data.columns import EMPTY, LETTERS, PER_SECOND, PLAIN, Field, first, shown, without_missing
 from prorec_core.errors import UserError
 from prorec_core.values import UNITS
 
@@ -25,7 +25,6 @@ _LAST_SECOND = 253_402_300_799
 """Of the year 9999."""
 _PLAUSIBLE = (631_152_000, 4_102_444_800)
 """Seconds of the years 1990 to 2099."""
-_OF_SECOND = {"s": 1, "ms": 10**3, "us": _MICROSECONDS, "ns": _NANOSECONDS}
 _PARTS = {"seconds": 1, "milliseconds": 10**3, "microseconds": _MICROSECONDS, "nanoseconds": _NANOSECONDS}
 
 _ISO = (
@@ -39,7 +38,7 @@ _DURATION = re.compile(
 )
 _HOW = (
     "Write it as ISO 8601 does (2024-01-31, 2024-01-31 10:00:00, 2024-01-31T10:00:00Z), or say in "
-    "data.timestamp_format how it is written, as '%m/%d/%Y' or '%d/%m/%Y'"
+    "data.timestamp_format (--timestamp-format) how it is written, as '%m/%d/%Y' or '%d/%m/%Y'"
 )
 
 
@@ -89,7 +88,7 @@ def _of_dates(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     ticks = column.to_physical().cast(pl.Int64)
     if not isinstance(column.dtype, pl.Datetime):
         return ticks * 86_400, ticks * 0
-    per_second = _OF_SECOND[column.dtype.time_unit]
+    per_second = PER_SECOND[column.dtype.time_unit]
     return ticks // per_second, ticks % per_second * (_NANOSECONDS // per_second)
 
 

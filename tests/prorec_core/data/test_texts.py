@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import html
 import json
 import time
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prorec_core.data.columns import as_ids
 from prorec_core.data.texts import as_text, clean, words_of_list
 from prorec_core.errors import UserError
 
@@ -184,3 +186,16 @@ def test_what_is_declared_missing_is_no_text() -> None:
     ]
     assert as_text(pl.Series("t", [["A", "nan", "", None]]), "f", missing).to_list() == ["A"]
     assert as_text(pl.Series("t", [1995.0, float("nan"), 2.5, None]), "f").to_list() == ["1995", "", "2.5", ""]
+
+
+def test_dates_are_texts_also_beyond_all_calendars() -> None:
+    days = pl.Series("t", [0, 2**31 - 1, -(2**31), None], dtype=pl.Int32).cast(pl.Date)
+    assert as_text(days, "f").to_list() == ["1970-01-01", "2147483647", "-2147483648", ""]
+    for unit in ("ms", "us", "ns"):
+        times = pl.Series("t", [0, 2**63 - 1, -(2**63)], dtype=pl.Int64).cast(pl.Datetime(unit, "UTC"))
+        assert as_text(times, "f").to_list()[0].startswith("1970-01-01 00:00:00")
+        assert all(as_text(times, "f").to_list())
+        with pytest.raises(UserError, match="type Datetime"):
+            as_ids(times[1:], "f")
+    with pytest.raises(UserError, match="type Duration"):
+        as_text(pl.Series("t", [dt.timedelta(1)]), "f")

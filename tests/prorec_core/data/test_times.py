@@ -206,6 +206,12 @@ def test_dates_beyond_all_calendars_are_refused(unit: Any) -> None:
     assert "holds a negative time in row 2: '" in message
 
 
+def test_days_beyond_all_calendars_are_refused() -> None:
+    for day, said in ((2**31 - 1, "after the year 9999"), (-(2**31), "negative time")):
+        days = pl.Series("timestamp", [0, day], dtype=pl.Int32).cast(pl.Date)
+        assert f"{said} in row 2: '{day}'" in refusal(days)
+
+
 def test_a_zone_of_unknown_name_is_an_instant_all_the_same(tmp_path: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
