@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 """What `data.timestamp_format` may say of numbers."""
@@ -56,8 +56,16 @@ TimestampFormat = Annotated[
         "given.",
     ),
 ]
+
+
+def _as_text(word: object) -> object:
+    if not isinstance(word, str):
+        raise ValueError("each is a text: put it in quotes, as 'NULL' or '-1' (YAML takes NULL for nothing)")
+    return word
+
+
 Missing = Annotated[
-    list[Annotated[str, Field(max_length=100)]],
+    list[Annotated[str, BeforeValidator(_as_text), Field(max_length=100)]],
     Field(
         max_length=100,
         description="Texts that mean that an id, a time, a rating or a text is missing, as NULL; an empty text and a "

@@ -85,9 +85,14 @@ class Field:
 
 
 def without_missing(column: pl.Series, missing: Sequence[str]) -> pl.Series:
-    """The column, null where a value is missing: an empty text, one of `missing` (blanks around it aside), or NaN."""
-    if column.dtype.is_float():
-        return column.fill_nan(None)
+    """The column, null where a value is missing: an empty text, one of `missing` (blanks around it aside), or NaN.
+
+    In a column of numbers those of `missing` that are numbers count.
+    """
+    if column.dtype.is_numeric():
+        column = column.fill_nan(None) if column.dtype.is_float() else column
+        numbers = pl.Series(list(missing), dtype=pl.String).str.strip_chars().cast(column.dtype, strict=False)
+        return column.set(column.is_in(numbers.drop_nulls().implode()), None) if numbers.count() else column
     if column.dtype not in LETTERS:
         return column
     texts = column.cast(pl.String)

@@ -73,7 +73,7 @@ def remarks_on_values(values: pl.Series, rows: pl.Series, field: Field, *, ids: 
     """
     found = pl.DataFrame({"value": values, "rows": rows})
     low = values.str.strip_chars().str.to_lowercase()
-    it_has = f"{field.place}: column '{field.name}' has"
+    it_has = f"{field.place}: column {shown(field.name)} has"
     words = found.filter(low.is_in(_WORDS_FOR_NOTHING))
     if words.height:
         named = ", ".join(f"'{word}'" for word in words["value"])

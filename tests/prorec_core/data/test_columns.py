@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
+from prorec_core.config import DataConfig
 from prorec_core.data.columns import as_ids, as_ratings, need_columns, shown
 from prorec_core.data.sources import RawTable
 from prorec_core.data.texts import as_text
@@ -39,6 +41,15 @@ def test_a_missing_id_is_an_error_however_it_is_written() -> None:
     assert as_ids(pl.Series("u", ["a", " b ", "nan"]), "f").to_list() == ["a", " b ", "nan"], "else as it stands"
     with pytest.raises(UserError, match="no id in row 1"):
         as_ids(pl.Series("u", [None, None]), "f")
+
+
+def test_numbers_that_are_declared_missing_are_missing() -> None:
+    for values in ([5, -1], [5.0, -1.0], ["5", "-1"]):
+        assert as_ratings(pl.Series("r", values), "f", ["-1", "NULL"]).to_list() == [5.0, None]
+    with pytest.raises(UserError, match="counts as missing in row 2: '0'"):
+        as_ids(pl.Series("u", [7, 0]), "f", ["0"])
+    with pytest.raises(ValidationError, match="put it in quotes"):
+        DataConfig.model_validate({"missing": ["nan", None]})
 
 
 def test_values_in_messages_are_one_line_and_can_be_seen() -> None:
