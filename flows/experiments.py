@@ -141,6 +141,9 @@ def _split(setting: str) -> tuple[tuple[str, ...], str]:
 
 
 def _parse(setting: str, text: str) -> Any:
+    # YAML keeps this sign for itself, and formats of times begin with it.
+    if text.startswith("%"):
+        return text
     try:
         return yaml.safe_load(text) if text.strip() else ""
     except yaml.YAMLError as error:

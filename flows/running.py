@@ -95,6 +95,7 @@ def in_process(stages: Sequence[str], flow: Callable[[], T]) -> T:
 def show_result(summary: dict[str, Any]) -> None:
     """Print the table of results, and where everything is."""
     from rich.console import Console
+    from rich.text import Text
 
     from flows.display import plain_table, result_table
     from flows.embedded import mlflow_page, program
@@ -105,6 +106,8 @@ def show_result(summary: dict[str, Any]) -> None:
     console.print(result_table(summary["metrics"]))
     if new := summary["metrics"].get("new_items"):
         console.print(plain_table(new_item_line(new), new_item_rows(new)))
+    for text in summary["metrics"].get("warnings", ()):
+        console.print(Text(f"{text}.", "yellow"), soft_wrap=True)
     command, page = mlflow_page(summary["mlflow"])
     history = shlex.quote(",".join(summary["items"]))
     lines = {

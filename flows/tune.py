@@ -89,6 +89,8 @@ def tune(
             if best is None:
                 reasons = dict.fromkeys(each["reason"] or "pruned" for each in ended)
                 raise UserError(f"no trial came to its end: {'; '.join(reasons)}")
+            if not best["value"]:
+                tell(Notice("NDCG@10 on validation is 0 in every trial: the best one is no better than the others"))
             in_yaml = as_yaml(best["values"])
             tuning.keep(run, opened, list(space.ranges), in_yaml)
             create_markdown_artifact(

@@ -6,10 +6,13 @@ demo. A YAML file in `configs/` holds only what differs from these defaults.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
+
+from prorec_core.values import Missing, SimilarIds, TimestampFormat
 
 RUN_ONLY: JsonDict = {"run_only": True}
 """Marks a field that changes where or how fast a stage runs, not what it leaves; kept out of cache keys."""
@@ -51,6 +54,9 @@ class DataConfig(Section):
     timestamp_column: str | None = Field(
         "timestamp", description="Column of the time of an interaction; null: the file is already in order."
     )
+    timestamp_format: TimestampFormat = None
+    missing: Missing = [""]
+    similar_ids: SimilarIds = "error"
     rating_column: str | None = Field(None, description="Column of a rating, for `min_rating`.")
     min_rating: float | None = Field(None, description="Interactions rated lower are left out.")
     text_columns: list[str] = Field(
@@ -380,13 +386,7 @@ class Experiment(Section):
 
     def stage_config(self, stage: str) -> dict[str, Any]:
         """All that `stage` reads of this experiment, run-only fields left out: what its artifact depends on."""
-        found: dict[str, Any] = {}
-        for name in _READS[stage]:
-            value: Any = self
-            for part in name.split("."):
-                value = getattr(value, part)
-            found[name] = _without_run_only(value)
-        return found
+        return {name: _without_run_only(attrgetter(name)(self)) for name in _READS[stage]}
 
 
 def _without_run_only(value: Any) -> Any:

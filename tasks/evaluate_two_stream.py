@@ -34,7 +34,7 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
     from prorec_core.evaluation.new_items import new_item_histories
     from prorec_core.evaluation.reranking import own_and_ranked
     from prorec_core.evaluation.stage import evaluate as run
-    from prorec_core.generation.choice import fusion_trials
+    from prorec_core.generation.choice import best_trial, fusion_trials
     from prorec_core.generation.late_fusion import joint_candidates
 
     config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
@@ -52,7 +52,7 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
     except ValueError as error:
         raise UserError(str(error), place="two_stream", cure="Give both streams one generator.max_history") from error
     trials = fusion_trials(found[Split.VALIDATION], sequences.targets(Split.VALIDATION), config.fusion_weights)
-    weight = max(trials, key=lambda trial: trial[1])[0]
+    weight = best_trial(trials)[0]
     new = None
     if dataset.cold is not None:
         grown = [_generator(work, side, with_new=True) for side in SIDES]

@@ -15,6 +15,7 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.histories import Columns, DatasetHistories, FileHistories, Histories
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
+from prorec_core.values import TimestampFormat
 from tasks import models, places, registered, store, tracking
 from tasks.datasets import DataSet
 from tasks.events import Notice, StageEnded, StageProgress, StageStarted, tell
@@ -54,6 +55,7 @@ class BatchRequest(BaseModel):
     timestamp_column: str | None = Field(
         "timestamp", description="Column of the time in a file of interactions; null: the file is already in order."
     )
+    timestamp_format: TimestampFormat = None
 
 
 @task(name=NAME, task_run_name="recommend · {request.model}", cache_policy=NO_CACHE, persist_result=False)
@@ -144,7 +146,13 @@ def _output(request: BatchRequest, version: RegisteredVersion) -> Path:
 
 def _histories(request: BatchRequest, version: RegisteredVersion) -> Histories:
     if request.users != _ALL:
-        columns = Columns(request.user_column, request.history_column, request.item_column, request.timestamp_column)
+        columns = Columns(
+            request.user_column,
+            request.history_column,
+            request.item_column,
+            request.timestamp_column,
+            request.timestamp_format,
+        )
         found = FileHistories(Path(request.users).expanduser(), columns)
         _ = found.n_users  # Reads the file: what is wrong with it is told before the model is loaded.
         return found

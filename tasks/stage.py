@@ -40,6 +40,7 @@ from tasks.events import Notice, StageEnded, StageProgress, StageStarted, StageS
 from tasks.pages import stage_page
 from tasks.patience import is_passing
 from tasks.prefect_run import PrefectRun, failed
+from tasks.remarks import remarks_of
 from tasks.sources import source_hash
 from tasks.tracking import TrackedRun
 
@@ -168,6 +169,8 @@ class Stage:
                     store.mark_replaced(damaged, ref)
         assert ref is not None
         tell(StageEnded(ref, cached, time.monotonic() - begun))
+        for text in remarks_of(ref, experiment):
+            self._notice(text)
         return ref
 
     def _taken(self, state: State[Any]) -> tuple[ArtifactRef | None, list[str]]:

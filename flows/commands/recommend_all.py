@@ -9,6 +9,7 @@ import typer
 
 from flows.running import expect_folder, in_process
 from prorec_core.errors import UserError
+from prorec_core.values import known_format
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,6 +37,9 @@ def recommend_all(
     timestamp_column: Annotated[
         str, typer.Option(help="Column of times in a file of interactions; '' where it is in order.")
     ] = "timestamp",
+    timestamp_format: Annotated[
+        str | None, typer.Option(help="How times are written in a file of interactions, as data.timestamp_format.")
+    ] = None,
 ) -> None:
     """Write the best items of every user to a Parquet file; a run that was killed goes on where it was."""
     from tasks import places
@@ -44,6 +48,11 @@ def recommend_all(
         raise UserError("there is no model yet", place=f"--model {model}", cure="Run `prorec run demo` first")
     if users != "all" and not Path(users).expanduser().is_file():
         raise UserError("there is no such file", place=f"--users {users}", cure="Name a file, or say all")
+    if timestamp_format is not None:
+        try:
+            known_format(timestamp_format)
+        except ValueError as error:
+            raise UserError(str(error), place="--timestamp-format", cure="Correct it") from None
     expect_folder("--output", output and output.expanduser())
     summary = _run(
         {
@@ -58,6 +67,7 @@ def recommend_all(
             "history_column": history_column,
             "item_column": item_column,
             "timestamp_column": timestamp_column or None,
+            "timestamp_format": timestamp_format,
         }
     )
     print(f"{summary['users']:,} users, {summary['rows']:,} rows by {summary['model']}: {summary['output']}")

@@ -1,21 +1,32 @@
-"""Raw columns turned into ids, times, ratings and texts, and what is wrong with them said in one line.
+"""Raw columns turned into ids and ratings, and what is wrong with a column or a value said in one line.
 
-Knows types and values of columns. Knows nothing of formats of files or of filters.
+Knows types and values of columns, and what counts as missing. Knows nothing of formats of files or of filters.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-import html
-from typing import NoReturn
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NoReturn
 
 import polars as pl
 
 from prorec_core.data.sources import RawTable
 from prorec_core.errors import UserError
 
-_MICROSECONDS = 1_000_000
-_TEXT_TYPES = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Null)
+LETTERS = (pl.String, pl.Categorical, pl.Enum)
+"""Types whose values are texts."""
+EMPTY = ("",)
+"""What is missing where nothing is declared."""
+PLAIN = "value"
+"""Name of a column at work: Polars takes a name such as "^t.*$" for a pattern."""
+
+_LONGEST = 60
+PER_SECOND = {"ms": 10**3, "us": 10**6, "ns": 10**9}
+"""Ticks a second of a date with time, by its unit."""
 
 
 def need_columns(table: RawTable, wanted: dict[str, str]) -> None:
@@ -36,130 +47,130 @@ def need_columns(table: RawTable, wanted: dict[str, str]) -> None:
             )
 
 
-def as_ids(column: pl.Series, place: str) -> pl.Series:
+@dataclass(frozen=True)
+class Field:
+    """A column in messages: its name, and the place of its table."""
+
+    name: str
+    place: str
+
+    def refuse(
+        self,
+        bad: pl.Series,
+        problem: str,
+        values: pl.Series | None = None,
+        cure: str = "Correct the value or drop the row",
+    ) -> None:
+        """Refuse the first of some rows, which is told with its value where values are given.
+
+        Raises:
+            UserError: there is such a row.
+        """
+        if bad.any():
+            row = first(bad)
+            held = f": {shown(value_at(values, row))}" if values is not None else ""
+            raise UserError(f"column '{self.name}' {problem} in {self.row(row)}{held}", place=self.place, cure=cure)
+
+    def refuse_type(self, dtype: pl.DataType, rule: str) -> NoReturn:
+        """Refuse the column for its type.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"column '{self.name}' has the type {dtype}", place=self.place, cure=rule.capitalize())
+
+    def row(self, row: int) -> str:
+        """A row in words, given its index."""
+        return f"row {row + 1}"
+
+
+def without_missing(column: pl.Series, missing: Sequence[str]) -> pl.Series:
+    """The column, null where a value is missing: an empty text, one of `missing` (blanks around it aside), or NaN.
+
+    In a column of numbers those of `missing` that are numbers count.
+    """
+    if column.dtype.is_numeric():
+        column = column.fill_nan(None) if column.dtype.is_float() else column
+        numbers = pl.Series(list(missing), dtype=pl.String).str.strip_chars().cast(column.dtype, strict=False)
+        return column.set(column.is_in(numbers.drop_nulls().implode()), None) if numbers.count() else column
+    if column.dtype not in LETTERS:
+        return column
+    texts = column.cast(pl.String)
+    gone = texts.str.strip_chars().is_in([*EMPTY, *(word.strip() for word in missing)])
+    # A column without a missing value is not written anew.
+    return texts.set(gone, None) if gone.any() else texts
+
+
+def as_ids(column: pl.Series, place: str, missing: Sequence[str] = EMPTY, beside: str = "") -> pl.Series:
     """Ids as strings; whole numbers and strings are taken.
+
+    Args:
+        column: the ids.
+        place: of the column, for messages.
+        missing: texts that mean that there is no id.
+        beside: how the ids are written that these should meet, for messages.
 
     Raises:
         UserError: another type, or an id that is missing (names the first row, counted from 1).
     """
-    if not (column.dtype.is_integer() or column.dtype in (pl.String, pl.Categorical, pl.Enum)):
-        _fail_type(column, place, "ids must be strings or whole numbers")
-    ids = column.cast(pl.String)
-    bad = ids.is_null() | (ids == "")
-    if bad.any():
+    field, column = Field(column.name, place), column.alias(PLAIN)
+    if not (column.dtype.is_integer() or column.dtype in (*LETTERS, pl.Null)):
+        there = column.is_not_null()
+        held = f", as {shown(value_at(column, first(there)))}" if there.any() else ""
         raise UserError(
-            f"column '{column.name}' has no id in row {_first(bad)}", place=place, cure="Fill it in or drop the row"
+            f"column '{field.name}' has the type {column.dtype}{held}{f'; {beside}' if beside else ''}",
+            place=place,
+            cure="Ids must be strings or whole numbers: write them so, as the other file does",
         )
+    ids = without_missing(column, missing).cast(pl.String)
+    bad = ids.is_null()
+    if bad.any() and column[first(bad)] not in (None, ""):
+        field.refuse(bad, "has an id that counts as missing", column, "Fill it in or drop the row")
+    field.refuse(bad, "has no id", cure="Fill it in or drop the row")
     return ids
 
 
-def as_timestamps(column: pl.Series, place: str) -> tuple[pl.Series, str]:
-    """Times as int64 without loss, and their unit.
-
-    Whole numbers stay as they are ("as given"). Floats, dates and ISO 8601 strings become seconds since 1970, or
-    microseconds when any of them has a fraction of a second; a time without a zone is taken as UTC.
-
-    Raises:
-        UserError: another type, or a time that is missing, negative or no time at all (names the first row).
-    """
-    name = column.name
-    _refuse(column.is_null(), f"column '{name}' has no time", place)
-    times, unit = _numbers_of(column, place)
-    _refuse(times.is_null(), f"column '{name}' holds what is no time", place, column)
-    _refuse(times < 0, f"column '{name}' holds a negative time", place, column)
-    return times, unit
-
-
-def as_ratings(column: pl.Series, place: str) -> pl.Series:
+def as_ratings(column: pl.Series, place: str, missing: Sequence[str] = EMPTY) -> pl.Series:
     """Ratings as float64; a missing one is null.
 
     Raises:
         UserError: a rating that is no number (names the first row).
     """
-    if not (column.dtype.is_numeric() or column.dtype == pl.String):
-        _fail_type(column, place, "ratings must be numbers")
+    field, column = Field(column.name, place), column.alias(PLAIN)
+    if not (column.dtype.is_numeric() or column.dtype in (*LETTERS, pl.Null)):
+        field.refuse_type(column.dtype, "ratings must be numbers")
+    column = without_missing(column, missing)
     ratings = column.cast(pl.Float64, strict=False)
-    _refuse(ratings.is_null() & column.is_not_null(), f"column '{column.name}' holds what is no number", place, column)
+    cure = "Correct the value, or add it to data.missing if it means that there is none"
+    field.refuse(ratings.is_null() & column.is_not_null(), "holds what is no number", column, cure)
     return ratings.fill_nan(None)
 
 
-def as_text(column: pl.Series, place: str) -> pl.Series:
-    """Readable text: lists joined by commas, HTML entities decoded, whitespace made single; "" where there is none.
-
-    Raises:
-        UserError: a type that is no text (structures, binary).
-    """
-    frame = column.to_frame().select(_joined(pl.col(column.name), column.dtype, column, place))
-    return pl.Series(column.name, [clean(text) for text in frame.to_series()], dtype=pl.String)
+def first(bad: pl.Series) -> int:
+    """Index of the first row that is marked."""
+    return int(bad.arg_true()[0])
 
 
-def clean(text: str | None) -> str:
-    """Decode HTML entities, also those encoded twice, and make runs of whitespace one space."""
-    text = text or ""
-    while "&" in text and (decoded := html.unescape(text)) != text:
-        text = decoded
-    return " ".join(text.split())
-
-
-def _joined(expression: pl.Expr, dtype: pl.DataType, column: pl.Series, place: str) -> pl.Expr:
-    if isinstance(dtype, (pl.List, pl.Array)):
-        inner = _joined(pl.element(), dtype.inner, column, place)  # type: ignore[arg-type]
-        lists = expression.arr.to_list() if isinstance(dtype, pl.Array) else expression
-        return lists.list.eval(inner).list.join(", ", ignore_nulls=True)
-    if not (dtype.is_numeric() or dtype.is_temporal() or dtype in _TEXT_TYPES):
-        _fail_type(column, place, "texts must be strings, numbers or lists of them")
-    return expression.cast(pl.String)
-
-
-def _numbers_of(column: pl.Series, place: str) -> tuple[pl.Series, str]:
+def value_at(column: pl.Series, row: int) -> Any:
+    """A value for a message, given its index; a time that Python has no date for as a number."""
     dtype = column.dtype
-    if dtype.is_integer():
-        return column.cast(pl.Int64, strict=False), "as given"
-    if dtype.is_float() or dtype.is_decimal():
-        return _from_seconds(column.cast(pl.Float64))
+    if not dtype.is_temporal():
+        return column[row]
+    ticks = column.to_physical()[row]
+    seconds = ticks * 86_400 if dtype == pl.Date else ticks / PER_SECOND.get(getattr(dtype, "time_unit", "ns"), 1)
     if dtype == pl.Date or isinstance(dtype, pl.Datetime):
-        return _from_microseconds(column.cast(pl.Datetime("us")).to_physical())
-    if dtype != pl.String:
-        _fail_type(column, place, "times must be numbers, dates or ISO 8601 strings")
-    column = column.str.strip_chars()
-    whole = column.cast(pl.Int64, strict=False)
-    if not whole.has_nulls():
-        return whole, "as given"
-    seconds = column.cast(pl.Float64, strict=False)
-    if seconds.null_count() < column.len():
-        return _from_seconds(seconds)
-    return _from_microseconds(_parse_iso(column))
+        with contextlib.suppress(OverflowError):
+            moment = datetime(1970, 1, 1) + timedelta(seconds=seconds)
+            return moment.date() if dtype == pl.Date else moment
+    return f"{ticks}" if dtype == pl.Date else f"{seconds:g} s"
 
 
-def _parse_iso(column: pl.Series) -> pl.Series:
-    try:
-        return column.str.to_datetime(time_unit="us", time_zone="UTC", strict=False).to_physical()
-    except pl.exceptions.ComputeError:
-        return pl.Series(column.name, [None] * column.len(), dtype=pl.Int64)
+def shown(value: Any) -> str:
+    """A value as it stands in a message: in quotes, in one line, shortened, what cannot be seen written out.
 
-
-def _from_seconds(seconds: pl.Series) -> tuple[pl.Series, str]:
-    if not bool((seconds.floor() != seconds).any()):
-        return seconds.cast(pl.Int64, strict=False), "seconds"
-    return (seconds * _MICROSECONDS).round().cast(pl.Int64, strict=False), "microseconds"
-
-
-def _from_microseconds(times: pl.Series) -> tuple[pl.Series, str]:
-    if not bool((times % _MICROSECONDS != 0).any()):
-        return times // _MICROSECONDS, "seconds"
-    return times, "microseconds"
-
-
-def _refuse(bad: pl.Series, problem: str, place: str, column: pl.Series | None = None) -> None:
-    if bad.any():
-        row = _first(bad)
-        shown = f": '{column[row - 1]}'" if column is not None else ""
-        raise UserError(f"{problem} in row {row}{shown}", place=place, cure="Correct the value or drop the row")
-
-
-def _first(bad: pl.Series) -> int:
-    return int(bad.arg_true()[0]) + 1
-
-
-def _fail_type(column: pl.Series, place: str, rule: str) -> NoReturn:
-    raise UserError(f"column '{column.name}' has the type {column.dtype}", place=place, cure=rule.capitalize())
+    >>> print(shown("a\\nb"), shown("7\\u00a0"), shown(24.0))
+    'a\\nb' '7\\xa0' '24.0'
+    """
+    text = str(value)
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) + "'"

@@ -13,9 +13,10 @@ from typing import Protocol
 
 import polars as pl
 
-from prorec_core.data.columns import as_ids, as_timestamps, need_columns
+from prorec_core.data.columns import as_ids, need_columns
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sources import RawTable, reading, scan_table
+from prorec_core.data.times import as_timestamps
 from prorec_core.errors import UserError
 
 _BATCH = 10_000
@@ -78,12 +79,16 @@ class DatasetHistories:
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns of a file of histories or of interactions; `time` None: rows are in order of time."""
+    """Names of the columns of a file of histories or of interactions; `time` None: rows are in order of time.
+
+    `form` says how times are written, as `data.timestamp_format` does.
+    """
 
     user: str = "user_id"
     history: str = "history"
     item: str = "item_id"
     time: str | None = "timestamp"
+    form: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +184,9 @@ class FileHistories:
         names = self.columns
         rows = pl.DataFrame({"user": as_ids(raw[names.user], place), "item": as_ids(raw[names.item], place)})
         if names.time is not None:
-            rows = rows.with_columns(time=as_timestamps(raw[names.time], place)[0]).sort("time", maintain_order=True)
+            rows = rows.with_columns(time=as_timestamps(raw[names.time], place, names.form)[0]).sort(
+                "time", maintain_order=True
+            )
         return rows.group_by("user", maintain_order=True).agg(history="item").sort("user")
 
     def _collect(self, frame: pl.LazyFrame) -> pl.DataFrame:

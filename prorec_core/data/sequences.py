@@ -70,6 +70,19 @@ class Sequences:
         """The item to predict for each user in `split` (VALIDATION or TEST), shape (users,)."""
         return self.items[self.offsets[1:] - 1 - split.value]
 
+    def taken_before(self, split: Split) -> npt.NDArray[np.bool_]:
+        """Whether each user's target in `split` stands in the history before it too, shape (users,).
+
+        Lists that leave out the history cannot hold it.
+        """
+        lengths = np.diff(self.offsets)
+        last = lengths - 1 - split.value
+        position = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], lengths)
+        before = position < np.repeat(last, lengths)
+        again = before & (self.items == np.repeat(self.targets(split), lengths))
+        users = np.repeat(np.arange(self.n_users), lengths)[again]
+        return np.bincount(users, minlength=self.n_users) > 0
+
     def train_counts(self) -> npt.NDArray[np.int64]:
         """How often each item occurs in the training part, shape (n_items,)."""
         counts: npt.NDArray[np.int64] = np.bincount(self.training().items, minlength=self.n_items)

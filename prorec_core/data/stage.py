@@ -5,6 +5,7 @@ Knows the order of reading, filtering and indexing. Knows nothing of file format
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,19 @@ import polars as pl
 
 from prorec_core.config import DataConfig
 from prorec_core.data.cold import ColdItems, HeldOut, hold_out
-from prorec_core.data.columns import as_ids, as_ratings, as_text, as_timestamps, need_columns
+from prorec_core.data.columns import shown
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.filtering import Funnel, in_order_of_time, k_core, without_duplicates
-from prorec_core.data.sequences import Sequences
-from prorec_core.data.sources import RawTable, open_source
+from prorec_core.data.raw import Catalogue, Log, read_tables
+from prorec_core.data.sequences import Sequences, Split
+from prorec_core.data.sources import open_source
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress, Report, silent
 
 _STEPS = 4
+_TARGETS = (Split.VALIDATION, Split.TEST)
+_TOLD_FROM = 0.02
+"""Share of the interactions with unknown items from which on it is told."""
 
 
 def source_digest(config: DataConfig) -> str:
@@ -52,13 +57,13 @@ def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Da
     """
     del seed
     source = open_source(config)
-    interactions, items = source.interactions(), source.items()
-    log, ids, unit = _read_interactions(config, interactions)
-    catalogue = _read_items(config, items)
+    log, stock = read_tables(config, source.interactions(), source.items())
+    ids, warnings = log.ids, [*stock.remarks, *log.remarks]
     report(Progress(1, _STEPS, "step"))
 
-    funnel = Funnel(log, interactions.place)
-    catalogue, policies = _filter(config, funnel, ids, catalogue, items.place)
+    funnel = Funnel(log.rows, log.place)
+    catalogue, policies = _filter(config, funnel, log, stock)
+    warnings += _unknown_told(policies["unknown_items"], funnel.steps, log, stock)
     report(Progress(2, _STEPS, "step"))
 
     ordered = in_order_of_time(funnel.frame, config.ties, config.ties_seed)
@@ -86,14 +91,18 @@ def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Da
     profile = {
         "source": config.source,
         **source.facts(),
-        "timestamp_unit": unit,
+        "timestamp_unit": log.unit,
         "filters": funnel.steps,
         "kept": {"users": len(users), "items": len(kept), "interactions": len(item_codes)},
         "policies": policies,
         "history_length": _length_profile(lengths),
         "ties": {"order": config.ties, "seed": config.ties_seed, "share": _ties_share(ordered)},
         "distinct_texts": texts["text"].n_unique(),
+        "targets_in_history": {split.name.lower(): int(sequences.taken_before(split).sum()) for split in _TARGETS},
+        "warnings": warnings,
     }
+    if log.same_ids:
+        profile["items_in_another_form"] = log.same_ids
     cold = None if held is None else _cold(held, ids, users, catalogue)
     if cold is not None:
         profile["new_items"] = {"items": len(cold), "test_interactions": len(cold.users), "seed": config.cold_seed}
@@ -114,7 +123,7 @@ def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Da
     )
 
 
-def _cold(held: HeldOut, ids: dict[str, pl.Series], users: pl.Series, catalogue: pl.DataFrame) -> ColdItems:
+def _cold(held: HeldOut, ids: Mapping[str, pl.Series], users: pl.Series, catalogue: pl.DataFrame) -> ColdItems:
     """The items held out with their texts, and their test interactions in the numbers of the users that are left."""
     item_ids = ids["item"].gather(held.items)
     texts = pl.DataFrame({"item_id": item_ids}).join(catalogue, on="item_id", how="left", maintain_order="left")
@@ -124,59 +133,11 @@ def _cold(held: HeldOut, ids: dict[str, pl.Series], users: pl.Series, catalogue:
     return ColdItems(texts.select("item_id", "title", "text"), who.astype(np.int32), which.astype(np.int32))
 
 
-def _read_interactions(config: DataConfig, table: RawTable) -> tuple[pl.DataFrame, dict[str, pl.Series], str]:
-    """The log as numbers (user, item, timestamp, perhaps rating), the sorted ids behind the codes, the time's unit."""
-    wanted = {config.user_column: "data.user_column", config.item_column: "data.item_column"}
-    if config.timestamp_column is not None:
-        wanted[config.timestamp_column] = "data.timestamp_column"
-    if config.rating_column is not None:
-        wanted[config.rating_column] = "data.rating_column"
-    need_columns(table, wanted)
-    raw = table.collect(*wanted)
-    ids, codes = {}, {}
-    for name, column in (("user", config.user_column), ("item", config.item_column)):
-        values = as_ids(raw[column], table.place)
-        ids[name] = values.unique().sort()
-        codes[name] = values.cast(pl.Enum(ids[name])).to_physical().cast(pl.Int32)
-    if config.timestamp_column is None:
-        times, unit = pl.int_range(raw.height, dtype=pl.Int64, eager=True), "row of the file"
-    else:
-        times, unit = as_timestamps(raw[config.timestamp_column], table.place)
-    log = pl.DataFrame({**codes, "timestamp": times})
-    if config.rating_column is not None:
-        log = log.with_columns(rating=as_ratings(raw[config.rating_column], table.place))
-    return log, ids, unit
-
-
-def _read_items(config: DataConfig, table: RawTable) -> pl.DataFrame:
-    """The catalogue as strings: item_id, title, text; "" where a text is missing."""
-    title = config.title_column or config.text_columns[0]
-    need_columns(
-        table,
-        {config.item_column: "data.item_column"}
-        | dict.fromkeys(config.text_columns, "data.text_columns")
-        | ({title: "data.title_column"} if config.title_column else {}),
-    )
-    raw = table.collect(*dict.fromkeys([config.item_column, *config.text_columns, title]))
-    ids = as_ids(raw[config.item_column], table.place)
-    twice = ids.is_duplicated()
-    if twice.any():
-        raise UserError(
-            f"the item '{ids.filter(twice)[0]}' stands there more than once ({ids.len() - ids.n_unique():,} rows over)",
-            place=table.place,
-            cure="Keep one row an item",
-        )
-    parts = {name: as_text(raw[name], table.place) for name in dict.fromkeys([*config.text_columns, title])}
-    texts = pl.DataFrame([parts[name].replace("", None) for name in dict.fromkeys(config.text_columns)]).select(
-        pl.concat_str(config.text_columns, separator=config.text_separator, ignore_nulls=True)
-    )
-    return pl.DataFrame({"item_id": ids, "title": parts[title], "text": texts.to_series()})
-
-
 def _filter(
-    config: DataConfig, funnel: Funnel, ids: dict[str, pl.Series], catalogue: pl.DataFrame, place: str
+    config: DataConfig, funnel: Funnel, log: Log, stock: Catalogue
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
     """Apply all filters to the funnel; gives the catalogue back as the policies leave it, and what each concerned."""
+    ids, catalogue, place = log.ids, stock.items, stock.place
     if config.min_rating is not None:
         liked = (funnel.frame["rating"] >= config.min_rating).fill_null(False)
         funnel.apply("rating", liked, "data.min_rating")
@@ -216,6 +177,22 @@ def _filter(
     }
     named = [pl.when(pl.col(name) == "").then("item_id").otherwise(name).alias(name) for name in ("title", "text")]
     return catalogue.with_columns(named), policies
+
+
+def _unknown_told(policy: dict[str, Any], steps: list[dict[str, Any]], log: Log, stock: Catalogue) -> list[str]:
+    """What is said of interactions with items that the items file lacks, where they are many."""
+    total = log.rows.height if not steps or steps[0]["filter"] != "rating" else steps[0]["after"]["interactions"]
+    if policy["interactions"] <= _TOLD_FROM * total:
+        return []
+    lacking = log.ids["item"].filter(~log.ids["item"].is_in(stock.items["item_id"].implode()))
+    done = "are left out" if policy["policy"] == "drop" else "are kept, their ids standing for their texts"
+    items = "1 item" if policy["items"] == 1 else f"{policy['items']:,} items"
+    known = f" (it has ids like {shown(stock.items['item_id'][0])})" if stock.items.height else ""
+    return [
+        f"{policy['interactions'] / total:.1%} of the interactions ({policy['interactions']:,} of {total:,}) are with "
+        f"{items} that {stock.place} lacks, as {shown(lacking[0])}{known}: they {done} "
+        f"(data.unknown_items={policy['policy']})"
+    ]
 
 
 def _concerned(chosen: pl.Series, funnel: Funnel, item_ids: pl.Series) -> tuple[pl.Series, int]:

@@ -213,7 +213,7 @@ def _tiles(inputs: EvaluationInputs, metrics: Mapping[str, Any]) -> list[dict[st
 
 def _notes(metrics: Mapping[str, Any], inputs: EvaluationInputs) -> list[str]:
     """What a careful reader would remark on."""
-    notes = []
+    notes = [f"{text}." for text in metrics["warnings"]]
     if metrics["protocol"]["trained_on_validation"]:
         notes.append(
             "Trained on the validation items too: what is said of validation is memory, and what is said of test is "
@@ -228,6 +228,8 @@ def _notes(metrics: Mapping[str, Any], inputs: EvaluationInputs) -> list[str]:
             verdict = "is better than" if measured["low"] > 0 else "is worse than" if measured["high"] < 0 else ""
             verdict = verdict or "cannot be told from"
             notes.append(f"{first.capitalize()} {verdict} {second} in NDCG@10 ({interval}).")
+    if not metrics["validation_tells"]:
+        return notes
     if "without" in metrics["ranker"] and metrics["recommended"] != "ranked":
         reached = metrics["validation"][metrics["recommended"]]["ndcg_at_10"]
         notes.append(
@@ -245,7 +247,7 @@ def _notes(metrics: Mapping[str, Any], inputs: EvaluationInputs) -> list[str]:
 
 
 def _profile(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The profile of the data as pairs of name and value, without the filters, which have their own table."""
+    """The profile of the data as pairs of name and value, without filters and warnings, which have their own places."""
     pairs: list[tuple[str, str]] = []
 
     def add(name: str, value: Any) -> None:
@@ -257,7 +259,7 @@ def _profile(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
         else:
             pairs.append((name, _plain(value)))
 
-    add("", {name: value for name, value in profile.items() if name != "filters"})
+    add("", {name: value for name, value in profile.items() if name not in ("filters", "warnings")})
     return [(name.replace("_", " "), value) for name, value in pairs]
 
 

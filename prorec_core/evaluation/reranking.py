@@ -39,7 +39,7 @@ class OwnAndRanked:
         new: the same with the new items in the catalogue; None without any.
         ranker: its `weights` and what is told of it (`fit_ranker`), without features of no weight, and `numbers`: how
             many it ranks by, weights, counts and texts; None where the validation items are trained on, which leaves
-            none to fit it on.
+            none to fit it on, or where no target is a candidate.
         recommended: the scorer that is better on validation.
     """
 
@@ -92,7 +92,9 @@ def own_and_ranked(
         ranker, about = fit_ranker(found[Split.VALIDATION], histories, targets, relations)
         tables = {name: table for name, table in relations.tensors().items() if texts_NT is not None or name != "texts"}
         numbers = len(ranker.weights_F) + sum(table.numel() for table in tables.values())
-        fitted = ranker, {**_telling(ranker, about), "numbers": numbers}
+        # Where no target is a candidate nothing was learned, and it would rank by the items' numbers.
+        if ranker.weights_F.any():
+            fitted = ranker, {**_telling(ranker, about), "numbers": numbers}
 
     def made(candidates: Candidates, histories: Sequences, n_items: int, *, held_out: bool) -> dict[str, TopItems]:
         k = min(config.list_length, n_items)

@@ -21,6 +21,7 @@ from prorec_core.evaluation.inputs import EvaluationInputs, in_order
 from prorec_core.evaluation.metrics import CUTOFFS, list_metrics, rank_metrics
 from prorec_core.evaluation.new_items import new_item_metrics, new_targets
 from prorec_core.evaluation.ranking import TopItems, popularity_lists, rank_of_target
+from prorec_core.evaluation.remarks import remarks, validation_tells
 from prorec_core.evaluation.report import plot_files, render
 from prorec_core.evaluation.slices import sliced_recall
 from prorec_core.progress import Progress, Report, silent
@@ -51,7 +52,9 @@ class Evaluation:
     """What the stage leaves.
 
     Attributes:
-        metrics: `protocol`; `test` and `validation`: metrics by scorer; `fusion_weight`, `fusion_trials`,
+        metrics: `protocol`; `targets_in_history`: by split how many targets stand in the history too;
+            `validation_tells`: whether validation found anything to choose by; `warnings`: sentences on data and
+            figures; `test` and `validation`: metrics by scorer; `fusion_weight`, `fusion_trials`,
             `ranker` (its `features` and `weights`, what `fit_ranker` told of it, and of a baseline's the `numbers` that
             it ranks by) and `recommended`, the scorer that recommends; `comparisons`: differences of test metrics with
             95% intervals; `slices`: test Recall@10 of groups of users; `reference`: what is known of the data by
@@ -125,6 +128,9 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         report(Progress(step, steps, "step"))
     on_test = ranks[Split.TEST]
     metrics["protocol"] = _protocol(inputs)
+    metrics["targets_in_history"] = {name: int(sequences.taken_before(split).sum()) for split, name in _NAMES.items()}
+    metrics["validation_tells"] = validation_tells(metrics["validation"])
+    metrics["warnings"] = list(remarks(inputs.dataset.profile, metrics))
     metrics["fusion_weight"] = inputs.fusion_weight
     metrics["recommended"] = inputs.recommended
     metrics["ranker"] = {key: value for key, value in (inputs.ranker or {}).items() if key in _OF_RANKER}

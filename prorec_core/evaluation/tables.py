@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -174,6 +175,8 @@ def result_markdown(metrics: Mapping[str, Any]) -> str:
         texts = [f"**{cell.text}**" if cell.best else cell.text for cell in row]
         texts = [f"{text} ± {cell.error}" if cell.error else text for text, cell in zip(texts, row, strict=True)]
         lines.append(_line([scorer, *texts]))
+    if metrics.get("warnings"):
+        lines += ["", *(f"- {html.escape(text, quote=False)}." for text in metrics["warnings"])]
     told = ["± is the standard error over users."]
     if metrics.get("recommended"):
         told.append(f"Recommended by: {metrics['recommended']}.")
@@ -200,7 +203,9 @@ def result_markdown(metrics: Mapping[str, Any]) -> str:
 def chosen_settings(metrics: Mapping[str, Any]) -> list[str]:
     """What validation chose, as settings to train on the validation items too; [] where it cannot be set."""
     recommended, weight = metrics["recommended"], metrics["fusion_weight"]
-    if metrics["protocol"]["trained_on_validation"] or recommended not in {"ranked", "fused"}:
+    if metrics["protocol"]["trained_on_validation"] or not metrics.get("validation_tells", True):
+        return []
+    if recommended not in {"ranked", "fused"}:
         return []
     ranker = "generator.ranker=false"
     if recommended == "ranked":

@@ -5,6 +5,7 @@ Knows candidates and targets; knows nothing of models or training. Axes: U users
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -38,8 +39,11 @@ def choose(
 
     Returns:
         `fusion_weight`, None without weights; `fusion_trials`, each weight and its NDCG@10, none where only one was
-        given; `ranker`: its `weights` and `folds`, and what `fit_ranker` tells where it was fitted, or None; and
-        `recommended`: the best of generative, fused and ranked; where nothing is left to choose on, the last of them.
+        given; `ranker`: its `weights` and `folds`, and what `fit_ranker` tells where it was fitted, or None, also
+        where no target is among the candidates;
+        `recommended`: the best of generative, fused and ranked; where nothing is left to choose on, the last of them;
+        and `validation_tells`: False where every score has an NDCG@10 of 0. Then λ is the weight nearest to 1, and
+        what recommends is the fused score, or the generative one where there is no other.
     """
     if len(weights) <= 1 and (relations is None or given is not None):
         weight, as_given = weights[0] if weights else None, None
@@ -47,27 +51,48 @@ def choose(
         if relations is not None and given is not None:
             as_given = {"features": list(FEATURES), "weights": list(given), "folds": [list(given)]}
             recommended = "ranked"
-        return {"fusion_weight": weight, "fusion_trials": [], "ranker": as_given, "recommended": recommended}
+        return {
+            "fusion_weight": weight,
+            "fusion_trials": [],
+            "ranker": as_given,
+            "recommended": recommended,
+            "validation_tells": True,
+        }
     found = find()
     reached = {"generative": validation_measures(ranks_of(found.generative(10)[0], targets))[CHOSEN_BY]}
     trials, weight, ranker = fusion_trials(found, targets, weights), None, None
     if trials:
-        weight, reached["fused"] = max(trials, key=lambda trial: trial[1])
+        weight, reached["fused"] = best_trial(trials)
     if relations is not None:
         fitted, about = fit_ranker(found, histories, targets, relations)
-        ranker = {**about, "weights": fitted.weights_F.tolist(), "folds": fitted.folds_PF.tolist()}
-        reached["ranked"] = about["ndcg_at_10"]
+        # Without weights it would rank by the items' numbers.
+        if fitted.weights_F.any():
+            ranker = {**about, "weights": fitted.weights_F.tolist(), "folds": fitted.folds_PF.tolist()}
+            reached["ranked"] = about["ndcg_at_10"]
     return {
         "fusion_weight": weight,
         "fusion_trials": trials if len(weights) > 1 else [],
         "ranker": ranker,
         "recommended": recommended_of(reached),
+        "validation_tells": any(reached.values()),
     }
 
 
 def recommended_of(reached: Mapping[str, float]) -> str:
-    """The score of highest NDCG@10; of equal ones the simplest."""
+    """The score of highest NDCG@10; of equal ones the simplest; where all have 0, fused if there is one."""
+    if "fused" in reached and not any(reached.values()):
+        return "fused"
     return max((name for name in ("generative", "fused", "ranked") if name in reached), key=lambda name: reached[name])
+
+
+def best_trial(trials: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The weight of highest NDCG@10 and that, of equal ones the first; where all have 0, the weight nearest to 1.
+
+    With 1 both scores count alike. Nearest is meant as a ratio: 0 is the farthest.
+    """
+    if not any(reached for _, reached in trials):
+        return min(trials, key=lambda trial: abs(math.log(trial[0])) if trial[0] > 0 else math.inf)
+    return max(trials, key=lambda trial: trial[1])
 
 
 def fusion_trials(candidates: Candidates, targets: IntArray, weights: Sequence[float]) -> list[tuple[float, float]]:

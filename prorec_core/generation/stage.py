@@ -275,7 +275,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     with_new = replace(inputs, aligned=inputs.aligned.with_new())
     extra = {} if "integrated" in generator.teacher_names else _teachers(with_new)
     tensors = {**generator.state_dict(), **{f"{_TEACHER}{name}": tensor for name, tensor in extra.items()}}
-    if relations is not None:
+    if relations is not None and choice["ranker"] is not None:
         tensors |= {f"{RANKER}{name}": tensor for name, tensor in relations.tensors().items()}
     return TrainedGenerator(tensors, description, records)
 

@@ -38,7 +38,8 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train until the epochs are over or validation no longer improves; leaves the best epoch's weights in `model`.
 
-    Without a validation all epochs are trained, and the last one's weights stay.
+    Without a validation, or where it measures nothing but zeros, all epochs are trained, and the last one's weights
+    stay.
 
     Args:
         model: holds every parameter to train.
@@ -160,4 +161,5 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 
 def _exhausted(records: list[dict[str, Any]], patience: int) -> bool:
     scores = [record[TARGET] for record in records if TARGET in record]
-    return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
+    # Of zeros alone none is the best: there is nothing to lose patience over.
+    return any(scores) and len(scores) - 1 - scores.index(max(scores)) >= patience

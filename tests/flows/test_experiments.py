@@ -125,6 +125,12 @@ def test_settings_read_back_what_they_say(epochs: int, rate: float, warm: bool) 
     assert (generator.epochs, generator.learning_rate, generator.warm_start) == (epochs, rate, warm)
 
 
+def test_a_format_of_times_needs_no_second_quotes() -> None:
+    """YAML keeps the sign that it begins with for itself."""
+    found = load("demo", ["data.timestamp_format=%m/%d/%Y %H:%M:%S", "data.missing=['NULL', nan]"])
+    assert found.data.timestamp_format == "%m/%d/%Y %H:%M:%S" and found.data.missing == ["NULL", "nan"]
+
+
 def test_a_shown_experiment_loads_again(tmp_path: Path) -> None:
     path = tmp_path / "again.yaml"
     path.write_text(yaml.safe_dump(Experiment(seed=5).model_dump(mode="json")))

@@ -16,6 +16,7 @@ from prorec_core.config import CollaborativeConfig, EvaluateConfig, Experiment, 
 
 Path = tuple[str, ...]
 _SPECIAL: dict[Path, dict[str, Any]] = {
+    ("data", "timestamp_format"): {"data": {"timestamp_format": "%d/%m/%Y"}},
     ("data", "rating_column"): {"data": {"rating_column": "stars", "min_rating": 3}},
     ("data", "min_rating"): {"data": {"rating_column": "stars", "min_rating": 3}},
     ("collaborative", "dim"): {"collaborative": {"dim": 96}},

@@ -51,7 +51,7 @@ def _others(value: Any, annotation: Any) -> list[Any]:
         case list():
             return [[*value, value[0]]]
         case None:
-            return ["other", 3.5, [1.0, 2.0, 0.5, 0.0, -0.25]]
+            return ["other", "seconds", 3.5, [1.0, 2.0, 0.5, 0.0, -0.25]]
         case str():
             return [f"{value}x", "cpu"]
     raise AssertionError(f"no other value for {value!r}")

@@ -301,3 +301,19 @@ def test_artifacts_on_this_machine_are_used_in_place(make_tiny: MakeTiny) -> Non
     (folder / "seed.txt").unlink()
     with pytest.raises(UserError, match=r"seed\.txt"):
         store.fetch(ref)
+
+
+def test_what_the_data_have_to_say_is_told_also_from_the_cache(make_tiny: MakeTiny) -> None:
+    def remarkable(work: Work) -> None:
+        profile = {"warnings": ["half of it is odd"], "kept": {"users": 4}}
+        write_json(work.folder / "profile.json", {**profile, "targets_in_history": {"validation": 0, "test": 1}})
+
+    pipeline = make_tiny(remarkable, lambda work: None)
+    for cached in (False, True):
+        pipeline.run()
+        assert pipeline.cached["preprocess"] is cached
+        odd, unreachable = _notices(pipeline)
+        assert odd == "preprocess: half of it is odd"
+        assert "25.0% of the test targets (1 of 4)" in unreachable and "evaluate.mask_history=false" in unreachable
+    pipeline.run(Experiment.model_validate({"evaluate": {"mask_history": False}}))
+    assert _notices(pipeline) == ["preprocess: half of it is odd"], "then all can be reached"

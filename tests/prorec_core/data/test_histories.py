@@ -108,3 +108,14 @@ def test_a_data_set_gives_whole_sequences() -> None:
     found = DatasetHistories(data)
     assert found.n_users == 2 and found.item_ids().to_list() == ["x", "y", "z"]
     assert list(found.chunks(1)) == [Chunk(["u"], [["x", "z", "y"]]), Chunk(["v"], [["z", "z", "x", "y"]])]
+
+
+def test_times_may_be_written_as_declared(tmp_path: Path) -> None:
+    frame = pl.DataFrame(
+        {"user_id": ["u", "u"], "item_id": ["later", "first"], "timestamp": ["01/03/2024", "02/01/2024"]}
+    )
+    path = write(frame, tmp_path / "log.csv")
+    assert everyone(FileHistories(path, Columns(form="%d/%m/%Y")), 1) == [("u", ["first", "later"])]
+    assert everyone(FileHistories(path, Columns(form="%m/%d/%Y")), 1) == [("u", ["later", "first"])]
+    with pytest.raises(UserError, match="--timestamp-format"):
+        _ = FileHistories(path).n_users

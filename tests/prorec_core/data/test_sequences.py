@@ -55,3 +55,13 @@ def test_validation_items_can_be_trained_on_and_test_items_never() -> None:
     for split in (Split.VALIDATION, Split.TEST):
         assert more.targets(split).tolist() == sequences.targets(split).tolist()
         assert more.histories(split).items.tolist() == sequences.histories(split).items.tolist()
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=6), min_size=1, max_size=8),
+    st.sampled_from([Split.VALIDATION, Split.TEST]),
+)
+def test_targets_taken_before_are_those_in_the_history(lists: list[list[int]], split: Split) -> None:
+    found = sequences(lists)
+    end = -1 - split.value
+    assert found.taken_before(split).tolist() == [items[end] in items[:end] for items in lists]

@@ -269,3 +269,109 @@ def test_movielens_keeps_the_order_of_the_file_within_a_second(ml_100k_folder: P
     start, end = dataset.sequences.offsets[user : user + 2]
     assert dataset.timestamps[start:end].tolist() == [int(row[3]) for row in by_time]
     assert np.all(np.diff(dataset.timestamps[start:end]) >= 0)
+
+
+def rows_of(items: list[str], users: str = "abc") -> list[Row]:
+    return [(user, item, time) for user in users for time, item in enumerate(items)]
+
+
+def stock(*ids: Any) -> list[dict[str, Any]]:
+    return [{"item_id": each, "title": f"Thing {each}", "categories": ["c"]} for each in ids]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize(
+    ("logged", "stocked"),
+    [
+        (["7.0", "8.0", "9.0"], ["7", "8", "9"]),
+        (["7", "8", "9"], ["7.0", "8.0", "9.0"]),
+        (["007", "8", "9"], ["7", "8", "9"]),
+        (["7 ", "8", "9"], ["7", "8", "9"]),
+        (["cafe\u0301", "8", "9"], ["caf\u00e9", "8", "9"]),
+        (["sku-a", "8", "9"], ["SKU-A", "8", "9"]),
+    ],
+)
+def test_ids_that_should_meet_are_shown_side_by_side(
+    tmp_path: Path, suffix: str, logged: list[str], stocked: list[str]
+) -> None:
+    shop(tmp_path, rows_of(logged), stock(*stocked), suffix)
+    with pytest.raises(UserError) as caught:
+        preprocess(config(tmp_path))
+    message = str(caught.value)
+    met = len(set(logged) - set(stocked))
+    assert f"interactions.{suffix}: {met} of 3 item ids ({met * 3} of 9 interactions) are in items.{suffix}" in message
+    assert "here is '" in message and "data.similar_ids=same" in message and "unknown_items" not in message
+    same = preprocess(config(tmp_path, similar_ids="same"))
+    assert same.items["item_id"].to_list() == sorted(stocked) and same.items["text"][0].startswith("Thing ")
+    assert same.profile["items_in_another_form"] == {"items": met, "interactions": met * 3}
+    if met < 3:
+        apart = preprocess(config(tmp_path, similar_ids="apart", unknown_items="keep"))
+        assert apart.items["item_id"].to_list() == sorted(logged)
+
+
+def test_numbers_of_different_types_are_shown_side_by_side(tmp_path: Path) -> None:
+    shop(tmp_path, rows_of(["7", "8", "9"]), stock(7, 8, 9))
+    log = pl.read_parquet(tmp_path / "interactions.parquet").cast({"item_id": pl.Float64})
+    log.write_parquet(tmp_path / "interactions.parquet")
+    with pytest.raises(UserError, match=r"type Float64, as '7.0'; items.parquet has '7'"):
+        preprocess(config(tmp_path))
+    log.cast({"item_id": pl.Int32}).write_parquet(tmp_path / "interactions.parquet")
+    assert preprocess(config(tmp_path)).items["item_id"].to_list() == ["7", "8", "9"]
+
+
+def test_where_nothing_meets_ids_of_both_files_are_shown(tmp_path: Path) -> None:
+    shop(tmp_path, rows_of(["x1", "x2", "x3"]), stock("y1", "y2"))
+    with pytest.raises(UserError) as caught:
+        preprocess(config(tmp_path))
+    assert "no item of the interactions is in items.parquet" in str(caught.value)
+    assert "'x1'" in str(caught.value) and "'y1'" in str(caught.value) and "data.item_column" in str(caught.value)
+    kept = preprocess(config(tmp_path, unknown_items="keep"))
+    assert "100.0% of the interactions (9 of 9) are with 3 items" in kept.profile["warnings"][0]
+
+
+@pytest.mark.parametrize(("unknown", "is_told"), [(1, False), (3, True)])
+def test_many_unknown_items_are_told(tmp_path: Path, unknown: int, is_told: bool) -> None:
+    shop(tmp_path, [*rows_of(list("xyz") * 11), *[("a", "q", time) for time in range(unknown)]], stock(*"xyz"))
+    warnings = preprocess(config(tmp_path)).profile["warnings"]
+    assert len(warnings) == is_told
+    if is_told:
+        assert f"2.9% of the interactions (3 of 102) are with 1 item that {tmp_path}" in warnings[0]
+        assert "as 'q' (it has ids like 'x')" in warnings[0] and "data.unknown_items=drop" in warnings[0]
+
+
+def test_words_for_nothing_are_told_until_they_are_declared(tmp_path: Path) -> None:
+    items = [*stock("x", "y"), {"item_id": "z", "title": "nan", "categories": ["NULL"]}]
+    shop(tmp_path, [*rows_of(list("xyz")), ("None", "x", 1)], items)
+    told = preprocess(config(tmp_path))
+    assert len(told.profile["warnings"]) == 3 and all("data.missing" in text for text in told.profile["warnings"])
+    assert told.items["text"].to_list()[2] == "nan. NULL"
+    with pytest.raises(UserError, match="column 'user_id' has an id that counts as missing in row 10: 'None'"):
+        preprocess(config(tmp_path, missing=["nan", "NULL", "None"]))
+    declared = preprocess(config(tmp_path, missing=["nan", "NULL"]))
+    assert declared.items["text"].to_list()[2] == declared.items["title"].to_list()[2] == "z"
+    assert declared.profile["policies"]["items_without_text"]["items"] == 1
+    with pytest.raises(UserError, match="the item 'z' has no text"):
+        preprocess(config(tmp_path, missing=["nan", "NULL"], items_without_text="error"))
+
+
+def test_dates_by_month_are_refused_and_read_as_declared(tmp_path: Path) -> None:
+    shop(tmp_path, suffix="csv")
+    lines = [f"{user},{item},{month:02d}/01/2024" for user in "abc" for month, item in enumerate("zxy", start=1)]
+    (tmp_path / "interactions.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]))
+    with pytest.raises(UserError, match=r"no time in row 1: '01/01/2024'.*data\.timestamp_format"):
+        preprocess(config(tmp_path))
+    dataset = preprocess(config(tmp_path, timestamp_format="%m/%d/%Y"))
+    assert histories(dataset) == {user: ["z", "x", "y"] for user in "abc"}
+    assert np.diff(dataset.timestamps[:3]).tolist() == [31 * 86_400, 29 * 86_400]
+
+
+def test_targets_that_were_taken_before_are_counted(tmp_path: Path) -> None:
+    log = [
+        *[("a", item, time) for time, item in enumerate("xyzx")],
+        *[("b", item, time) for time, item in enumerate("xyxz")],
+        *[("c", item, time) for time, item in enumerate("xyz")],
+    ]
+    profile = preprocess(config(shop(tmp_path, log), min_item_interactions=1)).profile
+    assert profile["targets_in_history"] == {"validation": 1, "test": 1}
+    once = preprocess(config(tmp_path, min_item_interactions=1, duplicates="first"))
+    assert once.profile["targets_in_history"] == {"validation": 0, "test": 0}

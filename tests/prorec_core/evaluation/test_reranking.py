@@ -112,3 +112,15 @@ def test_nothing_is_fitted_where_the_validation_items_are_trained_on() -> None:
 def test_a_baseline_has_as_many_candidates_as_a_generator(length: int, asked: int) -> None:
     config = EvaluateConfig(list_length=length)
     assert with_long_lists(config).list_length == asked and config.list_length == length
+
+
+def test_nothing_is_fitted_where_no_target_is_a_candidate() -> None:
+    """Weights of 0 would rank by the items' numbers."""
+    dataset = ring()
+    found = {}
+    for split, candidates in noise(dataset, ITEMS).items():
+        missed = candidates.items_UC != dataset.sequences.targets(split)[:, None]
+        found[split] = replace(candidates, items_UC=np.where(missed, candidates.items_UC, -1))
+    both = own_and_ranked("mine", Candidates.dense, found, dataset, None, EvaluateConfig())
+    assert both.ranker is None and both.recommended == "mine"
+    assert all(list(lists) == ["mine"] for lists in both.lists.values())

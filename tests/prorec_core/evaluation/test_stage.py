@@ -407,3 +407,48 @@ def test_new_lists_have_to_fit_the_new_users(inputs):
         evaluate(replace(grown, new=short))
     with pytest.raises(ValueError, match="no new items"):
         new_item_histories(inputs.dataset)
+
+
+def with_repeats(inputs, users, **changes):
+    """The same where the first `users` have taken their test item before, and no list of theirs holds it."""
+    sequences = inputs.dataset.sequences
+    lists = [sequences.of_user(user).copy() for user in range(USERS)]
+    for items in lists[:users]:
+        items[-1] = items[0]
+    dataset = replace(inputs.dataset, sequences=from_lists(lists, ITEMS), profile={**inputs.dataset.profile, **changes})
+    rank = {split: dict.fromkeys(inputs.lists[split], 0 if users == USERS else 1) for split in inputs.lists}
+    made = {
+        split: {scorer: lists_with_target_at(dataset, split, at) for scorer, at in each.items()}
+        for split, each in rank.items()
+    }
+    return replace(inputs, dataset=dataset, lists=made, fusion_trials=[(0.0, 0.1), (8.0, 0.0)])
+
+
+def test_targets_out_of_reach_are_told_with_what_can_be_reached(inputs, evaluation):
+    found = evaluate(with_repeats(inputs, 15))
+    assert found.metrics["targets_in_history"] == {"validation": 0, "test": 15}
+    (text,) = found.metrics["warnings"]
+    assert "25.0% of the test targets (15 of 60)" in text and "75.0% of the test targets can be reached" in text
+    assert "evaluate.mask_history=false" in text and "data.duplicates=first" in text
+    assert text in html.unescape(found.report_html) and text in result_markdown(found.metrics)
+    free = inputs.config.model_copy(update={"mask_history": False})
+    assert evaluate(replace(with_repeats(inputs, 15), config=free)).metrics["warnings"] == []
+    assert evaluation.metrics["warnings"] == [] and evaluation.metrics["validation_tells"] is True
+
+
+def test_zeros_on_validation_are_not_told_as_a_choice(inputs):
+    found = evaluate(replace(with_repeats(inputs, USERS), experiment={"name": "shop"}))
+    assert found.metrics["validation_tells"] is False
+    assert any("nothing was chosen" in text for text in found.metrics["warnings"])
+    page = html.unescape(found.report_html)
+    assert "Recommended by: fused, since validation tells none from another" in page
+    assert "best on validation" not in page and "the one nearest to 1: λ" in page and "at the edge" not in page
+    assert chosen_settings(found.metrics) == []
+
+
+def test_what_was_said_of_the_data_is_said_again(inputs):
+    said = "items.csv: column 'title' has '<i>nan</i>' in 3 rows"
+    found = evaluate(with_repeats(inputs, 0, warnings=[said]))
+    assert found.metrics["warnings"] == [said]
+    assert html.escape(said, quote=False) in result_markdown(found.metrics)
+    assert "<i>nan" not in found.report_html and said in html.unescape(found.report_html)

@@ -11,12 +11,13 @@ from pydantic import ValidationError
 
 from prorec_core.alignment.stage import AlignedModel, align
 from prorec_core.config import GeneratorConfig
-from prorec_core.data.sequences import Sequences, Split
+from prorec_core.data.sequences import Sequences, Split, from_lists
 from prorec_core.errors import UserError
 from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
-from prorec_core.generation.choice import fusion_trials, recommended_of
+from prorec_core.generation.choice import best_trial, fusion_trials, recommended_of
 from prorec_core.generation.ranker import FEATURES
 from prorec_core.generation.stage import (
+    RANKER,
     GeneratorInputs,
     TrainedGenerator,
     restore_generator,
@@ -372,6 +373,9 @@ def test_counts_of_the_ranker_are_of_training_alone(make_inputs: Any, checkerboa
         ({"ranked": 0.2, "fused": 0.2, "generative": 0.1}, "fused"),
         ({"generative": 0.1, "fused": 0.2, "ranked": 0.3}, "ranked"),
         ({"generative": 0.1, "ranked": 0.3}, "ranked"),
+        ({"generative": 0.0, "ranked": 0.0, "fused": 0.0}, "fused"),
+        ({"generative": 0.0, "ranked": 0.0}, "generative"),
+        ({"generative": 0.0, "ranked": 0.1, "fused": 0.0}, "ranked"),
     ],
 )
 def test_the_best_on_validation_recommends_and_of_equal_ones_the_simplest(
@@ -410,3 +414,34 @@ def test_as_many_weights_can_be_given_as_there_are_features() -> None:
             GeneratorConfig.model_validate({"ranker_weights": [1.0] * count})
     words = GeneratorConfig.model_fields["ranker_weights"].description
     assert words is not None and ", ".join(FEATURES) in words, "told in their order"
+
+
+@pytest.mark.parametrize(
+    ("trials", "best"),
+    [
+        ([(0.0, 0.0), (0.5, 0.0), (1.0, 0.0), (2.0, 0.0)], 1.0),
+        ([(0.0, 0.0), (8.0, 0.0), (2.0, 0.0)], 2.0),
+        ([(0.0, 0.0)], 0.0),
+        ([(0.0, 0.1), (1.0, 0.2), (2.0, 0.2)], 1.0),
+        ([(4.0, 0.0)], 4.0),
+    ],
+)
+def test_among_zeros_the_weight_nearest_to_one_is_taken(trials: list[tuple[float, float]], best: float) -> None:
+    assert best_trial(trials)[0] == best
+
+
+def test_validation_chooses_nothing_where_it_finds_nothing(make_inputs: Any, checkerboard: Sequences) -> None:
+    """Who walks round a ring of four items again and again has every target in the history."""
+    walks = [(np.arange(9, dtype=np.int32) + start) % 4 + 4 * (start % 6) for start in range(24)]
+    again = from_lists(walks, checkerboard.n_items)
+    assert again.taken_before(Split.VALIDATION).all()
+    trained = train_generator(
+        make_inputs(sequences=again, config={"epochs": 3, "patience": 1}, fusion_weights=[0, 4, 1]), 0, CPU
+    )
+    assert len(trained.training) == 3, "no patience over zeros"
+    assert not any(record["validation_ndcg_at_10"] for record in trained.training)
+    assert trained.config["validation_tells"] is False
+    assert trained.ranker is None and not any(name.startswith(RANKER) for name in trained.tensors)
+    assert trained.fusion_weight == 1.0 and trained.recommended == "fused"
+    free = train_generator(make_inputs(sequences=again, mask_history=False, config={"epochs": 1}), 0, CPU)
+    assert free.config["validation_tells"] is True and free.ranker is not None

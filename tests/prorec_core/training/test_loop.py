@@ -153,6 +153,8 @@ def _losses(net: Net) -> Callable[[Tensor], Mapping[str, Tensor]]:
         ([0.5, 0.4, 0.3, 0.2, 0.1, 0.0], 1, 2, 1),
         ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 1, 6, 6),
         ([0.3, 0.2, 0.4, 0.2, 0.2, 0.2], 2, 5, 3),
+        ([0.0, 0.0, 0.0, 0.0, 0.0, 0.0], 2, 6, 6),
+        ([0.0, 0.0, 0.0, 0.0, 0.1, 0.0], 2, 6, 5),
     ],
 )
 def test_early_stopping_brings_back_the_best_epoch(scores: list[float], patience: int, epochs: int, best: int) -> None:

@@ -1,0 +1,102 @@
+"""Ids and texts that look as if they meant something else: the same id in another form, a word for nothing.
+
+Knows how exporters spoil values. Knows nothing of files, filters or settings but their names.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+
+import polars as pl
+
+from prorec_core.data.columns import Field, shown
+
+_WORDS_FOR_NOTHING = (
+    "nan", "none", "null", "n/a", "na", "#n/a", "<na>", "nat", "nil", "undefined", "(null)", "\\n", "-", "?",
+)  # fmt: skip
+_UNSEEN = r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
+_SHOWN = 3
+
+
+def form_of(ids: pl.Series) -> pl.Series:
+    """Ids without what exporters add: blanks around, unseen characters, quotes; numbers are whole, accents composed.
+
+    >>> form_of(pl.Series(["007", "7.0 ", "+7", "7e0", "'7'", "a7"])).to_list()
+    ['7', '7', '7', '7', '7', 'a7']
+    """
+    bare = ids.str.normalize("NFKC").str.replace_all(_UNSEEN, "").str.strip_chars().str.strip_chars("'\"")
+    bare = bare.str.strip_chars().str.replace(r"^\+?(-?)0*([0-9]+)(?:\.0*)?$", "${1}${2}")
+    powers = bare.str.contains(r"^[+-]?[0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]{1,2}$")
+    if not powers.any():
+        return bare
+    number = pl.when(powers).then(bare).cast(pl.Float64, strict=False)
+    whole = pl.when(number == number.floor()).then(number).cast(pl.Int64, strict=False).cast(pl.String)
+    return pl.select(pl.coalesce(whole, pl.lit(bare))).to_series().rename(ids.name)
+
+
+def in_other_forms(unknown: pl.Series, known: pl.Series) -> pl.DataFrame:
+    """Which unknown ids are a known one in another form: columns `id` and `known`, a row an unknown id that is.
+
+    Forms in which two known ids would be one decide nothing: there they tell items apart.
+
+    Args:
+        unknown: ids that are not among the known ones, each once.
+        known: ids, each once.
+    """
+    found = pl.DataFrame(schema={"id": pl.String, "known": pl.String})
+    for lower in (False, True):
+        left = unknown.filter(~unknown.is_in(found["id"].implode()))
+        forms = [form_of(ids) for ids in (left, known)]
+        asked, given = (form.str.to_lowercase() for form in forms) if lower else forms
+        once = pl.DataFrame({"form": given, "known": known}).filter(~given.is_duplicated())
+        met = pl.DataFrame({"form": asked, "id": left}).join(once, on="form").select("id", "known")
+        found = pl.concat([found, met])
+    return found.sort("id")
+
+
+def pair_shown(one: str, other: str) -> tuple[str, str]:
+    """Two ids for a message; letter by letter where they look alike."""
+    if unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other):
+        return ascii(one), ascii(other)
+    return shown(one), shown(other)
+
+
+def remarks_on_values(values: pl.Series, rows: pl.Series, field: Field, *, ids: bool) -> Iterator[str]:
+    """What a user should know of a column's texts: words that other programs write for nothing, ids that are none.
+
+    Args:
+        values: the different texts as they are taken.
+        rows: how many rows have each of them.
+        field: the column.
+        ids: whether they are ids.
+    """
+    found = pl.DataFrame({"value": values, "rows": rows})
+    low = values.str.strip_chars().str.to_lowercase()
+    it_has = f"{field.place}: column {shown(field.name)} has"
+    words = found.filter(low.is_in(_WORDS_FOR_NOTHING))
+    if words.height:
+        named = ", ".join(f"'{word}'" for word in words["value"])
+        yield (
+            f"{it_has} {_told(words)}, taken as any other; if that means that there is none, add it to data.missing: "
+            f"[{named}]"
+        )
+    if not ids:
+        return
+    odd = found.filter(low.str.contains(r"^(?:true|false|[\[{].*[\]}])$"))
+    if odd.height:
+        yield f"{it_has} {_told(odd)}, which look like no ids and are taken as they are"
+    forms = form_of(values)
+    twins = forms.is_duplicated()
+    if twins.any():
+        one, other = pair_shown(*values.filter(forms == forms.filter(twins)[0])[:2])
+        yield (
+            f"{it_has} {int(twins.sum()):,} ids that differ from another in blanks, leading zeros, fractions or "
+            f"accents alone, as {one} and {other}; they are taken as different"
+        )
+
+
+def _told(counts: pl.DataFrame) -> str:
+    rows = counts.sort("rows", descending=True, maintain_order=True).rows()
+    parts = [f"{shown(word)} in {count:,} {'row' if count == 1 else 'rows'}" for word, count in rows[:_SHOWN]]
+    return ", ".join(parts) + (f" and {len(rows) - _SHOWN:,} more" if len(rows) > _SHOWN else "")

@@ -1,0 +1,183 @@
+"""The two raw tables read and understood: the log as numbers, the catalogue as texts, and ids that meet.
+
+Knows which columns are read and what they mean. Knows nothing of formats of files, or of what is kept of the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+import polars as pl
+
+from prorec_core.config import DataConfig
+from prorec_core.data.columns import Field, as_ids, as_ratings, first, need_columns, shown, value_at
+from prorec_core.data.forms import in_other_forms, pair_shown, remarks_on_values
+from prorec_core.data.sources import RawTable
+from prorec_core.data.texts import as_text
+from prorec_core.data.times import as_timestamps
+from prorec_core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Log:
+    """The interactions.
+
+    Attributes:
+        rows: in the order of the file: user and item (int32, places in `ids`), timestamp (int64), perhaps rating.
+        ids: of "user" and of "item", each once and sorted.
+        unit: of the timestamps.
+        place: where they come from.
+        remarks: what a user should know of them, a sentence each.
+        same_ids: `items` and `interactions` whose item the catalogue has in another form; {} where there are none.
+    """
+
+    rows: pl.DataFrame
+    ids: Mapping[str, pl.Series]
+    unit: str
+    place: str
+    remarks: list[str]
+    same_ids: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items as strings: item_id, title, text, the latter two "" where there is none; place and remarks as above."""
+
+    items: pl.DataFrame
+    place: str
+    remarks: list[str]
+
+
+def read_tables(config: DataConfig, interactions: RawTable, items: RawTable) -> tuple[Log, Catalogue]:
+    """Read the columns that the configuration names, of all rows.
+
+    Raises:
+        UserError: a column is not there; a value cannot be used; ids of both files do not meet.
+    """
+    logged, stocked = _logged(config, interactions), _stocked(config, items)
+    ids = config.item_column
+    catalogue = _catalogue(config, stocked, items.place, _written(logged[ids], interactions.place))
+    return _log(config, logged, interactions.place, catalogue, _written(stocked[ids], items.place)), catalogue
+
+
+def _logged(config: DataConfig, table: RawTable) -> pl.DataFrame:
+    wanted = {config.user_column: "data.user_column", config.item_column: "data.item_column"}
+    if config.timestamp_column is not None:
+        wanted[config.timestamp_column] = "data.timestamp_column"
+    if config.rating_column is not None:
+        wanted[config.rating_column] = "data.rating_column"
+    need_columns(table, wanted)
+    return table.collect(*wanted)
+
+
+def _stocked(config: DataConfig, table: RawTable) -> pl.DataFrame:
+    title = _title(config)
+    need_columns(
+        table,
+        {config.item_column: "data.item_column"}
+        | dict.fromkeys(config.text_columns, "data.text_columns")
+        | ({title: "data.title_column"} if config.title_column else {}),
+    )
+    return table.collect(*dict.fromkeys([config.item_column, *config.text_columns, title]))
+
+
+def _title(config: DataConfig) -> str:
+    return config.title_column or config.text_columns[0]
+
+
+def _written(ids: pl.Series, place: str) -> str:
+    """How ids are written in a file, for messages on the other one."""
+    there = ids.is_not_null()
+    return f"{_name(place)} has {shown(value_at(ids, first(there)))}" if there.any() else ""
+
+
+def _name(place: str) -> str:
+    return PurePath(place).name
+
+
+def _catalogue(config: DataConfig, raw: pl.DataFrame, place: str, beside: str) -> Catalogue:
+    ids = as_ids(raw[config.item_column], place, config.missing, beside)
+    twice = ids.is_duplicated()
+    if twice.any():
+        raise UserError(
+            f"the item {shown(ids.filter(twice)[0])} stands there more than once ({ids.len() - ids.n_unique():,} rows "
+            "over)",
+            place=place,
+            cure="Keep one row an item",
+        )
+    title = _title(config)
+    names = list(dict.fromkeys([*config.text_columns, title]))
+    parts = [as_text(raw[name], place, config.missing) for name in names]
+    remarks = _remarks(ids, Field(config.item_column, place), ids=True)
+    for name, part in zip(names, parts, strict=True):
+        remarks += _remarks(part, Field(name, place), ids=False)
+    # By number: Polars takes a name such as "^t.*$" for a pattern.
+    there = pl.DataFrame({str(number): part.replace("", None) for number, part in enumerate(parts)})
+    chosen = [str(names.index(name)) for name in config.text_columns]
+    texts = there.select(pl.concat_str(chosen, separator=config.text_separator, ignore_nulls=True)).to_series()
+    items = {"item_id": ids, "title": parts[names.index(title)], "text": texts.fill_null("")}
+    return Catalogue(pl.DataFrame(items), place, remarks)
+
+
+def _remarks(column: pl.Series, field: Field, *, ids: bool) -> list[str]:
+    counts = column.value_counts(name="rows").sort(column.name)
+    return list(remarks_on_values(counts[column.name], counts["rows"], field, ids=ids))
+
+
+def _log(config: DataConfig, raw: pl.DataFrame, place: str, catalogue: Catalogue, beside: str) -> Log:
+    """Reads what the catalogue's ids have to meet."""
+    users = as_ids(raw[config.user_column], place, config.missing)
+    items = as_ids(raw[config.item_column], place, config.missing, beside)
+    if config.timestamp_column is None:
+        times, unit = pl.int_range(raw.height, dtype=pl.Int64, eager=True), "row of the file"
+    else:
+        times, unit = as_timestamps(raw[config.timestamp_column], place, config.timestamp_format, config.missing)
+    items, same = _met(items, catalogue, config, place)
+    ids, codes = {}, {}
+    remarks: list[str] = []
+    for name, column, values in (("user", config.user_column, users), ("item", config.item_column, items)):
+        ids[name] = values.unique().sort()
+        codes[name] = values.cast(pl.Enum(ids[name])).to_physical().cast(pl.Int32)
+        counts = pl.Series(np.bincount(codes[name].to_numpy(), minlength=ids[name].len()))
+        remarks += remarks_on_values(ids[name], counts, Field(column, place), ids=True)
+    rows = pl.DataFrame({**codes, "timestamp": times})
+    if config.rating_column is not None:
+        rows = rows.with_columns(rating=as_ratings(raw[config.rating_column], place, config.missing))
+    return Log(rows, ids, unit, place, remarks, same)
+
+
+def _met(items: pl.Series, catalogue: Catalogue, config: DataConfig, place: str) -> tuple[pl.Series, Mapping[str, int]]:
+    """The items of the log by the ids of the catalogue, and how many it has in another form.
+
+    Raises:
+        UserError: it has some in another form, and nobody said what that means; or it has none at all.
+    """
+    known, distinct = catalogue.items["item_id"], items.unique()
+    unknown = distinct.filter(~distinct.is_in(known.implode()))
+    if unknown.is_empty():
+        return items, {}
+    pairs = in_other_forms(unknown, known)
+    if pairs.height and config.similar_ids != "apart":
+        rows = int(items.is_in(pairs["id"].implode()).sum())
+        if config.similar_ids == "same":
+            return items.replace(pairs["id"], pairs["known"]), {"items": pairs.height, "interactions": rows}
+        one, other = pair_shown(*pairs.row(0))
+        raise UserError(
+            f"{pairs.height:,} of {distinct.len():,} item ids ({rows:,} of {items.len():,} interactions) are in "
+            f"{_name(catalogue.place)} in another form alone: {one} here is {other} there",
+            place=place,
+            cure="Write ids alike in both files, or set data.similar_ids=same to take them for the same items, or "
+            "=apart for different ones",
+        )
+    if unknown.len() == distinct.len() and config.unknown_items != "keep":
+        there = f"that has {shown(known[0])}" if known.len() else "that has none"
+        raise UserError(
+            f"no item of the interactions is in {_name(catalogue.place)}: they are with {shown(unknown.min())}, "
+            f"{there}",
+            place=place,
+            cure="Check that data.item_column is the same id in both files",
+        )
+    return items, {}

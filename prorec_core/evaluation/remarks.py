@@ -1,0 +1,62 @@
+"""What a user should know before reading figures, in sentences. Knows counts and metrics; knows no files or screens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_BY_THE_MODEL = ("generative", "fused", "ranked")
+_MADE_OF_OTHERS = ("dense", "aligned", "popularity")
+
+NOTHING_CHOSEN = (
+    "Validation NDCG@10 is 0 by every score that could recommend, so nothing was chosen by it: all epochs were "
+    "trained, the fusion weight λ is the one given that is nearest to 1, and the fused score recommends, or the "
+    "model's own where none is fused"
+)
+
+
+def out_of_reach(taken_before: Mapping[str, int], users: int) -> str:
+    """The targets that lists without the history cannot hold; "" where there are none.
+
+    Args:
+        taken_before: by split ("test", "validation"), how many targets stand in their user's history too.
+        users: how many there are.
+    """
+    test, validation = taken_before.get("test", 0), taken_before.get("validation", 0)
+    if not test and not validation:
+        return ""
+    return (
+        f"{_share(test, users)} of the test targets ({test:,} of {users:,}) and {_share(validation, users)} of the "
+        "validation targets are in the user's own history and cannot be recommended while evaluate.mask_history is "
+        f"true: {_share(users - test, users)} of the test targets can be reached. Set evaluate.mask_history=false to "
+        "recommend again what was taken before, or data.duplicates=first to keep each item once a user"
+    )
+
+
+def validation_tells(measured: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether any scorer that could recommend has found anything on validation.
+
+    Args:
+        measured: validation metrics by scorer.
+    """
+    own = [name for name in measured if name in _BY_THE_MODEL] or [
+        name for name in measured if name not in _MADE_OF_OTHERS
+    ]
+    found = [measured[name]["ndcg_at_10"] for name in own or measured]
+    return not found or any(found)
+
+
+def remarks(profile: Mapping[str, Any], metrics: Mapping[str, Any]) -> Sequence[str]:
+    """All of them: on the data, on what is out of reach, on what validation could not choose."""
+    protocol = metrics["protocol"]
+    unreachable = out_of_reach(metrics["targets_in_history"], protocol["test_users"])
+    return [
+        *profile.get("warnings", []),
+        *([unreachable] if unreachable and protocol["history_masked"] else []),
+        *([] if metrics["validation_tells"] else [NOTHING_CHOSEN]),
+    ]
+
+
+def _share(part: int, whole: int) -> str:
+    share = part / max(whole, 1)
+    return f"{share:.1%}" if not part or share >= 0.001 else "less than 0.1%"
