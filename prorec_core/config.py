@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
+
 RUN_ONLY: JsonDict = {"run_only": True}
 """Marks a field that changes where or how fast a stage runs, not what it leaves; kept out of cache keys."""
 
@@ -123,7 +125,9 @@ class Training(Section):
 class CollaborativeConfig(Training):
     """The sequential recommender that knows items by their ids alone."""
 
-    model: Literal["sasrec", "din"] = Field("sasrec", description="sasrec: causal transformer; din: the paper's.")
+    model: Annotated[str, SEQUENTIAL_MODELS] = Field(
+        "sasrec", description="sasrec: causal transformer; din: the paper's."
+    )
     dim: int = Field(64, ge=4, le=4096, description="Dimensions d of the item embeddings and of the model.")
     layers: int = Field(2, ge=1, le=64, description="Transformer layers (sasrec).")
     heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide dim (sasrec).")
@@ -189,9 +193,7 @@ class QuantizeConfig(Section):
         description="What is quantized: integrated E_I; semantic E_S; collaborative E_C of the stage before "
         "aligning; concatenation: E_S and that E_C side by side, naively.",
     )
-    method: Literal["residual_kmeans", "balanced_kmeans", "hierarchical_kmeans", "rq_vae"] = Field(
-        "residual_kmeans", description="The quantizer."
-    )
+    method: Annotated[str, QUANTIZERS] = Field("residual_kmeans", description="The quantizer.")
     levels: int = Field(3, ge=1, le=16, description="Code levels L, without the suffix.")
     codes: int = Field(64, ge=2, le=65_535, description="Codes K a level.")
     iterations: int = Field(50, ge=1, description="Iterations of k-means at most.")
@@ -229,7 +231,7 @@ class GeneratorConfig(Training):
 
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     dropout: Probability = Field(0.3, description="Dropout of embeddings and of feed-forward layers.")
-    architecture: Literal["timeline", "encoder_decoder"] = Field(
+    architecture: Annotated[str, GENERATORS] = Field(
         "timeline", description="timeline: one token an item; encoder_decoder: the paper's, one token a code."
     )
     dim: int = Field(64, ge=4, le=4096, description="Dimensions of the model.")

@@ -12,7 +12,7 @@ def align(work: Work) -> dict[str, float]:
     """Train Stage I: next-item prediction and cross-modality alignment, jointly."""
     from prorec_core.alignment.stage import align as run
     from prorec_core.data.embeddings import read_embeddings
-    from prorec_core.sequential.stage import CollaborativeModel
+    from prorec_core.sequential.trained import CollaborativeModel
 
     experiment, new = work.experiment, work.inputs["embed_text"] / "cold_embeddings.parquet"
     result = run(

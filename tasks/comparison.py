@@ -87,7 +87,7 @@ def _seconds(ref: ArtifactRef) -> float:
 def _parameters(inputs: Mapping[str, Path], *, with_ranker: bool) -> int:
     """Numbers that recommending needs: the weights of the model, and the tables of items that it reads."""
     from prorec_core.data.embeddings import read_embeddings
-    from prorec_core.generation.stage import RANKER
+    from prorec_core.generation.trained import RANKER
     from prorec_core.training.checkpoint import load_tensors
 
     for stage in ("train_generator", "align", "train_collaborative"):

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from prorec_core.data.dataset import Dataset
     from prorec_core.evaluation.inputs import NewItemLists
     from prorec_core.evaluation.lists import Models
-    from prorec_core.generation.stage import TrainedGenerator
-    from prorec_core.quantization.stage import Quantized
+    from prorec_core.generation.trained import TrainedGenerator
+    from prorec_core.quantization.quantized import Quantized
 
 
 @stage(
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 )
 def evaluate(work: Work) -> dict[str, float]:
     """Rank the whole catalogue for every user, and measure."""
-    from prorec_core.alignment.stage import AlignedModel
+    from prorec_core.alignment.trained import AlignedModel
     from prorec_core.artifacts import write_bytes
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import Models, recommend_lists
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.evaluation.stage import standalone_plots
     from prorec_core.evaluation.tables import result_markdown
-    from prorec_core.generation.stage import TrainedGenerator, restore_generator
-    from prorec_core.quantization.stage import Quantized
-    from prorec_core.sequential.stage import CollaborativeModel
+    from prorec_core.generation.trained import TrainedGenerator, restore_generator
+    from prorec_core.quantization.quantized import Quantized
+    from prorec_core.sequential.trained import CollaborativeModel
 
     experiment, runtime = work.experiment, work.runtime()
     dataset = read_dataset(work)
@@ -80,7 +80,7 @@ def _with_new_items(
     import numpy as np
 
     from prorec_core.evaluation.lists import new_item_lists
-    from prorec_core.generation.stage import restore_generator
+    from prorec_core.generation.trained import restore_generator
 
     if dataset.cold is None:
         return None

@@ -10,7 +10,7 @@ from tasks.stage import Work, stage
 @stage("evaluate_aligned", reads=("preprocess", "embed_text", "align"))
 def evaluate_aligned(work: Work) -> dict[str, float]:
     """Rank the whole catalogue by the aligned model, and its best items by a light ranker, and measure both."""
-    from prorec_core.alignment.stage import AlignedModel
+    from prorec_core.alignment.trained import AlignedModel
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import new_sequential_lists, sequential_lists
     from prorec_core.evaluation.reranking import as_candidates, own_and_ranked, with_long_lists

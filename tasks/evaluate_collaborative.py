@@ -15,7 +15,7 @@ def evaluate_collaborative(work: Work) -> dict[str, float]:
     from prorec_core.evaluation.reranking import as_candidates, own_and_ranked, with_long_lists
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.generation.candidates import Candidates
-    from prorec_core.sequential.stage import CollaborativeModel
+    from prorec_core.sequential.trained import CollaborativeModel
 
     experiment, runtime = work.experiment, work.runtime()
     config, dataset, longest = experiment.evaluate, read_dataset(work), experiment.collaborative.max_history

@@ -93,8 +93,8 @@ def _generator(work: Work, side: str, *, with_new: bool = False) -> Generator:
     import numpy as np
 
     from prorec_core.artifacts import MANIFEST, read_json
-    from prorec_core.generation.stage import TrainedGenerator, restore_generator
-    from prorec_core.quantization.stage import Quantized
+    from prorec_core.generation.trained import TrainedGenerator, restore_generator
+    from prorec_core.quantization.quantized import Quantized
 
     inputs = {name: work.inputs[f"{name}@{side}"] for name in STREAM}
     embedding = read_json(inputs["train_generator"] / MANIFEST)["config"]["quantize.embedding"]

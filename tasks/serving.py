@@ -97,7 +97,7 @@ def _fill(bundle: Path, work: Work) -> list[str]:
 
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import write_embeddings
-    from prorec_core.quantization.stage import Quantized
+    from prorec_core.quantization.quantized import Quantized
 
     dataset = Dataset.load(work.inputs["preprocess"])
     bundle.mkdir()

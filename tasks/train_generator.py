@@ -18,10 +18,10 @@ _log = logging.getLogger(__name__)
 )
 def train_generator(work: Work) -> dict[str, float]:
     """Train Stage II: generate codes, distil back what quantization lost, and rank what is found."""
-    from prorec_core.alignment.stage import AlignedModel
+    from prorec_core.alignment.trained import AlignedModel
     from prorec_core.generation.stage import GeneratorInputs
     from prorec_core.generation.stage import train_generator as run
-    from prorec_core.quantization.stage import Quantized
+    from prorec_core.quantization.quantized import Quantized
 
     experiment = work.experiment
     quantized = Quantized.load(work.inputs["quantize"])

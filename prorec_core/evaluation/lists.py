@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from prorec_core.alignment.stage import AlignedModel
+from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import AlignConfig, CollaborativeConfig, EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Sequences, Split

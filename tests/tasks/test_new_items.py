@@ -17,7 +17,7 @@ from prorec_core.data.histories import DatasetHistories
 from prorec_core.evaluation.stage import Evaluation
 from prorec_core.generation.recommender import Recommender
 from prorec_core.progress import silent
-from prorec_core.quantization.stage import Quantized
+from prorec_core.quantization.quantized import Quantized
 from tasks.align import align
 from tasks.embed_text import embed_text
 from tasks.evaluate import evaluate

@@ -28,7 +28,7 @@ from prorec_core.data.embeddings import write_embeddings
 from prorec_core.data.sequences import from_lists
 from prorec_core.errors import UserError
 from prorec_core.generation.base import Items
-from prorec_core.generation.stage import TrainedGenerator, build_generator
+from prorec_core.generation.trained import TrainedGenerator, build_generator
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.progress import silent
 from prorec_core.quantization.table import CodeTable

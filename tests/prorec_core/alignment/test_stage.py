@@ -9,13 +9,15 @@ import torch
 
 from prorec_core.alignment.adapter import scaled_text
 from prorec_core.alignment.model import StageOne
-from prorec_core.alignment.stage import AlignedModel, align
+from prorec_core.alignment.stage import align
+from prorec_core.alignment.trained import AlignedModel
 from prorec_core.alignment.unseen import by_similar_text
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.data.sequences import IntArray, Sequences, Split, from_lists
 from prorec_core.progress import Progress
 from prorec_core.sequential.base import target_ranks, validation_measures
-from prorec_core.sequential.stage import CollaborativeModel, Floats, build_model, train_collaborative
+from prorec_core.sequential.stage import train_collaborative
+from prorec_core.sequential.trained import CollaborativeModel, Floats, build_model
 from prorec_core.training.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"))

@@ -10,11 +10,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from prorec_core.alignment.stage import AlignedModel, align
+from prorec_core.alignment.stage import align
+from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
 from prorec_core.data.sequences import Sequences
 from prorec_core.generation.base import Generator, Items
-from prorec_core.generation.stage import GeneratorInputs, build_generator
+from prorec_core.generation.stage import GeneratorInputs
+from prorec_core.generation.trained import build_generator
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.training.runtime import Runtime

@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from prorec_core.alignment.stage import align
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.generation.candidates import find_candidates
-from prorec_core.generation.stage import TrainedGenerator, restore_generator, train_generator
+from prorec_core.generation.stage import train_generator
+from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.training.runtime import Runtime
 

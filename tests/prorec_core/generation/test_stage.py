@@ -9,19 +9,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from prorec_core.alignment.stage import AlignedModel, align
+from prorec_core.alignment.stage import align
+from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import GeneratorConfig
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.errors import UserError
 from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
 from prorec_core.generation.choice import fusion_trials, recommended_of
 from prorec_core.generation.ranker import FEATURES
-from prorec_core.generation.stage import (
-    GeneratorInputs,
-    TrainedGenerator,
-    restore_generator,
-    train_generator,
-)
+from prorec_core.generation.stage import GeneratorInputs, train_generator
+from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.progress import Progress
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.training.batching import inference_batches
