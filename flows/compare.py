@@ -13,7 +13,6 @@ import prefect.runtime
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.full import PIPELINE
 from flows.variants import Variants, joined, load_variants
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
@@ -35,21 +34,19 @@ from tasks.evaluate_two_stream import SIDES, evaluate_two_stream
 from tasks.events import Event, Notice, PartEnded, PartStarted, StageEnded, StageStarted, listening, tell
 from tasks.metrics import measured as figures
 from tasks.patience import TrackingAwayError
+from tasks.pipeline import PIPELINE, up_to
 from tasks.prefect_run import PrefectRun
 from tasks.preprocess import preprocess
 from tasks.stage import FlowTracking, Stage
 from tasks.tidy import tidy
 from tasks.tracking import TrackedRun
-from tasks.train_collaborative import train_collaborative
 
-_TO_GENERATOR = PIPELINE[:-1]
-_TO_ALIGNED = PIPELINE[: [each.name for each in PIPELINE].index("align") + 1]
 _BASELINES: Mapping[str, tuple[Stage, ...]] = {
     "popularity": (preprocess, evaluate_counts),
     "item_to_item": (preprocess, evaluate_counts),
-    "collaborative": (preprocess, train_collaborative, evaluate_collaborative),
-    "aligned": (*_TO_ALIGNED, evaluate_aligned),
-    "two_stream": (*_TO_GENERATOR, evaluate_two_stream),
+    "collaborative": (*up_to("train_collaborative"), evaluate_collaborative),
+    "aligned": (*up_to("align"), evaluate_aligned),
+    "two_stream": (*up_to("train_generator"), evaluate_two_stream),
 }
 PIPELINES: Mapping[str, tuple[Stage, ...]] = {
     "generator": PIPELINE,

@@ -15,29 +15,12 @@ from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
 from prorec_core.errors import one_line
 from tasks import models, pages, store, tracking
-from tasks.align import align
-from tasks.embed_text import embed_text
-from tasks.evaluate import evaluate
 from tasks.events import StageEnded, listening
+from tasks.pipeline import PIPELINE
 from tasks.prefect_run import PrefectRun, failed
-from tasks.preprocess import preprocess
-from tasks.quantize import quantize
-from tasks.stage import FlowTracking, Stage
+from tasks.stage import FlowTracking
 from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
-from tasks.train_collaborative import train_collaborative
-from tasks.train_generator import train_generator
-
-PIPELINE: tuple[Stage, ...] = (
-    preprocess,
-    embed_text,
-    train_collaborative,
-    align,
-    quantize,
-    train_generator,
-    evaluate,
-)
-"""The stages, each after all those that it reads."""
 
 _forced: ContextVar[frozenset[str]] = ContextVar("forced", default=frozenset())
 

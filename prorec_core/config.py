@@ -6,7 +6,7 @@ demo. A YAML file in `configs/` holds only what differs from these defaults.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
@@ -314,35 +314,6 @@ class EvaluateConfig(Section):
     examples: int = Field(5, ge=0, le=100, description="Users shown in words in the report.")
 
 
-_SECTIONS = ("data", "text", "collaborative", "align", "quantize", "generator", "evaluate")
-_READS: dict[str, tuple[str, ...]] = {
-    "preprocess": ("data",),
-    "embed_text": ("text",),
-    "train_collaborative": ("collaborative", "evaluate.mask_history", "train_on_validation", "seed"),
-    "align": ("align", "collaborative", "evaluate.mask_history", "train_on_validation", "seed"),
-    "quantize": ("quantize", "seed"),
-    "train_generator": (
-        "generator",
-        "quantize.embedding",
-        "collaborative",
-        "align",
-        "evaluate.fusion_weights",
-        "evaluate.beams",
-        "evaluate.mask_history",
-        "train_on_validation",
-        "seed",
-        "name",
-    ),
-    # The report shows the whole experiment.
-    "evaluate": ("name", "seed", "train_on_validation", *_SECTIONS),
-    "evaluate_counts": ("evaluate", "train_on_validation"),
-    "evaluate_collaborative": ("collaborative", "evaluate", "train_on_validation", "seed"),
-    "evaluate_aligned": ("align", "collaborative", "evaluate", "train_on_validation", "seed"),
-    "evaluate_two_stream": ("evaluate", "train_on_validation", "seed"),
-}
-"""Which parts of an experiment each stage reads: its cache key holds these and nothing else."""
-
-
 class Experiment(Section):
     """One experiment: a name, a seed and a section a stage. The flow's only parameter."""
 
@@ -379,23 +350,3 @@ class Experiment(Section):
                 "without it, as in evaluate.fusion_weights=[2]"
             )
         return self
-
-    def stage_config(self, stage: str) -> dict[str, Any]:
-        """All that `stage` reads of this experiment, run-only fields left out: what its artifact depends on."""
-        found: dict[str, Any] = {}
-        for name in _READS[stage]:
-            value: Any = self
-            for part in name.split("."):
-                value = getattr(value, part)
-            found[name] = _without_run_only(value)
-        return found
-
-
-def _without_run_only(value: Any) -> Any:
-    if not isinstance(value, BaseModel):
-        return value
-    return {
-        name: _without_run_only(getattr(value, name))
-        for name, field in type(value).model_fields.items()
-        if field.json_schema_extra != RUN_ONLY
-    }

@@ -7,22 +7,15 @@ choice (`tasks.sources`), so a change to one implementation makes nothing anew t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-if TYPE_CHECKING:
-    from prorec_core.generation.base import Generator
-    from prorec_core.quantization.quantizer import Quantizer
-    from prorec_core.sequential.base import SequentialModel
 
-T = TypeVar("T")
-
-
-class Registry(Generic[T]):
+class Registry:
     """The implementations of one kind. As metadata of a field (`Annotated[str, REGISTRY]`) it lets nothing else in.
 
     Args:
@@ -34,21 +27,21 @@ class Registry(Generic[T]):
         self.field = field
         self.places = dict(places)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self.places)
 
     def module(self, name: str) -> str:
         """The module that holds the implementation."""
         return self.places[name].partition(":")[0]
 
-    def load(self, name: str) -> type[T]:
-        """The implementation called `name`; its module is imported now.
+    def load(self, name: str) -> Any:
+        """The implementation called `name`, a class; its module is imported now.
 
         Raises:
             KeyError: there is none.
         """
         module, _, attribute = self.places[name].partition(":")
-        return cast("type[T]", getattr(importlib.import_module(module), attribute))
+        return getattr(importlib.import_module(module), attribute)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self._known, handler(source))
@@ -64,11 +57,11 @@ class Registry(Generic[T]):
         return name
 
 
-SEQUENTIAL_MODELS: Registry[SequentialModel] = Registry(
+SEQUENTIAL_MODELS = Registry(
     "collaborative.model",
     {"sasrec": "prorec_core.sequential.sasrec:SASRec", "din": "prorec_core.sequential.din:DIN"},
 )
-QUANTIZERS: Registry[Quantizer] = Registry(
+QUANTIZERS = Registry(
     "quantize.method",
     {
         "residual_kmeans": "prorec_core.quantization.residual_kmeans:ResidualKMeans",
@@ -77,7 +70,7 @@ QUANTIZERS: Registry[Quantizer] = Registry(
         "rq_vae": "prorec_core.quantization.rq_vae:RQVAE",
     },
 )
-GENERATORS: Registry[Generator] = Registry(
+GENERATORS = Registry(
     "generator.architecture",
     {
         "timeline": "prorec_core.generation.timeline:Timeline",

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from prorec_core.config import Experiment
 from tasks.stage import Work, stage
 
 
-@stage("embed_text", reads=("preprocess",))
+def _encoder_digest(experiment: Experiment) -> str:
+    from prorec_core.errors import UserError
+    from prorec_core.text.location import encoder_digest
+
+    try:
+        return encoder_digest(experiment.text.model)
+    except UserError:
+        # The stage itself says where it was looked for, and fails.
+        return "nowhere"
+
+
+@stage(
+    "embed_text",
+    reads=("preprocess",),
+    config=("text",),
+    libraries=("torch", "transformers", "tokenizers", "sentence-transformers", "numpy", "polars"),
+    outside=_encoder_digest,
+)
 def embed_text(work: Work) -> None:
     """Embed every item's text, equal texts once."""
     from prorec_core.data.dataset import Dataset
@@ -13,6 +31,7 @@ def embed_text(work: Work) -> None:
     from prorec_core.text.stage import embed_text as run
 
     experiment = work.experiment
+    work.runtime(experiment.text.precision)
     dataset = Dataset.load(work.inputs["preprocess"])
     embeddings = run(experiment.text, dataset.all_items()["text"].to_list(), experiment.device, work.report)
     known = dataset.items.height

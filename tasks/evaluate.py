@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 @stage(
     "evaluate",
     reads=("preprocess", "embed_text", "train_collaborative", "align", "quantize", "train_generator"),
+    # The report shows the whole experiment.
+    config=(
+        *("name", "seed", "train_on_validation"),
+        *("data", "text", "collaborative", "align", "quantize", "generator", "evaluate"),
+    ),
+    libraries=("torch", "numpy", "scipy", "polars"),
 )
 def evaluate(work: Work) -> dict[str, float]:
     """Rank the whole catalogue for every user, and measure."""
@@ -60,7 +66,7 @@ def evaluate(work: Work) -> dict[str, float]:
         quality=quantized.quality,
         codes=quantized.table.codes,
         domination=aligned.domination,
-        experiment=experiment.stage_config("evaluate"),
+        experiment=dict(work.config),
         new=_with_new_items(work, dataset, models, trained, quantized),
     )
     result = run(inputs, runtime.report)

@@ -7,7 +7,12 @@ from tasks.metrics import measured
 from tasks.stage import Work, stage
 
 
-@stage("evaluate_aligned", reads=("preprocess", "embed_text", "align"))
+@stage(
+    "evaluate_aligned",
+    reads=("preprocess", "embed_text", "align"),
+    config=("align", "collaborative", "evaluate", "train_on_validation", "seed"),
+    libraries=("torch", "numpy", "scipy", "polars"),
+)
 def evaluate_aligned(work: Work) -> dict[str, float]:
     """Rank the whole catalogue by the aligned model, and its best items by a light ranker, and measure both."""
     from prorec_core.alignment.trained import AlignedModel

@@ -7,7 +7,12 @@ from tasks.metrics import measured
 from tasks.stage import Work, stage
 
 
-@stage("evaluate_collaborative", reads=("preprocess", "train_collaborative"))
+@stage(
+    "evaluate_collaborative",
+    reads=("preprocess", "train_collaborative"),
+    config=("collaborative", "evaluate", "train_on_validation", "seed"),
+    libraries=("torch", "numpy", "scipy", "polars"),
+)
 def evaluate_collaborative(work: Work) -> dict[str, float]:
     """Rank the whole catalogue by the collaborative model, and its best items by a light ranker, and measure both."""
     from prorec_core.evaluation.inputs import EvaluationInputs

@@ -7,7 +7,12 @@ from tasks.metrics import measured
 from tasks.stage import Work, stage
 
 
-@stage("evaluate_counts", reads=("preprocess",))
+@stage(
+    "evaluate_counts",
+    reads=("preprocess",),
+    config=("evaluate", "train_on_validation"),
+    libraries=("torch", "numpy", "scipy", "polars"),
+)
 def evaluate_counts(work: Work) -> dict[str, float]:
     """Rank by popularity, and by co-occurrence with the most recent item."""
     from prorec_core.data.sequences import Split

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.inputs import read_dataset, read_new_quantized, read_quantized, read_texts
 from tasks.metrics import measured
+from tasks.pipeline import up_to
 from tasks.stage import Work, stage
 
 if TYPE_CHECKING:
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
 
 SIDES = ("first", "second")
 """What tells the two pipelines apart in the names of what is read."""
-STREAM = ("embed_text", "train_collaborative", "align", "quantize", "train_generator")
+STREAM = tuple(stage.name for stage in up_to("train_generator") if stage.name != "preprocess")
 """The stages of a pipeline that its generator is made of."""
 
 
-@stage("evaluate_two_stream", reads=("preprocess", *(f"{name}@{side}" for side in SIDES for name in STREAM)))
+@stage(
+    "evaluate_two_stream",
+    reads=("preprocess", *(f"{name}@{side}" for side in SIDES for name in STREAM)),
+    config=("evaluate", "train_on_validation", "seed"),
+    libraries=("torch", "numpy", "scipy", "polars"),
+)
 def evaluate_two_stream(work: Work) -> dict[str, float]:
     """Let both generators judge what either found, by a weight and by a light ranker, and measure both.
 

@@ -7,7 +7,12 @@ from tasks.metrics import numbers
 from tasks.stage import Work, stage
 
 
-@stage("quantize", reads=("preprocess", "embed_text", "train_collaborative", "align"))
+@stage(
+    "quantize",
+    reads=("preprocess", "embed_text", "train_collaborative", "align"),
+    config=("quantize", "seed"),
+    libraries=("numpy", "scipy", "scikit-learn", "torch", "polars"),
+)
 def quantize(work: Work) -> dict[str, float]:
     """Quantize the chosen embedding, and give every item a tuple of its own."""
     from prorec_core.data.dataset import Dataset

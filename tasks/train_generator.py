@@ -14,7 +14,21 @@ _log = logging.getLogger(__name__)
 @stage(
     "train_generator",
     reads=("preprocess", "embed_text", "train_collaborative", "align", "quantize"),
+    config=(
+        "generator",
+        "quantize.embedding",
+        "collaborative",
+        "align",
+        "evaluate.fusion_weights",
+        "evaluate.beams",
+        "evaluate.mask_history",
+        "train_on_validation",
+        "seed",
+        "name",
+    ),
+    libraries=("torch", "numpy", "scipy", "polars"),
     publish=register,
+    validates=True,
 )
 def train_generator(work: Work) -> dict[str, float]:
     """Train Stage II: generate codes, distil back what quantization lost, and rank what is found."""
@@ -41,7 +55,7 @@ def train_generator(work: Work) -> dict[str, float]:
         aligned=AlignedModel.load(work.inputs["align"]),
         texts=texts(work),
     )
-    result = run(inputs, experiment.seed, work.runtime())
+    result = run(inputs, experiment.seed, work.runtime(experiment.generator.precision))
     result.save(work.folder)
     for text in result.config["not_applied"]:
         _log.warning("not applied: %s", text)

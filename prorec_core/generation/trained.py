@@ -90,7 +90,8 @@ class TrainedGenerator:
 
 def build_generator(config: GeneratorConfig, items: Items, low_precision: bool) -> Generator:
     """The generator that the configuration names, with new weights."""
-    return GENERATORS.load(config.architecture)(config, items, low_precision)
+    kind: type[Generator] = GENERATORS.load(config.architecture)
+    return kind(config, items, low_precision)
 
 
 def restore_generator(

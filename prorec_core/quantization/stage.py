@@ -52,7 +52,8 @@ def quantize(
             place="quantize",
             cure="Take both from the same run",
         )
-    quantizer, found = QUANTIZERS.load(config.method).fit(embeddings_ND, config, seed, report)
+    kind: type[Quantizer] = QUANTIZERS.load(config.method)
+    quantizer, found = kind.fit(embeddings_ND, config, seed, report)
     if config.collisions == "suffix":
         level_codes, final = found, add_suffix(found)
     else:
@@ -78,7 +79,8 @@ def fitted_quantizer(quantized: Quantized) -> Quantizer:
         raise UserError(f"unknown quantizer '{method}'", place="quality.json", cure=cure)
     arrays = quantized.codebooks.items()
     state = {name.removeprefix(QUANTIZER): value for name, value in arrays if name.startswith(QUANTIZER)}
-    return QUANTIZERS.load(method).from_state(state)
+    kind: type[Quantizer] = QUANTIZERS.load(method)
+    return kind.from_state(state)
 
 
 def with_new(

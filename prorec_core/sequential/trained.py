@@ -66,4 +66,5 @@ def build_model(
     config: CollaborativeConfig, training: Training, table_dim: int, low_precision: bool
 ) -> SequentialModel:
     """The sequential model that the configuration names, with new weights; see `SequentialModel.build`."""
-    return SEQUENTIAL_MODELS.load(config.model).build(config, training, table_dim, low_precision)
+    kind: type[SequentialModel] = SEQUENTIAL_MODELS.load(config.model)
+    return kind.build(config, training, table_dim, low_precision)

@@ -18,11 +18,11 @@ import yaml
 from mlflow import MlflowClient
 
 from flows.embedded import predict, start_prefect
-from prorec_core.artifacts import STAGES
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
-from prorec_core.text.encoders import find_encoder
+from prorec_core.text.location import find_encoder
 from tasks import places
+from tasks.pipeline import STAGES
 from tasks.reachability import take_inventory
 
 ROOT = Path(__file__).resolve().parents[2]

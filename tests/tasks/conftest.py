@@ -121,8 +121,14 @@ def make_tiny(prefect_api: str, tracked_folder: Path) -> Callable[..., TinyPipel
     ) -> TinyPipeline:
         return TinyPipeline(
             (
-                Stage("preprocess", (), first, "tasks.preprocess"),
-                Stage("train_collaborative", ("preprocess",), second, "tasks.train_collaborative"),
+                Stage("preprocess", (), first, "tasks.preprocess", ("seed",)),
+                Stage(
+                    "train_collaborative",
+                    ("preprocess",),
+                    second,
+                    "tasks.train_collaborative",
+                    ("seed",),
+                ),
             )
         )
 

@@ -66,7 +66,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def work(experiment: Experiment, places: Mapping[str, Path], folder: Path) -> Work:
-    return Work(experiment, dict(places), folder, folder.parent / f"{folder.name}-state", silent, None)  # type: ignore[arg-type]
+    return Work(experiment, {}, dict(places), folder, folder.parent / f"{folder.name}-state", silent, None)  # type: ignore[arg-type]
 
 
 def check_other_recommenders(places: Mapping[str, Path], root: Path, of_the_pipeline: Mapping[str, Any]) -> None:

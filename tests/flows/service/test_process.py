@@ -67,7 +67,7 @@ def make_version(folder: Path, seed: int) -> None:
     described |= {"ranker": None, "recommended": "fused"}
     TrainedGenerator(generator.state_dict(), described, []).save(stages["out"])
     run = TrackedRun.start(tracking.experiment_id("tiny"), "train_generator")
-    run.tags(register(Work(Experiment(name="tiny"), stages, stages["out"], folder, silent, run)))
+    run.tags(register(Work(Experiment(name="tiny"), {}, stages, stages["out"], folder, silent, run)))
     run.finish()
 
 

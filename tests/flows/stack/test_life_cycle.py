@@ -16,8 +16,8 @@ import pytest
 from mlflow.entities import Run
 
 from flows.stack import children, state
-from prorec_core.artifacts import STAGES
-from prorec_core.text.encoders import packaged_folder
+from prorec_core.text.location import packaged_folder
+from tasks.pipeline import STAGES
 
 from .conftest import TINY, Stack, until
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from prorec_core.artifacts import STAGES
+from tasks.pipeline import STAGES
 
 from .conftest import TINY, Stack
 
