@@ -50,7 +50,6 @@ def prepare(experiment: Experiment, folder: Path, report: Report) -> None:
     collaborative.save(_made(folder / "train_collaborative"))
     aligned = align(
         experiment.align.model_copy(update={"epochs": 2}),
-        experiment.collaborative,
         data.sequences,
         collaborative,
         text,
@@ -82,8 +81,6 @@ def generator_inputs(experiment: Experiment, folder: Path, users: int | None = N
     centroids = quantized.level_centroids
     return GeneratorInputs(
         config=experiment.generator,
-        align=experiment.align,
-        collaborative=experiment.collaborative,
         fusion_weights=experiment.evaluate.fusion_weights,
         beams=experiment.evaluate.beams,
         mask_history=experiment.evaluate.mask_history,

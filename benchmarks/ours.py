@@ -41,7 +41,6 @@ def align_epoch(experiment: Experiment, folder: Path, laps: Laps) -> None:
     laps.start()
     align(
         config,
-        experiment.collaborative,
         data.sequences,
         start,
         text,

@@ -86,7 +86,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         at_work = ""
         summary = _summary(ended, refs, run, page)
         _publish(experiment, summary, refs, run)
-        table = (store.fetch(refs["evaluate"]) / "result.md").read_text(encoding="utf-8")
+        table = (store.fetch(refs["report"]) / "result.md").read_text(encoding="utf-8")
         run.tags({tracking.NOTE_TAG: note("done.", table)})
         run.text(tracking.SUMMARY_FILE, json.dumps(summary, indent=1))
         create_markdown_artifact(
@@ -126,7 +126,7 @@ def _summary(
         ],
         "metrics": metrics,
         "model": models.version_of(refs["train_generator"]),
-        "report": f"{refs['evaluate'].uri}/report.html",
+        "report": f"{refs['report'].uri}/report.html",
         "items": _some_items(refs["preprocess"]),
         "mlflow": {"experiment_id": run.experiment, "run_id": run.id, "page": page},
     }

@@ -10,7 +10,7 @@ from tasks.stage import Work, stage
 @stage(
     "align",
     reads=("preprocess", "embed_text", "train_collaborative"),
-    config=("align", "collaborative", "evaluate.mask_history", "train_on_validation", "seed"),
+    config=("align", "evaluate.mask_history", "train_on_validation", "seed"),
     libraries=("torch", "numpy", "polars", "scipy"),
     validates=True,
 )
@@ -23,7 +23,6 @@ def align(work: Work) -> dict[str, float]:
     experiment, new = work.experiment, work.inputs["embed_text"] / "cold_embeddings.parquet"
     result = run(
         experiment.align,
-        experiment.collaborative,
         read_dataset(work).sequences,
         CollaborativeModel.load(work.inputs["train_collaborative"]),
         read_embeddings(work.inputs["embed_text"] / "embeddings.parquet", "embed_text"),

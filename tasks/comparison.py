@@ -35,7 +35,7 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
     Raises:
         UserError: an artifact is gone or damaged.
     """
-    from prorec_core.evaluation.stage import Evaluation
+    from prorec_core.evaluation.measured import Evaluation
     from prorec_core.evaluation.variants.table import RANKED_BASELINES, Measured, quantized_domination
 
     folders = {name: store.fetch(ref) for name, ref in refs.items()}

@@ -10,7 +10,7 @@ from tasks.stage import Work, stage
 @stage(
     "evaluate_aligned",
     reads=("preprocess", "embed_text", "align"),
-    config=("align", "collaborative", "evaluate", "train_on_validation", "seed"),
+    config=("evaluate", "train_on_validation", "seed"),
     libraries=("torch", "numpy", "scipy", "polars"),
 )
 def evaluate_aligned(work: Work) -> dict[str, float]:
@@ -23,13 +23,13 @@ def evaluate_aligned(work: Work) -> dict[str, float]:
     from prorec_core.generation.candidates import Candidates
 
     experiment, runtime = work.experiment, work.runtime()
-    config, dataset, longest = experiment.evaluate, read_dataset(work), experiment.align.max_history
-    aligned, wide = AlignedModel.load(work.inputs["align"]), with_long_lists(config)
-    model, table = aligned.sequential_model(experiment.align, experiment.collaborative, runtime.device)
+    config, dataset, aligned = experiment.evaluate, read_dataset(work), AlignedModel.load(work.inputs["align"])
+    wide, longest = with_long_lists(config), aligned.max_history
+    model, table = aligned.sequential_model(runtime.device)
     found = sequential_lists("aligned", model, table, dataset.sequences, wide, longest)
     new = None
     if dataset.cold is not None:
-        grown = aligned.with_new().sequential_model(experiment.align, experiment.collaborative, runtime.device)
+        grown = aligned.with_new().sequential_model(runtime.device)
         of_new = new_sequential_lists("aligned", *grown, dataset, wide, longest)
         new = as_candidates(of_new.known["aligned"]), as_candidates(of_new.new["aligned"])
     both = own_and_ranked(
@@ -47,9 +47,6 @@ def evaluate_aligned(work: Work) -> dict[str, float]:
         both.lists,
         None,
         seed=experiment.seed,
-        name="aligned",
-        training={"align": aligned.training},
-        domination=aligned.domination,
         new=both.new,
         ranker=both.ranker,
         recommended=both.recommended,

@@ -30,6 +30,6 @@ def evaluate_counts(work: Work) -> dict[str, float]:
         }
         for split in (Split.VALIDATION, Split.TEST)
     }
-    result = run(EvaluationInputs(config, dataset, lists, None, name="counts"), work.report)
+    result = run(EvaluationInputs(config, dataset, lists, None), work.report)
     result.save(work.folder)
     return measured(result.metrics)

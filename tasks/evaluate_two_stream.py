@@ -83,7 +83,6 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
         both.lists,
         weight,
         seed=work.experiment.seed,
-        name="two_stream",
         fusion_trials=trials,
         new=both.new,
         ranker=both.ranker,

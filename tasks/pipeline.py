@@ -9,6 +9,7 @@ from tasks.embed_text import embed_text
 from tasks.evaluate import evaluate
 from tasks.preprocess import preprocess
 from tasks.quantize import quantize
+from tasks.report import report
 from tasks.stage import Stage
 from tasks.train_collaborative import train_collaborative
 from tasks.train_generator import train_generator
@@ -21,6 +22,7 @@ PIPELINE: tuple[Stage, ...] = (
     quantize,
     train_generator,
     evaluate,
+    report,
 )
 """The stages, each after all those that it reads."""
 

@@ -17,8 +17,6 @@ _log = logging.getLogger(__name__)
     config=(
         "generator",
         "quantize.embedding",
-        "collaborative",
-        "align",
         "evaluate.fusion_weights",
         "evaluate.beams",
         "evaluate.mask_history",
@@ -42,8 +40,6 @@ def train_generator(work: Work) -> dict[str, float]:
     centroids = quantized.level_centroids
     inputs = GeneratorInputs(
         config=experiment.generator,
-        align=experiment.align,
-        collaborative=experiment.collaborative,
         fusion_weights=experiment.evaluate.fusion_weights,
         beams=experiment.evaluate.beams,
         mask_history=experiment.evaluate.mask_history,

@@ -17,7 +17,7 @@ from prorec_core.alignment.graph import ItemGraph
 from prorec_core.alignment.model import StageOne
 from prorec_core.alignment.trained import AlignedModel, NewEmbeddings
 from prorec_core.alignment.unseen import by_similar_text
-from prorec_core.config import AlignConfig, CollaborativeConfig
+from prorec_core.config import AlignConfig
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.evaluation.domination import domination
 from prorec_core.sequential.base import target_ranks, validation_measures
@@ -35,7 +35,6 @@ _SHARE_OF_SIMILAR = 0.6
 
 def align(
     config: AlignConfig,
-    collaborative: CollaborativeConfig,
     sequences: Sequences,
     start: CollaborativeModel,
     semantic: Floats,
@@ -49,9 +48,8 @@ def align(
 
     Args:
         config: fusion, weight of the alignment and training.
-        collaborative: the sequential model's shape.
         sequences: all users' items; what they hold back from training is held back here.
-        start: the collaborative stage's model, where training starts (config.start).
+        start: the collaborative stage's model, whose shape is taken over, and where training starts (config.start).
         semantic: E_S, text embeddings, float32, shape (N, S).
         seed: of the experiment.
         runtime: device, progress and checkpoints.
@@ -62,7 +60,7 @@ def align(
     low = runtime.low_precision(config.precision)
     training, histories = sequences.training(), sequences.histories(Split.VALIDATION)
     graph = ItemGraph(training, config.graph) if config.graph else None
-    stage = StageOne(config, collaborative, scaled_text(semantic), graph, low)
+    stage = StageOne(config, start.config, scaled_text(semantic), graph, low)
     if config.start == "collaborative":
         _start_from(stage, start)
     stage.to(runtime.device)
@@ -110,6 +108,9 @@ def align(
         dict(stage.model.state_dict()),
         domination(integrated, semantic, start.embeddings),
         records,
+        config,
+        start.config,
+        dict(stage.adapter.state_dict()),
         None if new_semantic is None else _new_embeddings(stage, integrated, semantic, new_semantic),
     )
 

@@ -51,6 +51,9 @@ class AlignedModel:
         tensors: weights of the sequential model over E_I.
         domination: how much of the neighbourhoods comes from text and how much from behaviour.
         training: one record an epoch.
+        config: Stage I's section of the configuration.
+        collaborative_config: the sequential model's.
+        adapter: the adapter's weights, which place the texts of new items.
         cold: the embeddings of new items; None where there are none.
     """
 
@@ -60,10 +63,16 @@ class AlignedModel:
     tensors: Mapping[str, Tensor]
     domination: dict[str, Any]
     training: list[dict[str, Any]]
+    config: AlignConfig
+    collaborative_config: CollaborativeConfig
+    adapter: Mapping[str, Tensor]
     cold: NewEmbeddings | None = None
 
     def save(self, folder: Path) -> None:
-        """Write the three embeddings (of new items too), model.safetensors, domination.json and training.json."""
+        """Write the embeddings (of new items too), weights, config.json, domination.json and training.json."""
+        configs = {"align": self.config, "collaborative": self.collaborative_config}
+        write_json(folder / "config.json", {name: each.model_dump(mode="json") for name, each in configs.items()})
+        save_tensors(folder / "adapter.safetensors", self.adapter)
         for name, file in _EMBEDDINGS.items():
             write_embeddings(folder / f"{file}.parquet", getattr(self, name), "align")
             if self.cold is not None:
@@ -80,11 +89,15 @@ class AlignedModel:
             files = {name: folder / f"{prefix}{file}.parquet" for name, file in _EMBEDDINGS.items()}
             return {name: read_embeddings(path, "align") for name, path in files.items()}
 
+        configs = read_json(folder / "config.json")
         return cls(
             **embeddings(),
             tensors=load_tensors(folder / "model.safetensors"),
             domination=read_json(folder / "domination.json"),
             training=read_json(folder / "training.json")["epochs"],
+            config=AlignConfig.model_validate(configs["align"]),
+            collaborative_config=CollaborativeConfig.model_validate(configs["collaborative"]),
+            adapter=load_tensors(folder / "adapter.safetensors"),
             cold=NewEmbeddings(**embeddings("cold_")) if (folder / "cold_embeddings.parquet").is_file() else None,
         )
 
@@ -101,10 +114,13 @@ class AlignedModel:
             cold=None,
         )
 
-    def sequential_model(
-        self, config: AlignConfig, collaborative: CollaborativeConfig, device: torch.device
-    ) -> tuple[SequentialModel, Tensor]:
+    @property
+    def max_history(self) -> int:
+        """Items of a history that the model reads, the latest."""
+        return self.config.max_history
+
+    def sequential_model(self, device: torch.device) -> tuple[SequentialModel, Tensor]:
         """The trained sequential model and the table E_I that it scores, ready for inference on `device`."""
-        model = build_model(collaborative, config, self.integrated.shape[1], low_precision=False)
+        model = build_model(self.collaborative_config, self.config, self.integrated.shape[1], low_precision=False)
         model.load_state_dict(dict(self.tensors))
         return model.to(device).eval(), torch.from_numpy(self.integrated).to(device)

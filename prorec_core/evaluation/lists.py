@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from prorec_core.alignment.trained import AlignedModel
-from prorec_core.config import AlignConfig, CollaborativeConfig, EvaluateConfig
+from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.evaluation.inputs import NewItemLists
@@ -34,16 +34,12 @@ class Models:
         fusion_weight: weight λ of the dense score, chosen on validation; None where there is none.
         ranker: fitted on validation; None where there is none.
         aligned: Stage I's outcome.
-        align: Stage I's configuration.
-        collaborative: the sequential model's shape.
     """
 
     generator: Generator
     fusion_weight: float | None
     ranker: Ranker | None
     aligned: AlignedModel
-    align: AlignConfig
-    collaborative: CollaborativeConfig
 
 
 def recommend_lists(
@@ -87,13 +83,13 @@ def lists_after(
         lists["ranked"] = TopItems(*rank(candidates, histories, k))
     if models.generator.stage_one is not None and "dense" in lists:
         return {**lists, "aligned": lists["dense"]}
-    stage_one, table_NE = models.aligned.sequential_model(models.align, models.collaborative, device)
+    stage_one, table_NE = models.aligned.sequential_model(device)
     lists["aligned"] = dense_lists(
         stage_one,
         table_NE,
         histories,
         k,
-        models.align.max_history,
+        models.aligned.max_history,
         masked=config.mask_history,
         offsets_N=models.generator.item_offsets,
     )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from prorec_core.alignment.trained import AlignedModel
-from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
+from prorec_core.config import GeneratorConfig
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator, Items
@@ -25,6 +25,7 @@ from prorec_core.generation.objective import Objective, SoftTeacher, all_targets
 from prorec_core.generation.ranker import Relations
 from prorec_core.generation.trained import RANKER, TEACHER, TrainedGenerator, build_generator
 from prorec_core.generation.trie import CodeTrie
+from prorec_core.registry import SEQUENTIAL_MODELS
 from prorec_core.sequential.base import StateModel, validation_measures
 from prorec_core.sequential.trained import Floats
 from prorec_core.training.batching import HistoryBatch, training_batches
@@ -38,8 +39,6 @@ class GeneratorInputs:
 
     Attributes:
         config: the generator.
-        align: Stage I's configuration.
-        collaborative: the sequential model's shape.
         fusion_weights: weights λ of the dense score to choose from.
         beams: beams with which the choice is made.
         mask_history: whether validation leaves out what a user already has, as evaluation does.
@@ -54,8 +53,6 @@ class GeneratorInputs:
     """
 
     config: GeneratorConfig
-    align: AlignConfig
-    collaborative: CollaborativeConfig
     fusion_weights: list[float]
     beams: int
     mask_history: bool
@@ -91,7 +88,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         [None if book is None else torch.from_numpy(book) for book in inputs.codebooks],
     )
     generator = build_generator(config, items, low)
-    stage_one = inputs.aligned.sequential_model(inputs.align, inputs.collaborative, runtime.device)
+    stage_one = inputs.aligned.sequential_model(runtime.device)
     slow = _warm_start(generator, inputs)
     if _attaches_stage_one(inputs):
         generator.attach_stage_one(stage_one[0])
@@ -171,7 +168,7 @@ def _teachers(inputs: GeneratorInputs) -> dict[str, Tensor]:
 
 
 def _check_histories(inputs: GeneratorInputs) -> None:
-    longest, teacher = inputs.config.max_history, inputs.align.max_history
+    longest, teacher = inputs.config.max_history, inputs.aligned.max_history
     if longest > teacher:
         raise UserError(
             f"histories of {longest} items are longer than the {teacher} that the Stage-I model was trained on",
@@ -193,19 +190,19 @@ def _attaches_stage_one(inputs: GeneratorInputs) -> bool:
 
 
 def _equally_long(inputs: GeneratorInputs) -> bool:
-    return inputs.config.max_history == inputs.align.max_history
+    return inputs.config.max_history == inputs.aligned.max_history
 
 
 def _shape(inputs: GeneratorInputs) -> dict[str, Any]:
     """What Stage I's model is built from."""
     return {
-        "collaborative": inputs.collaborative.model_dump(mode="json"),
-        "align": inputs.align.model_dump(mode="json"),
+        "collaborative": inputs.aligned.collaborative_config.model_dump(mode="json"),
+        "align": inputs.aligned.config.model_dump(mode="json"),
     }
 
 
 def _fits_stage_one(inputs: GeneratorInputs) -> bool:
-    config, shape = inputs.config, inputs.collaborative
+    config, shape = inputs.config, inputs.aligned.collaborative_config
     return (
         inputs.integrated
         and (config.architecture, config.history) == ("timeline", "codes_and_embedding")
@@ -238,8 +235,12 @@ def _not_applied(inputs: GeneratorInputs) -> Iterator[str]:
         )
     if config.distill.beta > 0 and config.distill.teacher == "both" and not inputs.integrated:
         yield "generator.distill.teacher=both (the codes are not integrated, so what they are of is the one teacher)"
-    if config.distill.soft_targets > 0 and not (inputs.integrated and inputs.collaborative.model == "sasrec"):
-        yield "generator.distill.soft_targets (wants integrated codes and a SASRec in Stage I)"
+    if config.distill.soft_targets > 0 and not (inputs.integrated and _has_states(inputs)):
+        yield "generator.distill.soft_targets (wants integrated codes and a model of states in Stage I)"
+
+
+def _has_states(inputs: GeneratorInputs) -> bool:
+    return issubclass(SEQUENTIAL_MODELS.load(inputs.aligned.collaborative_config.model), StateModel)
 
 
 def _sample(n_users: int, count: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -68,4 +68,4 @@ def train_collaborative(
         runtime,
     )
     embeddings = whole.items.detach().cpu().float().numpy()
-    return CollaborativeModel(embeddings, dict(whole.model.state_dict()), records)
+    return CollaborativeModel(embeddings, dict(whole.model.state_dict()), records, config)

@@ -34,14 +34,17 @@ class CollaborativeModel:
         embeddings: E_C, float32, shape (N, D).
         tensors: the model's weights without the embeddings.
         training: one record an epoch.
+        config: what the model is built from.
     """
 
     embeddings: Floats
     tensors: Mapping[str, Tensor]
     training: list[dict[str, Any]]
+    config: CollaborativeConfig
 
     def save(self, folder: Path) -> None:
-        """Write embeddings.parquet, model.safetensors and training.json."""
+        """Write embeddings.parquet, model.safetensors, config.json and training.json."""
+        write_json(folder / "config.json", {"collaborative": self.config.model_dump(mode="json")})
         write_embeddings(folder / "embeddings.parquet", self.embeddings, "train_collaborative")
         save_tensors(folder / "model.safetensors", self.tensors)
         write_json(folder / "training.json", {"epochs": self.training})
@@ -53,11 +56,17 @@ class CollaborativeModel:
             read_embeddings(folder / "embeddings.parquet", "train_collaborative"),
             load_tensors(folder / "model.safetensors"),
             read_json(folder / "training.json")["epochs"],
+            CollaborativeConfig.model_validate(read_json(folder / "config.json")["collaborative"]),
         )
 
-    def sequential_model(self, config: CollaborativeConfig, device: torch.device) -> tuple[SequentialModel, Tensor]:
+    @property
+    def max_history(self) -> int:
+        """Items of a history that the model reads, the latest."""
+        return self.config.max_history
+
+    def sequential_model(self, device: torch.device) -> tuple[SequentialModel, Tensor]:
         """The trained model and the table E_C that it scores, ready for inference on `device`."""
-        model = build_model(config, config, self.embeddings.shape[1], low_precision=False)
+        model = build_model(self.config, self.config, self.embeddings.shape[1], low_precision=False)
         model.load_state_dict(dict(self.tensors))
         return model.to(device).eval(), torch.from_numpy(self.embeddings).to(device)
 

@@ -83,7 +83,7 @@ def stage_one(checkerboard: Sequences) -> AlignedModel:
     runtime = Runtime(CPU)
     start = train_collaborative(shape_config(), checkerboard, 0, runtime)
     texts = np.random.default_rng(0).normal(size=(N_ITEMS, 10)).astype(np.float32)
-    return align(align_config(), shape_config(), checkerboard, start, texts, 0, runtime)
+    return align(align_config(), checkerboard, start, texts, 0, runtime)
 
 
 def shape_config() -> CollaborativeConfig:
@@ -122,8 +122,6 @@ def make_inputs(checkerboard: Sequences, stage_one: AlignedModel) -> MakeInputs:
         codes = changes.pop("codes", code_table())
         embeddings = changes.pop("embeddings", stage_one.integrated)
         fields: dict[str, Any] = {
-            "align": align_config(),
-            "collaborative": shape_config(),
             "fusion_weights": [0.0, 0.5, 2.0],
             "beams": 10,
             "mask_history": True,
