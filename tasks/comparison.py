@@ -13,6 +13,7 @@ from tasks import store, tracking
 from tasks.inputs import read_quantized
 from tasks.metrics import numbers
 from tasks.patience import patiently
+from tasks.pipeline import STAGES
 from tasks.tracking import TrackedRun, client
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ _WITHOUT_USE = {
     "concatenation": {"align"},
 }
 """By quantized embedding the stages that a pipeline runs all the same and whose result its generator does not use."""
+
+_TRAININGS = {name for name, stage in STAGES.items() if stage.validates}
 
 Refs = Mapping[str, ArtifactRef]
 """The artifacts of one variant by stage, or by "stage@side" where it is made of two pipelines."""
@@ -70,6 +73,7 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         domination=domination,
         not_applied=not_applied,
         run=run,
+        made_with=frozenset(_made_with(path) for name, path in folders.items() if name.partition("@")[0] in _TRAININGS),
     )
 
 
@@ -78,6 +82,12 @@ def _embedding(inputs: Mapping[str, Path]) -> str:
     if "train_generator" not in inputs:
         return "integrated"
     return str(read_json(inputs["train_generator"] / MANIFEST)["config"]["quantize.embedding"])
+
+
+def _made_with(folder: Path) -> str:
+    """Kind of device and number format of a training, in words."""
+    made_with = read_json(folder / MANIFEST)["made_with"]
+    return f"{made_with['device']}, {made_with['number_format']}"
 
 
 def _seconds(ref: ArtifactRef) -> float:

@@ -26,6 +26,7 @@ def _encoder_digest(experiment: Experiment) -> str:
 )
 def embed_text(work: Work) -> None:
     """Embed every item's text, equal texts once."""
+    from prorec_core.artifacts import write_json
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import write_embeddings
     from prorec_core.text.stage import embed_text as run
@@ -34,6 +35,9 @@ def embed_text(work: Work) -> None:
     work.runtime(experiment.text.precision)
     dataset = Dataset.load(work.inputs["preprocess"])
     embeddings = run(experiment.text, dataset.all_items()["text"].to_list(), experiment.device, work.report)
+    # What new texts have to be embedded with, to stand beside these.
+    encoder = {**experiment.text.model_dump(include={"model", "max_tokens"}), "digest": _encoder_digest(experiment)}
+    write_json(work.folder / "encoder.json", encoder)
     known = dataset.items.height
     write_embeddings(work.folder / "embeddings.parquet", embeddings[:known], "embed_text")
     if dataset.cold is not None:

@@ -107,8 +107,14 @@ def _fill(bundle: Path, work: Work) -> list[str]:
         work.folder / "training.json",
         work.inputs["quantize"] / "codes.parquet",
         work.inputs["preprocess"] / "items.parquet",
+        # What gives an item that is new to the model its embedding and its codes.
+        work.inputs["embed_text"] / "encoder.json",
+        work.inputs["align"] / "adapter.safetensors",
+        work.inputs["quantize"] / "codebooks.safetensors",
+        work.inputs["quantize"] / "quality.json",
     ):
         shutil.copyfile(source, bundle / source.name)
+    shutil.copyfile(work.inputs["align"] / "config.json", bundle / "align.json")
     embeddings = quantized_embedding(work)
     if dataset.cold is not None:
         embeddings = np.concatenate([embeddings, new_quantized_embedding(work)])

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.pipeline
 def make_version(folder: Path, seed: int) -> None:
     """Register a generator with weights of `seed`, over 24 items."""
     torch.manual_seed(seed)
-    stages = {name: folder / name for name in ("preprocess", "align", "quantize", "out")}
+    stages = {name: folder / name for name in ("preprocess", "embed_text", "align", "quantize", "out")}
     for stage in stages.values():
         stage.mkdir(parents=True)
     ids = {"item_id": IDS, "title": [f"Title {each}" for each in IDS], "text": IDS, "train_count": range(24, 0, -1)}
@@ -58,6 +58,13 @@ def make_version(folder: Path, seed: int) -> None:
     Dataset(items, users, walk, np.arange(5), {}).save(stages["preprocess"])
     codes = np.stack([np.arange(24) // 4, np.arange(24) % 4], axis=1).astype(np.uint16)
     CodeTable(codes, IDS).save(stages["quantize"] / "codes.parquet")
+    for stage, files in {
+        "embed_text": ["encoder.json"],
+        "align": ["adapter.safetensors", "config.json"],
+        "quantize": ["codebooks.safetensors", "quality.json"],
+    }.items():
+        for file in files:
+            (stages[stage] / file).write_text("of no use to a generator that is asked for known items")
     embeddings = torch.randn(24, 16)
     write_embeddings(stages["align"] / "embeddings.parquet", embeddings.numpy(), "align")
     config = GeneratorConfig(dim=16, layers=1, decoder_layers=1, heads=2)
