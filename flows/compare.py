@@ -32,6 +32,7 @@ from tasks.evaluate_collaborative import evaluate_collaborative
 from tasks.evaluate_counts import evaluate_counts
 from tasks.evaluate_two_stream import SIDES, evaluate_two_stream
 from tasks.events import Event, Notice, PartEnded, PartStarted, StageEnded, StageStarted, listening, tell
+from tasks.execution import run_stage
 from tasks.metrics import measured as figures
 from tasks.patience import TrackingAwayError
 from tasks.pipeline import PIPELINE, up_to
@@ -282,7 +283,7 @@ def _make(
         tell(StageEnded(made[key], cached=True, seconds=0.0))
     else:
         place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
-        made[key] = stage.run(experiment, place, refs)
+        made[key] = run_stage(stage, experiment, place, refs)
     # At once, so that what a run reads is known while it goes on.
     run.tags(
         models.stage_tags({f"{stage.name}.{side}" if side and stage.name != "preprocess" else stage.name: made[key]})

@@ -16,6 +16,7 @@ from prorec_core.config import Experiment
 from prorec_core.errors import one_line
 from tasks import models, pages, store, tracking
 from tasks.events import StageEnded, listening
+from tasks.execution import run_stage
 from tasks.pipeline import PIPELINE
 from tasks.prefect_run import PrefectRun, failed
 from tasks.stage import FlowTracking
@@ -78,7 +79,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         with listening(lambda event: ended.append(event) if isinstance(event, StageEnded) else None):
             for stage in PIPELINE:
                 at_work = f"{stage.name}: "
-                refs[stage.name] = stage.run(experiment, place, refs, force=stage.name in _forced.get())
+                refs[stage.name] = run_stage(stage, experiment, place, refs, force=stage.name in _forced.get())
                 # At once, so that what a run reads is known while it goes on.
                 run.tags(
                     {tracking.NOTE_TAG: note("not finished."), **models.stage_tags({stage.name: refs[stage.name]})}

@@ -20,6 +20,7 @@ from prorec_core.evaluation.tuning import table_markdown
 from prorec_core.progress import duration
 from tasks import models, store, tracking, tuning
 from tasks.events import Event, Notice, PartEnded, PartStarted, StageProgress, StageStoppedError, listening, tell
+from tasks.execution import run_stage
 from tasks.pipeline import STAGES
 from tasks.prefect_run import PrefectRun
 from tasks.stage import FlowTracking
@@ -124,7 +125,7 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun) -> None:
     shared: dict[str, ArtifactRef] = {}
     place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
     for name in planned.shared:
-        shared[name] = STAGES[name].run(planned.base, place, shared)
+        shared[name] = run_stage(STAGES[name], planned.base, place, shared)
     while (ended := study.ended) < trials:
         attempt = study.next(planned.as_it_stands)
         if attempt is None:
@@ -222,7 +223,7 @@ def run_trial(
         place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
         with listening(hear):
             for name in stages:
-                refs[name] = STAGES[name].run(experiment, place, refs)
+                refs[name] = run_stage(STAGES[name], experiment, place, refs)
                 # At once, so that what a run reads is known while it goes on.
                 run.tags(models.stage_tags({name: refs[name]}))
         records = read_json(store.fetch(refs[stages[-1]]) / "training.json")["epochs"]

@@ -149,23 +149,6 @@ class Stage:
         }
         return sha256_json(parts)
 
-    def run(
-        self,
-        experiment: Experiment,
-        tracking: FlowTracking,
-        upstream: Mapping[str, ArtifactRef],
-        *,
-        force: bool = False,
-    ) -> ArtifactRef:
-        """The stage's artifact: from the cache if it is there and whole, made anew otherwise.
-
-        Raises:
-            UserError: a mistake that the user can put right.
-        """
-        from tasks.execution import run_stage
-
-        return run_stage(self, experiment, tracking, upstream, force=force)
-
 
 def versions(libraries: Iterable[str]) -> dict[str, str]:
     """Versions of distributions, without what tells builds of one version apart (`+cpu`, `+cu130`)."""

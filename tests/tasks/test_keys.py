@@ -291,11 +291,12 @@ def test_what_ranks_does_not_depend_on_what_trains() -> None:
     assert not _depend_on("kmeans.py") & {"train_generator", "evaluate"}
 
 
-def test_a_page_is_part_of_its_own_evaluation_alone() -> None:
-    """Another word in a report trains nothing again, and one in a comparison's page measures nothing again."""
+def test_a_page_is_part_of_its_own_report_alone() -> None:
+    """Another word or plot in a report measures nothing again, and one in a comparison's page draws no report."""
     names = {stage.name: {path.name for path in sources.source_files((stage.module,))} for stage in PIPELINE}
-    assert {stage for stage, files in names.items() if any(file.endswith(".j2") for file in files)} == {"evaluate"}
-    assert "report.html.j2" in names["evaluate"] and "comparison.html.j2" not in names["evaluate"]
+    assert {stage for stage, files in names.items() if any(file.endswith(".j2") for file in files)} == {"report"}
+    assert "report.html.j2" in names["report"] and "comparison.html.j2" not in names["report"]
+    assert not {"plots.py", "report.py", "tables.py", "drawing.py"} & names["evaluate"]
 
 
 def test_changed_source_changes_the_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,21 +343,21 @@ def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
         ({"data": {"min_user_interactions": 6}}, {"preprocess"}),
         ({"text": {"max_tokens": 64}}, {"embed_text"}),
         ({"quantize": {"codes": 32}}, {"quantize"}),
-        ({"quantize": {"embedding": "semantic"}}, {"quantize", "train_generator"}),
-        ({"evaluate": {"examples": 1}}, set()),
-        ({"evaluate": {"beams": 20}}, {"train_generator"}),
-        ({"evaluate": {"mask_history": False}}, {"train_collaborative", "align", "train_generator"}),
+        ({"quantize": {"embedding": "semantic"}}, {"quantize", "train_generator", "evaluate"}),
+        ({"evaluate": {"examples": 1}}, {"evaluate"}),
+        ({"evaluate": {"beams": 20}}, {"train_generator", "evaluate"}),
+        ({"evaluate": {"mask_history": False}}, {"train_collaborative", "align", "train_generator", "evaluate"}),
         ({"generator": {"epochs": 3}}, {"train_generator"}),
-        ({"align": {"alpha": 1}}, {"align", "train_generator"}),
-        ({"collaborative": {"dim": 32}}, {"train_collaborative", "align", "train_generator"}),
-        ({"seed": 5}, {"train_collaborative", "align", "quantize", "train_generator"}),
+        ({"align": {"alpha": 1}}, {"align"}),
+        ({"collaborative": {"dim": 32}}, {"train_collaborative"}),
+        ({"seed": 5}, {"train_collaborative", "align", "quantize", "train_generator", "evaluate"}),
         (
             {"train_on_validation": True, "evaluate": {"fusion_weights": [2]}},
-            {"train_collaborative", "align", "train_generator"},
+            {"train_collaborative", "align", "train_generator", "evaluate"},
         ),
     ],
 )
 def test_a_change_reaches_the_stages_that_read_it_and_no_other(change: dict[str, Any], stages: set[str]) -> None:
     plain, changed = Experiment(), Experiment.model_validate(change)
     moved = {name for name, stage in STAGES.items() if stage.values(plain) != stage.values(changed)}
-    assert moved == stages | {"evaluate"}
+    assert moved == stages | {"report"}, "which shows the whole experiment"

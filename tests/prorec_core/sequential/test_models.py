@@ -227,7 +227,7 @@ class SequentialContract:
             tmp_path / "again"
         )
         names = sorted(path.name for path in (tmp_path / "whole").iterdir())
-        assert names == ["embeddings.parquet", "model.safetensors", "training.json"]
+        assert names == ["config.json", "embeddings.parquet", "model.safetensors", "training.json"]
         for name in names:
             assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
         other = train_collaborative(config, checkerboard, 4, Runtime(CPU))
