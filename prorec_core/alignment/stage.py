@@ -19,7 +19,7 @@ from prorec_core.alignment.trained import AlignedModel, NewEmbeddings
 from prorec_core.alignment.unseen import by_similar_text
 from prorec_core.config import AlignConfig
 from prorec_core.data.sequences import Sequences, Split
-from prorec_core.evaluation.domination import domination
+from prorec_core.metrics.domination import domination
 from prorec_core.sequential.base import target_ranks, validation_measures
 from prorec_core.sequential.trained import CollaborativeModel, Floats
 from prorec_core.training.batching import HistoryBatch, training_batches

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split
-from prorec_core.evaluation.ranking import TopItems
+from prorec_core.metrics.top import TopItems
 
 SCORERS = ("ranked", "fused", "generative", "dense", "aligned", "popularity")
 """The scorers in the order in which they are shown."""

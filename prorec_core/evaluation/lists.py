@@ -16,10 +16,10 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.evaluation.inputs import NewItemLists
 from prorec_core.evaluation.new_items import new_item_histories
-from prorec_core.evaluation.ranking import TopItems, padded_histories, top_from_scores
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.ranker import Ranker
+from prorec_core.metrics.top import TopItems, padded_histories, top_from_scores
 from prorec_core.progress import Report, silent
 from prorec_core.sequential.base import INFERENCE_TOKENS, INFERENCE_USERS, SequentialModel
 from prorec_core.training.batching import inference_batches

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from prorec_core.artifacts import read_json, read_parquet, write_json, write_parquet
 from prorec_core.data.sequences import IntArray
-from prorec_core.evaluation.ranking import TopItems
+from prorec_core.metrics.top import TopItems
 
 _STAGE = "evaluate"
 NEW_ITEMS = "new_items"

@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 
 from prorec_core.data.sequences import IntArray, Split
-from prorec_core.evaluation.comparison import compare
+from prorec_core.evaluation.baselines import popularity_lists
 from prorec_core.evaluation.inputs import EvaluationInputs, in_order
 from prorec_core.evaluation.measured import NEW_ITEMS, Evaluation
-from prorec_core.evaluation.metrics import CUTOFFS, list_metrics, rank_metrics
 from prorec_core.evaluation.new_items import new_item_metrics, new_targets
-from prorec_core.evaluation.ranking import TopItems, popularity_lists, rank_of_target
 from prorec_core.evaluation.slices import sliced_recall
+from prorec_core.metrics.intervals import compare
+from prorec_core.metrics.measures import CUTOFFS, list_metrics, rank_metrics
+from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.progress import Progress, Report, silent
 
 _NAMES = {Split.VALIDATION: "validation", Split.TEST: "test"}

@@ -20,11 +20,12 @@ from prorec_core.data.sequences import Sequences, Split
 from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator, Items
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
-from prorec_core.generation.choice import choose, ranks_of
+from prorec_core.generation.choice import choose
 from prorec_core.generation.objective import Objective, SoftTeacher, all_targets, some_targets
 from prorec_core.generation.ranker import Relations
 from prorec_core.generation.trained import RANKER, TEACHER, TrainedGenerator, build_generator
 from prorec_core.generation.trie import CodeTrie
+from prorec_core.metrics.top import rank_of_target
 from prorec_core.registry import SEQUENTIAL_MODELS
 from prorec_core.sequential.base import StateModel, validation_measures
 from prorec_core.sequential.trained import Floats
@@ -112,7 +113,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         found = find_candidates(
             generator, sampled, config.validation_beams, 10, masked=inputs.mask_history, with_dense=False
         )
-        return validation_measures(ranks_of(found.generative(10)[0], targets[users]))
+        return validation_measures(rank_of_target(found.generative(10)[0], targets[users]))
 
     records = train(
         generator,

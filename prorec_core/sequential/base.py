@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.metrics.measures import ndcg_at_k, recall_at_k
 from prorec_core.training.batching import HistoryBatch, inference_batches
 from prorec_core.training.losses import catalogue_cross_entropy, sampled_cross_entropy
 
@@ -182,9 +183,4 @@ def target_ranks(
 
 def validation_measures(ranks: IntArray) -> dict[str, float]:
     """Recall and NDCG at 10 from ranks (0: not found), under the names that training follows."""
-    found = (ranks > 0) & (ranks <= 10)
-    gain = np.where(found, 1 / np.log2(np.maximum(ranks, 1) + 1.0), 0.0)
-    return {
-        "validation_recall_at_10": round(float(found.mean()), 6),
-        "validation_ndcg_at_10": round(float(gain.mean()), 6),
-    }
+    return {"validation_recall_at_10": recall_at_k(ranks, 10), "validation_ndcg_at_10": ndcg_at_k(ranks, 10)}

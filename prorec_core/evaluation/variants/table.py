@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from prorec_core.data.sequences import IntArray, Sequences, Split
-from prorec_core.evaluation.comparison import COMPARED, paired_bootstrap
 from prorec_core.evaluation.inputs import in_order
-from prorec_core.evaluation.metrics import Values, values_by_user
 from prorec_core.evaluation.slices import sliced
 from prorec_core.evaluation.tables import ACCURACY
+from prorec_core.metrics.intervals import COMPARED, paired_bootstrap
+from prorec_core.metrics.measures import Values, values_by_user
 
 GENERATOR = "generator"
 """Stands for the scorer by which a generator recommends: ranked, fused or generative."""

@@ -21,13 +21,13 @@ from prorec_core.evaluation.drawing import as_png
 from prorec_core.evaluation.examples import choose_users, examples
 from prorec_core.evaluation.inputs import Background, EvaluationInputs, NewItemLists
 from prorec_core.evaluation.measured import Evaluation
-from prorec_core.evaluation.metrics import rank_metrics
 from prorec_core.evaluation.new_items import new_item_histories
 from prorec_core.evaluation.plots import curves_by_k
-from prorec_core.evaluation.ranking import TopItems
 from prorec_core.evaluation.report import plot_files, render
 from prorec_core.evaluation.stage import evaluate
 from prorec_core.evaluation.tables import chosen_settings, new_item_rows, result_markdown
+from prorec_core.metrics.measures import rank_metrics
+from prorec_core.metrics.top import TopItems
 
 USERS, ITEMS, LENGTH = 60, 30, 12
 EVIL = "<script>alert('x')</script> & \"Sons\" {{ 7 * 7 }} $x_1$"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.data.sequences import Sequences, from_lists
-from prorec_core.evaluation.ranking import padded_histories, rank_of_target, top_from_scores
+from prorec_core.metrics.top import padded_histories, rank_of_target, top_from_scores
 from prorec_core.sequential.base import (
     SequentialModel,
     mask_history,

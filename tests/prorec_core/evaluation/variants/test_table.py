@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from prorec_core.data.sequences import Split, from_lists
-from prorec_core.evaluation.comparison import compare
-from prorec_core.evaluation.metrics import rank_metrics, values_by_user
 from prorec_core.evaluation.variants.table import (
     GENERATOR,
     MIXED,
@@ -18,6 +16,8 @@ from prorec_core.evaluation.variants.table import (
     own_seconds,
     quantized_domination,
 )
+from prorec_core.metrics.intervals import compare
+from prorec_core.metrics.measures import rank_metrics, values_by_user
 
 USERS, ITEMS = 40, 12
 PROTOCOL = {
