@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prorec_core.evaluation import domination as module
+from prorec_core.metrics import domination as module
 from prorec_core.metrics.domination import domination, linear_cka, neighbour_overlap, neighbours
 
 
