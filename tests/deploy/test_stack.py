@@ -379,7 +379,7 @@ def test_what_is_lost_is_found(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", stack.url("mlflow"))
     monkeypatch.setenv("PROREC_TRACKING_PATIENCE", "5")
-    assert store.verify_all() == (7, [])
+    assert store.verify_all() == (8, [])
     s3, stored = objects(stack)
 
     def lose(what: str, file: str) -> str:

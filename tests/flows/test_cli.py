@@ -147,7 +147,7 @@ def test_the_whole_pipeline(
     folder = shared_folder
     first = tiny_run(folder, tmp_path / "one.json")
     names = [stage["name"] for stage in first["stages"]]
-    assert len(names) == 7 and not any(stage["cached"] for stage in first["stages"])
+    assert len(names) == 8 and not any(stage["cached"] for stage in first["stages"])
     assert all(set(stage) == {"name", "cached", "seconds", "run_id", "digest", "uri"} for stage in first["stages"])
     for scorer in ("generative", "dense", "fused", "ranked", "popularity"):
         values = first["metrics"]["test"][scorer]
@@ -160,7 +160,7 @@ def test_the_whole_pipeline(
     assert [stage["digest"] for stage in second["stages"]] == [stage["digest"] for stage in first["stages"]]
     assert second["metrics"] == first["metrics"] and second["model"] == first["model"]
     checked = prorec("artifacts", "verify", folder=folder)
-    assert (checked.returncode, checked.stdout) == (0, "7 artifacts looked at, 0 problems.\n")
+    assert (checked.returncode, checked.stdout) == (0, "8 artifacts looked at, 0 problems.\n")
     sources = {
         each.dataset.name: each.dataset.digest for each in inputs_of(str(second["stages"][-1]["run_id"]), folder)
     }
