@@ -35,8 +35,8 @@ def embed_text(work: Work) -> None:
     work.runtime(experiment.text.precision)
     dataset = Dataset.load(work.inputs["preprocess"])
     embeddings = run(experiment.text, dataset.all_items()["text"].to_list(), experiment.device, work.report)
-    # What new texts have to be embedded with, to stand beside these.
-    encoder = {**experiment.text.model_dump(include={"model", "max_tokens"}), "digest": _encoder_digest(experiment)}
+    # What new texts have to be embedded with, to stand beside these; not where it was found.
+    encoder = {"digest": _encoder_digest(experiment), "max_tokens": experiment.text.max_tokens}
     write_json(work.folder / "encoder.json", encoder)
     known = dataset.items.height
     write_embeddings(work.folder / "embeddings.parquet", embeddings[:known], "embed_text")

@@ -22,6 +22,7 @@ import torch
 
 from flows.embedded import predict
 from flows.service.server import _first_version
+from prorec_core.artifacts import MANIFEST
 from prorec_core.config import Experiment, GeneratorConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import write_embeddings
@@ -59,12 +60,13 @@ def make_version(folder: Path, seed: int) -> None:
     codes = np.stack([np.arange(24) // 4, np.arange(24) % 4], axis=1).astype(np.uint16)
     CodeTable(codes, IDS).save(stages["quantize"] / "codes.parquet")
     for stage, files in {
-        "embed_text": ["encoder.json"],
         "align": ["adapter.safetensors", "config.json"],
         "quantize": ["codebooks.safetensors", "quality.json"],
     }.items():
         for file in files:
             (stages[stage] / file).write_text("of no use to a generator that is asked for known items")
+    (stages["embed_text"] / "encoder.json").write_text("{}")
+    (stages["embed_text"] / MANIFEST).write_text('{"config": {"text": {"model": "none"}}}')
     embeddings = torch.randn(24, 16)
     write_embeddings(stages["align"] / "embeddings.parquet", embeddings.numpy(), "align")
     config = GeneratorConfig(dim=16, layers=1, decoder_layers=1, heads=2)
