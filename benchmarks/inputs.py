@@ -13,15 +13,18 @@ import yaml
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.random_projection import GaussianRandomProjection
 
-from prorec_core.alignment.stage import AlignedModel, align
+from prorec_core.alignment.stage import align
+from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import read_embeddings, write_embeddings
 from prorec_core.data.stage import preprocess
 from prorec_core.generation.stage import GeneratorInputs, train_generator
 from prorec_core.progress import Report
-from prorec_core.quantization.stage import Quantized, quantize
-from prorec_core.sequential.stage import CollaborativeModel, Floats, train_collaborative
+from prorec_core.quantization.quantized import Quantized
+from prorec_core.quantization.stage import quantize
+from prorec_core.sequential.stage import train_collaborative
+from prorec_core.sequential.trained import CollaborativeModel, Floats
 from prorec_core.training.runtime import make_runtime
 
 TEXT_DIMENSIONS = 384
@@ -47,7 +50,6 @@ def prepare(experiment: Experiment, folder: Path, report: Report) -> None:
     collaborative.save(_made(folder / "train_collaborative"))
     aligned = align(
         experiment.align.model_copy(update={"epochs": 2}),
-        experiment.collaborative,
         data.sequences,
         collaborative,
         text,
@@ -79,8 +81,6 @@ def generator_inputs(experiment: Experiment, folder: Path, users: int | None = N
     centroids = quantized.level_centroids
     return GeneratorInputs(
         config=experiment.generator,
-        align=experiment.align,
-        collaborative=experiment.collaborative,
         fusion_weights=experiment.evaluate.fusion_weights,
         beams=experiment.evaluate.beams,
         mask_history=experiment.evaluate.mask_history,

@@ -14,7 +14,8 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split
 from prorec_core.data.stage import preprocess
 from prorec_core.generation.candidates import find_candidates
-from prorec_core.generation.stage import TrainedGenerator, restore_generator, train_generator
+from prorec_core.generation.stage import train_generator
+from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.progress import Progress
 from prorec_core.training.runtime import Runtime, make_runtime
 
@@ -40,7 +41,6 @@ def align_epoch(experiment: Experiment, folder: Path, laps: Laps) -> None:
     laps.start()
     align(
         config,
-        experiment.collaborative,
         data.sequences,
         start,
         text,

@@ -13,7 +13,6 @@ import prefect.runtime
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.full import PIPELINE
 from flows.variants import Variants, joined, load_variants
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
@@ -33,30 +32,33 @@ from tasks.evaluate_collaborative import evaluate_collaborative
 from tasks.evaluate_counts import evaluate_counts
 from tasks.evaluate_two_stream import SIDES, evaluate_two_stream
 from tasks.events import Event, Notice, PartEnded, PartStarted, StageEnded, StageStarted, listening, tell
+from tasks.execution import run_stage
 from tasks.metrics import measured as figures
 from tasks.patience import TrackingAwayError
+from tasks.pipeline import PIPELINE, up_to
 from tasks.prefect_run import PrefectRun
 from tasks.preprocess import preprocess
+from tasks.report import report_of
 from tasks.stage import FlowTracking, Stage
 from tasks.tidy import tidy
 from tasks.tracking import TrackedRun
-from tasks.train_collaborative import train_collaborative
 
-_TO_GENERATOR = PIPELINE[:-1]
-_TO_ALIGNED = PIPELINE[: [each.name for each in PIPELINE].index("align") + 1]
 _BASELINES: Mapping[str, tuple[Stage, ...]] = {
-    "popularity": (preprocess, evaluate_counts),
-    "item_to_item": (preprocess, evaluate_counts),
-    "collaborative": (preprocess, train_collaborative, evaluate_collaborative),
-    "aligned": (*_TO_ALIGNED, evaluate_aligned),
-    "two_stream": (*_TO_GENERATOR, evaluate_two_stream),
+    "popularity": (preprocess, evaluate_counts, report_of(evaluate_counts)),
+    "item_to_item": (preprocess, evaluate_counts, report_of(evaluate_counts)),
+    "collaborative": (*up_to("train_collaborative"), evaluate_collaborative, report_of(evaluate_collaborative)),
+    "aligned": (*up_to("align"), evaluate_aligned, report_of(evaluate_aligned)),
+    "two_stream": (*up_to("train_generator"), evaluate_two_stream, report_of(evaluate_two_stream)),
 }
 PIPELINES: Mapping[str, tuple[Stage, ...]] = {
     "generator": PIPELINE,
     **_BASELINES,
     **{name: _BASELINES[baseline] for name, baseline in RANKED_BASELINES.items()},
 }
-"""The stages of a variant by its scorer; those of two_stream but for the last run once for each of its streams."""
+"""The stages of a variant by its scorer, the evaluation and its report last.
+
+Those of two_stream but for these two run once for each of its streams.
+"""
 
 _AGAIN = "the same comparison once more; what is finished comes from the cache"
 _SECONDS_BETWEEN_TABLES = 60.0
@@ -225,12 +227,12 @@ def run_variant(
         run.finish(*tracking.how_it_ended(error))
         raise
     run.finish()
-    return measured, refs[PIPELINES[scorer][-1].name].digest
+    return measured, refs[PIPELINES[scorer][-2].name].digest
 
 
 def _artifacts(scorer: str, experiments: Mapping[str, Experiment], run: TrackedRun) -> dict[str, ArtifactRef]:
     """A variant's artifacts by stage, those of its streams by "stage@side"."""
-    *stages, last = PIPELINES[scorer]
+    *stages, evaluation, report = PIPELINES[scorer]
     refs: dict[str, ArtifactRef] = {}
     for side, experiment in experiments.items():
         if side or len(experiments) == 1:
@@ -238,7 +240,8 @@ def _artifacts(scorer: str, experiments: Mapping[str, Experiment], run: TrackedR
             for stage in stages:
                 of_side[stage.name] = _make(stage, experiment, run, of_side, side)
             refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
-    refs[last.name] = _make(last, experiments[""], run, refs)
+    for last in (evaluation, report):
+        refs[last.name] = _make(last, experiments[""], run, refs)
     return refs
 
 
@@ -280,7 +283,7 @@ def _make(
         tell(StageEnded(made[key], cached=True, seconds=0.0))
     else:
         place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
-        made[key] = stage.run(experiment, place, refs)
+        made[key] = run_stage(stage, experiment, place, refs)
     # At once, so that what a run reads is known while it goes on.
     run.tags(
         models.stage_tags({f"{stage.name}.{side}" if side and stage.name != "preprocess" else stage.name: made[key]})

@@ -15,29 +15,13 @@ from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
 from prorec_core.errors import one_line
 from tasks import models, pages, store, tracking
-from tasks.align import align
-from tasks.embed_text import embed_text
-from tasks.evaluate import evaluate
 from tasks.events import StageEnded, listening
+from tasks.execution import run_stage
+from tasks.pipeline import PIPELINE
 from tasks.prefect_run import PrefectRun, failed
-from tasks.preprocess import preprocess
-from tasks.quantize import quantize
-from tasks.stage import FlowTracking, Stage
+from tasks.stage import FlowTracking
 from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
-from tasks.train_collaborative import train_collaborative
-from tasks.train_generator import train_generator
-
-PIPELINE: tuple[Stage, ...] = (
-    preprocess,
-    embed_text,
-    train_collaborative,
-    align,
-    quantize,
-    train_generator,
-    evaluate,
-)
-"""The stages, each after all those that it reads."""
 
 _forced: ContextVar[frozenset[str]] = ContextVar("forced", default=frozenset())
 
@@ -95,7 +79,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         with listening(lambda event: ended.append(event) if isinstance(event, StageEnded) else None):
             for stage in PIPELINE:
                 at_work = f"{stage.name}: "
-                refs[stage.name] = stage.run(experiment, place, refs, force=stage.name in _forced.get())
+                refs[stage.name] = run_stage(stage, experiment, place, refs, force=stage.name in _forced.get())
                 # At once, so that what a run reads is known while it goes on.
                 run.tags(
                     {tracking.NOTE_TAG: note("not finished."), **models.stage_tags({stage.name: refs[stage.name]})}
@@ -103,7 +87,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         at_work = ""
         summary = _summary(ended, refs, run, page)
         _publish(experiment, summary, refs, run)
-        table = (store.fetch(refs["evaluate"]) / "result.md").read_text(encoding="utf-8")
+        table = (store.fetch(refs["report"]) / "result.md").read_text(encoding="utf-8")
         run.tags({tracking.NOTE_TAG: note("done.", table)})
         run.text(tracking.SUMMARY_FILE, json.dumps(summary, indent=1))
         create_markdown_artifact(
@@ -143,7 +127,7 @@ def _summary(
         ],
         "metrics": metrics,
         "model": models.version_of(refs["train_generator"]),
-        "report": f"{refs['evaluate'].uri}/report.html",
+        "report": f"{refs['report'].uri}/report.html",
         "items": _some_items(refs["preprocess"]),
         "mlflow": {"experiment_id": run.experiment, "run_id": run.id, "page": page},
     }

@@ -36,7 +36,7 @@ def debugging() -> bool:
 
 def expect_stages(option: str, names: Iterable[str]) -> None:
     """Refuse names of stages that do not exist."""
-    from prorec_core.artifacts import STAGES
+    from tasks.pipeline import STAGES
 
     for name in names:
         if name not in STAGES:
@@ -61,7 +61,7 @@ def prepare_training() -> None:
 
 def run_flow(experiment: Experiment, force: frozenset[str]) -> dict[str, Any]:
     """Run all stages in this process, shown on the screen; returns what the flow does."""
-    from prorec_core.artifacts import STAGES
+    from tasks.pipeline import STAGES
 
     def call() -> dict[str, Any]:
         from flows.full import forcing, prorec
@@ -69,7 +69,7 @@ def run_flow(experiment: Experiment, force: frozenset[str]) -> dict[str, Any]:
         with forcing(force):
             return prorec(experiment=experiment)
 
-    return in_process(STAGES, call)
+    return in_process(list(STAGES), call)
 
 
 def in_process(stages: Sequence[str], flow: Callable[[], T]) -> T:

@@ -18,6 +18,7 @@ from flows.experiments import changed, explained, read_yaml
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError, did_you_mean
 from tasks import places
+from tasks.pipeline import STAGES, up_to
 from tasks.sources import source_hash
 from tasks.tracking import flatten
 
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
 Value: TypeAlias = bool | int | float | str | None
 
 MADE_OF: Mapping[str, tuple[str, ...]] = {
-    "train_collaborative": ("preprocess", "train_collaborative"),
-    "align": ("preprocess", "embed_text", "train_collaborative", "align"),
-    "train_generator": ("preprocess", "embed_text", "train_collaborative", "align", "quantize", "train_generator"),
+    name: tuple(each.name for each in up_to(name)) for name, stage in STAGES.items() if stage.validates
 }
 """The stages that measure on validation users, each with all the stages that its figure rests on, in order."""
 
@@ -162,12 +161,12 @@ class Plan:
         Args:
             data: digest of the source of the data.
         """
-        stages = (*self.shared, *self.varied)
-        fields = {field: value for stage in stages for field, value in flatten(self.base.stage_config(stage))}
+        stages = [STAGES[name] for name in (*self.shared, *self.varied)]
+        fields = {field: value for stage in stages for field, value in flatten(stage.values(self.base))}
         for field in ("name", *self.space.ranges):
             fields.pop(field, None)
         ranges = {f"range of {field}": each.model_dump(exclude_defaults=True) for field, each in self._ranges()}
-        code = source_hash(tuple(f"tasks.{stage}" for stage in stages))
+        code = source_hash(tuple(stage.module for stage in stages))
         return {"measured stage": self.stage, **ranges, **fields, "data": data, "program": code}
 
     def _ranges(self) -> list[tuple[str, Range]]:
@@ -270,13 +269,13 @@ def plan(space: Space, base: Experiment, stage: str | None = None) -> Plan:
         raise UserError("leaves nothing to measure trials on", place="train_on_validation", cure="Set it to false")
     for field, each in space.ranges.items():
         _check(field, each, base, space.places[field])
-    read = {each: set(dict(flatten(base.stage_config(each)))) for each in MADE_OF["train_generator"]}
+    read = {name: set(dict(flatten(stage.values(base)))) for name, stage in STAGES.items()}
 
     def moves(field: str, measuring: str) -> bool:
         return any(field in read[each] for each in MADE_OF[measuring])
 
     for field in space.ranges:
-        if not moves(field, stage or "train_generator"):
+        if not moves(field, stage or list(MADE_OF)[-1]):
             at = stage or "any stage"
             raise UserError(f"changes nothing that {at} measures", place=f"{space.places[field]}: {field}")
     chosen = stage or next(each for each in MADE_OF if all(moves(field, each) for field in space.ranges))

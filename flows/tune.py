@@ -11,7 +11,6 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.full import PIPELINE
 from flows.spaces import Plan, Space, Value, as_yaml, flags, plan
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
@@ -21,6 +20,8 @@ from prorec_core.evaluation.tuning import table_markdown
 from prorec_core.progress import duration
 from tasks import models, store, tracking, tuning
 from tasks.events import Event, Notice, PartEnded, PartStarted, StageProgress, StageStoppedError, listening, tell
+from tasks.execution import run_stage
+from tasks.pipeline import STAGES
 from tasks.prefect_run import PrefectRun
 from tasks.stage import FlowTracking
 from tasks.study import Attempt, Study, best_of, open_study
@@ -28,7 +29,6 @@ from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
 from tasks.tuning import OBJECTIVE
 
-_STAGES = {stage.name: stage for stage in PIPELINE}
 _AGAIN = "the same tuning once more; trials that ended are kept, and a training that was stopped goes on"
 _attempt: ContextVar[Attempt | None] = ContextVar("attempt", default=None)
 
@@ -127,7 +127,7 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun) -> None:
     shared: dict[str, ArtifactRef] = {}
     place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
     for name in planned.shared:
-        shared[name] = _STAGES[name].run(planned.base, place, shared)
+        shared[name] = run_stage(STAGES[name], planned.base, place, shared)
     while (ended := study.ended) < trials:
         attempt = study.next(planned.as_it_stands)
         if attempt is None:
@@ -225,7 +225,7 @@ def run_trial(
         place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
         with listening(hear):
             for name in stages:
-                refs[name] = _STAGES[name].run(experiment, place, refs)
+                refs[name] = run_stage(STAGES[name], experiment, place, refs)
                 # At once, so that what a run reads is known while it goes on.
                 run.tags(models.stage_tags({name: refs[name]}))
         records = read_json(store.fetch(refs[stages[-1]]) / "training.json")["epochs"]

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,26 +22,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prorec_core.errors import UserError
 
-STAGES = (
-    "preprocess",
-    "embed_text",
-    "train_collaborative",
-    "align",
-    "quantize",
-    "train_generator",
-    "evaluate",
-)
-"""The stages, in the order in which they run."""
-
-BASELINES = ("evaluate_counts", "evaluate_collaborative", "evaluate_aligned", "evaluate_two_stream")
-"""Evaluations of what a comparison holds against the whole pipeline; each reads some of its stages."""
-
-SCHEMA_VERSION: Mapping[str, int] = dict.fromkeys((*STAGES, *BASELINES, "compare"), 1)
-"""Version of the files of each stage; raised when their meaning or columns change."""
+_RAISED: Mapping[str, int] = {}
+"""Versions of the files of those stages whose meaning or columns have changed; all others are at 1."""
 
 MANIFEST = "manifest.json"
 _SCHEMA_KEY = b"prorec_schema_version"
 _LIBRARIES = ("torch", "polars", "pyarrow", "numpy", "scikit-learn", "sentence-transformers", "transformers")
+
+
+def schema_version(stage: str) -> int:
+    """Version of the files of a stage; raised when their meaning or columns change."""
+    return _RAISED.get(stage, 1)
 
 
 class ArtifactRef(BaseModel):
@@ -64,7 +55,11 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The description of an artifact, written after all its other files."""
+    """The description of an artifact, written after all its other files.
+
+    Attributes:
+        made_with: kind of device and number format of the work, which are in no cache key; empty where neither matters.
+    """
 
     stage: str
     schema_version: int
@@ -73,6 +68,7 @@ class Manifest(BaseModel):
     files: list[FileEntry]
     libraries: dict[str, str]
     git_commit: str | None
+    made_with: dict[str, str] = {}
 
     @property
     def digest(self) -> str:
@@ -120,7 +116,7 @@ def read_json(path: Path) -> Any:
 
 def write_parquet(path: Path, table: pa.Table, stage: str) -> None:
     """Write a table as Parquet with the stage's schema version in its metadata."""
-    metadata = {**(table.schema.metadata or {}), _SCHEMA_KEY: str(SCHEMA_VERSION[stage]).encode()}
+    metadata = {**(table.schema.metadata or {}), _SCHEMA_KEY: str(schema_version(stage)).encode()}
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", store_schema=True)
     write_bytes(path, sink.getvalue().to_pybytes())
@@ -139,9 +135,9 @@ def read_parquet(path: Path, stage: str) -> pa.Table:
             f"the table cannot be read ({error})", place=str(path), cure=f"Run the stage '{stage}' again"
         ) from error
     found = (table.schema.metadata or {}).get(_SCHEMA_KEY, b"?").decode()
-    if found != str(SCHEMA_VERSION[stage]):
+    if found != str(schema_version(stage)):
         raise UserError(
-            f"the table has schema version {found}, this version of prorec reads {SCHEMA_VERSION[stage]}",
+            f"the table has schema version {found}, this version of prorec reads {schema_version(stage)}",
             place=str(path),
             cure=f"Run the stage '{stage}' again",
         )
@@ -166,7 +162,13 @@ def library_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
-def write_manifest(folder: Path, stage: str, config: Mapping[str, Any], upstream: Mapping[str, str]) -> Manifest:
+def write_manifest(
+    folder: Path,
+    stage: str,
+    config: Mapping[str, Any],
+    upstream: Mapping[str, str],
+    made_with: Mapping[str, str] | None = None,
+) -> Manifest:
     """Describe every file in `folder` and write `manifest.json` there, last."""
     files = [
         FileEntry(path=path.relative_to(folder).as_posix(), sha256=sha256_file(path), bytes=path.stat().st_size)
@@ -175,12 +177,13 @@ def write_manifest(folder: Path, stage: str, config: Mapping[str, Any], upstream
     ]
     manifest = Manifest(
         stage=stage,
-        schema_version=SCHEMA_VERSION[stage],
+        schema_version=schema_version(stage),
         config=dict(config),
         upstream=dict(upstream),
         files=files,
         libraries=library_versions(),
         git_commit=_git_commit(),
+        made_with=dict(made_with or {}),
     )
     write_bytes(folder / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
     return manifest
@@ -205,19 +208,3 @@ def verify(folder: Path) -> list[str]:
         elif sha256_file(file) != entry.sha256:
             problems.append(f"{file}: its content is not what the manifest says (sha256 differs)")
     return problems
-
-
-def source_hash(packages: Iterable[str]) -> str:
-    """Hash of the source of some of `prorec_core`'s modules and packages, named by their path from there.
-
-    A stage's cache key holds it, so that changed code never passes for cached work.
-    """
-    root = Path(__file__).resolve().parent
-    total = hashlib.sha256()
-    for name in sorted(packages):
-        place = root / name
-        files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
-        for file in files:
-            total.update(f"{file.relative_to(root).as_posix()}\0".encode())
-            total.update(file.read_bytes())
-    return total.hexdigest()

@@ -6,12 +6,12 @@ demo. A YAML file in `configs/` holds only what differs from these defaults.
 
 from __future__ import annotations
 
-from operator import attrgetter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
 from prorec_core.values import Missing, SimilarIds, TimestampFormat
 
 RUN_ONLY: JsonDict = {"run_only": True}
@@ -129,7 +129,9 @@ class Training(Section):
 class CollaborativeConfig(Training):
     """The sequential recommender that knows items by their ids alone."""
 
-    model: Literal["sasrec", "din"] = Field("sasrec", description="sasrec: causal transformer; din: the paper's.")
+    model: Annotated[str, SEQUENTIAL_MODELS] = Field(
+        "sasrec", description="sasrec: causal transformer; din: the paper's."
+    )
     dim: int = Field(64, ge=4, le=4096, description="Dimensions d of the item embeddings and of the model.")
     layers: int = Field(2, ge=1, le=64, description="Transformer layers (sasrec).")
     heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide dim (sasrec).")
@@ -195,9 +197,7 @@ class QuantizeConfig(Section):
         description="What is quantized: integrated E_I; semantic E_S; collaborative E_C of the stage before "
         "aligning; concatenation: E_S and that E_C side by side, naively.",
     )
-    method: Literal["residual_kmeans", "balanced_kmeans", "hierarchical_kmeans", "rq_vae"] = Field(
-        "residual_kmeans", description="The quantizer."
-    )
+    method: Annotated[str, QUANTIZERS] = Field("residual_kmeans", description="The quantizer.")
     levels: int = Field(3, ge=1, le=16, description="Code levels L, without the suffix.")
     codes: int = Field(64, ge=2, le=65_535, description="Codes K a level.")
     iterations: int = Field(50, ge=1, description="Iterations of k-means at most.")
@@ -235,7 +235,7 @@ class GeneratorConfig(Training):
 
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     dropout: Probability = Field(0.3, description="Dropout of embeddings and of feed-forward layers.")
-    architecture: Literal["timeline", "encoder_decoder"] = Field(
+    architecture: Annotated[str, GENERATORS] = Field(
         "timeline", description="timeline: one token an item; encoder_decoder: the paper's, one token a code."
     )
     dim: int = Field(64, ge=4, le=4096, description="Dimensions of the model.")
@@ -318,35 +318,6 @@ class EvaluateConfig(Section):
     examples: int = Field(5, ge=0, le=100, description="Users shown in words in the report.")
 
 
-_SECTIONS = ("data", "text", "collaborative", "align", "quantize", "generator", "evaluate")
-_READS: dict[str, tuple[str, ...]] = {
-    "preprocess": ("data",),
-    "embed_text": ("text",),
-    "train_collaborative": ("collaborative", "evaluate.mask_history", "train_on_validation", "seed"),
-    "align": ("align", "collaborative", "evaluate.mask_history", "train_on_validation", "seed"),
-    "quantize": ("quantize", "seed"),
-    "train_generator": (
-        "generator",
-        "quantize.embedding",
-        "collaborative",
-        "align",
-        "evaluate.fusion_weights",
-        "evaluate.beams",
-        "evaluate.mask_history",
-        "train_on_validation",
-        "seed",
-        "name",
-    ),
-    # The report shows the whole experiment.
-    "evaluate": ("name", "seed", "train_on_validation", *_SECTIONS),
-    "evaluate_counts": ("evaluate", "train_on_validation"),
-    "evaluate_collaborative": ("collaborative", "evaluate", "train_on_validation", "seed"),
-    "evaluate_aligned": ("align", "collaborative", "evaluate", "train_on_validation", "seed"),
-    "evaluate_two_stream": ("evaluate", "train_on_validation", "seed"),
-}
-"""Which parts of an experiment each stage reads: its cache key holds these and nothing else."""
-
-
 class Experiment(Section):
     """One experiment: a name, a seed and a section a stage. The flow's only parameter."""
 
@@ -383,17 +354,3 @@ class Experiment(Section):
                 "without it, as in evaluate.fusion_weights=[2]"
             )
         return self
-
-    def stage_config(self, stage: str) -> dict[str, Any]:
-        """All that `stage` reads of this experiment, run-only fields left out: what its artifact depends on."""
-        return {name: _without_run_only(attrgetter(name)(self)) for name in _READS[stage]}
-
-
-def _without_run_only(value: Any) -> Any:
-    if not isinstance(value, BaseModel):
-        return value
-    return {
-        name: _without_run_only(getattr(value, name))
-        for name, field in type(value).model_fields.items()
-        if field.json_schema_extra != RUN_ONLY
-    }

@@ -13,6 +13,7 @@ from tasks import store, tracking
 from tasks.inputs import read_quantized
 from tasks.metrics import numbers
 from tasks.patience import patiently
+from tasks.pipeline import STAGES
 from tasks.tracking import TrackedRun, client
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _WITHOUT_USE = {
 }
 """By quantized embedding the stages that a pipeline runs all the same and whose result its generator does not use."""
 
+_TRAININGS = {name for name, stage in STAGES.items() if stage.validates}
+
 Refs = Mapping[str, ArtifactRef]
 """The artifacts of one variant by stage, or by "stage@side" where it is made of two pipelines."""
 
@@ -35,7 +38,7 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
     Raises:
         UserError: an artifact is gone or damaged.
     """
-    from prorec_core.evaluation.stage import Evaluation
+    from prorec_core.evaluation.measured import Evaluation
     from prorec_core.evaluation.variants.table import RANKED_BASELINES, Measured, quantized_domination
 
     folders = {name: store.fetch(ref) for name, ref in refs.items()}
@@ -70,6 +73,7 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         domination=domination,
         not_applied=not_applied,
         run=run,
+        made_with=frozenset(_made_with(path) for name, path in folders.items() if name.partition("@")[0] in _TRAININGS),
     )
 
 
@@ -80,6 +84,12 @@ def _embedding(inputs: Mapping[str, Path]) -> str:
     return str(read_json(inputs["train_generator"] / MANIFEST)["config"]["quantize.embedding"])
 
 
+def _made_with(folder: Path) -> str:
+    """Kind of device and number format of a training, in words."""
+    made_with = read_json(folder / MANIFEST)["made_with"]
+    return f"{made_with['device']}, {made_with['number_format']}"
+
+
 def _seconds(ref: ArtifactRef) -> float:
     return float(patiently(client().get_run, ref.run_id).data.metrics.get("seconds", 0.0))
 
@@ -87,7 +97,7 @@ def _seconds(ref: ArtifactRef) -> float:
 def _parameters(inputs: Mapping[str, Path], *, with_ranker: bool) -> int:
     """Numbers that recommending needs: the weights of the model, and the tables of items that it reads."""
     from prorec_core.data.embeddings import read_embeddings
-    from prorec_core.generation.stage import RANKER
+    from prorec_core.generation.trained import RANKER
     from prorec_core.training.checkpoint import load_tensors
 
     for stage in ("train_generator", "align", "train_collaborative"):

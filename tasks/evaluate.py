@@ -12,26 +12,24 @@ if TYPE_CHECKING:
     from prorec_core.data.dataset import Dataset
     from prorec_core.evaluation.inputs import NewItemLists
     from prorec_core.evaluation.lists import Models
-    from prorec_core.generation.stage import TrainedGenerator
-    from prorec_core.quantization.stage import Quantized
+    from prorec_core.generation.trained import TrainedGenerator
+    from prorec_core.quantization.quantized import Quantized
 
 
 @stage(
     "evaluate",
     reads=("preprocess", "embed_text", "train_collaborative", "align", "quantize", "train_generator"),
+    config=("evaluate", "quantize.embedding", "train_on_validation", "seed"),
+    libraries=("torch", "numpy", "scipy", "polars"),
 )
 def evaluate(work: Work) -> dict[str, float]:
     """Rank the whole catalogue for every user, and measure."""
-    from prorec_core.alignment.stage import AlignedModel
-    from prorec_core.artifacts import write_bytes
+    from prorec_core.alignment.trained import AlignedModel
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import Models, recommend_lists
     from prorec_core.evaluation.stage import evaluate as run
-    from prorec_core.evaluation.stage import standalone_plots
-    from prorec_core.evaluation.tables import result_markdown
-    from prorec_core.generation.stage import TrainedGenerator, restore_generator
-    from prorec_core.quantization.stage import Quantized
-    from prorec_core.sequential.stage import CollaborativeModel
+    from prorec_core.generation.trained import TrainedGenerator, restore_generator
+    from prorec_core.quantization.quantized import Quantized
 
     experiment, runtime = work.experiment, work.runtime()
     dataset = read_dataset(work)
@@ -39,35 +37,20 @@ def evaluate(work: Work) -> dict[str, float]:
     trained = TrainedGenerator.load(work.inputs["train_generator"])
     aligned = AlignedModel.load(work.inputs["align"])
     generator = restore_generator(trained, quantized.table.codes, quantized_embedding(work), runtime.device)
-    models = Models(
-        generator, trained.fusion_weight, trained.ranker, aligned, experiment.align, experiment.collaborative
-    )
+    models = Models(generator, trained.fusion_weight, trained.ranker, aligned)
     inputs = EvaluationInputs(
         config=experiment.evaluate,
         dataset=dataset,
         lists=recommend_lists(experiment.evaluate, models, dataset.sequences, runtime.report),
         fusion_weight=trained.fusion_weight,
         seed=experiment.seed,
-        name=experiment.name,
         fusion_trials=[tuple(trial) for trial in trained.config["fusion_trials"]],
         ranker=trained.config["ranker"],
         recommended=trained.recommended,
-        training={
-            "train_collaborative": CollaborativeModel.load(work.inputs["train_collaborative"]).training,
-            "align": aligned.training,
-            "train_generator": trained.training,
-        },
-        quality=quantized.quality,
-        codes=quantized.table.codes,
-        domination=aligned.domination,
-        experiment=experiment.stage_config("evaluate"),
         new=_with_new_items(work, dataset, models, trained, quantized),
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)
-    write_bytes(work.folder / "result.md", result_markdown(result.metrics).encode())
-    for name, png in standalone_plots(inputs, result).items():
-        write_bytes(work.folder / "plots" / name, png)
     return measured(result.metrics)
 
 
@@ -80,7 +63,7 @@ def _with_new_items(
     import numpy as np
 
     from prorec_core.evaluation.lists import new_item_lists
-    from prorec_core.generation.stage import restore_generator
+    from prorec_core.generation.trained import restore_generator
 
     if dataset.cold is None:
         return None

@@ -7,10 +7,15 @@ from tasks.metrics import measured
 from tasks.stage import Work, stage
 
 
-@stage("evaluate_aligned", reads=("preprocess", "embed_text", "align"))
+@stage(
+    "evaluate_aligned",
+    reads=("preprocess", "embed_text", "align"),
+    config=("evaluate", "train_on_validation", "seed"),
+    libraries=("torch", "numpy", "scipy", "polars"),
+)
 def evaluate_aligned(work: Work) -> dict[str, float]:
     """Rank the whole catalogue by the aligned model, and its best items by a light ranker, and measure both."""
-    from prorec_core.alignment.stage import AlignedModel
+    from prorec_core.alignment.trained import AlignedModel
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import new_sequential_lists, sequential_lists
     from prorec_core.evaluation.reranking import as_candidates, own_and_ranked, with_long_lists
@@ -18,13 +23,13 @@ def evaluate_aligned(work: Work) -> dict[str, float]:
     from prorec_core.generation.candidates import Candidates
 
     experiment, runtime = work.experiment, work.runtime()
-    config, dataset, longest = experiment.evaluate, read_dataset(work), experiment.align.max_history
-    aligned, wide = AlignedModel.load(work.inputs["align"]), with_long_lists(config)
-    model, table = aligned.sequential_model(experiment.align, experiment.collaborative, runtime.device)
+    config, dataset, aligned = experiment.evaluate, read_dataset(work), AlignedModel.load(work.inputs["align"])
+    wide, longest = with_long_lists(config), aligned.max_history
+    model, table = aligned.sequential_model(runtime.device)
     found = sequential_lists("aligned", model, table, dataset.sequences, wide, longest)
     new = None
     if dataset.cold is not None:
-        grown = aligned.with_new().sequential_model(experiment.align, experiment.collaborative, runtime.device)
+        grown = aligned.with_new().sequential_model(runtime.device)
         of_new = new_sequential_lists("aligned", *grown, dataset, wide, longest)
         new = as_candidates(of_new.known["aligned"]), as_candidates(of_new.new["aligned"])
     both = own_and_ranked(
@@ -42,9 +47,6 @@ def evaluate_aligned(work: Work) -> dict[str, float]:
         both.lists,
         None,
         seed=experiment.seed,
-        name="aligned",
-        training={"align": aligned.training},
-        domination=aligned.domination,
         new=both.new,
         ranker=both.ranker,
         recommended=both.recommended,

@@ -7,7 +7,12 @@ from tasks.metrics import measured
 from tasks.stage import Work, stage
 
 
-@stage("evaluate_collaborative", reads=("preprocess", "train_collaborative"))
+@stage(
+    "evaluate_collaborative",
+    reads=("preprocess", "train_collaborative"),
+    config=("evaluate", "train_on_validation", "seed"),
+    libraries=("torch", "numpy", "scipy", "polars"),
+)
 def evaluate_collaborative(work: Work) -> dict[str, float]:
     """Rank the whole catalogue by the collaborative model, and its best items by a light ranker, and measure both."""
     from prorec_core.evaluation.inputs import EvaluationInputs
@@ -15,13 +20,15 @@ def evaluate_collaborative(work: Work) -> dict[str, float]:
     from prorec_core.evaluation.reranking import as_candidates, own_and_ranked, with_long_lists
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.generation.candidates import Candidates
-    from prorec_core.sequential.stage import CollaborativeModel
+    from prorec_core.sequential.trained import CollaborativeModel
 
     experiment, runtime = work.experiment, work.runtime()
-    config, dataset, longest = experiment.evaluate, read_dataset(work), experiment.collaborative.max_history
+    config, dataset = experiment.evaluate, read_dataset(work)
     trained = CollaborativeModel.load(work.inputs["train_collaborative"])
-    model, table = trained.sequential_model(experiment.collaborative, runtime.device)
-    found = sequential_lists("collaborative", model, table, dataset.sequences, with_long_lists(config), longest)
+    model, table = trained.sequential_model(runtime.device)
+    found = sequential_lists(
+        "collaborative", model, table, dataset.sequences, with_long_lists(config), trained.max_history
+    )
     both = own_and_ranked(
         "collaborative",
         Candidates.dense,
@@ -36,8 +43,6 @@ def evaluate_collaborative(work: Work) -> dict[str, float]:
         both.lists,
         None,
         seed=experiment.seed,
-        name="collaborative",
-        training={"train_collaborative": trained.training},
         ranker=both.ranker,
         recommended=both.recommended,
     )

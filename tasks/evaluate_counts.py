@@ -7,7 +7,12 @@ from tasks.metrics import measured
 from tasks.stage import Work, stage
 
 
-@stage("evaluate_counts", reads=("preprocess",))
+@stage(
+    "evaluate_counts",
+    reads=("preprocess",),
+    config=("evaluate", "train_on_validation"),
+    libraries=("torch", "numpy", "scipy", "polars"),
+)
 def evaluate_counts(work: Work) -> dict[str, float]:
     """Rank by popularity, and by co-occurrence with the most recent item."""
     from prorec_core.data.sequences import Split
@@ -25,6 +30,6 @@ def evaluate_counts(work: Work) -> dict[str, float]:
         }
         for split in (Split.VALIDATION, Split.TEST)
     }
-    result = run(EvaluationInputs(config, dataset, lists, None, name="counts"), work.report)
+    result = run(EvaluationInputs(config, dataset, lists, None), work.report)
     result.save(work.folder)
     return measured(result.metrics)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.inputs import read_dataset, read_new_quantized, read_quantized, read_texts
 from tasks.metrics import measured
+from tasks.pipeline import up_to
 from tasks.stage import Work, stage
 
 if TYPE_CHECKING:
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
 
 SIDES = ("first", "second")
 """What tells the two pipelines apart in the names of what is read."""
-STREAM = ("embed_text", "train_collaborative", "align", "quantize", "train_generator")
+STREAM = tuple(stage.name for stage in up_to("train_generator") if stage.name != "preprocess")
 """The stages of a pipeline that its generator is made of."""
 
 
-@stage("evaluate_two_stream", reads=("preprocess", *(f"{name}@{side}" for side in SIDES for name in STREAM)))
+@stage(
+    "evaluate_two_stream",
+    reads=("preprocess", *(f"{name}@{side}" for side in SIDES for name in STREAM)),
+    config=("evaluate", "train_on_validation", "seed"),
+    libraries=("torch", "numpy", "scipy", "polars"),
+)
 def evaluate_two_stream(work: Work) -> dict[str, float]:
     """Let both generators judge what either found, by a weight and by a light ranker, and measure both.
 
@@ -77,7 +83,6 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
         both.lists,
         weight,
         seed=work.experiment.seed,
-        name="two_stream",
         fusion_trials=trials,
         new=both.new,
         ranker=both.ranker,
@@ -93,8 +98,8 @@ def _generator(work: Work, side: str, *, with_new: bool = False) -> Generator:
     import numpy as np
 
     from prorec_core.artifacts import MANIFEST, read_json
-    from prorec_core.generation.stage import TrainedGenerator, restore_generator
-    from prorec_core.quantization.stage import Quantized
+    from prorec_core.generation.trained import TrainedGenerator, restore_generator
+    from prorec_core.quantization.quantized import Quantized
 
     inputs = {name: work.inputs[f"{name}@{side}"] for name in STREAM}
     embedding = read_json(inputs["train_generator"] / MANIFEST)["config"]["quantize.embedding"]

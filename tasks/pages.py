@@ -90,7 +90,7 @@ def experiment_page(
     lines = [head, "", f"- {place.link}"]
     if link is not inner:
         lines.append(f"- MLflow: {link('the whole run', run_id, '')}")
-    if report := next((event.ref for event in events if event.ref.stage == "evaluate"), None):
+    if report := next((event.ref for event in events if event.ref.stage == "report"), None):
         lines.append(f"- {link('Report with plots', report.run_id, 'report.html')}")
     if events:
         lines += ["", "| stage | time | MLflow run | digest |", "| --- | --- | --- | --- |"]

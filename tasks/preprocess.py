@@ -12,13 +12,12 @@ def _source_digest(experiment: Experiment) -> str:
     return source_digest(experiment.data)
 
 
-@stage("preprocess", source_digest=_source_digest)
+@stage("preprocess", config=("data",), libraries=("polars", "numpy"), outside=_source_digest)
 def preprocess(work: Work) -> dict[str, float]:
     """Read the source, filter it, and order every user's items in time."""
     from prorec_core.data.stage import preprocess as run
 
-    experiment = work.experiment
-    dataset = run(experiment.data, experiment.seed, work.report)
+    dataset = run(work.experiment.data, report=work.report)
     dataset.save(work.folder)
     return {
         "users": dataset.sequences.n_users,

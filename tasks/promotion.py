@@ -140,7 +140,7 @@ def judge(text: str) -> Judgement:
         return Judgement(challenger, holder, obstacles=(f"the champion's evaluation cannot be read ({error})",))
     if obstacles:
         return Judgement(challenger, holder, champion, obstacles=tuple(obstacles))
-    from prorec_core.evaluation.comparison import compare_runs
+    from prorec_core.metrics.intervals import compare_runs
 
     scorers = (challenger.scorer, champion.scorer)
     found = compare_runs(challenger.ranks, champion.ranks, scorers, samples=SAMPLES)

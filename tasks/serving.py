@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import prorec_core
-from prorec_core.artifacts import MANIFEST, sha256_file, sha256_json, write_manifest
+from prorec_core.artifacts import MANIFEST, read_json, sha256_file, sha256_json, write_json, write_manifest
 from tasks import models, places, store
 from tasks.inputs import new_quantized_embedding, quantized_embedding
 from tasks.patience import patiently
@@ -97,7 +97,7 @@ def _fill(bundle: Path, work: Work) -> list[str]:
 
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import write_embeddings
-    from prorec_core.quantization.stage import Quantized
+    from prorec_core.quantization.quantized import Quantized
 
     dataset = Dataset.load(work.inputs["preprocess"])
     bundle.mkdir()
@@ -107,8 +107,17 @@ def _fill(bundle: Path, work: Work) -> list[str]:
         work.folder / "training.json",
         work.inputs["quantize"] / "codes.parquet",
         work.inputs["preprocess"] / "items.parquet",
+        # What gives an item that is new to the model its embedding and its codes.
+        work.inputs["align"] / "adapter.safetensors",
+        work.inputs["quantize"] / "codebooks.safetensors",
+        work.inputs["quantize"] / "quality.json",
     ):
         shutil.copyfile(source, bundle / source.name)
+    shutil.copyfile(work.inputs["align"] / "config.json", bundle / "align.json")
+    text = read_json(work.inputs["embed_text"] / MANIFEST)["config"]["text"]
+    write_json(
+        bundle / "encoder.json", {**read_json(work.inputs["embed_text"] / "encoder.json"), "model": text["model"]}
+    )
     embeddings = quantized_embedding(work)
     if dataset.cold is not None:
         embeddings = np.concatenate([embeddings, new_quantized_embedding(work)])

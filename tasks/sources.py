@@ -4,32 +4,48 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from prorec_core import registry
+from prorec_core.config import Experiment
+from prorec_core.registry import Registry
 
 _ROOT = Path(__file__).resolve().parents[1]
 _PACKAGE = "prorec_core"
 _READING = "tasks.inputs"
 """The one module of tasks that decides what a stage reads; the others start, store and track."""
+_CHOOSING = "prorec_core.registry"
+"""Whoever imports a registry from here depends on the implementation that the experiment chooses."""
 _WITHOUT_EFFECT = {
     # What is configured is in the key by its value; errors and progress never reach an artifact.
     "prorec_core.config",
     "prorec_core.errors",
     "prorec_core.progress",
+    _CHOOSING,
 }
 
 
-def source_files(entries: tuple[str, ...]) -> list[Path]:
+def source_files(entries: Iterable[str], experiment: Experiment | None = None) -> list[Path]:
     """The files of these modules and of all of `prorec_core` and of `tasks.inputs` that they import, directly or not.
 
     Files beside a module that are no Python (templates, word lists) count as part of it.
+
+    Args:
+        entries: modules.
+        experiment: where a module asks a registry, the implementation that this experiment chooses counts; without
+            one all of them do.
     """
     modules: set[str] = set()
     todo = list(entries)
     while todo:
         name = todo.pop()
         if name in modules or name in _WITHOUT_EFFECT:
+            continue
+        if name.startswith(f"{_CHOOSING}."):
+            todo += _chosen(getattr(registry, name.rpartition(".")[2]), experiment)
             continue
         modules.add(name)
         todo += _imports(name)
@@ -44,13 +60,25 @@ def source_files(entries: tuple[str, ...]) -> list[Path]:
     return sorted(files | beside)
 
 
-def source_hash(entries: tuple[str, ...]) -> str:
+def source_hash(entries: Iterable[str], experiment: Experiment | None = None) -> str:
     """Hash (hex) of `source_files`: changed code never passes for cached work."""
     total = hashlib.sha256()
-    for path in source_files(entries):
+    for path in source_files(entries, experiment):
         total.update(f"{path.relative_to(_ROOT).as_posix()}\0".encode())
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
+
+
+def _chosen(kinds: object, experiment: Experiment | None) -> list[str]:
+    """Modules of what a registry holds: of the one that the experiment chooses, or of all."""
+    if not isinstance(kinds, Registry):
+        return []
+    if experiment is None:
+        return [kinds.module(name) for name in kinds]
+    value: Any = experiment
+    for part in kinds.field.split("."):
+        value = getattr(value, part)
+    return [kinds.module(value)]
 
 
 def _file(module: str) -> Path:
@@ -69,6 +97,8 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield from (
                 alias.name for alias in node.names if alias.name.startswith(f"{_PACKAGE}.") or alias.name == _READING
             )
+        elif isinstance(node, ast.ImportFrom) and node.module == _CHOOSING:
+            yield from (f"{_CHOOSING}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and _READING in {
             node.module,
             *(f"{node.module}.{alias.name}" for alias in node.names),

@@ -6,12 +6,18 @@ from tasks.inputs import read_dataset
 from tasks.stage import Work, stage
 
 
-@stage("train_collaborative", reads=("preprocess",))
+@stage(
+    "train_collaborative",
+    reads=("preprocess",),
+    config=("collaborative", "evaluate.mask_history", "train_on_validation", "seed"),
+    libraries=("torch", "numpy", "polars"),
+    validates=True,
+)
 def train_collaborative(work: Work) -> None:
     """Train the sequential recommender that knows items by their ids."""
     from prorec_core.sequential.stage import train_collaborative as run
 
     experiment = work.experiment
     sequences = read_dataset(work).sequences
-    masked = experiment.evaluate.mask_history
-    run(experiment.collaborative, sequences, experiment.seed, work.runtime(), mask_history=masked).save(work.folder)
+    masked, runtime = experiment.evaluate.mask_history, work.runtime(experiment.collaborative.precision)
+    run(experiment.collaborative, sequences, experiment.seed, runtime, mask_history=masked).save(work.folder)

@@ -14,23 +14,33 @@ _log = logging.getLogger(__name__)
 @stage(
     "train_generator",
     reads=("preprocess", "embed_text", "train_collaborative", "align", "quantize"),
+    config=(
+        "generator",
+        "quantize.embedding",
+        "evaluate.fusion_weights",
+        "evaluate.beams",
+        "evaluate.mask_history",
+        "train_on_validation",
+        "seed",
+        "name",
+    ),
+    libraries=("torch", "numpy", "scipy", "polars"),
     publish=register,
+    validates=True,
 )
 def train_generator(work: Work) -> dict[str, float]:
     """Train Stage II: generate codes, distil back what quantization lost, and rank what is found."""
-    from prorec_core.alignment.stage import AlignedModel
+    from prorec_core.alignment.trained import AlignedModel
     from prorec_core.evaluation.remarks import NOTHING_CHOSEN
     from prorec_core.generation.stage import GeneratorInputs
     from prorec_core.generation.stage import train_generator as run
-    from prorec_core.quantization.stage import Quantized
+    from prorec_core.quantization.quantized import Quantized
 
     experiment = work.experiment
     quantized = Quantized.load(work.inputs["quantize"])
     centroids = quantized.level_centroids
     inputs = GeneratorInputs(
         config=experiment.generator,
-        align=experiment.align,
-        collaborative=experiment.collaborative,
         fusion_weights=experiment.evaluate.fusion_weights,
         beams=experiment.evaluate.beams,
         mask_history=experiment.evaluate.mask_history,
@@ -42,7 +52,7 @@ def train_generator(work: Work) -> dict[str, float]:
         aligned=AlignedModel.load(work.inputs["align"]),
         texts=texts(work),
     )
-    result = run(inputs, experiment.seed, work.runtime())
+    result = run(inputs, experiment.seed, work.runtime(experiment.generator.precision))
     result.save(work.folder)
     for text in result.config["not_applied"]:
         _log.warning("not applied: %s", text)

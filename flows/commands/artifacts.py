@@ -86,8 +86,8 @@ def show(
 
 
 def _find(what: str, inventory: Inventory) -> list[Stored]:
-    from prorec_core.artifacts import STAGES
     from tasks.models import named_by
+    from tasks.pipeline import STAGES
 
     tags = next((run.data.tags for run in inventory.runs if run.info.run_id == what), {})
     used = {each.get("run_id") for each in named_by(tags).values()}

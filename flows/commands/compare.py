@@ -101,7 +101,7 @@ def _show(summary: dict[str, Any]) -> None:
     from flows.embedded import mlflow_page
     from prorec_core.evaluation.tables import label, new_item_line, signed
     from prorec_core.evaluation.variants.report import new_item_rows
-    from prorec_core.evaluation.variants.table import APART, APART_MEANS
+    from prorec_core.evaluation.variants.table import marked, marks_of
 
     console, found = table_console(), summary["table"]
     columns = ("recall_at_10", "ndcg_at_10")
@@ -114,7 +114,7 @@ def _show(summary: dict[str, Any]) -> None:
         against = about["against"].get("ndcg_at_10")
         interval = f"{signed(against['low'])} … {signed(against['high'])}" if against else ""
         table.add_row(
-            f"{name} {APART}" if about["apart"] else name,
+            marked(name, about),
             about["scorer"],
             *(_figure(about["test"].get(column)) for column in columns),
             signed(against["difference"]) if against else "",
@@ -123,8 +123,8 @@ def _show(summary: dict[str, Any]) -> None:
     console.print(table)
     if rows := new_item_rows(found):
         console.print(plain_table(new_item_line(found["new_items"]), rows, names=2))
-    if any(about["apart"] for about in found["variants"].values()):
-        console.print(f"{APART} {APART_MEANS}", highlight=False, soft_wrap=True)
+    for mark, means in marks_of(found).items():
+        console.print(f"{mark} {means}", highlight=False, soft_wrap=True)
     for each in summary["failed"]:
         text = f"failed: {each['variant']}, seed {each['seed']}, in {each['stage']}: {each['reason']}"
         console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)

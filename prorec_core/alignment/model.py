@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from prorec_core.alignment.adapter import AdaLNAdapter
 from prorec_core.alignment.graph import ItemGraph
 from prorec_core.config import AlignConfig, CollaborativeConfig
-from prorec_core.sequential.stage import ITEM_DEVIATION, build_model
+from prorec_core.sequential.base import ITEM_DEVIATION
+from prorec_core.sequential.trained import build_model
 
 
 def fused_dim(config: AlignConfig, dim: int) -> int:

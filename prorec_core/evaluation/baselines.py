@@ -1,4 +1,6 @@
-"""Recommendations that need no training: what occurs together with a user's latest item. Knows counts; no models.
+"""Recommendations that need no training: what is popular, and what occurs together with a user's latest item.
+
+Knows counts; knows no models.
 
 Axes: U users, N items, B users of a batch.
 """
@@ -6,14 +8,15 @@ Axes: U users, N items, B users of a batch.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 
 from prorec_core.data.sequences import Sequences
-from prorec_core.evaluation.ranking import TopItems, padded_histories, top_from_scores
+from prorec_core.metrics.top import TopItems, padded_histories, top_from_scores
 
 _CELLS = 8_000_000
-"""Scores of a batch of users, float32."""
+"""Cells of the largest temporary table."""
 
 
 def item_to_item_lists(training: Sequences, histories: Sequences, k: int, *, masked: bool) -> TopItems:
@@ -52,3 +55,39 @@ def item_to_item_lists(training: Sequences, histories: Sequences, k: int, *, mas
         top = top_from_scores(torch.from_numpy(count_BN + tie_N), k, forbidden)
         items[chosen], scores[chosen] = top.items_UK, top.scores_UK
     return TopItems(items, scores)
+
+
+def popularity_lists(train_counts: npt.NDArray[np.int64], histories: Sequences, k: int, mask_history: bool) -> TopItems:
+    """Recommend to everyone what occurs most in the training data; the lower index first among equals.
+
+    Args:
+        train_counts: how often each item occurs in training, shape (N,).
+        histories: what each user already has, left out of the user's list if `mask_history`.
+        k: items a list; where fewer are left, the list ends with -1.
+        mask_history: never recommend what the user already has.
+
+    Returns:
+        Lists scored with the counts.
+    """
+    order_N = np.argsort(-train_counts, kind="stable")
+    place_N = np.empty_like(order_N)
+    place_N[order_N] = np.arange(len(order_N))
+    lengths = np.diff(histories.offsets)
+    items_UK = np.full((histories.n_users, k), -1, np.int32)
+    scores_UK = np.full((histories.n_users, k), -np.inf, np.float32)
+    longest = int(lengths.max(initial=0)) if mask_history else 0
+    depth = min(len(order_N), k + longest)
+    chunk = max(1, _CELLS // max(depth, 1))
+    for start in range(0, histories.n_users, chunk):
+        stop = min(start + chunk, histories.n_users)
+        free_UM = np.ones((stop - start, depth), bool)
+        if mask_history:
+            places = place_N[histories.items[histories.offsets[start] : histories.offsets[stop]]]
+            users = np.repeat(np.arange(stop - start), lengths[start:stop])
+            free_UM[users[places < depth], places[places < depth]] = False
+        slots_UM = np.cumsum(free_UM, axis=1, dtype=np.int32)
+        user, place = np.nonzero(free_UM & (slots_UM <= k))
+        slot = slots_UM[user, place] - 1
+        items_UK[start + user, slot] = order_N[place]
+        scores_UK[start + user, slot] = train_counts[order_N[place]]
+    return TopItems(items_UK, scores_UK)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from prorec_core.data.sequences import IntArray, Split
-from prorec_core.evaluation.inputs import EvaluationInputs, in_order
+from prorec_core.evaluation.inputs import Background, in_order
+from prorec_core.evaluation.measured import Evaluation
 
 SHOWN = 5
 """Items of each list that are shown, and that count as a hit here."""
@@ -31,34 +31,34 @@ def choose_users(ranks: IntArray, count: int, seed: int) -> npt.NDArray[np.int64
     return np.sort(chosen[:count])
 
 
-def examples(inputs: EvaluationInputs, ranks: Mapping[str, IntArray]) -> list[dict[str, Any]]:
+def examples(background: Background, evaluation: Evaluation) -> list[dict[str, Any]]:
     """Test users with their history, target and lists in words.
 
     Args:
-        inputs: data set, lists and codes; `config.examples` says how many users.
-        ranks: by scorer the rank of each test user's target.
+        background: data set and codes; `config.examples` says how many users.
+        evaluation: the lists of the test users, and the ranks of their targets.
 
     Returns:
         For each user: user_id; earlier, how many items of the history are left out; history (oldest first) and
         target, each with title, item_id and codes; lists, each with scorer, rank of the target (0: not in the
         list), and entries with place, title, item_id, codes, score and whether it is the target.
     """
-    lists = inputs.lists[Split.TEST]
-    wanted = dict.fromkeys(("generative", inputs.recommended))
+    lists, ranks = evaluation.lists, evaluation.test_ranks
+    wanted = dict.fromkeys(("generative", evaluation.metrics["recommended"]))
     shown = [scorer for scorer in wanted if scorer in lists] or in_order(lists)[:1]
-    if not shown or not inputs.config.examples:
+    if not shown or not background.config.examples:
         return []
-    sequences = inputs.dataset.sequences
+    sequences = background.dataset.sequences
     histories, targets = sequences.histories(Split.TEST), sequences.targets(Split.TEST)
-    items, users = inputs.dataset.items, inputs.dataset.users["user_id"]
+    items, users = background.dataset.items, background.dataset.users["user_id"]
 
     def words(item: int) -> dict[str, str]:
         row = items.row(item, named=True)
-        codes = "" if inputs.codes is None else "·".join(str(code) for code in inputs.codes[item])
+        codes = "" if background.codes is None else "·".join(str(code) for code in background.codes[item])
         return {"title": row["title"] or row["item_id"], "item_id": row["item_id"], "codes": codes}
 
     found = []
-    for user in choose_users(ranks[shown[-1]], inputs.config.examples, inputs.seed).tolist():
+    for user in choose_users(ranks[shown[-1]], background.config.examples, background.seed).tolist():
         history = histories.of_user(user)
         found.append(
             {

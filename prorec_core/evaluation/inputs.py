@@ -1,4 +1,4 @@
-"""All that an evaluation reads. Knows what came from which stage; knows nothing of how it is measured or shown."""
+"""All that is measured, and all that is shown beside it. Knows nothing of how either is done."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split
-from prorec_core.evaluation.ranking import TopItems
+from prorec_core.metrics.top import TopItems
 
 SCORERS = ("ranked", "fused", "generative", "dense", "aligned", "popularity")
 """The scorers in the order in which they are shown."""
@@ -49,7 +49,7 @@ class NewItemLists:
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """What is measured and what is shown beside it.
+    """What is measured.
 
     Attributes:
         config: the section `evaluate`.
@@ -58,16 +58,10 @@ class EvaluationInputs:
             added by `evaluate`.
         fusion_weight: λ of the dense score in the fused one; None where there is no fused scorer.
         seed: of the experiment.
-        name: of the experiment.
         fusion_trials: the weights λ tried and the validation NDCG@10 of each.
         ranker: its features and weights and, where it was fitted here, what each feature adds (`fit_ranker`); None
             where there is none.
         recommended: the scorer by which the model recommends; "" for the first that is shown.
-        training: by stage one record an epoch (`training.json`).
-        quality: of the codes (`quality.json`).
-        codes: of the items, uint16, shape (items, levels); shown beside the items in the examples.
-        domination: of the integrated embedding (`domination.json`).
-        experiment: the whole configuration, for display.
         new: recommendations with the new items of the data set in the catalogue; None where there are none.
     """
 
@@ -76,16 +70,37 @@ class EvaluationInputs:
     lists: Mapping[Split, Mapping[str, TopItems]]
     fusion_weight: float | None
     seed: int = 0
-    name: str = ""
     fusion_trials: Sequence[tuple[float, float]] = ()
     ranker: Mapping[str, Any] | None = None
     recommended: str = ""
+    new: NewItemLists | None = None
+
+
+@dataclass(frozen=True)
+class Background:
+    """What a report shows beside what was measured.
+
+    Attributes:
+        config: the section `evaluate`.
+        dataset: items, users, sequences and their profile.
+        seed: of the experiment; it chooses the examples.
+        name: of the experiment.
+        training: by stage one record an epoch (`training.json`).
+        quality: of the codes (`quality.json`).
+        codes: of the items, uint16, shape (items, levels); shown beside the items in the examples.
+        domination: of the integrated embedding (`domination.json`).
+        experiment: the whole configuration; {} where none is to be shown.
+    """
+
+    config: EvaluateConfig
+    dataset: Dataset
+    seed: int = 0
+    name: str = ""
     training: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     quality: Mapping[str, Any] = field(default_factory=dict)
     codes: npt.NDArray[np.uint16] | None = None
     domination: Mapping[str, Any] = field(default_factory=dict)
     experiment: Mapping[str, Any] = field(default_factory=dict)
-    new: NewItemLists | None = None
 
 
 def in_order(scorers: Mapping[str, Any]) -> list[str]:

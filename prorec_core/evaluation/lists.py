@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from prorec_core.alignment.stage import AlignedModel
-from prorec_core.config import AlignConfig, CollaborativeConfig, EvaluateConfig
+from prorec_core.alignment.trained import AlignedModel
+from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.evaluation.inputs import NewItemLists
 from prorec_core.evaluation.new_items import new_item_histories
-from prorec_core.evaluation.ranking import TopItems, padded_histories, top_from_scores
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.ranker import Ranker
+from prorec_core.metrics.top import TopItems, padded_histories, top_from_scores
 from prorec_core.progress import Report, silent
 from prorec_core.sequential.base import INFERENCE_TOKENS, INFERENCE_USERS, SequentialModel
 from prorec_core.training.batching import inference_batches
@@ -34,16 +34,12 @@ class Models:
         fusion_weight: weight λ of the dense score, chosen on validation; None where there is none.
         ranker: fitted on validation; None where there is none.
         aligned: Stage I's outcome.
-        align: Stage I's configuration.
-        collaborative: the sequential model's shape.
     """
 
     generator: Generator
     fusion_weight: float | None
     ranker: Ranker | None
     aligned: AlignedModel
-    align: AlignConfig
-    collaborative: CollaborativeConfig
 
 
 def recommend_lists(
@@ -87,13 +83,13 @@ def lists_after(
         lists["ranked"] = TopItems(*rank(candidates, histories, k))
     if models.generator.stage_one is not None and "dense" in lists:
         return {**lists, "aligned": lists["dense"]}
-    stage_one, table_NE = models.aligned.sequential_model(models.align, models.collaborative, device)
+    stage_one, table_NE = models.aligned.sequential_model(device)
     lists["aligned"] = dense_lists(
         stage_one,
         table_NE,
         histories,
         k,
-        models.align.max_history,
+        models.aligned.max_history,
         masked=config.mask_history,
         offsets_N=models.generator.item_offsets,
     )

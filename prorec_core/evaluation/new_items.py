@@ -14,9 +14,10 @@ import numpy as np
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences, Split
+from prorec_core.evaluation.baselines import popularity_lists
 from prorec_core.evaluation.inputs import NewItemLists, in_order
-from prorec_core.evaluation.metrics import hits_at_k, recall_at_k, standard_error
-from prorec_core.evaluation.ranking import TopItems, popularity_lists, rank_of_target
+from prorec_core.metrics.measures import hits_at_k, recall_at_k, standard_error
+from prorec_core.metrics.top import TopItems, rank_of_target
 
 CUTOFFS = (10, 50)
 """Lengths k at which recall is reported."""

@@ -25,8 +25,8 @@ from prorec_core.evaluation.drawing import (
     style,
 )
 from prorec_core.evaluation.inputs import in_order
-from prorec_core.evaluation.metrics import CUTOFFS
 from prorec_core.evaluation.tables import signed
+from prorec_core.metrics.measures import CUTOFFS
 
 _LOSS_COLOUR, _MEASURE_COLOUR = "#7b61a8", "#2a9d74"
 _LEVELS_A_ROW = 4

@@ -16,7 +16,8 @@ from prorec_core.data.sequences import IntArray
 from prorec_core.evaluation import plots
 from prorec_core.evaluation.drawing import as_png, as_svg, colour
 from prorec_core.evaluation.examples import SHOWN, examples
-from prorec_core.evaluation.inputs import MEANING, EvaluationInputs, in_order
+from prorec_core.evaluation.inputs import MEANING, Background, in_order
+from prorec_core.evaluation.measured import Evaluation
 from prorec_core.evaluation.pages import template
 from prorec_core.evaluation.tables import (
     ACCURACY,
@@ -40,56 +41,57 @@ from prorec_core.evaluation.tables import (
 __all__ = ["plot_files", "render", "result_markdown", "result_rows"]
 
 
-def render(inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]) -> str:
+def render(background: Background, evaluation: Evaluation) -> str:
     """The report as HTML, without scripts and without anything loaded from elsewhere.
 
     Args:
-        inputs: what was measured.
-        metrics: as in metrics.json.
-        ranks: by scorer the rank of each test user's target.
+        background: what is shown beside what was measured.
+        evaluation: what was measured, with the lists.
     """
+    metrics, ranks = evaluation.metrics, evaluation.test_ranks
     return template("report.html.j2").render(
-        name=inputs.name or "evaluation",
-        seed=inputs.seed,
+        name=background.name or "evaluation",
+        seed=background.seed,
         metrics=metrics,
         protocol={split: protocol_line(metrics["protocol"], split) for split in ("test", "validation")},
         tables={split: _tables(metrics[split]) for split in ("test", "validation")},
-        tiles=_tiles(inputs, metrics),
-        notes=_notes(metrics, inputs),
+        tiles=_tiles(background, metrics),
+        notes=_notes(metrics, background),
         reference=_reference(metrics),
         comparisons=comparison_rows(metrics["comparisons"]),
         new_items=_new_items(metrics),
-        figures=_svgs(inputs, metrics, ranks),
+        figures=_svgs(background, metrics, ranks),
         scorers=in_order(ranks),
         meaning=MEANING,
         colour=colour,
         slices=metrics["slices"],
-        quality=inputs.quality,
-        domination=inputs.domination,
+        quality=background.quality,
+        domination=background.domination,
         domination_rows=plots.DOMINATION_ROWS,
-        examples=examples(inputs, ranks),
+        examples=examples(background, evaluation),
         shown=SHOWN,
-        profile=_profile(inputs.dataset.profile),
-        filters=[step for step in inputs.dataset.profile.get("filters", []) if {"before", "after"} <= set(step)],
-        configuration=yaml.safe_dump(dict(inputs.experiment), sort_keys=False, allow_unicode=True, width=100),
-        has_configuration=bool(inputs.experiment),
-        chosen=chosen_settings(metrics) if inputs.experiment else [],
+        profile=_profile(background.dataset.profile),
+        filters=[step for step in background.dataset.profile.get("filters", []) if {"before", "after"} <= set(step)],
+        configuration=yaml.safe_dump(dict(background.experiment), sort_keys=False, allow_unicode=True, width=100),
+        has_configuration=bool(background.experiment),
+        chosen=chosen_settings(metrics) if background.experiment else [],
     )
 
 
-def plot_files(inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]) -> dict[str, bytes]:
+def plot_files(background: Background, evaluation: Evaluation) -> dict[str, bytes]:
     """The report's plots as PNG files: content by file name. Arguments as of `render`."""
-    return {f"{name}.png": as_png(drawn) for name, (drawn, _) in _figures(inputs, metrics, ranks).items()}
+    found = _figures(background, evaluation.metrics, evaluation.test_ranks)
+    return {f"{name}.png": as_png(drawn) for name, (drawn, _) in found.items()}
 
 
-def _svgs(inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]) -> dict[str, Markup]:
-    found = _figures(inputs, metrics, ranks)
+def _svgs(background: Background, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]) -> dict[str, Markup]:
+    found = _figures(background, metrics, ranks)
     # Only Matplotlib's own output is trusted as markup: it escapes the texts that it draws.
     return {name: Markup(as_svg(drawn, name, words)) for name, (drawn, words) in found.items()}
 
 
 def _figures(
-    inputs: EvaluationInputs, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]
+    background: Background, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]
 ) -> dict[str, tuple[Figure, str]]:
     """Every plot for which there is something to show, and what it says to those who cannot see it."""
     found: dict[str, tuple[Figure, str]] = {}
@@ -112,10 +114,10 @@ def _figures(
             for group in groups
         )
         found["groups"] = (plots.recall_by_group(metrics["slices"]), f"Recall at 10 for groups of users. {words}.")
-    if metrics["fusion_trials"] and inputs.fusion_weight is not None:
+    if metrics["fusion_trials"] and metrics["fusion_weight"] is not None:
         found["fusion"] = (
-            plots.fusion_curve(inputs.fusion_trials, inputs.fusion_weight),
-            f"Validation NDCG at 10 by fusion weight; chosen: {inputs.fusion_weight:g}.",
+            plots.fusion_curve(metrics["fusion_trials"], metrics["fusion_weight"]),
+            f"Validation NDCG at 10 by fusion weight; chosen: {metrics['fusion_weight']:g}.",
         )
     if "without" in metrics["ranker"]:
         without = {name: metrics["ranker"]["without"][name] for name in metrics["ranker"]["features"]}
@@ -124,31 +126,31 @@ def _figures(
             plots.ranker_features(without),
             f"What each feature adds to the ranker in NDCG at 10 on validation users held out: {words}.",
         )
-    levels = [level for level in inputs.quality.get("levels", []) if level.get("usage")]
+    levels = [level for level in background.quality.get("levels", []) if level.get("usage")]
     if levels:
         words = ", ".join(
             f"level {number}: {sum(count > 0 for count in level['usage'])} of {len(level['usage'])}"
             for number, level in enumerate(levels, start=1)
         )
         found["codes"] = (plots.code_usage(levels), f"Items by code, level by level. Codes used: {words}.")
-    if "integrated" in inputs.domination:
+    if "integrated" in background.domination:
         words = "; ".join(
-            f"{name}: {inputs.domination[key]['text_share']:.0%} of shared neighbours with the text"
+            f"{name}: {background.domination[key]['text_share']:.0%} of shared neighbours with the text"
             for key, name in plots.DOMINATION_ROWS.items()
-            if key in inputs.domination
+            if key in background.domination
         )
         found["domination"] = (
-            plots.domination_bars(inputs.domination),
+            plots.domination_bars(background.domination),
             f"What embeddings share with text and with behaviour. {words}.",
         )
-    if any(inputs.training.values()):
+    if any(background.training.values()):
         words = "; ".join(
             f"{stage}: {len(records)} epochs, final loss {records[-1].get('loss', float('nan')):.4f}"
-            for stage, records in inputs.training.items()
+            for stage, records in background.training.items()
             if records
         )
         found["training"] = (
-            plots.training_curves(inputs.training),
+            plots.training_curves(background.training),
             f"Loss and validation NDCG at 10 by epoch for each trained stage. {words}.",
         )
     return found
@@ -179,7 +181,7 @@ def _new_items(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"caption": new_item_line(metrics["new_items"]), "head": head, "rows": rows}
 
 
-def _tiles(inputs: EvaluationInputs, metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+def _tiles(background: Background, metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     """The few figures that a reader looks for first."""
     test = metrics["test"]
     first = metrics["recommended"] or in_order(test)[0]
@@ -197,21 +199,21 @@ def _tiles(inputs: EvaluationInputs, metrics: Mapping[str, Any]) -> list[dict[st
             "beside": f"{figure('distinct_items', test[first]['distinct_items_at_10'])} different items",
         }
     )
-    if "integrated" in inputs.domination:
+    if "integrated" in background.domination:
         beside = "of shared neighbours"
-        if "naive_concatenation" in inputs.domination:
-            beside += f" · {inputs.domination['naive_concatenation']['text_share']:.0%} when concatenated"
+        if "naive_concatenation" in background.domination:
+            beside += f" · {background.domination['naive_concatenation']['text_share']:.0%} when concatenated"
         tiles.append(
             {
                 "name": "Text share of the embedding",
-                "value": f"{inputs.domination['integrated']['text_share']:.0%}",
+                "value": f"{background.domination['integrated']['text_share']:.0%}",
                 "beside": beside,
             }
         )
     return tiles
 
 
-def _notes(metrics: Mapping[str, Any], inputs: EvaluationInputs) -> list[str]:
+def _notes(metrics: Mapping[str, Any], background: Background) -> list[str]:
     """What a careful reader would remark on."""
     notes = [f"{text}." for text in metrics["warnings"]]
     if metrics["protocol"]["trained_on_validation"]:
@@ -236,8 +238,8 @@ def _notes(metrics: Mapping[str, Any], inputs: EvaluationInputs) -> list[str]:
             "The ranker is not used: on validation users held out it has NDCG@10 "
             f"{metrics['ranker']['ndcg_at_10']:.4f}, {metrics['recommended']} {reached:.4f}."
         )
-    weights = [weight for weight, _ in inputs.fusion_trials] or list(inputs.config.fusion_weights)
-    weight = inputs.fusion_weight
+    weights = [weight for weight, _ in metrics["fusion_trials"]] or list(background.config.fusion_weights)
+    weight = metrics["fusion_weight"]
     if weight is not None and len(weights) > 1 and weight in (min(weights), max(weights)):
         notes.append(
             f"The fusion weight chosen, λ = {weight:g}, lies at the edge of those tried; "

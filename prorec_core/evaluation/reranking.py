@@ -17,10 +17,10 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.evaluation.inputs import NewItemLists
 from prorec_core.evaluation.new_items import new_item_histories
-from prorec_core.evaluation.ranking import TopItems
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates
-from prorec_core.generation.choice import CHOSEN_BY, ranks_of
+from prorec_core.generation.choice import CHOSEN_BY
 from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
+from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.sequential.base import validation_measures
 
 RANKED = "ranked"
@@ -118,7 +118,7 @@ def own_and_ranked(
         of_new = NewItemLists(known, takers, config.cold_bonus)
     recommended = scorer
     if fitted is not None:
-        ranks = ranks_of(lists[Split.VALIDATION][scorer].items_UK, sequences.targets(Split.VALIDATION))
+        ranks = rank_of_target(lists[Split.VALIDATION][scorer].items_UK, sequences.targets(Split.VALIDATION))
         if fitted[1]["ndcg_at_10"] > validation_measures(ranks)[CHOSEN_BY]:
             recommended = RANKED
     return OwnAndRanked(lists, of_new, None if fitted is None else fitted[1], recommended)

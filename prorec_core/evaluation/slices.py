@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prorec_core.data.sequences import IntArray
-from prorec_core.evaluation.metrics import Values, hits_at_k, standard_error
+from prorec_core.metrics.measures import Values, hits_at_k, standard_error
 
 Groups = npt.NDArray[np.int64]
 POPULARITY = ("head", "middle", "tail", "unseen")

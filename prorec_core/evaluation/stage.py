@@ -1,4 +1,4 @@
-"""Stage `evaluate`: every scorer's lists measured against the held-back items, compared and reported.
+"""Stage `evaluate`: every scorer's lists measured against the held-back items, and compared.
 
 Knows lists, data and settings; knows nothing of the models behind the lists. Axes: U users.
 """
@@ -6,31 +6,24 @@ Knows lists, data and settings; knows nothing of the models behind the lists. Ax
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from prorec_core.artifacts import read_json, read_parquet, write_bytes, write_json, write_parquet
 from prorec_core.data.sequences import IntArray, Split
-from prorec_core.evaluation.comparison import compare
+from prorec_core.evaluation.baselines import popularity_lists
 from prorec_core.evaluation.inputs import EvaluationInputs, in_order
-from prorec_core.evaluation.metrics import CUTOFFS, list_metrics, rank_metrics
+from prorec_core.evaluation.measured import NEW_ITEMS, Evaluation
 from prorec_core.evaluation.new_items import new_item_metrics, new_targets
-from prorec_core.evaluation.ranking import TopItems, popularity_lists, rank_of_target
 from prorec_core.evaluation.remarks import remarks, validation_tells
-from prorec_core.evaluation.report import plot_files, render
 from prorec_core.evaluation.slices import sliced_recall
+from prorec_core.metrics.intervals import compare
+from prorec_core.metrics.measures import CUTOFFS, list_metrics, rank_metrics
+from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.progress import Progress, Report, silent
 
-__all__ = ["Evaluation", "EvaluationInputs", "evaluate", "standalone_plots"]
-
-_STAGE = "evaluate"
 _NAMES = {Split.VALIDATION: "validation", Split.TEST: "test"}
-_NEW = "new_items"
 _OF_RANKER = ("features", "weights", "standardised", "ndcg_at_10", "without", "numbers")
 _COMPARED = (
     ("ranked", "fused"),
@@ -47,71 +40,17 @@ _COMPARED = (
 )
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What the stage leaves.
-
-    Attributes:
-        metrics: `protocol`; `targets_in_history`: by split how many targets stand in the history too;
-            `validation_tells`: whether validation found anything to choose by; `warnings`: sentences on data and
-            figures; `test` and `validation`: metrics by scorer; `fusion_weight`, `fusion_trials`,
-            `ranker` (its `features` and `weights`, what `fit_ranker` told of it, and of a baseline's the `numbers` that
-            it ranks by) and `recommended`, the scorer that recommends; `comparisons`: differences of test metrics with
-            95% intervals; `slices`: test Recall@10 of groups of users; `reference`: what is known of the data by
-            construction, if anything; `new_items`, where some are held out: as `new_item_metrics` gives them.
-        ranks: a row for each split and user: user int32, target int32, split, rank_<scorer> int32 each, from 1,
-            0 where the target is not in the list. Where items are held out as new ones, the split "new_items" has a
-            row for each user who took one last, whose target counts on after the other items.
-        report_html: the report, a page that needs nothing else.
-    """
-
-    metrics: dict[str, Any]
-    ranks: pa.Table
-    report_html: str
-
-    @property
-    def test_ranks(self) -> dict[str, IntArray]:
-        """The test users' ranks by scorer, int32, shape (U,) each."""
-        return self._ranks_of("test")
-
-    @property
-    def new_item_ranks(self) -> dict[str, IntArray]:
-        """The same of the users who took a new item last, as `new_item_metrics` gives them; {} where there are none."""
-        return self._ranks_of(_NEW) if "new_items" in self.metrics else {}
-
-    def _ranks_of(self, split: str) -> dict[str, IntArray]:
-        rows = self.ranks.filter(pc.equal(self.ranks["split"], split))
-        names = [name.removeprefix("rank_") for name in rows.column_names if name.startswith("rank_")]
-        return {name: rows[f"rank_{name}"].to_numpy() for name in names}
-
-    def save(self, folder: Path) -> None:
-        """Write metrics.json, ranks.parquet and report.html."""
-        write_json(folder / "metrics.json", self.metrics)
-        write_parquet(folder / "ranks.parquet", self.ranks, _STAGE)
-        write_bytes(folder / "report.html", self.report_html.encode())
-
-    @classmethod
-    def load(cls, folder: Path) -> Evaluation:
-        """Read what `save` wrote.
-
-        Raises:
-            UserError: the ranks were written by an incompatible version of this software.
-        """
-        ranks = read_parquet(folder / "ranks.parquet", _STAGE).replace_schema_metadata(None)
-        return cls(read_json(folder / "metrics.json"), ranks, (folder / "report.html").read_text(encoding="utf-8"))
-
-
 def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
     """Measure every scorer on validation and test, item by item over the whole catalogue.
 
     Args:
-        inputs: the lists, and all that the report shows beside them.
-        report: told after each split, after the comparisons and after the report.
+        inputs: the lists, and what is said of them.
+        report: told after each split and after the comparisons.
 
     Raises:
         ValueError: lists do not fit the data set: not a row a user, or items that it does not have.
     """
-    steps = len(_NAMES) + 2
+    steps = len(_NAMES) + 1
     sequences, train_counts = inputs.dataset.sequences, inputs.dataset.sequences.train_counts()
     ranks: dict[Split, dict[str, IntArray]] = {}
     metrics: dict[str, Any] = {}
@@ -149,15 +88,8 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
     of_new: dict[str, IntArray] = {}
     if inputs.new is not None:
         metrics["new_items"], of_new = new_item_metrics(inputs.new, inputs.dataset, inputs.config)
-    report(Progress(steps - 1, steps, "step"))
-    page = render(inputs, metrics, on_test)
     report(Progress(steps, steps, "step"))
-    return Evaluation(metrics, _ranks_table(inputs, ranks, of_new), page)
-
-
-def standalone_plots(inputs: EvaluationInputs, evaluation: Evaluation) -> dict[str, bytes]:
-    """The plots of the report as PNG files: content by file name."""
-    return plot_files(inputs, evaluation.metrics, evaluation.test_ranks)
+    return Evaluation(metrics, _ranks_table(inputs, ranks, of_new), lists)
 
 
 def _pairs(ranks: Mapping[str, IntArray]) -> list[tuple[str, str]]:
@@ -230,7 +162,7 @@ def _ranks_table(
         _rank_rows(_NAMES[split], everyone, dataset.sequences.targets(split), found) for split, found in ranks.items()
     ]
     if dataset.cold is not None and of_new:
-        parts.append(_rank_rows(_NEW, dataset.cold.users, new_targets(dataset), of_new))
+        parts.append(_rank_rows(NEW_ITEMS, dataset.cold.users, new_targets(dataset), of_new))
     return pa.concat_tables(parts, promote_options="default").combine_chunks()
 
 

@@ -156,6 +156,11 @@ class Generator(nn.Module, ABC):
         """Carry Stage I's model along, frozen: its score of all items is the dense one from now on."""
         self.stage_one = stage_one.requires_grad_(False)
 
+    def warm_start(self, tensors: Mapping[str, Tensor]) -> list[nn.Parameter]:
+        """Take over what fits of Stage I's model; returns the parameters that now start warm, here none."""
+        del tensors
+        return []
+
     @property
     def has_dense_score(self) -> bool:
         """Whether there is a dense score beside the codes' probabilities."""

@@ -9,11 +9,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
 from prorec_core.generation.ranker import FEATURES, Relations, fit_ranker
+from prorec_core.metrics.top import rank_of_target
 from prorec_core.sequential.base import validation_measures
 
 CHOSEN_BY = "validation_ndcg_at_10"
@@ -59,7 +58,7 @@ def choose(
             "validation_tells": True,
         }
     found = find()
-    reached = {"generative": validation_measures(ranks_of(found.generative(10)[0], targets))[CHOSEN_BY]}
+    reached = {"generative": validation_measures(rank_of_target(found.generative(10)[0], targets))[CHOSEN_BY]}
     trials, weight, ranker = fusion_trials(found, targets, weights), None, None
     if trials:
         weight, reached["fused"] = best_trial(trials)
@@ -98,12 +97,6 @@ def best_trial(trials: Sequence[tuple[float, float]]) -> tuple[float, float]:
 def fusion_trials(candidates: Candidates, targets: IntArray, weights: Sequence[float]) -> list[tuple[float, float]]:
     """The NDCG@10 that each weight λ reaches."""
     return [
-        (weight, validation_measures(ranks_of(candidates.fused(weight, 10)[0], targets))[CHOSEN_BY])
+        (weight, validation_measures(rank_of_target(candidates.fused(weight, 10)[0], targets))[CHOSEN_BY])
         for weight in weights
     ]
-
-
-def ranks_of(items_UK: IntArray, targets: IntArray) -> IntArray:
-    """Where each target stands in its list, from 1; 0 where it does not; int32, shape (U,)."""
-    hits = items_UK == targets[:, None]
-    return np.where(hits.any(1), hits.argmax(1) + 1, 0).astype(np.int32)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prorec_core.generation.base import Context, Generator, LevelScores
-from prorec_core.sequential.sasrec import SASRec
+from prorec_core.sequential.base import StateModel
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.losses import BOUND, catalogue_cross_entropy
 
@@ -56,7 +56,7 @@ def some_targets(batch: HistoryBatch, per_user: int) -> Targets:
 class SoftTeacher:
     """The Stage-I model's distribution over the catalogue, as masses of trie nodes."""
 
-    def __init__(self, model: SASRec, table_NE: Tensor, generator: Generator) -> None:
+    def __init__(self, model: StateModel, table_NE: Tensor, generator: Generator) -> None:
         trie = generator.trie
         self.model = model
         self.table_NE = table_NE

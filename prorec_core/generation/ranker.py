@@ -23,6 +23,7 @@ from torch import Tensor
 from prorec_core.alignment.unseen import nearest_by_text
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates, best_of
+from prorec_core.metrics.measures import gains_at_k
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -319,7 +320,7 @@ class _Problem:
         # In the order of `best_of`: of equal ones the lower index first.
         before_UC = (scores_UC > own_U1) | ((scores_UC == own_U1) & (self.items_UC < item_U1))
         rank_U = (before_UC & (self.items_UC >= 0)).sum(1) + 1
-        return folds_PF, np.where(rank_U <= 10, 1.0 / np.log2(rank_U + 1.0), 0.0)
+        return folds_PF, gains_at_k(rank_U, 10)
 
 
 def _interval(differences_U: Doubles, n_users: float) -> dict[str, float]:

@@ -20,7 +20,7 @@ from prorec_core.data.sequences import IntArray, Sequences, from_lists
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
-from prorec_core.generation.stage import TrainedGenerator, restore_generator
+from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.quantization.table import CodeTable
 
 Rank = Callable[[Candidates, Sequences, int], tuple[IntArray, npt.NDArray[np.float32]]]

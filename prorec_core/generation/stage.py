@@ -8,31 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from prorec_core.alignment.stage import AlignedModel
-from prorec_core.artifacts import read_json, write_json
-from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
+from prorec_core.alignment.trained import AlignedModel
+from prorec_core.config import GeneratorConfig
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator, Items
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
-from prorec_core.generation.choice import choose, ranks_of
-from prorec_core.generation.encoder_decoder import EncoderDecoder
+from prorec_core.generation.choice import choose
 from prorec_core.generation.objective import Objective, SoftTeacher, all_targets, some_targets
-from prorec_core.generation.ranker import Ranker, Relations
-from prorec_core.generation.timeline import Timeline
+from prorec_core.generation.ranker import Relations
+from prorec_core.generation.trained import RANKER, TEACHER, TrainedGenerator, build_generator
 from prorec_core.generation.trie import CodeTrie
-from prorec_core.sequential.base import validation_measures
-from prorec_core.sequential.sasrec import SASRec
-from prorec_core.sequential.stage import Floats, build_model
+from prorec_core.metrics.top import rank_of_target
+from prorec_core.registry import SEQUENTIAL_MODELS
+from prorec_core.sequential.base import StateModel, validation_measures
+from prorec_core.sequential.trained import Floats
 from prorec_core.training.batching import HistoryBatch, training_batches
-from prorec_core.training.checkpoint import load_tensors, save_tensors
 from prorec_core.training.loop import train
 from prorec_core.training.runtime import Runtime, derive_seed
 
@@ -43,8 +40,6 @@ class GeneratorInputs:
 
     Attributes:
         config: the generator.
-        align: Stage I's configuration.
-        collaborative: the sequential model's shape.
         fusion_weights: weights λ of the dense score to choose from.
         beams: beams with which the choice is made.
         mask_history: whether validation leaves out what a user already has, as evaluation does.
@@ -59,8 +54,6 @@ class GeneratorInputs:
     """
 
     config: GeneratorConfig
-    align: AlignConfig
-    collaborative: CollaborativeConfig
     fusion_weights: list[float]
     beams: int
     mask_history: bool
@@ -71,123 +64,6 @@ class GeneratorInputs:
     integrated: bool
     aligned: AlignedModel
     texts: Floats
-
-
-@dataclass(frozen=True)
-class TrainedGenerator:
-    """What the stage leaves.
-
-    Attributes:
-        tensors: the generator's weights, the frozen teachers, and what the ranker knows of items.
-        config: all that is needed to build the generator again, the fusion weight, the ranker's weights, which score
-            recommends, and which options could not be applied.
-        training: one record an epoch.
-    """
-
-    tensors: Mapping[str, Tensor]
-    config: dict[str, Any]
-    training: list[dict[str, Any]]
-
-    def save(self, folder: Path) -> None:
-        """Write model.safetensors, config.json and training.json."""
-        save_tensors(folder / "model.safetensors", self.tensors)
-        write_json(folder / "config.json", self.config)
-        write_json(folder / "training.json", {"epochs": self.training})
-
-    @classmethod
-    def load(cls, folder: Path) -> TrainedGenerator:
-        """Read what `save` wrote."""
-        return cls(
-            load_tensors(folder / "model.safetensors"),
-            read_json(folder / "config.json"),
-            read_json(folder / "training.json")["epochs"],
-        )
-
-    @property
-    def fusion_weight(self) -> float | None:
-        """Weight λ of the dense score, chosen on validation or the only one given; None where there is none."""
-        weight: float | None = self.config["fusion_weight"]
-        return weight
-
-    @property
-    def ranker(self) -> Ranker | None:
-        """What ranks the candidates of both scores; None where there is none."""
-        fitted = self.config.get("ranker")
-        if fitted is None:
-            return None
-        known = {name.removeprefix(RANKER): tensor for name, tensor in self.tensors.items() if name.startswith(RANKER)}
-        return Ranker(Relations.from_tensors(known), np.array(fitted["weights"]), np.array(fitted["folds"]))
-
-    @property
-    def recommended(self) -> str:
-        """The score that was best on validation and so recommends: ranked, fused or generative."""
-        # A model from before there was a ranker does not say it.
-        return str(self.config.get("recommended", "generative" if self.fusion_weight is None else "fused"))
-
-    @property
-    def beams(self) -> int:
-        """Beams with which it was measured."""
-        return int(self.config.get("beams", 50))
-
-
-_TEACHER = "teacher."
-RANKER = "ranker."
-"""Before the names of tensors that only the ranker reads."""
-_OF_CODES = ("heads.", "code_vectors.")
-"""Parameters with a row a code."""
-
-
-def build_generator(config: GeneratorConfig, items: Items, low_precision: bool) -> Generator:
-    """The generator that the configuration names, with new weights."""
-    kind = Timeline if config.architecture == "timeline" else EncoderDecoder
-    return kind(config, items, low_precision)
-
-
-def restore_generator(
-    trained: TrainedGenerator,
-    codes: np.ndarray[Any, np.dtype[np.uint16]],
-    embeddings: Floats,
-    device: torch.device,
-) -> Generator:
-    """A trained generator, ready for inference in float32, over the items that it was trained on or new ones besides.
-
-    A code that no item had in training starts as the mean of its level's codes: nothing speaks for or against it.
-
-    Args:
-        trained: what the stage left.
-        codes: the code table, uint16, shape (N, levels); new items stand after the others.
-        embeddings: the embedding that was quantized, float32, shape (N, E), in the same order.
-        device: where to put it.
-    """
-    # In the order of training: each teacher has its own summary token.
-    teachers = {
-        name: torch.from_numpy(embeddings)
-        if name == "integrated"
-        else trained.tensors[f"{_TEACHER}{name}"][: len(codes)]
-        for name in trained.config["teachers"]
-    }
-    trie = CodeTrie.from_codes(codes)
-    items = Items(trie, torch.from_numpy(embeddings), teachers, [None] * trie.depth)
-    config = GeneratorConfig.model_validate(trained.config["generator"])
-    generator = build_generator(config, items, low_precision=False)
-    if shape := trained.config.get("stage_one"):
-        collaborative = CollaborativeConfig.model_validate(shape["collaborative"])
-        align = AlignConfig.model_validate(shape["align"])
-        generator.attach_stage_one(build_model(collaborative, align, embeddings.shape[1], low_precision=False))
-    own = {name: tensor for name, tensor in trained.tensors.items() if not name.startswith((_TEACHER, RANKER))}
-    for name, table in generator.named_parameters():
-        if name.startswith(_OF_CODES) and name in own:
-            own[name] = _as_many(own[name], len(table))
-    generator.load_state_dict(own)
-    generator.to(device).eval()
-    generator.trie = trie.to(device)
-    return generator
-
-
-def _as_many(tensor: Tensor, rows: int) -> Tensor:
-    """The tensor with its mean row added until it has as many."""
-    missing = rows - len(tensor)
-    return tensor if missing <= 0 else torch.cat([tensor, tensor.mean(0, keepdim=True).expand(missing, -1)])
 
 
 def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> TrainedGenerator:
@@ -213,14 +89,14 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         [None if book is None else torch.from_numpy(book) for book in inputs.codebooks],
     )
     generator = build_generator(config, items, low)
-    stage_one = inputs.aligned.sequential_model(inputs.align, inputs.collaborative, runtime.device)
+    stage_one = inputs.aligned.sequential_model(runtime.device)
     slow = _warm_start(generator, inputs)
     if _attaches_stage_one(inputs):
         generator.attach_stage_one(stage_one[0])
     generator.to(runtime.device)
     generator.trie = trie.to(runtime.device)
     teacher = None
-    if config.distill.soft_targets > 0 and inputs.integrated and isinstance(stage_one[0], SASRec):
+    if config.distill.soft_targets > 0 and inputs.integrated and isinstance(stage_one[0], StateModel):
         _check_histories(inputs)
         teacher = SoftTeacher(stage_one[0], stage_one[1], generator)
     objective = Objective(generator, teacher)
@@ -237,7 +113,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         found = find_candidates(
             generator, sampled, config.validation_beams, 10, masked=inputs.mask_history, with_dense=False
         )
-        return validation_measures(ranks_of(found.generative(10)[0], targets[users]))
+        return validation_measures(rank_of_target(found.generative(10)[0], targets[users]))
 
     records = train(
         generator,
@@ -274,7 +150,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     # What recommends may know new items besides: their teachers stand after the others.
     with_new = replace(inputs, aligned=inputs.aligned.with_new())
     extra = {} if "integrated" in generator.teacher_names else _teachers(with_new)
-    tensors = {**generator.state_dict(), **{f"{_TEACHER}{name}": tensor for name, tensor in extra.items()}}
+    tensors = {**generator.state_dict(), **{f"{TEACHER}{name}": tensor for name, tensor in extra.items()}}
     if relations is not None and choice["ranker"] is not None:
         tensors |= {f"{RANKER}{name}": tensor for name, tensor in relations.tensors().items()}
     return TrainedGenerator(tensors, description, records)
@@ -293,7 +169,7 @@ def _teachers(inputs: GeneratorInputs) -> dict[str, Tensor]:
 
 
 def _check_histories(inputs: GeneratorInputs) -> None:
-    longest, teacher = inputs.config.max_history, inputs.align.max_history
+    longest, teacher = inputs.config.max_history, inputs.aligned.max_history
     if longest > teacher:
         raise UserError(
             f"histories of {longest} items are longer than the {teacher} that the Stage-I model was trained on",
@@ -305,7 +181,7 @@ def _check_histories(inputs: GeneratorInputs) -> None:
 
 def _warm_start(generator: Generator, inputs: GeneratorInputs) -> list[torch.nn.Parameter]:
     """Start from Stage I where the configuration asks for it and the shapes agree; returns what is now warm."""
-    if inputs.config.warm_start and isinstance(generator, Timeline) and _fits_stage_one(inputs):
+    if inputs.config.warm_start and _fits_stage_one(inputs):
         return generator.warm_start(inputs.aligned.tensors)
     return []
 
@@ -315,19 +191,19 @@ def _attaches_stage_one(inputs: GeneratorInputs) -> bool:
 
 
 def _equally_long(inputs: GeneratorInputs) -> bool:
-    return inputs.config.max_history == inputs.align.max_history
+    return inputs.config.max_history == inputs.aligned.max_history
 
 
 def _shape(inputs: GeneratorInputs) -> dict[str, Any]:
     """What Stage I's model is built from."""
     return {
-        "collaborative": inputs.collaborative.model_dump(mode="json"),
-        "align": inputs.align.model_dump(mode="json"),
+        "collaborative": inputs.aligned.collaborative_config.model_dump(mode="json"),
+        "align": inputs.aligned.config.model_dump(mode="json"),
     }
 
 
 def _fits_stage_one(inputs: GeneratorInputs) -> bool:
-    config, shape = inputs.config, inputs.collaborative
+    config, shape = inputs.config, inputs.aligned.collaborative_config
     return (
         inputs.integrated
         and (config.architecture, config.history) == ("timeline", "codes_and_embedding")
@@ -360,8 +236,12 @@ def _not_applied(inputs: GeneratorInputs) -> Iterator[str]:
         )
     if config.distill.beta > 0 and config.distill.teacher == "both" and not inputs.integrated:
         yield "generator.distill.teacher=both (the codes are not integrated, so what they are of is the one teacher)"
-    if config.distill.soft_targets > 0 and not (inputs.integrated and inputs.collaborative.model == "sasrec"):
-        yield "generator.distill.soft_targets (wants integrated codes and a SASRec in Stage I)"
+    if config.distill.soft_targets > 0 and not (inputs.integrated and _has_states(inputs)):
+        yield "generator.distill.soft_targets (wants integrated codes and a model of states in Stage I)"
+
+
+def _has_states(inputs: GeneratorInputs) -> bool:
+    return issubclass(SEQUENTIAL_MODELS.load(inputs.aligned.collaborative_config.model), StateModel)
 
 
 def _sample(n_users: int, count: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -7,8 +7,6 @@ embeddings and codes; knows nothing of items or files.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
@@ -30,8 +28,6 @@ class BalancedKMeans(ResidualKMeans):
 
     New items are encoded by nearness alone.
     """
-
-    method: ClassVar[str] = "balanced_kmeans"
 
     @classmethod
     def _fit_level(cls, left_ND: Floats, config: QuantizeConfig, seed: int) -> tuple[Floats, npt.NDArray[np.int64]]:

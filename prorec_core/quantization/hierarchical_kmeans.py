@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +42,6 @@ class HierarchicalKMeans(Quantizer):
     A code of a deeper level means something only below its parent; siblings are numbered along the direction in
     which the clusters of their level differ most from their parents.
     """
-
-    method: ClassVar[str] = "hierarchical_kmeans"
 
     def __init__(self, root: Floats, tree: list[_Level]) -> None:
         """`root`: the mean of all items, shape (1, D); `tree`: the levels below it."""

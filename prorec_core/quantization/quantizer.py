@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,6 @@ class Quantizer(ABC):
 
     Codes of a level may be fewer than K where the items have fewer distinct embeddings.
     """
-
-    method: ClassVar[str]
-    """Its name in the configuration."""
 
     levels: int
     """Code levels L."""

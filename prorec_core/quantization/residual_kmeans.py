@@ -7,7 +7,7 @@ k-means codebooks. Knows embeddings and codes; knows nothing of items or files.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,6 @@ from prorec_core.quantization.quantizer import Codes, Floats, Quantizer, State, 
 
 class ResidualKMeans(Quantizer):
     """An embedding is the sum of one centroid a level: x ≈ Σ_l codebook_l[code_l]."""
-
-    method: ClassVar[str] = "residual_kmeans"
 
     def __init__(self, codebooks: list[Floats]) -> None:
         """`codebooks`: one a level, float32, shape (codes of the level, D)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -74,8 +74,6 @@ def _perceptron(widths: list[int]) -> nn.Sequential:
 
 class RQVAE(Quantizer):
     """x ≈ decoder(Σ_l codebook_l[code_l]), codes found by nearness to what is left of encoder(x)."""
-
-    method: ClassVar[str] = "rq_vae"
 
     def __init__(self, network: _Network, mean: Floats, scale: Floats) -> None:
         """`mean`, `scale`: of each dimension of the embeddings, by which the network's inputs are standardised."""

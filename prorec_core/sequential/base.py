@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +17,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prorec_core.config import CollaborativeConfig
+from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.metrics.measures import ndcg_at_k, recall_at_k
 from prorec_core.training.batching import HistoryBatch, inference_batches
 from prorec_core.training.losses import catalogue_cross_entropy, sampled_cross_entropy
 
 INFERENCE_TOKENS = 16_384
 INFERENCE_USERS = 1024
+ITEM_DEVIATION = 0.02
+"""Standard deviation of new item vectors."""
 
 
 class SequentialModel(nn.Module, ABC):
     """Scores every item as the next one of a history."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: CollaborativeConfig, training: Training, table_dim: int, low_precision: bool) -> Self:
+        """A model with new weights.
+
+        Args:
+            config: its shape, its score and its loss.
+            training: of the stage that trains it: dropout and how much of a history it reads.
+            table_dim: dimensions of the item vectors that it is given.
+            low_precision: whether products may be made in bfloat16.
+        """
 
     @abstractmethod
     def training_loss(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
@@ -39,6 +55,19 @@ class SequentialModel(nn.Module, ABC):
     def scorer(self, table_ND: Tensor) -> Callable[[HistoryBatch], Tensor]:
         """`scores` for many batches over one table: what the histories do not decide may be made once for all."""
         return lambda batch: self.scores(table_ND, batch)
+
+
+class StateModel(SequentialModel):
+    """One that scores items by how their vectors compare with one state a position.
+
+    What a generator is taught with soft targets needs of Stage I.
+    """
+
+    softmax: ItemSoftmax
+
+    @abstractmethod
+    def states(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
+        """The state after each position in the space of the item vectors, shape (B, L, D)."""
 
 
 class ItemSoftmax(nn.Module):
@@ -154,9 +183,4 @@ def target_ranks(
 
 def validation_measures(ranks: IntArray) -> dict[str, float]:
     """Recall and NDCG at 10 from ranks (0: not found), under the names that training follows."""
-    found = (ranks > 0) & (ranks <= 10)
-    gain = np.where(found, 1 / np.log2(np.maximum(ranks, 1) + 1.0), 0.0)
-    return {
-        "validation_recall_at_10": round(float(found.mean()), 6),
-        "validation_ndcg_at_10": round(float(gain.mean()), 6),
-    }
+    return {"validation_recall_at_10": recall_at_k(ranks, 10), "validation_ndcg_at_10": ndcg_at_k(ranks, 10)}

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prorec_core.config import CollaborativeConfig
+from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.sequential.base import SequentialModel
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.losses import sampled_cross_entropy
@@ -49,6 +50,10 @@ class DIN(SequentialModel):
         self.weigh = nn.Linear(units, 1)
         nn.init.ones_(self.weigh.bias)
         self.dropout = nn.Dropout(dropout)
+
+    @classmethod
+    def build(cls, config: CollaborativeConfig, training: Training, table_dim: int, low_precision: bool) -> Self:
+        return cls(config, table_dim, training.dropout, low_precision)
 
     def _vectors(self, vectors: Tensor) -> Tensor:
         return F.normalize(vectors, dim=-1) if self.config.score == "cosine" else vectors

@@ -7,17 +7,19 @@ P targets.
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prorec_core.config import CollaborativeConfig
-from prorec_core.sequential.base import ItemSoftmax, SequentialModel
+from prorec_core.config import CollaborativeConfig, Training
+from prorec_core.sequential.base import ItemSoftmax, StateModel
 from prorec_core.sequential.transformer import CausalTransformer
 from prorec_core.training.batching import HistoryBatch
 
 
-class SASRec(SequentialModel):
+class SASRec(StateModel):
     """A causal transformer over item vectors; a position's state is compared with the vectors of all items.
 
     Item vectors wider than the model (fused by concatenation) pass a linear layer on the way in and out.
@@ -38,8 +40,11 @@ class SASRec(SequentialModel):
         self.outputs: nn.Module = nn.Identity() if same else nn.Linear(config.dim, table_dim)
         self.softmax = ItemSoftmax(config, low_precision)
 
+    @classmethod
+    def build(cls, config: CollaborativeConfig, training: Training, table_dim: int, low_precision: bool) -> Self:
+        return cls(config, table_dim, training.max_history, training.dropout, low_precision)
+
     def states(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
-        """The state after each position in the space of the item vectors, shape (B, L, D)."""
         vectors_BLD = self.softmax.as_input(F.embedding(batch.items_BL, table_ND))
         states: Tensor = self.outputs(self.transformer(self.inputs(vectors_BLD)))
         return states

@@ -33,8 +33,9 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 
-from prorec_core.artifacts import MANIFEST, STAGES, ArtifactRef, Manifest, read_json, verify
+from prorec_core.artifacts import MANIFEST, ArtifactRef, Manifest, read_json, verify
 from tasks import store
+from tasks.pipeline import STAGES
 
 pytestmark = pytest.mark.pipeline
 ROOT = Path(__file__).resolve().parents[2]
@@ -397,7 +398,7 @@ def test_what_is_lost_is_found(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", stack.url("mlflow"))
     monkeypatch.setenv("PROREC_TRACKING_PATIENCE", "5")
-    assert store.verify_all() == (7, [])
+    assert store.verify_all() == (8, [])
     s3, stored = objects(stack)
 
     def lose(what: str, file: str) -> str:

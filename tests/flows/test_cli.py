@@ -18,11 +18,11 @@ import yaml
 from mlflow import MlflowClient
 
 from flows.embedded import predict, start_prefect
-from prorec_core.artifacts import STAGES
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
-from prorec_core.text.encoders import find_encoder
+from prorec_core.text.location import find_encoder
 from tasks import places
+from tasks.pipeline import STAGES
 from tasks.reachability import take_inventory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,7 +147,7 @@ def test_the_whole_pipeline(
     folder = shared_folder
     first = tiny_run(folder, tmp_path / "one.json")
     names = [stage["name"] for stage in first["stages"]]
-    assert len(names) == 7 and not any(stage["cached"] for stage in first["stages"])
+    assert len(names) == 8 and not any(stage["cached"] for stage in first["stages"])
     assert all(set(stage) == {"name", "cached", "seconds", "run_id", "digest", "uri"} for stage in first["stages"])
     for scorer in ("generative", "dense", "fused", "ranked", "popularity"):
         values = first["metrics"]["test"][scorer]
@@ -160,7 +160,7 @@ def test_the_whole_pipeline(
     assert [stage["digest"] for stage in second["stages"]] == [stage["digest"] for stage in first["stages"]]
     assert second["metrics"] == first["metrics"] and second["model"] == first["model"]
     checked = prorec("artifacts", "verify", folder=folder)
-    assert (checked.returncode, checked.stdout) == (0, "7 artifacts looked at, 0 problems.\n")
+    assert (checked.returncode, checked.stdout) == (0, "8 artifacts looked at, 0 problems.\n")
     sources = {
         each.dataset.name: each.dataset.digest for each in inputs_of(str(second["stages"][-1]["run_id"]), folder)
     }
@@ -191,7 +191,7 @@ def test_a_failed_stage_is_run_again_alone(shared_folder: Path, tmp_path: Path) 
     again = prorec("rerun", "--stage", "quantize", folder=shared_folder)
     assert again.returncode == 0, again.stderr
     made = [line.split(":")[0] for line in again.stderr.splitlines() if ": done in" in line]
-    assert made == ["embed_text", "quantize", "evaluate"] and "recall@10" in again.stdout
+    assert made == ["embed_text", "quantize", "report"] and "recall@10" in again.stdout
 
     client = MlflowClient(tracking_uri=f"sqlite:///{shared_folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("prorec-demo")

@@ -9,10 +9,10 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from flows.experiments import load, preset_files
-from flows.full import PIPELINE
 from flows.spaces import MADE_OF, Plan, as_yaml, flags, load_space, plan
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
+from tasks.pipeline import PIPELINE
 
 STANDARD = {
     "collaborative": "train_collaborative",

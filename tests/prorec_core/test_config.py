@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -11,8 +10,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from prorec_core.artifacts import STAGES, sha256_json
 from prorec_core.config import CollaborativeConfig, EvaluateConfig, Experiment, GeneratorConfig, TextConfig
+from prorec_core.registry import Registry
 
 Path = tuple[str, ...]
 _SPECIAL: dict[Path, dict[str, Any]] = {
@@ -42,9 +41,6 @@ def _fields(model: type[BaseModel], path: Path = ()) -> Iterator[tuple[Path, Fie
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _fields(field.annotation, (*path, name))
 
-
-_CHOOSING = {"fusion_weights", "beams", "mask_history"}
-"""Fields of the evaluation that training reads too: it validates and chooses as evaluation measures."""
 
 ALL = list(_fields(Experiment))
 LEAVES = [
@@ -77,6 +73,8 @@ def _changed(path: Path, field: FieldInfo) -> Experiment:
         other = (value / 2 or 0.5) if isinstance(value, float) else value + 1
     elif isinstance(value, list):
         other = [*value, "more"]
+    elif kinds := next((each for each in field.metadata if isinstance(each, Registry)), None):
+        other = next(name for name in kinds if name != value)
     elif value is None or not choices or type(None) in choices:
         other = "something_else"
     else:
@@ -109,64 +107,12 @@ def test_every_number_has_a_range(path: Path, field: FieldInfo) -> None:
                 Experiment.model_validate(nested)
 
 
-@pytest.mark.parametrize(("path", "field"), LEAVES, ids=[".".join(path) for path, _ in LEAVES])
-def test_every_field_counts_unless_it_is_run_only(path: Path, field: FieldInfo) -> None:
-    """A choice that changes what is left changes some stage's key; where and how fast it runs changes none."""
-    plain, changed = Experiment(), _changed(path, field)
-    assert _value(plain, path) != _value(changed, path)
-    moved = {stage for stage in STAGES if plain.stage_config(stage) != changed.stage_config(stage)}
-    if _run_only(field):
-        assert not moved
-    else:
-        # The evaluation shows the whole experiment; what only it reads is in a section of its own.
-        assert moved == {"evaluate"} if path[0] == "evaluate" and path[1] not in _CHOOSING else moved > {"evaluate"}
-
-
-def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
-    assert {".".join(path) for path, field in ALL if _run_only(field)} == {"device", "data.path", "text.batch_size"}
-    for stage in STAGES:
-        config = Experiment().stage_config(stage)
-        assert "device" not in config
-        assert "path" not in config.get("data", {})
-        assert "batch_size" not in config.get("text", {})
-        assert json.loads(json.dumps(config)) == config
-
-
-@pytest.mark.parametrize(
-    ("change", "stages"),
-    [
-        ({"data": {"min_user_interactions": 6}}, {"preprocess"}),
-        ({"text": {"max_tokens": 64}}, {"embed_text"}),
-        ({"quantize": {"codes": 32}}, {"quantize"}),
-        ({"quantize": {"embedding": "semantic"}}, {"quantize", "train_generator"}),
-        ({"evaluate": {"examples": 1}}, set()),
-        ({"evaluate": {"beams": 20}}, {"train_generator"}),
-        ({"evaluate": {"mask_history": False}}, {"train_collaborative", "align", "train_generator"}),
-        ({"generator": {"epochs": 3}}, {"train_generator"}),
-        ({"align": {"alpha": 1}}, {"align", "train_generator"}),
-        ({"collaborative": {"dim": 32}}, {"train_collaborative", "align", "train_generator"}),
-        ({"seed": 5}, {"train_collaborative", "align", "quantize", "train_generator"}),
-        (
-            {"train_on_validation": True, "evaluate": {"fusion_weights": [2]}},
-            {"train_collaborative", "align", "train_generator"},
-        ),
-    ],
-)
-def test_a_change_reaches_the_stages_that_read_it_and_no_other(change: dict[str, Any], stages: set[str]) -> None:
-    plain, changed = Experiment(), Experiment.model_validate(change)
-    assert {stage for stage in STAGES if plain.stage_config(stage) != changed.stage_config(stage)} == stages | {
-        "evaluate"
-    }
-
-
 @pytest.mark.parametrize("change", [{}, *({".".join(path): (path, field)} for path, field in LEAVES)])
 def test_a_yaml_file_says_the_same(change: dict[str, tuple[Path, FieldInfo]]) -> None:
     experiment = _changed(*next(iter(change.values()))) if change else Experiment()
     for mode in ("json", "python"):
         again = Experiment.model_validate(yaml.safe_load(yaml.safe_dump(experiment.model_dump(mode=mode))))
         assert again == experiment
-        for stage in STAGES:
-            assert sha256_json(again.stage_config(stage)) == sha256_json(experiment.stage_config(stage))
 
 
 def test_the_schema_tells_descriptions_and_limits() -> None:

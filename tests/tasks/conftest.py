@@ -16,6 +16,7 @@ from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from tasks import tracking
 from tasks.events import Event, StageEnded, listening
+from tasks.execution import run_stage
 from tasks.stage import FlowTracking, Stage, Work
 from tasks.tracking import TrackedRun
 
@@ -83,7 +84,7 @@ class TinyPipeline:
             place = FlowTracking(experiment_id=mlflow_experiment, run_id=parent.id)
             refs: dict[str, ArtifactRef] = {}
             for stage in self.stages:
-                refs[stage.name] = stage.run(experiment, place, refs, force=stage.name == force)
+                refs[stage.name] = run_stage(stage, experiment, place, refs, force=stage.name == force)
             parent.finish()
             return refs
 
@@ -98,8 +99,8 @@ class TinyPipeline:
 
 
 def write_seed(work: Work) -> dict[str, float]:
-    """A first stage: leaves the seed, one file below a folder."""
-    (work.folder / "seed.txt").write_text(str(work.experiment.seed))
+    """A first stage: leaves a seed of the data, one file below a folder."""
+    (work.folder / "seed.txt").write_text(str(work.experiment.data.ties_seed))
     (work.folder / "below").mkdir()
     (work.folder / "below" / "more.txt").write_text("more")
     return {"written": 1.0}
@@ -121,8 +122,14 @@ def make_tiny(prefect_api: str, tracked_folder: Path) -> Callable[..., TinyPipel
     ) -> TinyPipeline:
         return TinyPipeline(
             (
-                Stage("preprocess", (), first, "tasks.preprocess"),
-                Stage("train_collaborative", ("preprocess",), second, "tasks.train_collaborative"),
+                Stage("preprocess", (), first, "tasks.preprocess", ("data",)),
+                Stage(
+                    "train_collaborative",
+                    ("preprocess",),
+                    second,
+                    "tasks.train_collaborative",
+                    ("collaborative", "seed"),
+                ),
             )
         )
 

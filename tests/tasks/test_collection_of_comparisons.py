@@ -17,9 +17,9 @@ from flows.commands.artifacts import _described, _find
 from prorec_core.artifacts import ArtifactRef, write_json
 from prorec_core.config import Experiment
 from prorec_core.data.sequences import from_lists
-from prorec_core.evaluation.metrics import rank_metrics
 from prorec_core.evaluation.stage import Evaluation
 from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants
+from prorec_core.metrics.measures import rank_metrics
 from prorec_core.training.checkpoint import save_tensors
 from tasks import collection, comparison, models, registered, store, tracking
 from tasks.collection import collect, make_plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterator
 from functools import cache
@@ -13,11 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from flows.full import PIPELINE
-from prorec_core.artifacts import STAGES, ArtifactRef
-from prorec_core.config import _READS, RUN_ONLY, Experiment
+from prorec_core.artifacts import ArtifactRef
+from prorec_core.config import RUN_ONLY, Experiment
+from prorec_core.registry import Registry
 from tasks import sources, tracking
-from tasks.stage import Stage
+from tasks import stage as stages
+from tasks.evaluate_aligned import evaluate_aligned
+from tasks.evaluate_collaborative import evaluate_collaborative
+from tasks.evaluate_counts import evaluate_counts
+from tasks.evaluate_two_stream import evaluate_two_stream
+from tasks.pipeline import PIPELINE, STAGES, up_to
+from tasks.reads import UndeclaredReadError
+from tasks.stage import Stage, versions
 
 
 def _leaves(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -37,8 +45,11 @@ TOGETHER: dict[tuple[str, ...], dict[str, Any]] = {
 """What must be set beside a field."""
 
 
-def _others(value: Any, annotation: Any) -> list[Any]:
+def _others(value: Any, annotation: Any, metadata: list[Any]) -> list[Any]:
     """Values that may stand where `value` does."""
+    for kinds in metadata:
+        if isinstance(kinds, Registry):
+            return [other for other in kinds if other != value]
     if get_origin(annotation) is Literal:
         return [other for other in get_args(annotation) if other != value]
     match value:
@@ -79,7 +90,7 @@ def changed(path: tuple[str, ...]) -> Experiment:
     value: Any = Experiment()
     for part in path:
         value = getattr(value, part)
-    for other in _others(value, LEAVES[path].annotation):
+    for other in _others(value, LEAVES[path].annotation, LEAVES[path].metadata):
         try:
             return _with(path, other)
         except ValidationError:
@@ -88,7 +99,17 @@ def changed(path: tuple[str, ...]) -> Experiment:
 
 
 UPSTREAM = {stage: ArtifactRef(stage=stage, digest=stage, run_id="r", uri="/u") for stage in STAGES}
-STAGES_WITHOUT_DATA = [Stage(each.name, each.reads, each.body, each.module) for each in PIPELINE]
+BASELINES = (evaluate_counts, evaluate_collaborative, evaluate_aligned, evaluate_two_stream)
+EVERY = (*PIPELINE, *BASELINES)
+NUMERIC = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "polars": "polars",
+    "sentence_transformers": "sentence-transformers",
+}
+"""The distribution of each package that computes."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -102,7 +123,14 @@ def store() -> Iterator[None]:
 @cache
 def _keys(experiment: str) -> dict[str, str]:
     known = Experiment.model_validate_json(experiment)
-    return {stage.name: stage.key(known, UPSTREAM) for stage in STAGES_WITHOUT_DATA}
+    return {stage.name: stage.key(known, UPSTREAM, "") for stage in PIPELINE}
+
+
+def _at(experiment: Experiment, path: tuple[str, ...]) -> Any:
+    value: Any = experiment
+    for part in path:
+        value = getattr(value, part)
+    return value
 
 
 def before(path: tuple[str, ...] = ()) -> dict[str, str]:
@@ -111,16 +139,20 @@ def before(path: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 def _reads(stage: str, path: tuple[str, ...]) -> bool:
-    return any(path[: name.count(".") + 1] == tuple(name.split(".")) for name in _READS[stage])
+    return any(path[: name.count(".") + 1] == tuple(name.split(".")) for name in STAGES[stage].config)
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=".".join)
 def test_a_field_changes_the_keys_of_its_readers_alone(path: tuple[str, ...]) -> None:
     experiment = changed(path)
     run_only = LEAVES[path].json_schema_extra == RUN_ONLY
-    for stage in STAGES_WITHOUT_DATA:
+    for stage in PIPELINE:
         expected = not run_only and _reads(stage.name, path)
-        assert (stage.key(experiment, UPSTREAM) != before(path)[stage.name]) is expected, stage.name
+        if (registries := [each for each in LEAVES[path].metadata if isinstance(each, Registry)]) and not expected:
+            # It may depend on the implementation that is chosen.
+            module = registries[0].module(_at(experiment, path)).rpartition(".")[2]
+            expected = f"{module}.py" in {file.name for file in sources.source_files((stage.module,), experiment)}
+        assert (stage.key(experiment, UPSTREAM, "") != before(path)[stage.name]) is expected, stage.name
 
 
 def test_every_field_that_is_not_run_only_has_a_reader() -> None:
@@ -128,13 +160,13 @@ def test_every_field_that_is_not_run_only_has_a_reader() -> None:
         assert field.json_schema_extra == RUN_ONLY or any(_reads(stage, path) for stage in STAGES), path
 
 
-@given(st.sampled_from(STAGES_WITHOUT_DATA), st.sampled_from(STAGES), st.text(min_size=1))
+@given(st.sampled_from(PIPELINE), st.sampled_from(list(STAGES)), st.text(min_size=1))
 def test_digests_of_what_is_read_change_the_key(stage: Stage, other: str, digest: str) -> None:
     upstream = {**UPSTREAM, other: UPSTREAM[other].model_copy(update={"digest": f"new {digest}"})}
-    assert (stage.key(Experiment(), upstream) != before()[stage.name]) is (other in stage.reads)
+    assert (stage.key(Experiment(), upstream, "") != before()[stage.name]) is (other in stage.reads)
     # Where an artifact is does not matter, only what it is.
     moved = {**UPSTREAM, other: UPSTREAM[other].model_copy(update={"uri": digest, "run_id": digest})}
-    assert stage.key(Experiment(), moved) == before()[stage.name]
+    assert stage.key(Experiment(), moved, "") == before()[stage.name]
 
 
 def test_keys_are_flat_and_differ_between_stages() -> None:
@@ -145,23 +177,77 @@ def test_keys_are_flat_and_differ_between_stages() -> None:
 def test_another_store_has_other_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     before()
     monkeypatch.setattr(tracking, "identity", lambda: "another")
-    assert all(stage.key(Experiment(), UPSTREAM) != before()[stage.name] for stage in STAGES_WITHOUT_DATA)
+    assert all(stage.key(Experiment(), UPSTREAM, "") != before()[stage.name] for stage in PIPELINE)
 
 
-def test_changed_data_changes_the_key_of_preprocess() -> None:
-    stage = next(each for each in PIPELINE if each.name == "preprocess")
-    assert stage.source_digest is not None
-    keys = {
-        Stage(stage.name, (), stage.body, stage.module, lambda _, text=text: text).key(Experiment(), {})
-        for text in "ab"
-    }
+def test_what_lies_outside_changes_the_key() -> None:
+    assert {stage.name for stage in PIPELINE if stage.outside} == {"preprocess", "embed_text"}
+    keys = {STAGES["preprocess"].key(Experiment(), {}, outside) for outside in ("a", "b")}
     assert len(keys) == 2
 
 
+def test_other_weights_of_a_local_encoder_are_another_encoder(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text("[]")
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    (tmp_path / "notes.md").write_text("one")
+    experiment = Experiment.model_validate({"text": {"model": str(tmp_path)}})
+    digests = [STAGES["embed_text"].found_outside(experiment)]
+    (tmp_path / "model.safetensors").write_bytes(b"two")
+    digests.append(STAGES["embed_text"].found_outside(experiment))
+    (tmp_path / "notes.md").write_text("two")
+    assert len(set(digests)) == 2 and STAGES["embed_text"].found_outside(experiment) == digests[1]
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text("{}")
+    assert STAGES["embed_text"].found_outside(experiment) not in digests
+
+
+def test_another_version_of_a_library_changes_the_keys_of_those_that_it_decides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before()
+    real = stages._version
+    monkeypatch.setattr(stages, "_version", lambda name: "0.0.1" if name == "scikit-learn" else real(name))
+    moved = {stage.name for stage in PIPELINE if stage.key(Experiment(), UPSTREAM, "") != before()[stage.name]}
+    assert moved == {"quantize"}
+    monkeypatch.setattr(stages, "_version", lambda name: f"{real(name).partition('+')[0]}+cu130")
+    assert all(stage.key(Experiment(), UPSTREAM, "") == before()[stage.name] for stage in PIPELINE)
+
+
+@pytest.mark.parametrize("stage", EVERY, ids=lambda stage: stage.name)
+def test_a_stage_names_the_libraries_that_its_sources_import(stage: Stage) -> None:
+    imported = set()
+    for file in sources.source_files((stage.module,)):
+        if file.suffix == ".py":
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    imported.add(node.module.partition(".")[0])
+    assert {NUMERIC[name] for name in imported & NUMERIC.keys()} <= set(stage.libraries)
+    assert versions(stage.libraries)
+
+
+def test_a_body_cannot_read_what_its_stage_does_not_declare() -> None:
+    stage = Stage("toy", (), lambda _: None, "tasks.align", ("align", "evaluate.beams", "seed"))
+    part = stage.part(Experiment(seed=3))
+    assert (part.seed, part.align.alpha, part.evaluate.beams, part.device) == (3, 0.01, 50, "auto")
+    for read in (
+        lambda: part.collaborative,
+        lambda: part.evaluate.mask_history,
+        lambda: part.name,
+        lambda: part.quantize.codes,
+    ):
+        with pytest.raises(UndeclaredReadError, match="'toy' reads"):
+            read()
+    assert not hasattr(part, "nothing_of_the_kind")
+
+
 def test_every_stage_reads_only_earlier_ones() -> None:
-    assert [stage.name for stage in PIPELINE] == list(STAGES)
+    names = list(STAGES)
     for position, stage in enumerate(PIPELINE):
-        assert set(stage.reads) <= set(STAGES[:position])
+        assert set(stage.reads) <= set(names[:position])
+    assert [each.name for each in up_to("align")] == ["preprocess", "embed_text", "train_collaborative", "align"]
+    assert up_to(names[-1]) == PIPELINE
 
 
 @pytest.mark.parametrize("stage", PIPELINE, ids=lambda stage: stage.name)
@@ -173,16 +259,44 @@ def test_sources_follow_imports(stage: Stage) -> None:
 
 
 def test_training_depends_on_the_loop_and_not_on_evaluation() -> None:
-    names = {path.name for path in sources.source_files(("tasks.train_collaborative",))}
-    assert {"loop.py", "sasrec.py", "din.py", "sequences.py"} <= names
-    assert not names & {"trie.py", "demo.py", "kmeans.py"}
+    names = {path.name for path in sources.source_files(("tasks.train_collaborative",), Experiment())}
+    assert {"loop.py", "sasrec.py", "sequences.py"} <= names
+    assert not names & {"trie.py", "demo.py", "kmeans.py", "din.py"}
 
 
-def test_a_page_is_part_of_its_own_evaluation_alone() -> None:
-    """Another word in a report trains nothing again, and one in a comparison's page measures nothing again."""
+def _depend_on(file: str, **sections: Any) -> set[str]:
+    """The stages whose result a source file has a part in, with these choices."""
+    experiment = Experiment.model_validate(sections)
+    return {
+        stage.name
+        for stage in PIPELINE
+        if file in {path.name for path in sources.source_files((stage.module,), experiment)}
+    }
+
+
+def test_a_change_to_an_implementation_makes_anew_what_chose_it() -> None:
+    users = {"train_collaborative", "align", "train_generator", "evaluate"}
+    assert _depend_on("din.py") == set() and _depend_on("sasrec.py") == users
+    assert _depend_on("din.py", collaborative={"model": "din"}) == users
+    assert _depend_on("residual_kmeans.py") == {"quantize"} and _depend_on("rq_vae.py") == set()
+    assert _depend_on("rq_vae.py", quantize={"method": "rq_vae"}) == {"quantize"}
+    assert _depend_on("encoder_decoder.py") == set() and _depend_on("timeline.py") == {"train_generator", "evaluate"}
+    # Where several pipelines are read, their choices may differ.
+    all_of_them = {path.name for path in sources.source_files((evaluate_two_stream.module,))}
+    assert {"din.py", "sasrec.py", "timeline.py", "encoder_decoder.py"} <= all_of_them
+
+
+def test_what_ranks_does_not_depend_on_what_trains() -> None:
+    assert _depend_on("loop.py") == {"train_collaborative", "align", "train_generator"}
+    assert not _depend_on("kmeans.py") & {"train_generator", "evaluate"}
+
+
+def test_a_page_is_part_of_its_own_report_alone() -> None:
+    """Another word or plot in a report measures nothing again, and one in a comparison's page draws no report."""
     names = {stage.name: {path.name for path in sources.source_files((stage.module,))} for stage in PIPELINE}
-    assert {stage for stage, files in names.items() if any(file.endswith(".j2") for file in files)} == {"evaluate"}
-    assert "report.html.j2" in names["evaluate"] and "comparison.html.j2" not in names["evaluate"]
+    assert {stage for stage, files in names.items() if any(file.endswith(".j2") for file in files)} == {"report"}
+    assert "report.html.j2" in names["report"] and "comparison.html.j2" not in names["report"]
+    assert not {"plots.py", "report.py", "tables.py", "drawing.py"} & names["evaluate"]
 
 
 def test_changed_source_changes_the_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,4 +329,35 @@ def test_changed_source_changes_the_hash(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_keys_hold_plain_json() -> None:
     for stage in STAGES:
-        json.dumps(Experiment().stage_config(stage))
+        json.dumps(STAGES[stage].values(Experiment()))
+
+
+def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
+    run_only = {".".join(path) for path, field in LEAVES.items() if field.json_schema_extra == RUN_ONLY}
+    assert run_only == {"device", "data.path", "text.batch_size"}
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"data": {"min_user_interactions": 6}}, {"preprocess"}),
+        ({"text": {"max_tokens": 64}}, {"embed_text"}),
+        ({"quantize": {"codes": 32}}, {"quantize"}),
+        ({"quantize": {"embedding": "semantic"}}, {"quantize", "train_generator", "evaluate"}),
+        ({"evaluate": {"examples": 1}}, {"evaluate"}),
+        ({"evaluate": {"beams": 20}}, {"train_generator", "evaluate"}),
+        ({"evaluate": {"mask_history": False}}, {"train_collaborative", "align", "train_generator", "evaluate"}),
+        ({"generator": {"epochs": 3}}, {"train_generator"}),
+        ({"align": {"alpha": 1}}, {"align"}),
+        ({"collaborative": {"dim": 32}}, {"train_collaborative"}),
+        ({"seed": 5}, {"train_collaborative", "align", "quantize", "train_generator", "evaluate"}),
+        (
+            {"train_on_validation": True, "evaluate": {"fusion_weights": [2]}},
+            {"train_collaborative", "align", "train_generator", "evaluate"},
+        ),
+    ],
+)
+def test_a_change_reaches_the_stages_that_read_it_and_no_other(change: dict[str, Any], stages: set[str]) -> None:
+    plain, changed = Experiment(), Experiment.model_validate(change)
+    moved = {name for name, stage in STAGES.items() if stage.values(plain) != stage.values(changed)}
+    assert moved == stages | {"report"}, "which shows the whole experiment"

@@ -25,6 +25,7 @@ from prefect import flow
 from prorec_core.config import Experiment
 from prorec_core.progress import Progress
 from tasks import tracking
+from tasks.execution import run_stage
 from tasks.stage import FlowTracking, Stage
 from tasks.tidy import tidy
 from tasks.tracking import TrackedRun
@@ -51,7 +52,7 @@ def killed(experiment: Experiment):
     place = tracking.experiment_id(experiment.name)
     parent = TrackedRun.start(place, "parent")
     stage = Stage("train_collaborative", (), body, "tasks.train_collaborative")
-    ref = stage.run(experiment, FlowTracking(experiment_id=place, run_id=parent.id), {})
+    ref = run_stage(stage, experiment, FlowTracking(experiment_id=place, run_id=parent.id), {})
     parent.finish()
     print(ref.digest)
 

@@ -17,7 +17,7 @@ from prorec_core.data.histories import DatasetHistories
 from prorec_core.evaluation.stage import Evaluation
 from prorec_core.generation.recommender import Recommender
 from prorec_core.progress import silent
-from prorec_core.quantization.stage import Quantized
+from prorec_core.quantization.quantized import Quantized
 from tasks.align import align
 from tasks.embed_text import embed_text
 from tasks.evaluate import evaluate
@@ -25,12 +25,13 @@ from tasks.evaluate_aligned import evaluate_aligned
 from tasks.evaluate_two_stream import SIDES, STREAM, evaluate_two_stream
 from tasks.preprocess import preprocess
 from tasks.quantize import quantize
+from tasks.report import report
 from tasks.serving import _fill
 from tasks.stage import Work
 from tasks.train_collaborative import train_collaborative
 from tasks.train_generator import train_generator
 
-STAGES = (preprocess, embed_text, train_collaborative, align, quantize, train_generator, evaluate)
+STAGES = (preprocess, embed_text, train_collaborative, align, quantize, train_generator, evaluate, report)
 SMALL: dict[str, Any] = {"epochs": 1, "dim": 16, "layers": 1}
 TINY: dict[str, Any] = {
     "data": {"demo": {"users": 120, "items": 50}, "cold_items": 0.2},
@@ -66,7 +67,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def work(experiment: Experiment, places: Mapping[str, Path], folder: Path) -> Work:
-    return Work(experiment, dict(places), folder, folder.parent / f"{folder.name}-state", silent, None)  # type: ignore[arg-type]
+    return Work(experiment, {}, dict(places), folder, folder.parent / f"{folder.name}-state", silent, None)  # type: ignore[arg-type]
 
 
 def check_other_recommenders(places: Mapping[str, Path], root: Path, of_the_pipeline: Mapping[str, Any]) -> None:
@@ -115,7 +116,7 @@ def test_new_items_are_embedded_coded_generated_and_measured(run: Run, changes: 
     assert new["interactions"] == len(dataset.cold.users) > 0
     assert new["bonus"] == 0.5
     assert sorted(new["new"]) == sorted(new["known"]) == sorted(SCORERS)
-    assert "new items" in (places["evaluate"] / "result.md").read_text()
+    assert "new items" in (places["report"] / "result.md").read_text()
     assert DatasetHistories(dataset).item_ids().to_list() == table.item_ids, "the model knows these and no others"
     if not changes:
         # Ten of fifty items, the model hardly trained: lists of fifty hold what is new as well as anything.

@@ -15,7 +15,7 @@ from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split, from_lists
 from prorec_core.errors import UserError
-from prorec_core.evaluation.metrics import rank_metrics
+from prorec_core.metrics.measures import rank_metrics
 from tasks import models, places, promotion, store, tracking
 from tasks.registered import CHAMPION
 from tasks.tracking import TrackedRun, client

@@ -19,7 +19,8 @@ from prorec_core.errors import UserError
 from prorec_core.progress import Progress
 from tasks import places, store, tracking
 from tasks.events import Event, Notice, StageProgress, StageStoppedError, listening
-from tasks.stage import Work, _may_pass, _task
+from tasks.execution import _may_pass, _task
+from tasks.stage import Work
 from tasks.tracking import client
 
 MakeTiny = Callable[..., Any]

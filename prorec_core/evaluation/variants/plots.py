@@ -25,7 +25,7 @@ from prorec_core.evaluation.drawing import (
 )
 from prorec_core.evaluation.plots import domination_bars
 from prorec_core.evaluation.tables import label, signed
-from prorec_core.evaluation.variants.table import APART
+from prorec_core.evaluation.variants.table import marked
 
 Found = Mapping[str, Any]
 SHOWN = ("ndcg_at_10", "recall_at_10")
@@ -144,7 +144,7 @@ def _rows(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
 
 
 def _name_rows(columns: Sequence[Axes], names: Sequence[str], found: Found) -> None:
-    labels = [f"{name} {APART}" if found["variants"][name]["apart"] else name for name in names]
+    labels = [marked(name, found["variants"][name]) for name in names]
     for axes in columns:
         axes.set_yticks(range(len(names)), labels)
         axes.set_ylim(len(names) - 0.5, -0.5)

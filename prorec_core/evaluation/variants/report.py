@@ -16,7 +16,7 @@ from prorec_core.evaluation.drawing import as_png, as_svg
 from prorec_core.evaluation.pages import template
 from prorec_core.evaluation.tables import ACCURACY, label, new_item_line, protocol_line, signed
 from prorec_core.evaluation.variants import plots
-from prorec_core.evaluation.variants.table import APART, APART_MEANS
+from prorec_core.evaluation.variants.table import marked, marks_of
 
 Found = Mapping[str, Any]
 _SHORT = ("recall_at_10", "ndcg_at_10", "recall_at_20", "ndcg_at_20", "mrr")
@@ -38,8 +38,7 @@ def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
         found=found,
         variants=found["variants"],
         apart=[name for name, about in found["variants"].items() if about["apart"]],
-        apart_mark=APART,
-        apart_means=APART_MEANS,
+        marks=marks_of(found),
         seeds=_seeds(found),
         protocol={split: _protocol(found, split) for split in ("test", "validation")},
         tables={split: _table(found, split) for split in ("test", "validation")},
@@ -67,11 +66,11 @@ def table_markdown(found: Found) -> str:
     for name, about in found["variants"].items():
         cells = [_figure(about["test"].get(metric)) for metric in columns]
         against = about["against"].get("ndcg_at_10")
-        shown = f"{_linked(name, about)} {APART}" if about["apart"] else _linked(name, about)
+        shown = marked(_linked(name, about), about)
         lines.append(_line([shown, about["scorer"], *cells, _interval(against) if against else ""]))
     lines += ["", _explained(found)]
-    if any(about["apart"] for about in found["variants"].values()):
-        lines += ["", f"{APART} {APART_MEANS}"]
+    for mark, means in marks_of(found).items():
+        lines += ["", f"{mark} {means}"]
     if rows := new_item_rows(found):
         lines += ["", f"*{new_item_line(found['new_items'])}*", ""]
         lines += [_line(rows[0]), _line(["---", "---", *["---:"] * (len(rows[0]) - 2)]), *map(_line, rows[1:])]

@@ -9,6 +9,7 @@ would show is the spread that stands beside it. Axes: U users.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from prorec_core.data.sequences import IntArray, Sequences, Split
-from prorec_core.evaluation.comparison import COMPARED, paired_bootstrap
 from prorec_core.evaluation.inputs import in_order
-from prorec_core.evaluation.metrics import Values, values_by_user
 from prorec_core.evaluation.slices import sliced
 from prorec_core.evaluation.tables import ACCURACY
+from prorec_core.metrics.intervals import COMPARED, paired_bootstrap
+from prorec_core.metrics.measures import Values, values_by_user
 
 GENERATOR = "generator"
 """Stands for the scorer by which a generator recommends: ranked, fused or generative."""
@@ -28,12 +29,13 @@ GENERATOR = "generator"
 RANKED_BASELINES = {f"{name}_ranked": name for name in ("collaborative", "aligned", "two_stream")}
 """Scorers that stand for what a ranker makes of a baseline's candidates, and that baseline's own."""
 
-APART = "†"
-"""Marks a variant that trained on the validation items."""
-APART_MEANS = (
-    "Trained on the validation items too, so that it knows each user's latest item before the test. It is held against "
-    "none of those that do not."
-)
+APART, MIXED = "†", "‡"
+MARKS = {
+    APART: "Trained on the validation items too, so that it knows each user's latest item before the test. It is held "
+    "against none of those that do not.",
+    MIXED: "Trained on another kind of device or in another number format than most of the others.",
+}
+"""What marks a variant, and what the mark means."""
 
 _DOMINATION = ("overlap_semantic", "overlap_collaborative", "cka_semantic", "cka_collaborative", "text_share")
 
@@ -55,6 +57,7 @@ class Measured:
         domination: of the quantized embedding, a row of domination.json; empty where there is none.
         run: where it can be looked at: `run_id`, and `page` or None.
         not_applied: options of its generator that are on and had no ground, with the reason.
+        made_with: kinds of device and number formats of its trainings, in words.
     """
 
     variant: str
@@ -69,6 +72,7 @@ class Measured:
     run: Mapping[str, str | None] = field(default_factory=dict)
     not_applied: Sequence[str] = ()
     new_item_ranks: Mapping[str, IntArray] = field(default_factory=dict)
+    made_with: frozenset[str] = frozenset()
 
     @property
     def apart(self) -> bool:
@@ -104,9 +108,9 @@ def compare_variants(
     Returns:
         `protocol`; `seeds`; `reference`; `order`: the variants' names, those trained on the validation items last;
         `variants`: by name its scorer, seeds, apart (trained on the validation items: held against others of that
-        kind alone, and without validation), test, validation, by_seed, against, scorers, codes, domination,
-        not_applied, cost, runs and new_items; `slices`: as of `sliced_recall`, by variant; `new_items`: what new
-        items were measured on, empty where none were held out.
+        kind alone, and without validation), made_with, marks (keys of MARKS), test, validation, by_seed, against,
+        scorers, codes, domination, not_applied, cost, runs and new_items; `slices`: as of `sliced_recall`, by variant;
+        `new_items`: what new items were measured on, empty where none were held out.
 
     Raises:
         ValueError: there is nothing to compare, or ranks are not those of these users.
@@ -121,6 +125,8 @@ def compare_variants(
     for each in sorted(measured, key=lambda each: each.apart):
         parts.setdefault(each.variant, []).append(each)
     own = own_seconds(measured)
+    kinds = Counter(kind for each in measured for kind in each.made_with)
+    usual = kinds.most_common(1)[0][0] if kinds else ""
     variants: dict[str, Any] = {}
     for name, seeds in parts.items():
         scorer, apart = representative(seeds), seeds[0].apart
@@ -130,6 +136,8 @@ def compare_variants(
             "scorer": scorer,
             "seeds": [each.seed for each in seeds],
             "apart": apart,
+            "made_with": sorted(made_with := {kind for each in seeds for kind in each.made_with}),
+            "marks": [*([APART] if apart else []), *([MIXED] if made_with - {usual} else [])],
             "test": _over_seeds([each.metrics["test"][scorer] for each in seeds]),
             "validation": {} if apart else _over_seeds([each.metrics["validation"][scorer] for each in seeds]),
             "by_seed": {
@@ -179,6 +187,17 @@ def compare_variants(
             sequences.train_counts(),
         ),
     }
+
+
+def marked(name: str, about: Mapping[str, Any]) -> str:
+    """A variant's name with its marks."""
+    return " ".join([name, *about["marks"]])
+
+
+def marks_of(found: Mapping[str, Any]) -> dict[str, str]:
+    """The marks in a table as of `compare_variants`, and what they mean."""
+    there = {mark for about in found["variants"].values() for mark in about["marks"]}
+    return {mark: means for mark, means in MARKS.items() if mark in there}
 
 
 def representative(seeds: Sequence[Measured]) -> str:

@@ -22,13 +22,14 @@ import torch
 
 from flows.embedded import predict
 from flows.service.server import _first_version
+from prorec_core.artifacts import MANIFEST
 from prorec_core.config import Experiment, GeneratorConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import write_embeddings
 from prorec_core.data.sequences import from_lists
 from prorec_core.errors import UserError
 from prorec_core.generation.base import Items
-from prorec_core.generation.stage import TrainedGenerator, build_generator
+from prorec_core.generation.trained import TrainedGenerator, build_generator
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.progress import silent
 from prorec_core.quantization.table import CodeTable
@@ -48,7 +49,7 @@ pytestmark = pytest.mark.pipeline
 def make_version(folder: Path, seed: int) -> None:
     """Register a generator with weights of `seed`, over 24 items."""
     torch.manual_seed(seed)
-    stages = {name: folder / name for name in ("preprocess", "align", "quantize", "out")}
+    stages = {name: folder / name for name in ("preprocess", "embed_text", "align", "quantize", "out")}
     for stage in stages.values():
         stage.mkdir(parents=True)
     ids = {"item_id": IDS, "title": [f"Title {each}" for each in IDS], "text": IDS, "train_count": range(24, 0, -1)}
@@ -58,6 +59,14 @@ def make_version(folder: Path, seed: int) -> None:
     Dataset(items, users, walk, np.arange(5), {}).save(stages["preprocess"])
     codes = np.stack([np.arange(24) // 4, np.arange(24) % 4], axis=1).astype(np.uint16)
     CodeTable(codes, IDS).save(stages["quantize"] / "codes.parquet")
+    for stage, files in {
+        "align": ["adapter.safetensors", "config.json"],
+        "quantize": ["codebooks.safetensors", "quality.json"],
+    }.items():
+        for file in files:
+            (stages[stage] / file).write_text("of no use to a generator that is asked for known items")
+    (stages["embed_text"] / "encoder.json").write_text("{}")
+    (stages["embed_text"] / MANIFEST).write_text('{"config": {"text": {"model": "none"}}}')
     embeddings = torch.randn(24, 16)
     write_embeddings(stages["align"] / "embeddings.parquet", embeddings.numpy(), "align")
     config = GeneratorConfig(dim=16, layers=1, decoder_layers=1, heads=2)
@@ -67,7 +76,7 @@ def make_version(folder: Path, seed: int) -> None:
     described |= {"ranker": None, "recommended": "fused"}
     TrainedGenerator(generator.state_dict(), described, []).save(stages["out"])
     run = TrackedRun.start(tracking.experiment_id("tiny"), "train_generator")
-    run.tags(register(Work(Experiment(name="tiny"), stages, stages["out"], folder, silent, run)))
+    run.tags(register(Work(Experiment(name="tiny"), {}, stages, stages["out"], folder, silent, run)))
     run.finish()
 
 

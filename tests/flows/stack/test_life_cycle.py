@@ -19,9 +19,9 @@ from mlflow.entities import Run
 
 from flows import secret
 from flows.stack import children, state
-from prorec_core.artifacts import STAGES
-from prorec_core.text.encoders import packaged_folder
+from prorec_core.text.location import packaged_folder
 from tasks import places
+from tasks.pipeline import STAGES
 
 from .conftest import TINY, Stack, until
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from prorec_core.artifacts import STAGES
+from tasks.pipeline import STAGES
 from tasks.tracking import NOTE_TAG
 
 from .conftest import TINY, Stack

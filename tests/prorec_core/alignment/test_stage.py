@@ -9,13 +9,15 @@ import torch
 
 from prorec_core.alignment.adapter import scaled_text
 from prorec_core.alignment.model import StageOne
-from prorec_core.alignment.stage import AlignedModel, align
+from prorec_core.alignment.stage import align
+from prorec_core.alignment.trained import AlignedModel
 from prorec_core.alignment.unseen import by_similar_text
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.data.sequences import IntArray, Sequences, Split, from_lists
 from prorec_core.progress import Progress
 from prorec_core.sequential.base import target_ranks, validation_measures
-from prorec_core.sequential.stage import CollaborativeModel, Floats, build_model, train_collaborative
+from prorec_core.sequential.stage import train_collaborative
+from prorec_core.sequential.trained import CollaborativeModel, Floats, build_model
 from prorec_core.training.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"))
@@ -89,7 +91,7 @@ def start(shop: Sequences) -> CollaborativeModel:
 
 @pytest.fixture(scope="module")
 def aligned(shop: Sequences, texts: Floats, start: CollaborativeModel) -> AlignedModel:
-    return align(align_config(), collaborative_config(), shop, start, texts, 0, CPU)
+    return align(align_config(), shop, start, texts, 0, CPU)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -97,7 +99,7 @@ def test_text_helps_with_rare_items(shop: Sequences, texts: Floats, seed: int) -
     """What follows is told by the category, which the text gives away and few interactions cannot."""
     shape, config = collaborative_config(epochs=6), align_config(epochs=6)
     ids = train_collaborative(shape, shop, seed, CPU)
-    both = align(config, shape, shop, ids, texts, seed, CPU)
+    both = align(config, shop, ids, texts, seed, CPU)
     histories, targets = shop.histories(Split.TEST), shop.targets(Split.TEST)
     rare = targets >= N_ITEMS // 2
     assert rare.sum() > 20
@@ -105,7 +107,7 @@ def test_text_helps_with_rare_items(shop: Sequences, texts: Floats, seed: int) -
     alone.load_state_dict(dict(ids.tensors))
     with torch.no_grad():
         before = target_ranks(alone.eval(), torch.from_numpy(ids.embeddings), histories, targets, 20)[rare]
-        after = target_ranks(*both.sequential_model(config, shape, CPU.device), histories, targets, 20)[rare]
+        after = target_ranks(*both.sequential_model(CPU.device), histories, targets, 20)[rare]
     # A category has 12 items of 72: knowing it alone puts the target among the first 12.
     assert after.mean() <= PER_CATEGORY
     assert after.mean() < 0.7 * before.mean()
@@ -118,7 +120,7 @@ def test_the_integrated_embedding_is_the_fusion_of_both(
 ) -> None:
     shape, config = collaborative_config(model=model, epochs=1), align_config(fusion=fusion, epochs=1)
     start = train_collaborative(shape, shop, 0, CPU)
-    found = align(config, shape, shop, start, texts, 0, CPU)
+    found = align(config, shop, start, texts, 0, CPU)
     joined = np.concatenate([found.collaborative, found.semantic], axis=1)
     assert np.array_equal(found.integrated, joined if fusion == "concat" else found.collaborative + found.semantic)
     for array in (found.integrated, found.collaborative, found.semantic):
@@ -136,7 +138,7 @@ def test_the_loss_is_the_sum_of_both(aligned: AlignedModel) -> None:
 
 
 def test_without_weight_there_is_no_alignment(shop: Sequences, texts: Floats, start: CollaborativeModel) -> None:
-    found = align(align_config(alpha=0, epochs=1), collaborative_config(), shop, start, texts, 0, CPU)
+    found = align(align_config(alpha=0, epochs=1), shop, start, texts, 0, CPU)
     assert set(found.training[0]) == {"epoch", "loss", "validation_ndcg_at_10", "validation_recall_at_10"}
 
 
@@ -149,9 +151,9 @@ def test_alignment_brings_the_modalities_together(
         )
         return float(np.mean(np.diag(first @ second.T) - (first @ second.T).mean(1)))
 
-    strong = align(align_config(alpha=1), collaborative_config(), shop, start, texts, 0, CPU)
+    strong = align(align_config(alpha=1), shop, start, texts, 0, CPU)
     assert agreement(strong) > agreement(aligned) + 0.2
-    few = align(align_config(align_items=2, epochs=1), collaborative_config(), shop, start, texts, 0, CPU)
+    few = align(align_config(align_items=2, epochs=1), shop, start, texts, 0, CPU)
     assert few.training[0]["loss_align"] < strong.training[0]["loss_align"]
 
 
@@ -164,7 +166,7 @@ def test_it_starts_from_the_collaborative_stage(
     shape = collaborative_config(model=model, epochs=1)
     start = train_collaborative(shape, shop, 0, CPU)
     config = align_config(learning_rate=STILL, epochs=1, fusion=fusion, max_history=max_history)
-    found = align(config, shape, shop, start, texts, 0, CPU)
+    found = align(config, shop, start, texts, 0, CPU)
     assert np.allclose(found.collaborative, start.embeddings, atol=1e-6)
     same = [name for name, tensor in start.tensors.items() if found.tensors[name].shape == tensor.shape]
     assert len(same) >= 3
@@ -174,7 +176,7 @@ def test_it_starts_from_the_collaborative_stage(
 
 def test_or_from_scratch(shop: Sequences, texts: Floats, start: CollaborativeModel) -> None:
     config = align_config(learning_rate=STILL, epochs=1, start="scratch")
-    found = align(config, collaborative_config(), shop, start, texts, 0, CPU)
+    found = align(config, shop, start, texts, 0, CPU)
     assert abs(np.corrcoef(found.collaborative.ravel(), start.embeddings.ravel())[0, 1]) < 0.1
 
 
@@ -185,7 +187,7 @@ def test_the_text_embeddings_stay_frozen_and_are_no_part_of_the_weights(texts: F
 
 
 def test_the_restored_model_ranks_as_in_training(shop: Sequences, aligned: AlignedModel) -> None:
-    model, table = aligned.sequential_model(align_config(), collaborative_config(), CPU.device)
+    model, table = aligned.sequential_model(CPU.device)
     assert not model.training
     with torch.no_grad():
         ranks = target_ranks(model, table, shop.histories(Split.VALIDATION), shop.targets(Split.VALIDATION), 20)
@@ -196,7 +198,9 @@ def test_the_restored_model_ranks_as_in_training(shop: Sequences, aligned: Align
 def test_saved_and_loaded(aligned: AlignedModel, tmp_path: Path) -> None:
     aligned.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "adapter.safetensors",
         "collaborative.parquet",
+        "config.json",
         "domination.json",
         "embeddings.parquet",
         "model.safetensors",
@@ -208,7 +212,9 @@ def test_saved_and_loaded(aligned: AlignedModel, tmp_path: Path) -> None:
         assert np.array_equal(getattr(aligned, name), getattr(again, name))
     assert again.domination == aligned.domination
     assert again.training == aligned.training
-    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in aligned.tensors.items())
+    assert (again.config, again.collaborative_config) == (aligned.config, aligned.collaborative_config)
+    for read, written in ((again.tensors, aligned.tensors), (again.adapter, aligned.adapter)):
+        assert all(torch.equal(read[name], tensor) for name, tensor in written.items())
 
 
 def test_a_crash_changes_nothing(
@@ -217,7 +223,7 @@ def test_a_crash_changes_nothing(
     def crash(_: Progress) -> None:
         raise InterruptedError
 
-    arguments = (align_config(), collaborative_config(), shop, start, texts, 0)
+    arguments = (align_config(), shop, start, texts, 0)
     with pytest.raises(InterruptedError):
         align(*arguments, Runtime(CPU.device, crash, tmp_path / "state"))
     align(*arguments, Runtime(CPU.device, checkpoints=tmp_path / "state")).save(tmp_path / "again")
@@ -229,7 +235,7 @@ def test_a_crash_changes_nothing(
 def test_items_without_text_are_no_obstacle(shop: Sequences, texts: Floats, start: CollaborativeModel) -> None:
     some = texts.copy()
     some[::3] = 0
-    found = align(align_config(epochs=1), collaborative_config(), shop, start, some, 0, CPU)
+    found = align(align_config(epochs=1), shop, start, some, 0, CPU)
     assert np.isfinite(found.integrated).all()
 
 
@@ -238,8 +244,8 @@ def test_new_items_are_embedded_by_their_text_and_change_nothing(
     shop: Sequences, texts: Floats, start: CollaborativeModel, fusion: str, tmp_path: Path
 ) -> None:
     config, new = align_config(epochs=1, fusion=fusion), texts[:5] + np.float32(0.01)
-    plain = align(config, collaborative_config(), shop, start, texts, 0, CPU)
-    found = align(config, collaborative_config(), shop, start, texts, 0, CPU, new_semantic=new)
+    plain = align(config, shop, start, texts, 0, CPU)
+    found = align(config, shop, start, texts, 0, CPU, new_semantic=new)
     assert plain.cold is None
     assert found.cold is not None
     for name in ("integrated", "collaborative", "semantic"):

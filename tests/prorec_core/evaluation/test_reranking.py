@@ -11,9 +11,9 @@ import pytest
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split, from_lists
-from prorec_core.evaluation.ranking import TopItems
 from prorec_core.evaluation.reranking import OwnAndRanked, as_candidates, own_and_ranked, with_long_lists
 from prorec_core.generation.candidates import Candidates
+from prorec_core.metrics.top import TopItems
 
 USERS, ITEMS = 300, 40
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prorec_core.evaluation.metrics import recall_at_k
 from prorec_core.evaluation.slices import history_groups, popularity_groups, sliced_recall
+from prorec_core.metrics.measures import recall_at_k
 
 counts = st.lists(st.integers(0, 12), min_size=1, max_size=40).map(np.array)
 

@@ -19,13 +19,15 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split, from_lists
 from prorec_core.evaluation.drawing import as_png
 from prorec_core.evaluation.examples import choose_users, examples
-from prorec_core.evaluation.inputs import NewItemLists
-from prorec_core.evaluation.metrics import rank_metrics
+from prorec_core.evaluation.inputs import Background, EvaluationInputs, NewItemLists
+from prorec_core.evaluation.measured import Evaluation
 from prorec_core.evaluation.new_items import new_item_histories
 from prorec_core.evaluation.plots import curves_by_k
-from prorec_core.evaluation.ranking import TopItems
-from prorec_core.evaluation.stage import Evaluation, EvaluationInputs, evaluate, standalone_plots
+from prorec_core.evaluation.report import plot_files, render
+from prorec_core.evaluation.stage import evaluate
 from prorec_core.evaluation.tables import chosen_settings, new_item_rows, result_markdown
+from prorec_core.metrics.measures import rank_metrics
+from prorec_core.metrics.top import TopItems
 
 USERS, ITEMS, LENGTH = 60, 30, 12
 EVIL = "<script>alert('x')</script> & \"Sons\" {{ 7 * 7 }} $x_1$"
@@ -82,15 +84,6 @@ def lists_with_target_at(dataset, split, rank):
 def inputs():
     dataset = make_dataset()
     ranks = {"generative": 2, "dense": 0, "fused": 1, "aligned": 11}
-    usage = np.bincount(np.arange(ITEMS) % 5, minlength=8)
-    level = {"codes": 8, "used": 5, "perplexity": 5.0, "largest_group": 6, "usage": usage.tolist()}
-    row = {
-        "overlap_semantic": 0.2,
-        "overlap_collaborative": 0.3,
-        "cka_semantic": 0.4,
-        "cka_collaborative": 0.5,
-        "text_share": 0.4,
-    }
     return EvaluationInputs(
         config=EvaluateConfig(list_length=LENGTH, examples=4, bootstrap_samples=100),
         dataset=dataset,
@@ -101,8 +94,31 @@ def inputs():
         fusion_weight=8.0,
         recommended="fused",
         seed=1,
-        name="small",
         fusion_trials=[(0.0, 0.1), (8.0, 0.2)],
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluation(inputs):
+    return evaluate(inputs)
+
+
+@pytest.fixture(scope="module")
+def background(inputs):
+    usage = np.bincount(np.arange(ITEMS) % 5, minlength=8)
+    level = {"codes": 8, "used": 5, "perplexity": 5.0, "largest_group": 6, "usage": usage.tolist()}
+    row = {
+        "overlap_semantic": 0.2,
+        "overlap_collaborative": 0.3,
+        "cka_semantic": 0.4,
+        "cka_collaborative": 0.5,
+        "text_share": 0.4,
+    }
+    return Background(
+        config=inputs.config,
+        dataset=inputs.dataset,
+        seed=1,
+        name="small",
         training={"align": [{"epoch": 1, "loss": 2.0, "validation_ndcg_at_10": 0.1}], "train_generator": []},
         quality={
             "method": "residual_kmeans",
@@ -116,8 +132,9 @@ def inputs():
 
 
 @pytest.fixture(scope="module")
-def evaluation(inputs):
-    return evaluate(inputs)
+def page(background):
+    """The report of an evaluation, of another background where fields are given."""
+    return lambda found, **fields: render(replace(background, **fields), found)
 
 
 def test_metrics_of_planted_ranks(evaluation):
@@ -150,19 +167,19 @@ def test_stage_one_is_compared_once_where_it_is_the_dense_score_too(inputs, eval
     assert set(found) == {"fused_minus_generative", "fused_minus_aligned", "generative_minus_aligned"}
 
 
-def test_training_on_the_validation_items_is_said_everywhere(inputs, evaluation):
+def test_training_on_the_validation_items_is_said_everywhere(inputs, evaluation, page):
     more = replace(inputs.dataset, sequences=inputs.dataset.sequences.with_validation_in_training())
     found = evaluate(replace(inputs, dataset=more))
     assert found.metrics["protocol"]["trained_on_validation"] is True
     assert evaluation.metrics["protocol"]["trained_on_validation"] is False
-    assert "Trained on the validation items too" in found.report_html
+    assert "Trained on the validation items too" in page(found)
     assert "trained on the validation items too" in result_markdown(found.metrics)
-    assert "rained on the validation" not in evaluation.report_html + result_markdown(evaluation.metrics)
+    assert "rained on the validation" not in page(evaluation) + result_markdown(evaluation.metrics)
     counted = [each.metrics["test"]["popularity"]["popularity_at_10"] for each in (found, evaluation)]
     assert counted[0] > counted[1], "popularity counts them too"
 
 
-def test_unmasked_history_and_a_fusion_weight_within_its_grid(inputs, evaluation):
+def test_unmasked_history_and_a_fusion_weight_within_its_grid(inputs, evaluation, page):
     found = evaluate(
         replace(
             inputs,
@@ -174,31 +191,35 @@ def test_unmasked_history_and_a_fusion_weight_within_its_grid(inputs, evaluation
     assert unmasked["distinct_items_at_10"] == 10
     assert masked["distinct_items_at_10"] > 10, "masked lists go further down for those who have the popular items"
     assert found.metrics["protocol"]["history_masked"] is False
-    assert "history not masked" in found.report_html
-    assert "at the edge" in evaluation.report_html
-    assert "at the edge" not in found.report_html
+    assert "history not masked" in page(found)
+    assert "at the edge" in page(evaluation)
+    assert "at the edge" not in page(found)
 
 
 def test_ranks_table_and_files(evaluation, inputs, tmp_path):
     assert evaluation.ranks.num_rows == 2 * USERS
     assert {str(field.type) for field in evaluation.ranks.schema if field.name != "split"} == {"int32"}
     evaluation.save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "ranks.parquet", "report.html"]
-    loaded = Evaluation.load(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lists.parquet", "metrics.json", "ranks.parquet"]
+    assert Evaluation.load(tmp_path).lists == {}
+    loaded = Evaluation.load(tmp_path, lists=True)
     assert loaded.metrics == evaluation.metrics
     assert loaded.ranks.equals(evaluation.ranks)
-    assert loaded.report_html == evaluation.report_html
+    assert list(loaded.lists) == list(evaluation.lists)
+    for scorer, found in evaluation.lists.items():
+        assert np.array_equal(loaded.lists[scorer].items_UK, found.items_UK)
+        assert np.array_equal(loaded.lists[scorer].scores_UK, found.scores_UK)
     test = loaded.ranks.filter(pa.compute.equal(loaded.ranks["split"], "test"))
     again = rank_metrics(test["rank_generative"].to_numpy(), (1, 5, 10))
     assert again.items() <= loaded.metrics["test"]["generative"].items()
     assert test["target"].to_pylist() == inputs.dataset.sequences.targets(Split.TEST).tolist()
 
 
-def test_same_inputs_give_the_same_bytes(inputs, evaluation):
+def test_same_inputs_give_the_same_bytes(inputs, evaluation, background, page):
     again = evaluate(inputs)
-    assert again.report_html == evaluation.report_html
+    assert page(again) == page(evaluation)
     assert again.metrics == evaluation.metrics
-    plots = standalone_plots(inputs, evaluation)
+    plots = plot_files(background, evaluation)
     ranks = {"fused": np.arange(USERS, dtype=np.int32) % LENGTH}
     assert as_png(curves_by_k(ranks, LENGTH)) == as_png(curves_by_k(ranks, LENGTH))
     assert {"curves.png", "groups.png", "codes.png", "domination.png", "training.png"} <= set(plots)
@@ -232,8 +253,8 @@ class Page(HTMLParser):
             assert self.open.pop() == tag, f"</{tag}> closes something else"
 
 
-def test_page_is_whole_safe_and_needs_nothing_else(evaluation):
-    text = evaluation.report_html
+def test_page_is_whole_safe_and_needs_nothing_else(evaluation, page):
+    text = page(evaluation)
     page = Page(text)
     assert not page.open
     assert "script" not in {tag for tag, _ in page.tags}
@@ -248,22 +269,24 @@ def test_page_is_whole_safe_and_needs_nothing_else(evaluation):
     assert all(picture["role"] == "img" and len(picture["aria-label"]) > 30 for picture in pictures)
 
 
-def test_every_table_of_metrics_declares_the_protocol(evaluation):
-    for caption in re.findall(r"<table>\s*(.*?)<thead>", evaluation.report_html, flags=re.DOTALL):
+def test_every_table_of_metrics_declares_the_protocol(evaluation, page):
+    text = page(evaluation)
+    for caption in re.findall(r"<table>\s*(.*?)<thead>", text, flags=re.DOTALL):
         if "leave-one-out" in caption:
             assert "history masked" in caption
             assert "shuffled with seed 5" in caption
-    assert evaluation.report_html.count("history masked") >= 6
+    assert text.count("history masked") >= 6
 
 
 def test_little_is_enough(inputs):
     lists = {split: {"generative": found["generative"]} for split, found in inputs.lists.items()}
-    bare = EvaluationInputs(inputs.config, replace(inputs.dataset, profile={}), lists, None)
-    found = evaluate(bare)
+    dataset = replace(inputs.dataset, profile={})
+    found = evaluate(EvaluationInputs(inputs.config, dataset, lists, None))
+    text = render(Background(inputs.config, dataset), found)
     assert set(found.metrics["test"]) == {"generative", "popularity"}
     assert found.metrics["comparisons"] == {}
-    assert not Page(found.report_html).open
-    assert not {"codes", "domination", "training", "configuration"} & set(Page(found.report_html).ids)
+    assert not Page(text).open
+    assert not {"codes", "domination", "training", "configuration"} & set(Page(text).ids)
 
 
 def test_lists_that_do_not_fit_are_refused(inputs):
@@ -278,9 +301,8 @@ def test_lists_that_do_not_fit_are_refused(inputs):
             evaluate(replace(inputs, lists=lists))
 
 
-def test_examples_tell_history_target_and_hits(inputs):
-    ranks = {"generative": np.full(USERS, 2, np.int32), "fused": np.full(USERS, 1, np.int32)}
-    shown = examples(inputs, ranks)
+def test_examples_tell_history_target_and_hits(inputs, background, evaluation):
+    shown = examples(background, evaluation)
     assert len(shown) == 4
     for example in shown:
         generative, fused = example["lists"]
@@ -329,7 +351,7 @@ def test_new_items_are_measured_beside_the_others(inputs):
     assert missed["new"]["fused"]["recall_at_10"] == 0.0
 
 
-def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs):
+def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs, background, page):
     without = {
         name: {"difference": -0.01, "low": low, "high": -0.001} for name, low in (("text", -0.02), ("dense", -0.03))
     }
@@ -337,33 +359,34 @@ def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs):
     fitted["weights"] = [1.0, 2.25]
     result = evaluate(replace(inputs, ranker={**fitted, "folds": []}))
     assert result.metrics["ranker"] == fitted and result.metrics["recommended"] == "fused"
-    assert "The ranker is not used" in result.report_html and "0.1250" in result.report_html
-    assert "Recommended by: fused" in result.report_html and "Recommended by: fused." in result_markdown(result.metrics)
-    assert "text +0.0100, dense +0.0100" in result.report_html, "in the order of the features"
-    assert "ranker.png" in standalone_plots(inputs, result)
+    text = page(result)
+    assert "The ranker is not used" in text and "0.1250" in text
+    assert "Recommended by: fused" in text and "Recommended by: fused." in result_markdown(result.metrics)
+    assert "text +0.0100, dense +0.0100" in text, "in the order of the features"
+    assert "ranker.png" in plot_files(background, result)
     lists = {split: {**found, "ranked": found["fused"]} for split, found in inputs.lists.items()}
-    used = evaluate(replace(inputs, ranker=fitted, recommended="ranked", lists=lists)).report_html
-    assert "The ranker is not used" not in used
+    used = evaluate(replace(inputs, ranker=fitted, recommended="ranked", lists=lists))
+    assert "The ranker is not used" not in page(used)
     plain = evaluate(inputs)
-    assert plain.metrics["ranker"] == {} and "ranker.png" not in standalone_plots(inputs, plain)
+    assert plain.metrics["ranker"] == {} and "ranker.png" not in plot_files(background, plain)
 
 
-def test_a_ranker_as_it_was_given_is_told_to_be_so(inputs):
+def test_a_ranker_as_it_was_given_is_told_to_be_so(inputs, background, page):
     lists = {split: {**found, "ranked": found["fused"]} for split, found in inputs.lists.items()}
     given = {"features": ["text", "dense"], "weights": [1.0, 2.25]}
     inputs = replace(inputs, ranker={**given, "folds": [[1.0, 2.25]]}, recommended="ranked", lists=lists)
     sequences = inputs.dataset.sequences.with_validation_in_training()
-    result = evaluate(replace(inputs, dataset=replace(inputs.dataset, sequences=sequences), experiment={"name": "a"}))
-    assert result.metrics["ranker"] == given and "ranker.png" not in standalone_plots(inputs, result)
-    assert "Weights of the ranker: as given." in result.report_html
-    assert "Recommended by: ranked." in result_markdown(result.metrics) and "--set" not in result.report_html
+    result = evaluate(replace(inputs, dataset=replace(inputs.dataset, sequences=sequences)))
+    assert result.metrics["ranker"] == given and "ranker.png" not in plot_files(background, result)
+    assert "Weights of the ranker: as given." in page(result)
+    assert "Recommended by: ranked." in result_markdown(result.metrics) and "--set" not in page(result)
 
 
-def test_what_was_chosen_is_told_as_settings_for_training_on_everything(inputs):
-    chosen = evaluate(replace(inputs, experiment={"name": "shop"}))
+def test_what_was_chosen_is_told_as_settings_for_training_on_everything(evaluation, page):
+    chosen = evaluation
     flags = [f"--set '{each}'" for each in chosen_settings(chosen.metrics)]
     assert flags[1:] == ["--set 'evaluate.fusion_weights=[8]'", "--set 'generator.ranker=false'"]
-    assert f'<pre tabindex="0">{" ".join(flags)}</pre>' in html.unescape(chosen.report_html), "to be copied as they are"
+    assert f'<pre tabindex="0">{" ".join(flags)}</pre>' in html.unescape(page(chosen)), "to be copied as they are"
     metrics = {**chosen.metrics, "recommended": "ranked", "ranker": {"weights": [1.0, 0.123456789]}}
     assert chosen_settings(metrics)[2] == "generator.ranker_weights=[1,0.123457]"
     assert chosen_settings({**metrics, "fusion_weight": None})[1] == "evaluate.fusion_weights=[1]"
@@ -386,18 +409,19 @@ def test_the_ranks_of_new_items_are_kept_beside_the_others(inputs, evaluation, t
     assert evaluation.new_item_ranks == {}
 
 
-def test_new_items_have_a_table_everywhere(inputs):
-    result = evaluate(with_new_items(inputs, 3))
-    for text in (result.report_html, result_markdown(result.metrics)):
+def test_new_items_have_a_table_everywhere(inputs, page):
+    grown = with_new_items(inputs, 3)
+    result = evaluate(grown)
+    for text in (page(result, dataset=grown.dataset), result_markdown(result.metrics)):
         assert "4 new items, 11.8% of the catalogue" in text
         assert "5 users took one last" in text
         assert "0.25 nats" in text
     assert new_item_rows(result.metrics["new_items"])[1][:2] == ["fused", "1.0000 ± 0.0000"]
 
 
-def test_without_new_items_there_is_no_table(evaluation):
+def test_without_new_items_there_is_no_table(evaluation, page):
     assert "new_items" not in evaluation.metrics
-    assert "New items" not in evaluation.report_html
+    assert "New items" not in page(evaluation)
 
 
 def test_new_lists_have_to_fit_the_new_users(inputs):
@@ -424,31 +448,31 @@ def with_repeats(inputs, users, **changes):
     return replace(inputs, dataset=dataset, lists=made, fusion_trials=[(0.0, 0.1), (8.0, 0.0)])
 
 
-def test_targets_out_of_reach_are_told_with_what_can_be_reached(inputs, evaluation):
+def test_targets_out_of_reach_are_told_with_what_can_be_reached(inputs, evaluation, page):
     found = evaluate(with_repeats(inputs, 15))
     assert found.metrics["targets_in_history"] == {"validation": 0, "test": 15}
     (text,) = found.metrics["warnings"]
     assert "25.0% of the test targets (15 of 60)" in text and "75.0% of the test targets can be reached" in text
     assert "evaluate.mask_history=false" in text and "data.duplicates=first" in text
-    assert text in html.unescape(found.report_html) and text in result_markdown(found.metrics)
+    assert text in html.unescape(page(found)) and text in result_markdown(found.metrics)
     free = inputs.config.model_copy(update={"mask_history": False})
     assert evaluate(replace(with_repeats(inputs, 15), config=free)).metrics["warnings"] == []
     assert evaluation.metrics["warnings"] == [] and evaluation.metrics["validation_tells"] is True
 
 
-def test_zeros_on_validation_are_not_told_as_a_choice(inputs):
-    found = evaluate(replace(with_repeats(inputs, USERS), experiment={"name": "shop"}))
+def test_zeros_on_validation_are_not_told_as_a_choice(inputs, page):
+    found = evaluate(with_repeats(inputs, USERS))
     assert found.metrics["validation_tells"] is False
     assert any("nothing was chosen" in text for text in found.metrics["warnings"])
-    page = html.unescape(found.report_html)
-    assert "Recommended by: fused, since validation tells none from another" in page
-    assert "best on validation" not in page and "the one nearest to 1: λ" in page and "at the edge" not in page
+    text = html.unescape(page(found))
+    assert "Recommended by: fused, since validation tells none from another" in text
+    assert "best on validation" not in text and "the one nearest to 1: λ" in text and "at the edge" not in text
     assert chosen_settings(found.metrics) == []
 
 
-def test_what_was_said_of_the_data_is_said_again(inputs):
+def test_what_was_said_of_the_data_is_said_again(inputs, page):
     said = "items.csv: column 'title' has '<i>nan</i>' in 3 rows"
     found = evaluate(with_repeats(inputs, 0, warnings=[said]))
     assert found.metrics["warnings"] == [said]
     assert html.escape(said, quote=False) in result_markdown(found.metrics)
-    assert "<i>nan" not in found.report_html and said in html.unescape(found.report_html)
+    assert "<i>nan" not in page(found) and said in html.unescape(page(found))

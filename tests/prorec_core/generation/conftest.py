@@ -10,11 +10,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from prorec_core.alignment.stage import AlignedModel, align
+from prorec_core.alignment.stage import align
+from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
 from prorec_core.data.sequences import Sequences
 from prorec_core.generation.base import Generator, Items
-from prorec_core.generation.stage import GeneratorInputs, build_generator
+from prorec_core.generation.stage import GeneratorInputs
+from prorec_core.generation.trained import build_generator
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.training.runtime import Runtime
@@ -81,7 +83,7 @@ def stage_one(checkerboard: Sequences) -> AlignedModel:
     runtime = Runtime(CPU)
     start = train_collaborative(shape_config(), checkerboard, 0, runtime)
     texts = np.random.default_rng(0).normal(size=(N_ITEMS, 10)).astype(np.float32)
-    return align(align_config(), shape_config(), checkerboard, start, texts, 0, runtime)
+    return align(align_config(), checkerboard, start, texts, 0, runtime)
 
 
 def shape_config() -> CollaborativeConfig:
@@ -120,8 +122,6 @@ def make_inputs(checkerboard: Sequences, stage_one: AlignedModel) -> MakeInputs:
         codes = changes.pop("codes", code_table())
         embeddings = changes.pop("embeddings", stage_one.integrated)
         fields: dict[str, Any] = {
-            "align": align_config(),
-            "collaborative": shape_config(),
             "fusion_weights": [0.0, 0.5, 2.0],
             "beams": 10,
             "mask_history": True,

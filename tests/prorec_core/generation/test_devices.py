@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from prorec_core.alignment.stage import align
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.generation.candidates import find_candidates
-from prorec_core.generation.stage import TrainedGenerator, restore_generator, train_generator
+from prorec_core.generation.stage import train_generator
+from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.training.runtime import Runtime
 
@@ -131,12 +132,12 @@ def test_stage_one_anywhere(
 ) -> None:
     inputs, sequences = make_inputs(), checkerboard.select(np.arange(0, 96, 5))
     sizes = {"full_softmax_items": 100} if whole else {"full_softmax_items": 0, "negatives": 20}
-    shape = inputs.collaborative.model_copy(update={"model": model, "epochs": 1, **sizes})
-    config = inputs.align.model_copy(update={"fusion": fusion, "epochs": 1, "align_items": 6})
+    shape = inputs.aligned.collaborative_config.model_copy(update={"model": model, "epochs": 1, **sizes})
+    config = inputs.aligned.config.model_copy(update={"fusion": fusion, "epochs": 1, "align_items": 6})
     start = train_collaborative(shape, sequences, 0, Runtime(elsewhere, checkpoints=tmp_path / "state"))
     start.save(tmp_path)
     texts = np.random.default_rng(0).normal(size=(24, 10)).astype(np.float32)
-    found = align(config, shape, sequences, start, texts, 0, Runtime(elsewhere))
+    found = align(config, sequences, start, texts, 0, Runtime(elsewhere))
     found.save(tmp_path)
     assert np.isfinite(found.integrated).all()
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from prorec_core.alignment.stage import AlignedModel, NewEmbeddings
+from prorec_core.alignment.trained import AlignedModel, NewEmbeddings
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.generation.candidates import dense_logits, find_candidates, item_log_probabilities, last_context
-from prorec_core.generation.stage import TrainedGenerator, restore_generator, train_generator
+from prorec_core.generation.stage import train_generator
+from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.training.batching import inference_batches
 from prorec_core.training.runtime import Runtime
 

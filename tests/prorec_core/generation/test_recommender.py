@@ -16,7 +16,8 @@ from prorec_core.data.sequences import Sequences, Split
 from prorec_core.errors import UserError
 from prorec_core.generation.candidates import find_candidates
 from prorec_core.generation.recommender import Recommender
-from prorec_core.generation.stage import GeneratorInputs, TrainedGenerator, restore_generator, train_generator
+from prorec_core.generation.stage import GeneratorInputs, train_generator
+from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.quantization.table import CodeTable
 from prorec_core.training.runtime import Runtime
 

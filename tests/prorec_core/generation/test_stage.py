@@ -9,20 +9,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from prorec_core.alignment.stage import AlignedModel, align
+from prorec_core.alignment.stage import align
+from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import GeneratorConfig
 from prorec_core.data.sequences import Sequences, Split, from_lists
 from prorec_core.errors import UserError
 from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
 from prorec_core.generation.choice import best_trial, fusion_trials, recommended_of
 from prorec_core.generation.ranker import FEATURES
-from prorec_core.generation.stage import (
-    RANKER,
-    GeneratorInputs,
-    TrainedGenerator,
-    restore_generator,
-    train_generator,
-)
+from prorec_core.generation.stage import GeneratorInputs, train_generator
+from prorec_core.generation.trained import RANKER, TrainedGenerator, restore_generator
 from prorec_core.progress import Progress
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.training.batching import inference_batches
@@ -130,7 +126,7 @@ def test_the_dense_score_is_that_of_stage_one(make_inputs: Any, stage_one: Align
     inputs = make_inputs(config={"epochs": 1, "warm_start": False, "distill": {"beta": beta}})
     trained = train_generator(inputs, 0, CPU)
     generator = _restored(trained, inputs)
-    model, table = stage_one.sequential_model(inputs.align, inputs.collaborative, CPU.device)
+    model, table = stage_one.sequential_model(CPU.device)
     histories = inputs.sequences.histories(Split.TEST)
     found = find_candidates(generator, histories, 10, 10)
     (batch,) = inference_batches(histories, inputs.config.max_history, 10_000, 1000, CPU.device)
@@ -209,7 +205,7 @@ def test_test_items_are_not_looked_at(make_inputs: Any, checkerboard: Sequences,
 
 def _correlation(generator: Any, stage_one: AlignedModel, inputs: GeneratorInputs) -> tuple[float, float]:
     """How the dense head agrees with Stage I before training: correlation of all scores, share of equal best items."""
-    model, table = stage_one.sequential_model(inputs.align, inputs.collaborative, CPU.device)
+    model, table = stage_one.sequential_model(CPU.device)
     (batch,) = inference_batches(inputs.sequences.histories(Split.TEST), 6, 10_000, 1000, CPU.device)
     with torch.no_grad():
         ours = dense_logits(generator, last_context(generator, batch))
@@ -225,10 +221,10 @@ def test_a_warm_start_ranks_as_stage_one_does(
     base = make_inputs()
     if fusion == "concat":
         texts = np.random.default_rng(0).normal(size=(24, 10)).astype(np.float32)
-        start = train_collaborative(base.collaborative, checkerboard, 0, CPU)
-        config = base.align.model_copy(update={"fusion": "concat"})
-        stage_one = align(config, base.collaborative, checkerboard, start, texts, 0, CPU)
-        base = replace(make_inputs(embeddings=stage_one.integrated, aligned=stage_one), align=config)
+        start = train_collaborative(base.aligned.collaborative_config, checkerboard, 0, CPU)
+        config = base.aligned.config.model_copy(update={"fusion": "concat"})
+        stage_one = align(config, checkerboard, start, texts, 0, CPU)
+        base = make_inputs(embeddings=stage_one.integrated, aligned=stage_one)
     still = base.config.model_copy(update={"learning_rate": STILL, "epochs": 1})
     warm = _restored(train_generator(replace(base, config=still), 0, CPU), base)
     near, best = _correlation(warm, stage_one, base)
@@ -281,15 +277,13 @@ def test_codes_of_another_embedding(make_inputs: Any, checkerboard: Sequences, w
 
 def test_a_din_stage_one_leaves_out_what_needs_a_transformer(make_inputs: Any, checkerboard: Sequences) -> None:
     base = make_inputs()
-    shape = base.collaborative.model_copy(update={"model": "din", "epochs": 1})
+    shape = base.aligned.collaborative_config.model_copy(update={"model": "din", "epochs": 1})
     texts = np.random.default_rng(0).normal(size=(24, 10)).astype(np.float32)
     start = train_collaborative(shape, checkerboard, 0, CPU)
-    config = base.align.model_copy(update={"epochs": 1})
-    aligned = align(config, shape, checkerboard, start, texts, 0, CPU)
+    config = base.aligned.config.model_copy(update={"epochs": 1})
+    aligned = align(config, checkerboard, start, texts, 0, CPU)
     options = {"epochs": 1, "distill": {"soft_targets": 0.7}}
-    inputs = make_inputs(
-        aligned=aligned, embeddings=aligned.integrated, collaborative=shape, align=config, config=options
-    )
+    inputs = make_inputs(aligned=aligned, embeddings=aligned.integrated, config=options)
     assert len(train_generator(inputs, 0, CPU).training) == 1
 
 

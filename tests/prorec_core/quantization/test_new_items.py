@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from prorec_core.config import QuantizeConfig
 from prorec_core.errors import UserError
 from prorec_core.quantization.collisions import add_suffix, free_beside, suffix_beside
+from prorec_core.quantization.quantized import Quantized
 from prorec_core.quantization.quantizer import Codes, Floats
-from prorec_core.quantization.stage import METHODS, Quantized, quantize
+from prorec_core.quantization.stage import fitted_quantizer, quantize, with_new
+from prorec_core.registry import QUANTIZERS
 
 Make = Callable[..., Floats]
 Config = Callable[..., QuantizeConfig]
@@ -64,7 +66,7 @@ def test_the_nearest_free_tuple_is_taken() -> None:
 
 
 @pytest.mark.parametrize("collisions", ["suffix", "reassign"])
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(QUANTIZERS))
 def test_new_items_get_codes_beside_which_nothing_changes(
     method: str, collisions: str, clustered: Make, small_config: Config, tmp_path: Path
 ) -> None:
@@ -73,7 +75,7 @@ def test_new_items_get_codes_beside_which_nothing_changes(
     new[:10] = embeddings[:10]
     new[10:15] = new[15:20]
     alone = quantize(config, embeddings, [f"i{item}" for item in range(240)], seed=0)
-    found = alone.with_new(config, new, [f"n{item}" for item in range(40)])
+    found = with_new(alone, config, new, [f"n{item}" for item in range(40)])
     assert found.table is alone.table
     assert found.codebooks is alone.codebooks
     assert found.cold is not None
@@ -82,7 +84,7 @@ def test_new_items_get_codes_beside_which_nothing_changes(
     assert np.array_equal(everything.codes[:240], alone.table.codes)
     assert everything.codes.dtype == np.uint16
     assert len(np.unique(everything.codes, axis=0)) == 280
-    nearest = alone.quantizer.encode(new)
+    nearest = fitted_quantizer(alone).encode(new)
     as_found = (found.cold.codes[:, :3] == nearest).all(axis=1)
     if collisions == "suffix":
         assert as_found.all()

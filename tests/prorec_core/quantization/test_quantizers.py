@@ -13,15 +13,15 @@ from prorec_core.config import QuantizeConfig, RQVAEConfig
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
 from prorec_core.quantization.quantizer import Floats, Quantizer, check_embeddings, relative_error
-from prorec_core.quantization.stage import METHODS
+from prorec_core.registry import QUANTIZERS
 
 Make = Callable[..., Floats]
 Config = Callable[..., QuantizeConfig]
 
 
-@pytest.fixture(params=sorted(METHODS))
+@pytest.fixture(params=sorted(QUANTIZERS))
 def method(request: pytest.FixtureRequest) -> type[Quantizer]:
-    return METHODS[request.param]
+    return QUANTIZERS.load(request.param)
 
 
 def test_codes_are_tuples_of_known_codes(method: type[Quantizer], clustered: Make, small_config: Config) -> None:
@@ -56,13 +56,13 @@ def test_each_level_brings_the_reconstruction_nearer(
     assert errors[0] < 0.6 and errors[2] < 0.25
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"balanced_kmeans"}))
+@pytest.mark.parametrize("name", sorted(set(QUANTIZERS) - {"balanced_kmeans"}))
 def test_codes_of_the_items_fitted_are_those_that_encoding_finds(
     name: str, clustered: Make, small_config: Config
 ) -> None:
     """The balanced method apart, which gives codes by capacity."""
     embeddings = clustered()
-    quantizer, codes = METHODS[name].fit(embeddings, small_config(), seed=0)
+    quantizer, codes = QUANTIZERS.load(name).fit(embeddings, small_config(), seed=0)
     assert np.array_equal(quantizer.encode(embeddings), codes)
 
 
@@ -111,7 +111,7 @@ def test_equal_embeddings(method: type[Quantizer], small_config: Config) -> None
     assert np.isfinite(decoded).all()
     encoded = quantizer.encode(embeddings)
     assert len(np.unique(encoded, axis=0)) == 2
-    if method.method != "rq_vae":
+    if method is not QUANTIZERS.load("rq_vae"):
         np.testing.assert_allclose(decoded, embeddings, atol=1e-6)
 
 
@@ -140,7 +140,7 @@ def test_any_small_input_is_quantized(items: int, dims: int, codes: int, levels:
     embeddings = np.random.default_rng(seed).integers(-2, 3, (items, dims)).astype(np.float32)
     rq_vae = RQVAEConfig(epochs=1, batch_size=8, hidden=[4], latent=2)
     config = QuantizeConfig(levels=levels, codes=codes, iterations=5, rq_vae=rq_vae)
-    for kind in METHODS.values():
+    for kind in map(QUANTIZERS.load, QUANTIZERS):
         quantizer, found = kind.fit(embeddings, config, seed)
         assert found.shape == (items, levels) and found.max() < codes
         assert np.isfinite(quantizer.decode(found)).all()

@@ -13,9 +13,11 @@ from prorec_core.config import QuantizeConfig
 from prorec_core.errors import UserError
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.quantization.quality import collision_quality, level_quality
+from prorec_core.quantization.quantized import Quantized
 from prorec_core.quantization.quantizer import Floats
-from prorec_core.quantization.stage import METHODS, Quantized, quantize
+from prorec_core.quantization.stage import fitted_quantizer, quantize
 from prorec_core.quantization.table import CodeTable
+from prorec_core.registry import QUANTIZERS
 
 Make = Callable[..., Floats]
 Config = Callable[..., QuantizeConfig]
@@ -26,7 +28,7 @@ def ids(items: int) -> list[str]:
 
 
 @pytest.mark.parametrize("collisions", ["suffix", "reassign"])
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(QUANTIZERS))
 def test_every_item_ends_with_its_own_tuple(
     method: str, collisions: str, clustered: Make, small_config: Config
 ) -> None:
@@ -50,7 +52,7 @@ def test_every_item_ends_with_its_own_tuple(
         assert quality["collisions"]["moved"] >= 5
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(QUANTIZERS))
 def test_what_is_saved_is_what_is_loaded_and_equal_runs_leave_equal_bytes(
     method: str, clustered: Make, small_config: Config, tmp_path: Path
 ) -> None:
@@ -65,7 +67,7 @@ def test_what_is_saved_is_what_is_loaded_and_equal_runs_leave_equal_bytes(
     assert np.array_equal(loaded.table.codes, found.table.codes) and loaded.table.item_ids == ids(240)
     assert loaded.quality == found.quality
     unseen = clustered(seed=1)
-    assert np.array_equal(loaded.quantizer.encode(unseen), found.quantizer.encode(unseen))
+    assert np.array_equal(fitted_quantizer(loaded).encode(unseen), fitted_quantizer(found).encode(unseen))
     for one, other in zip(loaded.level_centroids, found.level_centroids, strict=True):
         assert np.array_equal(one, other)
 

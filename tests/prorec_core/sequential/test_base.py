@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.data.sequences import Sequences, from_lists
-from prorec_core.evaluation.ranking import padded_histories, rank_of_target, top_from_scores
+from prorec_core.metrics.top import padded_histories, rank_of_target, top_from_scores
 from prorec_core.sequential.base import (
     SequentialModel,
     mask_history,
@@ -23,6 +25,10 @@ from prorec_core.training.batching import HistoryBatch, inference_batches
 
 class Fixed(SequentialModel):
     """A model whose scores are known: a row of the table a user."""
+
+    @classmethod
+    def build(cls, config: CollaborativeConfig, training: Training, table_dim: int, low_precision: bool) -> Self:
+        raise NotImplementedError
 
     def training_loss(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
         raise NotImplementedError

@@ -17,7 +17,8 @@ from prorec_core.progress import Progress
 from prorec_core.sequential.base import INFERENCE_TOKENS, SequentialModel, target_ranks
 from prorec_core.sequential.din import DIN
 from prorec_core.sequential.sasrec import SASRec
-from prorec_core.sequential.stage import CollaborativeModel, build_model, train_collaborative
+from prorec_core.sequential.stage import train_collaborative
+from prorec_core.sequential.trained import CollaborativeModel, build_model
 from prorec_core.training.batching import HistoryBatch, inference_batches, training_batches
 from prorec_core.training.runtime import Runtime
 
@@ -226,7 +227,7 @@ class SequentialContract:
             tmp_path / "again"
         )
         names = sorted(path.name for path in (tmp_path / "whole").iterdir())
-        assert names == ["embeddings.parquet", "model.safetensors", "training.json"]
+        assert names == ["config.json", "embeddings.parquet", "model.safetensors", "training.json"]
         for name in names:
             assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
         other = train_collaborative(config, checkerboard, 4, Runtime(CPU))

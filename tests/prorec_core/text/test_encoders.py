@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prorec_core.errors import UserError
-from prorec_core.text import encoders
+from prorec_core.text import encoders, location
 
 CPU = torch.device("cpu")
 packaged = pytest.mark.skipif(
@@ -21,24 +21,24 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def refuse(repository: str) -> Path:
         raise ConnectionError(f"no way to {repository}")
 
-    monkeypatch.setattr(encoders, "_fetch", refuse)
+    monkeypatch.setattr(location, "_fetch", refuse)
     yield
 
 
 @packaged
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", "gt_all.minilm-l6-V2"])
 def test_packaged_encoder_is_found_by_its_name(name: str) -> None:
-    folder = encoders.find_encoder(name)
+    folder = location.find_encoder(name)
     assert (folder / "modules.json").is_file() and (folder / "model.safetensors").is_file()
 
 
 def test_part_of_a_name_is_not_the_name() -> None:
-    assert encoders.packaged_folder("L6-v2x") is None and encoders.packaged_folder("torch") is None
+    assert location.packaged_folder("L6-v2x") is None and location.packaged_folder("torch") is None
 
 
 def test_local_folder_comes_first(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text("[]")
-    assert encoders.find_encoder(str(tmp_path)) == tmp_path
+    assert location.find_encoder(str(tmp_path)) == tmp_path
 
 
 @pytest.mark.usefixtures("no_hub")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from prorec_core.data.sequences import from_lists
-from prorec_core.evaluation.metrics import rank_metrics
 from prorec_core.evaluation.variants.report import _table, new_item_rows, plot_files, render, table_markdown
 from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants
+from prorec_core.metrics.measures import rank_metrics
 
 USERS, ITEMS = 60, 20
 EVIL = "<script>alert('x')</script> | {{ 7 * 7 }}"

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 from prorec_core.data.sequences import Split, from_lists
-from prorec_core.evaluation.comparison import compare
-from prorec_core.evaluation.metrics import rank_metrics, values_by_user
 from prorec_core.evaluation.variants.table import (
     GENERATOR,
+    MIXED,
     Measured,
     compare_variants,
+    marked,
+    marks_of,
     own_seconds,
     quantized_domination,
 )
+from prorec_core.metrics.intervals import compare
+from prorec_core.metrics.measures import rank_metrics, values_by_user
 
 USERS, ITEMS = 40, 12
 PROTOCOL = {
@@ -274,3 +277,13 @@ def test_where_seeds_recommend_by_other_scorers_the_better_on_validation_stands_
     for parts in (mixed, mixed[::-1]):
         assert compare_variants(parts, "prorec", sequences())["variants"]["prorec"]["scorer"] == "generative"
     assert compare_variants(seeds, "prorec", sequences())["variants"]["prorec"]["scorer"] == "fused"
+
+
+def test_what_was_trained_elsewhere_is_marked():
+    usual, other = frozenset({"cpu, bfloat16"}), frozenset({"cpu, float32"})
+    parts = [replace(part("prorec", seed, {"fused": everyone(1)}), made_with=usual) for seed in (0, 1)]
+    parts.append(replace(part("else", 0, {"fused": everyone(1)}), made_with=other))
+    found = compare_variants(parts, "prorec", sequences(), 100)
+    assert {name: about["marks"] for name, about in found["variants"].items()} == {"prorec": [], "else": [MIXED]}
+    assert list(marks_of(found)) == [MIXED] and marked("else", found["variants"]["else"]) == f"else {MIXED}"
+    assert marks_of(compare_variants(parts[:2], "prorec", sequences(), 100)) == {}

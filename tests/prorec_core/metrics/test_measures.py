@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from prorec_core.evaluation import metrics, ranking
-from prorec_core.evaluation.metrics import (
+from prorec_core.metrics import measures, top
+from prorec_core.metrics.measures import (
     CUTOFFS,
     list_metrics,
     mrr,
@@ -20,12 +20,12 @@ from prorec_core.evaluation.metrics import (
     standard_error,
     values_by_user,
 )
-from prorec_core.evaluation.ranking import TopItems
+from prorec_core.metrics.top import TopItems
 
 some_ranks = arrays.arrays(np.int32, st.integers(1, 40), elements=st.integers(0, 50))
 
 
-@pytest.mark.parametrize("module", [metrics, ranking])
+@pytest.mark.parametrize("module", [measures, top])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module, extraglobs={"np": np})
     assert result.attempted

@@ -14,9 +14,6 @@ from torch import Tensor
 
 from prorec_core.data.sequences import IntArray, Sequences
 
-_CELLS = 8_000_000
-"""Cells of the largest temporary table of `popularity_lists`."""
-
 
 @dataclass(frozen=True)
 class TopItems:
@@ -106,40 +103,4 @@ def top_from_scores(scores_UN: Tensor, k: int, forbidden_items_UH: Tensor | None
     scores_UK = np.full((n_users, k), -np.inf, np.float32)
     items_UK[:, :count] = items.cpu().numpy()
     scores_UK[:, :count] = values.cpu().numpy()
-    return TopItems(items_UK, scores_UK)
-
-
-def popularity_lists(train_counts: npt.NDArray[np.int64], histories: Sequences, k: int, mask_history: bool) -> TopItems:
-    """Recommend to everyone what occurs most in the training data; the lower index first among equals.
-
-    Args:
-        train_counts: how often each item occurs in training, shape (N,).
-        histories: what each user already has, left out of the user's list if `mask_history`.
-        k: items a list; where fewer are left, the list ends with -1.
-        mask_history: never recommend what the user already has.
-
-    Returns:
-        Lists scored with the counts.
-    """
-    order_N = np.argsort(-train_counts, kind="stable")
-    place_N = np.empty_like(order_N)
-    place_N[order_N] = np.arange(len(order_N))
-    lengths = np.diff(histories.offsets)
-    items_UK = np.full((histories.n_users, k), -1, np.int32)
-    scores_UK = np.full((histories.n_users, k), -np.inf, np.float32)
-    longest = int(lengths.max(initial=0)) if mask_history else 0
-    depth = min(len(order_N), k + longest)
-    chunk = max(1, _CELLS // max(depth, 1))
-    for start in range(0, histories.n_users, chunk):
-        stop = min(start + chunk, histories.n_users)
-        free_UM = np.ones((stop - start, depth), bool)
-        if mask_history:
-            places = place_N[histories.items[histories.offsets[start] : histories.offsets[stop]]]
-            users = np.repeat(np.arange(stop - start), lengths[start:stop])
-            free_UM[users[places < depth], places[places < depth]] = False
-        slots_UM = np.cumsum(free_UM, axis=1, dtype=np.int32)
-        user, place = np.nonzero(free_UM & (slots_UM <= k))
-        slot = slots_UM[user, place] - 1
-        items_UK[start + user, slot] = order_N[place]
-        scores_UK[start + user, slot] = train_counts[order_N[place]]
     return TopItems(items_UK, scores_UK)

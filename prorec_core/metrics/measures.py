@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prorec_core.data.sequences import IntArray
-from prorec_core.evaluation.ranking import TopItems
+from prorec_core.metrics.top import TopItems
 
 CUTOFFS = (1, 5, 10, 20, 50)
 """Lengths k at which recall and NDCG are reported."""

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prorec_core.evaluation import domination as module
-from prorec_core.evaluation.domination import domination, linear_cka, neighbour_overlap, neighbours
+from prorec_core.metrics import domination as module
+from prorec_core.metrics.domination import domination, linear_cka, neighbour_overlap, neighbours
 
 
 def noise(seed, rows=400, columns=16):

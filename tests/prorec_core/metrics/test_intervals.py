@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from prorec_core.errors import UserError
-from prorec_core.evaluation import comparison as module
-from prorec_core.evaluation.comparison import compare, compare_runs, paired_bootstrap
+from prorec_core.metrics import intervals as module
+from prorec_core.metrics.intervals import compare, compare_runs, paired_bootstrap
 
 some_ranks = arrays.arrays(np.int32, st.integers(1, 60), elements=st.integers(0, 20))
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prorec_core.data.sequences import from_lists
-from prorec_core.evaluation.ranking import (
+from prorec_core.evaluation.baselines import popularity_lists
+from prorec_core.metrics.top import (
     TopItems,
     padded_histories,
-    popularity_lists,
     rank_of_target,
     top_from_scores,
 )

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from prorec_core.data.sequences import IntArray
 from prorec_core.errors import UserError, did_you_mean
-from prorec_core.evaluation.metrics import Values, values_by_user
+from prorec_core.metrics.measures import Values, values_by_user
 
 COMPARED = ("recall_at_10", "ndcg_at_10")
 """Metrics that are compared unless others are asked for."""

@@ -1,0 +1,141 @@
+"""What `train_generator` leaves, and the generator built from it again: all that recommending needs.
+
+Knows the files of the artifact, generators and sequential models by name; knows nothing of how they are trained.
+Axes: N items, E dimensions of the quantized embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prorec_core.artifacts import read_json, write_json
+from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
+from prorec_core.generation.base import Generator, Items
+from prorec_core.generation.ranker import Ranker, Relations
+from prorec_core.generation.trie import CodeTrie
+from prorec_core.registry import GENERATORS
+from prorec_core.sequential.trained import Floats, build_model
+from prorec_core.training.checkpoint import load_tensors, save_tensors
+
+TEACHER = "teacher."
+RANKER = "ranker."
+"""Before the names of tensors: teachers of new items too, and what only the ranker reads."""
+_OF_CODES = ("heads.", "code_vectors.")
+"""Parameters with a row a code."""
+
+
+@dataclass(frozen=True)
+class TrainedGenerator:
+    """What the stage leaves.
+
+    Attributes:
+        tensors: the generator's weights, the frozen teachers, and what the ranker knows of items.
+        config: all that is needed to build the generator again, the fusion weight, the ranker's weights, which score
+            recommends, and which options could not be applied.
+        training: one record an epoch.
+    """
+
+    tensors: Mapping[str, Tensor]
+    config: dict[str, Any]
+    training: list[dict[str, Any]]
+
+    def save(self, folder: Path) -> None:
+        """Write model.safetensors, config.json and training.json."""
+        save_tensors(folder / "model.safetensors", self.tensors)
+        write_json(folder / "config.json", self.config)
+        write_json(folder / "training.json", {"epochs": self.training})
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainedGenerator:
+        """Read what `save` wrote."""
+        return cls(
+            load_tensors(folder / "model.safetensors"),
+            read_json(folder / "config.json"),
+            read_json(folder / "training.json")["epochs"],
+        )
+
+    @property
+    def fusion_weight(self) -> float | None:
+        """Weight λ of the dense score, chosen on validation or the only one given; None where there is none."""
+        weight: float | None = self.config["fusion_weight"]
+        return weight
+
+    @property
+    def ranker(self) -> Ranker | None:
+        """What ranks the candidates of both scores; None where there is none."""
+        fitted = self.config.get("ranker")
+        if fitted is None:
+            return None
+        known = {name.removeprefix(RANKER): tensor for name, tensor in self.tensors.items() if name.startswith(RANKER)}
+        return Ranker(Relations.from_tensors(known), np.array(fitted["weights"]), np.array(fitted["folds"]))
+
+    @property
+    def recommended(self) -> str:
+        """The score that was best on validation and so recommends: ranked, fused or generative."""
+        # A model from before there was a ranker does not say it.
+        return str(self.config.get("recommended", "generative" if self.fusion_weight is None else "fused"))
+
+    @property
+    def beams(self) -> int:
+        """Beams with which it was measured."""
+        return int(self.config.get("beams", 50))
+
+
+def build_generator(config: GeneratorConfig, items: Items, low_precision: bool) -> Generator:
+    """The generator that the configuration names, with new weights."""
+    kind: type[Generator] = GENERATORS.load(config.architecture)
+    return kind(config, items, low_precision)
+
+
+def restore_generator(
+    trained: TrainedGenerator,
+    codes: np.ndarray[Any, np.dtype[np.uint16]],
+    embeddings: Floats,
+    device: torch.device,
+) -> Generator:
+    """A trained generator, ready for inference in float32, over the items that it was trained on or new ones besides.
+
+    A code that no item had in training starts as the mean of its level's codes: nothing speaks for or against it.
+
+    Args:
+        trained: what the stage left.
+        codes: the code table, uint16, shape (N, levels); new items stand after the others.
+        embeddings: the embedding that was quantized, float32, shape (N, E), in the same order.
+        device: where to put it.
+    """
+    # In the order of training: each teacher has its own summary token.
+    teachers = {
+        name: torch.from_numpy(embeddings)
+        if name == "integrated"
+        else trained.tensors[f"{TEACHER}{name}"][: len(codes)]
+        for name in trained.config["teachers"]
+    }
+    trie = CodeTrie.from_codes(codes)
+    items = Items(trie, torch.from_numpy(embeddings), teachers, [None] * trie.depth)
+    config = GeneratorConfig.model_validate(trained.config["generator"])
+    generator = build_generator(config, items, low_precision=False)
+    if shape := trained.config.get("stage_one"):
+        collaborative = CollaborativeConfig.model_validate(shape["collaborative"])
+        align = AlignConfig.model_validate(shape["align"])
+        generator.attach_stage_one(build_model(collaborative, align, embeddings.shape[1], low_precision=False))
+    own = {name: tensor for name, tensor in trained.tensors.items() if not name.startswith((TEACHER, RANKER))}
+    for name, table in generator.named_parameters():
+        if name.startswith(_OF_CODES) and name in own:
+            own[name] = _as_many(own[name], len(table))
+    generator.load_state_dict(own)
+    generator.to(device).eval()
+    generator.trie = trie.to(device)
+    return generator
+
+
+def _as_many(tensor: Tensor, rows: int) -> Tensor:
+    """The tensor with its mean row added until it has as many."""
+    missing = rows - len(tensor)
+    return tensor if missing <= 0 else torch.cat([tensor, tensor.mean(0, keepdim=True).expand(missing, -1)])
