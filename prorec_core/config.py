@@ -6,6 +6,7 @@ demo. A YAML file in `configs/` holds only what differs from these defaults.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -46,6 +47,10 @@ class DataConfig(Section):
         None, description="File of interactions in `path`; by default interactions.* or *.inter."
     )
     items_file: str | None = Field(None, description="File of items in `path`; by default items.* or *.item.")
+    quotes: bool = Field(True, description="CSV, TSV: quotes enclose fields; false: they are characters like others.")
+    multiline: bool = Field(
+        False, description="CSV, TSV: a quoted field may have lines that look like rows of the file."
+    )
     user_column: str = Field("user_id", description="Column of the user's id in the interactions.")
     item_column: str = Field("item_id", description="Column of the item's id in both files.")
     timestamp_column: str | None = Field(
@@ -380,13 +385,7 @@ class Experiment(Section):
 
     def stage_config(self, stage: str) -> dict[str, Any]:
         """All that `stage` reads of this experiment, run-only fields left out: what its artifact depends on."""
-        found: dict[str, Any] = {}
-        for name in _READS[stage]:
-            value: Any = self
-            for part in name.split("."):
-                value = getattr(value, part)
-            found[name] = _without_run_only(value)
-        return found
+        return {name: _without_run_only(attrgetter(name)(self)) for name in _READS[stage]}
 
 
 def _without_run_only(value: Any) -> Any:

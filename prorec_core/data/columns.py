@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import polars as pl
 
-from prorec_core.data.sources import RawTable
+from prorec_core.data.tables import Place, RawTable
 from prorec_core.errors import UserError
 
 _MICROSECONDS = 1_000_000
@@ -48,7 +48,7 @@ def as_ids(column: pl.Series, place: str) -> pl.Series:
     bad = ids.is_null() | (ids == "")
     if bad.any():
         raise UserError(
-            f"column '{column.name}' has no id in row {_first(bad)}", place=place, cure="Fill it in or drop the row"
+            f"column '{column.name}' has no id in {_first(bad, place)}", place=place, cure="Fill it in or drop the row"
         )
     return ids
 
@@ -89,7 +89,8 @@ def as_text(column: pl.Series, place: str) -> pl.Series:
     Raises:
         UserError: a type that is no text (structures, binary).
     """
-    frame = column.to_frame().select(_joined(pl.col(column.name), column.dtype, column, place))
+    # Polars takes a name such as "^t.*$" for a pattern, so the column goes without its own.
+    frame = column.alias("text").to_frame().select(_joined(pl.col("text"), column.dtype, column, place))
     return pl.Series(column.name, [clean(text) for text in frame.to_series()], dtype=pl.String)
 
 
@@ -152,13 +153,15 @@ def _from_microseconds(times: pl.Series) -> tuple[pl.Series, str]:
 
 def _refuse(bad: pl.Series, problem: str, place: str, column: pl.Series | None = None) -> None:
     if bad.any():
-        row = _first(bad)
-        shown = f": '{column[row - 1]}'" if column is not None else ""
-        raise UserError(f"{problem} in row {row}{shown}", place=place, cure="Correct the value or drop the row")
+        shown = f": '{column.filter(bad)[0]}'" if column is not None else ""
+        raise UserError(
+            f"{problem} in {_first(bad, place)}{shown}", place=place, cure="Correct the value or drop the row"
+        )
 
 
-def _first(bad: pl.Series) -> int:
-    return int(bad.arg_true()[0]) + 1
+def _first(bad: pl.Series, place: str) -> str:
+    """Where the first row that is marked stands: its line in a text file, else its number."""
+    return Place.of(place).row(int(bad.arg_true()[0]))
 
 
 def _fail_type(column: pl.Series, place: str, rule: str) -> NoReturn:

@@ -17,7 +17,8 @@ from prorec_core.data.columns import as_ids, as_ratings, as_text, as_timestamps,
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.filtering import Funnel, in_order_of_time, k_core, without_duplicates
 from prorec_core.data.sequences import Sequences
-from prorec_core.data.sources import RawTable, open_source
+from prorec_core.data.sources import open_source
+from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress, Report, silent
 
@@ -167,8 +168,12 @@ def _read_items(config: DataConfig, table: RawTable) -> pl.DataFrame:
             cure="Keep one row an item",
         )
     parts = {name: as_text(raw[name], table.place) for name in dict.fromkeys([*config.text_columns, title])}
-    texts = pl.DataFrame([parts[name].replace("", None) for name in dict.fromkeys(config.text_columns)]).select(
-        pl.concat_str(config.text_columns, separator=config.text_separator, ignore_nulls=True)
+    # Numbers for names: Polars takes a name such as "^t.*$" for a pattern.
+    places = {name: f"{place}" for place, name in enumerate(dict.fromkeys(config.text_columns))}
+    texts = pl.DataFrame([parts[name].replace("", None).alias(place) for name, place in places.items()]).select(
+        pl.concat_str(
+            [places[name] for name in config.text_columns], separator=config.text_separator, ignore_nulls=True
+        )
     )
     return pl.DataFrame({"item_id": ids, "title": parts[title], "text": texts.to_series()})
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prorec_core.data.columns import as_ids, as_ratings, as_text, as_timestamps, clean, need_columns
-from prorec_core.data.sources import RawTable
+from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError
 
 NEW_YEAR = 1_388_534_400
@@ -111,7 +111,7 @@ def test_entities_are_decoded() -> None:
 
 
 def test_missing_column_names_those_that_exist_and_the_nearest() -> None:
-    table = RawTable(pl.LazyFrame({"uid": [1], "item": [1]}), "log.csv")
+    table = RawTable.of_frame(pl.DataFrame({"uid": [1], "item": [1]}), "log.csv")
     with pytest.raises(UserError) as caught:
         need_columns(table, {"uid": "data.user_column", "items": "data.item_column"})
     assert str(caught.value) == (
