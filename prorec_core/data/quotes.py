@@ -91,7 +91,8 @@ class Records:
     def count(self) -> int:
         """How many records there are, blank lines apart."""
         data, numbers = self.block.data, self._bytes
-        blank = bool(((numbers[1:] == _NEWLINE) & (numbers[:-1] == _NEWLINE)).any()) or b"\n\r\n" in data
+        blank = bool(((numbers[1:] == _NEWLINE) & (numbers[:-1] == _NEWLINE)).any())
+        blank = blank or (b"\r" in data and b"\n\r\n" in data)
         if not self.plain or blank or data.startswith((b"\n", b"\r")):
             return int(np.count_nonzero(~self.blank))
         return self.block.line_ends + (not data.endswith(b"\n"))

@@ -110,10 +110,11 @@ class RawTable:
         with reading(self.place):
             names = list(dict.fromkeys(columns))
             places = [self._column(name) for name in names]
-            expected, read = self._reader.rows(), 0
+            read = 0
             for batch in self._reader.batches(places):
                 read += batch.height
-                yield pl.DataFrame([batch.to_series(place).alias(name) for place, name in enumerate(names)])
+                yield pl.DataFrame({name: batch.to_series(place) for place, name in enumerate(names)})
+            expected = self._reader.rows()
             if read != expected:
                 raise UserError(
                     f"the file holds {expected:,} rows, and {read:,} were read",
