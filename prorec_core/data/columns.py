@@ -42,6 +42,7 @@ def as_ids(column: pl.Series, place: str) -> pl.Series:
     Raises:
         UserError: another type, or an id that is missing (names the first row, counted from 1).
     """
+    column = _plain(column)
     if not (column.dtype.is_integer() or column.dtype in (pl.String, pl.Categorical, pl.Enum)):
         _fail_type(column, place, "ids must be strings or whole numbers")
     ids = column.cast(pl.String)
@@ -62,6 +63,7 @@ def as_timestamps(column: pl.Series, place: str) -> tuple[pl.Series, str]:
     Raises:
         UserError: another type, or a time that is missing, negative or no time at all (names the first row).
     """
+    column = _plain(column)
     name = column.name
     _refuse(column.is_null(), f"column '{name}' has no time", place)
     times, unit = _numbers_of(column, place)
@@ -76,6 +78,7 @@ def as_ratings(column: pl.Series, place: str) -> pl.Series:
     Raises:
         UserError: a rating that is no number (names the first row).
     """
+    column = _plain(column)
     if not (column.dtype.is_numeric() or column.dtype == pl.String):
         _fail_type(column, place, "ratings must be numbers")
     ratings = column.cast(pl.Float64, strict=False)
@@ -89,8 +92,8 @@ def as_text(column: pl.Series, place: str) -> pl.Series:
     Raises:
         UserError: a type that is no text (structures, binary).
     """
-    # Polars takes a name such as "^t.*$" for a pattern, so the column goes without its own.
-    frame = column.alias("text").to_frame().select(_joined(pl.col("text"), column.dtype, column, place))
+    column = _plain(column)
+    frame = column.to_frame().select(_joined(pl.col(column.name), column.dtype, column, place))
     return pl.Series(column.name, [clean(text) for text in frame.to_series()], dtype=pl.String)
 
 
@@ -157,6 +160,12 @@ def _refuse(bad: pl.Series, problem: str, place: str, column: pl.Series | None =
         raise UserError(
             f"{problem} in {_first(bad, place)}{shown}", place=place, cure="Correct the value or drop the row"
         )
+
+
+def _plain(column: pl.Series) -> pl.Series:
+    """The column under a name that Polars does not take for a pattern, as it does "*" and "^t.*$"."""
+    name = column.name
+    return column.alias(f"{name} ") if name == "*" or (name.startswith("^") and name.endswith("$")) else column
 
 
 def _first(bad: pl.Series, place: str) -> str:

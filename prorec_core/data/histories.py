@@ -147,7 +147,7 @@ class FileHistories:
             return
         user, history = self.columns.user, self.columns.history
         for rows in self._table.batches(user, history):
-            yield pl.DataFrame([rows[user].cast(pl.String).alias("user"), self._lists(rows[history])])
+            yield pl.DataFrame([rows[user].alias("user").cast(pl.String), self._lists(rows[history])])
 
     @cached_property
     def _table(self) -> RawTable:

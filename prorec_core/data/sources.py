@@ -141,9 +141,8 @@ def table_of(path: Path, rules: TextRules = RULES) -> RawTable:
         raise UserError(
             "a file of this kind is not read", place=str(path), cure=f"Give one that ends in {', '.join(TABLES)}"
         )
-    with reading(str(path)):
-        if not path.is_file():
-            raise UserError("there is no such file", place=str(path), cure="Check the name")
+    if not is_file(path):
+        raise UserError("there is no such file", place=str(path), cure="Check the name")
     return open_file(path, rules)
 
 
@@ -200,26 +199,37 @@ _KINDS: dict[str, tuple[tuple[str, str], tuple[str, ...], str]] = {
 
 def _folder(given: str) -> Path:
     """The folder that is meant: a path as it is, `~` at its beginning being the home folder."""
-    place = f"data.path={given}"
     folder = path_of(given)
-    with reading(place):
+    with reading(str(folder)):
         if folder.is_dir():
             return folder
+    if "://" in given:
+        raise UserError("URLs are not read", place=f"data.path={given}", cure="Copy the data and name their folder")
     raise UserError(
-        "this is no folder but a file" if folder.is_file() else "there is no such folder",
-        place=str(folder) if "://" not in given else place,
-        cure="Set data.path to the folder of the data"
-        if "://" not in given
-        else "URLs are not read: copy the data into a folder and set data.path to it",
+        "this is a file and no folder" if is_file(folder) else "there is no such folder",
+        place=str(folder),
+        cure="Set data.path to the folder of the data",
     )
 
 
 def path_of(given: str) -> Path:
     """A path as a user gave it; `~` or `~name` at its beginning is a home folder where there is one."""
+    path = Path(given)
     try:
-        return Path(given).expanduser()
+        # Path drops "./", which may stand there for a folder that is called "~".
+        return path.expanduser() if given.startswith("~") else path.absolute()
     except RuntimeError:
-        return Path(given)
+        return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file.
+
+    Raises:
+        UserError: no file can have the name, or the folder may not be looked into.
+    """
+    with reading(str(path)):
+        return path.is_file()
 
 
 def _find(folder: Path, given: str | None, setting: str, stem: str, *, suffixes: tuple[str, ...], other: str) -> Path:
@@ -231,7 +241,7 @@ def _find(folder: Path, given: str | None, setting: str, stem: str, *, suffixes:
                 place=str(path),
                 cure=f"Give a file that ends in {', '.join(suffixes)}, or set data.source={other}",
             )
-        if not path.is_file():
+        if not is_file(path):
             raise UserError("there is no such file", place=str(path), cure=f"Set data.{setting} to {_present(folder)}")
         return path
     files = [path for path in folder.iterdir() if path.is_file()]
