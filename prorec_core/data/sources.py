@@ -216,8 +216,8 @@ def path_of(given: str) -> Path:
     """A path as a user gave it; `~` or `~name` at its beginning is a home folder where there is one."""
     path = Path(given)
     try:
-        # Path drops "./", which may stand there for a folder that is called "~".
-        return path.expanduser() if given.startswith("~") else path.absolute()
+        # "~" is the home folder and "./~" a folder of this name; to `Path` they are the same.
+        return path.expanduser() if given.startswith("~") else path
     except RuntimeError:
         return path
 
