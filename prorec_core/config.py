@@ -49,6 +49,8 @@ class DataConfig(Section):
         None, description="File of interactions in `path`; by default interactions.* or *.inter."
     )
     items_file: str | None = Field(None, description="File of items in `path`; by default items.* or *.item.")
+    quotes: bool = Field(True, description="CSV, TSV: quotes enclose fields; false: they are characters like others.")
+    multiline: bool = Field(False, description="CSV, TSV: a quoted field may have lines that look like rows.")
     user_column: str = Field("user_id", description="Column of the user's id in the interactions.")
     item_column: str = Field("item_id", description="Column of the item's id in both files.")
     timestamp_column: str | None = Field(

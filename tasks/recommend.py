@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.histories import Columns, DatasetHistories, FileHistories, Histories
+from prorec_core.data.sources import TextRules, is_file, path_of
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
 from prorec_core.values import TimestampFormat
@@ -56,6 +57,10 @@ class BatchRequest(BaseModel):
         "timestamp", description="Column of the time in a file of interactions; null: the file is already in order."
     )
     timestamp_format: TimestampFormat = None
+    quotes: bool = Field(True, description="A CSV or TSV file's quotes enclose fields; false: they are characters.")
+    multiline: bool = Field(
+        False, description="A quoted field of such a file may have lines that look like rows by themselves."
+    )
 
 
 @task(name=NAME, task_run_name="recommend · {request.model}", cache_policy=NO_CACHE, persist_result=False)
@@ -153,7 +158,8 @@ def _histories(request: BatchRequest, version: RegisteredVersion) -> Histories:
             request.timestamp_column,
             request.timestamp_format,
         )
-        found = FileHistories(Path(request.users).expanduser(), columns)
+        rules = TextRules(request.quotes, request.multiline, "--no-quotes", "--multiline")
+        found = FileHistories(path_of(request.users), columns, rules)
         _ = found.n_users  # Reads the file: what is wrong with it is told before the model is loaded.
         return found
     carried = models.find(version.name, version.version)
@@ -171,8 +177,8 @@ def _note_inputs(run: TrackedRun, version: RegisteredVersion, request: BatchRequ
     from mlflow.entities import LoggedModelInput
 
     patiently(client().log_inputs, run.id, models=[LoggedModelInput(version.model_id)])
-    path = Path(request.users).expanduser()
-    if request.users != _ALL and path.is_file():
+    path = path_of(request.users)
+    if request.users != _ALL and is_file(path):
         from prorec_core.artifacts import sha256_file
 
         run.data_set(DataSet(path.name, sha256_file(path), str(path.absolute()), {}, None))

@@ -40,14 +40,23 @@ def recommend_all(
     timestamp_format: Annotated[
         str | None, typer.Option(help="How times are written in a file of interactions, as data.timestamp_format.")
     ] = None,
+    quotes: Annotated[bool, typer.Option(help="Quotes enclose fields of a CSV or TSV file.")] = True,
+    multiline: Annotated[
+        bool, typer.Option("--multiline", help="Quoted fields may have lines that look like rows.")
+    ] = False,
 ) -> None:
     """Write the best items of every user to a Parquet file; a run that was killed goes on where it was."""
+    from prorec_core.data.sources import is_file, path_of
     from tasks import places
 
     if places.nothing_tracked():
         raise UserError("there is no model yet", place=f"--model {model}", cure="Run `prorec run demo` first")
-    if users != "all" and not Path(users).expanduser().is_file():
-        raise UserError("there is no such file", place=f"--users {users}", cure="Name a file, or say all")
+    if users != "all" and not is_file(path_of(users)):
+        raise UserError(
+            "there is no such file",
+            place=f"--users {users}",
+            cure="URLs are not read: copy the file and name the copy" if "://" in users else "Name a file, or say all",
+        )
     if timestamp_format is not None:
         try:
             known_format(timestamp_format)
@@ -68,6 +77,8 @@ def recommend_all(
             "item_column": item_column,
             "timestamp_column": timestamp_column or None,
             "timestamp_format": timestamp_format,
+            "quotes": quotes,
+            "multiline": multiline,
         }
     )
     print(f"{summary['users']:,} users, {summary['rows']:,} rows by {summary['model']}: {summary['output']}")

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import polars as pl
 
-from prorec_core.data.sources import RawTable
+from prorec_core.data.tables import Place, RawTable
 from prorec_core.errors import UserError
 
 LETTERS = (pl.String, pl.Categorical, pl.Enum)
@@ -81,7 +81,7 @@ class Field:
 
     def row(self, row: int) -> str:
         """A row in words, given its index."""
-        return f"row {row + 1}"
+        return Place.of(self.place).row(row)
 
 
 def without_missing(column: pl.Series, missing: Sequence[str]) -> pl.Series:

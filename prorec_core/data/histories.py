@@ -15,11 +15,10 @@ import polars as pl
 
 from prorec_core.data.columns import as_ids, need_columns
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.sources import RawTable, reading, scan_table
+from prorec_core.data.sources import RULES, TextRules, table_of
+from prorec_core.data.tables import RawTable
 from prorec_core.data.times import as_timestamps
 from prorec_core.errors import UserError
-
-_BATCH = 10_000
 
 
 @dataclass(frozen=True)
@@ -95,12 +94,13 @@ class Columns:
 class FileHistories:
     """A row a user with a list of item ids (or a text of item ids with commas), or a row an interaction.
 
-    Histories are read as they are asked for. Interactions are sorted by user and time first, which takes memory for
-    three columns of the file; their users come in order of their ids.
+    Histories are read as they are asked for, batch by batch; the ids of users stay in memory. Interactions are sorted
+    by user and time first, which takes memory for three columns of the file; their users come in order of their ids.
     """
 
     path: Path
     columns: Columns = Columns()
+    rules: TextRules = RULES
 
     @property
     def place(self) -> str:
@@ -113,85 +113,94 @@ class FileHistories:
         Raises:
             UserError: a column is missing or of a wrong type, there are no users, or one stands there twice.
         """
-        user = pl.col("user")
-        counts = self._frame.select(
-            rows=pl.len(), users=user.n_unique(), nameless=user.eq("").arg_max() + 1, any=user.eq("").any()
-        )
-        rows, unique, nameless, any_nameless = self._collect(counts).row(0)
-        if rows == 0:
+        users, _ = self._ids
+        if users.is_empty():
             raise UserError("the file holds no users", place=self.place, cure="Check that it is complete")
-        if any_nameless:
+        twice = users.is_duplicated()
+        if twice.any():
+            repeated = users.filter(twice)
             raise UserError(
-                f"column '{self.columns.user}' has no id in row {nameless}",
-                place=self.place,
-                cure="Fill it in or drop it",
-            )
-        if rows != unique:
-            repeated = self._frame.filter(pl.col("user").is_duplicated()).select("user").head(1)
-            raise UserError(
-                f"the user '{self._collect(repeated).item()}' has more than one history ({rows - unique:,} rows over)",
+                f"the user '{repeated[0]}' has more than one history ({users.len() - users.n_unique():,} rows over)",
                 place=self.place,
                 cure="Keep one row a user",
             )
-        return int(rows)
+        return users.len()
 
     def item_ids(self) -> pl.Series:
-        column = self._frame.select(pl.col("history").explode().unique().drop_nulls().sort())
-        return self._collect(column).to_series()
+        return self._ids[1]
 
     def chunks(self, size: int) -> Iterator[Chunk]:
-        with reading(self.place):
-            batches = self._frame.collect_batches(chunk_size=max(size, _BATCH), maintain_order=True, lazy=True)
-            for rows in _exactly(batches, size):
-                yield Chunk(rows["user"].to_list(), rows["history"].to_list())
+        for rows in _exactly(self._frames(), size):
+            yield Chunk(rows["user"].to_list(), rows["history"].to_list())
 
     @cached_property
-    def _frame(self) -> pl.LazyFrame:
-        """Columns user (string) and history (list of strings), a row a user."""
-        table = RawTable(scan_table(self.path), self.place)
-        names = self.columns
+    def _ids(self) -> tuple[pl.Series, pl.Series]:
+        """The ids of users in the order of `_frames`, and those of items, each once."""
+        if self._grouped is not None:
+            return self._grouped["user"], _distinct(self._grouped["history"])
+        users, items = [], []
+        for rows in self._table.batches(self.columns.user, self.columns.history):
+            users.append(rows[self.columns.user].alias("user").to_frame())
+            items.append(_distinct(self._lists(rows[self.columns.history])))
+        ids = pl.concat(users, how="vertical_relaxed").to_series().alias(self.columns.user)
+        return as_ids(ids, self._table.place), pl.concat(items).unique().sort()
+
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        """Columns user (string) and history (list of strings), a row a user, at least one frame."""
+        if self._grouped is not None:
+            yield self._grouped
+            return
+        user, history = self.columns.user, self.columns.history
+        for rows in self._table.batches(user, history):
+            yield pl.DataFrame([rows[user].alias("user").cast(pl.String), self._lists(rows[history])])
+
+    @cached_property
+    def _table(self) -> RawTable:
+        return table_of(self.path, self.rules)
+
+    @cached_property
+    def _grouped(self) -> pl.DataFrame | None:
+        """The interactions as histories; None where the file holds histories already."""
+        table, names = self._table, self.columns
         if names.history in table.columns():
             need_columns(table, {names.user: "the column of users"})
-            return self._of_histories(table)
+            return None
         wanted = {names.user: "the column of users", names.item: f"the column of items, or have '{names.history}'"}
         if names.time is not None:
             wanted[names.time] = "the column of times"
         need_columns(table, wanted)
-        return self._of_interactions(table.collect(*wanted), table.place).lazy()
+        return self._of_interactions(table.collect(*wanted), table.place)
 
-    def _of_histories(self, table: RawTable) -> pl.LazyFrame:
-        user, history = self.columns.user, self.columns.history
-        schema = table.frame.collect_schema()
-        as_ids(pl.Series(user, [], dtype=schema[user]), self.place)
-        kind, column = schema[history], pl.col(history)
+    def _lists(self, histories: pl.Series) -> pl.Series:
+        kind, frame = histories.dtype, histories.alias("history").to_frame()
         if kind == pl.String:
-            parts = column.str.split(",").list.eval(pl.element().str.strip_chars())
+            parts = pl.col("history").str.split(",").list.eval(pl.element().str.strip_chars())
             lists = parts.list.filter(pl.element() != "")
-        elif isinstance(kind, pl.List) and (kind.inner.is_integer() or kind.inner in (pl.String, pl.Null)):
-            lists = column.cast(pl.List(pl.String)).list.drop_nulls()
+        elif kind == pl.Null or (
+            isinstance(kind, pl.List) and (kind.inner.is_integer() or kind.inner in (pl.String, pl.Null))
+        ):
+            lists = pl.col("history").cast(pl.List(pl.String)).list.drop_nulls()
         else:
             raise UserError(
-                f"column '{history}' has the type {kind}",
+                f"column '{self.columns.history}' has the type {kind}",
                 place=self.place,
                 cure="Histories must be lists of item ids, or texts of item ids with commas",
             )
-        empty = pl.lit([], dtype=pl.List(pl.String))
-        return table.frame.select(
-            pl.col(user).cast(pl.String).fill_null("").alias("user"), lists.fill_null(empty).alias("history")
-        )
+        return frame.select(lists.fill_null(pl.lit([], dtype=pl.List(pl.String)))).to_series()
 
     def _of_interactions(self, raw: pl.DataFrame, place: str) -> pl.DataFrame:
         names = self.columns
-        rows = pl.DataFrame({"user": as_ids(raw[names.user], place), "item": as_ids(raw[names.item], place)})
+        rows = pl.DataFrame(
+            [as_ids(raw[names.user], place).alias("user"), as_ids(raw[names.item], place).alias("item")]
+        )
         if names.time is not None:
-            rows = rows.with_columns(time=as_timestamps(raw[names.time], place, names.form)[0]).sort(
-                "time", maintain_order=True
-            )
+            times = as_timestamps(raw[names.time], place, names.form)[0].alias("time")
+            rows = rows.with_columns(times).sort("time", maintain_order=True)
         return rows.group_by("user", maintain_order=True).agg(history="item").sort("user")
 
-    def _collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
-        with reading(self.place):
-            return frame.collect(engine="streaming")
+
+def _distinct(histories: pl.Series) -> pl.Series:
+    return histories.explode().unique().drop_nulls().sort()
 
 
 def _exactly(batches: Iterable[pl.DataFrame], size: int) -> Iterator[pl.DataFrame]:

@@ -15,7 +15,7 @@ import polars as pl
 from prorec_core.config import DataConfig
 from prorec_core.data.columns import Field, as_ids, as_ratings, first, need_columns, shown, value_at
 from prorec_core.data.forms import in_other_forms, pair_shown, remarks_on_values
-from prorec_core.data.sources import RawTable
+from prorec_core.data.tables import RawTable
 from prorec_core.data.texts import as_text
 from prorec_core.data.times import as_timestamps
 from prorec_core.errors import UserError

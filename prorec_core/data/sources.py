@@ -11,30 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import polars as pl
-
 from prorec_core.artifacts import sha256_file, sha256_json
 from prorec_core.config import DataConfig, DemoShop
+from prorec_core.data.delimited import DelimitedReader
 from prorec_core.data.demo import DemoData, make_demo_shop
+from prorec_core.data.json_lines import JsonLinesReader
+from prorec_core.data.lines import Opener
+from prorec_core.data.parquet import ParquetReader
+from prorec_core.data.quotes import Dialect
+from prorec_core.data.tables import RawTable, Reader, reading
 from prorec_core.errors import UserError
-
-
-@dataclass(frozen=True)
-class RawTable:
-    """A table as it came, and its place in words for messages."""
-
-    frame: pl.LazyFrame
-    place: str
-
-    def columns(self) -> list[str]:
-        """Names of the columns, without reading the rows."""
-        with reading(self.place):
-            return self.frame.collect_schema().names()
-
-    def collect(self, *columns: str) -> pl.DataFrame:
-        """Read some columns of all rows, in the order of the file."""
-        with reading(self.place):
-            return self.frame.select(columns).collect()
 
 
 class Source(Protocol):
@@ -69,18 +55,17 @@ def open_source(config: DataConfig) -> Source:
         raise UserError(
             f"the source '{config.source}' needs a folder", place="data.path", cure="Set data.path to the folder"
         )
-    folder = Path(config.path).expanduser()
-    if not folder.is_dir():
-        raise UserError("there is no such folder", place=str(folder), cure="Set data.path to the folder of the data")
-    names, scanners, other = _KINDS[config.source]
-    found = [
-        _find(folder, given, setting, stem, suffixes=tuple(scanners), other=other)
-        for given, setting, stem in (
-            (config.interactions_file, "interactions_file", names[0]),
-            (config.items_file, "items_file", names[1]),
-        )
-    ]
-    return FileSource(found[0], found[1], scanners)
+    folder = _folder(config.path)
+    names, suffixes, other = _KINDS[config.source]
+    with reading(str(folder)):
+        found = [
+            _find(folder, given, setting, stem, suffixes=suffixes, other=other)
+            for given, setting, stem in (
+                (config.interactions_file, "interactions_file", names[0]),
+                (config.items_file, "items_file", names[1]),
+            )
+        ]
+    return FileSource(found[0], found[1], TextRules(config.quotes, config.multiline))
 
 
 @dataclass(frozen=True)
@@ -90,10 +75,10 @@ class DemoSource:
     config: DemoShop
 
     def interactions(self) -> RawTable:
-        return RawTable(self._shop.interactions.lazy(), "the demo shop's interactions")
+        return RawTable.of_frame(self._shop.interactions, "the demo shop's interactions")
 
     def items(self) -> RawTable:
-        return RawTable(self._shop.items.lazy(), "the demo shop's items")
+        return RawTable.of_frame(self._shop.items, "the demo shop's items")
 
     def facts(self) -> dict[str, Any]:
         return {"demo": self._shop.facts}
@@ -106,97 +91,145 @@ class DemoSource:
         return make_demo_shop(self.config)
 
 
-Scanner = Callable[[Path], pl.LazyFrame]
+@dataclass(frozen=True)
+class TextRules:
+    """What a delimited file's quotes mean, and the settings that say so, for messages."""
+
+    quotes: bool = True
+    multiline: bool = False
+    quotes_setting: str = "data.quotes=false"
+    multiline_setting: str = "data.multiline=true"
+
+
+RULES = TextRules()
+"""Those of RFC 4180."""
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """Two files, each read by the scanner that its suffix names."""
+    """Two files, each read by the reader that its suffix names."""
 
     interactions_file: Path
     items_file: Path
-    scanners: dict[str, Scanner]
+    rules: TextRules
 
     def interactions(self) -> RawTable:
-        return self._table(self.interactions_file)
+        return open_file(self.interactions_file, self.rules)
 
     def items(self) -> RawTable:
-        return self._table(self.items_file)
+        return open_file(self.items_file, self.rules)
 
     def facts(self) -> dict[str, Any]:
         return {"files": [self.interactions_file.name, self.items_file.name]}
 
     def digest(self) -> str:
         files = (self.interactions_file, self.items_file)
-        return sha256_json([[file.suffix.lower(), sha256_file(file)] for file in files])
-
-    def _table(self, file: Path) -> RawTable:
-        with reading(str(file)):
-            return RawTable(self.scanners[file.suffix.lower()](file), str(file))
-
-
-class reading:  # noqa: N801 - used as a statement, like contextlib's own
-    """Turns what Polars and the operating system say of an unreadable file into one line for the user."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (pl.exceptions.PolarsError, OSError, UnicodeDecodeError)):
-            said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(
-                f"the file cannot be read ({said[:200]})",
-                place=self.place,
-                cure="Check that it is complete and of the format that its suffix says",
-            ) from error
+        parts = []
+        for file in files:
+            with reading(str(file)):
+                parts.append([file.suffix.lower(), sha256_file(file)])
+        return sha256_json(parts)
 
 
-def _scan_csv(path: Path) -> pl.LazyFrame:
-    return pl.scan_csv(path, infer_schema=False, separator="\t" if path.suffix.lower() == ".tsv" else ",")
-
-
-def _scan_json_lines(path: Path) -> pl.LazyFrame:
-    return pl.scan_ndjson(path, infer_schema_length=None)
-
-
-def _scan_atomic(path: Path) -> pl.LazyFrame:
-    """RecBole's atomic file: tab-separated, unquoted, a header of `name:type`; columns lose their type."""
-    frame = pl.scan_csv(path, infer_schema=False, separator="\t", quote_char=None)
-    return frame.rename({name: name.partition(":")[0] for name in frame.collect_schema().names()})
-
-
-_TABLES: dict[str, Scanner] = {
-    ".parquet": pl.scan_parquet,
-    ".csv": _scan_csv,
-    ".tsv": _scan_csv,
-    ".jsonl": _scan_json_lines,
-    ".ndjson": _scan_json_lines,
-}
-
-
-def scan_table(path: Path) -> pl.LazyFrame:
+def table_of(path: Path, rules: TextRules = RULES) -> RawTable:
     """A table of one of the generic formats, read when it is asked for.
 
     Raises:
         UserError: there is no such file, or its suffix is of no such format.
     """
-    if path.suffix.lower() not in _TABLES:
+    if path.suffix.lower() not in TABLES:
         raise UserError(
-            "a file of this kind is not read", place=str(path), cure=f"Give one that ends in {', '.join(_TABLES)}"
+            "a file of this kind is not read", place=str(path), cure=f"Give one that ends in {', '.join(TABLES)}"
         )
-    if not path.is_file():
+    if not is_file(path):
         raise UserError("there is no such file", place=str(path), cure="Check the name")
-    return _TABLES[path.suffix.lower()](path)
+    return open_file(path, rules)
 
 
-_ATOMIC: dict[str, Scanner] = {".inter": _scan_atomic, ".item": _scan_atomic}
-_KINDS: dict[str, tuple[tuple[str, str], dict[str, Scanner], str]] = {
-    "tables": (("interactions", "items"), _TABLES, "recbole"),
-    "recbole": (("*.inter", "*.item"), _ATOMIC, "tables"),
+def open_file(path: Path, rules: TextRules) -> RawTable:
+    """A table in a file whose suffix is known.
+
+    Files are opened by this program and handed to libraries as bytes: no name is a pattern, a URL or a home folder.
+    """
+    place, make = str(path), READERS[path.suffix.lower()]
+    return RawTable(make(lambda: path.open("rb"), place, rules), place)
+
+
+def _delimited(separator: str) -> MakeReader:
+    def make(opener: Opener, place: str, rules: TextRules) -> Reader:
+        return DelimitedReader(opener, place, Dialect(separator, **vars(rules)))
+
+    return make
+
+
+def _atomic(opener: Opener, place: str, rules: TextRules) -> Reader:
+    """RecBole's atomic file: tab-separated, without quotes, a header of `name:type`; columns lose their type."""
+    del rules
+    return DelimitedReader(opener, place, Dialect("\t", quotes=False), typed_header=True)
+
+
+def _json_lines(opener: Opener, place: str, rules: TextRules) -> Reader:
+    del rules
+    return JsonLinesReader(opener, place)
+
+
+def _parquet(opener: Opener, place: str, rules: TextRules) -> Reader:
+    del place, rules
+    return ParquetReader(opener)
+
+
+MakeReader = Callable[[Opener, str, TextRules], Reader]
+TABLES: dict[str, MakeReader] = {
+    ".parquet": _parquet,
+    ".csv": _delimited(","),
+    ".tsv": _delimited("\t"),
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
 }
+"""Readers of the generic formats by the suffix of the file."""
+ATOMIC: dict[str, MakeReader] = {".inter": _atomic, ".item": _atomic}
+"""Readers of RecBole's files."""
+READERS = {**TABLES, **ATOMIC}
+
+_KINDS: dict[str, tuple[tuple[str, str], tuple[str, ...], str]] = {
+    "tables": (("interactions", "items"), tuple(TABLES), "recbole"),
+    "recbole": ((".inter", ".item"), tuple(ATOMIC), "tables"),
+}
+
+
+def _folder(given: str) -> Path:
+    """The folder that is meant: a path as it is, `~` at its beginning being the home folder."""
+    folder = path_of(given)
+    with reading(str(folder)):
+        if folder.is_dir():
+            return folder
+    if "://" in given:
+        raise UserError("URLs are not read", place=f"data.path={given}", cure="Copy the data and name their folder")
+    raise UserError(
+        "this is a file and no folder" if is_file(folder) else "there is no such folder",
+        place=str(folder),
+        cure="Set data.path to the folder of the data",
+    )
+
+
+def path_of(given: str) -> Path:
+    """A path as a user gave it; `~` or `~name` at its beginning is a home folder where there is one."""
+    path = Path(given)
+    try:
+        # "~" is the home folder and "./~" a folder of this name; to `Path` they are the same.
+        return path.expanduser() if given.startswith("~") else path
+    except RuntimeError:
+        return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file.
+
+    Raises:
+        UserError: no file can have the name, or the folder may not be looked into.
+    """
+    with reading(str(path)):
+        return path.is_file()
 
 
 def _find(folder: Path, given: str | None, setting: str, stem: str, *, suffixes: tuple[str, ...], other: str) -> Path:
@@ -208,11 +241,15 @@ def _find(folder: Path, given: str | None, setting: str, stem: str, *, suffixes:
                 place=str(path),
                 cure=f"Give a file that ends in {', '.join(suffixes)}, or set data.source={other}",
             )
-        if not path.is_file():
+        if not is_file(path):
             raise UserError("there is no such file", place=str(path), cure=f"Set data.{setting} to {_present(folder)}")
         return path
-    patterns = [stem] if "*" in stem else [stem + suffix for suffix in suffixes]
-    found = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+    files = [path for path in folder.iterdir() if path.is_file()]
+    if stem.startswith("."):
+        found, sought = sorted(path for path in files if path.suffix == stem), f"*{stem}"
+    else:
+        names = [stem + suffix for suffix in suffixes]
+        found, sought = sorted(path for path in files if path.name in names), " or ".join(names)
     if len(found) == 1:
         return found[0]
     if found:
@@ -222,7 +259,7 @@ def _find(folder: Path, given: str | None, setting: str, stem: str, *, suffixes:
             cure=f"Name one in data.{setting}",
         )
     raise UserError(
-        f"there is no file {' or '.join(patterns)}",
+        f"there is no file {sought}",
         place=str(folder),
         cure=f"Set data.{setting} to {_present(folder)}, or set data.source={other}",
     )

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from prorec_core.config import DataConfig
 from prorec_core.data.columns import as_ids, as_ratings, need_columns, shown
-from prorec_core.data.sources import RawTable
+from prorec_core.data.tables import RawTable
 from prorec_core.data.texts import as_text
 from prorec_core.data.times import as_timestamps
 from prorec_core.errors import UserError
@@ -67,7 +67,7 @@ def test_ratings() -> None:
 
 
 def test_missing_column_names_those_that_exist_and_the_nearest() -> None:
-    table = RawTable(pl.LazyFrame({"uid": [1], "item": [1]}), "log.csv")
+    table = RawTable.of_frame(pl.DataFrame({"uid": [1], "item": [1]}), "log.csv")
     with pytest.raises(UserError) as caught:
         need_columns(table, {"uid": "data.user_column", "items": "data.item_column"})
     assert str(caught.value) == (

@@ -226,9 +226,9 @@ def latin(folder: Path) -> None:
         (no_items, {}, "", "data.items_file"),
         (two_items_files, {}, "", "items.csv, items.parquet"),
         (torn, {}, "interactions.parquet", "cannot be read"),
-        (empty_csv, {}, "interactions.csv", "cannot be read"),
+        (empty_csv, {}, "interactions.csv", "the file holds no column names"),
         (header_only, {}, "interactions.csv", "holds no interactions"),
-        (latin, {}, "items.csv", "cannot be read"),
+        (latin, {}, "items.csv", "line 2 is not UTF-8"),
         (item_twice, {}, "items.parquet", "'x' stands there more than once"),
         (break_nothing, {"user_column": "user"}, "interactions.parquet", "nearest: 'user_id'"),
         (break_nothing, {"text_columns": ["name"]}, "items.parquet", "item_id, title, categories"),
@@ -358,7 +358,7 @@ def test_dates_by_month_are_refused_and_read_as_declared(tmp_path: Path) -> None
     shop(tmp_path, suffix="csv")
     lines = [f"{user},{item},{month:02d}/01/2024" for user in "abc" for month, item in enumerate("zxy", start=1)]
     (tmp_path / "interactions.csv").write_text("\n".join(["user_id,item_id,timestamp", *lines]))
-    with pytest.raises(UserError, match=r"no time in row 1: '01/01/2024'.*data\.timestamp_format"):
+    with pytest.raises(UserError, match=r"no time in line 2: '01/01/2024'.*data\.timestamp_format"):
         preprocess(config(tmp_path))
     dataset = preprocess(config(tmp_path, timestamp_format="%m/%d/%Y"))
     assert histories(dataset) == {user: ["z", "x", "y"] for user in "abc"}

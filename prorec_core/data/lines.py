@@ -1,0 +1,110 @@
+"""Text files block by block: whole lines, their numbers, and whether they are UTF-8.
+
+Knows bytes, encodings and line ends. Knows nothing of fields, quotes or JSON.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from prorec_core.errors import UserError
+
+Opener = Callable[[], BinaryIO]
+"""Opens a file's bytes at their beginning; once for each pass over them."""
+
+_SIZE = 4 << 20
+_LONGEST_LINE = 256 << 20
+_NEWLINE = ord("\n")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_CONVERT = "Convert it, for example with `iconv -f {} -t UTF-8`"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some whole lines of a file; only the file's last one may lack its line end."""
+
+    data: bytes
+    first_line: int
+    """Number of its first line in the file, counted from 1."""
+    offset: int
+    """Where it begins in the file, in bytes."""
+
+    @cached_property
+    def bytes(self) -> npt.NDArray[np.uint8]:
+        """`data` as numbers."""
+        return np.frombuffer(self.data, np.uint8)
+
+    @cached_property
+    def line_ends(self) -> int:
+        """How many line ends it holds."""
+        return int(np.count_nonzero(self.bytes == _NEWLINE))
+
+    def line_at(self, position: int) -> int:
+        """Number of the line that a position of `data` is in."""
+        return self.first_line + self.data.count(b"\n", 0, position)
+
+
+def blocks(open_file: Opener, place: str, size: int = _SIZE) -> Iterator[Block]:
+    """A file's lines in blocks of about `size` bytes, or of one line that is longer; a byte order mark is left out.
+
+    Raises:
+        UserError: what is there is no UTF-8, or holds NUL bytes (names the line).
+    """
+    with open_file() as file:
+        rest, line, offset, step = b"", 1, 0, size
+        head = file.read(len(codecs.BOM_UTF8))
+        if head.startswith(_UTF16):
+            _fail(place, "the file is UTF-16 and not UTF-8", "UTF-16")
+        if head == codecs.BOM_UTF8:
+            head, offset = b"", len(head)
+        while True:
+            read = head + file.read(step)
+            head = b""
+            end = read.rfind(b"\n") + 1
+            if read and not end:
+                rest += read
+                if len(rest) > _LONGEST_LINE:
+                    _fail(place, f"line {line:,} has more than {_LONGEST_LINE >> 20} MB", "")
+                # Twice as much each time: a line as long as the file must not be copied once a block.
+                step *= 2
+                continue
+            data = rest + read[:end] if read else rest
+            if not data:
+                return
+            block = Block(data, line, offset)
+            _check(block, place)
+            yield block
+            if not read:
+                return
+            rest, step = read[end:], size
+            line += block.line_ends
+            offset += len(data)
+
+
+def _check(block: Block, place: str) -> None:
+    nul = block.data.find(b"\0")
+    if nul >= 0:
+        # Half the bytes of UTF-16 that holds plain letters are NUL.
+        wide = block.data.count(b"\0", 0, 1000) > len(block.data[:1000]) // 4
+        said = "the file seems to be UTF-16 and not UTF-8" if wide else f"line {block.line_at(nul):,} holds a NUL byte"
+        _fail(place, said, "UTF-16" if wide else "")
+    if block.data.isascii():
+        return
+    try:
+        codecs.utf_8_decode(block.data, "strict", True)
+    except UnicodeDecodeError as error:
+        line, byte = block.line_at(error.start), block.data[error.start]
+        _fail(place, f"line {line:,} is not UTF-8 (byte 0x{byte:02x}; perhaps Latin-1 or Windows-1252)", "WINDOWS-1252")
+
+
+def _fail(place: str, problem: str, encoding: str) -> None:
+    raise UserError(
+        problem, place=place, cure=_CONVERT.format(encoding) if encoding else "Take it out, or check how it was written"
+    )

@@ -1,0 +1,60 @@
+"""Parquet as a reader: counted by the footer, read by PyArrow.
+
+Knows row groups and types of columns. Knows nothing of where files are found or of what columns mean.
+
+PyArrow rather than Polars: of some thousand damaged files it read none with fewer rows, and it says what is wrong where
+Polars panics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+import pyarrow as pa
+from pyarrow import parquet
+
+from prorec_core.data.lines import Opener
+
+_BATCH = 1 << 17
+
+
+@dataclass(frozen=True)
+class ParquetReader:
+    """Columns of any type; what the file's writer noted beside them is left out."""
+
+    open_file: Opener
+
+    def columns(self) -> list[str]:
+        return list(self._schema.names)
+
+    def rows(self) -> int:
+        with self.open_file() as file:
+            return int(parquet.read_metadata(file).num_rows)
+
+    def batches(self, columns: Sequence[int]) -> Iterator[pl.DataFrame]:
+        fields = [self._schema.field(place) for place in columns]
+        yield pl.DataFrame([_series(n, pa.array([], field.type)) for n, field in enumerate(fields)])
+        with self.open_file() as file:
+            # A name selects all whose path begins with it, so the fields are looked up among what comes.
+            names = [field.name for field in fields]
+            for batch in parquet.ParquetFile(file, page_checksum_verification=True).iter_batches(_BATCH, columns=names):
+                yield pl.DataFrame([_series(n, batch.column(name)) for n, name in enumerate(names)])
+
+    def where(self, row: int) -> str:
+        return f"row {row + 1:,}"
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        with self.open_file() as file:
+            return parquet.ParquetFile(file).schema_arrow
+
+
+def _series(place: int, values: pa.Array) -> pl.Series:
+    kind = values.type
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        # The values are UTC whatever the zone, and Polars knows fewer zones than files do.
+        values = values.cast(pa.timestamp(kind.unit, "UTC"))
+    return pl.Series(f"{place}", values)
