@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.histories import Columns, DatasetHistories, FileHistories, Histories
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
+from prorec_core.sections import Name, Place, Section
 from tasks import models, places, registered, store, tracking
 from tasks.datasets import DataSet
 from tasks.events import Notice, StageEnded, StageProgress, StageStarted, tell
@@ -27,19 +28,17 @@ NAME = "recommend"
 _ALL = "all"
 
 
-class BatchRequest(BaseModel):
+class BatchRequest(Section):
     """Which model is to recommend what to whom."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str = Field("models:/prorec-demo@champion", description="models:/NAME@ALIAS or models:/NAME/VERSION.")
-    users: str = Field(
+    model: Place = Field("models:/prorec-demo@champion", description="models:/NAME@ALIAS or models:/NAME/VERSION.")
+    users: Place = Field(
         _ALL,
         description="all: every user of the data set that the model was made with; or a file (Parquet, CSV, JSON "
         "Lines) of histories or of interactions.",
     )
     k: int = Field(10, ge=1, le=1000, description="Items a user.")
-    output: str | None = Field(
+    output: Place | None = Field(
         None,
         description="The Parquet file; by default recommendations/MODEL-VERSION.parquet in the folder of artifacts.",
     )
@@ -48,10 +47,10 @@ class BatchRequest(BaseModel):
         "error", description="Items in a file that the model does not know: stop with an error, or pass over them."
     )
     chunk: int = Field(1000, ge=1, le=100_000, description="Users at a time; what is done is kept chunk by chunk.")
-    user_column: str = Field("user_id", description="Column of the user's id in a file.")
-    history_column: str = Field("history", description="Column of item ids, the oldest first, in a file of histories.")
-    item_column: str = Field("item_id", description="Column of the item's id in a file of interactions.")
-    timestamp_column: str | None = Field(
+    user_column: Name = Field("user_id", description="Column of the user's id in a file.")
+    history_column: Name = Field("history", description="Column of item ids, the oldest first, in a file of histories.")
+    item_column: Name = Field("item_id", description="Column of the item's id in a file of interactions.")
+    timestamp_column: Name | None = Field(
         "timestamp", description="Column of the time in a file of interactions; null: the file is already in order."
     )
 
