@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.local_server import LocalServer
+from flows.screen import say
 from prorec_core.errors import UserError
 from tasks import places
 from tasks.events import Notice
@@ -128,6 +129,6 @@ def predict(model: str, history: str, k: int) -> list[dict[str, Any]]:
         text = f"unknown items: {', '.join(unknown)}"
         if len(unknown) == len(set(items)):
             raise UserError(text, place="--history", cure=recommender.suggest(unknown[0]))
-        print(f"prorec: {text}; the others count.", file=sys.stderr)
+        say(f"prorec: {text}; the others count.", error=True)
     best = recommender.recommend([items], k)[0]
     return [{"rank": rank, **asdict(each)} for rank, each in enumerate(best, start=1)]

@@ -14,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
 from prorec_core.errors import one_line
+from prorec_core.visible import in_markdown
 from tasks import models, pages, store, tracking
 from tasks.align import align
 from tasks.embed_text import embed_text
@@ -116,7 +117,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         run.finish()
     except Exception as error:
         reason = at_work + one_line(error)
-        run.finish("FAILED", reason, note(f"**failed.** {reason}\n\n{again}"))
+        run.finish("FAILED", reason, note(f"**failed.** {in_markdown(reason)}\n\n{again}"))
         result: dict[str, Any] = failed(error, reason)
         return result
     except BaseException:

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from prorec_core.visible import code_in_markdown
 from tasks.recommend import BatchRequest
 from tasks.recommend import recommend as write
 from tasks.tidy import tidy_first
@@ -33,7 +34,7 @@ def recommend(request: BatchRequest = BatchRequest()) -> dict[str, Any]:  # noqa
             [
                 f"# Recommendations of {summary['model']}",
                 "",
-                f"{summary['users']:,} users, {summary['rows']:,} rows: `{summary['output']}`",
+                f"{summary['users']:,} users, {summary['rows']:,} rows: {code_in_markdown(summary['output'])}",
                 "",
                 f"sha256 `{summary['sha256']}`, MLflow run {linked}",
             ]

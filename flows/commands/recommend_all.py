@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from flows.running import expect_folder, in_process
+from flows.screen import say
 from prorec_core.errors import UserError
 
 
@@ -60,8 +61,8 @@ def recommend_all(
             "timestamp_column": timestamp_column or None,
         }
     )
-    print(f"{summary['users']:,} users, {summary['rows']:,} rows by {summary['model']}: {summary['output']}")
-    print(f"sha256 {summary['sha256']}")
+    say(f"{summary['users']:,} users, {summary['rows']:,} rows by {summary['model']}: {summary['output']}")
+    say(f"sha256 {summary['sha256']}")
 
 
 def _run(settings: dict[str, Any]) -> dict[str, Any]:
