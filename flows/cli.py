@@ -86,13 +86,14 @@ def recommend(
     if found:
         console().print(table)
     if len(found) < k:
-        say(f"{_items_left(len(found))}: the history holds all others of the catalogue.", error=True)
+        say(_few(len(found), k), error=True)
 
 
-def _items_left(count: int) -> str:
-    return {0: "No item is left to recommend", 1: "One item is left to recommend"}.get(
-        count, f"{count:,} items are left to recommend"
-    )
+def _few(found: int, k: int) -> str:
+    """Why there are fewer items than asked for."""
+    if not found:
+        return "Nothing is left to recommend: the history holds the whole catalogue."
+    return f"{found:,} of {k:,} items: the catalogue has no more that the history lacks."
 
 
 @config_app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,13 +56,23 @@ class BatchRequest(Section):
     )
 
 
+def told_of_short(summary: Mapping[str, Any]) -> str:
+    """The line on users who got fewer items than asked for; empty where there are none."""
+    if not summary["users_short"]:
+        return ""
+    none = f", {summary['users_empty']:,} of them none" if summary["users_empty"] else ""
+    told = f"{summary['users_short']:,} of {summary['users']:,} users got fewer than {summary['k']:,} items{none}"
+    return f"{told}: the catalogue has no more that they lack."
+
+
 @task(name=NAME, task_run_name="recommend · {request.model}", cache_policy=NO_CACHE, persist_result=False)
 def recommend(request: BatchRequest) -> dict[str, Any]:
     """Write the best items of every user to a Parquet file.
 
     Returns:
-        `model` (its version's URI), `output`, `users`, `rows`, `sha256`, `unknown_items` (how many were passed over),
-        `seconds` and `mlflow` (experiment, run and page).
+        `model` (its version's URI), `output`, `users`, `rows`, `unknown_items` (how many were passed over),
+        `users_short` (who got fewer than `k` items), `users_empty` (who got none), `k`, `sha256`, `seconds` and `mlflow`
+        (experiment, run and page).
 
     Raises:
         UserError: no such model or file, another catalogue than the model's, or no room.
@@ -117,15 +128,16 @@ def _write(
     if result.users_found:
         _notice(f"{result.users_found:,} of {result.users:,} users were done by an earlier run")
     seconds = time.monotonic() - begun
-    run.metrics({"users": result.users, "rows": result.rows, "unknown_items": unknown, "seconds": seconds})
+    counts = {"users": result.users, "rows": result.rows, "unknown_items": unknown}
+    counts |= {"users_short": result.users_short, "users_empty": result.users_empty}
+    run.metrics({**counts, "seconds": seconds})
     run.tags({"prorec.output": str(output), "prorec.output_sha256": result.sha256})
     return {
         "model": version.uri,
         "output": str(output),
-        "users": result.users,
-        "rows": result.rows,
+        **counts,
+        "k": request.k,
         "sha256": result.sha256,
-        "unknown_items": unknown,
         "seconds": round(seconds, 3),
     }
 

@@ -63,6 +63,10 @@ def recommend_all(
     )
     say(f"{summary['users']:,} users, {summary['rows']:,} rows by {summary['model']}: {summary['output']}")
     say(f"sha256 {summary['sha256']}")
+    from tasks.recommend import told_of_short
+
+    if told := told_of_short(summary):
+        say(told)
 
 
 def _run(settings: dict[str, Any]) -> dict[str, Any]:

@@ -16,11 +16,13 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from flows import cli, embedded
+from flows.commands import recommend_all
 from flows.display import LiveDisplay, PlainDisplay, plain_table
 from flows.running import show_result
 from flows.screen import PlainConsole, console, plain, say
 from prorec_core.errors import UserError
 from prorec_core.visible import block_in_markdown, code_in_markdown, in_markdown
+from tasks import places
 from tasks.events import Notice, PartEnded, PartStarted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +79,39 @@ def test_recommendations_show_titles_as_they_are(monkeypatch: pytest.MonkeyPatch
     assert result.exit_code == 0, result.output
     assert result.output.count(SHOWN) == 2 and r"a\nb[/]" in result.output
     assert all(line.isprintable() for line in result.output.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (0, "Nothing is left to recommend: the history holds the whole catalogue."),
+        (2, "2 of 3 items: the catalogue has no more that the history lacks."),
+        (3, ""),
+    ],
+)
+def test_fewer_recommendations_than_asked_for_are_told(monkeypatch: pytest.MonkeyPatch, count: int, told: str) -> None:
+    found = [{"rank": n, "item_id": f"item-{n}", "title": "T", "score": -1.0} for n in range(1, count + 1)]
+    monkeypatch.setattr(embedded, "predict", lambda model, history, k: found)
+    result = CliRunner().invoke(cli.app, ["recommend", "--model", "m", "--history", "a", "--k", "3"])
+    assert result.exit_code == 0 and result.stderr.strip() == told
+    assert ("item-1" in result.stdout) == bool(count)
+
+
+def test_users_who_got_fewer_are_told_at_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    summary = {"users": 1000, "rows": 9, "model": "m", "output": "o", "sha256": "s", "k": 10}
+    users = tmp_path / "users.csv"
+    users.touch()
+    monkeypatch.setattr(places, "nothing_tracked", lambda: False)
+    for short, empty, told in (
+        (0, 0, None),
+        (12, 0, "12 of 1,000 users got fewer than 10 items: the catalogue has no more that they lack."),
+        (12, 2, "12 of 1,000 users got fewer than 10 items, 2 of them none: the catalogue has no more that they lack."),
+    ):
+        ended = {**summary, "users_short": short, "users_empty": empty}
+        monkeypatch.setattr(recommend_all, "_run", lambda _, ended=ended: ended)
+        result = CliRunner().invoke(cli.app, ["recommend-all", "--users", str(users)])
+        assert result.exit_code == 0, result.output
+        assert result.stdout.splitlines()[2:] == ([told] if told else [])
 
 
 def test_results_show_ids_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:

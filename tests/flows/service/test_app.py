@@ -51,6 +51,17 @@ def test_seen_items_come_back_where_asked_for(service: Service) -> None:
     assert ask(service, KNOWN, keep_seen=True)["results"][0]["items"][0]["item_id"] == ITEMS[0]
 
 
+def test_who_has_nearly_all_is_told_what_is_missing(service: Service) -> None:
+    whole, nearly, usual = ask(service, ITEMS, ITEMS[:-2], KNOWN, k=3)["results"]
+    assert (whole["items"], whole["missing"], whole["fallback"]) == ([], 3, False)
+    assert (len(nearly["items"]), nearly["missing"]) == (2, 1)
+    assert (len(usual["items"]), usual["missing"]) == (3, 0)
+    assert service.metric("prorec_short_lists_total") == 2
+    assert ask(service, ITEMS, k=3, keep_seen=True)["results"][0]["missing"] == 0
+    described = service.client.get("/openapi.json").json()["components"]["schemas"]["Result"]["properties"]
+    assert "whole" in described["missing"]["description"]
+
+
 def test_nothing_known_is_answered_and_said(service: Service) -> None:
     empty, unknown, known = ask(service, [], ["nobody", "no-one"], KNOWN)["results"]
     assert empty["fallback"] and unknown["fallback"] and not known["fallback"]
