@@ -71,8 +71,8 @@ def recommend(request: BatchRequest) -> dict[str, Any]:
 
     Returns:
         `model` (its version's URI), `output`, `users`, `rows`, `unknown_items` (how many were passed over),
-        `users_short` (who got fewer than `k` items), `users_empty` (who got none), `k`, `sha256`, `seconds` and `mlflow`
-        (experiment, run and page).
+        `users_short` (who got fewer than `k` items), `users_empty` (who got none), `k`, `sha256`, `seconds` and
+        `mlflow` (experiment, run and page).
 
     Raises:
         UserError: no such model or file, another catalogue than the model's, or no room.

@@ -28,6 +28,7 @@ from flows.service.metrics import Metrics
 from flows.service.models import ModelKeeper
 
 RETRY_SECONDS = 1
+_MOST_DIGITS = 20
 _METHODS = {"GET", "POST", "HEAD"}
 _access = logging.getLogger("flows.service.access")
 _HOW = """Recommends items to histories of item ids, with a registered model of PRORec.
@@ -208,10 +209,11 @@ class Gate:
             _access.info("%s %s %d %.1f ms, %d histories", method, route, status, 1000 * seconds, histories)
 
 
-def _announced_bytes(scope: Scope) -> int:
+def _announced_bytes(scope: Scope) -> float:
+    """What the request says of its length; no number, or one that no length has, counts as too large."""
     for name, value in scope["headers"]:
         if name == b"content-length":
-            return int(value)
+            return int(value) if value.isdigit() and len(value) < _MOST_DIGITS else float("inf")
     return 0
 
 

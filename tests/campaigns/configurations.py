@@ -41,6 +41,7 @@ from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
     from prorec_core.data.dataset import Dataset
+    from prorec_core.generation.recommender import Recommender
     from tasks.stage import Work
     from tasks.tracking import TrackedRun
 
@@ -299,6 +300,25 @@ def fake_embeddings(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32
             for text in texts
         ]
     ).astype(np.float32)
+
+
+def make_recommender(folder: Path) -> Recommender:
+    """A model as it is served, of the tiny pipeline as it stands, made in an empty folder."""
+    from prorec_core.generation.recommender import Recommender
+    from tasks.align import align
+    from tasks.quantize import quantize
+    from tasks.serving import _fill
+    from tasks.train_collaborative import train_collaborative
+    from tasks.train_generator import train_generator
+
+    experiment = Experiment.model_validate(nested(BASE))
+    inputs = dict(Kitchen(folder)._data(experiment))
+    for stage in (train_collaborative, align, quantize, train_generator):
+        work = _work(experiment, inputs, folder / stage.name)
+        stage.body(work)
+        inputs[stage.name] = work.folder
+    _fill(folder / "bundle", work)
+    return Recommender.load(folder / "bundle")
 
 
 def _work(experiment: Experiment, inputs: Mapping[str, Path], folder: Path) -> Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
@@ -114,6 +115,23 @@ def test_a_large_body_is_refused_unread(service: Service, chunked: bool) -> None
     answer = service.client.post("/recommend", content=content, headers={"content-type": "application/json"})
     assert answer.status_code == 413
     assert answer.json() == {"detail": "The body has more than 1048576 bytes."}
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-5", "many", "", "1e3"])
+def test_a_length_that_is_none_is_refused(service: Service, length: str) -> None:
+    """A server of HTTP before it refuses these; nothing depends on which one that is."""
+    messages: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b'{"histories": [{"history": []}]}', "more_body": False}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", length.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/recommend", "query_string": b"", "headers": headers}
+    asyncio.run(service.app(scope, receive, send))
+    assert messages[0]["status"] == 413
 
 
 def test_without_a_model_it_is_alive_but_not_ready(make_service: MakeService) -> None:
