@@ -37,6 +37,7 @@ from tasks.metrics import measured as figures
 from tasks.patience import TrackingAwayError
 from tasks.prefect_run import PrefectRun
 from tasks.preprocess import preprocess
+from tasks.room import expect_room
 from tasks.stage import FlowTracking, Stage
 from tasks.tidy import tidy
 from tasks.tracking import TrackedRun
@@ -237,6 +238,8 @@ def _artifacts(scorer: str, experiments: Mapping[str, Experiment], run: TrackedR
             of_side: dict[str, ArtifactRef] = {}
             for stage in stages:
                 of_side[stage.name] = _make(stage, experiment, run, of_side, side)
+                if stage.name == "preprocess" and scorer == GENERATOR:
+                    expect_room(experiment, of_side[stage.name])
             refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
     refs[last.name] = _make(last, experiments[""], run, refs)
     return refs

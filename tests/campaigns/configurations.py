@@ -167,6 +167,8 @@ _CHANGED = 0.12
 """Share of the fields that a draw changes, in the mean."""
 _TOGETHER = 0.8
 _TEXT_DIMENSIONS = 12
+_READ = 2
+"""The first stages of the pipeline, which are not made anew for each draw: data read, texts embedded."""
 _K = 10
 
 
@@ -245,23 +247,19 @@ class Kitchen:
             UserError: a stage refuses.
             WrongResultError: the result cannot be.
         """
-        from tasks.align import align
-        from tasks.evaluate import evaluate
-        from tasks.quantize import quantize
-        from tasks.train_collaborative import train_collaborative
-        from tasks.train_generator import train_generator
+        from flows.full import PIPELINE
 
         inputs = dict(self._data(experiment))
         pot = Path(tempfile.mkdtemp(dir=self._folder))
         try:
-            for stage in (train_collaborative, align, quantize, train_generator, evaluate):
+            for stage in PIPELINE[_READ:]:
                 work = _work(experiment, inputs, pot / stage.name)
                 stage.body(work)
                 inputs[stage.name] = work.folder
-                if stage is train_generator:
+                if stage.name == "train_generator":
                     check_recommendations(work, pot / "bundle")
             check_codes(inputs["quantize"])
-            check_metrics(inputs["evaluate"])
+            check_metrics(inputs["evaluate"], work.folder)
         finally:
             shutil.rmtree(pot)
 
@@ -304,19 +302,18 @@ def fake_embeddings(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32
 
 def make_recommender(folder: Path) -> Recommender:
     """A model as it is served, of the tiny pipeline as it stands, made in an empty folder."""
+    from flows.full import PIPELINE
     from prorec_core.generation.recommender import Recommender
-    from tasks.align import align
-    from tasks.quantize import quantize
     from tasks.serving import _fill
-    from tasks.train_collaborative import train_collaborative
-    from tasks.train_generator import train_generator
 
     experiment = Experiment.model_validate(nested(BASE))
     inputs = dict(Kitchen(folder)._data(experiment))
-    for stage in (train_collaborative, align, quantize, train_generator):
+    for stage in PIPELINE[_READ:]:
         work = _work(experiment, inputs, folder / stage.name)
         stage.body(work)
         inputs[stage.name] = work.folder
+        if stage.name == "train_generator":
+            break
     _fill(folder / "bundle", work)
     return Recommender.load(folder / "bundle")
 
@@ -340,8 +337,8 @@ def check_codes(folder: Path) -> None:
         raise WrongResultError("two items share a tuple of codes")
 
 
-def check_metrics(folder: Path) -> None:
-    """Every number is finite, and shares lie within 0 and 1."""
+def check_metrics(folder: Path, reported: Path) -> None:
+    """Every number is finite, and shares lie within 0 and 1; and there is a report."""
     from prorec_core.artifacts import read_json
 
     metrics = read_json(folder / "metrics.json")
@@ -352,7 +349,7 @@ def check_metrics(folder: Path) -> None:
         first, last = path.split(".")[0], path.split(".")[-1]
         if first in {"test", "validation"} and last.startswith(shares) and not 0 <= value <= 1:
             raise WrongResultError(f"{path} is {value}")
-    if not (folder / "report.html").stat().st_size:
+    if not (reported / "report.html").stat().st_size:
         raise WrongResultError("the report is empty")
 
 

@@ -48,7 +48,7 @@ def test_what_cannot_be_is_seen(tmp_path: Path) -> None:
     for metrics in ({"test": {"fused": {"recall_at_10": 1.5}}}, {"test": {"fused": {"mrr": float("nan")}}}):
         (tmp_path / "metrics.json").write_text(json.dumps(metrics))
         with pytest.raises(WrongResultError, match="is "):
-            check_metrics(tmp_path)
+            check_metrics(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize(
