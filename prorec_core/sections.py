@@ -26,9 +26,10 @@ RUN_ONLY: JsonDict = {"run_only": True}
 
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+_NO_NUL = r"^[^\x00]*$"
+Name = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=_NO_NUL)]
 """Of a column or a file."""
-Place = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+Place = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=_NO_NUL)]
 """A path or the name of a model."""
 MOST_SEED = 2**31 - 1
 MANY = 1_000_000_000

@@ -71,9 +71,16 @@ def recommend_all(
 
 def _run(settings: dict[str, Any]) -> dict[str, Any]:
     def call() -> dict[str, Any]:
+        from pydantic import ValidationError
+
+        from flows.experiments import explained
         from flows.recommend import recommend
         from tasks.recommend import BatchRequest
 
-        return recommend(request=BatchRequest.model_validate(settings))
+        try:
+            request = BatchRequest.model_validate(settings)
+        except ValidationError as error:
+            raise explained(error, "", root=BatchRequest) from error
+        return recommend(request=request)
 
     return in_process(["recommend"], call)

@@ -89,6 +89,9 @@ HOSTILE = {
     "escape that is none": '"\\UFFFFFFFF": 1',
     "value of a terminal": 'name: "\\e[31m"',
     "half a character": 'name: "\\ud800"',
+    "path that no system knows": 'data: {path: "a\\0b"}',
+    "column without a name": "data: {item_column: ''}",
+    "path without end": f"data: {{path: {'x' * 5000}}}",
     "huge text": f"name: {'x' * 200_000}",
     "huge": "# nothing\n" * 100_000,
 }

@@ -114,6 +114,18 @@ def test_users_who_got_fewer_are_told_at_the_end(monkeypatch: pytest.MonkeyPatch
         assert result.stdout.splitlines()[2:] == ([told] if told else [])
 
 
+def test_options_that_cannot_be_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recommend_all, "in_process", lambda stages, call: call())
+    for wrong, message in (
+        ({"user_column": ""}, "user_column: string should have at least 1 character (got '')."),
+        ({"users": "x" * 10_000}, "users: string should have at most 4096 characters (got 'xxx"),
+        ({"output": "a\0b"}, "output: must match"),
+    ):
+        with pytest.raises(UserError) as caught:
+            recommend_all._run(wrong)
+        assert message in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
 def test_results_show_ids_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     show_result(
         {
