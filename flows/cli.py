@@ -11,6 +11,7 @@ import typer
 from flows.commands import artifacts, compare, models, recommend_all, rerun, serve, stack, tidy, tune
 from flows.proxies import stay_direct
 from flows.running import debugging, expect_folder, expect_stages, prepare_training, run_flow, show_result
+from flows.screen import console, never_fail, say
 from flows.stack.state import connect
 from prorec_core.errors import UserError
 from tasks.patience import TrackingAwayError
@@ -74,15 +75,26 @@ def recommend(
     k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Items to recommend.")] = 10,
 ) -> None:
     """Recommend items to someone with this history."""
-    from rich.console import Console
     from rich.table import Table
 
     from flows.embedded import predict
+    from prorec_core.visible import visible
 
+    found = predict(model, history, k)
     table = Table("rank", "item", "title", "score")
-    for row in predict(model, history, k):
-        table.add_row(str(row["rank"]), row["item_id"], row["title"], f"{row['score']:.3f}")
-    Console().print(table)
+    for row in found:
+        table.add_row(str(row["rank"]), visible(row["item_id"]), visible(row["title"]), f"{row['score']:.3f}")
+    if found:
+        console().print(table)
+    if len(found) < k:
+        say(_few(len(found), k), error=True)
+
+
+def _few(found: int, k: int) -> str:
+    """Why there are fewer items than asked for."""
+    if not found:
+        return "Nothing is left to recommend: the history holds the whole catalogue."
+    return f"{found:,} of {k:,} items: the catalogue has no more that the history lacks."
 
 
 @config_app.command()
@@ -100,7 +112,7 @@ def show(
     from flows.experiments import load
 
     values = load(experiment, settings or ()).model_dump(mode="json")
-    typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+    say(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip("\n"), lines=True)
 
 
 @config_app.command()
@@ -110,11 +122,12 @@ def schema() -> None:
 
     from prorec_core.config import Experiment
 
-    typer.echo(json.dumps(Experiment.model_json_schema(), indent=2, ensure_ascii=False))
+    say(json.dumps(Experiment.model_json_schema(), indent=2, ensure_ascii=False), lines=True)
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit status 2, an interruption status 130."""
+    never_fail()
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     stay_direct()
     try:
@@ -124,16 +137,16 @@ def main() -> None:
     except UserError as error:
         if debugging():
             raise
-        print(f"prorec: {error}", file=sys.stderr)
+        say(f"prorec: {error}", error=True, lines=True)
         sys.exit(2)
     except TrackingAwayError as error:
         if debugging():
             raise
-        print(f"prorec: {error}", file=sys.stderr)
+        say(f"prorec: {error}", error=True)
         sys.exit(1)
     except SystemExit as error:
         if error.code == _INTERRUPTED:
-            print("Stopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+            say("Stopped. What was finished is kept: the same command goes on from there.", error=True)
         raise
 
 

@@ -5,7 +5,6 @@ On a screen, a live table; elsewhere plain lines.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -18,13 +17,13 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from flows.screen import console, plain, say
 from prorec_core.progress import duration
 from tasks.events import Event, Notice, PartEnded, PartStarted, StageEnded, StageProgress, StageStarted
 
 _SECONDS_BETWEEN_LINES = 5.0
 _METRICS_SHOWN = 3
 _BAR = 10
-_TABLE_WIDTH = 120
 
 
 class Display(Protocol):
@@ -47,8 +46,8 @@ class Display(Protocol):
 
 def make_display(stages: list[str]) -> Display:
     """A live table where standard error is a screen, plain lines elsewhere."""
-    console = Console(stderr=True)
-    return LiveDisplay(stages, console) if console.is_terminal else PlainDisplay()
+    screen = console(error=True)
+    return LiveDisplay(stages, screen) if screen.is_terminal else PlainDisplay()
 
 
 class _Row:
@@ -113,7 +112,7 @@ class LiveDisplay:
 
     def hear(self, event: Event) -> None:
         if isinstance(event, Notice | PartEnded):
-            self._console.print(Text(event.text, "yellow" if isinstance(event, Notice) else ""))
+            self._console.print(plain(event.text, "yellow" if isinstance(event, Notice) else ""))
             return
         self._head = ""
         if isinstance(event, PartStarted):
@@ -128,36 +127,38 @@ class LiveDisplay:
         self._head = text
 
     def _shown(self) -> Group:
-        return Group(*([Text(self._title, "bold")] if self._title else []), self._table())
+        return Group(*([plain(self._title, "bold")] if self._title else []), self._table())
 
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 1), show_header=False)
         for width in (1, max(map(len, self._rows), default=0), _BAR, 23, None):
             table.add_column(no_wrap=True, min_width=width)
         for stage, row in self._rows.items():
-            table.add_row(self._mark(stage, row), stage, self._bar(row), self._time(row), _numbers(row.metrics))
+            table.add_row(
+                self._mark(stage, row), plain(stage), self._bar(row), self._time(row), plain(_numbers(row.metrics))
+            )
         if self._head:
-            table.add_row("", Text(self._head, "dim"))
+            table.add_row("", plain(self._head, "dim"))
         return table
 
     def _mark(self, stage: str, row: _Row) -> Spinner | Text:
         if row.state == "running":
             return self._spinners[stage]
-        marks = {"waiting": Text("·", "dim"), "cached": Text("✓", "cyan"), "done": Text("✓", "green")}
+        marks = {"waiting": plain("·", "dim"), "cached": plain("✓", "cyan"), "done": plain("✓", "green")}
         return marks[row.state]
 
     def _bar(self, row: _Row) -> ProgressBar | Text:
         if row.state == "running" and row.total:
             return ProgressBar(row.total, row.step, width=_BAR)
-        return Text({"cached": "cached", "done": "done"}.get(row.state, ""), "dim")
+        return plain({"cached": "cached", "done": "done"}.get(row.state, ""), "dim")
 
     def _time(self, row: _Row) -> Text:
         if row.state == "running":
             left = row.seconds_left()
             shown = f"{row.unit} {row.step}/{row.total}" if row.total else ""
             ends = f"{duration(left)} left" if left is not None else duration(time.monotonic() - row.begun)
-            return Text(f"{shown} {ends}".strip())
-        return Text(duration(row.seconds) if row.state in {"done", "cached"} else "", "dim")
+            return plain(f"{shown} {ends}".strip())
+        return plain(duration(row.seconds) if row.state in {"done", "cached"} else "", "dim")
 
 
 class PlainDisplay:
@@ -177,7 +178,7 @@ class PlainDisplay:
 
     def say(self, text: str) -> None:
         if text:
-            print(text, file=sys.stderr, flush=True)
+            say(text, error=True)
 
     def hear(self, event: Event) -> None:
         match event:
@@ -219,12 +220,6 @@ def _numbers(metrics: Mapping[str, float]) -> str:
         f"{name.removeprefix('validation_').replace('_at_', '@')} {metrics[name]:.4g}"
         for name in chosen[:_METRICS_SHOWN]
     )
-
-
-def table_console() -> Console:
-    """Where a wide table goes: the terminal, or 120 columns where there is no screen to fit it to."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_TABLE_WIDTH)
 
 
 def result_table(metrics: Mapping[str, Any]) -> Table:

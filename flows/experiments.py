@@ -10,16 +10,20 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from flows import plain_yaml
 from prorec_core.config import Experiment
-from prorec_core.errors import UserError, did_you_mean
+from prorec_core.errors import SeveralMistakesError, UserError, did_you_mean
+from prorec_core.sections import MORE_MISTAKES, UNKNOWN_FIELDS, few_mistakes
+from prorec_core.visible import shortened
 from tasks import places
 
 BUILT_IN = "demo"
 """The preset that needs no file: all defaults."""
+_LONGEST_SHOWN = 80
+_OF_MANY = {UNKNOWN_FIELDS, MORE_MISTAKES}
 
 
 def preset_files() -> dict[str, Path]:
@@ -37,6 +41,9 @@ def load(name: str, settings: Iterable[str] = ()) -> Experiment:
     raw: dict[tuple[str, ...], str] = {}
     for setting in settings:
         path, text = _split(setting)
+        if undone := [each for each in raw if each != path and each[: len(path)] == path]:
+            told = f"'{_short(setting)}' would undo the setting of {'.'.join(undone[0])} before it"
+            raise UserError(told, place="--set", cure="Give one of both")
         _put(values, path, _parse(setting, text), setting)
         raw[path] = text
     try:
@@ -75,21 +82,6 @@ def _read(name: str) -> tuple[dict[str, Any], str]:
     raise UserError(f"unknown experiment '{name}'", cure=did_you_mean(name, known))
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' stands here a second time", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def _read_file(path: Path) -> dict[str, Any]:
     found = read_yaml(path)
     return {"name": path.stem, **found} if found and "name" not in found else found
@@ -99,16 +91,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """What a YAML file of sections holds.
 
     Raises:
-        UserError: it cannot be read, is no YAML, or holds no sections.
+        UserError: it cannot be read, is no YAML of plain values, or holds no sections.
     """
-    try:
-        found = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"this is no valid YAML: {error.problem or error.context}", place=f"{path}{line}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"the file cannot be read ({error})", place=str(path)) from error
+    found = plain_yaml.read_file(path)
     if found is None:
         return {}
     if not isinstance(found, dict):
@@ -133,7 +118,7 @@ def _split(setting: str) -> tuple[tuple[str, ...], str]:
     path = tuple(key.strip().split("."))
     if not equals or not all(path):
         raise UserError(
-            f"'{setting}' is no setting",
+            f"'{_short(setting)}' is no setting",
             place="--set",
             cure="Write section.key=value, for instance generator.epochs=5",
         )
@@ -145,16 +130,18 @@ def _parse(setting: str, text: str) -> Any:
     if text.startswith("%"):
         return text
     try:
-        return yaml.safe_load(text) if text.strip() else ""
-    except yaml.YAMLError as error:
-        raise UserError(f"the value of '{setting}' cannot be read", place="--set", cure="Quote it") from error
+        return plain_yaml.parse(text) if text.strip() else ""
+    except plain_yaml.PlainYAMLError as error:
+        told = f"the value of '{_short(setting)}' cannot be read"
+        raise UserError(told, place="--set", cure=f"Quote it: {error.problem}") from error
 
 
 def _put(values: dict[str, Any], path: tuple[str, ...], value: Any, setting: str) -> None:
     for part in path[:-1]:
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise UserError(f"'{setting}' names a field inside '{part}', which is no section", place="--set")
+            told = f"'{_short(setting)}' names a field inside '{part}', which is no section"
+            raise UserError(told, place="--set")
         values = inner
     values[path[-1]] = value
 
@@ -165,25 +152,23 @@ def explained(
     raw: Mapping[tuple[str, ...], str] | None = None,
     root: type[BaseModel] = Experiment,
 ) -> UserError:
-    """All complaints about what should be a `root`, a line each, as one error."""
-    lines = []
-    for details in error.errors():
-        path = tuple(str(part) for part in details["loc"] if not _is_tag(part))
+    """All complaints about what should be a `root`, a line each, as one error; of very many the first."""
+    errors = []
+    for details in few_mistakes(error).errors():
+        path = tuple(str(part) for part in details["loc"])
         from_settings = any(path[: len(each)] == each or each[: len(path)] == path for each in raw or ())
         field = ".".join(path) or ("experiment" if root is Experiment else "")
         where = field if from_settings or not place else f"{place}: {field}".removesuffix(": ")
-        lines.append(str(UserError(_problem(details), place=where, cure=_cure(details, path, root))))
-    return UserError("\n".join(lines))
-
-
-def _is_tag(part: int | str) -> bool:
-    return isinstance(part, str) and ("[" in part or "(" in part)
+        errors.append(UserError(_problem(details), place=where, cure=_cure(details, path, root)))
+    return errors[0] if len(errors) == 1 else SeveralMistakesError(errors)
 
 
 def _problem(details: ErrorDetails) -> str:
     context = details.get("ctx", {})
     got = f" (got {_shown(details['input'])})"
     match details["type"]:
+        case kind if kind in _OF_MANY:
+            return details["msg"]
         case "extra_forbidden":
             return "unknown field"
         case "greater_than_equal":
@@ -196,7 +181,7 @@ def _problem(details: ErrorDetails) -> str:
             return f"must be < {context['lt']:g}{got}"
         case "literal_error":
             return f"must be {context['expected']}{got}"
-        case "int_parsing" | "int_type" | "int_from_float":
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
             return f"must be a whole number{got}"
         case "float_parsing" | "float_type" | "finite_number":
             return f"must be a number{got}"
@@ -221,11 +206,23 @@ def _problem(details: ErrorDetails) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = "null" if value is None else repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    if isinstance(value, str):
+        return shortened(repr(value[:_LONGEST_SHOWN]), _LONGEST_SHOWN)
+    try:
+        return "null" if value is None else shortened(str(value), _LONGEST_SHOWN)
+    except (ValueError, RecursionError):
+        # Python writes no number of thousands of digits, and nothing that lies thousands of levels deep.
+        return "too large to be shown"
+
+
+def _short(setting: str) -> str:
+    return shortened(setting, _LONGEST_SHOWN)
 
 
 def _cure(details: ErrorDetails, path: tuple[str, ...], root: type[BaseModel]) -> str:
+    if details["type"] == UNKNOWN_FIELDS:
+        section = _section(path, root)
+        return did_you_mean("", section.model_fields) if section else ""
     if details["type"] == "extra_forbidden":
         section = _section(path[:-1], root)
         return did_you_mean(path[-1], section.model_fields) if section else ""

@@ -14,7 +14,9 @@ from prefect.artifacts import create_markdown_artifact
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
 from prorec_core.errors import one_line
+from prorec_core.visible import in_markdown
 from tasks import models, pages, store, tracking
+from tasks.code_room import expect_enough_codes
 from tasks.events import StageEnded, listening
 from tasks.execution import run_stage
 from tasks.pipeline import PIPELINE
@@ -80,6 +82,8 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
             for stage in PIPELINE:
                 at_work = f"{stage.name}: "
                 refs[stage.name] = run_stage(stage, experiment, place, refs, force=stage.name in _forced.get())
+                if stage.name == "preprocess":
+                    expect_enough_codes(experiment, refs[stage.name])
                 # At once, so that what a run reads is known while it goes on.
                 run.tags(
                     {tracking.NOTE_TAG: note("not finished."), **models.stage_tags({stage.name: refs[stage.name]})}
@@ -100,7 +104,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         run.finish()
     except Exception as error:
         reason = at_work + one_line(error)
-        run.finish("FAILED", reason, note(f"**failed.** {reason}\n\n{again}"))
+        run.finish("FAILED", reason, note(f"**failed.** {in_markdown(reason)}\n\n{again}"))
         result: dict[str, Any] = failed(error, reason)
         return result
     except BaseException:

@@ -7,7 +7,8 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from tasks.recommend import BatchRequest
+from prorec_core.visible import code_in_markdown
+from tasks.recommend import BatchRequest, told_of_short
 from tasks.recommend import recommend as write
 from tasks.tidy import tidy_first
 
@@ -33,8 +34,8 @@ def recommend(request: BatchRequest = BatchRequest()) -> dict[str, Any]:  # noqa
             [
                 f"# Recommendations of {summary['model']}",
                 "",
-                f"{summary['users']:,} users, {summary['rows']:,} rows: `{summary['output']}`",
-                "",
+                f"{summary['users']:,} users, {summary['rows']:,} rows: {code_in_markdown(summary['output'])}",
+                *([told, ""] if (told := told_of_short(summary)) else []),
                 f"sha256 `{summary['sha256']}`, MLflow run {linked}",
             ]
         ),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flows.screen import console, say
 from prorec_core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -94,20 +95,17 @@ def in_process(stages: Sequence[str], flow: Callable[[], T]) -> T:
 
 def show_result(summary: dict[str, Any]) -> None:
     """Print the table of results, and where everything is."""
-    from rich.console import Console
-    from rich.text import Text
-
     from flows.display import plain_table, result_table
     from flows.embedded import mlflow_page, program
+    from flows.screen import plain
     from prorec_core.evaluation.tables import new_item_line, new_item_rows
     from tasks import places
 
-    console = Console()
-    console.print(result_table(summary["metrics"]))
+    console().print(result_table(summary["metrics"]))
     if new := summary["metrics"].get("new_items"):
-        console.print(plain_table(new_item_line(new), new_item_rows(new)))
+        console().print(plain_table(new_item_line(new), new_item_rows(new)))
     for text in summary["metrics"].get("warnings", ()):
-        console.print(Text(f"{text}.", "yellow"), soft_wrap=True)
+        console().print(plain(f"{text}.", "yellow"), soft_wrap=True)
     command, page = mlflow_page(summary["mlflow"])
     history = shlex.quote(",".join(summary["items"]))
     lines = {
@@ -120,7 +118,7 @@ def show_result(summary: dict[str, Any]) -> None:
     }
     for name, text in lines.items():
         if text:
-            console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+            say(f"{name:<10} {text}")
 
 
 def _short(place: str) -> str:

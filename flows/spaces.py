@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from flows.experiments import changed, explained, read_yaml
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError, did_you_mean
+from prorec_core.sections import Name, Section
 from tasks import places
 from tasks.pipeline import STAGES, up_to
 from tasks.sources import source_hash
@@ -43,20 +44,27 @@ _PROTOCOL = (
     "generator.validation_beams",
 )
 """What no trial may change: all are measured on the same users in the same way."""
+_MOST = 1e12
+"""Beyond what any field can be, and well within what can be reckoned with."""
 _LONGEST_NAME = 63
 _SUFFIX = "-tune"
 
 
-class Range(BaseModel):
+class Range(Section):
     """The values that a field is tried with: between two bounds, or some choices."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    low: float | None = Field(None, description="The lowest value.")
-    high: float | None = Field(None, description="The highest value.")
+    low: float | None = Field(None, ge=-_MOST, le=_MOST, description="The lowest value.")
+    high: float | None = Field(None, ge=-_MOST, le=_MOST, description="The highest value.")
     log: bool = Field(False, description="Whether the logarithm is drawn evenly, not the value.")
-    step: float | None = Field(None, gt=0, description="The distance of neighbouring values.")
-    choices: list[Value] | None = Field(None, min_length=2, description="The values themselves.")
+    step: float | None = Field(None, ge=1 / _MOST, le=_MOST, description="The distance of neighbouring values.")
+    choices: list[Value] | None = Field(None, min_length=2, max_length=1000, description="The values themselves.")
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _plain_choices(cls, given: Any) -> Any:
+        if isinstance(given, list) and not all(isinstance(each, Value) for each in given):
+            raise ValueError("a choice is a number, a text, true, false or null")
+        return given
 
     @model_validator(mode="after")
     def _bounds_or_choices(self) -> Range:
@@ -84,7 +92,7 @@ class Range(BaseModel):
         return tuple(number for number in (self.low, self.high, self.step) if number is not None)
 
 
-class Space(BaseModel):
+class Space(Section):
     """Ranges by dotted field.
 
     Attributes:
@@ -93,10 +101,8 @@ class Space(BaseModel):
         places: by field where its range is written, for messages.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    ranges: dict[str, Range] = Field(min_length=1)
+    name: Name
+    ranges: dict[str, Range] = Field(min_length=1, max_length=200)
     places: dict[str, str]
 
 

@@ -9,13 +9,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from flows.experiments import changed, explained, read_yaml
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError, did_you_mean
+from prorec_core.sections import Section
 from tasks import places
 from tasks.tracking import flatten
 
@@ -25,17 +26,18 @@ EVERY = "all"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _LONGEST_NAME = 63
 _MOST_SEEDS = 100
+_MOST = 1000
 _OF_ALL = {"name", "seed", "device", "data", "evaluate.mask_history", "evaluate.list_length"}
 """What no variant may change: all of them are measured on the same users in the same way."""
 
 
-class Variant(BaseModel):
+class Variant(Section):
     """What a variant changes of an experiment, and what recommends in it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    about: str = Field("", description="What it is, in a few words.")
-    set: dict[str, Any] = Field(default_factory=dict, description="Values by dotted place, as with --set.")
+    about: str = Field("", max_length=1000, description="What it is, in a few words.")
+    set: dict[str, Any] = Field(
+        default_factory=dict, max_length=500, description="Values by dotted place, as with --set."
+    )
     scorer: Literal[
         "generator",
         "popularity",
@@ -47,7 +49,9 @@ class Variant(BaseModel):
         "two_stream",
         "two_stream_ranked",
     ] = Field("generator", description="What recommends; the pipeline ends where this is ready.")
-    streams: list[str] = Field(default_factory=list, description="The two variants that two_stream fuses.")
+    streams: list[str] = Field(
+        default_factory=list, max_length=2, description="The two variants that two_stream fuses."
+    )
 
     @model_validator(mode="after")
     def _streams_of_two(self) -> Variant:
@@ -73,13 +77,13 @@ class Plan:
     experiments: dict[tuple[str, int], list[Experiment]]
 
 
-class Variants(BaseModel):
+class Variants(Section):
     """Variants and groups of them, by name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    variants: dict[str, Variant] = Field(default_factory=dict, description="Variants by name.")
-    groups: dict[str, list[str]] = Field(default_factory=dict, description="Names that belong together, in order.")
+    variants: dict[str, Variant] = Field(default_factory=dict, max_length=_MOST, description="Variants by name.")
+    groups: dict[str, Annotated[list[str], Field(max_length=_MOST)]] = Field(
+        default_factory=dict, max_length=_MOST, description="Names that belong together, in order."
+    )
 
     def choose(self, words: Sequence[str]) -> list[str]:
         """The variants that some names and groups stand for, each once, in the order named.
@@ -130,6 +134,15 @@ class Variants(BaseModel):
                 "train_on_validation leaves nothing to choose a second stream's weight on, or to fit a ranker on",
                 place=f"variants {', '.join(choosing)}",
                 cure="Leave out train_on_validation, or these variants",
+            )
+        uneven = dict.fromkeys(
+            name for (name, _), own in experiments.items() if len({each.generator.max_history for each in own[1:]}) > 1
+        )
+        if uneven:
+            raise UserError(
+                "the two streams read histories of different lengths (generator.max_history)",
+                place=f"variants {', '.join(uneven)}",
+                cure="Give both the same, or leave out these variants",
             )
         return Plan(names, chosen, reference, experiments)
 
@@ -205,4 +218,4 @@ def _read(path: Path) -> Variants:
     try:
         return Variants.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise explained(error, str(path)) from error
+        raise explained(error, str(path), root=Variants) from error

@@ -8,23 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.config import JsonDict
+from pydantic import Field, model_validator
 
 from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
+from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Name, Place, Probability, Section, Width
 from prorec_core.values import Missing, SimilarIds, TimestampFormat
-
-RUN_ONLY: JsonDict = {"run_only": True}
-"""Marks a field that changes where or how fast a stage runs, not what it leaves; kept out of cache keys."""
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    """A part of an experiment; unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class DemoShop(Section):
@@ -32,7 +20,7 @@ class DemoShop(Section):
 
     users: int = Field(3000, ge=50, le=1_000_000, description="Users in the generated shop.")
     items: int = Field(1200, ge=40, le=100_000, description="Items in the generated shop.")
-    seed: int = Field(7, ge=0, description="Seed of the shop itself, apart from the seed of training.")
+    seed: int = Field(7, ge=0, le=MOST_SEED, description="Seed of the shop itself, apart from the seed of training.")
 
 
 class DataConfig(Section):
@@ -41,31 +29,34 @@ class DataConfig(Section):
     source: Literal["demo", "tables", "recbole"] = Field(
         "demo", description="demo: the generated shop; tables: Parquet, CSV or JSON Lines; recbole: atomic files."
     )
-    path: str | None = Field(
+    path: Place | None = Field(
         None, description="Folder with the data (not used by the demo).", json_schema_extra=RUN_ONLY
     )
     demo: DemoShop = Field(default_factory=DemoShop, description="The generated shop (source: demo).")
-    interactions_file: str | None = Field(
+    interactions_file: Name | None = Field(
         None, description="File of interactions in `path`; by default interactions.* or *.inter."
     )
-    items_file: str | None = Field(None, description="File of items in `path`; by default items.* or *.item.")
+    items_file: Name | None = Field(None, description="File of items in `path`; by default items.* or *.item.")
     quotes: bool = Field(True, description="CSV, TSV: quotes enclose fields; false: they are characters like others.")
     multiline: bool = Field(False, description="CSV, TSV: a quoted field may have lines that look like rows.")
-    user_column: str = Field("user_id", description="Column of the user's id in the interactions.")
-    item_column: str = Field("item_id", description="Column of the item's id in both files.")
-    timestamp_column: str | None = Field(
+    user_column: Name = Field("user_id", description="Column of the user's id in the interactions.")
+    item_column: Name = Field("item_id", description="Column of the item's id in both files.")
+    timestamp_column: Name | None = Field(
         "timestamp", description="Column of the time of an interaction; null: the file is already in order."
     )
     timestamp_format: TimestampFormat = None
-    missing: Missing = [""]
+    missing: Missing = Field(default=[""])
     similar_ids: SimilarIds = "error"
-    rating_column: str | None = Field(None, description="Column of a rating, for `min_rating`.")
-    min_rating: float | None = Field(None, description="Interactions rated lower are left out.")
-    text_columns: list[str] = Field(
-        default=["title", "categories"], min_length=1, description="Item columns that make up its text, in order."
+    rating_column: Name | None = Field(None, description="Column of a rating, for `min_rating`.")
+    min_rating: float | None = Field(None, ge=-1e9, le=1e9, description="Interactions rated lower are left out.")
+    text_columns: list[Name] = Field(
+        default=["title", "categories"],
+        min_length=1,
+        max_length=100,
+        description="Item columns that make up its text, in order.",
     )
-    text_separator: str = Field(". ", description="What stands between the text columns.")
-    title_column: str | None = Field(
+    text_separator: str = Field(". ", max_length=100, description="What stands between the text columns.")
+    title_column: Name | None = Field(
         None, description="Item column shown as its title; by default the first text column."
     )
     duplicates: Literal["keep", "exact", "first"] = Field(
@@ -73,19 +64,19 @@ class DataConfig(Section):
         description="keep: all rows; exact: rows with equal user, item and time once; first: each item once a user.",
     )
     min_user_interactions: int = Field(
-        5, ge=3, description="k-core: users with fewer are left out; the split needs at least 3."
+        5, ge=3, le=MANY, description="k-core: users with fewer are left out; the split needs at least 3."
     )
-    min_item_interactions: int = Field(5, ge=1, description="k-core: items with fewer are left out.")
+    min_item_interactions: int = Field(5, ge=1, le=MANY, description="k-core: items with fewer are left out.")
     ties: Literal["input", "shuffle"] = Field(
         "input", description="Order of interactions of a user at the same time: as in the file, or shuffled."
     )
-    ties_seed: int = Field(0, ge=0, description="Seed of the shuffling of ties.")
+    ties_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the shuffling of ties.")
     cold_items: Probability = Field(
         0.0,
         description="Share of the items that are held out as new: no model sees an interaction with them, and what "
         "recommends them knows their text alone; 0 holds out none.",
     )
-    cold_seed: int = Field(0, ge=0, description="Seed of the choice of new items.")
+    cold_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the choice of new items.")
     items_without_text: Literal["keep", "drop", "error"] = Field(
         "keep", description="Items whose text is empty: keep (text is the bare id), drop, or stop with an error."
     )
@@ -103,7 +94,7 @@ class DataConfig(Section):
 class TextConfig(Section):
     """The text encoder."""
 
-    model: str = Field(
+    model: Place = Field(
         "all-MiniLM-L6-v2",
         description="Encoder: a local path, an installed package that carries it, or a model of the hub.",
     )
@@ -116,12 +107,12 @@ class Training(Section):
     """What every training stage has in common."""
 
     epochs: int = Field(15, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
-    tokens_per_batch: int = Field(512, ge=16, description="Items of history a batch, padding included.")
+    tokens_per_batch: int = Field(512, ge=16, le=2**24, description="Items of history a batch, padding included.")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(0.05, ge=0, le=1, description="Weight decay of matrices (none on vectors).")
-    warmup_steps: int = Field(60, ge=0, description="Steps of linear warm-up before the cosine decay.")
+    warmup_steps: int = Field(60, ge=0, le=MANY, description="Steps of linear warm-up before the cosine decay.")
     dropout: Probability = Field(0.2, description="Dropout of embeddings and of feed-forward layers.")
-    patience: int = Field(4, ge=1, description="Epochs without a better validation NDCG@10 before stopping.")
+    patience: int = Field(4, ge=1, le=1000, description="Epochs without a better validation NDCG@10 before stopping.")
     max_history: int = Field(50, ge=1, le=4096, description="Items of history that a model sees, the latest.")
     precision: Literal["auto", "float32"] = Field(
         "auto", description="auto: bfloat16 matrix products where the hardware has them."
@@ -137,18 +128,23 @@ class CollaborativeConfig(Training):
     dim: int = Field(64, ge=4, le=4096, description="Dimensions d of the item embeddings and of the model.")
     layers: int = Field(2, ge=1, le=64, description="Transformer layers (sasrec).")
     heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide dim (sasrec).")
-    attention_units: int = Field(32, ge=1, description="Hidden units of the activation unit (din).")
+    attention_units: Width = Field(32, description="Hidden units of the activation unit (din).")
     score: Literal["cosine", "dot"] = Field("cosine", description="How a state is compared with an item.")
-    temperature: float = Field(0.06, gt=0, le=10, description="Temperature of the softmax over items (score: cosine).")
+    temperature: float = Field(
+        0.06, ge=1e-3, le=10, description="Temperature of the softmax over items (score: cosine)."
+    )
     loss: Literal["cross_entropy", "binary_cross_entropy"] = Field(
         "cross_entropy",
         description="cross_entropy: softmax over items; binary_cross_entropy: one sampled negative a position, as "
         "SASRec was published (sasrec).",
     )
     full_softmax_items: int = Field(
-        50_000, ge=0, description="Catalogues up to this size get the whole softmax, larger ones a sampled one."
+        50_000,
+        ge=0,
+        le=MANY,
+        description="Catalogues up to this size get the whole softmax, larger ones a sampled one.",
     )
-    negatives: int = Field(2048, ge=1, description="Items sampled a batch by the sampled softmax.")
+    negatives: int = Field(2048, ge=1, le=2**24, description="Items sampled a batch by the sampled softmax.")
     epochs: int = Field(12, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
     dropout: Probability = Field(0.3, description="Dropout of embeddings and of feed-forward layers.")
 
@@ -167,8 +163,8 @@ class AlignConfig(Training):
     epochs: int = Field(30, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
     fusion: Literal["sum", "concat"] = Field("sum", description="E_I: E_C + E_T, or both side by side.")
     alpha: float = Field(0.01, ge=0, le=100, description="Weight of the alignment loss; 0 leaves it out.")
-    temperature: float = Field(0.1, gt=0, le=10, description="Temperature of the alignment InfoNCE.")
-    align_items: int = Field(512, ge=2, description="Items a batch at most in the alignment InfoNCE.")
+    temperature: float = Field(0.1, ge=1e-3, le=10, description="Temperature of the alignment InfoNCE.")
+    align_items: int = Field(512, ge=2, le=2**24, description="Items a batch at most in the alignment InfoNCE.")
     graph: float = Field(
         0.0,
         ge=0,
@@ -183,12 +179,12 @@ class AlignConfig(Training):
 class RQVAEConfig(Section):
     """Training of the RQ-VAE quantizer."""
 
-    epochs: int = Field(60, ge=1, description="Passes over the items.")
-    batch_size: int = Field(1024, ge=2, description="Items a batch.")
+    epochs: int = Field(60, ge=1, le=100_000, description="Passes over the items.")
+    batch_size: int = Field(1024, ge=2, le=2**24, description="Items a batch.")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Learning rate of AdamW.")
-    hidden: list[PositiveInt] = Field(default=[256], description="Hidden widths of the encoder, mirrored.")
-    latent: int = Field(64, ge=1, description="Dimensions of the quantized space.")
-    commitment: float = Field(0.25, ge=0, description="Weight of the commitment loss.")
+    hidden: list[Width] = Field(default=[256], max_length=16, description="Hidden widths of the encoder, mirrored.")
+    latent: Width = Field(64, description="Dimensions of the quantized space.")
+    commitment: float = Field(0.25, ge=0, le=1000, description="Weight of the commitment loss.")
 
 
 class QuantizeConfig(Section):
@@ -202,7 +198,7 @@ class QuantizeConfig(Section):
     method: Annotated[str, QUANTIZERS] = Field("residual_kmeans", description="The quantizer.")
     levels: int = Field(3, ge=1, le=16, description="Code levels L, without the suffix.")
     codes: int = Field(64, ge=2, le=65_535, description="Codes K a level.")
-    iterations: int = Field(50, ge=1, description="Iterations of k-means at most.")
+    iterations: int = Field(50, ge=1, le=100_000, description="Iterations of k-means at most.")
     collisions: Literal["suffix", "reassign"] = Field(
         "suffix",
         description="Items with equal codes: an extra level, or the nearest free code at the last level.",
@@ -220,7 +216,7 @@ class DistillConfig(Section):
     teacher: Literal["integrated", "both"] = Field(
         "integrated", description="Teacher: the integrated embedding; both: semantic and collaborative apart."
     )
-    temperature: float = Field(0.06, gt=0, le=10, description="Temperature of the distillation InfoNCE.")
+    temperature: float = Field(0.06, ge=1e-3, le=10, description="Temperature of the distillation InfoNCE.")
     share: float = Field(
         0.25, gt=0, le=1, description="Share of a batch's targets at which is distilled, drawn anew for each batch."
     )
@@ -263,33 +259,31 @@ class GeneratorConfig(Training):
     node_scores: bool = Field(
         True, description="Add to each code's logit the score of the mean embedding of the items below it."
     )
-    node_temperature: float = Field(0.06, gt=0, le=10, description="Temperature of the node scores.")
+    node_temperature: float = Field(0.06, ge=1e-3, le=10, description="Temperature of the node scores.")
     label_smoothing: Probability = Field(0.0, description="Mass of the target spread over the other codes.")
     ranker: bool = Field(
         True,
         description="Fit a linear ranker of what generation and the dense score find, by both of them, item-to-item "
         "counts, texts and popularity, on validation users; it recommends where it is better on those left out.",
     )
-    ranker_weights: Annotated[list[float], Field(min_length=5, max_length=5)] | None = Field(
+    ranker_weights: (
+        Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=5, max_length=5)] | None
+    ) = Field(
         None,
         description="Weights of the ranker's features (generative, dense, successor, text, popularity), as an earlier "
         "model of the same data has them; null: they are fitted, which train_on_validation leaves no users for.",
     )
     distill: DistillConfig = Field(default_factory=DistillConfig, description="Knowledge distillation.")
     targets_per_user: int = Field(
-        4, ge=1, description="Training targets drawn from each history an epoch (encoder_decoder)."
+        4, ge=1, le=4096, description="Training targets drawn from each history an epoch (encoder_decoder)."
     )
-    validation_users: int = Field(2000, ge=1, description="Users at most in the validation after each epoch.")
+    validation_users: int = Field(2000, ge=1, le=MANY, description="Users at most in the validation after each epoch.")
     validation_beams: int = Field(20, ge=10, le=1000, description="Beams in the validation after each epoch.")
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> GeneratorConfig:
+    def _parts_have_what_they_need(self) -> GeneratorConfig:
         if self.dim % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
-        return self
-
-    @model_validator(mode="after")
-    def _parts_have_what_they_need(self) -> GeneratorConfig:
         if self.ranker_weights is not None and not self.ranker:
             raise ValueError("ranker_weights without ranker would weigh nothing; leave one of both out")
         if self.distill.soft_targets > 0 and not (self.trie_mask or self.node_scores):
@@ -305,9 +299,10 @@ class EvaluateConfig(Section):
         50, ge=10, le=1000, description="Items in every list; a target further down counts as missed."
     )
     mask_history: bool = Field(True, description="Never recommend what the user already has.")
-    fusion_weights: list[Annotated[float, Field(ge=0)]] = Field(
+    fusion_weights: list[Annotated[float, Field(ge=0, le=1e6)]] = Field(
         default=[0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
         min_length=1,
+        max_length=1000,
         description="Weights λ of the dense score among which validation NDCG@10 chooses.",
     )
     cold_bonus: float = Field(
@@ -324,10 +319,10 @@ class Experiment(Section):
     """One experiment: a name, a seed and a section a stage. The flow's only parameter."""
 
     name: str = Field("demo", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of the experiment.")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything that is trained.")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of everything that is trained.")
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
+        pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?|mps)$",
         description="Where models are trained: auto, cpu, cuda, cuda:N or mps.",
         json_schema_extra=RUN_ONLY,
     )
@@ -347,7 +342,7 @@ class Experiment(Section):
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="Evaluation.")
 
     @model_validator(mode="after")
-    def _choices_need_validation(self) -> Experiment:
+    def _choices_go_together(self) -> Experiment:
         if not self.train_on_validation and self.generator.ranker_weights is not None:
             raise ValueError("generator.ranker_weights are for train_on_validation; without it they are fitted")
         if self.train_on_validation and len(self.evaluate.fusion_weights) > 1:
@@ -355,4 +350,7 @@ class Experiment(Section):
                 "train_on_validation leaves nothing to choose a fusion weight on; give the one that was chosen "
                 "without it, as in evaluate.fusion_weights=[2]"
             )
+        taught = self.generator.distill.soft_targets > 0 and self.quantize.embedding == "integrated"
+        if taught and self.collaborative.model == "sasrec" and self.generator.max_history > self.align.max_history:
+            raise ValueError("soft_targets are Stage I's: set generator.max_history to at most align.max_history")
         return self

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from prorec_core.visible import shortened, visible
 
 _LONGEST = 500
+_LONGEST_PART = 1500
+_LONGEST_WORD = 200
+_LONGEST_LIST = 600
 
 
 class UserError(Exception):
     """Something that the user can put right: says what is wrong, where, and what to do.
 
-    The command line prints it as one line and exits with status 2; a task fails with it and is not retried.
+    The command line prints it as one line and exits with status 2; a task fails with it and is not retried. It is one
+    line whatever stands in the values, names and paths that it quotes.
     """
 
     def __init__(self, problem: str, *, place: str = "", cure: str = "") -> None:
-        self.problem = problem.rstrip(".")
-        self.place = place
-        self.cure = cure.rstrip(".")
+        self.problem = _told(problem).rstrip(".")
+        self.place = _told(place)
+        self.cure = _told(cure).rstrip(".")
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -31,12 +37,30 @@ class UserError(Exception):
         return (_rebuild, (self.problem, self.place, self.cure))
 
 
+class SeveralMistakesError(UserError):
+    """Several mistakes at once, a line each."""
+
+    def __init__(self, errors: Sequence[UserError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("")
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.errors))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (SeveralMistakesError, (self.errors,))
+
+
 def one_line(error: BaseException) -> str:
     """Why something failed, in one line: a user's mistake as it is, any other error with the name of its class."""
-    text = " ".join(str(error).split())
+    text = visible(" ".join(str(error).split()))
     if not isinstance(error, UserError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _told(text: str) -> str:
+    return visible(shortened(text, _LONGEST_PART))
 
 
 def _rebuild(problem: str, place: str, cure: str) -> UserError:
@@ -44,7 +68,16 @@ def _rebuild(problem: str, place: str, cure: str) -> UserError:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The cure for a misspelt name: the nearest known one, or the list of them."""
+    """The cure for a misspelt name: the nearest known one, or the list of them, as far as a line has room."""
     names = list(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(names)}"
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5) if len(word) <= _LONGEST_WORD else []
+    if near:
+        return f"Did you mean '{near[0]}'?"
+    told: list[str] = []
+    room = _LONGEST_LIST
+    for name in names:
+        room -= len(name) + 2
+        if told and room < 0:
+            return f"Known: {', '.join(told)} and {len(names) - len(told)} more"
+        told.append(name)
+    return f"Known: {', '.join(told)}"

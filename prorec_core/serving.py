@@ -26,7 +26,8 @@ class GeneratorModel(PythonModel):
 
     Input: a table with the column `history`, in each row a list of item ids or a text of item ids with commas, the
     oldest item first. Parameter `k`: items to recommend. Output: a table with the columns `row` (of the input,
-    from 0), `rank` (from 1), `item_id`, `title` and `score`.
+    from 0), `rank` (from 1), `item_id`, `title` and `score`: fewer than `k` rows of a history, or none, where the
+    catalogue has no more that it lacks.
     """
 
     def load_context(self, context: Any) -> None:

@@ -29,6 +29,7 @@ from prorec_core.artifacts import (
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError, one_line
 from prorec_core.progress import Progress, duration
+from prorec_core.visible import in_markdown
 from tasks import places, store
 from tasks import tracking as tracked
 from tasks.datasets import DataSet, data_sets
@@ -174,7 +175,7 @@ def _execute(
         raise
     except Exception as error:
         reason = one_line(error)
-        run.finish("FAILED", reason, page(f"**failed.** {reason}\n\n{again}"))
+        run.finish("FAILED", reason, page(f"**failed.** {in_markdown(reason)}\n\n{again}"))
         raise
     except BaseException:
         run.finish("KILLED", "stopped", page(f"**stopped.** {again}"))

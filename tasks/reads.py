@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from prorec_core.config import RUN_ONLY, Experiment
+from prorec_core.config import Experiment
+from prorec_core.sections import RUN_ONLY
 
 
 class UndeclaredReadError(Exception):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.data.dataset import Dataset
@@ -16,6 +17,7 @@ from prorec_core.data.histories import Columns, DatasetHistories, FileHistories,
 from prorec_core.data.sources import TextRules, is_file, path_of
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
+from prorec_core.sections import Name, Place, Section
 from prorec_core.values import TimestampFormat
 from tasks import models, places, registered, store, tracking
 from tasks.datasets import DataSet
@@ -29,19 +31,17 @@ NAME = "recommend"
 _ALL = "all"
 
 
-class BatchRequest(BaseModel):
+class BatchRequest(Section):
     """Which model is to recommend what to whom."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    model: str = Field("models:/prorec-demo@champion", description="models:/NAME@ALIAS or models:/NAME/VERSION.")
-    users: str = Field(
+    model: Place = Field("models:/prorec-demo@champion", description="models:/NAME@ALIAS or models:/NAME/VERSION.")
+    users: Place = Field(
         _ALL,
         description="all: every user of the data set that the model was made with; or a file (Parquet, CSV, JSON "
         "Lines) of histories or of interactions.",
     )
     k: int = Field(10, ge=1, le=1000, description="Items a user.")
-    output: str | None = Field(
+    output: Place | None = Field(
         None,
         description="The Parquet file; by default recommendations/MODEL-VERSION.parquet in the folder of artifacts.",
     )
@@ -50,10 +50,10 @@ class BatchRequest(BaseModel):
         "error", description="Items in a file that the model does not know: stop with an error, or pass over them."
     )
     chunk: int = Field(1000, ge=1, le=100_000, description="Users at a time; what is done is kept chunk by chunk.")
-    user_column: str = Field("user_id", description="Column of the user's id in a file.")
-    history_column: str = Field("history", description="Column of item ids, the oldest first, in a file of histories.")
-    item_column: str = Field("item_id", description="Column of the item's id in a file of interactions.")
-    timestamp_column: str | None = Field(
+    user_column: Name = Field("user_id", description="Column of the user's id in a file.")
+    history_column: Name = Field("history", description="Column of item ids, the oldest first, in a file of histories.")
+    item_column: Name = Field("item_id", description="Column of the item's id in a file of interactions.")
+    timestamp_column: Name | None = Field(
         "timestamp", description="Column of the time in a file of interactions; null: the file is already in order."
     )
     timestamp_format: TimestampFormat = None
@@ -63,13 +63,23 @@ class BatchRequest(BaseModel):
     )
 
 
+def told_of_short(summary: Mapping[str, Any]) -> str:
+    """The line on users who got fewer items than asked for; empty where there are none."""
+    if not summary["users_short"]:
+        return ""
+    none = f", {summary['users_empty']:,} of them none" if summary["users_empty"] else ""
+    told = f"{summary['users_short']:,} of {summary['users']:,} users got fewer than {summary['k']:,} items{none}"
+    return f"{told}: the catalogue has no more that they lack."
+
+
 @task(name=NAME, task_run_name="recommend · {request.model}", cache_policy=NO_CACHE, persist_result=False)
 def recommend(request: BatchRequest) -> dict[str, Any]:
     """Write the best items of every user to a Parquet file.
 
     Returns:
-        `model` (its version's URI), `output`, `users`, `rows`, `sha256`, `unknown_items` (how many were passed over),
-        `seconds` and `mlflow` (experiment, run and page).
+        `model` (its version's URI), `output`, `users`, `rows`, `unknown_items` (how many were passed over),
+        `users_short` (who got fewer than `k` items), `users_empty` (who got none), `k`, `sha256`, `seconds` and
+        `mlflow` (experiment, run and page).
 
     Raises:
         UserError: no such model or file, another catalogue than the model's, or no room.
@@ -125,15 +135,16 @@ def _write(
     if result.users_found:
         _notice(f"{result.users_found:,} of {result.users:,} users were done by an earlier run")
     seconds = time.monotonic() - begun
-    run.metrics({"users": result.users, "rows": result.rows, "unknown_items": unknown, "seconds": seconds})
+    counts = {"users": result.users, "rows": result.rows, "unknown_items": unknown}
+    counts |= {"users_short": result.users_short, "users_empty": result.users_empty}
+    run.metrics({**counts, "seconds": seconds})
     run.tags({"prorec.output": str(output), "prorec.output_sha256": result.sha256})
     return {
         "model": version.uri,
         "output": str(output),
-        "users": result.users,
-        "rows": result.rows,
+        **counts,
+        "k": request.k,
         "sha256": result.sha256,
-        "unknown_items": unknown,
         "seconds": round(seconds, 3),
     }
 

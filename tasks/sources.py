@@ -24,6 +24,7 @@ _WITHOUT_EFFECT = {
     "prorec_core.config",
     "prorec_core.errors",
     "prorec_core.progress",
+    "prorec_core.sections",
     _CHOOSING,
 }
 

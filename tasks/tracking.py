@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from prorec_core.errors import UserError, one_line
+from prorec_core.visible import in_markdown
 from tasks import places, processes
 from tasks.datasets import DataSet
 from tasks.metrics import MetricSender
@@ -190,7 +191,7 @@ def close_killed(run: Run, reason: str) -> None:
     """Close the run of a process that did not close it itself."""
     from mlflow.entities import RunTag
 
-    note = f"**Killed.** {reason}\n\n{run.data.tags.get(NOTE_TAG, '')}"[:_LONGEST_TAG]
+    note = f"**Killed.** {in_markdown(reason)}\n\n{run.data.tags.get(NOTE_TAG, '')}"[:_LONGEST_TAG]
     tags = [RunTag(FAILURE_TAG, reason), RunTag(NOTE_TAG, note)]
     patiently(client().log_batch, run.info.run_id, tags=tags)
     patiently(client().set_terminated, run.info.run_id, "KILLED")

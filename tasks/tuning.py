@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prorec_core.artifacts import write_bytes, write_json
+from prorec_core.visible import block_in_markdown
 from tasks import tracking
 from tasks.metrics import numbers
 from tasks.patience import patiently
@@ -58,4 +59,4 @@ def keep(run: TrackedRun, study: Study, fields: list[str], best_yaml: str) -> No
         patiently(client().log_artifacts, run.id, str(folder), FOLDER)
     run.parameters({"best": best["values"]})
     run.metrics({f"best_{OBJECTIVE}": best["value"], **numbers({"importance": importances})})
-    run.tags({tracking.NOTE_TAG: f"{tuning.table_markdown(trials)}\n\n```yaml\n{best_yaml}```"})
+    run.tags({tracking.NOTE_TAG: f"{tuning.table_markdown(trials)}\n\n{block_in_markdown(best_yaml, 'yaml')}"})

@@ -22,7 +22,7 @@ MAY_IMPORT = {
 """The project's folders, and which of them each may import."""
 
 ORDER = (
-    {"errors", "progress", "values", "registry", "config", "artifacts"},
+    {"visible", "sections", "errors", "progress", "values", "registry", "config", "artifacts"},
     {"data"},
     {"metrics"},
     {"training"},

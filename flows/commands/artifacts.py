@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.screen import console, plain, say
 from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from tasks.reachability import Inventory, Stored
 
@@ -33,7 +35,6 @@ def add_to(app: typer.Typer) -> None:
 
 def list_artifacts(keep_days: _KeepDays = KEEP_DAYS) -> None:
     """List stored artifacts with size, age and what keeps them."""
-    from rich.console import Console
     from rich.table import Column, Table
 
     from flows.units import age, size
@@ -54,9 +55,9 @@ def list_artifacts(keep_days: _KeepDays = KEEP_DAYS) -> None:
         old = age(time.time() - each.ended)
         table.add_row(each.ref.stage, each.experiment, each.ref.digest[:_SHORT], told, old, _keepers(inventory, each))
     if inventory.stored:
-        Console().print(table)
+        console().print(table)
     total = sum(each.bytes for each in inventory.stored)
-    print(f"{len(inventory.stored)} artifacts, {size(total)}.")
+    say(f"{len(inventory.stored)} artifacts, {size(total)}.")
 
 
 def _keepers(inventory: Inventory, artifact: Stored) -> str:
@@ -74,15 +75,13 @@ def show(
     what: Annotated[str, typer.Argument(metavar="RUN_OR_DIGEST", help="An MLflow run, or the start of a digest.")],
 ) -> None:
     """Show an artifact: its files, what it was made of, who uses it. For a run of an experiment, all that it used."""
-    from rich.console import Console
-
     from tasks.reachability import take_inventory
 
     inventory = take_inventory(KEEP_DAYS)
     found = _find(what, inventory)
     for artifact in found:
         for part in _described(artifact, inventory, short=len(found) > 1):
-            Console(highlight=False, soft_wrap=True).print(part)
+            console(soft_wrap=True).print(part)
 
 
 def _find(what: str, inventory: Inventory) -> list[Stored]:
@@ -104,16 +103,15 @@ def _find(what: str, inventory: Inventory) -> list[Stored]:
     return found[:1]
 
 
-def _described(artifact: Stored, inventory: Inventory, *, short: bool) -> Iterable[str | Table]:
+def _described(artifact: Stored, inventory: Inventory, *, short: bool) -> Iterable[str | Text | Table]:
     import yaml
-    from rich.markup import escape
     from rich.table import Column, Table
 
     from flows.units import age, size
     from tasks import models, store
 
     ref, manifest = artifact.ref, artifact.manifest
-    yield f"[bold]{ref.stage}[/bold] {ref.digest}"
+    yield plain(ref.stage, "bold") + plain(f" {ref.digest}")
 
     def uses(tags: Mapping[str, str]) -> bool:
         return any(each.get("digest") == ref.digest for each in models.named_by(tags).values())
@@ -139,7 +137,7 @@ def _described(artifact: Stored, inventory: Inventory, *, short: bool) -> Iterab
         }
     for name, text in lines.items():
         if text:
-            yield escape(f"{name:<11}{text}")
+            yield plain(f"{name:<11}{text}")
     if short or not manifest:
         yield ""
         return
@@ -147,7 +145,7 @@ def _described(artifact: Stored, inventory: Inventory, *, short: bool) -> Iterab
     for entry in manifest.files:
         table.add_row(entry.path, size(entry.bytes), entry.sha256[:_SHORT])
     yield table
-    yield escape(yaml.safe_dump(manifest.config, sort_keys=False, allow_unicode=True).rstrip())
+    yield yaml.safe_dump(manifest.config, sort_keys=False, allow_unicode=True).rstrip()
 
 
 def gc(
@@ -156,15 +154,13 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
     """Delete what neither a registered version nor a recent run needs; runs, parameters and metrics stay."""
-    from rich.console import Console
-
     from flows.units import size
     from tasks import places
     from tasks.collection import collect, make_plan
     from tasks.reachability import take_inventory
 
     if places.nothing_tracked():
-        print("Nothing to delete.")
+        say("Nothing to delete.")
         return
     with places.try_lock("collection") as free:
         if not free:
@@ -172,25 +168,25 @@ def gc(
         plan = make_plan(take_inventory(keep_days), keep_days)
         things = list(plan.everything())
         if not things:
-            print("Nothing to delete.")
+            say("Nothing to delete.")
             return
         if dry_run or not yes:
             for kind, name, count in things:
-                print(f"{kind}: {name} ({size(count)})")
-        console = Console()
-        console.print(_totals(things))
+                say(f"{kind}: {name} ({size(count)})")
+        screen = console()
+        screen.print(_totals(things))
         if dry_run:
-            print("Nothing was deleted (--dry-run).")
+            say("Nothing was deleted (--dry-run).")
             return
         if not yes:
             if not sys.stdin.isatty():
                 raise UserError("nothing was deleted: nobody can be asked here", cure="Say --yes, or --dry-run to look")
             typer.confirm("Delete all this?", abort=True)
-        with console.status("deleting …") as status:
-            done = collect(plan, lambda name: status.update(f"deleting {name}"))
-    print(f"{done.count} deleted, {size(done.bytes)} freed." + f" {done.spared} came into use." * bool(done.spared))
+        with screen.status(plain("deleting …")) as status:
+            done = collect(plan, lambda name: status.update(plain(f"deleting {name}")))
+    say(f"{done.count} deleted, {size(done.bytes)} freed." + f" {done.spared} came into use." * bool(done.spared))
     for failure in done.failures:
-        print(f"not deleted: {failure}", file=sys.stderr)
+        say(f"not deleted: {failure}", error=True)
     if done.failures:
         raise typer.Exit(1)
 
@@ -215,7 +211,7 @@ def verify() -> None:
 
     looked_at, problems = verify_all()
     for problem in problems:
-        typer.echo(problem)
-    typer.echo(f"{looked_at} artifacts looked at, {len(problems)} problems.")
+        say(problem)
+    say(f"{looked_at} artifacts looked at, {len(problems)} problems.")
     if problems:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.running import expect_folder, in_process, prepare_training
+from flows.screen import console, plain, say
 from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,13 +98,13 @@ def _run(
 def _show(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from flows.display import plain_table, table_console
+    from flows.display import plain_table
     from flows.embedded import mlflow_page
     from prorec_core.evaluation.tables import label, new_item_line, signed
     from prorec_core.evaluation.variants.report import new_item_rows
     from prorec_core.evaluation.variants.table import marked, marks_of
 
-    console, found = table_console(), summary["table"]
+    screen, found = console(wide=True), summary["table"]
     columns = ("recall_at_10", "ndcg_at_10")
     table = Table(title=f"Test, whole catalogue, item level, seeds {', '.join(map(str, found['seeds']))}")
     table.add_column("variant", no_wrap=True)
@@ -120,18 +121,18 @@ def _show(summary: dict[str, Any]) -> None:
             signed(against["difference"]) if against else "",
             interval,
         )
-    console.print(table)
+    screen.print(table)
     if rows := new_item_rows(found):
-        console.print(plain_table(new_item_line(found["new_items"]), rows, names=2))
+        screen.print(plain_table(new_item_line(found["new_items"]), rows, names=2))
     for mark, means in marks_of(found).items():
-        console.print(f"{mark} {means}", highlight=False, soft_wrap=True)
+        say(f"{mark} {means}")
     for each in summary["failed"]:
         text = f"failed: {each['variant']}, seed {each['seed']}, in {each['stage']}: {each['reason']}"
-        console.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+        screen.print(plain(text, "red"), soft_wrap=True)
     command, page = mlflow_page(summary["mlflow"])
     for name, text in {"report": summary["report"], "MLflow": command, "": page}.items():
         if text:
-            console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
+            say(f"{name:<10} {text}")
 
 
 def _figure(value: dict[str, float | None] | None) -> str:

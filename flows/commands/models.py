@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.screen import console, say
 from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ def list_models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model, for instance prorec-demo.")] = None,
 ) -> None:
     """List registered versions with their test metrics, aliases and age."""
-    from rich.console import Console
     from rich.table import Column, Table
 
     from flows.units import age
@@ -36,7 +36,7 @@ def list_models(
     if name and not found:
         raise UserError(f"there is no model '{name}'", cure=models.known_versions(name))
     if not found:
-        print("There is no model yet.")
+        say("There is no model yet.")
         return
     table = Table(
         Column("version", no_wrap=True), "alias", "seed", "scorer", *(shown(metric) for metric in models.SHOWN), "age"
@@ -51,7 +51,7 @@ def list_models(
             *(f"{float(tags[key]):.4f}" if (key := f"test.{metric}") in tags else "" for metric in models.SHOWN),
             age(time.time() - version.created),
         )
-    Console(soft_wrap=True).print(table)
+    console(soft_wrap=True).print(table)
 
 
 def promote(
@@ -62,8 +62,6 @@ def promote(
     anyway: Annotated[bool, typer.Option("--anyway", help="Even if it is worse or cannot be compared.")] = False,
 ) -> None:
     """Make a version the champion, unless it is worse than the present one beyond chance."""
-    from rich.console import Console
-
     from tasks import places, promotion
     from tasks.registered import CHAMPION
 
@@ -72,15 +70,15 @@ def promote(
     with places.lock("promotion"):
         judged = promotion.judge(what)
         version = judged.challenger.version
-        Console().print(_table(judged))
+        console().print(_table(judged))
         if judged.already:
-            print(f"{version.title} is the champion already.")
+            say(f"{version.title} is the champion already.")
             return
         promotion.promote(judged, anyway=anyway)
     after = f" after {judged.holder.title}" if judged.holder else ""
-    print(f"{version.title} is the champion{after}: models:/{version.name}@{CHAMPION}")
+    say(f"{version.title} is the champion{after}: models:/{version.name}@{CHAMPION}")
     if judged.objection:
-        print(f"Although {judged.objection}.")
+        say(f"Although {judged.objection}.")
 
 
 def _table(judged: Judgement) -> Table:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from flows.running import expect_folder, in_process
+from flows.screen import say
 from prorec_core.errors import UserError
 from prorec_core.values import known_format
 
@@ -81,15 +82,26 @@ def recommend_all(
             "multiline": multiline,
         }
     )
-    print(f"{summary['users']:,} users, {summary['rows']:,} rows by {summary['model']}: {summary['output']}")
-    print(f"sha256 {summary['sha256']}")
+    say(f"{summary['users']:,} users, {summary['rows']:,} rows by {summary['model']}: {summary['output']}")
+    say(f"sha256 {summary['sha256']}")
+    from tasks.recommend import told_of_short
+
+    if told := told_of_short(summary):
+        say(told)
 
 
 def _run(settings: dict[str, Any]) -> dict[str, Any]:
     def call() -> dict[str, Any]:
+        from pydantic import ValidationError
+
+        from flows.experiments import explained
         from flows.recommend import recommend
         from tasks.recommend import BatchRequest
 
-        return recommend(request=BatchRequest.model_validate(settings))
+        try:
+            request = BatchRequest.model_validate(settings)
+        except ValidationError as error:
+            raise explained(error, "", root=BatchRequest) from error
+        return recommend(request=request)
 
     return in_process(["recommend"], call)

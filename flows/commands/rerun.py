@@ -10,6 +10,7 @@ from uuid import UUID
 
 import typer
 
+from flows.screen import say
 from prorec_core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def rerun(
     expect_stages("--stage", stage or ())
     prepare_training()
     earlier = _find(flow_run)
-    typer.echo(f"Again: {earlier.info.run_name}, {earlier.info.status}, MLflow run {earlier.info.run_id}", err=True)
+    say(f"Again: {earlier.info.run_name}, {earlier.info.status}, MLflow run {earlier.info.run_id}", error=True)
     known = _in_prefect(earlier)
     if _alive(earlier) or (known and known.state and not known.state.is_final()):
         raise UserError(
@@ -157,12 +158,12 @@ def _retry(flow_run: FlowRun) -> None:
     state = None
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(flow_run.id, Scheduled(message="To be run again: prorec rerun"), force=True)
-        typer.echo(f"A worker runs it again: prefect flow-run inspect {flow_run.id}", err=True)
+        say(f"A worker runs it again: prefect flow-run inspect {flow_run.id}", error=True)
         while state is None or not state.is_final():
             time.sleep(_SECONDS_BETWEEN_LOOKS if state else 0)
             before, state = state, client.read_flow_run(flow_run.id).state
             if state and (before is None or state.name != before.name):
-                typer.echo(f"flow run: {state.name}", err=True)
+                say(f"flow run: {state.name}", error=True)
     if not state.is_completed():
         raise UserError(state.message or str(state.name), place=flow_run.name)
     condition = f"tags.`{tracking.EXPERIMENT_TAG}` != '' and tags.`{tracking.FLOW_RUN_TAG}` = '{flow_run.id}'"

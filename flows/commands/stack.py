@@ -17,6 +17,7 @@ from uuid import uuid4
 import typer
 
 from flows import proxies, secret
+from flows.screen import console, say
 from flows.stack import state
 from prorec_core.errors import UserError, did_you_mean
 from tasks import places
@@ -74,7 +75,7 @@ def _supervise(prefect_port: int | None, mlflow_port: int | None, *, new_passwor
             raise _already(state.read())
         supervisor.log_to(supervisor.log_file("stack"))
         if ended := supervisor.clear_left_over(state.read()):
-            print(f"A stack that was killed had left {', '.join(ended)} running; ended.", flush=True)
+            say(f"A stack that was killed had left {', '.join(ended)} running; ended.")
         ports = (
             children.free_port(prefect_port, _PREFECT_PORT, "--prefect-port"),
             children.free_port(mlflow_port, _MLFLOW_PORT, "--mlflow-port"),
@@ -88,10 +89,10 @@ def _supervise(prefect_port: int | None, mlflow_port: int | None, *, new_passwor
         begun = time.monotonic()
 
         def ready() -> None:
-            print(f"Ready after {time.monotonic() - begun:.0f} s.\n{_addresses(stack)}", flush=True)
-            print("Ctrl-C stops it.", flush=True)
+            say(f"Ready after {time.monotonic() - begun:.0f} s.\n{_addresses(stack)}", lines=True)
+            say("Ctrl-C stops it.")
 
-        print("Starting Prefect, MLflow and a worker …", flush=True)
+        say("Starting Prefect, MLflow and a worker …")
         supervisor.Supervisor(stack, programs(stack), [tidying(stack)], ready).run()
 
 
@@ -116,20 +117,20 @@ def _start_detached(prefect_port: int | None, mlflow_port: int | None, *, new_pa
             env={**os.environ, places.ARTIFACTS_VARIABLE: str(places.artifacts())},
             start_new_session=True,
         )
-    print("Starting Prefect, MLflow and a worker …", flush=True)
+    say("Starting Prefect, MLflow and a worker …")
     begun = time.monotonic()
     try:
         while process.poll() is None:
             stack = state.read()
             if stack is not None and stack.ready and stack.supervisor["pid"] == str(process.pid):
-                print(f"Ready after {time.monotonic() - begun:.0f} s.\n{_addresses(stack)}")
+                say(f"Ready after {time.monotonic() - begun:.0f} s.\n{_addresses(stack)}", lines=True)
                 return
             time.sleep(0.1)
     except KeyboardInterrupt:
         process.terminate()
         process.wait()
         raise
-    print(children.last_line(log) or f"prorec: the stack did not start, see {log}", file=sys.stderr)
+    say(children.last_line(log) or f"prorec: the stack did not start, see {log}", error=True)
     raise typer.Exit(process.returncode if process.returncode > 0 else 1)
 
 
@@ -174,7 +175,6 @@ def status(
     password: Annotated[bool, typer.Option("--password", help="Print what the pages ask for.")] = False,
 ) -> None:
     """Say what runs, where it answers, and how often it was started again; exit status 1 unless all is well."""
-    from rich.console import Console
     from rich.table import Table
 
     from flows.stack.servers import answers_at
@@ -182,14 +182,13 @@ def status(
     stack = state.running()
     if stack is None:
         left = state.read()
-        print(
-            "A stack was killed; `prorec down` ends what it left." if left and left.here() else "No stack is running."
-        )
+        say("A stack was killed; `prorec down` ends what it left." if left and left.here() else "No stack is running.")
         raise typer.Exit(1)
     if env:
         # Those programs may have a proxy in their environment that they would ask for 127.0.0.1.
         direct = {name: os.environ[name] for name in proxies.EXCEPTIONS if name in os.environ}
         for name, value in {**stack.variables(), **direct}.items():
+            # For a shell to read, which wants it to the letter.
             print(f"export {name}={shlex.quote(value)}")
         return
     if password:
@@ -204,8 +203,8 @@ def status(
             said = "does not answer" if child.alive() else "died; being started again"
         well = well and said in {"running", "done"}
         table.add_row(name, said, str(child.pid or ""), str(child.restarts))
-    Console().print(table)
-    print(_addresses(stack))
+    console().print(table)
+    say(_addresses(stack), lines=True)
     if not well:
         raise typer.Exit(1)
 
@@ -225,14 +224,14 @@ def down() -> None:
     stack = state.read()
     if stack is not None and stack.running():
         _stop(stack)
-        print("Stopped.")
+        say("Stopped.")
     with supervisor.alone() as first:
         if not first:
             raise UserError("a stack is only just starting or stopping", cure="Try again in a moment")
         if ended := supervisor.clear_left_over(state.read()):
-            print(f"A stack that was killed had left {', '.join(ended)} running; ended.")
+            say(f"A stack that was killed had left {', '.join(ended)} running; ended.")
         elif stack is None:
-            print("No stack is running.")
+            say("No stack is running.")
 
 
 def _stop(stack: StackState) -> None:
@@ -281,7 +280,7 @@ def _show_new(file: Path, offset: int, *, named: bool) -> int:
 
 def _show(file: Path, lines: Sequence[str], *, named: bool) -> None:
     for line in lines:
-        print(f"{file.stem:<9} {line}" if named else line, flush=True)
+        say(f"{file.stem:<9} {line}" if named else line)
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> None:

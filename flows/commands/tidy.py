@@ -6,6 +6,8 @@ import os
 
 import typer
 
+from flows.screen import say
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
@@ -24,4 +26,4 @@ def tidy() -> None:
     def ask_prefect() -> None:
         start_prefect()()
 
-    typer.echo(str(close(ask_prefect)))
+    say(str(close(ask_prefect)), lines=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.running import expect_folder, in_process, prepare_training
+from flows.screen import console, say
 
 if TYPE_CHECKING:
     from flows.spaces import Plan
@@ -88,11 +89,10 @@ def _run(planned: Plan, trials: int, study: str, prune: bool) -> dict[str, Any]:
 def _show(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from flows.display import table_console
     from flows.embedded import mlflow_page
     from prorec_core.evaluation.tuning import ranked
 
-    console, best = table_console(), summary["best"]
+    best = summary["best"]
     table = Table(title=f"{summary['study']}: NDCG@10 of {summary['stage']} on validation users, best epoch")
     for heading in ("trial", "NDCG@10", "epochs"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -102,7 +102,7 @@ def _show(summary: dict[str, Any]) -> None:
         values = "  ".join(f"{field} {value}" for field, value in each["values"].items())
         pruned = " pruned" if each["state"] == "pruned" else ""
         table.add_row(str(each["trial"]), value, f"{each['epochs']}{pruned}", values)
-    console.print(table)
+    console(wide=True).print(table)
     states = [each["state"] for each in summary["trials"]]
     counts = [f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed") if state in states]
     start = next((each for each in summary["trials"] if each["values"] == summary["as_it_stands"]), None)
@@ -119,5 +119,5 @@ def _show(summary: dict[str, Any]) -> None:
     }
     for name, text in lines.items():
         if text:
-            console.print(f"{name:<10} {text}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"\n{summary['yaml']}", highlight=False, markup=False, soft_wrap=True, end="")
+            say(f"{name:<10} {text}")
+    say(f"\n{summary['yaml']}".rstrip("\n"), lines=True)

@@ -28,6 +28,7 @@ from flows.service.metrics import Metrics
 from flows.service.models import ModelKeeper
 
 RETRY_SECONDS = 1
+_MOST_DIGITS = 20
 _METHODS = {"GET", "POST", "HEAD"}
 _access = logging.getLogger("flows.service.access")
 _HOW = """Recommends items to histories of item ids, with a registered model of PRORec.
@@ -78,7 +79,8 @@ def create_app(keeper: ModelKeeper, batcher: Batcher, metrics: Metrics) -> FastA
     async def recommend(asked: Annotated[schemas.Request, Body()], request: fastapi.Request) -> schemas.Answer:
         """Items that a user already has are left out unless `keep_seen`. Of a long history the newest items count.
 
-        A history that is empty, or has no item that the model knows, gets the most popular items (`fallback`).
+        A history that is empty, or has no item that the model knows, gets the most popular items (`fallback`). Where
+        fewer than `k` items are left that a history lacks, the list is shorter, or empty (`missing`).
         """
         request.state.histories = len(asked.histories)
         if keeper.current is None:
@@ -129,8 +131,12 @@ def _answer(asked: schemas.Request, found: Found, metrics: Metrics) -> schemas.A
             schemas.Item(rank=rank, item_id=each.item_id, title=each.title, score=each.score)
             for rank, each in enumerate(best, start=1)
         ]
+        missing = asked.k - len(items)
+        metrics.short_lists.inc(missing > 0)
         results.append(
-            schemas.Result(user_id=history.user_id, items=items, unknown_items=list(unknown), fallback=fallback)
+            schemas.Result(
+                user_id=history.user_id, items=items, missing=missing, unknown_items=list(unknown), fallback=fallback
+            )
         )
     return schemas.Answer(model=schemas.Model(name=found.version.name, version=found.version.version), results=results)
 
@@ -203,10 +209,11 @@ class Gate:
             _access.info("%s %s %d %.1f ms, %d histories", method, route, status, 1000 * seconds, histories)
 
 
-def _announced_bytes(scope: Scope) -> int:
+def _announced_bytes(scope: Scope) -> float:
+    """What the request says of its length; no number, or one that no length has, counts as too large."""
     for name, value in scope["headers"]:
         if name == b"content-length":
-            return int(value)
+            return int(value) if value.isdigit() and len(value) < _MOST_DIGITS else float("inf")
     return 0
 
 

@@ -44,6 +44,11 @@ class Metrics:
         self.fallbacks = Counter(
             "prorec_fallbacks", "Histories without a known item, answered with popular items.", registry=self.registry
         )
+        self.short_lists = Counter(
+            "prorec_short_lists",
+            "Histories that hold all but fewer than k items of the catalogue.",
+            registry=self.registry,
+        )
         self.unknown_items = Counter("prorec_unknown_items", "Unknown items in histories.", registry=self.registry)
         self.model = Gauge(
             "prorec_model_info", "1 for the version in use.", ["name", "version", "model_id"], registry=self.registry

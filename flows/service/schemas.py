@@ -56,8 +56,12 @@ class Result(BaseModel):
     """The recommendations to one history."""
 
     user_id: str | None
-    items: list[Item] = Field(description="Best first; fewer than `k` where the catalogue has no more.")
+    items: list[Item] = Field(description="Best first; fewer than `k`, or none, where the catalogue has no more.")
     unknown_items: list[str] = Field(description="Item ids of the history that the model does not know, each once.")
+    missing: int = Field(
+        description="How many items fewer than `k` there are, since the history holds the rest of the catalogue; with "
+        "no item at all it holds the whole."
+    )
     fallback: bool = Field(description="No item of the history is known: these are the most popular items.")
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.embedded import expect_welcome
 from flows.proxies import stay_direct
+from flows.screen import say
 from flows.stack import state
 from flows.stack.children import MARK
 from flows.stack.servers import POOL
@@ -211,7 +212,7 @@ def _deploy(name: str) -> str:
         problem = f"{type(error).__name__}: {error}"
     else:
         return ""
-    print(said.getvalue(), file=sys.stderr)
+    say(said.getvalue(), error=True, lines=True)
     last = [line.strip() for line in said.getvalue().splitlines() if line.strip()][-1:]
     return " ".join([*last, problem])
 
@@ -219,7 +220,7 @@ def _deploy(name: str) -> str:
 def main() -> None:
     """Wait for the server and register everything; exit status 1 if something was not, 2 if no server is named."""
     if not os.environ.get("PREFECT_API_URL"):
-        print("prorec: PREFECT_API_URL: it is not set. Set it to the address of the Prefect server.", file=sys.stderr)
+        say("prorec: PREFECT_API_URL: it is not set. Set it to the address of the Prefect server.", error=True)
         sys.exit(2)
     stay_direct()
     import prefect.cli.deploy
@@ -241,7 +242,7 @@ def main() -> None:
         sys.exit(2)
     result = register()
     write_json(result_file(), result)
-    print(result)
+    say(str(result))
     # The local stack shows what is missing, and runs the rest.
     if result["skipped"] and MARK not in os.environ:
         sys.exit("; ".join(f"{name} is not registered: {why}" for name, why in result["skipped"].items()))

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from prorec_core.evaluation.drawing import BEHAVIOUR_COLOUR, INK, MUTED, PAPER, TEXT_COLOUR, panels, style
+from prorec_core.visible import in_markdown
 
 Trial = Mapping[str, Any]
 _PANELS_A_ROW = 3
@@ -126,7 +127,7 @@ def table_markdown(trials: Sequence[Trial], shown: int = 20) -> str:
     for each in ranked(trials)[:shown]:
         value = "failed" if each["value"] is None else f"{each['value']:.4f}"
         told = value if each["state"] != "pruned" else f"{value} (pruned)"
-        cells = [_cell(each["values"].get(field)) for field in fields]
+        cells = [in_markdown(_cell(each["values"].get(field))) for field in fields]
         lines.append(_line([str(each["trial"]), told, str(each["epochs"]), *cells]))
     return "\n".join(lines)
 

@@ -61,12 +61,23 @@ class BatchSettings:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What came of it: users, rows and sha256 (hex) of the file, and how many users' rows were there already."""
+    """What came of it.
+
+    Attributes:
+        users: all of them.
+        rows: of the file.
+        sha256: of the file, hex.
+        users_found: whose rows were there already.
+        users_short: who got fewer than k items, since the catalogue has no more that they lack.
+        users_empty: who got none, since they have the whole catalogue.
+    """
 
     users: int
     rows: int
     sha256: str
     users_found: int
+    users_short: int
+    users_empty: int
 
 
 def check_catalogue(recommender: Recommender, histories: Histories, *, whole: bool, drop_unknown: bool) -> int:
@@ -132,7 +143,7 @@ def recommend_all(
             report(Progress(done, total, "user"))
         # The last name is given to a file that is whole, on the same file system.
         whole = parts / "whole"
-        rows = _join(names, whole, _metadata(settings))
+        rows, served, full = _join(names, whole, _metadata(settings), settings.k)
         sha256 = sha256_file(whole)
         whole.replace(output)
         shutil.rmtree(parts)
@@ -142,7 +153,7 @@ def recommend_all(
             place=str(output),
             cure="Make room or choose another place; what is done is kept",
         ) from error
-    return BatchResult(total, rows, sha256, found)
+    return BatchResult(total, rows, sha256, found, total - full, total - served)
 
 
 def _key(chunk: Chunk, settings: BatchSettings) -> str:
@@ -178,17 +189,20 @@ def _metadata(settings: BatchSettings) -> Mapping[bytes, bytes]:
     return {name.encode(): str(value).encode() for name, value in values.items()}
 
 
-def _join(parts: list[Path], target: Path, metadata: Mapping[bytes, bytes]) -> int:
-    """Write all parts to one file, one after the other; returns the number of rows."""
-    rows = 0
+def _join(parts: list[Path], target: Path, metadata: Mapping[bytes, bytes], k: int) -> tuple[int, int, int]:
+    """Write all parts to one file; returns the number of rows, of users who have one, and of those who have k."""
+    rows = served = full = 0
     with target.open("wb") as stream:
         with pq.ParquetWriter(stream, SCHEMA.with_metadata(metadata), compression="zstd") as writer:
             for table in _tables(parts):
                 writer.write_table(table)
                 rows += table.num_rows
+                ranks = table["rank"].to_numpy()
+                served += int((ranks == 1).sum())
+                full += int((ranks == k).sum())
         stream.flush()
         os.fsync(stream.fileno())
-    return rows
+    return rows, served, full
 
 
 def _tables(parts: list[Path]) -> Iterator[pa.Table]:

@@ -73,7 +73,7 @@ def reassign(codes_NL: Codes, embeddings_ND: Floats, n_codes: int, decode: Decod
         UserError: there are more items than tuples.
     """
     n_items, levels = codes_NL.shape
-    _check_room(n_items, n_codes, levels)
+    check_room(n_items, n_codes, levels)
     codes = codes_NL.copy()
     for level in range(levels):
         capacity = n_codes ** (levels - 1 - level)
@@ -133,7 +133,7 @@ def free_beside(codes_NL: Codes, embeddings_ND: Floats, table: Codes, n_codes: i
         UserError: there are more items than tuples.
     """
     n_items, levels = len(table) + len(codes_NL), codes_NL.shape[1]
-    _check_room(n_items, n_codes, levels)
+    check_room(n_items, n_codes, levels)
     taken = set(map(tuple, table.tolist()))
     found = codes_NL.copy()
 
@@ -156,7 +156,12 @@ def free_beside(codes_NL: Codes, embeddings_ND: Floats, table: Codes, n_codes: i
     return found
 
 
-def _check_room(n_items: int, n_codes: int, levels: int) -> None:
+def check_room(n_items: int, n_codes: int, levels: int) -> None:
+    """Refuse fewer tuples of codes than items.
+
+    Raises:
+        UserError: says how many there are of either.
+    """
     if n_items > n_codes**levels:
         raise UserError(
             f"{n_items} items cannot each have their own of {n_codes}^{levels} tuples of codes",

@@ -49,6 +49,19 @@ def test_presets_are_valid_and_hold_only_differences(name: str) -> None:
         (["data.text_columns=[title"], "--set: the value of 'data.text_columns=[title' cannot be read."),
         (["seed=1", "seed.x=2"], "--set: 'seed.x=2' names a field inside 'seed', which is no section."),
         (["quantize.method=rqvae"], "Did you mean 'rq_vae'?"),
+        (["generator.epochs=3", "generator={dim: 32}"], "would undo the setting of generator.epochs before it."),
+        (["evaluate.fusion_weights=[1e300]"], "evaluate.fusion_weights.0: must be <= 1e+06 (got 1e+300)."),
+        (["generator.max_history=60", "generator.distill.soft_targets=0.5"], "generator.max_history to at most align"),
+        (
+            ["seed=!!int 3"],
+            "--set: the value of 'seed=!!int 3' cannot be read. Quote it: the tag '!!int' is not taken.",
+        ),
+        (["device=cuda:999999999999999999999"], "device: must match"),
+        (["x" * 10_000], "--set: 'xxx"),
+        (["x" * 10_000 + "=3"], "xxx...: unknown field."),
+        (["seed=" + "9" * 5000], "seed: must be a whole number (got '999"),
+        (["data=" + "[" * 3000], "--set: the value of 'data=[[["),
+        (["a\x1b[31m=3"], "a\\x1b[31m: unknown field."),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(settings: list[str], message: str) -> None:

@@ -191,3 +191,14 @@ def test_a_ranked_baseline_needs_validation() -> None:
     with pytest.raises(UserError, match="variants aligned-ranked, sasrec-ranked, two-stream, two-stream-r"):
         STANDARD.plan(["core"], base, 2, None)
     assert STANDARD.plan(["dense"], base, 1, None).names == STANDARD.groups["dense"]
+
+
+def test_two_streams_read_histories_of_one_length(tmp_path: Path) -> None:
+    """It would be found out only once both are trained."""
+    mine = {
+        "short": {"set": {"generator.max_history": 20}},
+        "mix": {"scorer": "two_stream", "streams": ["short", "semantic"]},
+    }
+    known = load_variants(_file(tmp_path, variants=mine))
+    with pytest.raises(UserError, match="variants mix: the two streams read histories of different lengths"):
+        known.plan(["mix"], Experiment(), 1, None)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
@@ -97,14 +98,72 @@ def test_every_number_has_a_range(path: Path, field: FieldInfo) -> None:
     if field.annotation in {int, float}:
         limits = {type(limit): getattr(limit, type(limit).__name__.lower()) for limit in field.metadata}
         lowest = limits[Ge] if Ge in limits else limits[Gt]
-        highest = limits.get(Le, limits.get(Lt, math.inf))
+        highest = limits[Le] if Le in limits else limits[Lt]
         assert lowest <= _value(Experiment(), path) <= highest
-        for wrong in (lowest - 1, math.inf, math.nan, *([highest + 1] if highest < math.inf else [])):
+        for wrong in (lowest - 1, math.inf, math.nan, highest + 1):
             nested: Any = wrong
             for name in reversed(path):
                 nested = {name: nested}
             with pytest.raises(ValidationError):
                 Experiment.model_validate(nested)
+
+
+def _unbounded(schema: Any, place: str = "") -> Iterator[str]:
+    """The places in a JSON schema where a number lacks a bound, or a text or list may be of any length."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from _unbounded(part, place)
+    if not isinstance(schema, dict):
+        return
+    kind = schema.get("type")
+    if kind in {"integer", "number"}:
+        for bounds in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+            if not any(bound in schema for bound in bounds):
+                yield f"{place}: no {bounds[0]}"
+    needed = {"string": ("maxLength", "pattern", "enum", "const"), "array": ("maxItems",), "object": ()}.get(
+        kind or "", ()
+    )
+    if needed and not any(each in schema for each in needed):
+        yield f"{place}: no {needed[0]}"
+    for name, part in schema.items():
+        if name == "additionalProperties" and isinstance(part, dict) and "maxProperties" not in schema:
+            yield f"{place}: no maxProperties"
+        if name in {"properties", "$defs"}:
+            for inner, of_inner in part.items():
+                yield from _unbounded(of_inner, f"{place}.{inner}".removeprefix("."))
+        elif name in {"items", "anyOf", "allOf", "oneOf"}:
+            yield from _unbounded(part, place)
+
+
+def test_everything_has_bounds() -> None:
+    assert list(_unbounded(Experiment.model_json_schema())) == []
+    assert list(_unbounded({"properties": {"a": {"type": "integer", "minimum": 1}}})) == ["a: no maximum"]
+
+
+def test_the_ends_of_ranges_can_be_reckoned_with() -> None:
+    """Nothing within the bounds makes a score infinite or 0: λ times a log-probability, a cosine over a temperature."""
+    most = EvaluateConfig(fusion_weights=[1e6]).fusion_weights[0]
+    assert np.isfinite(np.float32(most) * np.float32(-1e4))
+    assert np.isfinite(np.float32(1.0) / np.float32(GeneratorConfig(node_temperature=1e-3).node_temperature))
+    for section in ({"distill": {"temperature": 1e-300}}, {"node_temperature": 1e-300}):
+        with pytest.raises(ValidationError):
+            GeneratorConfig.model_validate(section)
+
+
+def test_very_many_mistakes_are_few_complaints() -> None:
+    """Whoever checks parameters, Prefect too, says what pydantic says."""
+    with pytest.raises(ValidationError) as caught:
+        Experiment.model_validate({f"field{number}": number for number in range(2000)} | {"seed": -1})
+    first, second = caught.value.errors()
+    assert first["msg"] == "2,000 unknown fields, the first 'field0', 'field1', 'field2'"
+    assert second["loc"] == ("seed",) and second["type"] == "greater_than_equal"
+    with pytest.raises(ValidationError) as caught:
+        Experiment.model_validate({"evaluate": {"fusion_weights": [-1] * 1000}, "seed": "x"})
+    told = caught.value.errors()
+    assert len(told) <= 8 and "996 more mistakes" in {each["msg"] for each in told}
+    with pytest.raises(ValidationError) as caught:
+        Experiment.model_validate({"x" * 10_000: 1, "a\nb\x1b": 2})
+    assert all(part.isprintable() and len(part) <= 80 for each in caught.value.errors() for part in each["loc"])
 
 
 @pytest.mark.parametrize("change", [{}, *({".".join(path): (path, field)} for path, field in LEAVES)])

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from prorec_core.artifacts import ArtifactRef
-from prorec_core.config import RUN_ONLY, Experiment
+from prorec_core.config import Experiment
 from prorec_core.registry import Registry
+from prorec_core.sections import RUN_ONLY
 from tasks import sources, tracking
 from tasks import stage as stages
 from tasks.evaluate_aligned import evaluate_aligned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
@@ -49,6 +50,17 @@ def test_each_history_gets_its_items(service: Service) -> None:
 
 def test_seen_items_come_back_where_asked_for(service: Service) -> None:
     assert ask(service, KNOWN, keep_seen=True)["results"][0]["items"][0]["item_id"] == ITEMS[0]
+
+
+def test_who_has_nearly_all_is_told_what_is_missing(service: Service) -> None:
+    whole, nearly, usual = ask(service, ITEMS, ITEMS[:-2], KNOWN, k=3)["results"]
+    assert (whole["items"], whole["missing"], whole["fallback"]) == ([], 3, False)
+    assert (len(nearly["items"]), nearly["missing"]) == (2, 1)
+    assert (len(usual["items"]), usual["missing"]) == (3, 0)
+    assert service.metric("prorec_short_lists_total") == 2
+    assert ask(service, ITEMS, k=3, keep_seen=True)["results"][0]["missing"] == 0
+    described = service.client.get("/openapi.json").json()["components"]["schemas"]["Result"]["properties"]
+    assert "whole" in described["missing"]["description"]
 
 
 def test_nothing_known_is_answered_and_said(service: Service) -> None:
@@ -103,6 +115,23 @@ def test_a_large_body_is_refused_unread(service: Service, chunked: bool) -> None
     answer = service.client.post("/recommend", content=content, headers={"content-type": "application/json"})
     assert answer.status_code == 413
     assert answer.json() == {"detail": "The body has more than 1048576 bytes."}
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-5", "many", "", "1e3"])
+def test_a_length_that_is_none_is_refused(service: Service, length: str) -> None:
+    """A server of HTTP before it refuses these; nothing depends on which one that is."""
+    messages: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b'{"histories": [{"history": []}]}', "more_body": False}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", length.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/recommend", "query_string": b"", "headers": headers}
+    asyncio.run(service.app(scope, receive, send))
+    assert messages[0]["status"] == 413
 
 
 def test_without_a_model_it_is_alive_but_not_ready(make_service: MakeService) -> None:

@@ -76,6 +76,8 @@ def test_the_file_holds_what_is_recommended(tmp_path: Path) -> None:
     # Somebody who has everything gets nothing.
     assert rows["user_id"].unique(maintain_order=True).to_list() == [f"u{user}" for user in range(10) if user != 5]
     assert result.users == 10 and result.rows == rows.height and result.users_found == 0
+    # u3 and u9 have two items left, u4 one, u5 none.
+    assert (result.users_short, result.users_empty) == (4, 1)
     assert result.sha256 == sha256_file(output)
     assert [(each.step, each.total, each.unit) for each in told] == [(4, 10, "user"), (8, 10, "user"), (10, 10, "user")]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["histories.parquet", "out.parquet"]
@@ -104,6 +106,7 @@ def test_after_a_kill_it_goes_on_with_the_chunks_that_are_there(tmp_path: Path) 
     again = Cycle()
     result = recommend_all(again, make_file(tmp_path), SETTINGS, tmp_path / "out.parquet")
     assert again.calls == 1 and result.users_found == 8
+    assert (result.users_short, result.users_empty) == (whole.users_short, whole.users_empty) == (4, 1)
     assert result.sha256 == whole.sha256
     assert not list(tmp_path.glob(".*"))
 
