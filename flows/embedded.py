@@ -13,7 +13,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,21 +38,13 @@ def start_prefect() -> Callable[[], None]:
         return lambda: _expect(url)
     home = places.prefect_home()
     os.environ.setdefault("PREFECT_HOME", str(home))
-    alone = ExitStack()
-    if not (home / "prefect.db").exists():
-        # Two servers that make the tables at the same time are in each other's way.
-        alone.enter_context(places.lock("prefect-database"))
     server = LocalServer(home / "server.log")
     # What is registered first is called last: after Prefect has sent off its logs and events.
     atexit.register(server.stop)
     os.environ["PREFECT_API_URL"] = server.url
     os.environ[places.EMBEDDED_VARIABLE] = "1"
 
-    def ready() -> None:
-        with alone:
-            server.wait()
-
-    return ready
+    return server.wait
 
 
 def _expect(url: str) -> None:
@@ -61,7 +52,7 @@ def _expect(url: str) -> None:
 
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=30.0)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise UserError(
             f"no Prefect server answers there ({error})",
             place=f"PREFECT_API_URL {url}",
@@ -105,8 +96,9 @@ def mlflow_page(run: Mapping[str, Any]) -> tuple[str | None, str]:
     if run["page"]:
         return None, str(run["page"])
     uri = places.tracking_uri()
-    near = uri.removeprefix(f"sqlite:///{Path.cwd()}/")
-    uri = uri if near == uri else f"sqlite:///{near}"
+    file = places.sqlite_path(uri)
+    if file is not None and file.is_relative_to(Path.cwd()):
+        uri = places.sqlite_uri(file.relative_to(Path.cwd()))
     path = f"#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
     command = f"{program('mlflow')} ui --backend-store-uri {shlex.quote(uri)} --port 5000"
     return command, f"then open http://127.0.0.1:5000/{path}"

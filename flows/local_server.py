@@ -17,9 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from prorec_core.errors import UserError
+from tasks import places
 
 _SECONDS_TO_START = 90.0
 _SECONDS_TO_STOP = 5.0
+_REFUSED = 2
+"""The exit status of a server that cannot start for a reason that its starter's user can put right."""
 
 
 class LocalServer:
@@ -31,6 +34,7 @@ class LocalServer:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        home = Path(os.environ.get("PREFECT_HOME") or places.prefect_home())
         log.parent.mkdir(parents=True, exist_ok=True)
         with listener, log.open("wb") as stream:
             self._process = subprocess.Popen(
@@ -41,7 +45,12 @@ class LocalServer:
                 stderr=stream,
                 pass_fds=[listener.fileno()],
                 cwd=Path(__file__).resolve().parents[1],
-                env={**without_allocator(os.environ), **_SETTINGS},
+                env={
+                    **without_allocator(os.environ),
+                    **_SETTINGS,
+                    **places.prefect_environment(home.expanduser().absolute()),
+                    places.ARTIFACTS_VARIABLE: str(places.artifacts()),
+                },
                 start_new_session=True,
             )
 
@@ -60,6 +69,8 @@ class LocalServer:
                     return
             except httpx.HTTPError:
                 time.sleep(0.05)
+        if self._process.poll() == _REFUSED:
+            raise UserError(self._log.read_text(errors="replace").strip().splitlines()[-1])
         raise UserError("Prefect's local server did not start", cure=f"See {self._log}")
 
     def stop(self) -> None:
@@ -100,6 +111,16 @@ def _serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_starter, daemon=True).start()
     import uvicorn
 
+    from tasks.databases import prepare_prefect
+    from tasks.troubles import explained
+
+    try:
+        prepare_prefect()
+    except Exception as error:
+        if (told := explained(error)) is None:
+            raise
+        print(told, file=sys.stderr)
+        sys.exit(_REFUSED)
     listener = socket.socket(fileno=descriptor)
     config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
     uvicorn.Server(config).run(sockets=[listener])

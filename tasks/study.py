@@ -101,7 +101,7 @@ def _stored(name: str) -> Iterator[OptunaStudy]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = path(name)
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
+        storage = optuna.storages.RDBStorage(places.sqlite_uri(file))
         stored = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     except (SQLAlchemyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from prorec_core.errors import UserError, one_line
-from tasks import places, processes
+from tasks import databases, places, processes
 from tasks.datasets import DataSet
 from tasks.metrics import MetricSender
 from tasks.patience import patiently
@@ -76,11 +76,10 @@ def _client(uri: str) -> MlflowClient:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    if places.tracks_over_http():
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
-    # Two processes that make the tables at the same time are in each other's way.
-    with places.lock("mlflow-database"):
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    # It logs tracebacks of what it raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    databases.prepare_mlflow(uri)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def client() -> MlflowClient:
@@ -125,7 +124,7 @@ def _made_once(title: str, tags: dict[str, str]) -> Experiment:
 
 def _location() -> str | None:
     """Where an experiment's artifacts go; a server decides that itself."""
-    return None if places.tracks_over_http() else str(places.store())
+    return None if places.tracks_over_http() else places.file_uri(places.store())
 
 
 def identity() -> str:

@@ -47,7 +47,7 @@ def programs(state: StackState) -> list[Program]:
             command=[
                 *[*python, "mlflow", "server", "--host", HOST, "--port", _port(state.mlflow), "--workers", "1"],
                 *["--backend-store-uri", places.embedded_tracking_uri()],
-                *["--default-artifact-root", str(places.store()), "--no-serve-artifacts"],
+                *["--default-artifact-root", places.file_uri(places.store()), "--no-serve-artifacts"],
             ],
             # As a server it must not take itself for its own store.
             environment={name: value for name, value in environment.items() if name != "MLFLOW_TRACKING_URI"},
@@ -86,7 +86,7 @@ def _environment(state: StackState) -> dict[str, str]:
         # By default pages of any origin may call the server from a browser of this machine.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{state.prefect},http://localhost:{_port(state.prefect)}",
         places.ARTIFACTS_VARIABLE: str(places.artifacts()),
-        "PREFECT_HOME": str(places.prefect_home()),
+        **places.prefect_environment(places.prefect_home()),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": os.pathsep.join([str(places.project_root()), os.environ.get("PYTHONPATH", "")]).rstrip(
             os.pathsep
