@@ -122,7 +122,7 @@ def schema() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit status 2, an interruption status 130."""
-    streams.replace_what_cannot_be_shown()
+    streams.set_up()
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     try:
         if not set(arguments[:1]) & set(stack.COMMANDS):

@@ -6,6 +6,8 @@ Knows environment variables and logging; knows no stage.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import io
 import logging
 import os
 import shlex
@@ -44,12 +46,25 @@ def start_prefect() -> Callable[[], None]:
     os.environ["PREFECT_API_URL"] = server.url
     os.environ[places.EMBEDDED_VARIABLE] = "1"
 
-    return server.wait
+    def ready() -> None:
+        _expect_settings()
+        server.wait()
+
+    return ready
+
+
+def _expect_settings() -> None:
+    """Have Prefect read its settings, and raise what is wrong with them; it would go on, and print that, too."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        from prefect.settings import get_current_settings
+
+        get_current_settings()
 
 
 def _expect(url: str) -> None:
     import httpx
 
+    _expect_settings()
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=30.0)
     except (httpx.HTTPError, httpx.InvalidURL) as error:

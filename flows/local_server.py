@@ -119,8 +119,9 @@ def _serve(descriptor: int) -> None:
     except Exception as error:
         if (told := explained(error)) is None:
             raise
-        print(told, file=sys.stderr)
-        sys.exit(_REFUSED)
+        print(told, file=sys.stderr, flush=True)
+        # The thread that waits for the starter's end keeps Python from ending in order.
+        os._exit(_REFUSED)
     listener = socket.socket(fileno=descriptor)
     config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
     uvicorn.Server(config).run(sockets=[listener])

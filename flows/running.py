@@ -131,5 +131,7 @@ def show_result(summary: dict[str, Any]) -> None:
 
 def _short(place: str) -> str:
     """A path as seen from here, where that is shorter."""
-    path = Path(place)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place
+    from tasks import places
+
+    path = places.local_path(place) or Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -106,7 +106,7 @@ def _prepare(path: Path, tables: Tables) -> None:
     _clear_scratch(path)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        if tables is MLFLOW and _has_artifacts(path):
+        if tables is MLFLOW and has_artifacts(path):
             _log.warning("%s is not there and is begun anew: what is stored beside it belongs to no run", path)
         with _scratch(path) as scratch:
             tables.make(scratch)
@@ -120,7 +120,7 @@ def _prepare(path: Path, tables: Tables) -> None:
             revision, empty = _state(database)
             if revision is not None and revision == tables.revisions()[0]:
                 return
-            if empty and tables is MLFLOW and _has_artifacts(path):
+            if empty and tables is MLFLOW and has_artifacts(path):
                 raise UserError(
                     "the database is empty, and there are artifacts beside it",
                     place=str(path),
@@ -276,7 +276,8 @@ def _has_content(path: Path) -> bool:
         return False
 
 
-def _has_artifacts(path: Path) -> bool:
+def has_artifacts(path: Path) -> bool:
+    """Whether the tracking store's database at this path has artifacts beside it."""
     store = places.store()
     return path.parent == places.artifacts() and store.is_dir() and any(store.iterdir())
 

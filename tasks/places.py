@@ -52,6 +52,8 @@ def artifacts() -> Path:
         raise UserError(
             "the name is not UTF-8", place=f"{ARTIFACTS_VARIABLE} {name}", cure="Choose another folder"
         ) from error
+    if folder.is_file():
+        raise UserError("this is a file", place=f"{ARTIFACTS_VARIABLE} {folder}", cure="Name a folder")
     return folder
 
 
@@ -171,6 +173,11 @@ def locks() -> Path:
 def checkpoints(key: str) -> Path:
     """Where the training stage with this cache key keeps its checkpoints."""
     return artifacts() / "checkpoints" / key
+
+
+def studies() -> Path:
+    """Where the trials of tunings are kept, a file a study."""
+    return artifacts() / "studies"
 
 
 def downloads(digest: str) -> Path:

@@ -46,7 +46,7 @@ def path(name: str) -> Path:
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"'{name}' cannot be a name", place="--study", cure="Use letters, digits, '-', '_' and '.'")
-    return places.artifacts() / "studies" / f"{name}.db"
+    return places.studies() / f"{name}.db"
 
 
 def expect_same(name: str, settings: Mapping[str, Any]) -> None:

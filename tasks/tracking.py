@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import hashlib
 import json
 import logging
 import os
@@ -48,6 +49,9 @@ EXPERIMENT_FILE = "experiment.json"
 
 SUMMARY_FILE = "summary.json"
 """Beside that run, once it is done: what the flow returns."""
+
+TEXT_TAG = "prorec.sha256."
+"""With the name of such a file: the sha256 of what was written to it."""
 
 REPORT_TAG = "prorec.report"
 """On the run of a whole experiment or comparison: the URI of its report."""
@@ -174,15 +178,22 @@ def read_text(run_id: str, name: str) -> str:
     """The text that `TrackedRun.text` stored under this name.
 
     Raises:
-        UserError: it is not there.
+        UserError: it is not there, or not as it was stored.
     """
     from mlflow.exceptions import MlflowException
 
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            return Path(patiently(client().download_artifacts, run_id, name, scratch)).read_text(encoding="utf-8")
+            content = Path(patiently(client().download_artifacts, run_id, name, scratch)).read_bytes()
+        expected = patiently(client().get_run, run_id).data.tags.get(f"{TEXT_TAG}{name}")
     except (MlflowException, OSError) as error:
         raise UserError(f"the file '{name}' of the run is gone ({error})", place=f"MLflow run {run_id}") from error
+    if expected and hashlib.sha256(content).hexdigest() != expected:
+        raise UserError(f"the file '{name}' of the run was changed after it was stored", place=f"MLflow run {run_id}")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"the file '{name}' of the run is damaged ({error})", place=f"MLflow run {run_id}") from error
 
 
 def close_killed(run: Run, reason: str) -> None:
@@ -276,8 +287,9 @@ class TrackedRun:
         patiently(client().log_artifact, self.id, str(folder / last), ARTIFACT_FOLDER)
 
     def text(self, name: str, content: str) -> None:
-        """Store a text as a file beside those of the stage."""
+        """Store a text as a file beside those of the stage, and on the run what shows that it is whole."""
         patiently(client().log_text, self.id, content, name)
+        self.tags({f"{TEXT_TAG}{name}": hashlib.sha256(content.encode()).hexdigest()})
 
     def finish(self, status: str = "FINISHED", reason: str = "", note: str = "") -> None:
         """Send what is unsent and close the run; one that failed or was killed with the reason on its page."""

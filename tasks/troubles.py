@@ -61,6 +61,8 @@ def explained(error: BaseException) -> UserError | None:
 
     The cause that says most is the first in the chain of causes that stands in a table.
     """
+    if isinstance(error, UserError):
+        return error
     for cause in chain(error):
         for explain in _EXPLAINERS:
             if (found := explain(cause)) is not None:
@@ -170,17 +172,18 @@ def _refused_by_settings(error: BaseException) -> UserError | None:
         return None
     first = details()[0]
     field = ".".join(map(str, first["loc"]))
-    return UserError(f"Prefect's setting '{field}': {first['msg']}", place=_setter_of(field.split(".")[-1]), cure=cure)
+    said = f"Prefect's setting '{field}': {first['msg']}" if field else f"Prefect's settings: {first['msg']}"
+    return UserError(said, place=_setter_of(field.split(".")[-1]), cure=cure)
 
 
 def _setter_of(field: str) -> str:
     """What sets a field of Prefect's settings: a variable, or a file of the working folder."""
     ending = f"_{field}".upper()
-    for name in os.environ:
+    for name in os.environ if field else ():
         if name.startswith("PREFECT_") and name.endswith(ending):
             return name
     for file in map(Path, (".env", "prefect.toml", "pyproject.toml")):
-        if file.is_file() and field.lower() in file.read_text(errors="replace").lower():
+        if field and file.is_file() and field.lower() in file.read_text(errors="replace").lower():
             return str(file.absolute())
     return "the settings of Prefect (`prefect config view` shows them)"
 
