@@ -28,6 +28,7 @@ _SIDES = ("-journal", "-wal", "-shm")
 _TRIES = 5
 _BUSY_SECONDS = 60.0
 _SECONDS_TO_CONNECT = 10
+_HALF_MADE = ("already exists", "duplicate column", "no such table", "no such column", "no such index")
 _log = logging.getLogger(__name__)
 
 
@@ -117,7 +118,7 @@ def _prepare(path: Path, tables: Tables) -> None:
     _expect_whole(path)
     for _ in range(_TRIES):
         with _opened(path) as database:
-            revision, empty = _state(database)
+            revision, empty = state(database)
             if revision is not None and revision == tables.revisions()[0]:
                 return
             if empty and tables is MLFLOW and has_artifacts(path):
@@ -148,6 +149,8 @@ def _bring_up(database: sqlite3.Connection, path: Path, scratch: Path, tables: T
         try:
             tables.make(scratch)
         except Exception as error:
+            if not _met_what_is_there(error):
+                raise
             _expect_nothing_lost(database, path, tables, error)
             aside = _aside(path)
             _remove(scratch)
@@ -166,6 +169,14 @@ def _bring_up(database: sqlite3.Connection, path: Path, scratch: Path, tables: T
     return True
 
 
+def _met_what_is_there(error: Exception) -> bool:
+    """Whether tables could not be brought up to date since they are not those that their revision tells of."""
+    return any(
+        isinstance(cause, sqlite3.OperationalError) and any(words in str(cause) for words in _HALF_MADE)
+        for cause in troubles.chain(error)
+    )
+
+
 def _expect_nothing_lost(database: sqlite3.Connection, path: Path, tables: Tables, error: Exception) -> None:
     for query in tables.work:
         with contextlib.suppress(sqlite3.OperationalError):
@@ -182,7 +193,7 @@ def _reason(error: Exception) -> str:
     return " ".join(str(inner).split())[:150] or type(inner).__name__
 
 
-def _state(database: sqlite3.Connection) -> tuple[str | None, bool]:
+def state(database: sqlite3.Connection) -> tuple[str | None, bool]:
     """The revision of the tables, None where it is not told, and whether there are no tables at all."""
     names = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     row = database.execute("SELECT version_num FROM alembic_version").fetchone() if "alembic_version" in names else None
@@ -304,7 +315,7 @@ def _make_mlflow(path: Path) -> None:
     from sqlalchemy import event
 
     with contextlib.closing(sqlite3.connect(path)) as database:
-        told = _state(database)[0] is not None
+        told = state(database)[0] is not None
     engine = utils.create_sqlalchemy_engine(places.sqlite_uri(path))  # type: ignore[no-untyped-call]
 
     @event.listens_for(engine, "connect")
