@@ -16,6 +16,7 @@ import typer
 
 from flows import streams
 from flows.commands import artifacts, compare, models, recommend_all, rerun, serve, stack, tidy, tune
+from flows.proxies import stay_direct
 from flows.running import debugging, expect_folder, expect_stages, prepare_training, run_flow, show_result
 from flows.stack.state import connect
 from prorec_core.errors import UserError
@@ -124,6 +125,7 @@ def main() -> None:
     """Run the command line; a user's mistake is one line and exit status 2, an interruption status 130."""
     streams.set_up()
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    stay_direct()
     try:
         if not set(arguments[:1]) & set(stack.COMMANDS):
             connect()

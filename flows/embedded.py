@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows import secret
 from flows.local_server import LocalServer
 from prorec_core.errors import UserError
 from tasks import places
@@ -43,7 +44,7 @@ def start_prefect() -> Callable[[], None]:
     server = LocalServer(home / "server.log")
     # What is registered first is called last: after Prefect has sent off its logs and events.
     atexit.register(server.stop)
-    os.environ["PREFECT_API_URL"] = server.url
+    os.environ.update({"PREFECT_API_URL": server.url, **secret.for_prefect(server.password)})
     os.environ[places.EMBEDDED_VARIABLE] = "1"
 
     def ready() -> None:
@@ -73,6 +74,30 @@ def _expect(url: str) -> None:
             place=f"PREFECT_API_URL {url}",
             cure="Start it, or unset the variable to run without one",
         ) from error
+    expect_welcome(url)
+
+
+def expect_welcome(url: str) -> None:
+    """Make sure that the Prefect server in use, which answers, takes the password that it is given.
+
+    Raises:
+        UserError: it does not.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.request("GET", "/admin/version")
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code not in {401, 403}:
+                return
+            raise UserError(
+                "the Prefect server there does not take the password that it is given",
+                place=f"PREFECT_API_URL {url}",
+                cure="Set PREFECT_API_AUTH_STRING to USER:PASSWORD; that of the local stack is what "
+                "`prorec status --env` prints",
+            ) from error
 
 
 def stop_like_ctrl_c() -> None:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from flows import secret
 from prorec_core.errors import UserError
 from tasks import places
 
@@ -26,7 +27,12 @@ _REFUSED = 2
 
 
 class LocalServer:
-    """A server process. It starts while its starter goes on; `wait` returns once it answers."""
+    """A server process. It starts while its starter goes on; `wait` returns once it answers.
+
+    Attributes:
+        url: the address of its API.
+        password: what it asks for, known to its starter alone.
+    """
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -35,6 +41,7 @@ class LocalServer:
         listener.listen(128)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         home = Path(os.environ.get("PREFECT_HOME") or places.prefect_home())
+        self.password = secret.fresh()
         log.parent.mkdir(parents=True, exist_ok=True)
         with listener, log.open("wb") as stream:
             self._process = subprocess.Popen(
@@ -48,6 +55,7 @@ class LocalServer:
                 env={
                     **without_allocator(os.environ),
                     **_SETTINGS,
+                    **secret.for_prefect_server(self.password),
                     **places.prefect_environment(home.expanduser().absolute()),
                     places.ARTIFACTS_VARIABLE: str(places.artifacts()),
                 },
@@ -111,11 +119,13 @@ def _serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_starter, daemon=True).start()
     import uvicorn
 
+    from flows.guard import Guard, loopback
     from tasks.databases import prepare_prefect
     from tasks.troubles import explained
 
     try:
         prepare_prefect()
+        from prefect.server.api.server import create_app
     except Exception as error:
         if (told := explained(error)) is None:
             raise
@@ -123,8 +133,8 @@ def _serve(descriptor: int) -> None:
         # The thread that waits for the starter's end keeps Python from ending in order.
         os._exit(_REFUSED)
     listener = socket.socket(fileno=descriptor)
-    config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
-    uvicorn.Server(config).run(sockets=[listener])
+    app = Guard(create_app(), loopback(listener.getsockname()[1]))
+    uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Tables:
 
 
 def prepare_mlflow(uri: str) -> None:
-    """Have MLflow's database, if it is an SQLite file, be whole and of this version; if it is a server, be there.
+    """Have MLflow's database, if it is an SQLite file, be whole and of this version.
 
     Raises:
         UserError: it is damaged, or of another version; nothing was changed.
@@ -59,12 +59,16 @@ def prepare_mlflow(uri: str) -> None:
     if path is not None:
         with places.lock("mlflow-database"):
             _prepare(path.absolute(), MLFLOW)
-    elif not places.tracks_over_http():
-        _expect_answer(uri)
 
 
-def _expect_answer(uri: str) -> None:
-    """Ask a database server once; MLflow asks for minutes, with a traceback each time."""
+def expect_answer(uri: str) -> None:
+    """Ask a database server, if the store is one, once; MLflow asks for minutes, with a traceback each time.
+
+    Raises:
+        Exception: what SQLAlchemy or the database's driver raises where it does not answer.
+    """
+    if places.sqlite_path(uri) is not None or uri.startswith(("http:", "https:")):
+        return
     import sqlalchemy
 
     waits = {"connect_timeout": _SECONDS_TO_CONNECT} if uri.startswith(("postgresql", "mysql")) else {}

@@ -83,6 +83,7 @@ def _client(uri: str) -> MlflowClient:
     # It logs tracebacks of what it raises.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     databases.prepare_mlflow(uri)
+    databases.expect_answer(uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
