@@ -257,9 +257,9 @@ def verify_all() -> tuple[int, list[str]]:
 
 
 def _databases() -> list[Path]:
-    tracked = places.sqlite_path(places.tracking_uri())
+    tracked = {places.sqlite_path(uri) for uri in (places.tracking_uri(), places.embedded_tracking_uri())}
     return [
-        *([tracked] if tracked is not None else []),
+        *sorted(path for path in tracked if path is not None),
         places.prefect_home() / "prefect.db",
         *sorted(places.studies().glob("*.db")),
     ]
