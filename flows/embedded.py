@@ -89,9 +89,10 @@ def quiet(display: Display) -> None:
         def emit(self, record: logging.LogRecord) -> None:
             display.hear(Notice(record.getMessage()))
 
-    ours = logging.getLogger("tasks")
-    ours.addHandler(Shown(logging.WARNING))
-    ours.propagate = False
+    for name in ("tasks", "prorec_core"):
+        ours = logging.getLogger(name)
+        ours.addHandler(Shown(logging.WARNING))
+        ours.propagate = False
 
 
 def program(name: str) -> str:
