@@ -1,0 +1,145 @@
+"""What a machine may refuse, said as a user's mistake is: one sentence, where, and the cure.
+
+Knows the errors of files, databases and addresses; knows nothing of who tells them. Every one of them has its line in
+one table here; what stands in none is an error of the program and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from prorec_core.errors import UserError
+from tasks import places
+
+_ROOM = "Make room there, then give the same command again"
+_BY_NUMBER = {
+    errno.ENOSPC: ("the disk is full", _ROOM),
+    errno.EDQUOT: ("the disk quota is used up", _ROOM),
+    errno.EACCES: ("access is denied", "Have its owner give you the right to it, or choose another place"),
+    errno.EPERM: ("access is denied", "Have its owner give you the right to it, or choose another place"),
+    errno.EROFS: ("it cannot be written: the file system is read-only", "Choose another place"),
+    errno.ENOTDIR: ("a file stands where a folder is expected", "Choose another place, or move the file away"),
+    errno.EEXIST: ("a file stands where a folder is expected", "Choose another place, or move the file away"),
+    errno.EISDIR: ("a folder stands where a file is expected", "Choose another place"),
+    errno.ENAMETOOLONG: ("the name is too long for the file system", "Choose a shorter one"),
+    errno.ELOOP: ("its symbolic links lead in a circle", "Choose another place"),
+    errno.EMFILE: ("too many files are open", "Raise the limit (`ulimit -n 4096`)"),
+    errno.EIO: ("the disk cannot be read or written", "Look at the disk; the system's log says more"),
+}
+"""By an OSError's number the sentence and the cure."""
+
+_FULL_WITHOUT_NAME = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE}
+"""What is told also where nobody knows of which file: the folder of artifacts is what fills up."""
+
+_BACKUP = "Restore a backup of it, or move it away to begin anew"
+_BY_SQLITE = (
+    ("database or disk is full", ("the disk is full", _ROOM)),
+    ("file is not a database", ("it is no database", _BACKUP)),
+    ("malformed", ("the database is damaged", _BACKUP)),
+    ("disk i/o error", ("the disk cannot be read or written", "Look at its room and its state, then try again")),
+    ("unable to open database file", ("the database cannot be opened", "Look at its folder and who may write there")),
+    ("readonly database", ("the database cannot be written", "Look at who may write to it and to its folder")),
+    ("authorization denied", ("the database cannot be opened", "Look at its folder and who may write there")),
+    ("database is locked", ("another program holds the database", "Wait for its end, then try again")),
+    ("already exists", ("its tables are only half made", _BACKUP)),
+    ("no such table", ("its tables are not MLflow's of this version", _BACKUP)),
+    ("no such column", ("its tables are not MLflow's of this version", _BACKUP)),
+)
+"""By words of SQLite the sentence and the cure."""
+
+_URI = "MLFLOW_TRACKING_URI"
+_URI_CURE = "Set it to http://HOST:PORT, sqlite:////ABSOLUTE/FILE.db or postgresql+psycopg2://…, or unset it"
+
+
+def explained(error: BaseException) -> UserError | None:
+    """What refused, in one line, or None where the error is one of the program.
+
+    The cause that says most is the first in the chain of causes that stands in a table.
+    """
+    for cause in chain(error):
+        for explain in _EXPLAINERS:
+            if (found := explain(cause)) is not None:
+                return found
+    return None
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, what caused that, and so on."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def database() -> str:
+    """The database of the tracking store as a user knows it: the file, or the address without its password."""
+    return places.shown_uri(places.tracking_uri())
+
+
+def _refused_by_system(error: BaseException) -> UserError | None:
+    if not isinstance(error, OSError) or error.errno not in _BY_NUMBER:
+        return None
+    problem, cure = _BY_NUMBER[error.errno]
+    if isinstance(error.filename, str | bytes | Path):
+        name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else str(error.filename)
+        return UserError(problem, place=name, cure=cure)
+    return UserError(problem, place=str(places.artifacts()), cure=cure) if error.errno in _FULL_WITHOUT_NAME else None
+
+
+def _refused_by_sqlite(error: BaseException) -> UserError | None:
+    if not isinstance(error, sqlite3.Error):
+        return None
+    said = str(error).lower()
+    for words, (problem, cure) in _BY_SQLITE:
+        if words in said:
+            return UserError(problem, place=database(), cure=cure)
+    return None
+
+
+def _refused_by_database(error: BaseException) -> UserError | None:
+    """SQLAlchemy's own errors, and those of drivers that it carries; imports neither."""
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    if kinds & {"sqlalchemy.exc.ArgumentError", "sqlalchemy.exc.NoSuchModuleError"}:
+        return UserError(f"it names no tracking store ({_first_line(error)})", place=_URI, cure=_URI_CURE)
+    if isinstance(error, ModuleNotFoundError) and error.name in {"psycopg2", "pymysql", "MySQLdb", "pyodbc"}:
+        return UserError(
+            f"the driver of this database, {error.name}, is not installed",
+            place=f"{_URI} {database()}",
+            cure="Install it (`pip install 'prorec[servers]'` has PostgreSQL's)",
+        )
+    if "psycopg2.OperationalError" in kinds:
+        return UserError(
+            f"the database does not answer ({_first_line(error)})",
+            place=f"{_URI} {database()}",
+            cure="Start it, or put the address right",
+        )
+    return None
+
+
+def _refused_by_mlflow(error: BaseException) -> UserError | None:
+    if type(error).__name__ not in {"MlflowException", "UnsupportedModelRegistryStoreURIException"}:
+        return None
+    said = str(error)
+    if "out-of-date database schema" in said:
+        cure = f"Back it up, then `mlflow db upgrade {places.tracking_uri()}`, or use the version that made it"
+        return UserError("its tables are of another version of MLflow", place=database(), cure=cure)
+    if any(words in said for words in ("unsupported URI", "Invalid database URI", "not a valid", "is not supported")):
+        return UserError(f"it names no tracking store ({_first_line(error)})", place=_URI, cure=_URI_CURE)
+    return None
+
+
+_EXPLAINERS: tuple[Callable[[BaseException], UserError | None], ...] = (
+    _refused_by_system,
+    _refused_by_sqlite,
+    _refused_by_database,
+    _refused_by_mlflow,
+)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip()[:200] if lines else type(error).__name__
