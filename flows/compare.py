@@ -38,6 +38,7 @@ from tasks.patience import TrackingAwayError
 from tasks.prefect_run import PrefectRun
 from tasks.preprocess import preprocess
 from tasks.stage import FlowTracking, Stage
+from tasks.stopping import end_when_asked
 from tasks.tidy import tidy
 from tasks.tracking import TrackedRun
 from tasks.train_collaborative import train_collaborative
@@ -100,6 +101,7 @@ def compare(
         UserError: a mistake that the user can put right, or every variant failed.
         IncompleteComparisonError: some variants failed; the others are reported.
     """
+    end_when_asked()
     known = load_variants()
     if definitions is not None:
         known = joined(known, definitions, "definitions")

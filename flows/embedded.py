@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.local_server import LocalServer
 from prorec_core.errors import UserError
-from tasks import places
+from tasks import places, stopping
 from tasks.events import Notice
 
 if TYPE_CHECKING:
@@ -70,8 +70,11 @@ def _expect(url: str) -> None:
 
 
 def stop_like_ctrl_c() -> None:
-    """Have a request to end (SIGTERM) close what is open, as an interruption does."""
+    """Have a request to end (SIGTERM) close what is open, as an interruption does; after either this process is gone
+    in a few seconds, and at once after a second Ctrl-C.
+    """
     signal.signal(signal.SIGTERM, _stop)
+    stopping.end_when_asked(interruptions=True)
 
 
 def _stop(_signal: int, _frame: object) -> None:

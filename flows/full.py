@@ -23,6 +23,7 @@ from tasks.prefect_run import PrefectRun, failed
 from tasks.preprocess import preprocess
 from tasks.quantize import quantize
 from tasks.stage import FlowTracking, Stage
+from tasks.stopping import end_when_asked
 from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
 from tasks.train_collaborative import train_collaborative
@@ -67,6 +68,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
     Raises:
         UserError: a mistake that the user can put right.
     """
+    end_when_asked()
     mlflow_experiment = tracking.experiment_id(experiment.name)
     prefect_run = PrefectRun.here()
     attempt = f" · attempt {prefect_run.attempt}" if prefect_run.attempt > 1 else ""

@@ -23,6 +23,7 @@ from tasks import models, store, tracking, tuning
 from tasks.events import Event, Notice, PartEnded, PartStarted, StageProgress, StageStoppedError, listening, tell
 from tasks.prefect_run import PrefectRun
 from tasks.stage import FlowTracking
+from tasks.stopping import end_when_asked
 from tasks.study import Attempt, Study, best_of, open_study
 from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
@@ -65,6 +66,7 @@ def tune(
     Raises:
         UserError: a mistake that the user can put right, or no trial came to its end.
     """
+    end_when_asked()
     planned = plan(space, experiment, stage)
     name = study or planned.study
     settings = planned.settings(source_digest(experiment.data))
