@@ -18,7 +18,7 @@ from flows.variants import Variants, joined, load_variants
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
-from prorec_core.errors import UserError, one_line
+from prorec_core.errors import MachineError, UserError, one_line
 from prorec_core.evaluation.variants.report import table_markdown
 from prorec_core.evaluation.variants.table import (
     GENERATOR,
@@ -42,6 +42,7 @@ from tasks.stopping import end_when_asked
 from tasks.tidy import tidy
 from tasks.tracking import TrackedRun
 from tasks.train_collaborative import train_collaborative
+from tasks.troubles import explained
 
 _TO_GENERATOR = PIPELINE[:-1]
 _TO_ALIGNED = PIPELINE[: [each.name for each in PIPELINE].index("align") + 1]
@@ -150,9 +151,11 @@ def compare(
             with _stage_at_work() as at_work:
                 try:
                     each, digest = run_variant(name, seed, scorer, _sided(plan.experiments[name, seed]), place)
-                except (TrackingAwayError, MemoryError):
+                except (TrackingAwayError, MemoryError, MachineError):
                     raise
                 except Exception as error:
+                    if explained(error):
+                        raise
                     reason = one_line(error)
                     failed.append({"variant": name, "seed": seed, "stage": at_work[-1], "reason": reason})
                     get_run_logger().warning("%s failed in %s", title, at_work[-1], exc_info=error)

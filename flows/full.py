@@ -28,6 +28,7 @@ from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
 from tasks.train_collaborative import train_collaborative
 from tasks.train_generator import train_generator
+from tasks.troubles import explained
 
 PIPELINE: tuple[Stage, ...] = (
     preprocess,
@@ -117,7 +118,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         )
         run.finish()
     except Exception as error:
-        reason = at_work + one_line(error)
+        reason = at_work + one_line(explained(error) or error)
         run.finish("FAILED", reason, note(f"**failed.** {reason}\n\n{again}"))
         result: dict[str, Any] = failed(error, reason)
         return result
