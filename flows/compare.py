@@ -151,10 +151,10 @@ def compare(
             with _stage_at_work() as at_work:
                 try:
                     each, digest = run_variant(name, seed, scorer, _sided(plan.experiments[name, seed]), place)
-                except (TrackingAwayError, MemoryError, MachineError):
+                except (TrackingAwayError, MemoryError):
                     raise
                 except Exception as error:
-                    if explained(error):
+                    if isinstance(explained(error), MachineError):
                         raise
                     reason = one_line(error)
                     failed.append({"variant": name, "seed": seed, "stage": at_work[-1], "reason": reason})

@@ -6,6 +6,8 @@ Knows environment variables and logging; knows no stage.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import io
 import logging
 import os
 import shlex
@@ -13,11 +15,11 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows import secret
 from flows.local_server import LocalServer
 from prorec_core.errors import UserError
 from tasks import places, stopping
@@ -39,34 +41,63 @@ def start_prefect() -> Callable[[], None]:
         return lambda: _expect(url)
     home = places.prefect_home()
     os.environ.setdefault("PREFECT_HOME", str(home))
-    alone = ExitStack()
-    if not (home / "prefect.db").exists():
-        # Two servers that make the tables at the same time are in each other's way.
-        alone.enter_context(places.lock("prefect-database"))
     server = LocalServer(home / "server.log")
     # What is registered first is called last: after Prefect has sent off its logs and events.
     atexit.register(server.stop)
-    os.environ["PREFECT_API_URL"] = server.url
+    os.environ.update({"PREFECT_API_URL": server.url, **secret.for_prefect(server.password)})
     os.environ[places.EMBEDDED_VARIABLE] = "1"
 
     def ready() -> None:
-        with alone:
-            server.wait()
+        _expect_settings()
+        server.wait()
 
     return ready
+
+
+def _expect_settings() -> None:
+    """Have Prefect read its settings, and raise what is wrong with them; it would go on, and print that, too."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        from prefect.settings import get_current_settings
+
+        get_current_settings()
 
 
 def _expect(url: str) -> None:
     import httpx
 
+    _expect_settings()
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=30.0)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise UserError(
             f"no Prefect server answers there ({error})",
             place=f"PREFECT_API_URL {url}",
             cure="Start it, or unset the variable to run without one",
         ) from error
+    expect_welcome(url)
+
+
+def expect_welcome(url: str) -> None:
+    """Make sure that the Prefect server in use, which answers, takes the password that it is given.
+
+    Raises:
+        UserError: it does not.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.request("GET", "/admin/version")
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code not in {401, 403}:
+                return
+            raise UserError(
+                "the Prefect server there does not take the password that it is given",
+                place=f"PREFECT_API_URL {url}",
+                cure="Set PREFECT_API_AUTH_STRING to USER:PASSWORD; that of the local stack is what "
+                "`prorec status --env` prints",
+            ) from error
 
 
 def stop_like_ctrl_c() -> None:
@@ -109,8 +140,9 @@ def mlflow_page(run: Mapping[str, Any]) -> tuple[str | None, str]:
     if run["page"]:
         return None, str(run["page"])
     uri = places.tracking_uri()
-    near = uri.removeprefix(f"sqlite:///{Path.cwd()}/")
-    uri = uri if near == uri else f"sqlite:///{near}"
+    file = places.sqlite_path(uri)
+    if file is not None and file.is_relative_to(Path.cwd()):
+        uri = places.sqlite_uri(file.relative_to(Path.cwd()))
     path = f"#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
     command = f"{program('mlflow')} ui --backend-store-uri {shlex.quote(uri)} --port 5000"
     return command, f"then open http://127.0.0.1:5000/{path}"

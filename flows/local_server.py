@@ -16,15 +16,24 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from flows import secret
 from prorec_core.errors import UserError
+from tasks import places
 from tasks.room import full_disk, no_room_now
 
 _SECONDS_TO_START = 90.0
 _SECONDS_TO_STOP = 5.0
+_REFUSED = 2
+"""The exit status of a server that cannot start for a reason that its starter's user can put right."""
 
 
 class LocalServer:
-    """A server process. It starts while its starter goes on; `wait` returns once it answers."""
+    """A server process. It starts while its starter goes on; `wait` returns once it answers.
+
+    Attributes:
+        url: the address of its API.
+        password: what it asks for, known to its starter alone.
+    """
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -32,6 +41,8 @@ class LocalServer:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        home = Path(os.environ.get("PREFECT_HOME") or places.prefect_home())
+        self.password = secret.fresh()
         log.parent.mkdir(parents=True, exist_ok=True)
         with listener, log.open("wb") as stream:
             self._process = subprocess.Popen(
@@ -42,7 +53,13 @@ class LocalServer:
                 stderr=stream,
                 pass_fds=[listener.fileno()],
                 cwd=Path(__file__).resolve().parents[1],
-                env={**without_allocator(os.environ), **_SETTINGS},
+                env={
+                    **without_allocator(os.environ),
+                    **_SETTINGS,
+                    **secret.for_prefect_server(self.password),
+                    **places.prefect_environment(home.expanduser().absolute()),
+                    places.ARTIFACTS_VARIABLE: str(places.artifacts()),
+                },
                 start_new_session=True,
             )
 
@@ -61,7 +78,11 @@ class LocalServer:
                     return
             except httpx.HTTPError:
                 time.sleep(0.05)
-        raise self._full_disk() or UserError("Prefect's local server did not start", cure=f"See {self._log}")
+        if full := self._full_disk():
+            raise full
+        if self._process.poll() == _REFUSED:
+            raise UserError(self._log.read_text(errors="replace").strip().splitlines()[-1])
+        raise UserError("Prefect's local server did not start", cure=f"See {self._log}")
 
     def _full_disk(self) -> UserError | None:
         """Whether that is what kept it from starting; it cannot even say so where its log is on that disk."""
@@ -109,9 +130,22 @@ def _serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_starter, daemon=True).start()
     import uvicorn
 
+    from flows.guard import Guard, loopback
+    from tasks.databases import prepare_prefect
+    from tasks.troubles import explained
+
+    try:
+        prepare_prefect()
+        from prefect.server.api.server import create_app
+    except Exception as error:
+        if (told := explained(error)) is None:
+            raise
+        print(told, file=sys.stderr, flush=True)
+        # The thread that waits for the starter's end keeps Python from ending in order.
+        os._exit(_REFUSED)
     listener = socket.socket(fileno=descriptor)
-    config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
-    uvicorn.Server(config).run(sockets=[listener])
+    app = Guard(create_app(), loopback(listener.getsockname()[1]))
+    uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
-from prorec_core.errors import causes
+from prorec_core.errors import UserError, causes
 from tasks.room import full_disk
 
 PATIENCE_VARIABLE = "PROREC_TRACKING_PATIENCE"
 _LONGEST_PAUSE = 15.0
+_REFUSING_CODES = {"UNAUTHENTICATED", "PERMISSION_DENIED"}
 _PASSING_CODES = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"}
 _log = logging.getLogger(__name__)
 
@@ -70,12 +71,20 @@ def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
     Raises:
         TrackingAwayError: it stayed away for `patience()` seconds.
+        UserError: it asks for a password that it was not given.
     """
     deadline = time.monotonic() + patience()
     for pause in pauses():
         try:
             return call(*args, **kwargs)
         except Exception as error:
+            if getattr(error, "error_code", "") in _REFUSING_CODES:
+                raise UserError(
+                    "the tracking server does not take the user and password that it is given",
+                    place="MLFLOW_TRACKING_URI",
+                    cure="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; those of the local stack are what "
+                    "`prorec status --env` prints",
+                ) from error
             if not is_passing(error):
                 raise
             if time.monotonic() + pause > deadline:

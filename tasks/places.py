@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,10 @@ ARTIFACTS_VARIABLE = "PROREC_ARTIFACTS"
 EMBEDDED_VARIABLE = "PROREC_PREFECT_EMBEDDED"
 """Set where the Prefect server in use lives as long as one process only, and shows no pages."""
 
+_PREFECT_DATABASE = tuple(
+    f"PREFECT_{part}_DATABASE_{name}" for name in ("CONNECTION_URL", "DRIVER", "HOST") for part in ("SERVER", "API")
+)
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SQLITE = ("sqlite", "sqlite+pysqlite", "sqlite+aiosqlite")
 
 
@@ -47,6 +52,8 @@ def artifacts() -> Path:
         raise UserError(
             "the name is not UTF-8", place=f"{ARTIFACTS_VARIABLE} {name}", cure="Choose another folder"
         ) from error
+    if folder.is_file():
+        raise UserError("this is a file", place=f"{ARTIFACTS_VARIABLE} {folder}", cure="Name a folder")
     return folder
 
 
@@ -61,8 +68,38 @@ def embedded_tracking_uri() -> str:
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI` where set, by default the SQLite file in the folder of artifacts."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or embedded_tracking_uri()
+    """`MLFLOW_TRACKING_URI` where set, by default the SQLite file in the folder of artifacts.
+
+    Raises:
+        UserError: what is set names no store.
+    """
+    chosen = os.environ.get("MLFLOW_TRACKING_URI")
+    if not chosen:
+        return embedded_tracking_uri()
+    if problem := _no_store(chosen):
+        raise UserError(
+            f"it names no tracking store: {problem}",
+            place=f"MLFLOW_TRACKING_URI {shown_uri(chosen)}",
+            cure="Set it to http://HOST:PORT, sqlite:////ABSOLUTE/FILE.db or postgresql+psycopg2://…, or unset it",
+        )
+    return chosen
+
+
+def _no_store(uri: str) -> str:
+    """Why a URI cannot be a tracking store's; nothing where it can."""
+    if sqlite_path(uri) is not None:
+        return ""
+    try:
+        parts = urlparse(uri)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        return str(error)
+    if parts.scheme in {"http", "https"}:
+        return "" if host and re.fullmatch(r"[^\s/]+", host) else "no host"
+    kind = parts.scheme.partition("+")[0]
+    if kind in _DATABASES:
+        return "" if uri.startswith(f"{parts.scheme}://") else f"'{parts.scheme}:' is to be followed by //"
+    return f"'{parts.scheme}:' is none that is known" if parts.scheme else "it begins with no kind, as http:"
 
 
 def tracks_over_http() -> bool:
@@ -113,6 +150,16 @@ def prefect_home() -> Path:
     return artifacts() / "prefect"
 
 
+def prefect_environment(home: Path) -> dict[str, str]:
+    """What has a Prefect server keep all that is its own in this folder."""
+    found = {"PREFECT_HOME": str(home)}
+    uri = sqlite_uri(home / "prefect.db", "aiosqlite")
+    # Prefect makes a URL of the folder without quoting it. A database that the user chose is another matter.
+    if uri != f"sqlite+aiosqlite:///{home}/prefect.db" and not any(name in os.environ for name in _PREFECT_DATABASE):
+        found[_PREFECT_DATABASE[0]] = uri
+    return found
+
+
 def references() -> Path:
     """Where Prefect keeps the cached references to artifacts."""
     return prefect_home() / "references"
@@ -126,6 +173,11 @@ def locks() -> Path:
 def checkpoints(key: str) -> Path:
     """Where the training stage with this cache key keeps its checkpoints."""
     return artifacts() / "checkpoints" / key
+
+
+def studies() -> Path:
+    """Where the trials of tunings are kept, a file a study."""
+    return artifacts() / "studies"
 
 
 def downloads(digest: str) -> Path:

@@ -65,7 +65,7 @@ class PrefectRun:
             attempt=int(prefect.runtime.flow_run.run_count or 1),
             task_run=task_run,
             deployed=bool(flow_run and flow_run.deployment_id),
-            pages=None if embedded else get_current_settings().ui_url,
+            pages=None if embedded else _pages(),
         )
 
     @property
@@ -107,6 +107,14 @@ class PrefectRun:
         """How to run it again, as Markdown."""
         here = f"`prorec rerun {self.flow_run}`"
         return f"`prefect flow-run retry {self.flow_run}` or {here}" if self.deployed else here
+
+
+def _pages() -> str | None:
+    """Where Prefect's pages are. Of a server's own it is the newer ones: who opens a link into the older ones without
+    being signed in is shown that nothing is there, and not where to sign in.
+    """
+    settings = get_current_settings()
+    return f"{settings.ui_url}/v2" if settings.ui_url and not settings.connected_to_cloud else settings.ui_url
 
 
 def failed(error: Exception, reason: str = "") -> Any:

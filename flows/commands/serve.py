@@ -23,8 +23,17 @@ def add_to(app: typer.Typer) -> None:
         ] = 5.0,
         threads: Annotated[int, typer.Option(min=0, help="Threads of inference; 0: all cores but one.")] = 0,
         queue: Annotated[int, typer.Option(min=1, help="Histories that may wait; beyond that requests get 503.")] = 512,
+        names: Annotated[
+            str,
+            typer.Option(
+                "--allowed-hosts",
+                help="Names by which it may be called besides its own, with commas: a proxy's, as shop.example or "
+                "shop.example:*.",
+            ),
+        ] = "",
     ) -> None:
         """Serve recommendations over HTTP: /recommend, /ready, /health, /metrics, and /docs that explains them."""
         from flows.service.server import serve as serve_until_stopped
 
-        serve_until_stopped(model, host, port, poll=poll, threads=threads, most_waiting=queue)
+        allowed = [each.strip() for each in names.split(",") if each.strip()]
+        serve_until_stopped(model, host, port, poll=poll, threads=threads, most_waiting=queue, names=allowed)

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import typer
 
+from flows import proxies, secret
 from flows.stack import state
 from prorec_core.errors import UserError, did_you_mean
 from tasks import places
@@ -39,19 +40,31 @@ def add_to(app: typer.Typer) -> None:
         prefect_port: Port = None,
         mlflow_port: Port = None,
         detach: Annotated[bool, typer.Option("--detach", help="Come back once it is ready; it goes on.")] = False,
+        new_password: Annotated[
+            bool, typer.Option("--new-password", help="Have the servers ask for another password than before.")
+        ] = False,
     ) -> None:
         """Start Prefect, MLflow and a worker on this machine, and register the deployments."""
+        _stop_unsecured()
         if detach:
-            _start_detached(prefect_port, mlflow_port)
+            _start_detached(prefect_port, mlflow_port, new_password=new_password)
         else:
-            _supervise(prefect_port, mlflow_port)
+            _supervise(prefect_port, mlflow_port, new_password=new_password)
 
     app.command()(status)
     app.command()(down)
     app.command()(logs)
 
 
-def _supervise(prefect_port: int | None, mlflow_port: int | None) -> None:
+def _stop_unsecured() -> None:
+    """Stop a stack of an earlier version, whose servers do what anybody on the machine tells them."""
+    found = state.running()
+    if found is not None and not found.secured:
+        print("The stack that is up asks nobody for a password. Stopping it; another takes its place …", flush=True)
+        _stop(found)
+
+
+def _supervise(prefect_port: int | None, mlflow_port: int | None, *, new_password: bool) -> None:
     from flows.stack import children, supervisor
     from flows.stack.servers import programs, tidying
     from tasks import processes
@@ -69,7 +82,8 @@ def _supervise(prefect_port: int | None, mlflow_port: int | None) -> None:
         if ports[0] == ports[1]:
             raise UserError(f"both servers have port {ports[0]}", place="--mlflow-port", cure="Choose another")
         prefect, mlflow = (f"http://{children.HOST}:{port}" for port in ports)
-        stack = state.StackState(uuid4().hex, processes.identity(), prefect, mlflow)
+        secret.ensure(state.folder(), new=new_password)
+        stack = state.StackState(uuid4().hex, processes.identity(), prefect, mlflow, secured=True)
         stack.write()
         begun = time.monotonic()
 
@@ -81,13 +95,14 @@ def _supervise(prefect_port: int | None, mlflow_port: int | None) -> None:
         supervisor.Supervisor(stack, programs(stack), [tidying(stack)], ready).run()
 
 
-def _start_detached(prefect_port: int | None, mlflow_port: int | None) -> None:
+def _start_detached(prefect_port: int | None, mlflow_port: int | None, *, new_password: bool) -> None:
     from flows.stack import children
 
     if found := state.running():
         raise _already(found)
     ports = {"--prefect-port": prefect_port, "--mlflow-port": mlflow_port}
     words = [word for name, port in ports.items() if port is not None for word in (name, str(port))]
+    words += ["--new-password"] if new_password else []
     log = state.folder() / "detached.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
@@ -126,6 +141,8 @@ def _already(found: StackState | None) -> UserError:
 
 def _addresses(stack: StackState) -> str:
     lines = [f"Prefect    {stack.prefect}", f"MLflow     {stack.mlflow}"]
+    shown = "`prorec status --password` shows it" if stack.secured else "none! `prorec up` starts a stack that has one"
+    lines.append(f"password   {shown}")
     lines.append(f"logs       {_near(state.folder())}")
     registered, skipped = _deployments()
     if registered:
@@ -133,8 +150,8 @@ def _addresses(stack: StackState) -> str:
     lines += [f"not there  {name}: {why}" for name, why in skipped.items()]
     lines += [
         f"ignored    {name} is set to {os.environ[name]}: commands use that and not the stack"
-        for name, value in stack.variables().items()
-        if name in {"PREFECT_API_URL", "MLFLOW_TRACKING_URI"} and os.environ.get(name, value) != value
+        for name, value in (("PREFECT_API_URL", f"{stack.prefect}/api"), ("MLFLOW_TRACKING_URI", stack.mlflow))
+        if os.environ.get(name, value) != value
     ]
     return "\n".join(lines)
 
@@ -152,8 +169,9 @@ def _deployments() -> tuple[list[str], dict[str, str]]:
 
 def status(
     env: Annotated[
-        bool, typer.Option("--env", help="Print what has other programs use the stack, for `eval`.")
+        bool, typer.Option("--env", help="Print what has other programs use the stack, for `eval`: the password too.")
     ] = False,
+    password: Annotated[bool, typer.Option("--password", help="Print what the pages ask for.")] = False,
 ) -> None:
     """Say what runs, where it answers, and how often it was started again; exit status 1 unless all is well."""
     from rich.console import Console
@@ -169,8 +187,13 @@ def status(
         )
         raise typer.Exit(1)
     if env:
-        for name, value in stack.variables().items():
+        # Those programs may have a proxy in their environment that they would ask for 127.0.0.1.
+        direct = {name: os.environ[name] for name in proxies.EXCEPTIONS if name in os.environ}
+        for name, value in {**stack.variables(), **direct}.items():
             print(f"export {name}={shlex.quote(value)}")
+        return
+    if password:
+        _show_password(stack)
         return
     well = stack.ready
     addresses = {"prefect": f"{stack.prefect}/api/health", "mlflow": f"{stack.mlflow}/health"}
@@ -187,17 +210,21 @@ def status(
         raise typer.Exit(1)
 
 
+def _show_password(stack: StackState) -> None:
+    if not stack.secured:
+        raise UserError("the stack that is up asks for none", cure="`prorec up` puts one that does in its place")
+    found = secret.read(state.folder())
+    print(f"MLflow asks for     user {secret.USER}, password {found}")
+    print(f"Prefect asks for    {secret.USER}:{found}")
+
+
 def down() -> None:
     """Stop the stack, or what a killed one left."""
     from flows.stack import supervisor
 
     stack = state.read()
     if stack is not None and stack.running():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(stack.supervisor["pid"]), signal.SIGTERM)
-        _wait(lambda: not stack.running(), _SECONDS_TO_STOP)
-        if stack.running():
-            raise UserError(f"the stack did not stop in {_SECONDS_TO_STOP:.0f} seconds", cure=f"See {state.folder()}")
+        _stop(stack)
         print("Stopped.")
     with supervisor.alone() as first:
         if not first:
@@ -206,6 +233,14 @@ def down() -> None:
             print(f"A stack that was killed had left {', '.join(ended)} running; ended.")
         elif stack is None:
             print("No stack is running.")
+
+
+def _stop(stack: StackState) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(stack.supervisor["pid"]), signal.SIGTERM)
+    _wait(lambda: not stack.running(), _SECONDS_TO_STOP)
+    if stack.running():
+        raise UserError(f"the stack did not stop in {_SECONDS_TO_STOP:.0f} seconds", cure=f"See {state.folder()}")
 
 
 def logs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import ipaddress
 import logging
 import os
 import signal
@@ -11,7 +12,9 @@ from collections.abc import Sequence
 
 import torch
 import uvicorn
+from starlette.types import ASGIApp
 
+from flows import guard
 from flows.service import schemas
 from flows.service.app import create_app
 from flows.service.batching import Batcher, Found, Question, answer
@@ -29,7 +32,9 @@ is being closed."""
 _log = logging.getLogger(__name__)
 
 
-def serve(uri: str, host: str, port: int, *, poll: float, threads: int, most_waiting: int) -> None:
+def serve(
+    uri: str, host: str, port: int, *, poll: float, threads: int, most_waiting: int, names: Sequence[str] = ()
+) -> None:
     """Serve a registered model until SIGTERM or SIGINT; what was asked by then is answered.
 
     Args:
@@ -39,6 +44,8 @@ def serve(uri: str, host: str, port: int, *, poll: float, threads: int, most_wai
         poll: seconds between looks at which version the address names.
         threads: of inference; 0 leaves one core to the rest.
         most_waiting: histories that may wait.
+        names: by which it may be called, as `flows.guard` reads them; by default its own where it listens on this
+            machine alone, and any where it is open to the network.
 
     Raises:
         UserError: there is no such model, its files are damaged, or the port is taken.
@@ -58,7 +65,7 @@ def serve(uri: str, host: str, port: int, *, poll: float, threads: int, most_wai
         batcher = Batcher(answer_all, most_waiting, schemas.MOST_HISTORIES, metrics.observe_batch)
         app = create_app(keeper, batcher, metrics)
         settings = uvicorn.Config(
-            app,
+            _guarded(app, listener, names),
             log_config=None,
             access_log=False,
             lifespan="on",
@@ -114,6 +121,13 @@ def _listen(host: str, port: int) -> socket.socket:
     # Connections inherit it. Without, an answer's second packet waits 40 ms for the client to acknowledge the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def _guarded(app: ASGIApp, listener: socket.socket, names: Sequence[str]) -> ASGIApp:
+    """Keep out pages of other sites that have a name of theirs point to this machine."""
+    address, port = listener.getsockname()[:2]
+    own = guard.loopback(port) if ipaddress.ip_address(address).is_loopback else []
+    return guard.Guard(app, [*own, *names]) if own or names else app
 
 
 def _first_version(uri: str) -> RegisteredVersion:

@@ -16,10 +16,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.embedded import expect_welcome
+from flows.proxies import stay_direct
 from flows.stack import state
 from flows.stack.children import MARK
 from flows.stack.servers import POOL
 from prorec_core.artifacts import write_json
+from prorec_core.errors import UserError
 from tasks import places
 
 if TYPE_CHECKING:
@@ -218,6 +221,7 @@ def main() -> None:
     if not os.environ.get("PREFECT_API_URL"):
         print("prorec: PREFECT_API_URL: it is not set. Set it to the address of the Prefect server.", file=sys.stderr)
         sys.exit(2)
+    stay_direct()
     import prefect.cli.deploy
     import prefect.main  # noqa: F401 what registering imports, while the server starts
 
@@ -230,6 +234,11 @@ def main() -> None:
         if time.monotonic() > deadline:
             sys.exit(f"no Prefect server answers at {url}")
         time.sleep(0.2)
+    try:
+        expect_welcome(os.environ["PREFECT_API_URL"])
+    except UserError as error:
+        print(f"prorec: {error}", file=sys.stderr)
+        sys.exit(2)
     result = register()
     write_json(result_file(), result)
     print(result)

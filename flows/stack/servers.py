@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlparse
 
+from flows import secret
 from flows.local_server import without_allocator
 from flows.stack.children import HOST, Program
 from flows.stack.state import StackState
@@ -22,6 +23,7 @@ _SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # Another service of this machine may name itself in these; the stack's own server is what is meant.
     "PREFECT_SERVER_API_HOST": HOST,
+    "PREFECT_SERVER_UI_ENABLED": "true",
     # In memory, the default, a restart of the server loses them, and a flow run that cannot renew its lease is ended.
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -32,22 +34,26 @@ _SETTINGS = {
 
 
 def programs(state: StackState) -> list[Program]:
-    """What the stack consists of, each after what it needs."""
+    """What the stack consists of, each after what it needs.
+
+    Raises:
+        UserError: there is no password.
+    """
     environment = _environment(state)
     python = [sys.executable, "-m"]
     return [
         Program(
             name="prefect",
-            command=[*python, "prefect", "server", "start", "--host", HOST, "--port", _port(state.prefect), "--ui"],
-            environment=environment,
+            command=[*python, "flows.guarded", "prefect", *_doors(state.prefect)],
+            environment={**environment, secret.PREFECT_ASKS: environment[secret.PREFECT_GIVES]},
             answers=lambda _: answers_at(f"{state.prefect}/api/health"),
         ),
         Program(
             name="mlflow",
             command=[
-                *[*python, "mlflow", "server", "--host", HOST, "--port", _port(state.mlflow), "--workers", "1"],
+                *[*python, "flows.guarded", "mlflow", *_doors(state.mlflow)],
                 *["--backend-store-uri", places.embedded_tracking_uri()],
-                *["--default-artifact-root", str(places.store()), "--no-serve-artifacts"],
+                *["--artifact-root", places.file_uri(places.store())],
             ],
             # As a server it must not take itself for its own store.
             environment={name: value for name, value in environment.items() if name != "MLFLOW_TRACKING_URI"},
@@ -64,7 +70,7 @@ def programs(state: StackState) -> list[Program]:
             name="worker",
             command=[*python, "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER],
             environment=environment,
-            answers=lambda since: _worker_polls(state.prefect, since),
+            answers=lambda since: _worker_polls(state.prefect, environment[secret.PREFECT_GIVES], since),
             needs=("prefect",),
             # Flow runs that it has to end close their runs in both stores first.
             seconds_to_stop=30.0,
@@ -83,10 +89,8 @@ def _environment(state: StackState) -> dict[str, str]:
         **without_allocator(os.environ),
         **_SETTINGS,
         **state.variables(),
-        # By default pages of any origin may call the server from a browser of this machine.
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"{state.prefect},http://localhost:{_port(state.prefect)}",
         places.ARTIFACTS_VARIABLE: str(places.artifacts()),
-        "PREFECT_HOME": str(places.prefect_home()),
+        **places.prefect_environment(places.prefect_home()),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": os.pathsep.join([str(places.project_root()), os.environ.get("PYTHONPATH", "")]).rstrip(
             os.pathsep
@@ -94,12 +98,25 @@ def _environment(state: StackState) -> dict[str, str]:
     }
 
 
-def _worker_polls(prefect: str, since: datetime) -> bool:
+def _doors(address: str) -> list[str]:
+    """Where a server listens, by which names it may be called, and whose pages may call it: its own, by these names."""
+    port = urlparse(address).port
+    names = [f"{name}:{port}" for name in (HOST, "localhost", "[::1]")]
+    origins = [f"http://{name}" for name in names]
+    return [
+        *["--host", HOST, "--port", str(port)],
+        *["--allowed-hosts", ",".join(names), "--allowed-origins", ",".join(origins)],
+    ]
+
+
+def _worker_polls(prefect: str, login: str, since: datetime) -> bool:
     """Whether the worker told the server since then that it lives."""
     import httpx
 
+    url = f"{prefect}/api/work_pools/{POOL}/workers/filter"
+    user, _, password = login.partition(":")
     try:
-        answer = httpx.post(f"{prefect}/api/work_pools/{POOL}/workers/filter", json={}, timeout=3.0, trust_env=False)
+        answer = httpx.post(url, json={}, auth=(user, password), timeout=3.0, trust_env=False)
     except httpx.HTTPError:
         return False
     workers = answer.json() if answer.is_success else []
@@ -107,10 +124,6 @@ def _worker_polls(prefect: str, since: datetime) -> bool:
         worker["name"] == WORKER and datetime.fromisoformat(worker["last_heartbeat_time"]) >= since
         for worker in workers
     )
-
-
-def _port(address: str) -> str:
-    return str(urlparse(address).port)
 
 
 def answers_at(url: str) -> bool:

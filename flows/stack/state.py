@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from flows import secret
 from tasks import places, processes
 
 HEARTBEAT_SECONDS = 30
@@ -53,6 +54,7 @@ class StackState:
         prefect: the address of Prefect's pages.
         mlflow: the address of MLflow's pages.
         ready: whether everything answered once.
+        secured: whether its servers ask for the password in `secret`; those of earlier versions asked nobody.
         children: its processes by name.
     """
 
@@ -61,6 +63,7 @@ class StackState:
     prefect: str
     mlflow: str
     ready: bool = False
+    secured: bool = False
     children: dict[str, ChildState] = field(default_factory=dict)
 
     def write(self) -> None:
@@ -78,13 +81,27 @@ class StackState:
         return self.here() and not processes.is_dead(self.supervisor)
 
     def variables(self) -> dict[str, str]:
-        """The environment in which Prefect, MLflow and this project use the stack."""
+        """The environment in which Prefect, MLflow and this project use the stack; the password is in it.
+
+        Raises:
+            UserError: the password cannot be read.
+        """
         return {
-            "PREFECT_API_URL": f"{self.prefect}/api",
-            "MLFLOW_TRACKING_URI": self.mlflow,
+            **self.for_prefect(),
+            **self.for_mlflow(),
             "PROREC_MLFLOW_PAGE": self.mlflow,
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         }
+
+    def for_prefect(self) -> dict[str, str]:
+        """The address of Prefect's server, first, and what it asks for."""
+        login = secret.for_prefect(secret.read(folder())) if self.secured else {}
+        return {"PREFECT_API_URL": f"{self.prefect}/api", **login}
+
+    def for_mlflow(self) -> dict[str, str]:
+        """The address of MLflow's server, first, and what it asks for."""
+        login = secret.for_mlflow(secret.read(folder())) if self.secured else {}
+        return {"MLFLOW_TRACKING_URI": self.mlflow, **login}
 
 
 def _file() -> Path:
@@ -118,12 +135,23 @@ def forget() -> None:
 
 
 def connect() -> None:
-    """Have this process use the stack, where one is up; a variable that is set already stays as it is."""
+    """Have this process use the stack, where one is up.
+
+    An address that is set already stays as it is, and where it names another server nobody there is told the password.
+
+    Raises:
+        UserError: the password cannot be read.
+    """
     state = running()
     if state is None or not state.ready:
         return
     variables = state.variables()
-    if os.environ.get("MLFLOW_TRACKING_URI", state.mlflow) != state.mlflow:
-        del variables["PROREC_MLFLOW_PAGE"]
+    for service in (state.for_prefect(), state.for_mlflow()):
+        address = next(iter(service))
+        if os.environ.setdefault(address, service[address]) == service[address]:
+            os.environ.update(service)
+        elif address == "MLFLOW_TRACKING_URI":
+            del variables["PROREC_MLFLOW_PAGE"]
+        variables = {name: value for name, value in variables.items() if name not in service}
     for name, value in variables.items():
         os.environ.setdefault(name, value)

@@ -35,8 +35,21 @@ def test_only_servers_reach_the_stores(files: Any) -> None:
     near = {name for name, service in files.services.items() if "stores" in service["networks"]}
     assert near == {"postgres", "minio", "bucket", "migrate-mlflow", "migrate-prefect", "mlflow", "prefect"}
     for name in ("worker", "tidy", "serve", "deployments"):
-        secrets = [key for key in files.services[name]["environment"] if re.search("PASSWORD|SECRET|KEY|TOKEN", key)]
-        assert secrets == []
+        values = files.services[name]["environment"]
+        secrets = {key for key in values if re.search("PASSWORD|SECRET|KEY|TOKEN|AUTH", key)}
+        assert secrets == {"PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD"}
+
+
+def test_both_servers_ask_who_is_there(files: Any) -> None:
+    asked = {name: files.services[name]["environment"] for name in ("prefect", "mlflow", "worker")}
+    login = "prorec:${PREFECT_PASSWORD:?set it in .env}"
+    assert asked["prefect"]["PREFECT_SERVER_API_AUTH_STRING"] == asked["worker"]["PREFECT_API_AUTH_STRING"] == login
+    for name in ("mlflow", "worker"):
+        assert asked[name]["MLFLOW_TRACKING_PASSWORD"] == "${MLFLOW_PASSWORD:?set it in .env}"
+    for name in ("prefect", "mlflow"):
+        command = files.services[name]["command"]
+        assert command[:4] == ["python", "-m", "flows.guarded", name]
+        assert f"--allowed-hosts={name}:*,127.0.0.1:*,localhost:*" in command
 
 
 def test_nothing_is_left_to_chance_or_to_root(files: Any) -> None:
@@ -67,12 +80,13 @@ def test_every_service_is_waited_for_or_watched(files: Any) -> None:
 def test_there_is_no_default_secret(files: Any) -> None:
     variables = files.variables()
     secret = {name for name in variables if re.search("PASSWORD|USER|SECRET|KEY", name)}
-    assert len(secret) == 5
+    assert len(secret) == 7
     for name in secret:
         assert variables[name] == {(":?", "set it in .env")} and files.example[name] == "", name
     for service in files.services.values():
         for key, value in service.get("environment", {}).items():
-            assert not re.search("PASSWORD|SECRET|ACCESS_KEY", key) or re.fullmatch(r"\$\{\w+:\?.+\}", value), key
+            secret_key = re.search("PASSWORD|SECRET|ACCESS_KEY|AUTH_STRING", key)
+            assert not secret_key or re.fullmatch(r"(prorec:)?\$\{\w+:\?.+\}", value), key
 
 
 def test_every_variable_is_in_the_example_with_its_default(files: Any) -> None:
@@ -99,7 +113,9 @@ def test_the_images_are_made_of_what_is_there(files: Any) -> None:
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert copied == sent and all((ROOT / name).exists() for name in copied)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    setuptools = project["tool"]["setuptools"]
+    packages = {name.rstrip("*") for name in setuptools["packages"]["find"]["include"]}
+    packages |= {f"{name}.py" for name in setuptools["py-modules"]}
     assert packages | {"configs", "deploy", "prefect.yaml"} <= copied
     for service in files.services.values():
         if "build" in service:

@@ -7,6 +7,7 @@ real one; what its image does on first start (initdb, the script) is done here. 
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pwd
@@ -234,8 +235,14 @@ def answers(url: str, data: bytes | None = None, **headers: str) -> int:
 def stack(files: Any) -> Iterator[Stack]:
     """All services that are not one-shot, in the order of the compose file, without `serve` and `tidy`."""
     # A folder of pytest's is for its owner alone.
-    with tempfile.TemporaryDirectory(prefix="prorec-stack-") as name, Stack(files, Path(name)) as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="prorec-stack-") as name,
+        Stack(files, Path(name)) as stack,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         folder = Path(name)
+        for variable in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            patch.setenv(variable, stack.environment("worker")[variable])
         start_postgres(stack, files, folder)
         moto = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(stack.ports["minio"])]
         stack.start("minio", moto)
@@ -331,12 +338,24 @@ def test_a_registered_model_is_loaded_from_there(stack: Stack, first: Run, tmp_p
     assert done.returncode == 0 and len(re.findall(r"\bP\d{5}\b", done.stdout)) == 3, done.stdout + done.stderr
 
 
-def test_names_of_services_are_let_in_and_no_others(stack: Stack) -> None:
-    page = f"{stack.url('mlflow')}/api/2.0/mlflow/experiments/get?experiment_id=0"
-    hosts = {"mlflow:5000": 200, "127.0.0.1:5000": 200, "localhost:5000": 200, "elsewhere.example": 403}
-    assert {host: answers(page, Host=host) for host in hosts} == hosts
-    create = f"{stack.url('mlflow')}/api/2.0/mlflow/experiments/create"
-    assert answers(create, b'{"name": "x"}', Origin="http://elsewhere.example") == 403
+def test_only_who_has_the_password_and_calls_them_by_name_is_let_in(stack: Stack) -> None:
+    values = stack.environment("worker")
+    logins = {
+        "mlflow": f"{values['MLFLOW_TRACKING_USERNAME']}:{values['MLFLOW_TRACKING_PASSWORD']}",
+        "prefect": values["PREFECT_API_AUTH_STRING"],
+    }
+    asked = {
+        "mlflow": ("/api/2.0/mlflow/experiments/search", {"max_results": 1}),
+        "prefect": ("/api/deployments/filter", {}),
+    }
+    for name, (path, body) in asked.items():
+        url, data = f"{stack.url(name)}{path}", json.dumps(body).encode()
+        own = {"Authorization": f"Basic {base64.b64encode(logins[name].encode()).decode()}"}
+        hosts = {f"{name}:5000": 200, "127.0.0.1:5000": 200, "localhost:5000": 200, "elsewhere.example": 403}
+        assert {host: answers(url, data, Host=host, **own) for host in hosts} == hosts
+        assert answers(url, data) == answers(url, data, Authorization="Basic cHJvcmVjOng=") == 401
+        assert answers(url, data, Origin="http://elsewhere.example", **own) == 403
+        assert answers(url, data, Origin=stack.url(name), **own) == 200
 
 
 def test_each_server_has_a_database_of_its_own(stack: Stack) -> None:

@@ -141,11 +141,15 @@ def wait_for(server: subprocess.Popen[str], text: str) -> str:
 def test_the_life_of_a_server(store: Path) -> None:
     client().set_registered_model_alias(NAME, "champion", "1")
     command = [sys.executable, "-m", "flows.cli", "serve", "--model", CHAMPION, "--port", "0", "--poll", "0.2"]
+    command += ["--allowed-hosts", "shop.example, shop.example:*"]
     server = subprocess.Popen(command, cwd=ROOT, env={**os.environ}, stderr=subprocess.PIPE, text=True)
     try:
         address = wait_for(server, "serving").split(" at ")[1].strip()
         with httpx.Client(base_url=address, timeout=30) as web:
             assert web.get("/ready").json() == {"model": {"name": NAME, "version": "1"}, "problem": None}
+            for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+                assert web.get("/ready", headers=headers).status_code == 403
+            assert web.get("/ready", headers={"Host": "shop.example:81"}).status_code == 200
             body = {"histories": [{"history": [*IDS[:3], "nobody"]}, {"history": []}], "k": 5}
             known, empty = web.post("/recommend", json=body).json()["results"]
             best = [
@@ -181,7 +185,8 @@ def finish_a_request_after(server: subprocess.Popen[str], address: str) -> None:
     body = json.dumps({"histories": [{"history": IDS[:1]}]}).encode()
     parts = urlparse(address)
     with socket.create_connection((parts.hostname, parts.port), timeout=60) as connection:
-        head = "POST /recommend HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n"
+        head = f"POST /recommend HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\n"
+        head += "expect: 100-continue\r\n"
         connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode())
         assert b"100 Continue" in connection.recv(1000)
         server.send_signal(signal.SIGTERM)

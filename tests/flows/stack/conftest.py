@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from flows import secret
 from flows.stack import children, state, supervisor
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,8 +36,9 @@ SILENCE = "40"
 class Stack:
     """A stack of its own, as its user meets it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ports = free_ports()
+        self._monkeypatch = monkeypatch
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")},
             "PROREC_ARTIFACTS": str(folder),
@@ -47,16 +50,40 @@ class Stack:
         self.mlflow = MlflowClient(f"http://127.0.0.1:{ports[1]}")
         self.pages = [f"http://127.0.0.1:{port}/" for port in ports]
 
+    def up(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`prorec up --detach`; what this process then asks MLflow's server it asks with the password."""
+        done = self.prorec("up", "--detach", *self.options, *words)
+        if done.returncode == 0:
+            for name, value in secret.for_mlflow(self.password).items():
+                self._monkeypatch.setenv(name, value)
+        return done
+
+    @property
+    def password(self) -> str:
+        """What the servers ask for."""
+        return secret.read(state.folder())
+
+    @property
+    def login(self) -> tuple[str, str]:
+        """The user and the password."""
+        return secret.USER, self.password
+
     def prorec(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self._run("flows.cli", *words, environment=self.environment)
+        return self.run("flows.cli", *words, environment=self.environment)
 
     def prefect(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self._run("prefect", *words, environment={**self.environment, "PREFECT_API_URL": self.api})
+        return self.run("prefect", *words, environment=self._told())
 
     def register(self) -> subprocess.CompletedProcess[str]:
-        return self._run("flows.stack.deployments", environment={**self.environment, "PREFECT_API_URL": self.api})
+        return self.run("flows.stack.deployments", environment=self._told())
 
-    def _run(self, module: str, *words: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    def _told(self) -> dict[str, str]:
+        """The environment after `eval "$(prorec status --env)"`."""
+        script = f'eval "$({shlex.join([sys.executable, "-m", "flows.cli", "status", "--env"])})" && env -0'
+        done = subprocess.run(["sh", "-c", script], capture_output=True, check=True, cwd=ROOT, env=self.environment)
+        return dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
+
+    def run(self, module: str, *words: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", module, *words]
         return subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=240
@@ -65,7 +92,7 @@ class Stack:
     def ask(self, kind: str, path: str, **content: Any) -> Any:
         """Ask Prefect's server, and again where its database is busy (503), as Prefect's own clients do."""
         for _ in range(5):
-            answer = httpx.request(kind, f"{self.api}{path}", timeout=30, trust_env=False, **content)
+            answer = httpx.request(kind, f"{self.api}{path}", auth=self.login, timeout=30, trust_env=False, **content)
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 break
             time.sleep(1.0)
@@ -107,9 +134,9 @@ def until(condition: Callable[[], bool], seconds: float = 300) -> None:
 
 
 @pytest.fixture
-def stack(artifacts_folder: Path) -> Iterator[Stack]:
+def stack(artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     """A stack that is not up yet; down afterwards, however the test ends."""
-    made = Stack(artifacts_folder)
+    made = Stack(artifacts_folder, monkeypatch)
     yield made
     if state.running():
         made.prorec("down")

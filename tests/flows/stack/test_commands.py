@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,10 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows import secret
 from flows.running import TRAINING
 from flows.stack import children, servers, state, supervisor
 from flows.stack import deployments as registration
 from flows.stack.deployments import automations, deployments, heartbeat_timeout
+from prorec_core.errors import UserError
 from tasks import processes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,6 +27,12 @@ ROOT = Path(__file__).resolve().parents[3]
 def prorec(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "flows.cli", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=100)
+
+
+def written(supervisor: dict[str, str], *, secured: bool = False) -> None:
+    """A stack that is up, as far as anybody can read."""
+    stack = state.StackState("m", supervisor, "http://127.0.0.1:1", "http://127.0.0.1:2", ready=True, secured=secured)
+    stack.write()
 
 
 def test_without_a_stack(artifacts_folder: Path) -> None:
@@ -51,15 +61,65 @@ def test_a_taken_port_is_one_line_and_status_2(artifacts_folder: Path, words: li
 def test_a_second_stack_is_told_where_the_first_is(artifacts_folder: Path, words: list[str]) -> None:
     with supervisor.alone() as first:
         assert first
-        identity = processes.identity()
-        state.StackState("m", identity, "http://127.0.0.1:1", "http://127.0.0.1:2", ready=True).write()
+        assert secret.ensure(state.folder())
+        written(processes.identity(), secured=True)
         done = prorec("up", *words)
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
         assert "is running already: Prefect http://127.0.0.1:1, MLflow http://127.0.0.1:2." in done.stderr
+        password = secret.read(state.folder())
         said = prorec("status", "--env").stdout.splitlines()
-        assert "export PREFECT_API_URL=http://127.0.0.1:1/api" in said
+        assert {
+            "export PREFECT_API_URL=http://127.0.0.1:1/api",
+            f"export PREFECT_API_AUTH_STRING=prorec:{password}",
+            f"export MLFLOW_TRACKING_PASSWORD={password}",
+        } < set(said)
+        assert [line for line in said if "proxy" in line.lower()] == []
         seen = prorec("status")
         assert seen.returncode == 0 and "http://127.0.0.1:2" in seen.stdout
+        assert password not in seen.stdout and "`prorec status --password` shows it" in seen.stdout
+        shown = prorec("status", "--password").stdout
+        assert f"user prorec, password {password}\n" in shown and f"prorec:{password}\n" in shown
+
+
+def test_a_stack_that_asks_nobody_is_replaced(artifacts_folder: Path) -> None:
+    earlier = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"], start_new_session=True)
+    identity = {**processes.identity(), "pid": str(earlier.pid), "started": processes.started(earlier.pid) or ""}
+    written(identity)
+    # An earlier version wrote no such thing down.
+    path = state.folder() / "state.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "secured"}))
+    assert "none! `prorec up` starts a stack that has one" in prorec("status").stdout
+    assert "PASSWORD" not in prorec("status", "--env").stdout
+    assert "asks for none" in prorec("status", "--password").stderr
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        done = prorec("up", "--mlflow-port", str(listener.getsockname()[1]))
+    assert "asks nobody for a password. Stopping it" in done.stdout
+    assert earlier.wait(10) == -signal.SIGTERM
+    assert "is taken by another program" in done.stderr
+
+
+def test_a_password_that_is_gone_is_one_line(artifacts_folder: Path) -> None:
+    state.folder().mkdir()
+    written(processes.identity(), secured=True)
+    for words in (("status", "--env"), ("models",)):
+        done = prorec(*words)
+        assert done.returncode == 2 and done.stdout == "", done
+        assert done.stderr == (
+            f"prorec: {state.folder() / 'secret'}: the password of the stack that is up cannot be read. "
+            "`prorec down` and `prorec up` make a new one.\n"
+        )
+
+
+def test_a_proxy_of_the_user_is_passed_by_for_other_programs(
+    artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "shop.example")
+    written(processes.identity())
+    said = prorec("status", "--env").stdout.splitlines()
+    assert {f"export {name}=shop.example,127.0.0.1,localhost,::1" for name in ("NO_PROXY", "no_proxy")} < set(said)
 
 
 def test_logs_are_shown(artifacts_folder: Path) -> None:
@@ -97,10 +157,23 @@ def test_workers_train_with_the_same_environment_as_the_command_line() -> None:
         assert {name: found.get(name) for name in TRAINING} == TRAINING
 
 
-def test_pages_of_other_origins_are_refused(artifacts_folder: Path) -> None:
-    stack = state.StackState("m", {}, "http://127.0.0.1:1", "http://127.0.0.1:2")
-    allowed = servers.programs(stack)[0].environment["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"]
-    assert allowed == "http://127.0.0.1:1,http://localhost:1"
+def test_the_password_is_on_no_command_line_and_reaches_who_needs_it(artifacts_folder: Path) -> None:
+    stack = state.StackState("m", {}, "http://127.0.0.1:1", "http://127.0.0.1:2", secured=True)
+    with pytest.raises(UserError, match="the password of the stack that is up cannot be read"):
+        servers.programs(stack)
+    secret.ensure(state.folder())
+    password = secret.read(state.folder())
+    programs = [*servers.programs(stack), servers.tidying(stack)]
+    assert not [program.name for program in programs if password in " ".join(program.command)]
+    login = {
+        "PREFECT_API_AUTH_STRING": f"prorec:{password}",
+        "MLFLOW_TRACKING_USERNAME": "prorec",
+        "MLFLOW_TRACKING_PASSWORD": password,
+    }
+    assert all(login.items() <= program.environment.items() for program in programs)
+    assert programs[0].environment["PREFECT_SERVER_API_AUTH_STRING"] == f"prorec:{password}"
+    stack.write()
+    assert password not in (state.folder() / "state.json").read_text()
 
 
 def test_registering_needs_a_server() -> None:
@@ -113,6 +186,7 @@ def test_registering_needs_a_server() -> None:
 def test_what_is_not_registered_is_a_failure(artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     monkeypatch.setattr(servers, "answers_at", lambda _: True)
+    monkeypatch.setattr(registration, "expect_welcome", lambda _: None)
     monkeypatch.setattr(registration, "register", lambda: {"registered": ["a/b"], "skipped": {"c/d": "no reason"}})
     with pytest.raises(SystemExit, match=r"^c/d is not registered: no reason$"):
         registration.main()

@@ -9,12 +9,15 @@ import json
 import os
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from mlflow.entities import Run
 
+from flows import secret
 from flows.stack import children, state
 from prorec_core.artifacts import STAGES
 from prorec_core.text.encoders import packaged_folder
@@ -24,19 +27,51 @@ from .conftest import TINY, Stack, until
 
 @pytest.mark.pipeline
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="only Linux shows the environment of processes")
-def test_up_fail_retry_kill_retry_down(stack: Stack, tmp_path: Path) -> None:
-    up = stack.prorec("up", "--detach", *stack.options)
+def test_up_fail_retry_kill_retry_down(
+    stack: Stack, tmp_path: Path, withstands: Callable[..., None], listener: Any
+) -> None:
+    # A proxy that the environment names has nothing to do with any of this.
+    stack.environment |= dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY"), f"http://{listener.address}")
+    secret.ensure(state.folder())
+    before = stack.password
+    up = stack.up("--new-password")
     assert up.returncode == 0, up
     assert all(page.rstrip("/") in up.stdout for page in stack.pages) and "prorec/full" in up.stdout
-    assert all("<html" in httpx.get(page, trust_env=False).text for page in stack.pages)
+    assert all("<html" in httpx.get(page, auth=stack.login, trust_env=False).text for page in stack.pages)
     found = state.running()
     assert found is not None
 
-    # The pages of others are not let in.
-    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
-    for origin, allowed in ((stack.pages[0].rstrip("/"), 200), ("http://elsewhere.example", 400)):
-        headers = {"Origin": origin, **asks}
-        assert httpx.options(f"{stack.api}/flows/", headers=headers, trust_env=False).status_code == allowed
+    # Somebody else, and pages of other sites, are not let in; nor is who knows an earlier password.
+    orders: list[tuple[str, dict[str, Any]]] = [
+        (f"{stack.api}/deployments/filter", {}),
+        (f"{stack.pages[1]}api/2.0/mlflow/experiments/create", {"name": "x"}),
+    ]
+    hidden = [
+        state.folder() / "secret",
+        *(Path(f"/proc/{child.pid}/environ") for child in found.children.values() if child.pid),
+    ]
+    for url, body in orders:
+        withstands(url, body, stack.password, *hidden)
+        for headers, login, status in (
+            ({}, None, 401),
+            ({}, (secret.USER, before), 401),
+            ({"Host": "evil.example"}, stack.login, 403),
+            ({"Origin": "http://evil.example"}, stack.login, 403),
+            ({"Origin": "http://localhost:3000"}, stack.login, 403),
+            ({"Origin": url[: url.index("/", 8)]}, stack.login, 200),
+        ):
+            answer = httpx.post(url, json=body, headers=headers, auth=login, trust_env=False)
+            assert answer.status_code == status, (url, headers, answer.text)
+
+    # Whoever forgot the password is told so.
+    bare = {**stack.environment, "PREFECT_API_URL": stack.api}
+    told = stack.run("flows.stack.deployments", environment=bare)
+    assert told.returncode == 2 and len(told.stderr.splitlines()) == 1, told
+    assert f"PREFECT_API_URL {stack.api}: the Prefect server there does not take the password" in told.stderr
+    bare = {**stack.environment, "MLFLOW_TRACKING_URI": stack.pages[1].replace("127.0.0.1", "localhost")}
+    told = stack.run("flows.cli", "models", environment=bare)
+    assert told.returncode == 2 and len(told.stderr.splitlines()) == 1, told
+    assert "MLFLOW_TRACKING_URI: the tracking server does not take the user and password" in told.stderr
 
     # A wrong value is refused when the run is created.
     deployment = stack.ask("GET", "/deployments/name/prorec/full")["id"]
@@ -99,6 +134,11 @@ def test_up_fail_retry_kill_retry_down(stack: Stack, tmp_path: Path) -> None:
         assert done.returncode == 0, done
     kept = [(each["slug"], each["schedule"]["cron"], each["active"]) for each in stack.ask("GET", schedules)]
     assert sorted(kept, key=str) == [("nightly", "0 3 * * *", True), (None, "0 5 1 1 *", False)]
+
+    assert listener.heard == []
+    written = [path for path in state.folder().iterdir() if path.name != "secret"]
+    assert "mlflow.log" in {path.name for path in written}
+    assert not [path.name for path in written if stack.password in path.read_text()]
 
     assert stack.prorec("down").returncode == 0
     assert not children.marked(found.mark) and state.read() is None

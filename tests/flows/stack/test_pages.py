@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from prorec_core.artifacts import STAGES
+from tasks.tracking import NOTE_TAG
 
 from .conftest import TINY, Stack
 
@@ -18,31 +20,39 @@ _QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-backgrou
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
-    """An empty page of a browser that asks nobody but the servers of this test."""
+def browser() -> Iterator[Browser]:
+    """A browser that asks nobody but the servers of this test."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_QUIET))
-        made = browser.new_page(viewport={"width": 1500, "height": 1100})
-        made.set_default_timeout(60_000)
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_QUIET))
         expect.set_options(timeout=60_000)
-        yield made
-        browser.close()
+        yield started
+        started.close()
 
 
 @pytest.mark.pipeline
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
-def test_both_pages_show_the_run(stack: Stack, page: Page) -> None:
-    assert stack.prorec("up", "--detach", *stack.options).returncode == 0
+def test_both_pages_show_the_run(stack: Stack, browser: Browser) -> None:
+    assert stack.up().returncode == 0
     parameters = {"experiment": {**TINY, "collaborative": {"epochs": 2, "dim": 16}}}
     done = stack.prefect("deployment", "run", "prorec/full", "--params", json.dumps(parameters), "--watch")
     assert done.returncode == 0, done
     flow_run = stack.ask("POST", "/flow_runs/filter", json={"limit": 1})[0]
     (generator,) = stack.runs("train_generator")
     whole = generator.data.tags["mlflow.parentRunId"]
+    note = stack.mlflow.get_run(whole).data.tags[NOTE_TAG]
     prefect, mlflow = (address.rstrip("/") for address in stack.pages)
 
-    page.goto(f"{prefect}/runs/flow-run/{flow_run['id']}?tab=Task%20Runs")
+    user, password = stack.login
+    credentials = {"username": user, "password": password, "origin": mlflow}
+    page = browser.new_page(viewport={"width": 1500, "height": 1100}, http_credentials=credentials)
+    page.set_default_timeout(60_000)
+    # A link from MLflow's page; Prefect's asks for both in one field and then goes where the link led.
+    (link,) = re.findall(rf"\[flow run\]\(({prefect}\S*{flow_run['id']})\)", note)
+    page.goto(link)
+    page.get_by_placeholder("admin:pass").fill(f"{user}:{password}")
+    page.get_by_placeholder("admin:pass").press("Enter")
     expect(page.get_by_text("Completed").first).to_be_visible()
+    page.goto(f"{link}?tab=TaskRuns")
     for stage in STAGES:
         expect(page.get_by_text(f"{stage} · demo").first).to_be_visible()
 

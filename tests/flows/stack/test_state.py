@@ -8,17 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from flows import secret
 from flows.stack import state
 from flows.stack.state import ChildState, StackState
 from tasks import processes
 
-VARIABLES = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PROREC_MLFLOW_PAGE", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY")
+LOGIN = ("PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+VARIABLES = (
+    *("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PROREC_MLFLOW_PAGE", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"),
+    *LOGIN,
+)
 
 
-def written(*, ready: bool = True, **supervisor: str) -> StackState:
+def written(*, ready: bool = True, secured: bool = True, **supervisor: str) -> StackState:
     """A stack whose supervisor is this process, but for what is said otherwise."""
-    stack = StackState("m", {**processes.identity(), **supervisor}, "http://127.0.0.1:1", "http://127.0.0.1:2", ready)
+    identity = {**processes.identity(), **supervisor}
+    stack = StackState("m", identity, "http://127.0.0.1:1", "http://127.0.0.1:2", ready=ready, secured=secured)
     stack.write()
+    secret.ensure(state.folder())
     return stack
 
 
@@ -72,6 +79,8 @@ def test_a_stack_that_is_up_is_used() -> None:
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:1/api"
     assert os.environ["MLFLOW_TRACKING_URI"] == os.environ["PROREC_MLFLOW_PAGE"] == "http://127.0.0.1:2"
     assert os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+    password = secret.read(state.folder())
+    assert [os.environ[name] for name in LOGIN] == [f"prorec:{password}", "prorec", password]
 
 
 def test_what_the_user_set_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +89,40 @@ def test_what_the_user_set_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     state.connect()
     assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///elsewhere.db"
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:1/api" and "PROREC_MLFLOW_PAGE" not in os.environ
+
+
+@pytest.mark.parametrize("other", ["http://elsewhere.example", "http://localhost:1/api", "http://localhost:2"])
+@pytest.mark.parametrize("own", [None, "mine:own"])
+@pytest.mark.parametrize(("address", "login"), [("PREFECT_API_URL", LOGIN[:1]), ("MLFLOW_TRACKING_URI", LOGIN[1:])])
+def test_another_server_is_not_told_the_password(
+    address: str, login: tuple[str, ...], own: str | None, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another name there may be another server: somebody else's, at ::1."""
+    monkeypatch.setenv(address, other)
+    if own:
+        monkeypatch.setenv(login[0], own)
+    written()
+    state.connect()
+    assert os.environ[address] == other
+    assert [os.environ.get(name) for name in login] == [own, *(None for _ in login[1:])]
+    # The stack's other server is.
+    assert all(name in os.environ for name in LOGIN if name not in login)
+
+
+def test_a_password_for_another_server_is_not_given_to_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LOGIN:
+        monkeypatch.setenv(name, "another's")
+    written()
+    state.connect()
+    assert os.environ["PREFECT_API_AUTH_STRING"] == f"prorec:{secret.read(state.folder())}"
+    assert os.environ["MLFLOW_TRACKING_USERNAME"] == "prorec"
+
+
+def test_a_stack_of_an_earlier_version_is_used_as_before() -> None:
+    written(secured=False)
+    state.connect()
+    assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:1/api"
+    assert not [name for name in LOGIN if name in os.environ]
 
 
 def test_a_child_is_known_by_its_start() -> None:
