@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from flows import secret
 from flows.local_server import LocalServer
 from prorec_core.errors import UserError
-from tasks import places
+from tasks import places, stopping
 from tasks.events import Notice
 
 if TYPE_CHECKING:
@@ -101,8 +101,11 @@ def expect_welcome(url: str) -> None:
 
 
 def stop_like_ctrl_c() -> None:
-    """Have a request to end (SIGTERM) close what is open, as an interruption does."""
+    """Have a request to end (SIGTERM) close what is open, as an interruption does; after either this process is gone
+    in a few seconds, and at once after a second Ctrl-C.
+    """
     signal.signal(signal.SIGTERM, _stop)
+    stopping.end_when_asked(interruptions=True)
 
 
 def _stop(_signal: int, _frame: object) -> None:
@@ -120,9 +123,10 @@ def quiet(display: Display) -> None:
         def emit(self, record: logging.LogRecord) -> None:
             display.hear(Notice(record.getMessage()))
 
-    ours = logging.getLogger("tasks")
-    ours.addHandler(Shown(logging.WARNING))
-    ours.propagate = False
+    for name in ("tasks", "prorec_core"):
+        ours = logging.getLogger(name)
+        ours.addHandler(Shown(logging.WARNING))
+        ours.propagate = False
 
 
 def program(name: str) -> str:

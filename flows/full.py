@@ -23,10 +23,12 @@ from tasks.prefect_run import PrefectRun, failed
 from tasks.preprocess import preprocess
 from tasks.quantize import quantize
 from tasks.stage import FlowTracking, Stage
+from tasks.stopping import end_when_asked
 from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
 from tasks.train_collaborative import train_collaborative
 from tasks.train_generator import train_generator
+from tasks.troubles import explained
 
 PIPELINE: tuple[Stage, ...] = (
     preprocess,
@@ -67,6 +69,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
     Raises:
         UserError: a mistake that the user can put right.
     """
+    end_when_asked()
     mlflow_experiment = tracking.experiment_id(experiment.name)
     prefect_run = PrefectRun.here()
     attempt = f" · attempt {prefect_run.attempt}" if prefect_run.attempt > 1 else ""
@@ -115,7 +118,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         )
         run.finish()
     except Exception as error:
-        reason = at_work + one_line(error)
+        reason = at_work + one_line(explained(error) or error)
         run.finish("FAILED", reason, note(f"**failed.** {reason}\n\n{again}"))
         result: dict[str, Any] = failed(error, reason)
         return result

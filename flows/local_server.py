@@ -19,6 +19,7 @@ from pathlib import Path
 from flows import secret
 from prorec_core.errors import UserError
 from tasks import places
+from tasks.room import full_disk, no_room_now
 
 _SECONDS_TO_START = 90.0
 _SECONDS_TO_STOP = 5.0
@@ -77,9 +78,19 @@ class LocalServer:
                     return
             except httpx.HTTPError:
                 time.sleep(0.05)
+        if full := self._full_disk():
+            raise full
         if self._process.poll() == _REFUSED:
             raise UserError(self._log.read_text(errors="replace").strip().splitlines()[-1])
         raise UserError("Prefect's local server did not start", cure=f"See {self._log}")
+
+    def _full_disk(self) -> UserError | None:
+        """Whether that is what kept it from starting; it cannot even say so where its log is on that disk."""
+        try:
+            said = self._log.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            said = ""
+        return full_disk(RuntimeError(said)) or no_room_now()
 
     def stop(self) -> None:
         """End the server."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prorec_core.errors import UserError
+from prorec_core.errors import UserError, causes
 from tasks import places, troubles
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _met_what_is_there(error: Exception) -> bool:
     """Whether tables could not be brought up to date since they are not those that their revision tells of."""
     return any(
         isinstance(cause, sqlite3.OperationalError) and any(words in str(cause) for words in _HALF_MADE)
-        for cause in troubles.chain(error)
+        for cause in causes(error)
     )
 
 
@@ -193,7 +193,7 @@ def _expect_nothing_lost(database: sqlite3.Connection, path: Path, tables: Table
 
 
 def _reason(error: Exception) -> str:
-    inner = list(troubles.chain(error))[-1]
+    inner = list(causes(error))[-1]
     return " ".join(str(inner).split())[:150] or type(inner).__name__
 
 

@@ -42,6 +42,7 @@ from tasks.patience import is_passing
 from tasks.prefect_run import PrefectRun, failed
 from tasks.sources import source_hash
 from tasks.tracking import TrackedRun
+from tasks.troubles import explained
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
@@ -240,7 +241,7 @@ class Stage:
             shutil.rmtree(work.checkpoints, ignore_errors=True)
             raise
         except Exception as error:
-            reason = one_line(error)
+            reason = one_line(explained(error) or error)
             run.finish("FAILED", reason, page(f"**failed.** {reason}\n\n{again}"))
             raise
         except BaseException:

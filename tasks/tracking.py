@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -23,6 +24,7 @@ from tasks import databases, places, processes
 from tasks.datasets import DataSet
 from tasks.metrics import MetricSender
 from tasks.patience import patiently
+from tasks.troubles import explained
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -276,7 +278,18 @@ class TrackedRun:
         patiently(client().log_inputs, self.id, datasets=[entry])
 
     def upload(self, folder: Path, last: str) -> None:
-        """Store the files of a folder, the file named `last` after all others."""
+        """Store the files of a folder, the file named `last` after all others.
+
+        Where that fails, what a folder of this machine holds of them is removed.
+        """
+        try:
+            self._upload(folder, last)
+        except BaseException:
+            if (stored := places.local_path(self.artifact_uri)) is not None:
+                shutil.rmtree(stored, ignore_errors=True)
+            raise
+
+    def _upload(self, folder: Path, last: str) -> None:
         for path in sorted(folder.iterdir()):
             if path.name == last:
                 continue
@@ -311,7 +324,7 @@ class TrackedRun:
 
 def how_it_ended(error: BaseException) -> tuple[str, str]:
     """Status of a run that an error or an interruption ended, and the reason in one line."""
-    return ("FAILED", one_line(error)) if isinstance(error, Exception) else ("KILLED", "stopped")
+    return ("FAILED", one_line(explained(error) or error)) if isinstance(error, Exception) else ("KILLED", "stopped")
 
 
 def _user() -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from prorec_core.errors import UserError
+from prorec_core.errors import MachineError, UserError, causes
 from tasks import places
+from tasks.room import full_disk
 
 _ROOM = "Make room there, then give the same command again"
 _BY_NUMBER = {
@@ -59,24 +60,18 @@ _URI_CURE = "Set it to http://HOST:PORT, sqlite:////ABSOLUTE/FILE.db or postgres
 def explained(error: BaseException) -> UserError | None:
     """What refused, in one line, or None where the error is one of the program.
 
-    The cause that says most is the first in the chain of causes that stands in a table.
+    The cause that says most is the first in the chain of causes that stands in a table. A full disk is told before all
+    else, whatever else was made of it; other lines for the user stay as they are.
     """
+    if full := full_disk(error):
+        return full
     if isinstance(error, UserError):
         return error
-    for cause in chain(error):
+    for cause in causes(error):
         for explain in _EXPLAINERS:
             if (found := explain(cause)) is not None:
-                return found
+                return MachineError(found.problem, place=found.place, cure=found.cure)
     return None
-
-
-def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what caused it, what caused that, and so on."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def database() -> str:
