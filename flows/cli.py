@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
+
+if __name__ == "__main__":
+    from prorec_command import refuse_strangers
+
+    # Before the imports below, which would run what others have under these names.
+    refuse_strangers(Path(__file__).resolve().parents[1])
 
 import typer
 
+from flows import streams
 from flows.commands import artifacts, compare, models, recommend_all, rerun, serve, stack, tidy, tune
 from flows.proxies import stay_direct
 from flows.running import debugging, expect_folder, expect_stages, prepare_training, run_flow, show_result
-from flows.screen import console, never_fail, say
+from flows.screen import console, say
 from flows.stack.state import connect
-from prorec_core.errors import UserError
+from prorec_core.errors import SeveralMistakesError, UserError
+from prorec_core.visible import visible
 from tasks.patience import TrackingAwayError
+from tasks.troubles import explained
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -127,27 +136,36 @@ def schema() -> None:
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit status 2, an interruption status 130."""
-    never_fail()
+    streams.set_up()
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     stay_direct()
     try:
         if not set(arguments[:1]) & set(stack.COMMANDS):
             connect()
         app(args=arguments, prog_name="prorec")
-    except UserError as error:
-        if debugging():
-            raise
-        say(f"prorec: {error}", error=True, lines=True)
-        sys.exit(2)
-    except TrackingAwayError as error:
-        if debugging():
-            raise
-        say(f"prorec: {error}", error=True)
-        sys.exit(1)
     except SystemExit as error:
         if error.code == _INTERRUPTED:
-            say("Stopped. What was finished is kept: the same command goes on from there.", error=True)
+            streams.tell("Stopped. What was finished is kept: the same command goes on from there.")
+        if problem := streams.output_lost():
+            _end(UserError(problem, cure="Look at where it leads, and at the room there"), 2)
         raise
+    except Exception as error:
+        if debugging():
+            raise
+        if problem := streams.output_lost():
+            _end(UserError(problem, cure="Look at where it leads, and at the room there"), 2)
+        if isinstance(error, TrackingAwayError):
+            _end(error, 1)
+        _end(explained(error) or error, 2)
+
+
+def _end(error: Exception, status: int) -> NoReturn:
+    """Tell an error in one line and end, but for one of the program's own: that keeps its traceback."""
+    if not isinstance(error, UserError | TrackingAwayError):
+        raise error
+    text = str(error) if isinstance(error, SeveralMistakesError) else " ".join(str(error).splitlines())
+    streams.tell(f"prorec: {visible(text, lines=True)}")
+    sys.exit(status)
 
 
 if __name__ == "__main__":

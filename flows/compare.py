@@ -17,7 +17,7 @@ from flows.variants import Variants, joined, load_variants
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
-from prorec_core.errors import UserError, one_line
+from prorec_core.errors import MachineError, UserError, one_line
 from prorec_core.evaluation.variants.report import table_markdown
 from prorec_core.evaluation.variants.table import (
     GENERATOR,
@@ -41,8 +41,10 @@ from tasks.prefect_run import PrefectRun
 from tasks.preprocess import preprocess
 from tasks.report import report_of
 from tasks.stage import FlowTracking, Stage
+from tasks.stopping import end_when_asked
 from tasks.tidy import tidy
 from tasks.tracking import TrackedRun
+from tasks.troubles import explained
 
 _BASELINES: Mapping[str, tuple[Stage, ...]] = {
     "popularity": (preprocess, evaluate_counts, report_of(evaluate_counts)),
@@ -103,6 +105,7 @@ def compare(
         UserError: a mistake that the user can put right, or every variant failed.
         IncompleteComparisonError: some variants failed; the others are reported.
     """
+    end_when_asked()
     known = load_variants()
     if definitions is not None:
         known = joined(known, definitions, "definitions")
@@ -154,6 +157,8 @@ def compare(
                 except (TrackingAwayError, MemoryError):
                     raise
                 except Exception as error:
+                    if isinstance(explained(error), MachineError):
+                        raise
                     reason = one_line(error)
                     failed.append({"variant": name, "seed": seed, "stage": at_work[-1], "reason": reason})
                     get_run_logger().warning("%s failed in %s", title, at_work[-1], exc_info=error)

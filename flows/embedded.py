@@ -6,6 +6,8 @@ Knows environment variables and logging; knows no stage.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import io
 import logging
 import os
 import shlex
@@ -13,7 +15,6 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from flows.local_server import LocalServer
 from flows.screen import say
 from prorec_core.errors import UserError
 from prorec_core.visible import shortened
-from tasks import places
+from tasks import places, stopping
 from tasks.events import Notice
 
 if TYPE_CHECKING:
@@ -45,10 +46,6 @@ def start_prefect() -> Callable[[], None]:
         return lambda: _expect(url)
     home = places.prefect_home()
     os.environ.setdefault("PREFECT_HOME", str(home))
-    alone = ExitStack()
-    if not (home / "prefect.db").exists():
-        # Two servers that make the tables at the same time are in each other's way.
-        alone.enter_context(places.lock("prefect-database"))
     server = LocalServer(home / "server.log")
     # What is registered first is called last: after Prefect has sent off its logs and events.
     atexit.register(server.stop)
@@ -56,18 +53,27 @@ def start_prefect() -> Callable[[], None]:
     os.environ[places.EMBEDDED_VARIABLE] = "1"
 
     def ready() -> None:
-        with alone:
-            server.wait()
+        _expect_settings()
+        server.wait()
 
     return ready
+
+
+def _expect_settings() -> None:
+    """Have Prefect read its settings, and raise what is wrong with them; it would go on, and print that, too."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        from prefect.settings import get_current_settings
+
+        get_current_settings()
 
 
 def _expect(url: str) -> None:
     import httpx
 
+    _expect_settings()
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=30.0)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise UserError(
             f"no Prefect server answers there ({error})",
             place=f"PREFECT_API_URL {url}",
@@ -100,8 +106,11 @@ def expect_welcome(url: str) -> None:
 
 
 def stop_like_ctrl_c() -> None:
-    """Have a request to end (SIGTERM) close what is open, as an interruption does."""
+    """Have a request to end (SIGTERM) close what is open, as an interruption does; after either this process is gone
+    in a few seconds, and at once after a second Ctrl-C.
+    """
     signal.signal(signal.SIGTERM, _stop)
+    stopping.end_when_asked(interruptions=True)
 
 
 def _stop(_signal: int, _frame: object) -> None:
@@ -119,9 +128,10 @@ def quiet(display: Display) -> None:
         def emit(self, record: logging.LogRecord) -> None:
             display.hear(Notice(record.getMessage()))
 
-    ours = logging.getLogger("tasks")
-    ours.addHandler(Shown(logging.WARNING))
-    ours.propagate = False
+    for name in ("tasks", "prorec_core"):
+        ours = logging.getLogger(name)
+        ours.addHandler(Shown(logging.WARNING))
+        ours.propagate = False
 
 
 def program(name: str) -> str:
@@ -135,8 +145,9 @@ def mlflow_page(run: Mapping[str, Any]) -> tuple[str | None, str]:
     if run["page"]:
         return None, str(run["page"])
     uri = places.tracking_uri()
-    near = uri.removeprefix(f"sqlite:///{Path.cwd()}/")
-    uri = uri if near == uri else f"sqlite:///{near}"
+    file = places.sqlite_path(uri)
+    if file is not None and file.is_relative_to(Path.cwd()):
+        uri = places.sqlite_uri(file.relative_to(Path.cwd()))
     path = f"#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
     command = f"{program('mlflow')} ui --backend-store-uri {shlex.quote(uri)} --port 5000"
     return command, f"then open http://127.0.0.1:5000/{path}"

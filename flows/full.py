@@ -22,8 +22,10 @@ from tasks.execution import run_stage
 from tasks.pipeline import PIPELINE
 from tasks.prefect_run import PrefectRun, failed
 from tasks.stage import FlowTracking
+from tasks.stopping import end_when_asked
 from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
+from tasks.troubles import explained
 
 _forced: ContextVar[frozenset[str]] = ContextVar("forced", default=frozenset())
 
@@ -53,6 +55,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
     Raises:
         UserError: a mistake that the user can put right.
     """
+    end_when_asked()
     mlflow_experiment = tracking.experiment_id(experiment.name)
     prefect_run = PrefectRun.here()
     attempt = f" · attempt {prefect_run.attempt}" if prefect_run.attempt > 1 else ""
@@ -103,7 +106,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         )
         run.finish()
     except Exception as error:
-        reason = at_work + one_line(error)
+        reason = at_work + one_line(explained(error) or error)
         run.finish("FAILED", reason, note(f"**failed.** {in_markdown(reason)}\n\n{again}"))
         result: dict[str, Any] = failed(error, reason)
         return result

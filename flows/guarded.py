@@ -18,6 +18,8 @@ from flows.guard import Guard
 from flows.proxies import stay_direct
 from flows.secret import MLFLOW_PASSWORD, MLFLOW_USER, PREFECT_ASKS
 from prorec_core.errors import UserError
+from tasks.databases import prepare_mlflow, prepare_prefect
+from tasks.troubles import explained
 
 if TYPE_CHECKING:
     from prefect.settings import Settings
@@ -53,6 +55,7 @@ def _serve_prefect(chosen: argparse.Namespace) -> None:
     import uvicorn
     from prefect.settings import get_current_settings
 
+    prepare_prefect()
     settings: Settings = get_current_settings()
     uvicorn.run(
         prefect_app(),
@@ -89,6 +92,7 @@ def _name_stores(chosen: argparse.Namespace) -> None:
     from mlflow.server import constants
     from mlflow.server.handlers import initialize_backend_stores
 
+    prepare_mlflow(chosen.backend_store_uri)
     root = chosen.artifact_root or "mlflow-artifacts:/"
     variables: dict[str, Any] = {
         constants.BACKEND_STORE_URI_ENV_VAR: chosen.backend_store_uri,
@@ -147,8 +151,10 @@ def main() -> None:
     os.environ[_HOSTS], os.environ[_ORIGINS] = chosen.allowed_hosts, chosen.allowed_origins
     try:
         chosen.serve(chosen)
-    except UserError as error:
-        print(f"prorec: {error}", file=sys.stderr)
+    except Exception as error:
+        if (told := explained(error)) is None:
+            raise
+        print(f"prorec: {told}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -18,9 +18,13 @@ from pathlib import Path
 
 from flows import secret
 from prorec_core.errors import UserError
+from tasks import places
+from tasks.room import full_disk, no_room_now
 
 _SECONDS_TO_START = 90.0
 _SECONDS_TO_STOP = 5.0
+_REFUSED = 2
+"""The exit status of a server that cannot start for a reason that its starter's user can put right."""
 
 
 class LocalServer:
@@ -37,6 +41,7 @@ class LocalServer:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        home = Path(os.environ.get("PREFECT_HOME") or places.prefect_home())
         self.password = secret.fresh()
         log.parent.mkdir(parents=True, exist_ok=True)
         with listener, log.open("wb") as stream:
@@ -48,7 +53,13 @@ class LocalServer:
                 stderr=stream,
                 pass_fds=[listener.fileno()],
                 cwd=Path(__file__).resolve().parents[1],
-                env={**without_allocator(os.environ), **_SETTINGS, **secret.for_prefect_server(self.password)},
+                env={
+                    **without_allocator(os.environ),
+                    **_SETTINGS,
+                    **secret.for_prefect_server(self.password),
+                    **places.prefect_environment(home.expanduser().absolute()),
+                    places.ARTIFACTS_VARIABLE: str(places.artifacts()),
+                },
                 start_new_session=True,
             )
 
@@ -67,7 +78,19 @@ class LocalServer:
                     return
             except httpx.HTTPError:
                 time.sleep(0.05)
+        if full := self._full_disk():
+            raise full
+        if self._process.poll() == _REFUSED:
+            raise UserError(self._log.read_text(errors="replace").strip().splitlines()[-1])
         raise UserError("Prefect's local server did not start", cure=f"See {self._log}")
+
+    def _full_disk(self) -> UserError | None:
+        """Whether that is what kept it from starting; it cannot even say so where its log is on that disk."""
+        try:
+            said = self._log.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            said = ""
+        return full_disk(RuntimeError(said)) or no_room_now()
 
     def stop(self) -> None:
         """End the server."""
@@ -106,10 +129,20 @@ def _end_with_starter() -> None:
 def _serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_starter, daemon=True).start()
     import uvicorn
-    from prefect.server.api.server import create_app
 
     from flows.guard import Guard, loopback
+    from tasks.databases import prepare_prefect
+    from tasks.troubles import explained
 
+    try:
+        prepare_prefect()
+        from prefect.server.api.server import create_app
+    except Exception as error:
+        if (told := explained(error)) is None:
+            raise
+        print(told, file=sys.stderr, flush=True)
+        # The thread that waits for the starter's end keeps Python from ending in order.
+        os._exit(_REFUSED)
     listener = socket.socket(fileno=descriptor)
     app = Guard(create_app(), loopback(listener.getsockname()[1]))
     uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[listener])

@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prorec_core.visible import code_in_markdown
 from tasks.recommend import BatchRequest, told_of_short
 from tasks.recommend import recommend as write
+from tasks.stopping import end_when_asked
 from tasks.tidy import tidy_first
 
 
@@ -24,6 +25,7 @@ def recommend(request: BatchRequest = BatchRequest()) -> dict[str, Any]:  # noqa
     Raises:
         UserError: a mistake that the user can put right.
     """
+    end_when_asked()
     get_run_logger().info("Left by processes that died: %s", tidy_first())
     summary = write(request)
     run = summary["mlflow"]

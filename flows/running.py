@@ -46,8 +46,17 @@ def expect_stages(option: str, names: Iterable[str]) -> None:
 
 def expect_folder(option: str, file: Path | None) -> None:
     """Refuse a file to write whose folder does not exist, before any work is done for it."""
-    if file is not None and not file.absolute().parent.is_dir():
+    if file is None:
+        return
+    folder = file.absolute().parent
+    if not folder.is_dir():
         raise UserError("the folder does not exist", place=f"{option} {file}", cure="Make it first")
+    # It is written beside and renamed, which would put a file in the place of a device.
+    if file.exists() and not file.is_file():
+        what = "a folder" if file.is_dir() else "a device"
+        raise UserError(f"this is {what}", place=f"{option} {file}", cure="Name a file")
+    if not os.access(folder, os.W_OK):
+        raise UserError("the folder cannot be written", place=f"{option} {file}", cure="Choose another")
 
 
 def prepare_training() -> None:
@@ -123,5 +132,7 @@ def show_result(summary: dict[str, Any]) -> None:
 
 def _short(place: str) -> str:
     """A path as seen from here, where that is shorter."""
-    path = Path(place)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else place
+    from tasks import places
+
+    path = places.local_path(place) or Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

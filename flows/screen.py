@@ -6,8 +6,6 @@ from data: brackets in them are brackets, and a control character is an escape t
 
 from __future__ import annotations
 
-import contextlib
-import io
 import sys
 from typing import Any
 
@@ -59,11 +57,3 @@ def console(*, error: bool = False, wide: bool = False, soft_wrap: bool = False)
     if wide and not found.is_terminal:
         return PlainConsole(stderr=error, soft_wrap=soft_wrap, width=_TABLE_WIDTH)
     return found
-
-
-def never_fail() -> None:
-    """Have characters that the terminal's encoding lacks be written as escapes, not end the program."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(ValueError):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")

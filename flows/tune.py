@@ -15,7 +15,7 @@ from flows.spaces import Plan, Space, Value, as_yaml, flags, plan
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
 from prorec_core.data.stage import source_digest
-from prorec_core.errors import UserError, one_line
+from prorec_core.errors import MachineError, UserError, one_line
 from prorec_core.evaluation.tuning import table_markdown
 from prorec_core.progress import duration
 from tasks import models, store, tracking, tuning
@@ -24,6 +24,7 @@ from tasks.execution import run_stage
 from tasks.pipeline import STAGES
 from tasks.prefect_run import PrefectRun
 from tasks.stage import FlowTracking
+from tasks.stopping import end_when_asked
 from tasks.study import Attempt, Study, best_of, open_study
 from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
@@ -65,6 +66,7 @@ def tune(
     Raises:
         UserError: a mistake that the user can put right, or no trial came to its end.
     """
+    end_when_asked()
     planned = plan(space, experiment, stage)
     name = study or planned.study
     settings = planned.settings(source_digest(experiment.data))
@@ -236,6 +238,9 @@ def run_trial(
         end("KILLED", str(stopped))
         attempt.prune()
         return str(stopped)
+    except MachineError as error:
+        run.finish(*tracking.how_it_ended(error))
+        raise
     except UserError as error:
         # Its values are to blame. All else is the machine's, and they are tried again where it is mended.
         reason = one_line(error)

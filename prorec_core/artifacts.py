@@ -91,7 +91,8 @@ def sha256_json(value: object) -> str:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: to a temporary name beside it, synced, then renamed over it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # A name may be as long as the file system lets it be.
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
@@ -99,8 +100,11 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            # A failed write does not know of which file.
+            error.filename = str(path)
         raise
 
 

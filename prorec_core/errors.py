@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from prorec_core.visible import shortened, visible
 
@@ -34,7 +34,11 @@ class UserError(Exception):
         return f"{text} {self.cure}" if self.cure.endswith("?") else f"{text} {self.cure}."
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (self.problem, self.place, self.cure))
+        return (_rebuild, (type(self), self.problem, self.place, self.cure))
+
+
+class MachineError(UserError):
+    """What the machine refuses, whatever is asked of it: a full disk, a folder of another user's."""
 
 
 class SeveralMistakesError(UserError):
@@ -63,8 +67,17 @@ def _told(text: str) -> str:
     return visible(shortened(text, _LONGEST_PART))
 
 
-def _rebuild(problem: str, place: str, cure: str) -> UserError:
-    return UserError(problem, place=place, cure=cure)
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, what caused that, and so on."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _rebuild(kind: type[UserError], problem: str, place: str, cure: str) -> UserError:
+    return kind(problem, place=place, cure=cure)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

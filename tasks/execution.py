@@ -40,6 +40,7 @@ from tasks.prefect_run import PrefectRun, failed
 from tasks.remarks import remarks_of
 from tasks.stage import FlowTracking, Stage, Work
 from tasks.tracking import TrackedRun
+from tasks.troubles import explained
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
@@ -174,7 +175,7 @@ def _execute(
         shutil.rmtree(work.checkpoints, ignore_errors=True)
         raise
     except Exception as error:
-        reason = one_line(error)
+        reason = one_line(explained(error) or error)
         run.finish("FAILED", reason, page(f"**failed.** {in_markdown(reason)}\n\n{again}"))
         raise
     except BaseException:

@@ -12,7 +12,9 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from prorec_core.errors import MachineError
 from tasks.patience import TrackingAwayError, is_passing, patience, pauses
+from tasks.room import full_disk
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,6 +34,7 @@ class MetricSender:
         self._changed = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
+        self._full: MachineError | None = None
         self.refused: list[str] = []
         """Why the store refused metrics, where it did."""
 
@@ -52,6 +55,7 @@ class MetricSender:
 
         Raises:
             TrackingAwayError: the store stayed away as long as that.
+            MachineError: its disk has no room for them.
         """
         with self._changed:
             self._closing = True
@@ -59,6 +63,8 @@ class MetricSender:
         if self._thread is None:
             return
         self._thread.join(patience() if at_most is None else at_most)
+        if self._full is not None:
+            raise self._full
         if self._thread.is_alive() or self._pending:
             raise TrackingAwayError(
                 f"The tracking store stayed away; {len(self._pending)} metrics of run {self._run_id} are unsent"
@@ -76,12 +82,22 @@ class MetricSender:
             try:
                 self._client.log_batch(self._run_id, metrics=batch)
             except Exception as error:
+                self._full = full_disk(error)
+                if self._full is not None:
+                    # Somebody may make room before the training ends; after that nobody waits for it.
+                    if self._closing:
+                        return
+                    _log.warning("The metrics are kept and sent later: %s", self._full)
+                    with self._changed:
+                        self._changed.wait_for(lambda: self._closing, next(pause))
+                    continue
                 if is_passing(error):
                     _log.warning("The tracking store does not answer; metrics are kept and sent later (%s)", error)
                     time.sleep(next(pause))
                     continue
                 self.refused.append(str(error))
                 _log.warning("The tracking store refused metrics: %s", error)
+            self._full = None
             pause = pauses()
             with self._changed:
                 del self._pending[: len(batch)]

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
-from prorec_core.errors import UserError
+from prorec_core.errors import UserError, causes
+from tasks.room import full_disk
 
 PATIENCE_VARIABLE = "PROREC_TRACKING_PATIENCE"
 _LONGEST_PAUSE = 15.0
@@ -34,14 +35,20 @@ def patience() -> float:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether an error of the tracking store may be gone a moment later: a lost connection, a busy database."""
+    """Whether an error of the tracking store may be gone a moment later: a lost connection, a busy database.
+
+    A full disk is not: somebody has to make room. Nor is what else SQLite says, which MLflow calls unavailable, too.
+    """
     import requests
     from mlflow.exceptions import MlflowException, RestException
 
-    for cause in _chain(error):
+    if full_disk(error):
+        return False
+    said = next((str(cause) for cause in causes(error) if isinstance(cause, sqlite3.Error)), None)
+    if said is not None:
+        return "locked" in said
+    for cause in causes(error):
         if isinstance(cause, (ConnectionError, TimeoutError, requests.ConnectionError, requests.Timeout)):
-            return True
-        if isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause):
             return True
         if isinstance(cause, requests.HTTPError) and cause.response is not None:
             return int(cause.response.status_code) >= 500
@@ -50,12 +57,6 @@ def is_passing(error: BaseException) -> bool:
         if isinstance(cause, RestException):
             return int(cause.get_http_status_code()) >= 500  # type: ignore[no-untyped-call]
     return False
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def pauses() -> Iterator[float]:

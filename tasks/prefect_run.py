@@ -23,6 +23,7 @@ from prorec_core.errors import UserError, one_line
 from tasks import places
 from tasks.events import StageStoppedError
 from tasks.tracking import ATTEMPT_TAG, FLOW_RUN_NAME_TAG, FLOW_RUN_TAG, FLOW_TAG, TASK_RUN_TAG
+from tasks.troubles import explained
 
 _TOLD = "_prorec_told"
 """Set on an error whose traceback is in the log."""
@@ -119,12 +120,13 @@ def _pages() -> str | None:
 def failed(error: Exception, reason: str = "") -> Any:
     """What a task or a flow returns instead of raising: a failure whose message is one line, `reason` or the error.
 
-    Prefect raises the error to whoever asks for the result. A user's mistake, or a stage that was stopped, leaves no
-    traceback in the log; any other error leaves one, where it is met first.
+    Prefect raises the error to whoever asks for the result. A user's mistake, what the machine refuses, or a stage that
+    was stopped leaves no traceback in the log; any other error leaves one, where it is met first.
     """
     if transaction := get_transaction():
         # Prefect would keep what a task returns as the result that its cache key stands for.
         transaction.write_on_commit = False
+    error = explained(error) or error
     if not isinstance(error, UserError | StageStoppedError) and not getattr(error, _TOLD, False):
         get_run_logger().error("Failed", exc_info=error)
         setattr(error, _TOLD, True)

@@ -155,8 +155,9 @@ def _output(request: BatchRequest, version: RegisteredVersion) -> Path:
     output = Path(request.output).expanduser().absolute()
     if not output.parent.is_dir():
         raise UserError("the folder does not exist", place=str(output.parent), cure="Make it first")
-    if output.is_dir():
-        raise UserError("this is a folder", place=str(output), cure="Name a file")
+    if output.exists() and not output.is_file():
+        what = "a folder" if output.is_dir() else "a device"
+        raise UserError(f"this is {what}", place=str(output), cure="Name a file")
     return output
 
 

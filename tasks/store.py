@@ -6,6 +6,7 @@ Knows MLflow's artifact store, manifests and refs; knows nothing of stages or of
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prorec_core.artifacts import MANIFEST, ArtifactRef, Manifest, read_json, sha256_file, verify
 from prorec_core.errors import UserError
-from tasks import places, tracking
+from tasks import databases, places, tracking
 from tasks.patience import TrackingAwayError, patiently
 from tasks.tracking import client
 
@@ -235,18 +236,55 @@ def _download(uri: str, folder: Path) -> None:
 
 
 def verify_all() -> tuple[int, list[str]]:
-    """Check every stored artifact, and every logged model: how many were looked at, and what is wrong.
+    """Check every stored artifact, every logged model, what whole runs keep beside, and this machine's databases: how
+    many artifacts were looked at, and what is wrong.
 
     Artifacts that are not on this machine are downloaded to be looked at.
     """
+    problems = [problem for path in _databases() for problem in databases.problems(path)]
     if places.nothing_tracked():
-        return 0, []
+        database = places.sqlite_path(places.tracking_uri())
+        if database is not None and databases.has_artifacts(database):
+            problems.append(f"{database}: the file is missing, and there are artifacts beside it")
+        return 0, problems
     looked_at = 0
-    problems: list[str] = []
+    for run in tracking.search(f"tags.`{tracking.EXPERIMENT_TAG}` != ''"):
+        problems += _text_problems(run)
     for run in filter(is_stored, tracking.search(_WITH_DIGEST)):
         looked_at += 1
         problems += check(_ref_of(run), content=True)
     return looked_at, problems
+
+
+def _databases() -> list[Path]:
+    tracked = {places.sqlite_path(uri) for uri in (places.tracking_uri(), places.embedded_tracking_uri())}
+    return [
+        *sorted(path for path in tracked if path is not None),
+        places.prefect_home() / "prefect.db",
+        *sorted(places.studies().glob("*.db")),
+    ]
+
+
+def _text_problems(run: Run) -> list[str]:
+    """What is wrong with the texts beside a run of a whole experiment; those of a run that has not ended may be absent.
+
+    Earlier versions kept no hash of them: there they have to be JSON.
+    """
+    found = []
+    for name in (tracking.EXPERIMENT_FILE, tracking.SUMMARY_FILE):
+        if f"{tracking.TEXT_TAG}{name}" not in run.data.tags and not _lists(run, name):
+            continue
+        try:
+            json.loads(tracking.read_text(run.info.run_id, name))
+        except UserError as error:
+            found.append(str(error))
+        except ValueError as error:
+            found.append(f"MLflow run {run.info.run_id}: the file '{name}' of the run is damaged ({error}).")
+    return found
+
+
+def _lists(run: Run, name: str) -> bool:
+    return any(each.path == name for each in patiently(client().list_artifacts, run.info.run_id))
 
 
 def _content_problems(uri: str, digest: str | None, manifest_sha256: str | None) -> list[str]:

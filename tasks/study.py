@@ -46,7 +46,7 @@ def path(name: str) -> Path:
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"'{name}' cannot be a name", place="--study", cure="Use letters, digits, '-', '_' and '.'")
-    return places.artifacts() / "studies" / f"{name}.db"
+    return places.studies() / f"{name}.db"
 
 
 def expect_same(name: str, settings: Mapping[str, Any]) -> None:
@@ -101,7 +101,7 @@ def _stored(name: str) -> Iterator[OptunaStudy]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = path(name)
     try:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
+        storage = optuna.storages.RDBStorage(places.sqlite_uri(file))
         stored = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     except (SQLAlchemyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -19,10 +21,11 @@ from uuid import uuid4
 
 from prorec_core.errors import UserError, one_line
 from prorec_core.visible import in_markdown
-from tasks import places, processes
+from tasks import databases, places, processes
 from tasks.datasets import DataSet
 from tasks.metrics import MetricSender
 from tasks.patience import patiently
+from tasks.troubles import explained
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,6 +52,9 @@ EXPERIMENT_FILE = "experiment.json"
 
 SUMMARY_FILE = "summary.json"
 """Beside that run, once it is done: what the flow returns."""
+
+TEXT_TAG = "prorec.sha256."
+"""With the name of such a file: the sha256 of what was written to it."""
 
 REPORT_TAG = "prorec.report"
 """On the run of a whole experiment or comparison: the URI of its report."""
@@ -77,11 +83,11 @@ def _client(uri: str) -> MlflowClient:
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    if places.tracks_over_http():
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
-    # Two processes that make the tables at the same time are in each other's way.
-    with places.lock("mlflow-database"):
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    # It logs tracebacks of what it raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    databases.prepare_mlflow(uri)
+    databases.expect_answer(uri)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def client() -> MlflowClient:
@@ -126,7 +132,7 @@ def _made_once(title: str, tags: dict[str, str]) -> Experiment:
 
 def _location() -> str | None:
     """Where an experiment's artifacts go; a server decides that itself."""
-    return None if places.tracks_over_http() else str(places.store())
+    return None if places.tracks_over_http() else places.file_uri(places.store())
 
 
 def identity() -> str:
@@ -176,15 +182,22 @@ def read_text(run_id: str, name: str) -> str:
     """The text that `TrackedRun.text` stored under this name.
 
     Raises:
-        UserError: it is not there.
+        UserError: it is not there, or not as it was stored.
     """
     from mlflow.exceptions import MlflowException
 
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            return Path(patiently(client().download_artifacts, run_id, name, scratch)).read_text(encoding="utf-8")
+            content = Path(patiently(client().download_artifacts, run_id, name, scratch)).read_bytes()
+        expected = patiently(client().get_run, run_id).data.tags.get(f"{TEXT_TAG}{name}")
     except (MlflowException, OSError) as error:
         raise UserError(f"the file '{name}' of the run is gone ({error})", place=f"MLflow run {run_id}") from error
+    if expected and hashlib.sha256(content).hexdigest() != expected:
+        raise UserError(f"the file '{name}' of the run was changed after it was stored", place=f"MLflow run {run_id}")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"the file '{name}' of the run is damaged ({error})", place=f"MLflow run {run_id}") from error
 
 
 def close_killed(run: Run, reason: str) -> None:
@@ -266,7 +279,18 @@ class TrackedRun:
         patiently(client().log_inputs, self.id, datasets=[entry])
 
     def upload(self, folder: Path, last: str) -> None:
-        """Store the files of a folder, the file named `last` after all others."""
+        """Store the files of a folder, the file named `last` after all others.
+
+        Where that fails, what a folder of this machine holds of them is removed.
+        """
+        try:
+            self._upload(folder, last)
+        except BaseException:
+            if (stored := places.local_path(self.artifact_uri)) is not None:
+                shutil.rmtree(stored, ignore_errors=True)
+            raise
+
+    def _upload(self, folder: Path, last: str) -> None:
         for path in sorted(folder.iterdir()):
             if path.name == last:
                 continue
@@ -278,8 +302,9 @@ class TrackedRun:
         patiently(client().log_artifact, self.id, str(folder / last), ARTIFACT_FOLDER)
 
     def text(self, name: str, content: str) -> None:
-        """Store a text as a file beside those of the stage."""
+        """Store a text as a file beside those of the stage, and on the run what shows that it is whole."""
         patiently(client().log_text, self.id, content, name)
+        self.tags({f"{TEXT_TAG}{name}": hashlib.sha256(content.encode()).hexdigest()})
 
     def finish(self, status: str = "FINISHED", reason: str = "", note: str = "") -> None:
         """Send what is unsent and close the run; one that failed or was killed with the reason on its page."""
@@ -300,7 +325,7 @@ class TrackedRun:
 
 def how_it_ended(error: BaseException) -> tuple[str, str]:
     """Status of a run that an error or an interruption ended, and the reason in one line."""
-    return ("FAILED", one_line(error)) if isinstance(error, Exception) else ("KILLED", "stopped")
+    return ("FAILED", one_line(explained(error) or error)) if isinstance(error, Exception) else ("KILLED", "stopped")
 
 
 def _user() -> str:

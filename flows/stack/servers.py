@@ -53,7 +53,7 @@ def programs(state: StackState) -> list[Program]:
             command=[
                 *[*python, "flows.guarded", "mlflow", *_doors(state.mlflow)],
                 *["--backend-store-uri", places.embedded_tracking_uri()],
-                *["--artifact-root", str(places.store())],
+                *["--artifact-root", places.file_uri(places.store())],
             ],
             # As a server it must not take itself for its own store.
             environment={name: value for name, value in environment.items() if name != "MLFLOW_TRACKING_URI"},
@@ -90,7 +90,7 @@ def _environment(state: StackState) -> dict[str, str]:
         **_SETTINGS,
         **state.variables(),
         places.ARTIFACTS_VARIABLE: str(places.artifacts()),
-        "PREFECT_HOME": str(places.prefect_home()),
+        **places.prefect_environment(places.prefect_home()),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": os.pathsep.join([str(places.project_root()), os.environ.get("PYTHONPATH", "")]).rstrip(
             os.pathsep

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from prorec_core.artifacts import write_bytes
 from prorec_core.errors import UserError
+
+_SHORT = len("epoch-000000")
+_log = logging.getLogger(__name__)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -36,10 +41,14 @@ def load_tensors(path: Path, device: torch.device | None = None) -> dict[str, Te
 
 
 class Checkpoint:
-    """A training's state after an epoch: model, best model so far, optimizer and what was measured."""
+    """A training's state after an epoch: model, best model so far, optimizer and what was measured.
+
+    The two latest are kept. The name of each holds the number of its epoch and the hash of all its bytes, so that one
+    that was damaged is known; its notes hold the name of its folder, so that one of another training is.
+    """
 
     def __init__(self, folder: Path | None) -> None:
-        self._path = folder / "checkpoint.safetensors" if folder else None
+        self._folder = folder
 
     def save(
         self,
@@ -47,43 +56,81 @@ class Checkpoint:
         best: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
         notes: Mapping[str, Any],
+        epoch: int,
     ) -> None:
-        """Write the state of the epoch that has just ended over that of the one before."""
-        if self._path is None:
+        """Write the state of the epoch that has just ended, and remove all but this one and the one before."""
+        if self._folder is None:
             return
         tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        write_bytes(self._path, safetensors.torch.save(plain, metadata={"notes": json.dumps(notes)}))
+        content = safetensors.torch.save(plain, metadata={"notes": json.dumps({"of": self._folder.name, **notes})})
+        latest = self._folder / f"epoch-{epoch:06d}-{hashlib.sha256(content).hexdigest()}.safetensors"
+        write_bytes(latest, content)
+        before = [path for path in self._found() if path.name < latest.name][:1]
+        # A writer that was killed leaves a file too; nobody else is at work here.
+        for path in [*self._found(), *self._folder.glob(".epoch-*")]:
+            if path not in {latest, *before}:
+                path.unlink()
 
     def load(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
     ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Put model and optimizer back to where they were; returns the best model's tensors and the notes.
+        """Put model and optimizer back to the newest state that is whole; returns the best model's tensors and notes.
 
         None, and neither is touched, when there is no checkpoint, or none that fits: then training starts from
-        the beginning.
+        the beginning. What is passed over is said.
         """
-        if self._path is None or not self._path.is_file():
-            return None
+        damaged = []
+        for path in self._found():
+            state = self._read(path, model, optimizer, device)
+            if state is None:
+                damaged.append(path)
+                continue
+            weights, moments, best, notes = state
+            model.load_state_dict(weights)
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+            if damaged:
+                _log.warning("%s: training goes on from the one before, %s", _told(damaged), path.name[:_SHORT])
+            return best, notes
+        if damaged:
+            _log.warning("%s: training starts from the beginning", _told(damaged))
+        return None
+
+    def _found(self) -> list[Path]:
+        """The checkpoints that are there, the newest first."""
+        return sorted(self._folder.glob("epoch-*.safetensors"), reverse=True) if self._folder else []
+
+    def _read(
+        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> tuple[dict[str, Tensor], dict[int, dict[str, Tensor]], dict[str, Tensor], dict[str, Any]] | None:
+        """Weights, moments of the optimizer, the best weights and the notes of one; None if it cannot be used."""
+        assert self._folder is not None
         try:
-            with safe_open(self._path, framework="pt") as file:
-                notes: dict[str, Any] = json.loads((file.metadata() or {})["notes"])
-            tensors = safetensors.torch.load_file(self._path, device=str(device))
-            state: dict[int, dict[str, Tensor]] = {}
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() != path.stem.rpartition("-")[2]:
+                return None
+            length = int.from_bytes(content[:8], "little")
+            notes: dict[str, Any] = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["notes"])
+            if notes.pop("of") != self._folder.name:
+                return None
+            tensors = {name: tensor.to(device) for name, tensor in safetensors.torch.load(content).items()}
+            moments: dict[int, dict[str, Tensor]] = {}
             for name, tensor in _under("optimizer.", tensors).items():
                 index, key = name.split(".", 1)
-                state.setdefault(int(index), {})[key] = tensor
+                moments.setdefault(int(index), {})[key] = tensor
         except (SafetensorError, KeyError, ValueError, OSError):
             return None
         weights, best = _under("model.", tensors), _under("best.", tensors)
-        if not (_alike(weights, model.state_dict()) and _alike(best, weights) and _belongs(state, optimizer)):
-            return None
-        model.load_state_dict(weights)
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        return best, notes
+        fits = _alike(weights, model.state_dict()) and _alike(best, weights) and _belongs(moments, optimizer)
+        return (weights, moments, best, notes) if fits else None
+
+
+def _told(damaged: list[Path]) -> str:
+    names = ", ".join(path.name[:_SHORT] for path in damaged)
+    return f"{damaged[0].parent}: a checkpoint is damaged or of another training ({names})"
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ def train(
             records.append(record)
             if validate is None or record[TARGET] == max(r[TARGET] for r in records):
                 best = _copy(model)
-            checkpoint.save(model, best, optimizer, {"records": records, "step": step})
+            checkpoint.save(model, best, optimizer, {"records": records, "step": step}, epoch + 1)
             numbers = {name: value for name, value in record.items() if name != "epoch"}
             runtime.report(Progress(epoch + 1, config.epochs, "epoch", numbers))
     model.load_state_dict(best)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from flows import secret
 from flows.local_server import LocalServer
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
@@ -25,6 +26,7 @@ from tasks.tracking import TrackedRun
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Prefect server that all tests share, and this process's settings pointing to it."""
     from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         PREFECT_HOME,
@@ -37,8 +39,12 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = LocalServer(home / "server.log")
     try:
         server.wait()
+        login = secret.for_prefect(server.password)
+        # Processes that tests start find it there.
+        os.environ.update(login)
         settings = {
             PREFECT_API_URL: server.url,
+            PREFECT_API_AUTH_STRING: login[secret.PREFECT_GIVES],
             PREFECT_HOME: home,
             PREFECT_LOGGING_TO_API_ENABLED: False,
             # A flow waits up to a second for the thread that sends them.
@@ -49,6 +55,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         server.stop()
         del os.environ["PREFECT_HOME"]
+        os.environ.pop(secret.PREFECT_GIVES, None)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from prorec_core.errors import UserError
 from prorec_core.progress import Progress, Report, silent
 from prorec_core.sequential.transformer import Dropout
 from prorec_core.training.checkpoint import Checkpoint, load_tensors, save_tensors
-from prorec_core.training.loop import TARGET, train
+from prorec_core.training.loop import TARGET, _optimizer, train
 from prorec_core.training.runtime import Runtime
 
 CPU = torch.device("cpu")
@@ -248,23 +250,33 @@ def test_vectors_do_not_decay() -> None:
     assert torch.equal(net.bias, before["bias"])
 
 
-def _checkpoint(folder: Path) -> Path:
-    (path,) = folder.iterdir()
-    return path
+def _checkpoints(folder: Path) -> list[Path]:
+    """The files that are there, the newest last."""
+    return sorted(folder.iterdir())
+
+
+def _put(path: Path, content: bytes) -> None:
+    """In the place of a checkpoint another content, named after it as a whole one is."""
+    path.unlink()
+    name = f"{path.name[:12]}-{hashlib.sha256(content).hexdigest()}.safetensors"
+    (path.parent / name).write_bytes(content)
 
 
 def _damaged(path: Path, kind: str) -> None:
     content = path.read_bytes()
     tensors = safetensors.torch.load(content)
-    notes = {"notes": json.dumps({"records": [{TARGET: 1.0}], "step": 1})}
+    notes = {"notes": json.dumps({"of": path.parent.name, "records": [{TARGET: 1.0}], "step": 1})}
     replacement = {
         "empty": b"",
         "cut short": content[: len(content) // 2],
         "no safetensors": b"hello" * 100,
         "no notes": safetensors.torch.save(tensors),
         "notes are no JSON": safetensors.torch.save(tensors, metadata={"notes": "{"}),
-        "a larger net's": _of_another(8),
-        "a smaller net's": _of_another(5),
+        "another training's": safetensors.torch.save(
+            tensors, metadata={"notes": json.dumps({"of": "another", "records": [], "step": 0})}
+        ),
+        "a larger net's": _of_another(8, path.parent.name),
+        "a smaller net's": _of_another(5, path.parent.name),
         "no best": safetensors.torch.save(
             {name: tensor for name, tensor in tensors.items() if not name.startswith("best.")}, metadata=notes
         ),
@@ -273,13 +285,13 @@ def _damaged(path: Path, kind: str) -> None:
             metadata=notes,
         ),
     }
-    path.write_bytes(replacement[kind])
+    _put(path, replacement[kind])
 
 
-def _of_another(width: int) -> bytes:
+def _of_another(width: int, place: str) -> bytes:
     net = Net(width)
     tensors = {f"{kind}.{name}": tensor + 1 for kind in ("model", "best") for name, tensor in net.state_dict().items()}
-    return safetensors.torch.save(tensors, metadata={"notes": json.dumps({"records": [], "step": 0})})
+    return safetensors.torch.save(tensors, metadata={"notes": json.dumps({"of": place, "records": [], "step": 0})})
 
 
 @pytest.mark.parametrize(
@@ -290,30 +302,82 @@ def _of_another(width: int) -> bytes:
         "no safetensors",
         "no notes",
         "notes are no JSON",
+        "another training's",
         "a larger net's",
         "a smaller net's",
         "no best",
         "other moments",
     ],
 )
-def test_a_damaged_or_foreign_checkpoint_is_as_good_as_none(tmp_path: Path, kind: str) -> None:
+def test_a_damaged_or_foreign_checkpoint_is_as_good_as_none(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
     whole, again = Net(), Net()
     records = _fit(whole, None)
     with pytest.raises(CutError):
         _fit(Net(), tmp_path, report=_cut_after(2))
-    _damaged(_checkpoint(tmp_path), kind)
+    for path in _checkpoints(tmp_path):
+        _damaged(path, kind)
     assert _fit(again, tmp_path) == records
     assert _same(whole, again)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: a checkpoint is damaged or of another training (epoch-000002, epoch-000001): "
+        "training starts from the beginning"
+    ]
 
 
-def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(
+def _flip(path: Path, place: int, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def test_no_flipped_bit_of_a_checkpoint_goes_unnoticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(CutError):
+        _fit(Net(), tmp_path, report=_cut_after(3))
+    before, last = _checkpoints(tmp_path)
+    draw, size = random.Random(0), last.stat().st_size
+    for number in range(200):
+        place, bit = draw.randrange(size), draw.randrange(8)
+        _flip(last, place, bit)
+        net = Net()
+        found = Checkpoint(tmp_path).load(net, _optimizer(net, CONFIG, set(), 1.0), CPU)
+        assert found is not None and len(found[1]["records"]) == 2, f"bit {bit} of byte {place}"
+        assert len(caplog.records) == number + 1
+        _flip(last, place, bit)
+    assert caplog.records[0].getMessage() == (
+        f"{tmp_path}: a checkpoint is damaged or of another training (epoch-000003): "
+        "training goes on from the one before, epoch-000002"
+    )
+    whole, again = Net(), Net()
+    records = _fit(whole, None)
+    _flip(last, size // 2, 3)
+    assert _fit(again, tmp_path) == records and _same(whole, again)
+    assert [path.name[:12] for path in _checkpoints(tmp_path)] == ["epoch-000004", "epoch-000005"]
+    assert before not in _checkpoints(tmp_path)
+
+
+def test_two_checkpoints_whose_contents_changed_places_are_both_refused(tmp_path: Path) -> None:
+    whole, again = Net(), Net()
+    records = _fit(whole, None)
+    with pytest.raises(CutError):
+        _fit(Net(), tmp_path, report=_cut_after(3))
+    first, second = _checkpoints(tmp_path)
+    contents = first.read_bytes(), second.read_bytes()
+    first.write_bytes(contents[1])
+    second.write_bytes(contents[0])
+    assert Checkpoint(tmp_path).load(again, _optimizer(again, CONFIG, set(), 1.0), CPU) is None
+    assert _fit(again, tmp_path) == records and _same(whole, again)
+
+
+def test_a_crash_while_a_checkpoint_is_written_leaves_the_ones_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, again = Net(), Net()
     records = _fit(whole, None)
     with pytest.raises(CutError):
         _fit(Net(), tmp_path, report=_cut_after(2))
-    before = _checkpoint(tmp_path).read_bytes()
+    before = {path: path.read_bytes() for path in _checkpoints(tmp_path)}
 
     def crash(_: int) -> None:
         raise CutError
@@ -322,15 +386,18 @@ def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(
         patch.setattr(os, "fsync", crash)
         with pytest.raises(CutError):
             _fit(Net(), tmp_path)
-    assert _checkpoint(tmp_path).read_bytes() == before
+    assert {path: path.read_bytes() for path in _checkpoints(tmp_path)} == before
+    # A kill leaves what was written so far under a name of its own.
+    (tmp_path / ".epoch-000003-ab.safetensors.x1").write_bytes(b"half")
     assert _fit(again, tmp_path) == records
     assert _same(whole, again)
+    assert [path.name[:12] for path in _checkpoints(tmp_path)] == ["epoch-000004", "epoch-000005"]
 
 
 def test_without_a_folder_nothing_is_kept() -> None:
     net = Net()
     optimizer = torch.optim.AdamW(net.parameters())
-    Checkpoint(None).save(net, net.state_dict(), optimizer, {})
+    Checkpoint(None).save(net, net.state_dict(), optimizer, {}, 1)
     assert Checkpoint(None).load(net, optimizer, CPU) is None
 
 
