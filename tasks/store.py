@@ -100,8 +100,10 @@ def fetch(ref: ArtifactRef) -> Path:
     return folder
 
 
-def check(ref: ArtifactRef, *, content: bool = False) -> list[str]:
+def check(ref: ArtifactRef, *, key: str | None = None, content: bool = False) -> list[str]:
     """What is wrong with a stored artifact and with the model made with it, one sentence each; empty when all is well.
+
+    With `key` it also has to be the one that is stored under this cache key.
 
     Looks at every file's content where the store is on this machine. Elsewhere at the manifest and at every
     file's size; the content is checked when it is fetched, or here if `content` says so.
@@ -117,6 +119,8 @@ def check(ref: ArtifactRef, *, content: bool = False) -> list[str]:
     if COLLECTED_TAG in run.data.tags:
         return [f"{ref.uri}: it was deleted to save space"]
     tags = run.data.tags
+    if key is not None and tags.get(KEY_TAG) != key:
+        return [f"{ref.uri}: the cached reference is another artifact's"]
     problems = _stored_problems(ref.uri, ref.digest, tags.get(MANIFEST_TAG), content)
     model_id = tags.get(MODEL_TAG)
     return problems + (check_model(model_id, tags.get(MODEL_MANIFEST_TAG), content=content) if model_id else [])

@@ -31,6 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prorec_core.artifacts import STAGES
+
 EXPERIMENT: dict[str, Any] = {
     "data": {"demo": {"users": 120, "items": 60}},
     "collaborative": {"epochs": 2, "dim": 16},
@@ -39,7 +41,6 @@ EXPERIMENT: dict[str, Any] = {
     "generator": {"epochs": 2, "dim": 16, "validation_users": 50},
     "evaluate": {"bootstrap_samples": 100},
 }
-STAGES = ("preprocess", "embed_text", "train_collaborative", "align", "quantize", "train_generator", "evaluate")
 BEFORE, AFTER = "before the stages", "after the stages"
 PLACES = (BEFORE, *STAGES, AFTER)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from flows import secret
 from flows.local_server import LocalServer
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
@@ -24,6 +25,7 @@ from tasks.tracking import TrackedRun
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Prefect server that all tests share, and this process's settings pointing to it."""
     from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         PREFECT_HOME,
@@ -36,8 +38,11 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = LocalServer(home / "server.log")
     try:
         server.wait()
+        # For processes that tests start.
+        os.environ.update(secret.for_prefect(server.password))
         settings = {
             PREFECT_API_URL: server.url,
+            PREFECT_API_AUTH_STRING: os.environ["PREFECT_API_AUTH_STRING"],
             PREFECT_HOME: home,
             PREFECT_LOGGING_TO_API_ENABLED: False,
             # A flow waits up to a second for the thread that sends them.
@@ -47,7 +52,8 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield server.url
     finally:
         server.stop()
-        del os.environ["PREFECT_HOME"]
+        for name in ("PREFECT_HOME", *secret.for_prefect("")):
+            os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")
