@@ -57,6 +57,7 @@ _RUN = ["-m", "flows.cli", "run", "demo", *[w for name, value in _TINY.items() f
 _UP = ["-m", "flows.cli", "up"]
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _EXPERIMENTS, _OLDER = 200, 4
+_IN_A_ROW = 4
 _SECONDS_TO_END, _SECONDS_TO_START = 60.0, 200.0
 
 
@@ -126,7 +127,7 @@ def _kill(words: list[str], folder: Path, chance: random.Random, tally: Tally) -
     kind = chance.choice(_SIGNALS)
     with _started(words, folder) as process:
         if chance.random() < 0.7:
-            part = chance.choice([".mlflow.db.part*", ".prefect.db.part*"])
+            part = ".mlflow.db.part*" if words[0] == "-c" else chance.choice([".mlflow.db.part*", ".prefect.db.part*"])
             _wait(lambda: any(folder.rglob(part)), 30.0, process)
             time.sleep(chance.uniform(0, 4.0) ** 2 / 4)
         else:
@@ -167,13 +168,21 @@ def _go_on(script: str, folder: Path, tally: Tally) -> None:
 
 
 def first_runs(folder: Path, chance: random.Random, tally: Tally) -> None:
-    """`prorec run` in an empty folder, killed once or twice in a row; then what every run begins with."""
-    for _ in range(chance.randint(1, 2)):
+    """`prorec run` in an empty folder, killed a few times in a row; then what every run begins with."""
+    for _ in range(chance.randint(1, _IN_A_ROW)):
         _kill(_RUN, folder, chance, tally)
         # The server ends with its starter, and whatever it is at it ends within five seconds.
         time.sleep(6.0)
         _look(folder, tally)
     _go_on(START, folder, tally)
+
+
+def first_looks(folder: Path, chance: random.Random, tally: Tally) -> None:
+    """The tracking store opened in an empty folder, as `prorec artifacts list` and its like do; killed in a row."""
+    for _ in range(chance.randint(1, _IN_A_ROW)):
+        _kill(["-c", OPEN], folder, chance, tally)
+        _look(folder, tally)
+    _go_on(OPEN, folder, tally)
 
 
 def first_stacks(folder: Path, chance: random.Random, tally: Tally) -> None:
@@ -186,11 +195,14 @@ def first_stacks(folder: Path, chance: random.Random, tally: Tally) -> None:
 
 
 def upgrades(folder: Path, chance: random.Random, tally: Tally) -> None:
-    """The tables of an earlier version with experiments in them, brought up to date and killed meanwhile."""
+    """The tables of an earlier version with experiments in them, brought up to date, and killed meanwhile."""
     path, old = folder / "mlflow.db", MLFLOW.revisions()[_OLDER]
     shutil.copyfile(_older(folder.parent / "older.db"), path)
-    _kill(["-c", OPEN], folder, chance, tally)
-    _look(folder, tally, old)
+    for _ in range(_IN_A_ROW):
+        _kill(["-c", OPEN], folder, chance, tally)
+        _look(folder, tally, old)
+        if _revision(path) != old:
+            break
     _go_on(OPEN, folder, tally)
     with closing(sqlite3.connect(path)) as database:
         (count,) = database.execute("SELECT count(*) FROM experiments WHERE name LIKE 'prorec-%'").fetchone()
@@ -221,7 +233,7 @@ def _older(path: Path) -> Path:
     return path
 
 
-KINDS = {"prorec run": first_runs, "prorec up": first_stacks, "upgrade": upgrades}
+KINDS = {"prorec run": first_runs, "first look": first_looks, "prorec up": first_stacks, "upgrade": upgrades}
 
 
 def campaign(seconds: float, seed: int, folder: Path, kinds: list[str]) -> dict[str, Tally]:
@@ -249,6 +261,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kind", action="append", choices=list(KINDS), help="one kind alone; may be given again")
     chosen = parser.parse_args()
+    # What it started ends with it, also where a shell had interruptions ignored.
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(kind, lambda *_: sys.exit("Stopped."))
     folder = Path(tempfile.mkdtemp(prefix="prorec-first-start-"))
     tallies = campaign(chosen.seconds, chosen.seed, folder, chosen.kind or list(KINDS))
     print(json.dumps({kind: vars(tally) for kind, tally in tallies.items()}, indent=1))

@@ -124,13 +124,27 @@ def tiny_run(folder: Path, out: Path, *words: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that the slow tests share, so that what one has made the next finds cached."""
-    return tmp_path_factory.mktemp("artifacts")
+    """A store that the slow tests share, so that what one has made the next finds cached.
+
+    Its name is as hard as names are: a symbolic link with letters that URLs have other uses for, to a long one.
+    """
+    folder = tmp_path_factory.mktemp("artifacts") / ("x" * 200)
+    folder.mkdir()
+    odd = folder.parent / "a%2Fb c#d?e=é%20$f"
+    odd.symlink_to(folder)
+    return odd
+
+
+def local(uri: object) -> Path:
+    """Where an artifact's files are."""
+    path = places.local_path(str(uri))
+    assert path is not None
+    return path
 
 
 def inputs_of(run_id: str, folder: Path) -> list[Any]:
     """The data sets that a stage's MLflow run read."""
-    client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
+    client = MlflowClient(tracking_uri=places.sqlite_uri(folder / "mlflow.db"))
     return list(client.get_run(run_id).inputs.dataset_inputs)
 
 
@@ -153,7 +167,8 @@ def test_the_whole_pipeline(
         values = first["metrics"]["test"][scorer]
         assert 0 <= values["ndcg_at_10"] <= values["recall_at_10"] <= 1
 
-    stored = Path(str(next(stage["uri"] for stage in first["stages"] if stage["name"] == "quantize")))
+    stored = local(next(stage["uri"] for stage in first["stages"] if stage["name"] == "quantize"))
+    assert stored.is_relative_to(folder) and {each.name for each in folder.parent.iterdir()} == {folder.name, "x" * 200}
     (stored / "codes.parquet").write_bytes(b"x")
     second = tiny_run(folder, tmp_path / "two.json")
     assert [stage["name"] for stage in second["stages"] if not stage["cached"]] == ["quantize"]
@@ -193,7 +208,7 @@ def test_a_failed_stage_is_run_again_alone(shared_folder: Path, tmp_path: Path) 
     made = [line.split(":")[0] for line in again.stderr.splitlines() if ": done in" in line]
     assert made == ["embed_text", "quantize", "evaluate"] and "recall@10" in again.stdout
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{shared_folder / 'mlflow.db'}")
+    client = MlflowClient(tracking_uri=places.sqlite_uri(shared_folder / "mlflow.db"))
     experiment = client.get_experiment_by_name("prorec-demo")
     wholes = client.search_runs([experiment.experiment_id], "tags.`prorec.experiment` = 'demo'")
     newest, before = wholes[0], wholes[1]
@@ -238,12 +253,12 @@ def test_a_model_is_promoted_and_recommends_to_all(
     output = tmp_path / "best.parquet"
     done = prorec("recommend-all", "--k", "3", "--chunk", "50", "--output", str(output), folder=shared_folder)
     assert done.returncode == 0, done.stderr
-    users = Path(str(first["stages"][0]["uri"])) / "users.parquet"
+    users = local(first["stages"][0]["uri"]) / "users.parquet"
     rows = pl.read_parquet(output)
     assert rows["user_id"].unique(maintain_order=True).to_list() == pl.read_parquet(users)["user_id"].to_list()
     assert rows["rank"].to_list() == [1, 2, 3] * (rows.height // 3) and rows.height == 3 * 120
     digest = hashlib.sha256(output.read_bytes()).hexdigest()
-    client = MlflowClient(tracking_uri=f"sqlite:///{shared_folder / 'mlflow.db'}")
+    client = MlflowClient(tracking_uri=places.sqlite_uri(shared_folder / "mlflow.db"))
     experiment = client.get_experiment_by_name("prorec-demo")
     (run,) = client.search_runs([experiment.experiment_id], "tags.`prorec.kind` = 'recommend'")
     assert run.data.tags["prorec.output_sha256"] == digest and digest in done.stdout

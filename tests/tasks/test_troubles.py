@@ -1,0 +1,173 @@
+"""What a machine refuses is told in one line; an error of the program keeps its traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from prorec_core.errors import UserError
+from tasks import databases, places
+from tasks.troubles import explained
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EACCES, "access is denied"),
+        (errno.EROFS, "the file system is read-only"),
+        (errno.ENOTDIR, "a file stands where a folder is expected"),
+        (errno.ENAMETOOLONG, "the name is too long"),
+        (errno.ELOOP, "lead in a circle"),
+        (errno.EIO, "the disk cannot be read or written"),
+    ],
+)
+def test_what_the_system_refuses(number: int, words: str) -> None:
+    told = explained(OSError(number, os.strerror(number), "/srv/x"))
+    assert told is not None and told.place == "/srv/x" and words in told.problem and told.cure
+
+
+def test_a_full_disk_is_told_where_nobody_knows_the_file(artifacts_folder: Path) -> None:
+    told = explained(OSError(errno.ENOSPC, "No space left on device"))
+    assert told is not None and told.place == str(artifacts_folder)
+
+
+def test_what_is_wrapped_is_found(artifacts_folder: Path) -> None:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import OperationalError
+
+    inner = sqlite3.OperationalError("attempt to write a readonly database")
+    try:
+        try:
+            try:
+                raise inner
+            except sqlite3.OperationalError as error:
+                raise OperationalError("INSERT", {}, error) from error
+        except OperationalError as error:
+            raise MlflowException(str(error)) from error
+    except MlflowException as error:
+        told = explained(error)
+    assert told is not None and told.place == str(artifacts_folder / "mlflow.db")
+    assert told.problem == "the database cannot be written"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(
+            ValueError("x"),
+            KeyError("x"),
+            AssertionError(),
+            RuntimeError("no such thing"),
+            OSError("x"),
+            sqlite3.Error(),
+        ),
+        *(FileNotFoundError(errno.ENOENT, "x", "/elsewhere/x"), ConnectionRefusedError(errno.ECONNREFUSED, "x")),
+        *(
+            PermissionError(errno.EPERM, "kill"),
+            ModuleNotFoundError("x", name="x"),
+            UnicodeDecodeError("a", b"", 0, 1, ""),
+        ),
+    ],
+)
+def test_errors_of_the_program_are_not_explained_away(error: Exception) -> None:
+    assert explained(error) is None
+
+
+def test_a_circle_of_causes_has_an_end() -> None:
+    one, other = ValueError("a"), ValueError("b")
+    one.__cause__, other.__cause__ = other, one
+    assert explained(one) is None
+    assert explained(told := UserError("x")) is told
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("postgresql+psycopg2://u:secret@127.0.0.1:1/x", "the database does not answer (connection to server at"),
+        ("postgresql+foo://h/x", "it names no tracking store (Can't load plugin"),
+        ("postgresql+pg8000://h/x", None),
+    ],
+)
+def test_a_database_server_that_cannot_be_used_is_told_at_once(
+    uri: str, words: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(Exception) as caught:
+        databases.expect_answer(uri)
+    told = explained(caught.value)
+    assert told is not None or words is None
+    assert words is None or words in str(told)
+    assert "secret" not in str(told)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        (".env", b"\xff\xfe\n", "the file is not UTF-8"),
+        (".env", b"PREFECT_API_REQUEST_TIMEOUT=soon\n", "Prefect's setting 'request_timeout': Input should be a valid"),
+        ("prefect.toml", b"[[", "Prefect's settings cannot be read (Failed to load Prefect settings from prefect.toml"),
+        ("pyproject.toml", b"[tool.prefect\n", "Prefect's settings cannot be read"),
+        ("prefect.toml", b'[api]\nrequest_timeout = "soon"\n', "Prefect's setting 'request_timeout'"),
+    ],
+)
+def test_settings_of_prefect_that_cannot_be_read_name_the_file(
+    file: str, content: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.settings import Settings
+
+    monkeypatch.chdir(tmp_path)
+    # Prefect takes this name off while it tests itself.
+    monkeypatch.delenv("PREFECT_TESTING_TEST_MODE", raising=False)
+    Path(file).write_bytes(content)
+    with pytest.raises(Exception) as caught:
+        Settings()
+    told = explained(caught.value)
+    assert told is not None and words in told.problem
+    assert told.place in {str(tmp_path / file), str(tmp_path)} and told.cure
+
+
+def test_a_variable_of_prefect_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import Settings
+
+    monkeypatch.setenv("PREFECT_API_REQUEST_TIMEOUT", "soon")
+    with pytest.raises(ValueError, match="request_timeout") as caught:
+        Settings()
+    told = explained(caught.value)
+    assert told is not None and told.place == "PREFECT_API_REQUEST_TIMEOUT"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_folder_of_somebody_else_is_told(tracked_folder: Path) -> None:
+    path = tracked_folder / "mlflow.db"
+    path.chmod(0o600)
+    for each in (tracked_folder, *tracked_folder.parents):
+        if each.stat().st_uid == 0 and each != Path("/") and not each.stat().st_mode & 0o001:
+            each.chmod(each.stat().st_mode | 0o011)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError) as denied:
+            databases.prepare_mlflow(places.tracking_uri())
+    finally:
+        os.seteuid(0)
+    told = explained(denied.value)
+    assert told is not None and told.place.startswith(str(tracked_folder)) and told.problem == "access is denied"
+
+
+def test_a_database_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE x (y)")
+    with (
+        closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database,
+        pytest.raises(sqlite3.OperationalError) as caught,
+    ):
+        database.execute("INSERT INTO x VALUES (1)")
+    told = explained(caught.value)
+    assert told is not None and told.problem == "the database cannot be written"
