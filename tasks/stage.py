@@ -41,6 +41,7 @@ from tasks.pages import stage_page
 from tasks.patience import is_passing
 from tasks.prefect_run import PrefectRun, failed
 from tasks.sources import source_hash
+from tasks.stopping import stops_kept
 from tasks.tracking import TrackedRun
 from tasks.troubles import explained
 
@@ -156,7 +157,8 @@ class Stage:
         def call(refresh: bool) -> State[Any]:
             task = _task(self).with_options(refresh_cache=refresh, result_storage=places.references())
             parameters = {"experiment": experiment, "upstream": used, "tracking": tracking, "key": key, "anew": refresh}
-            return cast("State[Any]", task(**parameters, return_state=True))
+            with stops_kept():
+                return cast("State[Any]", task(**parameters, return_state=True))
 
         with places.lock(key, lambda: self._notice("another run is making this artifact; waiting for it")):
             state = call(force)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -42,6 +43,7 @@ _WITH_DIGEST = f"tags.`{DIGEST_TAG}` != ''"
 _STORED = f"{_WITH_DIGEST} and attributes.status = 'FINISHED'"
 _GONE = {REPLACED_TAG, COLLECTED_TAG}
 _ACTIVE = {"RUNNING", "SCHEDULED"}
+_log = logging.getLogger(__name__)
 
 
 def is_active(run: Run) -> bool:
@@ -92,12 +94,18 @@ def fetch(ref: ArtifactRef) -> Path:
     if folder is None:
         folder = places.downloads(ref.digest)
         with places.lock(f"download-{ref.digest}"):
-            if _problems(folder, ref.digest):
+            if damaged := _problems(folder, ref.digest):
+                _tell_of_damage(folder, damaged)
                 _download(ref.uri, folder)
     problems = _problems(folder, ref.digest)
     if problems:
         raise UserError(problems[0], cure=f"Run the stage '{ref.stage}' again")
     return folder
+
+
+def _tell_of_damage(folder: Path, problems: list[str]) -> None:
+    if folder.exists():
+        _log.warning("downloaded once more, since the local copy is damaged: %s", problems[0])
 
 
 def check(ref: ArtifactRef, *, key: str | None = None, content: bool = False) -> list[str]:
@@ -147,7 +155,8 @@ def fetch_model(location: str, manifest_sha256: str) -> Path:
     if folder is None:
         folder = places.downloads(manifest_sha256)
         with places.lock(f"download-{manifest_sha256}"):
-            if _problems(folder, None, manifest_sha256):
+            if damaged := _problems(folder, None, manifest_sha256):
+                _tell_of_damage(folder, damaged)
                 _download(location, folder)
     problems = _problems(folder, None, manifest_sha256)
     if problems:

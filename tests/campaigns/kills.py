@@ -162,6 +162,7 @@ def _run(say: Callable[[str], None]) -> None:
     from flows.full import prorec
     from prorec_core.config import Experiment
     from tasks.events import Event, StageEnded, StageStarted, listening
+    from tasks.stopping import stops_kept
 
     def hear(event: Event) -> None:
         if isinstance(event, StageStarted):
@@ -170,7 +171,7 @@ def _run(say: Callable[[str], None]) -> None:
             say(AFTER)
 
     stop_like_ctrl_c()
-    with listening(hear):
+    with listening(hear), stops_kept():
         summary = prorec(experiment=Experiment.model_validate(EXPERIMENT))
     say("digests " + " ".join(stage["digest"] for stage in summary["stages"]))
 
@@ -277,7 +278,7 @@ class Campaign:
         if status == 0:
             return []  # It was done before.
         if status == 1:
-            return [f"a run failed before it was killed in {place}: {self._log(folder.name)}"]
+            return [f"a run that was killed in {place} failed: {self._log(folder.name)}"]
         kills.append(Kill(here, kind.name, round(asked - begun, 3), round(gone, 3)))
         if status is None or gone > PROMISED:
             return [f"a process was there {gone:.1f} s after {kind.name} in {here}"]
