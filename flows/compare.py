@@ -41,7 +41,7 @@ from tasks.prefect_run import PrefectRun
 from tasks.preprocess import preprocess
 from tasks.report import report_of
 from tasks.stage import FlowTracking, Stage
-from tasks.stopping import end_when_asked
+from tasks.stopping import end_when_asked, stops_kept
 from tasks.tidy import tidy
 from tasks.tracking import TrackedRun
 from tasks.troubles import explained
@@ -153,7 +153,8 @@ def compare(
             began = time.monotonic()
             with _stage_at_work() as at_work:
                 try:
-                    each, digest = run_variant(name, seed, scorer, _sided(plan.experiments[name, seed]), place)
+                    with stops_kept():
+                        each, digest = run_variant(name, seed, scorer, _sided(plan.experiments[name, seed]), place)
                 except (TrackingAwayError, MemoryError):
                     raise
                 except Exception as error:

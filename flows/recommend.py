@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prorec_core.visible import code_in_markdown
 from tasks.recommend import BatchRequest, told_of_short
 from tasks.recommend import recommend as write
-from tasks.stopping import end_when_asked
+from tasks.stopping import end_when_asked, stops_kept
 from tasks.tidy import tidy_first
 
 
@@ -27,7 +27,8 @@ def recommend(request: BatchRequest = BatchRequest()) -> dict[str, Any]:  # noqa
     """
     end_when_asked()
     get_run_logger().info("Left by processes that died: %s", tidy_first())
-    summary = write(request)
+    with stops_kept():
+        summary = write(request)
     run = summary["mlflow"]
     linked = f"[{run['run_id']}]({run['page']})" if run["page"] else f"`{run['run_id']}`"
     create_markdown_artifact(

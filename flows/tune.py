@@ -24,7 +24,7 @@ from tasks.execution import run_stage
 from tasks.pipeline import STAGES
 from tasks.prefect_run import PrefectRun
 from tasks.stage import FlowTracking
-from tasks.stopping import end_when_asked
+from tasks.stopping import end_when_asked, stops_kept
 from tasks.study import Attempt, Study, best_of, open_study
 from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
@@ -146,7 +146,8 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun) -> None:
             continue
         token = _attempt.set(attempt)
         try:
-            told = run_trial(attempt.place, attempt.values, mine, planned.varied, shared, place)
+            with stops_kept():
+                told = run_trial(attempt.place, attempt.values, mine, planned.varied, shared, place)
         finally:
             _attempt.reset(token)
             gc.collect()

@@ -39,6 +39,7 @@ from tasks.patience import is_passing
 from tasks.prefect_run import PrefectRun, failed
 from tasks.remarks import remarks_of
 from tasks.stage import FlowTracking, Stage, Work
+from tasks.stopping import stops_kept
 from tasks.tracking import TrackedRun
 from tasks.troubles import explained
 
@@ -70,11 +71,12 @@ def run_stage(
 
     def call(refresh: bool) -> State[Any]:
         task = _task(of).with_options(refresh_cache=refresh, result_storage=places.references())
-        return cast("State[Any]", task(experiment, used, tracking, key, outside, refresh, return_state=True))
+        with stops_kept():
+            return cast("State[Any]", task(experiment, used, tracking, key, outside, refresh, return_state=True))
 
     with places.lock(key, lambda: _notice(of, "another run is making this artifact; waiting for it")):
         state = call(force)
-        ref, problems = _taken(of, state)
+        ref, problems = _taken(of, state, key)
         cached = state.name == _CACHED and not problems
         if problems:
             _notice(of, f"made again, since the stored artifact is not whole: {problems[0]}")
@@ -88,7 +90,7 @@ def run_stage(
     return ref
 
 
-def _taken(of: Stage, state: State[Any]) -> tuple[ArtifactRef | None, list[str]]:
+def _taken(of: Stage, state: State[Any], key: str) -> tuple[ArtifactRef | None, list[str]]:
     """What a task run came to, and what is wrong with it if it is from the cache."""
     value = state.result()
     if state.name != _CACHED:
@@ -97,7 +99,7 @@ def _taken(of: Stage, state: State[Any]) -> tuple[ArtifactRef | None, list[str]]
         ref = store.as_ref(value, of.name)
     except ValueError as error:
         return None, [f"the cached reference cannot be read ({str(error).splitlines()[0]})"]
-    return ref, store.check(ref)
+    return ref, store.check(ref, key=key)
 
 
 def _notice(of: Stage, text: str) -> None:
