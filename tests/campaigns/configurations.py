@@ -45,7 +45,7 @@ from prorec_core.errors import UserError
 if TYPE_CHECKING:
     from prorec_core.data.dataset import Dataset
     from prorec_core.generation.recommender import Recommender
-    from tasks.stage import Work
+    from tasks.stage import Stage, Work
     from tasks.tracking import TrackedRun
 
 BASE: dict[str, Any] = {
@@ -252,13 +252,13 @@ class Kitchen:
             UserError: a stage refuses.
             WrongResultError: the result cannot be.
         """
-        from flows.full import PIPELINE
+        from tasks.pipeline import PIPELINE
 
         inputs = dict(self._data(experiment))
         pot = Path(tempfile.mkdtemp(dir=self._folder))
         try:
             for stage in PIPELINE[_READ:]:
-                work = _work(experiment, inputs, pot / stage.name)
+                work = _work(stage, experiment, inputs, pot / stage.name)
                 stage.body(work)
                 inputs[stage.name] = work.folder
                 if stage.name == "train_generator":
@@ -269,6 +269,7 @@ class Kitchen:
             shutil.rmtree(pot)
 
     def _data(self, experiment: Experiment) -> Mapping[str, Path]:
+        from prorec_core.artifacts import write_json, write_manifest
         from prorec_core.data.dataset import Dataset
         from prorec_core.data.embeddings import write_embeddings
         from tasks.preprocess import preprocess
@@ -276,7 +277,7 @@ class Kitchen:
         key = experiment.data.model_dump_json()
         if key not in self._kept:
             place = Path(tempfile.mkdtemp(dir=self._folder))
-            work = _work(experiment, {}, place / "preprocess")
+            work = _work(preprocess, experiment, {}, place / "preprocess")
             preprocess.body(work)
             texts = place / "embed_text"
             texts.mkdir()
@@ -285,6 +286,8 @@ class Kitchen:
             write_embeddings(texts / "embeddings.parquet", vectors[: dataset.items.height], "embed_text")
             if dataset.cold is not None:
                 write_embeddings(texts / "cold_embeddings.parquet", vectors[dataset.items.height :], "embed_text")
+            write_json(texts / "encoder.json", {"digest": "none", "max_tokens": experiment.text.max_tokens})
+            write_manifest(texts, "embed_text", {"text": {"model": "none"}}, {})
             self._kept[key] = {"preprocess": work.folder, "embed_text": texts}
         return self._kept[key]
 
@@ -307,14 +310,14 @@ def fake_embeddings(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32
 
 def make_recommender(folder: Path) -> Recommender:
     """A model as it is served, of the tiny pipeline as it stands, made in an empty folder."""
-    from flows.full import PIPELINE
     from prorec_core.generation.recommender import Recommender
+    from tasks.pipeline import PIPELINE
     from tasks.serving import _fill
 
     experiment = Experiment.model_validate(nested(BASE))
     inputs = dict(Kitchen(folder)._data(experiment))
     for stage in PIPELINE[_READ:]:
-        work = _work(experiment, inputs, folder / stage.name)
+        work = _work(stage, experiment, inputs, folder / stage.name)
         stage.body(work)
         inputs[stage.name] = work.folder
         if stage.name == "train_generator":
@@ -337,13 +340,15 @@ def empty_pictures() -> Iterator[None]:
         yield
 
 
-def _work(experiment: Experiment, inputs: Mapping[str, Path], folder: Path) -> Work:
+def _work(stage: Stage, experiment: Experiment, inputs: Mapping[str, Path], folder: Path) -> Work:
     from prorec_core.progress import silent
     from tasks.stage import Work
 
     folder.mkdir(parents=True)
     # No body asks for its run: only what publishes an artifact does.
-    return Work(experiment, inputs, folder, folder.parent / "checkpoints", silent, cast("TrackedRun", None))
+    run = cast("TrackedRun", None)
+    part, values = stage.part(experiment), stage.values(experiment)
+    return Work(part, values, inputs, folder, folder.parent / "checkpoints", silent, run)
 
 
 def check_codes(folder: Path) -> None:

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prorec_core.artifacts import STAGES
+from tasks.pipeline import STAGES
 
 EXPERIMENT: dict[str, Any] = {
     "data": {"demo": {"users": 120, "items": 60}},
@@ -167,7 +167,7 @@ def _run(say: Callable[[str], None]) -> None:
     def hear(event: Event) -> None:
         if isinstance(event, StageStarted):
             say(event.stage)
-        elif isinstance(event, StageEnded) and event.ref.stage == STAGES[-1]:
+        elif isinstance(event, StageEnded) and event.ref.stage == list(STAGES)[-1]:
             say(AFTER)
 
     stop_like_ctrl_c()
