@@ -302,6 +302,9 @@ def try_one(seed: int, number: int, base: Path, figures: Figures) -> None:
 
 def _interactions(config: DataConfig) -> int:
     dataset = preprocess(config)
+    # Values that are broken inside are found when they are looked at.
+    assert all(isinstance(value, str) for frame in (dataset.items, dataset.users) for value in frame[:, 1].to_list())
+    assert all(isinstance(value, str) for name in ("title", "text") for value in dataset.items[name].to_list())
     funnel = dataset.profile["filters"]
     return int(funnel[0]["before"]["interactions"])
 
