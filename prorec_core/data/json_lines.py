@@ -50,12 +50,14 @@ class JsonLinesReader:
         return self._names
 
     def rows(self) -> int:
-        return sum(map(_count, self._blocks()))
+        return self._rows
 
     def batches(self, columns: Sequence[int]) -> Iterator[pl.DataFrame]:
         names = [self._names[column] for column in columns]
         kinds: list[_Kinds] = [{} for _ in names]
+        rows = 0
         for block in self._blocks():
+            rows += _count(block)
             objects = self._objects(block)
             found = []
             for place, name in enumerate(names):
@@ -64,6 +66,8 @@ class JsonLinesReader:
                 self._note_kinds(kinds[place], values, block, name)
                 found.append(_series(f"{place}", values, kinds[place]))
             yield pl.DataFrame(found)
+        # Counted on the way, by the lines: a second pass over them would find the same.
+        self.__dict__["_rows"] = rows
 
     def where(self, row: int) -> str:
         for block in self._blocks():
@@ -72,6 +76,10 @@ class JsonLinesReader:
                 return f"line {_line(block, row):,}"
             row -= found
         return f"row {row + 1:,}"
+
+    @cached_property
+    def _rows(self) -> int:
+        return sum(map(_count, self._blocks()))
 
     @cached_property
     def _names(self) -> list[str]:

@@ -41,6 +41,8 @@ class ParquetReader:
             # A name selects all whose path begins with it, so the fields are looked up among what comes.
             names = [field.name for field in fields]
             for batch in parquet.ParquetFile(file, page_checksum_verification=True).iter_batches(_BATCH, columns=names):
+                # Texts that are no UTF-8 would panic much later.
+                batch.validate(full=True)
                 yield pl.DataFrame([_series(n, batch.column(name)) for n, name in enumerate(names)])
 
     def where(self, row: int) -> str:

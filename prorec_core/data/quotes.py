@@ -155,7 +155,7 @@ class Records:
             return False
         # In the order of the block, what opens a field is followed by what closes one.
         kinds = (opens + 2 * closes.view(np.uint8))[quote | line_end]
-        return bool((kinds[1:][kinds[:-1] == 1] == 2).all()) and kinds[-1] != 1
+        return bool(((kinds[:-1] != 1) | (kinds[1:] == 2)).all()) and kinds[-1] != 1
 
     def _check_quotes(self, place: str) -> None:
         starts, stops, odd, at_start = self._runs

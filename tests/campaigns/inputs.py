@@ -12,6 +12,7 @@ traceback, and leaves its folder. Exit status 1 if one ended otherwise than it m
 from __future__ import annotations
 
 import argparse
+import codecs
 import csv
 import io
 import json
@@ -25,6 +26,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +254,7 @@ def count(raw: bytes, form: str, quotes: bool) -> int:
     if form == "parquet":
         return int(parquet.read_metadata(io.BytesIO(raw)).num_rows)
     if form in {"jsonl", "ndjson"}:
-        return sum(bool(line.strip()) for line in raw.split(b"\n"))
+        return sum(bool(line.strip()) for line in raw.removeprefix(codecs.BOM_UTF8).split(b"\n"))
     text = raw.decode("utf-8-sig")
     separator = "," if form == "csv" else "\t"
     if form == "inter" or not quotes:
@@ -260,7 +262,7 @@ def count(raw: bytes, form: str, quotes: bool) -> int:
     else:
         csv.field_size_limit(1 << 30)
         rows = ["".join(row) for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
-    return len(rows) - 1 - rows[0].strip().lower().startswith("sep=")
+    return len(rows) - 1 - len(list(takewhile(lambda row: row.strip().lower().startswith("sep="), rows)))
 
 
 def try_one(seed: int, number: int, base: Path, figures: Figures) -> None:
@@ -300,6 +302,9 @@ def try_one(seed: int, number: int, base: Path, figures: Figures) -> None:
 
 def _interactions(config: DataConfig) -> int:
     dataset = preprocess(config)
+    # Values that are broken inside are found when they are looked at.
+    assert all(isinstance(value, str) for frame in (dataset.items, dataset.users) for value in frame[:, 1].to_list())
+    assert all(isinstance(value, str) for name in ("title", "text") for value in dataset.items[name].to_list())
     funnel = dataset.profile["filters"]
     return int(funnel[0]["before"]["interactions"])
 

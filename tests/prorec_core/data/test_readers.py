@@ -333,6 +333,14 @@ def test_flipped_bytes_of_parquet_are_told_or_change_values_alone(tmp_path: Path
     assert "panicked" not in capfd.readouterr().err
 
 
+def test_texts_of_parquet_that_are_no_utf8_are_told(tmp_path: Path) -> None:
+    texts = pa.array([b"x", b"caf\xe9"], pa.binary()).view(pa.string())
+    for column in (texts, pa.ListArray.from_arrays([0, 1, 2], texts), texts.dictionary_encode()):
+        pq.write_table(pa.table({"a": column}), tmp_path / "table.parquet")
+        with pytest.raises(UserError, match="the file cannot be read"):
+            table_of(tmp_path / "table.parquet").collect("a")
+
+
 def test_what_panics_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def panic(*_: Any) -> None:
         raise pl.exceptions.PanicException("called `Result::unwrap()` on an `Err` value\nat line 7")
