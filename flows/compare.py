@@ -38,7 +38,7 @@ from tasks.patience import TrackingAwayError
 from tasks.prefect_run import PrefectRun
 from tasks.preprocess import preprocess
 from tasks.stage import FlowTracking, Stage
-from tasks.stopping import end_when_asked
+from tasks.stopping import end_when_asked, stops_kept
 from tasks.tidy import tidy
 from tasks.tracking import TrackedRun
 from tasks.train_collaborative import train_collaborative
@@ -150,7 +150,8 @@ def compare(
             began = time.monotonic()
             with _stage_at_work() as at_work:
                 try:
-                    each, digest = run_variant(name, seed, scorer, _sided(plan.experiments[name, seed]), place)
+                    with stops_kept():
+                        each, digest = run_variant(name, seed, scorer, _sided(plan.experiments[name, seed]), place)
                 except (TrackingAwayError, MemoryError):
                     raise
                 except Exception as error:

@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from tasks.recommend import BatchRequest
 from tasks.recommend import recommend as write
-from tasks.stopping import end_when_asked
+from tasks.stopping import end_when_asked, stops_kept
 from tasks.tidy import tidy_first
 
 
@@ -26,7 +26,8 @@ def recommend(request: BatchRequest = BatchRequest()) -> dict[str, Any]:  # noqa
     """
     end_when_asked()
     get_run_logger().info("Left by processes that died: %s", tidy_first())
-    summary = write(request)
+    with stops_kept():
+        summary = write(request)
     run = summary["mlflow"]
     linked = f"[{run['run_id']}]({run['page']})" if run["page"] else f"`{run['run_id']}`"
     create_markdown_artifact(

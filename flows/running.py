@@ -86,6 +86,7 @@ def in_process(stages: Sequence[str], flow: Callable[[], T]) -> T:
     from flows.display import make_display
     from flows.embedded import quiet, start_prefect, stop_like_ctrl_c
     from tasks.events import listening
+    from tasks.stopping import stops_kept
 
     with make_display(list(stages)) as display, listening(display.hear):
         display.say("starting Prefect and MLflow …")
@@ -98,7 +99,8 @@ def in_process(stages: Sequence[str], flow: Callable[[], T]) -> T:
         client()
         ready()
         display.say("")
-        return flow()
+        with stops_kept():
+            return flow()
 
 
 def show_result(summary: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from tasks import models, store, tracking, tuning
 from tasks.events import Event, Notice, PartEnded, PartStarted, StageProgress, StageStoppedError, listening, tell
 from tasks.prefect_run import PrefectRun
 from tasks.stage import FlowTracking
-from tasks.stopping import end_when_asked
+from tasks.stopping import end_when_asked, stops_kept
 from tasks.study import Attempt, Study, best_of, open_study
 from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
@@ -144,7 +144,8 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun) -> None:
             continue
         token = _attempt.set(attempt)
         try:
-            told = run_trial(attempt.place, attempt.values, mine, planned.varied, shared, place)
+            with stops_kept():
+                told = run_trial(attempt.place, attempt.values, mine, planned.varied, shared, place)
         finally:
             _attempt.reset(token)
             gc.collect()

@@ -41,6 +41,7 @@ from tasks.pages import stage_page
 from tasks.patience import is_passing
 from tasks.prefect_run import PrefectRun, failed
 from tasks.sources import source_hash
+from tasks.stopping import stops_kept
 from tasks.tracking import TrackedRun
 from tasks.troubles import explained
 
@@ -156,11 +157,12 @@ class Stage:
         def call(refresh: bool) -> State[Any]:
             task = _task(self).with_options(refresh_cache=refresh, result_storage=places.references())
             parameters = {"experiment": experiment, "upstream": used, "tracking": tracking, "key": key, "anew": refresh}
-            return cast("State[Any]", task(**parameters, return_state=True))
+            with stops_kept():
+                return cast("State[Any]", task(**parameters, return_state=True))
 
         with places.lock(key, lambda: self._notice("another run is making this artifact; waiting for it")):
             state = call(force)
-            ref, problems = self._taken(state)
+            ref, problems = self._taken(state, key)
             cached = state.name == _CACHED and not problems
             if problems:
                 self._notice(f"made again, since the stored artifact is not whole: {problems[0]}")
@@ -171,7 +173,7 @@ class Stage:
         tell(StageEnded(ref, cached, time.monotonic() - begun))
         return ref
 
-    def _taken(self, state: State[Any]) -> tuple[ArtifactRef | None, list[str]]:
+    def _taken(self, state: State[Any], key: str) -> tuple[ArtifactRef | None, list[str]]:
         """What a task run came to, and what is wrong with it if it is from the cache."""
         value = state.result()
         if state.name != _CACHED:
@@ -180,7 +182,7 @@ class Stage:
             ref = store.as_ref(value, self.name)
         except ValueError as error:
             return None, [f"the cached reference cannot be read ({str(error).splitlines()[0]})"]
-        return ref, store.check(ref)
+        return ref, store.check(ref, key=key)
 
     def _notice(self, text: str) -> None:
         get_run_logger().warning("%s: %s", self.name, text)

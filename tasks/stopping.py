@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 SECONDS_TO_CLOSE = 8.0
@@ -97,8 +98,7 @@ def _hear_what_is_lost() -> None:
     before = sys.unraisablehook
 
     def hook(lost: sys.UnraisableHookArgs, /) -> None:
-        # Prefect's handler raises an exception of its own, which holds the signal.
-        if _watching and (isinstance(lost.exc_value, KeyboardInterrupt) or hasattr(lost.exc_value, "signal")):
+        if _watching and _is_stop(lost.exc_value):
             again = threading.Timer(_PAUSE, os.kill, (os.getpid(), signal.SIGTERM))
             again.daemon = True
             again.start()
@@ -106,6 +106,35 @@ def _hear_what_is_lost() -> None:
             before(lost)
 
     sys.unraisablehook = hook
+
+
+@contextlib.contextmanager
+def stops_kept() -> Iterator[None]:
+    """Where what a signal's handler raised became an ordinary error on its way, raise it all the same.
+
+    Prefect makes one of it in the moment in which a task run is made; nobody may take it for a failure and go on.
+    """
+    try:
+        yield
+    except Exception as error:
+        for cause in _causes(error):
+            if _is_stop(cause):
+                raise cause from None
+        raise
+
+
+def _is_stop(error: BaseException | None) -> bool:
+    # Prefect's handler raises an exception of its own, which holds the signal.
+    return isinstance(error, KeyboardInterrupt) or (isinstance(error, BaseException) and hasattr(error, "signal"))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """As `prorec_core.errors.causes`, but for what was hidden; the program beside imports nothing of the project."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _forget() -> None:

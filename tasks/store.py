@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -42,6 +43,7 @@ _WITH_DIGEST = f"tags.`{DIGEST_TAG}` != ''"
 _STORED = f"{_WITH_DIGEST} and attributes.status = 'FINISHED'"
 _GONE = {REPLACED_TAG, COLLECTED_TAG}
 _ACTIVE = {"RUNNING", "SCHEDULED"}
+_log = logging.getLogger(__name__)
 
 
 def is_active(run: Run) -> bool:
@@ -92,7 +94,8 @@ def fetch(ref: ArtifactRef) -> Path:
     if folder is None:
         folder = places.downloads(ref.digest)
         with places.lock(f"download-{ref.digest}"):
-            if _problems(folder, ref.digest):
+            if damaged := _problems(folder, ref.digest):
+                _tell_of_damage(folder, damaged)
                 _download(ref.uri, folder)
     problems = _problems(folder, ref.digest)
     if problems:
@@ -100,8 +103,15 @@ def fetch(ref: ArtifactRef) -> Path:
     return folder
 
 
-def check(ref: ArtifactRef, *, content: bool = False) -> list[str]:
+def _tell_of_damage(folder: Path, problems: list[str]) -> None:
+    if folder.exists():
+        _log.warning("downloaded once more, since the local copy is damaged: %s", problems[0])
+
+
+def check(ref: ArtifactRef, *, key: str | None = None, content: bool = False) -> list[str]:
     """What is wrong with a stored artifact and with the model made with it, one sentence each; empty when all is well.
+
+    With `key` it also has to be the one that is stored under this cache key.
 
     Looks at every file's content where the store is on this machine. Elsewhere at the manifest and at every
     file's size; the content is checked when it is fetched, or here if `content` says so.
@@ -117,6 +127,8 @@ def check(ref: ArtifactRef, *, content: bool = False) -> list[str]:
     if COLLECTED_TAG in run.data.tags:
         return [f"{ref.uri}: it was deleted to save space"]
     tags = run.data.tags
+    if key is not None and tags.get(KEY_TAG) != key:
+        return [f"{ref.uri}: the cached reference is another artifact's"]
     problems = _stored_problems(ref.uri, ref.digest, tags.get(MANIFEST_TAG), content)
     model_id = tags.get(MODEL_TAG)
     return problems + (check_model(model_id, tags.get(MODEL_MANIFEST_TAG), content=content) if model_id else [])
@@ -143,7 +155,8 @@ def fetch_model(location: str, manifest_sha256: str) -> Path:
     if folder is None:
         folder = places.downloads(manifest_sha256)
         with places.lock(f"download-{manifest_sha256}"):
-            if _problems(folder, None, manifest_sha256):
+            if damaged := _problems(folder, None, manifest_sha256):
+                _tell_of_damage(folder, damaged)
                 _download(location, folder)
     problems = _problems(folder, None, manifest_sha256)
     if problems:

@@ -6,6 +6,8 @@ chunks that are there; the file itself appears whole or not at all. Memory grows
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -38,6 +40,7 @@ SCHEMA = pa.schema(
 """A row an item: users in the order of the input, `rank` from 1, `score` a log-probability up to a constant."""
 
 _EXAMPLES = 3
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,12 +125,13 @@ def recommend_all(
         found = 0
         names, done, total = [], 0, histories.n_users
         for chunk in histories.chunks(settings.chunk):
-            part = parts / f"{_key(chunk, settings)}.parquet"
-            names.append(part)
-            if part.is_file():
+            key = _key(chunk, settings)
+            part = _whole_part(parts, key)
+            if part is not None:
                 found += len(chunk.user_ids)
             else:
-                _write_part(part, _rows(recommender, chunk, settings))
+                part = _write_part(parts, key, _rows(recommender, chunk, settings))
+            names.append(part)
             done += len(chunk.user_ids)
             report(Progress(done, total, "user"))
         # The last name is given to a file that is whole, on the same file system.
@@ -161,10 +165,23 @@ def _rows(recommender: Recommender, chunk: Chunk, settings: BatchSettings) -> pa
     return pa.table(columns, schema=SCHEMA)
 
 
-def _write_part(path: Path, table: pa.Table) -> None:
+def _whole_part(folder: Path, key: str) -> Path | None:
+    """The file of a chunk that is there; its name holds the hash of its bytes, and what was damaged is removed."""
+    for path in folder.glob(f"{key}-*.parquet"):
+        if sha256_file(path) == path.stem.rpartition("-")[2]:
+            return path
+        _log.warning("%s: the rows of a chunk were damaged and are made again", path)
+        path.unlink()
+    return None
+
+
+def _write_part(folder: Path, key: str, table: pa.Table) -> Path:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    write_bytes(path, sink.getvalue().to_pybytes())
+    content = sink.getvalue().to_pybytes()
+    path = folder / f"{key}-{hashlib.sha256(content).hexdigest()}.parquet"
+    write_bytes(path, content)
+    return path
 
 
 def _metadata(settings: BatchSettings) -> Mapping[bytes, bytes]:

@@ -31,6 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prorec_core.artifacts import STAGES
+
 EXPERIMENT: dict[str, Any] = {
     "data": {"demo": {"users": 120, "items": 60}},
     "collaborative": {"epochs": 2, "dim": 16},
@@ -39,7 +41,6 @@ EXPERIMENT: dict[str, Any] = {
     "generator": {"epochs": 2, "dim": 16, "validation_users": 50},
     "evaluate": {"bootstrap_samples": 100},
 }
-STAGES = ("preprocess", "embed_text", "train_collaborative", "align", "quantize", "train_generator", "evaluate")
 BEFORE, AFTER = "before the stages", "after the stages"
 PLACES = (BEFORE, *STAGES, AFTER)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
@@ -161,6 +162,7 @@ def _run(say: Callable[[str], None]) -> None:
     from flows.full import prorec
     from prorec_core.config import Experiment
     from tasks.events import Event, StageEnded, StageStarted, listening
+    from tasks.stopping import stops_kept
 
     def hear(event: Event) -> None:
         if isinstance(event, StageStarted):
@@ -169,7 +171,7 @@ def _run(say: Callable[[str], None]) -> None:
             say(AFTER)
 
     stop_like_ctrl_c()
-    with listening(hear):
+    with listening(hear), stops_kept():
         summary = prorec(experiment=Experiment.model_validate(EXPERIMENT))
     say("digests " + " ".join(stage["digest"] for stage in summary["stages"]))
 
@@ -276,7 +278,7 @@ class Campaign:
         if status == 0:
             return []  # It was done before.
         if status == 1:
-            return [f"a run failed before it was killed in {place}: {self._log(folder.name)}"]
+            return [f"a run that was killed in {place} failed: {self._log(folder.name)}"]
         kills.append(Kill(here, kind.name, round(asked - begun, 3), round(gone, 3)))
         if status is None or gone > PROMISED:
             return [f"a process was there {gone:.1f} s after {kind.name} in {here}"]

@@ -166,6 +166,24 @@ def test_a_cached_reference_that_is_none_of_ours_is_refused(make_tiny: MakeTiny)
     assert all("cannot be read" in text for text in _notices(pipeline))
 
 
+def test_a_cached_reference_to_another_key_s_artifact_is_refused(make_tiny: MakeTiny) -> None:
+    pipeline = make_tiny()
+    first = pipeline.run()
+    (before,) = [
+        path for path in places.references().iterdir() if first["train_collaborative"].run_id in path.read_text()
+    ]
+    pipeline.run(Experiment(seed=1))
+    (other,) = [
+        path
+        for path in places.references().iterdir()
+        if '\\"train_collaborative\\"' in path.read_text() and path != before
+    ]
+    before.write_bytes(other.read_bytes())
+    again = pipeline.run()
+    assert again["train_collaborative"].digest == first["train_collaborative"].digest
+    assert ["another artifact's" in text for text in _notices(pipeline)] == [True]
+
+
 def test_nothing_is_pickled(make_tiny: MakeTiny) -> None:
     make_tiny().run()
     for path in places.references().iterdir():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.stopping import SECONDS_TO_CLOSE, STATUS, end_when_asked
+from tasks.stopping import SECONDS_TO_CLOSE, STATUS, end_when_asked, stops_kept
 
 SECONDS = 0.8
 """What these processes are given to close what is open."""
@@ -148,6 +148,23 @@ time.sleep(float(sys.argv[1]) + 1.5)
 os._exit(0)
 """
     assert _end(_start(tmp_path, work), 20)[0] == 0
+
+
+def test_a_stop_that_became_an_error_on_its_way_is_one_all_the_same() -> None:
+    class TerminationSignal(BaseException):
+        signal = 15
+
+    def swallowed(stop: BaseException) -> None:
+        try:
+            raise stop
+        except BaseException:
+            raise ValueError("Task run is not set") from None
+
+    for stop in (TerminationSignal(), KeyboardInterrupt()):
+        with pytest.raises(type(stop)), stops_kept():
+            swallowed(stop)
+    with pytest.raises(ValueError, match="not set"), stops_kept():
+        swallowed(GeneratorExit())
 
 
 def test_elsewhere_than_in_the_main_thread_nothing_changes(tmp_path: Path) -> None:

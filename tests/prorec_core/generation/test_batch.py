@@ -123,6 +123,22 @@ def _stop(_: Progress) -> None:
     raise RuntimeError
 
 
+@pytest.mark.parametrize("place", range(4, 400, 60))
+def test_a_damaged_chunk_is_made_again_and_this_is_said(
+    tmp_path: Path, place: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "out.parquet"
+    with pytest.raises(RuntimeError):
+        recommend_all(Cycle(), make_file(tmp_path), SETTINGS, output, _stop)
+    (part,) = (tmp_path / ".out.parquet.parts").iterdir()
+    content = bytearray(part.read_bytes())
+    content[place] ^= 1
+    part.write_bytes(content)
+    result = recommend_all(Cycle(), make_file(tmp_path), SETTINGS, output)
+    assert result.users_found == 0 and len(caplog.records) == 1 and str(part) in caplog.text
+    assert result.sha256 == recommend_all(Cycle(), make_file(tmp_path), SETTINGS, tmp_path / "fresh.parquet").sha256
+
+
 def test_no_room_is_one_line_and_keeps_what_is_done(tmp_path: Path) -> None:
     (tmp_path / "out.parquet").mkdir()
     (tmp_path / "out.parquet" / "in the way").touch()
