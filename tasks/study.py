@@ -6,6 +6,7 @@ of a trial, the better.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import warnings
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from prorec_core.artifacts import sha256_json
 from prorec_core.errors import UserError
-from tasks import places
+from tasks import databases, places
 
 if TYPE_CHECKING:
     from optuna import Study as OptunaStudy
@@ -36,6 +37,8 @@ _TRIALS_BEFORE_PRUNING, _EPOCHS_BEFORE_PRUNING = 4, 5
 _DRAWS, _DRAWS_BY_MODEL = 60, 20
 _DIGITS = 4
 _DIFFERENCES_TOLD = 3
+_log = logging.getLogger(__name__)
+_ANOTHER = "Choose another --study, or move the file away"
 
 
 def path(name: str) -> Path:
@@ -100,14 +103,21 @@ def _stored(name: str) -> Iterator[OptunaStudy]:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = path(name)
+    if file.exists() and not file.stat().st_size:
+        # As a process leaves it that was killed while it made it; or it was emptied.
+        _log.warning("%s: the file is empty; the study is begun anew", file)
+    elif damage := databases.problems(file):
+        reason = damage[0].removeprefix(f"{file}: ").partition(". ")[0]
+        raise UserError(f"the study cannot be read ({reason})", place=str(file), cure=_ANOTHER)
     try:
         storage = optuna.storages.RDBStorage(places.sqlite_uri(file))
+        names = optuna.get_all_study_names(storage)
+        if names and name not in names:
+            raise UserError(f"the file is of another study, {names[0]}", place=str(file), cure=_ANOTHER)
         stored = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     except (SQLAlchemyError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(
-            f"the study cannot be read ({reason})", place=str(file), cure="Choose another --study"
-        ) from error
+        raise UserError(f"the study cannot be read ({reason})", place=str(file), cure=_ANOTHER) from error
     try:
         yield stored
     finally:

@@ -39,12 +39,11 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = LocalServer(home / "server.log")
     try:
         server.wait()
-        login = secret.for_prefect(server.password)
-        # Processes that tests start find it there.
-        os.environ.update(login)
+        # For processes that tests start.
+        os.environ.update(secret.for_prefect(server.password))
         settings = {
             PREFECT_API_URL: server.url,
-            PREFECT_API_AUTH_STRING: login[secret.PREFECT_GIVES],
+            PREFECT_API_AUTH_STRING: os.environ["PREFECT_API_AUTH_STRING"],
             PREFECT_HOME: home,
             PREFECT_LOGGING_TO_API_ENABLED: False,
             # A flow waits up to a second for the thread that sends them.
@@ -54,8 +53,8 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield server.url
     finally:
         server.stop()
-        del os.environ["PREFECT_HOME"]
-        os.environ.pop(secret.PREFECT_GIVES, None)
+        for name in ("PREFECT_HOME", *secret.for_prefect("")):
+            os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

@@ -176,3 +176,21 @@ def test_what_a_failed_trial_had_reached_is_no_value(artifacts_folder: Path) -> 
         first, second = study.trials()
         assert (first["state"], first["value"], first["epochs"]) == ("failed", None, 1)
         assert best_of([first, second]) == second
+
+
+def test_a_damaged_study_is_refused_in_one_line_and_an_empty_one_begun_anew(
+    artifacts_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened() as study:
+        run(study, 2)
+    content = path("s").read_bytes()
+    path("t").write_bytes(content)
+    with pytest.raises(UserError, match=r"t\.db: the file is of another study, s\."):
+        expect_same("t", SETTINGS)
+    path("s").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"s\.db: the study cannot be read \(.*\)\. Choose another --study"):
+        expect_same("s", SETTINGS)
+    path("s").write_bytes(b"")
+    with opened() as study:
+        assert study.ended == 0
+    assert "the file is empty; the study is begun anew" in caplog.text
