@@ -8,6 +8,7 @@ with their parameters and metrics, stay.
 from __future__ import annotations
 
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from tasks.tracking import ARTIFACT_FOLDER, client
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+_RANDOM_LETTERS = 8
+"""At the end of the name of a file that is being written."""
 
 DELETING = "deleting"
 """Value of the mark on a run whose artifact is being deleted; a time once that is done."""
@@ -95,6 +99,7 @@ def make_plan(inventory: Inventory, keep_days: float) -> Plan:
         *_checkpoints(inventory, keep_days),
         *_downloads(inventory, keep_days),
         *_parts(keep_days),
+        *_unfinished_files(),
     ]
     return plan
 
@@ -268,6 +273,24 @@ def _parts(keep_days: float) -> Iterator[Junk]:
         output = folder.parent / folder.name.removeprefix(".").removesuffix(".parts")
         if folder.name.endswith(".parts") and _is_old(folder, keep_days):
             yield from _unless_locked("unfinished recommendations", folder, places.output_lock(output))
+
+
+def _unfinished_files() -> Iterator[Junk]:
+    """Files under names of their own, beside those that they were to become: their writers died in between."""
+
+    def deleted(path: Path) -> Callable[[], bool]:
+        def delete() -> bool:
+            path.unlink(missing_ok=True)
+            return True
+
+        return delete
+
+    for parent in (places.artifacts() / name for name in ("recommendations", "stack")):
+        for path in sorted(parent.glob(f".*.{'[a-z0-9_]' * _RANDOM_LETTERS}")):
+            found = path.stat()
+            # They are their owner's alone until they are done.
+            if stat.S_IMODE(found.st_mode) == 0o600 and path.is_file() and found.st_mtime < time.time() - DAY:
+                yield Junk("unfinished files", path.name, found.st_size, deleted(path))
 
 
 def _folders(parent: Path) -> Iterable[Path]:

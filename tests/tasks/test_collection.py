@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prorec_core.artifacts import ArtifactRef
+from prorec_core.artifacts import ArtifactRef, write_json
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from tasks import collection, models, places, store, tracking
@@ -245,6 +245,26 @@ def test_local_leftovers_go_unless_somebody_is_at_work(make_tiny: MakeTiny) -> N
         done = gc(30)
     assert {name: not (artifacts / name).exists() for name in folders} == folders
     assert (done.count, done.bytes, done.spared) == (6, 30, 0)
+
+
+def test_files_of_writers_that_were_killed_go(artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    stack = artifacts_folder / "stack"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Path, "unlink", killed)
+        patch.setattr(os, "fsync", killed)
+        write_json(stack / "stack.json", {})
+    (left,) = stack.iterdir()
+    (stack / ".hidden.settings").touch()
+    client().search_experiments()
+    assert list(plan().everything()) == []
+    for path in stack.iterdir():
+        os.utime(path, (1, 1))
+    assert [(kind, name) for kind, name, _ in plan().everything()] == [("unfinished files", left.name)]
+    gc()
+    assert [path.name for path in stack.iterdir()] == [".hidden.settings"]
 
 
 def test_what_cannot_be_deleted_is_told(make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_killed_training_goes_on(prefect_api: str, tracked_folder: Path, tmp_pat
 def test_every_stage_survives_a_kill(prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [sys.executable, "-m", "tests.campaigns.kills", "--once", "--folder", str(tmp_path)]
     environment = {**os.environ, "PREFECT_API_URL": prefect_api, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(done.stdout)
     assert figures["kills"] == figures["survived"] == len(PLACES)
