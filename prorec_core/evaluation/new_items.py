@@ -60,7 +60,7 @@ def new_item_metrics(
     )
     first_new = dataset.items.height
     targets = dataset.sequences.targets(Split.TEST), new_targets(dataset)
-    cutoffs = [k for k in CUTOFFS if k <= length]
+    cutoffs = [k for k in CUTOFFS if k <= max(length, 10)]
     of_known, of_new = (
         {scorer: _ranks(found[scorer], asked) for scorer in in_order(found)}
         for found, asked in zip((known, new), targets, strict=True)

@@ -59,7 +59,8 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         ranks[split] = {
             scorer: rank_of_target(found.items_UK, sequences.targets(split)) for scorer, found in lists.items()
         }
-        cutoffs = [k for k in CUTOFFS if k <= _length(inputs)]
+        # Lists that hold a whole catalogue of fewer than 10 items say all there is to say about the first 10.
+        cutoffs = [k for k in CUTOFFS if k <= max(_length(inputs), 10)]
         metrics[name] = {
             scorer: {**rank_metrics(ranks[split][scorer], cutoffs), **list_metrics(found, train_counts)}
             for scorer, found in lists.items()

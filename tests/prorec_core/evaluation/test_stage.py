@@ -152,6 +152,41 @@ def test_metrics_of_planted_ranks(evaluation):
     assert difference == {"difference": 1.0, "low": 1.0, "high": 1.0}
 
 
+def test_a_catalogue_of_fewer_than_ten_items_is_measured_and_shown():
+    """Its lists hold all of it, so that the first ten are known."""
+    n_items = 6
+    sequences = from_lists([np.roll(np.arange(n_items, dtype=np.int32), user)[:4] for user in range(9)], n_items)
+    names = [f"i{item}" for item in range(n_items)]
+    dataset = replace(
+        make_dataset(),
+        items=pl.DataFrame(
+            {
+                "item": np.arange(n_items, dtype=np.int32),
+                "item_id": names,
+                "title": names,
+                "text": names,
+                "train_count": sequences.train_counts(),
+            }
+        ),
+        users=pl.DataFrame({"user": np.arange(9, dtype=np.int32), "user_id": [f"u{user}" for user in range(9)]}),
+        sequences=sequences,
+        timestamps=np.arange(len(sequences.items)),
+        profile={"source": "tables"},
+    )
+    lists = TopItems(
+        np.tile(np.arange(n_items, dtype=np.int32), (9, 1)), np.tile(-np.arange(n_items, dtype=np.float32), (9, 1))
+    )
+    inputs = EvaluationInputs(
+        config=EvaluateConfig(bootstrap_samples=100, mask_history=False),
+        dataset=dataset,
+        lists={split: {"generative": lists} for split in (Split.VALIDATION, Split.TEST)},
+        fusion_weight=None,
+    )
+    found = evaluate(inputs)
+    assert found.metrics["test"]["generative"]["recall_at_10"] == 1.0
+    assert "recall_at_20" not in found.metrics["test"]["generative"] and found.report_html
+
+
 def test_protocol_is_declared(evaluation):
     protocol = evaluation.metrics["protocol"]
     assert protocol["history_masked"] is True
