@@ -28,6 +28,7 @@ from prorec_core.evaluation.variants.table import (
     own_seconds,
 )
 from tasks import comparison, models, store, tracking
+from tasks.capacity import expect_capacity
 from tasks.evaluate_aligned import evaluate_aligned
 from tasks.evaluate_collaborative import evaluate_collaborative
 from tasks.evaluate_counts import evaluate_counts
@@ -37,7 +38,6 @@ from tasks.metrics import measured as figures
 from tasks.patience import TrackingAwayError
 from tasks.prefect_run import PrefectRun
 from tasks.preprocess import preprocess
-from tasks.room import expect_room
 from tasks.stage import FlowTracking, Stage
 from tasks.tidy import tidy
 from tasks.tracking import TrackedRun
@@ -239,7 +239,7 @@ def _artifacts(scorer: str, experiments: Mapping[str, Experiment], run: TrackedR
             for stage in stages:
                 of_side[stage.name] = _make(stage, experiment, run, of_side, side)
                 if stage.name == "preprocess" and scorer == GENERATOR:
-                    expect_room(experiment, of_side[stage.name])
+                    expect_capacity(experiment, of_side[stage.name])
             refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
     refs[last.name] = _make(last, experiments[""], run, refs)
     return refs

@@ -17,13 +17,13 @@ from prorec_core.errors import one_line
 from prorec_core.visible import in_markdown
 from tasks import models, pages, store, tracking
 from tasks.align import align
+from tasks.capacity import expect_capacity
 from tasks.embed_text import embed_text
 from tasks.evaluate import evaluate
 from tasks.events import StageEnded, listening
 from tasks.prefect_run import PrefectRun, failed
 from tasks.preprocess import preprocess
 from tasks.quantize import quantize
-from tasks.room import expect_room
 from tasks.stage import FlowTracking, Stage
 from tasks.tidy import tidy_first
 from tasks.tracking import TrackedRun
@@ -99,7 +99,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
                 at_work = f"{stage.name}: "
                 refs[stage.name] = stage.run(experiment, place, refs, force=stage.name in _forced.get())
                 if stage.name == "preprocess":
-                    expect_room(experiment, refs[stage.name])
+                    expect_capacity(experiment, refs[stage.name])
                 # At once, so that what a run reads is known while it goes on.
                 run.tags(
                     {tracking.NOTE_TAG: note("not finished."), **models.stage_tags({stage.name: refs[stage.name]})}
