@@ -27,7 +27,7 @@ from prorec_core.evaluation.variants.table import (
     own_seconds,
 )
 from tasks import comparison, models, store, tracking
-from tasks.code_room import expect_enough_codes
+from tasks.capacity import expect_capacity
 from tasks.evaluate_aligned import evaluate_aligned
 from tasks.evaluate_collaborative import evaluate_collaborative
 from tasks.evaluate_counts import evaluate_counts
@@ -247,7 +247,7 @@ def _artifacts(scorer: str, experiments: Mapping[str, Experiment], run: TrackedR
             for stage in stages:
                 of_side[stage.name] = _make(stage, experiment, run, of_side, side)
                 if stage.name == "preprocess" and scorer == GENERATOR:
-                    expect_enough_codes(experiment, of_side[stage.name])
+                    expect_capacity(experiment, of_side[stage.name])
             refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
     for last in (evaluation, report):
         refs[last.name] = _make(last, experiments[""], run, refs)

@@ -16,7 +16,7 @@ from prorec_core.config import Experiment
 from prorec_core.errors import one_line
 from prorec_core.visible import in_markdown
 from tasks import models, pages, store, tracking
-from tasks.code_room import expect_enough_codes
+from tasks.capacity import expect_capacity
 from tasks.events import StageEnded, listening
 from tasks.execution import run_stage
 from tasks.pipeline import PIPELINE
@@ -86,7 +86,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
                 at_work = f"{stage.name}: "
                 refs[stage.name] = run_stage(stage, experiment, place, refs, force=stage.name in _forced.get())
                 if stage.name == "preprocess":
-                    expect_enough_codes(experiment, refs[stage.name])
+                    expect_capacity(experiment, refs[stage.name])
                 # At once, so that what a run reads is known while it goes on.
                 run.tags(
                     {tracking.NOTE_TAG: note("not finished."), **models.stage_tags({stage.name: refs[stage.name]})}

@@ -10,7 +10,7 @@ from prorec_core.config import Experiment
 from tasks import store
 
 
-def expect_enough_codes(experiment: Experiment, preprocess: ArtifactRef) -> None:
+def expect_capacity(experiment: Experiment, preprocess: ArtifactRef) -> None:
     """Refuse codes of which there are fewer tuples than items, where each item must have its own without a suffix.
 
     Raises:

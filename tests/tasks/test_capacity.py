@@ -11,7 +11,7 @@ from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from tasks import store
-from tasks.code_room import expect_enough_codes
+from tasks.capacity import expect_capacity
 
 REF = ArtifactRef(stage="preprocess", digest="d", run_id="r", uri="/u")
 
@@ -23,9 +23,9 @@ def _experiment(collisions: str, codes: int) -> Experiment:
 def test_more_items_than_tuples_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "fetch", lambda ref: tmp_path)
     pl.DataFrame({"item_id": [str(item) for item in range(9)]}).write_parquet(tmp_path / "items.parquet")
-    expect_enough_codes(_experiment("reassign", 3), REF)
+    expect_capacity(_experiment("reassign", 3), REF)
     pl.DataFrame({"item_id": ["new"]}).write_parquet(tmp_path / "cold_items.parquet")
     with pytest.raises(UserError, match=r"10 items cannot each have their own of 3\^2 tuples of codes"):
-        expect_enough_codes(_experiment("reassign", 3), REF)
-    expect_enough_codes(_experiment("reassign", 4), REF)
-    expect_enough_codes(_experiment("suffix", 3), REF)
+        expect_capacity(_experiment("reassign", 3), REF)
+    expect_capacity(_experiment("reassign", 4), REF)
+    expect_capacity(_experiment("suffix", 3), REF)
