@@ -37,17 +37,18 @@ def patience() -> float:
 def is_passing(error: BaseException) -> bool:
     """Whether an error of the tracking store may be gone a moment later: a lost connection, a busy database.
 
-    A full disk is not: somebody has to make room.
+    A full disk is not: somebody has to make room. Nor is what else SQLite says, which MLflow calls unavailable, too.
     """
     import requests
     from mlflow.exceptions import MlflowException, RestException
 
     if full_disk(error):
         return False
+    said = next((str(cause) for cause in causes(error) if isinstance(cause, sqlite3.Error)), None)
+    if said is not None:
+        return "locked" in said
     for cause in causes(error):
         if isinstance(cause, (ConnectionError, TimeoutError, requests.ConnectionError, requests.Timeout)):
-            return True
-        if isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause):
             return True
         if isinstance(cause, requests.HTTPError) and cause.response is not None:
             return int(cause.response.status_code) >= 500

@@ -16,10 +16,7 @@ from prorec_core.errors import MachineError, UserError, causes
 from tasks import places
 from tasks.room import full_disk
 
-_ROOM = "Make room there, then give the same command again"
 _BY_NUMBER = {
-    errno.ENOSPC: ("the disk is full", _ROOM),
-    errno.EDQUOT: ("the disk quota is used up", _ROOM),
     errno.EACCES: ("access is denied", "Have its owner give you the right to it, or choose another place"),
     errno.EPERM: ("access is denied", "Have its owner give you the right to it, or choose another place"),
     errno.EROFS: ("it cannot be written: the file system is read-only", "Choose another place"),
@@ -33,12 +30,8 @@ _BY_NUMBER = {
 }
 """By an OSError's number the sentence and the cure."""
 
-_FULL_WITHOUT_NAME = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE}
-"""What is told also where nobody knows of which file: the folder of artifacts is what fills up."""
-
 BACKUP = "Restore a backup of it, or move it away to begin anew"
 _BY_SQLITE = (
-    ("database or disk is full", ("the disk is full", _ROOM)),
     ("file is not a database", ("it is no database", BACKUP)),
     ("malformed", ("the database is damaged", BACKUP)),
     ("disk i/o error", ("the disk cannot be read or written", "Look at its room and its state, then try again")),
@@ -91,7 +84,7 @@ def _refused_by_system(error: BaseException) -> UserError | None:
     problem, cure = _BY_NUMBER[error.errno]
     if name:
         return UserError(problem, place=name, cure=cure)
-    return UserError(problem, place=str(places.artifacts()), cure=cure) if error.errno in _FULL_WITHOUT_NAME else None
+    return UserError(problem, cure=cure) if error.errno == errno.EMFILE else None
 
 
 def _concerns_artifacts(path: Path) -> bool:

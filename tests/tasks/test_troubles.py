@@ -12,14 +12,13 @@ import pytest
 
 from prorec_core.errors import UserError
 from tasks import databases, places
+from tasks.patience import is_passing
 from tasks.troubles import explained
 
 
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.ENOSPC, "the disk is full"),
-        (errno.EDQUOT, "the disk quota is used up"),
         (errno.EACCES, "access is denied"),
         (errno.EROFS, "the file system is read-only"),
         (errno.ENOTDIR, "a file stands where a folder is expected"),
@@ -35,7 +34,7 @@ def test_what_the_system_refuses(number: int, words: str) -> None:
 
 def test_a_full_disk_is_told_where_nobody_knows_the_file(artifacts_folder: Path) -> None:
     told = explained(OSError(errno.ENOSPC, "No space left on device"))
-    assert told is not None and told.place == str(artifacts_folder)
+    assert told is not None and "disk" in told.problem and told.cure
 
 
 def test_what_is_wrapped_is_found(artifacts_folder: Path) -> None:
@@ -55,6 +54,26 @@ def test_what_is_wrapped_is_found(artifacts_folder: Path) -> None:
         told = explained(error)
     assert told is not None and told.place == str(artifacts_folder / "mlflow.db")
     assert told.problem == "the database cannot be written"
+
+
+@pytest.mark.parametrize(
+    ("said", "passes"),
+    [
+        ("database is locked", True),
+        ("database table is locked", True),
+        ("attempt to write a readonly database", False),
+        ("database disk image is malformed", False),
+        ("no such table: runs", False),
+        ("unable to open database file", False),
+    ],
+)
+def test_nobody_waits_for_what_does_not_pass_by_itself(said: str, passes: bool) -> None:
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+
+    error = MlflowException(said, error_code=TEMPORARILY_UNAVAILABLE)
+    error.__cause__ = sqlite3.OperationalError(said)
+    assert is_passing(error) is passes
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from flows import secret
 from flows.stack import children, state
 from prorec_core.artifacts import STAGES
 from prorec_core.text.encoders import packaged_folder
+from tasks import places
 
 from .conftest import TINY, Stack, until
 
@@ -136,9 +137,10 @@ def test_up_fail_retry_kill_retry_down(
     assert sorted(kept, key=str) == [("nightly", "0 3 * * *", True), (None, "0 5 1 1 *", False)]
 
     assert listener.heard == []
-    written = [path for path in state.folder().iterdir() if path.name != "secret"]
-    assert "mlflow.log" in {path.name for path in written}
-    assert not [path.name for path in written if stack.password in path.read_text()]
+    # No log, no database and no artifact holds the password.
+    kept = [path for path in places.artifacts().rglob("*") if path.is_file()]
+    assert {"mlflow.log", "mlflow.db", "prefect.db", "secret"} <= {path.name for path in kept}
+    assert [path.name for path in kept if stack.password.encode() in path.read_bytes()] == ["secret"]
 
     assert stack.prorec("down").returncode == 0
     assert not children.marked(found.mark) and state.read() is None
