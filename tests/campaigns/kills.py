@@ -227,8 +227,13 @@ class Campaign:
         if child.end(_LONGEST) != 0 or not self._digests:
             raise RuntimeError(f"the undisturbed run failed: {self._log('undisturbed')}")
 
-    def round(self, plan: Sequence[tuple[str, signal.Signals]], until: float = float("inf")) -> Path:
-        """Kill a run in each place of a plan, in this order, while there is time; then let it go to its end."""
+    def round(
+        self, plan: Sequence[tuple[str, signal.Signals]], until: float = float("inf"), share: float = 1.0
+    ) -> Path:
+        """Kill a run in each place of a plan, in this order, while there is time; then let it go to its end.
+
+        A kill comes within this share of the time that the place took the run that nobody disturbed.
+        """
         name = f"round-{self.figures.rounds + 1}"
         folder = self._fresh(name)
         kills: list[Kill] = []
@@ -236,7 +241,7 @@ class Campaign:
         for place, kind in plan:
             if problems or time.monotonic() > until:
                 break
-            problems += self._kill(folder, place, kind, kills)
+            problems += self._kill(folder, place, kind, kills, share)
         if not problems:
             problems += self._finish(folder)
         self.figures.rounds += 1
@@ -259,8 +264,8 @@ class Campaign:
         shutil.copyfile(self._empty, folder / "mlflow.db")
         return folder
 
-    def _kill(self, folder: Path, place: str, kind: signal.Signals, kills: list[Kill]) -> list[str]:
-        after = self._draw.uniform(0, max(self._seconds.get(place, 0.0), _FEWEST))
+    def _kill(self, folder: Path, place: str, kind: signal.Signals, kills: list[Kill], share: float) -> list[str]:
+        after = self._draw.uniform(0, max(self._seconds.get(place, 0.0), _FEWEST)) * share
         child, here = Child(folder, _run), BEFORE
         begun = time.monotonic()
         while here != place:
@@ -335,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with campaign(folder, given.seed) as found:
             if given.once:
-                found.round([(place, SIGNALS[number % 2]) for number, place in enumerate(PLACES)])
+                found.round([(place, SIGNALS[number % 2]) for number, place in enumerate(PLACES)], share=0.5)
             until = time.monotonic() + (0 if given.once else given.seconds)
             while time.monotonic() < until:
                 done = found.round(list(found.plan()), until)
