@@ -77,7 +77,8 @@ class Guard:
     def _is_ours(self, host: str) -> bool:
         if not _HOST.fullmatch(host):
             return False
-        return any(fnmatch.fnmatchcase(host, allowed) if "*" in allowed else host == allowed for allowed in self._hosts)
+        # The brackets of an address of version 6 are no pattern.
+        return any(fnmatch.fnmatchcase(host, allowed.replace("[", "[[]")) for allowed in self._hosts)
 
     def _may_enter(self, scope: Scope) -> bool:
         if scope["type"] == "http" and scope["method"] in {"GET", "HEAD"} and scope["path"] in self._open:

@@ -12,7 +12,14 @@ import argparse
 import os
 import sys
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":
+    from prorec_command import refuse_strangers
+
+    # Before the imports below, which would run what others have under these names.
+    refuse_strangers(Path(__file__).resolve().parents[1])
 
 from flows.guard import Guard
 from flows.proxies import stay_direct

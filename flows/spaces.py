@@ -17,10 +17,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from flows.experiments import changed, explained, read_yaml
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError, did_you_mean
+from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
 from prorec_core.sections import Name, Section
 from tasks import places
 from tasks.pipeline import STAGES, up_to
 from tasks.sources import source_hash
+from tasks.stage import versions
 from tasks.tracking import flatten
 
 if TYPE_CHECKING:
@@ -172,8 +174,13 @@ class Plan:
         for field in ("name", *self.space.ranges):
             fields.pop(field, None)
         ranges = {f"range of {field}": each.model_dump(exclude_defaults=True) for field, each in self._ranges()}
-        code = source_hash(tuple(stage.module for stage in stages))
-        return {"measured stage": self.stage, **ranges, **fields, "data": data, "program": code}
+        # Trials may differ in what they choose where a choice is tuned.
+        tuned = any(kinds.field in self.space.ranges for kinds in (SEQUENTIAL_MODELS, QUANTIZERS, GENERATORS))
+        code = source_hash([stage.module for stage in stages], None if tuned else self.base)
+        libraries = {f"version of {name}": each for stage in stages for name, each in versions(stage.libraries).items()}
+        outside = {f"outside of {stage.name}": stage.found_outside(self.base) for stage in stages if stage.reads}
+        known = {"measured stage": self.stage, **ranges, **fields, "data": data, "program": code, **libraries}
+        return known | {name: digest for name, digest in outside.items() if digest}
 
     def _ranges(self) -> list[tuple[str, Range]]:
         return sorted(self.space.ranges.items())

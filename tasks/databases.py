@@ -9,6 +9,7 @@ what was or what is. Imports MLflow and Prefect when first used.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import sqlite3
@@ -57,7 +58,7 @@ def prepare_mlflow(uri: str) -> None:
     """
     path = places.sqlite_path(uri)
     if path is not None:
-        with places.lock("mlflow-database"):
+        with _alone(path):
             _prepare(path.absolute(), MLFLOW)
 
 
@@ -90,7 +91,7 @@ def prepare_prefect() -> None:
     setting = get_current_settings().server.database.connection_url
     path = places.sqlite_path(setting.get_secret_value()) if setting else None
     if path is not None:
-        with places.lock("prefect-database"):
+        with _alone(path):
             _prepare(path.absolute(), PREFECT)
 
 
@@ -107,6 +108,15 @@ def problems(path: Path) -> list[str]:
     return [f"{path}: {line}" for line in found if line != "ok"]
 
 
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the right to prepare a database among this machine's processes, whatever their folder of artifacts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
 def _prepare(path: Path, tables: Tables) -> None:
     _clear_scratch(path)
     if not path.exists():
@@ -116,6 +126,9 @@ def _prepare(path: Path, tables: Tables) -> None:
         with _scratch(path) as scratch:
             tables.make(scratch)
             _settle(scratch)
+            # What is left of one that was moved away must not be taken for a part of this one.
+            for side in _SIDES:
+                path.with_name(f"{path.name}{side}").unlink(missing_ok=True)
             scratch.replace(path)
             _sync(path.parent)
         return

@@ -12,7 +12,7 @@ def _source_digest(experiment: Experiment) -> str:
     return source_digest(experiment.data)
 
 
-@stage("preprocess", config=("data",), libraries=("polars", "numpy"), outside=_source_digest)
+@stage("preprocess", config=("data",), libraries=("polars", "pyarrow", "orjson", "numpy"), outside=_source_digest)
 def preprocess(work: Work) -> dict[str, float]:
     """Read the source, filter it, and order every user's items in time."""
     from prorec_core.data.stage import preprocess as run

@@ -179,5 +179,8 @@ def _watch(pid: int, seconds: float, interruptions: bool) -> None:
 
 
 if __name__ == "__main__":
+    # A service manager tells all processes of a service to end; this one is needed until the other is gone.
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         _watch(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3] == "1")

@@ -135,10 +135,13 @@ def _refused_by_mlflow(error: BaseException) -> UserError | None:
         return None
     said = str(error)
     if "out-of-date database schema" in said:
-        cure = f"Back it up, then `mlflow db upgrade {places.tracking_uri()}`, or use the version that made it"
+        uri = places.tracking_uri()
+        shown = uri if places.sqlite_path(uri) is not None else "its URI"
+        cure = f"Back it up, then `mlflow db upgrade {shown}`, or use the version that made it"
         return UserError("its tables are of another version of MLflow", place=database(), cure=cure)
     if any(words in said for words in ("unsupported URI", "Invalid database URI", "Invalid url")):
-        return UserError(f"it names no tracking store ({_first_line(error)})", place=_URI, cure=_URI_CURE)
+        # MLflow quotes the whole address, and a password in it.
+        return UserError("it names no tracking store", place=_URI, cure=_URI_CURE)
     return None
 
 

@@ -16,6 +16,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":
+    from prorec_command import refuse_strangers
+
+    # Before the imports below, which would run what others have under these names.
+    refuse_strangers(Path(__file__).resolve().parents[2])
+
 from flows.embedded import expect_welcome
 from flows.proxies import stay_direct
 from flows.screen import say

@@ -69,7 +69,7 @@ class Checkpoint:
         content = safetensors.torch.save(plain, metadata={"notes": json.dumps({"of": self._folder.name, **notes})})
         latest = self._folder / f"epoch-{epoch:06d}-{hashlib.sha256(content).hexdigest()}.safetensors"
         write_bytes(latest, content)
-        before = [path for path in self._found() if path.name < latest.name][:1]
+        before = [path for path in self._found() if path.name[:_SHORT] < latest.name[:_SHORT]][:1]
         # A writer that was killed leaves a file too; nobody else is at work here.
         for path in [*self._found(), *self._folder.glob(".epoch-*")]:
             if path not in {latest, *before}:

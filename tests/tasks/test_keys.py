@@ -109,6 +109,7 @@ NUMERIC = {
     "sklearn": "scikit-learn",
     "polars": "polars",
     "sentence_transformers": "sentence-transformers",
+    "orjson": "orjson",
 }
 """The distribution of each package that computes."""
 
@@ -226,6 +227,10 @@ def test_a_stage_names_the_libraries_that_its_sources_import(stage: Stage) -> No
                     imported.add(node.module.partition(".")[0])
     assert {NUMERIC[name] for name in imported & NUMERIC.keys()} <= set(stage.libraries)
     assert versions(stage.libraries)
+
+
+def test_what_reads_a_source_decides_the_numbers_too() -> None:
+    assert {"pyarrow", "orjson"} <= set(STAGES["preprocess"].libraries)
 
 
 def test_a_body_cannot_read_what_its_stage_does_not_declare() -> None:
