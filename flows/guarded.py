@@ -21,6 +21,7 @@ if __name__ == "__main__":
     # Before the imports below, which would run what others have under these names.
     refuse_strangers(Path(__file__).resolve().parents[1])
 
+from flows import streams
 from flows.guard import Guard
 from flows.proxies import stay_direct
 from flows.secret import MLFLOW_PASSWORD, MLFLOW_USER, PREFECT_ASKS
@@ -161,7 +162,7 @@ def main() -> None:
     except Exception as error:
         if (told := explained(error)) is None:
             raise
-        print(f"prorec: {told}", file=sys.stderr)
+        streams.tell(f"prorec: {told}")
         sys.exit(2)
 
 

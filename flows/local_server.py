@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows import secret
+from flows import secret, streams
 from prorec_core.errors import UserError
 from tasks import places
 from tasks.room import full_disk, no_room_now
@@ -140,7 +140,7 @@ def _serve(descriptor: int) -> None:
     except Exception as error:
         if (told := explained(error)) is None:
             raise
-        print(told, file=sys.stderr, flush=True)
+        streams.tell(str(told))
         # The thread that waits for the starter's end keeps Python from ending in order.
         os._exit(_REFUSED)
     listener = socket.socket(fileno=descriptor)

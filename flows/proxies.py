@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import sys
 from collections.abc import MutableMapping
 from importlib.util import find_spec
+
+from flows import streams
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EXCEPTIONS = ("no_proxy", "NO_PROXY")
@@ -30,7 +31,8 @@ def stay_direct(environment: MutableMapping[str, str] = os.environ) -> None:
     for name in named:
         if problem := _problem(environment[name]):
             del environment[name]
-            print(f"prorec: {name}: {problem}; nothing goes through it. Set it to http://HOST:PORT.", file=sys.stderr)
+            said = f"prorec: {name}: {problem}; nothing goes through it. Set it to http://HOST:PORT."
+            streams.tell(said)
     environment.update(exceptions(environment))
 
 

@@ -44,7 +44,7 @@ def set_up() -> None:
         sys.stdout = io.TextIOWrapper(
             io.BufferedWriter(_output) if buffered else _output,
             encoding=sys.stdout.encoding,
-            errors="replace",
+            errors="backslashreplace",
             line_buffering=sys.stdout.line_buffering,
             write_through=sys.stdout.write_through,
         )

@@ -10,7 +10,6 @@ import typer
 from flows.running import expect_folder, in_process
 from flows.screen import say
 from prorec_core.errors import UserError
-from prorec_core.values import known_format
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,6 +47,7 @@ def recommend_all(
 ) -> None:
     """Write the best items of every user to a Parquet file; a run that was killed goes on where it was."""
     from prorec_core.data.sources import is_file, path_of
+    from prorec_core.values import known_format
     from tasks import places
 
     if places.nothing_tracked():

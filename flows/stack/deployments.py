@@ -244,7 +244,7 @@ def main() -> None:
     try:
         expect_welcome(os.environ["PREFECT_API_URL"])
     except UserError as error:
-        print(f"prorec: {error}", file=sys.stderr)
+        say(f"prorec: {error}", error=True)
         sys.exit(2)
     result = register()
     write_json(result_file(), result)

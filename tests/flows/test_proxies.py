@@ -49,7 +49,8 @@ async def _by_websockets(url: str) -> None:
 CLIENTS: dict[str, Callable[[str], object]] = {
     "httpx": lambda url: httpx.get(url, timeout=20),
     "requests": lambda url: requests.get(url, timeout=20),
-    "urllib": lambda url: urllib.request.urlopen(url, timeout=20).read(),
+    # The opener of `urlopen` keeps the proxies of its first use.
+    "urllib": lambda url: urllib.request.build_opener().open(url, timeout=20).read(),
     "aiohttp": lambda url: asyncio.run(_by_aiohttp(url)),
     "websockets": lambda url: asyncio.run(_by_websockets(url)),
 }

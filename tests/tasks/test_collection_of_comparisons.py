@@ -14,7 +14,7 @@ from prefect import flow
 
 from flows import compare
 from flows.commands.artifacts import _described, _find
-from prorec_core.artifacts import ArtifactRef, write_json
+from prorec_core.artifacts import MANIFEST, ArtifactRef, write_json
 from prorec_core.config import Experiment
 from prorec_core.data.sequences import from_lists
 from prorec_core.evaluation.stage import Evaluation
@@ -99,9 +99,12 @@ def run_tiny_variant(
         evaluate = "evaluate" if sides == 1 else "evaluate_two_stream"
         generator = "train_generator" if sides == 1 else "train_generator@first"
         stages = (
-            Stage("preprocess", (), _write, "tasks.preprocess"),
-            Stage("train_generator", ("preprocess",), _write, "tasks.train_generator", publish=_register),
-            Stage(evaluate, ("preprocess", generator), last, "tasks.evaluate"),
+            Stage("preprocess", (), _write, "tasks.preprocess", ("name", "seed")),
+            Stage(
+                "train_generator", ("preprocess",), _write, "tasks.train_generator", ("name", "seed"), publish=_register
+            ),
+            Stage(evaluate, ("preprocess", generator), last, "tasks.evaluate", ("name", "seed")),
+            Stage("report", (evaluate,), _write, "tasks.report", ("name", "seed")),
         )
         monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.places.tracking_uri())
         monkeypatch.setattr(compare, "PIPELINES", {scorer: stages})
@@ -195,8 +198,9 @@ def test_what_a_generator_did_without_is_gathered(side: str, tmp_path: Path, mon
     for stage in ("train_generator", "evaluate"):
         (tmp_path / stage).mkdir()
     write_json(tmp_path / "train_generator" / "config.json", {"not_applied": [NOT_APPLIED]})
+    write_json(tmp_path / "train_generator" / MANIFEST, {"made_with": {"device": "cpu", "number_format": "float32"}})
     monkeypatch.setattr(store, "fetch", lambda ref: tmp_path / ref.stage)
-    monkeypatch.setattr(Evaluation, "load", lambda _: Evaluation(metrics(), pa.table({"split": ["test"]}), ""))
+    monkeypatch.setattr(Evaluation, "load", lambda _: Evaluation(metrics(), pa.table({"split": ["test"]})))
     monkeypatch.setattr(comparison, "_embedding", lambda _: "semantic")
     monkeypatch.setattr(comparison, "_seconds", lambda _: 0.0)
     monkeypatch.setattr(comparison, "_parameters", lambda _, **__: 0)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prorec_core.artifacts import MANIFEST
+from prorec_core.artifacts import write_manifest
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.histories import DatasetHistories
@@ -60,6 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             for stage in STAGES:
                 (root / stage.name).mkdir()
                 stage.body(work(experiment, places, root / stage.name))
+                write_manifest(root / stage.name, stage.name, stage.values(experiment), {})
                 places[stage.name] = root / stage.name
         return places
 
@@ -73,8 +74,6 @@ def work(experiment: Experiment, places: Mapping[str, Path], folder: Path) -> Wo
 def check_other_recommenders(places: Mapping[str, Path], root: Path, of_the_pipeline: Mapping[str, Any]) -> None:
     """Stage I by itself finds what it finds in the pipeline; two equal streams find what either of them does."""
     experiment = Experiment.model_validate(TINY)
-    manifest = {"config": {"quantize.embedding": "integrated"}}
-    (places["train_generator"] / MANIFEST).write_text(json.dumps(manifest))
     sided = {f"{name}@{side}": places[name] for side in SIDES for name in STREAM}
     found = {}
     for stage in (evaluate_aligned, evaluate_two_stream):

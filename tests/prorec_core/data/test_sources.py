@@ -109,9 +109,7 @@ def test_a_home_folder_and_a_folder_with_its_sign(tmp_path: Path, monkeypatch: p
         ("s3://bucket/shop", "data.path=s3://bucket/shop: URLs are not read"),
         ("file:///data/shop", "URLs are not read"),
         ("x" * 300, "File name too long"),
-        ("a\0b", "there is no such folder"),
         ("~nobody-of-this-name/shop", "there is no such folder"),
-        ("", "there is no file interactions.parquet or"),
     ],
 )
 def test_folders_that_are_none_are_one_line(
@@ -126,7 +124,7 @@ def test_a_file_for_a_folder_and_names_that_no_file_can_have(tmp_path: Path) -> 
     folder = shop(tmp_path / "shop")
     with pytest.raises(UserError, match="this is a file and no folder"):
         preprocess(config(folder / "items.csv"))
-    for name, said in (("x" * 300 + ".csv", "File name too long"), ("a\0b.csv", "there is no such file"), ("", "kind")):
+    for name, said in (("x" * 300 + ".csv", "File name too long"), ("items", "kind")):
         with pytest.raises(UserError, match=said):
             preprocess(config(folder, items_file=name))
 
