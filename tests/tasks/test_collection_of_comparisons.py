@@ -142,12 +142,13 @@ def test_what_a_variant_uses_is_known_while_it_goes_on(run_tiny_variant: Callabl
     sides = {"train_generator.first", "train_generator.second"}
     assert [set(each) for each in seen] == [{"preprocess", *sides}]
     found = _find(made["variant"].info.run_id, take_inventory(0))
-    assert [each.ref.stage for each in found] == ["preprocess", "train_generator", "evaluate_two_stream"]
+    assert sorted(each.ref.stage for each in found) == ["evaluate_two_stream", "preprocess", "report", "train_generator"]
     # The variant is done and the comparison is not: what its grandchildren made is of use, named or not.
-    for tag in (models.run_tag("evaluate_two_stream"), models.digest_tag("evaluate_two_stream")):
-        client().delete_tag(made["variant"].info.run_id, tag)
+    for stage in ("evaluate_two_stream", "report"):
+        for tag in (models.run_tag(stage), models.digest_tag(stage)):
+            client().delete_tag(made["variant"].info.run_id, tag)
     inventory = take_inventory(0)
-    assert len(inventory.stored) == 3 and left() == []
+    assert len(inventory.stored) == 4 and left() == []
     assert {phrase for each in inventory.stored for phrase in inventory.kept_by(each)} == {
         f"running {made['above'].id}"
     }
@@ -155,7 +156,8 @@ def test_what_a_variant_uses_is_known_while_it_goes_on(run_tiny_variant: Callabl
     another = TrackedRun.start(tracking.experiment_id("demo"), "reads a stream")
     (generator,) = (each.ref for each in inventory.stored if each.ref.stage == "train_generator")
     another.tags(models.stage_tags({"train_generator.second": generator}))
-    assert [each.ref.stage for each in make_plan(take_inventory(0), 0).artifacts] == ["evaluate_two_stream"]
+    planned = [each.ref.stage for each in make_plan(take_inventory(0), 0).artifacts]
+    assert sorted(planned) == ["evaluate_two_stream", "report"]
 
 
 def test_a_version_of_a_comparison_is_evaluated_and_keeps_its_model_alone(
@@ -167,7 +169,7 @@ def test_a_version_of_a_comparison_is_evaluated_and_keeps_its_model_alone(
     assert version.tags["test.ndcg_at_10"] == "1.000000" and version.artifact("evaluate")
     assert left() == []
     made["above"].finish()
-    kinds = ["artifacts of evaluate", "artifacts of preprocess", "artifacts of train_generator"]
+    kinds = [f"artifacts of {stage}" for stage in ("evaluate", "preprocess", "report", "train_generator")]
     assert sorted(set(left()) - {"checkpoints"}) == kinds, "its model stays"
     client().set_registered_model_alias("prorec-demo", "champion", "1")
     assert not [kind for kind in left() if kind in kinds]
