@@ -142,7 +142,8 @@ def test_what_a_variant_uses_is_known_while_it_goes_on(run_tiny_variant: Callabl
     sides = {"train_generator.first", "train_generator.second"}
     assert [set(each) for each in seen] == [{"preprocess", *sides}]
     found = _find(made["variant"].info.run_id, take_inventory(0))
-    assert sorted(each.ref.stage for each in found) == ["evaluate_two_stream", "preprocess", "report", "train_generator"]
+    stages = ["evaluate_two_stream", "preprocess", "report", "train_generator"]
+    assert sorted(each.ref.stage for each in found) == stages
     # The variant is done and the comparison is not: what its grandchildren made is of use, named or not.
     for stage in ("evaluate_two_stream", "report"):
         for tag in (models.run_tag(stage), models.digest_tag(stage)):
