@@ -182,7 +182,9 @@ class Stage:
             ref = store.as_ref(value, self.name)
         except ValueError as error:
             return None, [f"the cached reference cannot be read ({str(error).splitlines()[0]})"]
-        return ref, store.check(ref, key=key)
+        if not store.is_of(ref, key):
+            return None, ["the cached reference is another artifact's"]
+        return ref, store.check(ref)
 
     def _notice(self, text: str) -> None:
         get_run_logger().warning("%s: %s", self.name, text)
