@@ -99,7 +99,9 @@ def _taken(of: Stage, state: State[Any], key: str) -> tuple[ArtifactRef | None, 
         ref = store.as_ref(value, of.name)
     except ValueError as error:
         return None, [f"the cached reference cannot be read ({str(error).splitlines()[0]})"]
-    return ref, store.check(ref, key=key)
+    if not store.is_of(ref, key):
+        return None, ["the cached reference is another artifact's"]
+    return ref, store.check(ref)
 
 
 def _notice(of: Stage, text: str) -> None:

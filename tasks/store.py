@@ -108,10 +108,19 @@ def _tell_of_damage(folder: Path, problems: list[str]) -> None:
         _log.warning("downloaded once more, since the local copy is damaged: %s", problems[0])
 
 
-def check(ref: ArtifactRef, *, key: str | None = None, content: bool = False) -> list[str]:
-    """What is wrong with a stored artifact and with the model made with it, one sentence each; empty when all is well.
+def is_of(ref: ArtifactRef, key: str) -> bool:
+    """Whether a reference is to an artifact that was stored under a cache key, as far as its run can be read."""
+    from mlflow.exceptions import MlflowException
 
-    With `key` it also has to be the one that is stored under this cache key.
+    try:
+        tags = patiently(client().get_run, ref.run_id).data.tags
+    except MlflowException:
+        return True
+    return tags.get(KEY_TAG) == key and tags.get(DIGEST_TAG) == ref.digest and tags.get(URI_TAG) == ref.uri
+
+
+def check(ref: ArtifactRef, *, content: bool = False) -> list[str]:
+    """What is wrong with a stored artifact and with the model made with it, one sentence each; empty when all is well.
 
     Looks at every file's content where the store is on this machine. Elsewhere at the manifest and at every
     file's size; the content is checked when it is fetched, or here if `content` says so.
@@ -127,8 +136,6 @@ def check(ref: ArtifactRef, *, key: str | None = None, content: bool = False) ->
     if COLLECTED_TAG in run.data.tags:
         return [f"{ref.uri}: it was deleted to save space"]
     tags = run.data.tags
-    if key is not None and tags.get(KEY_TAG) != key:
-        return [f"{ref.uri}: the cached reference is another artifact's"]
     problems = _stored_problems(ref.uri, ref.digest, tags.get(MANIFEST_TAG), content)
     model_id = tags.get(MODEL_TAG)
     return problems + (check_model(model_id, tags.get(MODEL_MANIFEST_TAG), content=content) if model_id else [])

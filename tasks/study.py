@@ -99,6 +99,7 @@ def open_study(
 @contextmanager
 def _stored(name: str) -> Iterator[OptunaStudy]:
     import optuna
+    from optuna.exceptions import OptunaError, StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -115,11 +116,16 @@ def _stored(name: str) -> Iterator[OptunaStudy]:
         if names and name not in names:
             raise UserError(f"the file is of another study, {names[0]}", place=str(file), cure=_ANOTHER)
         stored = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
-    except (SQLAlchemyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        # What SQLite holds to be whole may hold values that are none.
+        stored.get_trials(deepcopy=False)
+        _ = stored.user_attrs
+    except (SQLAlchemyError, OptunaError, RuntimeError, ValueError, LookupError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"the study cannot be read ({reason})", place=str(file), cure=_ANOTHER) from error
     try:
         yield stored
+    except StorageInternalError as error:
+        raise UserError(f"the study cannot be written ({error})", place=str(file), cure=_ANOTHER) from error
     finally:
         storage.remove_session()
         storage.engine.dispose()

@@ -582,11 +582,13 @@ def kinds(folder: Path, scratch: Path, run: Callable[[int], Sequence[str]] | Non
     return found
 
 
-def campaign(every: Mapping[str, Kind], seed: int, go_on: Callable[[int], bool]) -> Figures:
+def campaign(
+    every: Mapping[str, Kind], seed: int, go_on: Callable[[int], bool], damages: Sequence[str] = DAMAGES
+) -> Figures:
     """Damage one file of each kind after the other, each in every way, for as many turns as are wanted."""
     draw, figures, turn = random.Random(seed), Figures(), 0
     while go_on(turn):
-        damage = DAMAGES[turn % len(DAMAGES)]
+        damage = damages[turn % len(damages)]
         for name, kind in every.items():
             # A database's other file is there to be swapped with.
             file = kind.files[0] if name in DATABASES else draw.choice(kind.files)
@@ -607,6 +609,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--small", action="store_true", help="a store of two small artifacts, made without a pipeline")
     parser.add_argument("--only", help="a kind of file")
+    parser.add_argument("--damage", choices=DAMAGES, help="this kind of damage alone")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="prorec-corruption-") as place, contextlib.ExitStack() as stack:
         folder, scratch = Path(place) / "artifacts", Path(place) / "scratch"
@@ -620,8 +623,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             run = stack.enter_context(pipeline(folder))
         every = {name: kind for name, kind in kinds(folder, scratch, run).items() if given.only in {None, name}}
+        damages = [given.damage] if given.damage else DAMAGES
         until = time.monotonic() + given.seconds
-        figures = campaign(every, given.seed, lambda _: time.monotonic() < until)
+        figures = campaign(every, given.seed, lambda _: time.monotonic() < until, damages)
         print(json.dumps(figures.table(), indent=1))
     sys.exit(bool(figures.failures))
 

@@ -118,7 +118,9 @@ def test_every_stage_survives_a_kill(prefect_api: str, tmp_path: Path, monkeypat
     reasons = {tags["prorec.failure"].rpartition(": ")[2].partition(" (")[0] for tags in killed}
     assert reasons == {"stopped", "Its process died."}
     flow_runs = {run.data.tags["prefect.flow_run_id"] for run in runs}
-    assert set(_states(flow_runs)[:-1]) == {"CRASHED"} and _states(flow_runs)[-1] == "COMPLETED"
+    *before, last = _states(flow_runs)
+    # One may have been killed when its flow run was over.
+    assert before.count("CRASHED") >= len(before) - 1 and last == "COMPLETED"
 
 
 def _states(flow_runs: set[str]) -> list[str]:

@@ -167,22 +167,28 @@ def test_a_cached_reference_that_is_none_of_ours_is_refused(make_tiny: MakeTiny)
     assert all("cannot be read" in text for text in _notices(pipeline))
 
 
-def test_a_cached_reference_to_another_key_s_artifact_is_refused(make_tiny: MakeTiny) -> None:
+def _reference(ref: ArtifactRef) -> Path:
+    (found,) = [path for path in places.references().iterdir() if ref.run_id in path.read_text()]
+    return found
+
+
+@pytest.mark.parametrize("damage", ["another's", "digest", "uri"])
+def test_a_cached_reference_to_another_artifact_is_refused_and_that_artifact_stays(
+    make_tiny: MakeTiny, damage: str
+) -> None:
     pipeline = make_tiny()
-    first = pipeline.run()
-    (before,) = [
-        path for path in places.references().iterdir() if first["train_collaborative"].run_id in path.read_text()
-    ]
-    pipeline.run(Experiment(seed=1))
-    (other,) = [
-        path
-        for path in places.references().iterdir()
-        if '\\"train_collaborative\\"' in path.read_text() and path != before
-    ]
-    before.write_bytes(other.read_bytes())
-    again = pipeline.run()
-    assert again["train_collaborative"].digest == first["train_collaborative"].digest
+    first, other = pipeline.run()["train_collaborative"], pipeline.run(Experiment(seed=1))["train_collaborative"]
+    path = _reference(first)
+    if damage == "another's":
+        path.write_bytes(_reference(other).read_bytes())
+    else:
+        wrong = {"digest": "0" * 64, "uri": other.uri}[damage]
+        path.write_text(path.read_text().replace(getattr(first, damage), wrong))
+    again = pipeline.run()["train_collaborative"]
+    assert again.digest == first.digest and again.run_id != first.run_id
     assert ["another artifact's" in text for text in _notices(pipeline)] == [True]
+    assert pipeline.run(Experiment(seed=1))["train_collaborative"] == other
+    assert store.verify_all()[0] == 4, "none was marked as replaced"
 
 
 def test_nothing_is_pickled(make_tiny: MakeTiny) -> None:
