@@ -75,9 +75,13 @@ def _read(name: str) -> tuple[dict[str, Any], str]:
         return {}, ""
     path = Path(name)
     if path.is_file():
-        return _read_file(path), name
+        if not (found := _read_file(path)):
+            cure = f"Write what differs from the defaults, as a section 'data:', or run '{BUILT_IN}'"
+            raise UserError("there is nothing in the file", place=name, cure=cure)
+        return found, name
     if looks_like_file:
-        raise UserError("the file does not exist", place=name, cure="Name a preset or a YAML file")
+        problem = "this is a folder" if path.is_dir() else "the file does not exist"
+        raise UserError(problem, place=name, cure="Name a preset or a YAML file")
     known = dict.fromkeys([BUILT_IN, *presets])
     raise UserError(f"unknown experiment '{name}'", cure=did_you_mean(name, known))
 

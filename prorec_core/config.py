@@ -90,6 +90,13 @@ class DataConfig(Section):
             raise ValueError("rating_column and min_rating go together")
         return self
 
+    @model_validator(mode="after")
+    def _columns_of_their_own(self) -> DataConfig:
+        names = [self.user_column, self.item_column, self.timestamp_column, self.rating_column]
+        if len(set(given := [name for name in names if name is not None])) < len(given):
+            raise ValueError("user_column, item_column, timestamp_column and rating_column must be different columns")
+        return self
+
 
 class TextConfig(Section):
     """The text encoder."""

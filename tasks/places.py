@@ -52,8 +52,10 @@ def artifacts() -> Path:
         raise UserError(
             "the name is not UTF-8", place=f"{ARTIFACTS_VARIABLE} {name}", cure="Choose another folder"
         ) from error
-    if folder.is_file():
-        raise UserError("this is a file", place=f"{ARTIFACTS_VARIABLE} {folder}", cure="Name a folder")
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not there.is_dir():
+        problem = "this is a file" if there == folder else f"{there} is no folder"
+        raise UserError(problem, place=f"{ARTIFACTS_VARIABLE} {folder}", cure="Name a folder")
     return folder
 
 

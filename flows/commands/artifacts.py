@@ -214,4 +214,5 @@ def verify() -> None:
         say(problem)
     say(f"{looked_at} artifacts looked at, {len(problems)} problems.")
     if problems:
+        say("The next run makes damaged artifacts anew; a damaged model: with --force train_generator. Else: a backup.")
         raise typer.Exit(1)

@@ -77,7 +77,9 @@ class Field:
         Raises:
             UserError: always.
         """
-        raise UserError(f"column '{self.name}' has the type {dtype}", place=self.place, cure=rule.capitalize())
+        raise UserError(
+            f"column '{self.name}' has the type {dtype}", place=self.place, cure=f"{rule[:1].upper()}{rule[1:]}"
+        )
 
     def row(self, row: int) -> str:
         """A row in words, given its index."""

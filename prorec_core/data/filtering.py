@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ class Funnel:
     """Interactions on their way through the filters, and what each filter took.
 
     `frame` holds one row an interaction, in the order of the file: user and item (integer codes), timestamp (int64).
+    Where nothing is left, the first of `remarks` on the data is told too: it may say why.
     """
 
-    def __init__(self, frame: pl.DataFrame, place: str) -> None:
+    def __init__(self, frame: pl.DataFrame, place: str, remarks: Sequence[str] = ()) -> None:
         self.frame = frame
         self.steps: list[dict[str, Any]] = []
         self._place = place
+        self._remarks = remarks
         self._check_left()
 
     def apply(self, name: str, keep: pl.Series | BoolArray | pl.DataFrame, setting: str = "") -> None:
@@ -47,10 +50,12 @@ class Funnel:
         ]
         told = ", ".join(f"{name} took {rows:,}" for rows, name, _ in taken if rows)
         total = self.steps[0]["before"]["interactions"]
+        much = [setting for rows, _, setting in taken if 3 * rows >= total] or [max(taken)[2]]
+        remark = f". {self._remarks[0]}" if self._remarks else ""
         raise UserError(
-            f"nothing is left of {total:,} interactions: {told}",
+            f"nothing is left of {total:,} interactions: {told}{remark}",
             place=self._place,
-            cure=f"Check {max(taken)[2]}",
+            cure=f"Check {' and '.join(dict.fromkeys(much))}",
         )
 
 

@@ -61,7 +61,7 @@ def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Da
     ids, warnings = log.ids, [*stock.remarks, *log.remarks]
     report(Progress(1, _STEPS, "step"))
 
-    funnel = Funnel(log.rows, log.place)
+    funnel = Funnel(log.rows, log.place, warnings)
     catalogue, policies = _filter(config, funnel, log, stock)
     warnings += _unknown_told(policies["unknown_items"], funnel.steps, log, stock)
     report(Progress(2, _STEPS, "step"))

@@ -119,9 +119,13 @@ def test_a_file_without_a_name_is_named_after_itself(tmp_path: Path) -> None:
     assert experiment.data.path == "../x" and load(str(tmp_path / "own.yaml")).name == "own"
 
 
-def test_an_empty_file_is_the_demo_under_another_name(tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text("")
-    assert load(str(tmp_path / "own.yaml")).generator == Experiment().generator
+@pytest.mark.parametrize("content", ["", "# nothing yet\n", "{}\n"])
+def test_an_empty_file_is_refused_and_does_not_run_the_demo(tmp_path: Path, content: str) -> None:
+    (tmp_path / "own.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"own\.yaml: there is nothing in the file\. Write what differs"):
+        load(str(tmp_path / "own.yaml"))
+    with pytest.raises(UserError, match="this is a folder"):
+        load(str(tmp_path))
 
 
 @given(st.integers(1, 1000), st.floats(1e-6, 1.0), st.booleans())

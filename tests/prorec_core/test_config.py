@@ -215,3 +215,11 @@ def test_sections_are_values() -> None:
     assert GeneratorConfig().distill == GeneratorConfig().distill
     assert CollaborativeConfig(heads=8).heads == 8
     assert EvaluateConfig().fusion_weights[0] == 0
+
+
+def test_a_column_has_one_part() -> None:
+    with pytest.raises(ValidationError, match="must be different columns"):
+        Experiment.model_validate({"data": {"user_column": "item_id"}})
+    assert (
+        Experiment.model_validate({"data": {"user_column": "who", "timestamp_column": None}}).data.user_column == "who"
+    )

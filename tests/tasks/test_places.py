@@ -134,6 +134,7 @@ def test_a_folder_that_cannot_be_one_is_told(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "file").touch()
     for chosen, message in (
         (str(tmp_path / "file"), "this is a file"),
+        (str(tmp_path / "file" / "below" / "it"), "/file is no folder. Name a folder"),
         (os.fsdecode(b"/tmp/\xff"), r"PROREC_ARTIFACTS /tmp/\\xff: the name is not UTF-8"),
         ("~nobody-has-this-name/x", "there is no such user"),
     ):

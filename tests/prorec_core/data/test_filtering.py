@@ -91,3 +91,13 @@ def test_funnel_says_which_filter_took_what() -> None:
     assert "rating took 1" in message and "k_core took 2" in message and "data.min_user_interactions" in message
     assert [step["after"]["interactions"] for step in funnel.steps] == [2, 0]
     assert funnel.steps[0]["before"] == {"users": 2, "items": 2, "interactions": 3}
+
+
+def test_where_nothing_is_left_what_was_odd_is_told_and_all_that_took_much() -> None:
+    frame = pl.DataFrame({"user": [0, 0, 1, 1, 2, 2], "item": [0, 1, 0, 1, 0, 1], "timestamp": [0, 1, 2, 3, 4, 5]})
+    funnel = Funnel(frame, "log.csv", ["3 ids differ from another in blanks alone"])
+    funnel.apply("unknown_items", pl.Series([True, True, False, False, False, False]), "data.unknown_items")
+    with pytest.raises(UserError) as told:
+        funnel.apply("k_core", pl.Series([False, False]), "data.min_user_interactions")
+    assert "3 ids differ from another in blanks alone" in str(told.value)
+    assert "Check data.unknown_items and data.min_user_interactions." in str(told.value)

@@ -232,7 +232,12 @@ def latin(folder: Path) -> None:
         (item_twice, {}, "items.parquet", "'x' stands there more than once"),
         (break_nothing, {"user_column": "user"}, "interactions.parquet", "nearest: 'user_id'"),
         (break_nothing, {"text_columns": ["name"]}, "items.parquet", "item_id, title, categories"),
-        (break_nothing, {"timestamp_column": "user_id"}, "interactions.parquet", "in row 1: 'a'"),
+        (
+            break_nothing,
+            {"user_column": "timestamp", "timestamp_column": "user_id"},
+            "interactions.parquet",
+            "in row 1: 'a'",
+        ),
         (break_nothing, {"min_user_interactions": 9}, "interactions.parquet", "k_core took 11"),
     ],
 )
