@@ -205,7 +205,7 @@ def mlflow_kind(folder: Path, scratch: Path) -> Kind:
     """MLflow's database, used by `verify` and by whoever reads the runs and the models."""
     from tasks import places, store, tracking
 
-    def read(file: Path) -> Any:
+    def read() -> Any:
         tracking._client.cache_clear()
         problems = store.verify_all()[1]
         runs = {
@@ -222,37 +222,34 @@ def mlflow_kind(folder: Path, scratch: Path) -> Kind:
     whole.parent.mkdir(parents=True)
     with closing(sqlite3.connect(folder / "mlflow.db")) as source, closing(sqlite3.connect(whole)) as target:
         source.backup(target)
-    expected: list[Any] = []
     number = iter(range(10**9))
 
-    def use(file: Path) -> Outcome:
-        # MLflow keeps connections to a file as long as the process lives.
+    def look(file: Path) -> tuple[Any, list[str]]:
+        """What is read of a copy of it, and what is told meanwhile; MLflow keeps connections to a file open."""
         own = scratch / f"mlflow-{next(number)}"
         own.mkdir()
         if file.exists():
             shutil.copyfile(file, own / "mlflow.db")
         (own / "store").symlink_to(folder / "store")
+        # MLflow writes the store that it was last told of into the environment.
+        values = {"PROREC_ARTIFACTS": str(own), "MLFLOW_TRACKING_URI": places.sqlite_uri(own / "mlflow.db")}
         try:
-            # MLflow writes the store that it was last told of into the environment.
-            values = {"PROREC_ARTIFACTS": str(own), "MLFLOW_TRACKING_URI": places.sqlite_uri(own / "mlflow.db")}
             with environment(**values), hearing() as lines:
-                if not expected:
-                    expected.append(())
-                    with_whole = use(whole)
-                    assert with_whole.what == VALUE, with_whole
-                problems, runs, models = read(file)
-                if problems:
-                    return Outcome(NAMED, problems[0])
-                if expected[0] == ():
-                    expected[0] = (runs, models)
-                    return Outcome(VALUE)
-                if (runs, models) == expected[0]:
-                    return Outcome(HARMLESS)
-                return Outcome(MADE_ANEW, lines[0]) if lines else Outcome(VALUE, "what MLflow holds is another")
+                return read(), lines
         finally:
             tracking._client.cache_clear()
             shutil.rmtree(own)
 
+    def use(file: Path) -> Outcome:
+        (problems, *found), lines = look(file)
+        if problems:
+            return Outcome(NAMED, problems[0])
+        if found == expected:
+            return Outcome(HARMLESS)
+        return Outcome(MADE_ANEW, lines[0]) if lines else Outcome(VALUE, "what MLflow holds is another")
+
+    (nothing, *expected), _ = look(whole)
+    assert nothing == []
     other = scratch / "other" / "mlflow.db"
     other.parent.mkdir()
     with closing(sqlite3.connect(other)) as database:
