@@ -34,6 +34,7 @@ BACKUP = "Restore a backup of it, or move it away to begin anew"
 _BY_SQLITE = (
     ("file is not a database", ("it is no database", BACKUP)),
     ("malformed", ("the database is damaged", BACKUP)),
+    ("could not decode to utf-8", ("the database is damaged", BACKUP)),
     ("disk i/o error", ("the disk cannot be read or written", "Look at its room and its state, then try again")),
     ("unable to open database file", ("the database cannot be opened", "Look at its folder and who may write there")),
     ("readonly database", ("the database cannot be written", "Look at who may write to it and to its folder")),

@@ -37,6 +37,16 @@ def test_a_full_disk_is_told_where_nobody_knows_the_file(artifacts_folder: Path)
     assert told is not None and "disk" in told.problem and told.cure
 
 
+def test_a_text_of_sqlite_that_is_none_is_told_as_damage(artifacts_folder: Path) -> None:
+    with closing(sqlite3.connect(":memory:")) as database:
+        try:
+            database.execute("SELECT CAST(x'ff' AS TEXT)").fetchall()
+        except sqlite3.OperationalError as error:
+            told = explained(error)
+    assert told is not None and told.problem == "the database is damaged"
+    assert told.place == str(artifacts_folder / "mlflow.db")
+
+
 def test_what_is_wrapped_is_found(artifacts_folder: Path) -> None:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import OperationalError
