@@ -90,17 +90,30 @@ def fetch(ref: ArtifactRef) -> Path:
     Raises:
         UserError: the artifact is gone or damaged.
     """
-    folder = places.local_path(ref.uri)
+    folder, manifest_sha256 = places.local_path(ref.uri), None
     if folder is None:
-        folder = places.downloads(ref.digest)
+        folder, manifest_sha256 = places.downloads(ref.digest), _manifest_sha256(ref)
         with places.lock(f"download-{ref.digest}"):
             if damaged := _problems(folder, ref.digest):
                 _tell_of_damage(folder, damaged)
                 _download(ref.uri, folder)
-    problems = _problems(folder, ref.digest)
+            elif _problems(folder, ref.digest, manifest_sha256):
+                # It is damaged, or another artifact's of the very same files.
+                _download(f"{ref.uri}/{MANIFEST}", folder / MANIFEST)
+    problems = _problems(folder, ref.digest, manifest_sha256)
     if problems:
         raise UserError(problems[0], cure=f"Run the stage '{ref.stage}' again")
     return folder
+
+
+def _manifest_sha256(ref: ArtifactRef) -> str | None:
+    """Hash of an artifact's manifest, whose digest is of the other files alone; None if its run cannot be read."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return patiently(client().get_run, ref.run_id).data.tags.get(MANIFEST_TAG)
+    except MlflowException:
+        return None
 
 
 def _tell_of_damage(folder: Path, problems: list[str]) -> None:

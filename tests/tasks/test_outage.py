@@ -134,6 +134,10 @@ def test_artifacts_elsewhere_are_fetched_once_and_checked(tmp_path: Path, server
     (fetched / "a.txt").write_text("x")
     assert (store.fetch(ref) / "a.txt").read_text() == "a"
 
+    manifest = fetched / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"git_commit"', '"git_commat"'))
+    assert sha256_file(store.fetch(ref) / MANIFEST) == client().get_run(ref.run_id).data.tags[store.MANIFEST_TAG]
+
     assert store.verify_all() == (1, [])
     stored = next(server.folder.rglob("b.txt"))
     stored.write_text("x")
