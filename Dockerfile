@@ -44,14 +44,15 @@ ENV PATH=/opt/prorec/bin:/usr/local/bin:/usr/bin:/bin \
     PREFECT_SERVER_ANALYTICS_ENABLED=false
 COPY --from=libraries /opt/prorec /opt/prorec
 WORKDIR /app
-COPY constraints.txt pyproject.toml prefect.yaml prorec_command.py ./
+COPY constraints.txt pyproject.toml prefect.yaml ./
 COPY configs configs
 COPY deploy deploy
+COPY prorec prorec
 COPY prorec_core prorec_core
 COPY tasks tasks
 COPY flows flows
 # A checkout that its owner alone may read (umask 077) keeps these rights when it is copied.
 RUN chmod -R a+rX /app \
-    && python -m compileall -q prorec_command.py prorec_core tasks flows deploy
+    && python -m compileall -q prorec_core tasks flows deploy
 USER 10001:10001
 CMD ["prorec", "--help"]

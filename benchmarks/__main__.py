@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.laps import Subject, take_turns
-from flows.running import TRAINING
+from prorec.flows.local.running import TRAINING
 
 ROOT = Path(__file__).resolve().parents[1]
 

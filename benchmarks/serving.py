@@ -31,7 +31,7 @@ _SECONDS_TO_START = 120
 _MEAN_ITEMS, _MOST_ITEMS = 7, 50
 _MOVE = """
 import sys
-from tasks.tracking import client
+from prorec.tasks.tracking.mlflow_runs import client
 name, alias, version = sys.argv[1:]
 client().get_registered_model(name)
 print("here", flush=True)
@@ -116,7 +116,7 @@ async def _processor_seconds(web: httpx.AsyncClient) -> float:
 @contextlib.contextmanager
 def running_server(model: str) -> Iterator[str]:
     """The address of a `prorec serve` of our own."""
-    command = [sys.executable, "-m", "flows.cli", "serve", "--model", model, "--port", "0"]
+    command = [sys.executable, "-m", "prorec", "serve", "--model", model, "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         try:
@@ -189,10 +189,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.move and "@" not in options.model:
         parser.error("--move needs a --model with an alias")
-    from tasks import registered
+    from prorec.tasks.registry import recommenders
 
     try:
-        items = registered.load(registered.find(options.model)).item_ids
+        items = recommenders.load(recommenders.find(options.model)).item_ids
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -6,24 +6,18 @@ import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-if __name__ == "__main__":
-    from prorec_command import refuse_strangers
-
-    # Before the imports below, which would run what others have under these names.
-    refuse_strangers(Path(__file__).resolve().parents[1])
-
 import typer
 
-from flows import streams
-from flows.commands import artifacts, compare, models, recommend_all, rerun, serve, stack, tidy, tune
-from flows.proxies import stay_direct
-from flows.running import debugging, expect_folder, expect_stages, prepare_training, run_flow, show_result
-from flows.screen import console, say
-from flows.stack.state import connect
+from prorec.flows.access.proxies import stay_direct
+from prorec.flows.commands import artifacts, compare, models, recommend_all, rerun, serve, stack, tidy, tune
+from prorec.flows.local.running import debugging, expect_folder, expect_stages, prepare_training, run_flow, show_result
+from prorec.flows.stack.state import connect
+from prorec.flows.terminal import streams
+from prorec.flows.terminal.screen import console, say
+from prorec.tasks.local.machine_errors import explained
+from prorec.tasks.tracking.retries import TrackingAwayError
 from prorec_core.errors import SeveralMistakesError, UserError
 from prorec_core.visible import visible
-from tasks.patience import TrackingAwayError
-from tasks.troubles import explained
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,7 +58,7 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment in this process; what is cached is not made again."""
-    from flows.experiments import load
+    from prorec.flows.configuration.experiments import load
     from prorec_core.artifacts import write_json
 
     chosen = load(experiment, settings or ())
@@ -86,7 +80,7 @@ def recommend(
     """Recommend items to someone with this history."""
     from rich.table import Table
 
-    from flows.embedded import predict
+    from prorec.flows.local.embedded import predict
     from prorec_core.visible import visible
 
     found = predict(model, history, k)
@@ -118,7 +112,7 @@ def show(
     """Print an experiment with every value, as YAML."""
     import yaml
 
-    from flows.experiments import load
+    from prorec.flows.configuration.experiments import load
 
     values = load(experiment, settings or ()).model_dump(mode="json")
     say(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip("\n"), lines=True)

@@ -13,7 +13,37 @@ import prefect.runtime
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.variants import Variants, joined, load_variants
+from prorec.flows.configuration.variants import Variants, joined, load_variants
+from prorec.tasks import comparison
+from prorec.tasks.execution.events import (
+    Event,
+    Notice,
+    PartEnded,
+    PartStarted,
+    StageEnded,
+    StageStarted,
+    listening,
+    tell,
+)
+from prorec.tasks.execution.prefect_run import PrefectRun
+from prorec.tasks.execution.runner import run_stage
+from prorec.tasks.execution.stage import FlowTracking, Stage
+from prorec.tasks.local.machine_errors import explained
+from prorec.tasks.local.stopping import end_when_asked, stops_kept
+from prorec.tasks.registry import models
+from prorec.tasks.stages.capacity import expect_capacity
+from prorec.tasks.stages.evaluate_aligned import evaluate_aligned
+from prorec.tasks.stages.evaluate_collaborative import evaluate_collaborative
+from prorec.tasks.stages.evaluate_counts import evaluate_counts
+from prorec.tasks.stages.evaluate_two_stream import SIDES, evaluate_two_stream
+from prorec.tasks.stages.pipeline import PIPELINE, up_to
+from prorec.tasks.stages.preprocess import preprocess
+from prorec.tasks.stages.report import report_of
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.metrics import measured as figures
+from prorec.tasks.tracking.mlflow_runs import TrackedRun
+from prorec.tasks.tracking.retries import TrackingAwayError
+from prorec.tasks.upkeep.tidy import tidy
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
@@ -26,25 +56,6 @@ from prorec_core.evaluation.variants.table import (
     compare_variants,
     own_seconds,
 )
-from tasks import comparison, models, store, tracking
-from tasks.capacity import expect_capacity
-from tasks.evaluate_aligned import evaluate_aligned
-from tasks.evaluate_collaborative import evaluate_collaborative
-from tasks.evaluate_counts import evaluate_counts
-from tasks.evaluate_two_stream import SIDES, evaluate_two_stream
-from tasks.events import Event, Notice, PartEnded, PartStarted, StageEnded, StageStarted, listening, tell
-from tasks.execution import run_stage
-from tasks.metrics import measured as figures
-from tasks.patience import TrackingAwayError
-from tasks.pipeline import PIPELINE, up_to
-from tasks.prefect_run import PrefectRun
-from tasks.preprocess import preprocess
-from tasks.report import report_of
-from tasks.stage import FlowTracking, Stage
-from tasks.stopping import end_when_asked, stops_kept
-from tasks.tidy import tidy
-from tasks.tracking import TrackedRun
-from tasks.troubles import explained
 
 _BASELINES: Mapping[str, tuple[Stage, ...]] = {
     "popularity": (preprocess, evaluate_counts, report_of(evaluate_counts)),
@@ -113,13 +124,13 @@ def compare(
     names, reference, parts = plan.names, plan.reference, list(plan.experiments)
 
     get_run_logger().info("Left by processes that died: %s", tidy())
-    mlflow_experiment = tracking.experiment_id(experiment.name)
+    mlflow_experiment = mlflow_runs.experiment_id(experiment.name)
     run = TrackedRun.start(
         mlflow_experiment,
         prefect.runtime.flow_run.name or f"{experiment.name} · comparison",
         tags={**PrefectRun.here().tags, "prorec.comparison": experiment.name},
     )
-    page = tracking.page(mlflow_experiment, run.id)
+    page = mlflow_runs.page(mlflow_experiment, run.id)
     get_run_logger().info("MLflow run %s%s", run.id, f" at {page}" if page else "")
     config = {"variants": names, "seeds": plan.seeds, "against": reference, **_settings(known, names)}
     measured: list[Measured] = []
@@ -182,7 +193,7 @@ def compare(
             description=f"Variants of the experiment {experiment.name}",
         )
     except BaseException as error:
-        run.finish(*tracking.how_it_ended(error))
+        run.finish(*mlflow_runs.how_it_ended(error))
         raise
     finally:
         _made.reset(token)
@@ -218,12 +229,12 @@ def run_variant(
         parent.experiment_id,
         f"{name} · seed {seed}",
         parent=parent.run_id,
-        tags={**PrefectRun.here().tags, tracking.VARIANT_TAG: name, models.SEED_TAG: str(seed)},
+        tags={**PrefectRun.here().tags, mlflow_runs.VARIANT_TAG: name, models.SEED_TAG: str(seed)},
     )
     try:
         run.parameters(experiments[""].model_dump(mode="json"))
         refs = _artifacts(scorer, experiments, run)
-        links = {"run_id": run.id, "page": tracking.page(parent.experiment_id, run.id)}
+        links = {"run_id": run.id, "page": mlflow_runs.page(parent.experiment_id, run.id)}
         measured = comparison.gather(name, seed, scorer, refs, links)
         if scorer == GENERATOR:
             uri = models.version_of(refs["train_generator"])
@@ -231,7 +242,7 @@ def run_variant(
         else:
             run.metrics(figures(measured.metrics))
     except BaseException as error:
-        run.finish(*tracking.how_it_ended(error))
+        run.finish(*mlflow_runs.how_it_ended(error))
         raise
     run.finish()
     return measured, refs[PIPELINES[scorer][-2].name].digest

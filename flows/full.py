@@ -11,21 +11,23 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from prorec.tasks.execution import pages
+from prorec.tasks.execution.events import StageEnded, listening
+from prorec.tasks.execution.prefect_run import PrefectRun, failed
+from prorec.tasks.execution.runner import run_stage
+from prorec.tasks.execution.stage import FlowTracking
+from prorec.tasks.local.machine_errors import explained
+from prorec.tasks.local.stopping import end_when_asked
+from prorec.tasks.registry import models
+from prorec.tasks.stages.capacity import expect_capacity
+from prorec.tasks.stages.pipeline import PIPELINE
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.mlflow_runs import TrackedRun
+from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
 from prorec_core.errors import one_line
 from prorec_core.visible import in_markdown
-from tasks import models, pages, store, tracking
-from tasks.capacity import expect_capacity
-from tasks.events import StageEnded, listening
-from tasks.execution import run_stage
-from tasks.pipeline import PIPELINE
-from tasks.prefect_run import PrefectRun, failed
-from tasks.stage import FlowTracking
-from tasks.stopping import end_when_asked
-from tasks.tidy import tidy_first
-from tasks.tracking import TrackedRun
-from tasks.troubles import explained
 
 _forced: ContextVar[frozenset[str]] = ContextVar("forced", default=frozenset())
 
@@ -56,15 +58,15 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         UserError: a mistake that the user can put right.
     """
     end_when_asked()
-    mlflow_experiment = tracking.experiment_id(experiment.name)
+    mlflow_experiment = mlflow_runs.experiment_id(experiment.name)
     prefect_run = PrefectRun.here()
     attempt = f" · attempt {prefect_run.attempt}" if prefect_run.attempt > 1 else ""
     run = TrackedRun.start(
         mlflow_experiment,
         (prefect_run.name or experiment.name) + attempt,
-        tags={**prefect_run.tags, tracking.EXPERIMENT_TAG: experiment.name},
+        tags={**prefect_run.tags, mlflow_runs.EXPERIMENT_TAG: experiment.name},
     )
-    page = tracking.page(mlflow_experiment, run.id)
+    page = mlflow_runs.page(mlflow_experiment, run.id)
     get_run_logger().info("MLflow run %s%s", run.id, f" at {page}" if page else "")
     ended: list[StageEnded] = []
 
@@ -75,8 +77,8 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
     again = f"To run it again: {prefect_run.again}"
     at_work = ""
     try:
-        run.text(tracking.EXPERIMENT_FILE, experiment.model_dump_json(indent=1))
-        run.tags({tracking.NOTE_TAG: note("not finished.")})
+        run.text(mlflow_runs.EXPERIMENT_FILE, experiment.model_dump_json(indent=1))
+        run.tags({mlflow_runs.NOTE_TAG: note("not finished.")})
         run.parameters(experiment.model_dump(mode="json"))
         get_run_logger().info("Left by processes that died: %s", tidy_first())
         refs: dict[str, ArtifactRef] = {}
@@ -89,14 +91,14 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
                     expect_capacity(experiment, refs[stage.name])
                 # At once, so that what a run reads is known while it goes on.
                 run.tags(
-                    {tracking.NOTE_TAG: note("not finished."), **models.stage_tags({stage.name: refs[stage.name]})}
+                    {mlflow_runs.NOTE_TAG: note("not finished."), **models.stage_tags({stage.name: refs[stage.name]})}
                 )
         at_work = ""
         summary = _summary(ended, refs, run, page)
         _publish(experiment, summary, refs, run)
         table = (store.fetch(refs["report"]) / "result.md").read_text(encoding="utf-8")
-        run.tags({tracking.NOTE_TAG: note("done.", table)})
-        run.text(tracking.SUMMARY_FILE, json.dumps(summary, indent=1))
+        run.tags({mlflow_runs.NOTE_TAG: note("done.", table)})
+        run.text(mlflow_runs.SUMMARY_FILE, json.dumps(summary, indent=1))
         create_markdown_artifact(
             key=f"result-{experiment.name.replace('_', '-')}",
             markdown=pages.experiment_page(
@@ -153,4 +155,4 @@ def _publish(
 ) -> None:
     """Show the result on the parent run in MLflow, and on the version of the model."""
     models.note_evaluation(experiment, summary["model"], refs, run, summary["metrics"])
-    run.tags({models.MODEL_OF_RUN_TAG: summary["model"] or "", tracking.REPORT_TAG: summary["report"]})
+    run.tags({models.MODEL_OF_RUN_TAG: summary["model"] or "", mlflow_runs.REPORT_TAG: summary["report"]})

@@ -7,11 +7,11 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from prorec.tasks.local.stopping import end_when_asked, stops_kept
+from prorec.tasks.registry.recommend import BatchRequest, told_of_short
+from prorec.tasks.registry.recommend import recommend as write
+from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.visible import code_in_markdown
-from tasks.recommend import BatchRequest, told_of_short
-from tasks.recommend import recommend as write
-from tasks.stopping import end_when_asked, stops_kept
-from tasks.tidy import tidy_first
 
 
 @flow(

@@ -11,24 +11,35 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from flows.spaces import Plan, Space, Value, as_yaml, flags, plan
+from prorec.flows.configuration.spaces import Plan, Space, Value, as_yaml, flags, plan
+from prorec.tasks.execution.events import (
+    Event,
+    Notice,
+    PartEnded,
+    PartStarted,
+    StageProgress,
+    StageStoppedError,
+    listening,
+    tell,
+)
+from prorec.tasks.execution.prefect_run import PrefectRun
+from prorec.tasks.execution.runner import run_stage
+from prorec.tasks.execution.stage import FlowTracking
+from prorec.tasks.local.stopping import end_when_asked, stops_kept
+from prorec.tasks.registry import models
+from prorec.tasks.stages.pipeline import STAGES
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.mlflow_runs import TrackedRun
+from prorec.tasks.tuning import results
+from prorec.tasks.tuning.results import OBJECTIVE
+from prorec.tasks.tuning.study import Attempt, Study, best_of, open_study
+from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
 from prorec_core.data.stage import source_digest
 from prorec_core.errors import MachineError, UserError, one_line
 from prorec_core.evaluation.tuning import table_markdown
 from prorec_core.progress import duration
-from tasks import models, store, tracking, tuning
-from tasks.events import Event, Notice, PartEnded, PartStarted, StageProgress, StageStoppedError, listening, tell
-from tasks.execution import run_stage
-from tasks.pipeline import STAGES
-from tasks.prefect_run import PrefectRun
-from tasks.stage import FlowTracking
-from tasks.stopping import end_when_asked, stops_kept
-from tasks.study import Attempt, Study, best_of, open_study
-from tasks.tidy import tidy_first
-from tasks.tracking import TrackedRun
-from tasks.tuning import OBJECTIVE
 
 _AGAIN = "the same tuning once more; trials that ended are kept, and a training that was stopped goes on"
 _attempt: ContextVar[Attempt | None] = ContextVar("attempt", default=None)
@@ -72,19 +83,19 @@ def tune(
     settings = planned.settings(source_digest(experiment.data))
     with open_study(name, settings, planned.distributions(), experiment.seed, prune=prune) as opened:
         get_run_logger().info("Left by processes that died: %s", tidy_first())
-        mlflow_experiment = tracking.experiment_id(experiment.name)
+        mlflow_experiment = mlflow_runs.experiment_id(experiment.name)
         run = TrackedRun.start(
             mlflow_experiment,
             f"tune {name}",
-            tags={**PrefectRun.here().tags, tuning.STUDY_TAG: name},
+            tags={**PrefectRun.here().tags, results.STUDY_TAG: name},
         )
         try:
-            page = tracking.page(mlflow_experiment, run.id)
+            page = mlflow_runs.page(mlflow_experiment, run.id)
             get_run_logger().info("MLflow run %s%s", run.id, f" at {page}" if page else "")
             ranges = {field: _told_range(space, field) for field in space.ranges}
             run.parameters({"study": name, "stage": planned.stage, "trials": trials, "range": ranges})
             run.parameters({"experiment": experiment.model_dump(mode="json")})
-            tuning.adopt(opened.trials(), run)
+            results.adopt(opened.trials(), run)
             _try_all(planned, opened, trials, run)
             ended = opened.trials()
             best = best_of(ended)
@@ -94,14 +105,14 @@ def tune(
             if not best["value"]:
                 tell(Notice("NDCG@10 on validation is 0 in every trial: the best one is no better than the others"))
             in_yaml = as_yaml(best["values"])
-            tuning.keep(run, opened, list(space.ranges), in_yaml)
+            results.keep(run, opened, list(space.ranges), in_yaml)
             create_markdown_artifact(
                 key=f"tuning-{experiment.name.replace('_', '-')}",
                 markdown=table_markdown(ended),
                 description=f"Trials of the study {name}",
             )
         except BaseException as error:
-            run.finish(*tracking.how_it_ended(error))
+            run.finish(*mlflow_runs.how_it_ended(error))
             raise
         run.finish()
         return {
@@ -203,7 +214,7 @@ def run_trial(
         f"trial {number}",
         parent=parent.run_id,
         # What it registers is made in passing, as what a comparison's variants register is.
-        tags={**PrefectRun.here().tags, tracking.VARIANT_TAG: f"trial-{number}"},
+        tags={**PrefectRun.here().tags, mlflow_runs.VARIANT_TAG: f"trial-{number}"},
     )
     attempt.note(run.id, 0.0)
 
@@ -240,7 +251,7 @@ def run_trial(
         attempt.prune()
         return str(stopped)
     except MachineError as error:
-        run.finish(*tracking.how_it_ended(error))
+        run.finish(*mlflow_runs.how_it_ended(error))
         raise
     except UserError as error:
         # Its values are to blame. All else is the machine's, and they are tried again where it is mended.
@@ -250,7 +261,7 @@ def run_trial(
         attempt.fail(reason)
         return f"failed: {reason}"
     except BaseException as error:
-        run.finish(*tracking.how_it_ended(error))
+        run.finish(*mlflow_runs.how_it_ended(error))
         raise
     end()
     attempt.complete(measured)

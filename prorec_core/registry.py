@@ -1,7 +1,7 @@
 """Implementations by name: what a field of the configuration may choose, and the module that holds each.
 
 Knows names and modules, and imports none of them before it is chosen. A stage's cache key follows the module of the
-choice (`tasks.sources`), so a change to one implementation makes nothing anew that chose another.
+choice (`prorec.tasks.execution.sources`), so a change to one implementation makes nothing anew that chose another.
 """
 
 from __future__ import annotations

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prorec.tasks.stages.inputs import read_quantized
+from prorec.tasks.stages.pipeline import STAGES
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.metrics import numbers
+from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
+from prorec.tasks.tracking.retries import patiently
 from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, sha256_file, write_bytes, write_json, write_manifest
 from prorec_core.config import Experiment
-from tasks import store, tracking
-from tasks.inputs import read_quantized
-from tasks.metrics import numbers
-from tasks.patience import patiently
-from tasks.pipeline import STAGES
-from tasks.tracking import TrackedRun, client
 
 if TYPE_CHECKING:
     from prorec_core.evaluation.variants.table import Measured
@@ -142,8 +142,8 @@ def keep(
             store.URI_TAG: run.artifact_uri,
             store.MANIFEST_TAG: described,
             store.DIGEST_TAG: manifest.digest,
-            tracking.NOTE_TAG: table_markdown(found),
-            tracking.REPORT_TAG: f"{run.artifact_uri}/report.html",
+            mlflow_runs.NOTE_TAG: table_markdown(found),
+            mlflow_runs.REPORT_TAG: f"{run.artifact_uri}/report.html",
         }
     )
 

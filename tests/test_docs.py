@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.experiments import BUILT_IN, preset_files
+from prorec.flows.configuration.experiments import BUILT_IN, preset_files
 from prorec_core.evaluation.inputs import SCORERS
 
 ROOT = Path(__file__).resolve().parents[1]

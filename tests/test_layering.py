@@ -1,6 +1,7 @@
 """The rules of the house, read off the source. Knows imports, lengths and calls; runs nothing of the project.
 
-Arrows run down only: flows → tasks → prorec_core, and inside prorec_core in the order in which data flows.
+Arrows run down only: flows → tasks → prorec_core, inside prorec_core in the order in which data flows, and between the
+rooms of tasks from those that know the method to those that know the machine.
 """
 
 from __future__ import annotations
@@ -13,13 +14,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {
+    "prorec_core": "prorec_core",
+    "tasks": "prorec.tasks",
+    "flows": "prorec.flows",
+    "benchmarks": "benchmarks",
+}
+"""The project's folders, and the package that each is imported as."""
 MAY_IMPORT = {
     "prorec_core": {"prorec_core"},
-    "tasks": {"prorec_core", "tasks"},
-    "flows": {"prorec_core", "tasks", "flows"},
-    "benchmarks": {"prorec_core", "tasks", "flows", "benchmarks"},
+    "prorec.tasks": {"prorec_core", "prorec.tasks"},
+    "prorec.flows": {"prorec_core", "prorec.tasks", "prorec.flows"},
+    "benchmarks": {"prorec_core", "prorec.tasks", "prorec.flows", "benchmarks"},
 }
-"""The project's folders, and which of them each may import."""
+"""Which of these packages each may import."""
+OF_NOBODY = {"tasks", "flows", "tests"}
+"""What must not be imported by its bare name: others have modules of these names, and come first on some paths."""
 
 ORDER = (
     {"visible", "sections", "errors", "progress", "values", "registry", "config", "artifacts"},
@@ -35,6 +45,16 @@ ORDER = (
     {"serving"},
 )
 """The parts of prorec_core; a part never imports a later one."""
+ROOMS = (
+    {"local"},
+    {"tracking"},
+    {"execution"},
+    {"registry"},
+    {"stages"},
+    {"upkeep", "tuning", "comparison"},
+)
+"""The rooms of tasks; a room never imports a later one."""
+ORDERS = {"prorec_core": ORDER, "prorec.tasks": ROOMS}
 
 ORCHESTRATION = {"prefect", "mlflow"}
 SERVED_BY_MLFLOW = "prorec_core.serving"
@@ -54,8 +74,9 @@ class Module:
     imports: Mapping[str, int]
 
     @property
-    def folder(self) -> str:
-        return self.name.split(".")[0]
+    def package(self) -> str:
+        """Which of the packages it belongs to."""
+        return _package(self.name)
 
     def below(self, package: str) -> bool:
         return f"{self.name}.".startswith(f"{package}.")
@@ -64,9 +85,9 @@ class Module:
 def read_modules(root: Path) -> dict[str, Module]:
     """Every module in the project's folders below `root`, by dotted name."""
     paths = {}
-    for folder in MAY_IMPORT:
+    for folder, above in PACKAGES.items():
         for path in sorted((root / folder).rglob("*.py")):
-            parts = path.relative_to(root).with_suffix("").parts
+            parts = (above, *path.relative_to(root / folder).with_suffix("").parts)
             paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     found = {}
     for name, path in paths.items():
@@ -109,25 +130,30 @@ def broken_rules(root: Path) -> list[str]:
     return problems
 
 
+def _package(name: str) -> str:
+    parts = name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "prorec" else parts[0]
+
+
 def _wrong_arrows(module: Module) -> Iterator[str]:
     for imported, line in module.imports.items():
-        top = imported.split(".")[0]
+        other = _package(imported)
         place = f"{module.name}:{line}"
-        if top in {*MAY_IMPORT, "tests"} and top not in MAY_IMPORT[module.folder]:
-            yield f"{place}: {module.folder} must not import {imported}"
-        if module.folder == "prorec_core":
-            if top in ORCHESTRATION and module.name != SERVED_BY_MLFLOW:
-                yield f"{place}: prorec_core must not import {imported}"
-            if top == "prorec_core" and _rank(imported) > _rank(module.name):
-                yield f"{place}: an earlier part must not import a later one, {imported}"
+        if other in {*MAY_IMPORT, *OF_NOBODY} and other not in MAY_IMPORT[module.package]:
+            yield f"{place}: {module.package} must not import {imported}"
+        if module.package == "prorec_core" and other in ORCHESTRATION and module.name != SERVED_BY_MLFLOW:
+            yield f"{place}: prorec_core must not import {imported}"
+        if other == module.package in ORDERS and _rank(imported) > _rank(module.name):
+            yield f"{place}: an earlier part must not import a later one, {imported}"
 
 
 def _rank(name: str) -> int:
-    part = f"{name}.".split(".")[1]
+    package = _package(name)
+    part = f"{name.removeprefix(package)}.".split(".")[1]
     if not part:
         return 0
-    ranks = [rank for rank, parts in enumerate(ORDER) if part in parts]
-    assert ranks, f"{name}: no place in ORDER; name the part in {Path(__file__).name}"
+    ranks = [rank for rank, parts in enumerate(ORDERS[package]) if part in parts]
+    assert ranks, f"{name}: no place in ORDER or ROOMS; name the part in {Path(__file__).name}"
     return ranks[0]
 
 
@@ -170,7 +196,7 @@ def test_the_house_is_in_order() -> None:
 
 def test_the_checker_sees_every_folder() -> None:
     modules = read_modules(ROOT)
-    assert {module.folder for module in modules.values()} == set(MAY_IMPORT)
+    assert {module.package for module in modules.values()} == set(MAY_IMPORT)
     assert "prorec_core.errors" in modules["prorec_core.artifacts"].imports
 
 
@@ -183,8 +209,8 @@ GOOD = {
     "prorec_core/evaluation/domination.py": '"""Domination."""\n',
     "prorec_core/alignment/stage.py": '"""A."""\nfrom prorec_core.metrics.domination import domination\n',
     "prorec_core/serving.py": '"""Serving."""\nimport mlflow.pyfunc\n',
-    "tasks/data.py": '"""Task."""\nfrom prefect import task\nimport prorec_core.data.stage\n',
-    "flows/full.py": '"""Flow."""\nimport tasks.data\nimport prorec_core.errors\n',
+    "tasks/stages/data.py": '"""Task."""\nfrom prefect import task\nimport prorec_core.data.stage\n',
+    "flows/full.py": '"""Flow."""\nimport prorec.tasks.stages.data\nimport prorec_core.errors\n',
 }
 
 
@@ -203,37 +229,61 @@ def test_a_house_in_order_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("tasks/up.py", "import flows.full", "tasks.up:2: tasks must not import flows.full"),
-        ("prorec_core/data/up.py", "from tasks import data", "prorec_core must not import tasks.data"),
+        (
+            "tasks/stages/up.py",
+            "import prorec.flows.full",
+            "stages.up:2: prorec.tasks must not import prorec.flows.full",
+        ),
+        (
+            "tasks/local/up.py",
+            "import prorec.tasks.stages.data",
+            "must not import a later one, prorec.tasks.stages.data",
+        ),
+        ("flows/up.py", "from tasks.stages import data", "prorec.flows must not import tasks.stages"),
+        (
+            "prorec_core/data/up.py",
+            "from prorec.tasks.stages import data",
+            "prorec_core must not import prorec.tasks.stages.data",
+        ),
         ("prorec_core/data/up.py", "def f():\n    import mlflow", "data.up:3: prorec_core must not import mlflow"),
         ("prorec_core/data/up.py", "from prefect.states import x", "prorec_core must not import prefect.states"),
-        ("flows/up.py", "import benchmarks", "flows must not import benchmarks"),
-        ("tasks/up.py", "from tests.conftest import x", "tasks must not import tests.conftest"),
+        ("flows/up.py", "import benchmarks", "prorec.flows must not import benchmarks"),
+        ("tasks/stages/up.py", "from tests.conftest import x", "prorec.tasks must not import tests.conftest"),
         ("prorec_core/data/up.py", "import prorec_core.generation.stage", "must not import a later one"),
         ("prorec_core/data/up.py", "from prorec_core.generation import stage", "must not import a later one"),
         ("prorec_core/data/up.py", "from ..generation.stage import x", "must not import a later one"),
         ("prorec_core/progress.py", "import prorec_core.data.stage", "must not import a later one"),
         ("prorec_core/text/up.py", "import prorec_core.evaluation.slices", "must not import a later one"),
         ("prorec_core/alignment/up.py", "import prorec_core.evaluation.report", "must not import a later one"),
-        ("tasks/data.py", "import tasks.data2", "import circle: tasks.data → tasks.data2 → tasks.data"),
-        ("tasks/bad.py", "import pickle", "tasks.bad:2: imports pickle"),
-        ("tasks/bad.py", "from joblib import load", "imports joblib"),
-        ("tasks/bad.py", "torch.load(path)", "tasks.bad:2: calls torch.load"),
-        ("tasks/bad.py", "eval('1')", "calls eval"),
-        ("tasks/bad.py", "exec('1')", "calls exec"),
-        ("tasks/bad.py", "np.load(path, allow_pickle=True)", "passes allow_pickle=True"),
-        ("tasks/long.py", "x = 1\n" * (LONGEST - 1), "tasks.long: 401 lines"),
+        (
+            "tasks/stages/data.py",
+            "import prorec.tasks.stages.data2",
+            "import circle: prorec.tasks.stages.data → prorec.tasks.stages.data2 → prorec.tasks.stages.data",
+        ),
+        ("tasks/stages/bad.py", "import pickle", "prorec.tasks.stages.bad:2: imports pickle"),
+        ("tasks/stages/bad.py", "from joblib import load", "imports joblib"),
+        ("tasks/stages/bad.py", "torch.load(path)", "prorec.tasks.stages.bad:2: calls torch.load"),
+        ("tasks/stages/bad.py", "eval('1')", "calls eval"),
+        ("tasks/stages/bad.py", "exec('1')", "calls exec"),
+        ("tasks/stages/bad.py", "np.load(path, allow_pickle=True)", "passes allow_pickle=True"),
+        ("tasks/stages/long.py", "x = 1\n" * (LONGEST - 1), "prorec.tasks.stages.long: 401 lines"),
     ],
 )
 def test_each_breach_is_told(tmp_path: Path, name: str, text: str, message: str) -> None:
-    files = {**GOOD, "tasks/data2.py": '"""Other."""\nfrom tasks import data\n', name: f'"""A module."""\n{text}\n'}
+    files = {
+        **GOOD,
+        "tasks/stages/data2.py": '"""Other."""\nfrom prorec.tasks.stages import data\n',
+        name: f'"""A module."""\n{text}\n',
+    }
     problems = broken_rules(_build(tmp_path, files))
     assert len(problems) == 1 and message in problems[0], problems
 
 
 def test_a_module_without_docstring_is_told(tmp_path: Path) -> None:
-    files = {**GOOD, "tasks/bare.py": "x = 1\n"}
-    assert broken_rules(_build(tmp_path, files)) == ["tasks.bare: has no docstring that says what it knows"]
+    files = {**GOOD, "tasks/stages/bare.py": "x = 1\n"}
+    assert broken_rules(_build(tmp_path, files)) == [
+        "prorec.tasks.stages.bare: has no docstring that says what it knows"
+    ]
 
 
 def test_a_part_without_a_place_is_told(tmp_path: Path) -> None:

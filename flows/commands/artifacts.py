@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.screen import console, plain, say
+from prorec.flows.terminal.screen import console, plain, say
 from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from tasks.reachability import Inventory, Stored
+    from prorec.tasks.upkeep.retention import Inventory, Stored
 
 KEEP_DAYS = 30.0
 _SHORT = 8
@@ -37,8 +37,8 @@ def list_artifacts(keep_days: _KeepDays = KEEP_DAYS) -> None:
     """List stored artifacts with size, age and what keeps them."""
     from rich.table import Column, Table
 
-    from flows.units import age, size
-    from tasks.reachability import take_inventory
+    from prorec.flows.terminal.sizes import age, size
+    from prorec.tasks.upkeep.retention import take_inventory
 
     inventory = take_inventory(keep_days)
     table = Table(
@@ -75,7 +75,7 @@ def show(
     what: Annotated[str, typer.Argument(metavar="RUN_OR_DIGEST", help="An MLflow run, or the start of a digest.")],
 ) -> None:
     """Show an artifact: its files, what it was made of, who uses it. For a run of an experiment, all that it used."""
-    from tasks.reachability import take_inventory
+    from prorec.tasks.upkeep.retention import take_inventory
 
     inventory = take_inventory(KEEP_DAYS)
     found = _find(what, inventory)
@@ -85,8 +85,8 @@ def show(
 
 
 def _find(what: str, inventory: Inventory) -> list[Stored]:
-    from tasks.models import named_by
-    from tasks.pipeline import STAGES
+    from prorec.tasks.registry.models import named_by
+    from prorec.tasks.stages.pipeline import STAGES
 
     tags = next((run.data.tags for run in inventory.runs if run.info.run_id == what), {})
     used = {each.get("run_id") for each in named_by(tags).values()}
@@ -107,8 +107,9 @@ def _described(artifact: Stored, inventory: Inventory, *, short: bool) -> Iterab
     import yaml
     from rich.table import Column, Table
 
-    from flows.units import age, size
-    from tasks import models, store
+    from prorec.flows.terminal.sizes import age, size
+    from prorec.tasks.registry import models
+    from prorec.tasks.tracking import store
 
     ref, manifest = artifact.ref, artifact.manifest
     yield plain(ref.stage, "bold") + plain(f" {ref.digest}")
@@ -154,15 +155,15 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
     """Delete what neither a registered version nor a recent run needs; runs, parameters and metrics stay."""
-    from flows.units import size
-    from tasks import places
-    from tasks.collection import collect, make_plan
-    from tasks.reachability import take_inventory
+    from prorec.flows.terminal.sizes import size
+    from prorec.tasks.local import paths
+    from prorec.tasks.upkeep.collection import collect, make_plan
+    from prorec.tasks.upkeep.retention import take_inventory
 
-    if places.nothing_tracked():
+    if paths.nothing_tracked():
         say("Nothing to delete.")
         return
-    with places.try_lock("collection") as free:
+    with paths.try_lock("collection") as free:
         if not free:
             raise UserError("another `prorec artifacts gc` is at work", cure="Wait until it is done")
         plan = make_plan(take_inventory(keep_days), keep_days)
@@ -194,7 +195,7 @@ def gc(
 def _totals(things: list[tuple[str, str, int]]) -> Table:
     from rich.table import Column, Table
 
-    from flows.units import size
+    from prorec.flows.terminal.sizes import size
 
     table = Table("what", Column("number", justify="right"), Column("size", justify="right"), show_footer=False)
     for kind in dict.fromkeys(kind for kind, _, _ in things):
@@ -207,7 +208,7 @@ def _totals(things: list[tuple[str, str, int]]) -> Table:
 
 def verify() -> None:
     """Check every manifest and file hash in the store; exit status 1 if something is wrong."""
-    from tasks.store import verify_all
+    from prorec.tasks.tracking.store import verify_all
 
     looked_at, problems = verify_all()
     for problem in problems:

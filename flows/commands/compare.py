@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.running import expect_folder, in_process, prepare_training
-from flows.screen import console, plain, say
+from prorec.flows.local.running import expect_folder, in_process, prepare_training
+from prorec.flows.terminal.screen import console, plain, say
 from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
-    from flows.variants import Variants
+    from prorec.flows.configuration.variants import Variants
     from prorec_core.config import Experiment
 
 
@@ -46,8 +46,8 @@ def compare(
     ] = None,
 ) -> None:
     """Compare variants of an experiment in this process: each with the same seeds, measured on the same users."""
-    from flows.experiments import load
-    from flows.variants import load_variants
+    from prorec.flows.configuration.experiments import load
+    from prorec.flows.configuration.variants import load_variants
     from prorec_core.artifacts import write_json
 
     chosen, known = load(experiment, settings or ()), load_variants(variants_file)
@@ -85,7 +85,7 @@ def _run(
     experiment: Experiment, variants: Sequence[str], seeds: int | list[int], against: str | None, known: Variants
 ) -> dict[str, Any]:
     def call() -> dict[str, Any]:
-        from flows.compare import IncompleteComparisonError, compare
+        from prorec.flows.compare import IncompleteComparisonError, compare
 
         try:
             return compare(experiment, list(variants), seeds, against, known)
@@ -98,8 +98,8 @@ def _run(
 def _show(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from flows.display import plain_table
-    from flows.embedded import mlflow_page
+    from prorec.flows.local.embedded import mlflow_page
+    from prorec.flows.terminal.display import plain_table
     from prorec_core.evaluation.tables import label, new_item_line, signed
     from prorec_core.evaluation.variants.report import new_item_rows
     from prorec_core.evaluation.variants.table import marked, marks_of

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.screen import console, say
+from prorec.flows.terminal.screen import console, say
 from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tasks.promotion import Judgement
+    from prorec.tasks.registry.promotion import Judgement
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,9 +28,9 @@ def list_models(
     """List registered versions with their test metrics, aliases and age."""
     from rich.table import Column, Table
 
-    from flows.units import age
-    from tasks import models
-    from tasks.promotion import shown
+    from prorec.flows.terminal.sizes import age
+    from prorec.tasks.registry import models
+    from prorec.tasks.registry.promotion import shown
 
     found = models.versions(name)
     if name and not found:
@@ -62,12 +62,13 @@ def promote(
     anyway: Annotated[bool, typer.Option("--anyway", help="Even if it is worse or cannot be compared.")] = False,
 ) -> None:
     """Make a version the champion, unless it is worse than the present one beyond chance."""
-    from tasks import places, promotion
-    from tasks.registered import CHAMPION
+    from prorec.tasks.local import paths
+    from prorec.tasks.registry import promotion
+    from prorec.tasks.registry.recommenders import CHAMPION
 
-    if places.nothing_tracked():
+    if paths.nothing_tracked():
         raise UserError("there is no model yet", place=what, cure="Run `prorec run demo` first")
-    with places.lock("promotion"):
+    with paths.lock("promotion"):
         judged = promotion.judge(what)
         version = judged.challenger.version
         console().print(_table(judged))
@@ -84,7 +85,7 @@ def promote(
 def _table(judged: Judgement) -> Table:
     from rich.table import Table
 
-    from tasks.promotion import shown
+    from prorec.tasks.registry.promotion import shown
 
     beside = [judged.champion] if judged.champion and not judged.already else []
     table = Table(title=f"Test, {judged.challenger.metrics['protocol']['test_users']:,} users")

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flows.running import expect_folder, in_process
-from flows.screen import say
+from prorec.flows.local.running import expect_folder, in_process
+from prorec.flows.terminal.screen import say
 from prorec_core.errors import UserError
 
 
@@ -46,11 +46,11 @@ def recommend_all(
     ] = False,
 ) -> None:
     """Write the best items of every user to a Parquet file; a run that was killed goes on where it was."""
+    from prorec.tasks.local import paths
     from prorec_core.data.sources import is_file, path_of
     from prorec_core.values import known_format
-    from tasks import places
 
-    if places.nothing_tracked():
+    if paths.nothing_tracked():
         raise UserError("there is no model yet", place=f"--model {model}", cure="Run `prorec run demo` first")
     if users != "all" and not is_file(path_of(users)):
         raise UserError(
@@ -84,7 +84,7 @@ def recommend_all(
     )
     say(f"{summary['users']:,} users, {summary['rows']:,} rows by {summary['model']}: {summary['output']}")
     say(f"sha256 {summary['sha256']}")
-    from tasks.recommend import told_of_short
+    from prorec.tasks.registry.recommend import told_of_short
 
     if told := told_of_short(summary):
         say(told)
@@ -94,9 +94,9 @@ def _run(settings: dict[str, Any]) -> dict[str, Any]:
     def call() -> dict[str, Any]:
         from pydantic import ValidationError
 
-        from flows.experiments import explained
-        from flows.recommend import recommend
-        from tasks.recommend import BatchRequest
+        from prorec.flows.configuration.experiments import explained
+        from prorec.flows.recommend import recommend
+        from prorec.tasks.registry.recommend import BatchRequest
 
         try:
             request = BatchRequest.model_validate(settings)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import typer
 
-from flows.screen import say
+from prorec.flows.terminal.screen import say
 from prorec_core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def rerun(
     ] = None,
 ) -> None:
     """Run an earlier run's experiment again: what was finished comes from the cache."""
-    from flows.running import expect_stages, prepare_training, run_flow, show_result
+    from prorec.flows.local.running import expect_stages, prepare_training, run_flow, show_result
 
     expect_stages("--stage", stage or ())
     prepare_training()
@@ -68,7 +68,8 @@ def rerun(
 
 def _find(which: str | None) -> Run:
     """The MLflow run of the whole run that is meant."""
-    from tasks import places, tracking
+    from prorec.tasks.local import paths
+    from prorec.tasks.tracking import mlflow_runs
 
     def is_meant(run: Run) -> bool:
         if which is not None:
@@ -77,9 +78,9 @@ def _find(which: str | None) -> Run:
 
     known: list[str] = []
     newest = None
-    if not places.nothing_tracked():
-        condition = f"tags.`{tracking.EXPERIMENT_TAG}` != ''"
-        for run in tracking.search(condition, order_by=["attributes.start_time DESC"]):
+    if not paths.nothing_tracked():
+        condition = f"tags.`{mlflow_runs.EXPERIMENT_TAG}` != ''"
+        for run in mlflow_runs.search(condition, order_by=["attributes.start_time DESC"]):
             if is_meant(run):
                 return run
             newest = newest or run
@@ -93,7 +94,7 @@ def _find(which: str | None) -> Run:
 
 
 def _names(run: Run) -> list[str]:
-    from tasks.tracking import FLOW_RUN_NAME_TAG, FLOW_RUN_TAG
+    from prorec.tasks.tracking.mlflow_runs import FLOW_RUN_NAME_TAG, FLOW_RUN_TAG
 
     tags = run.data.tags
     return [name for name in (tags.get(FLOW_RUN_TAG), run.info.run_id, tags.get(FLOW_RUN_NAME_TAG)) if name]
@@ -101,8 +102,8 @@ def _names(run: Run) -> list[str]:
 
 def _alive(run: Run) -> bool | None:
     """Whether the process of a run that has not ended is at work on it; None where it has, or cannot be seen."""
-    from tasks import processes
-    from tasks.tracking import SIGN_TAG
+    from prorec.tasks.local import processes
+    from prorec.tasks.tracking.mlflow_runs import SIGN_TAG
 
     return processes.lives(run.data.tags.get(SIGN_TAG, "")) if run.info.status == "RUNNING" else None
 
@@ -111,8 +112,8 @@ def _experiment(run: Run) -> Experiment:
     """The experiment that a run was given, with every value."""
     from pydantic import ValidationError
 
+    from prorec.tasks.tracking.mlflow_runs import EXPERIMENT_FILE, read_text
     from prorec_core.config import Experiment
-    from tasks.tracking import EXPERIMENT_FILE, read_text
 
     try:
         return Experiment.model_validate_json(read_text(run.info.run_id, EXPERIMENT_FILE))
@@ -129,14 +130,14 @@ def _in_prefect(run: Run) -> FlowRun | None:
     """The flow run of a run, where the Prefect server in use knows it."""
     if not os.environ.get("PREFECT_API_URL"):
         return None
-    from flows.embedded import start_prefect
+    from prorec.flows.local.embedded import start_prefect
 
     start_prefect()()
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
-    from tasks.tidy import tidy
-    from tasks.tracking import FLOW_RUN_TAG
+    from prorec.tasks.tracking.mlflow_runs import FLOW_RUN_TAG
+    from prorec.tasks.upkeep.tidy import tidy
 
     if run.info.status == "RUNNING":
         tidy()
@@ -152,8 +153,8 @@ def _retry(flow_run: FlowRun) -> None:
     from prefect.client.orchestration import get_client
     from prefect.states import Scheduled
 
-    from flows.running import show_result
-    from tasks import tracking
+    from prorec.flows.local.running import show_result
+    from prorec.tasks.tracking import mlflow_runs
 
     state = None
     with get_client(sync_client=True) as client:
@@ -166,15 +167,15 @@ def _retry(flow_run: FlowRun) -> None:
                 say(f"flow run: {state.name}", error=True)
     if not state.is_completed():
         raise UserError(state.message or str(state.name), place=flow_run.name)
-    condition = f"tags.`{tracking.EXPERIMENT_TAG}` != '' and tags.`{tracking.FLOW_RUN_TAG}` = '{flow_run.id}'"
-    newest = next(tracking.search(condition, order_by=["attributes.start_time DESC"]))
-    show_result(json.loads(tracking.read_text(newest.info.run_id, tracking.SUMMARY_FILE)))
+    condition = f"tags.`{mlflow_runs.EXPERIMENT_TAG}` != '' and tags.`{mlflow_runs.FLOW_RUN_TAG}` = '{flow_run.id}'"
+    newest = next(mlflow_runs.search(condition, order_by=["attributes.start_time DESC"]))
+    show_result(json.loads(mlflow_runs.read_text(newest.info.run_id, mlflow_runs.SUMMARY_FILE)))
 
 
 def _link(earlier: Run, run_id: str) -> None:
     """Say in MLflow which run repeats which."""
-    from tasks.patience import patiently
-    from tasks.tracking import client
+    from prorec.tasks.tracking.mlflow_runs import client
+    from prorec.tasks.tracking.retries import patiently
 
     patiently(client().set_tag, earlier.info.run_id, RERUN_BY_TAG, run_id)
     patiently(client().set_tag, run_id, RERUN_OF_TAG, earlier.info.run_id)

@@ -1,4 +1,4 @@
-"""The command that serves a registered model. Knows its options; the work is done in `flows.service`."""
+"""The command that serves a registered model. Knows its options; the work is done in `prorec.flows.service`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
         ] = "",
     ) -> None:
         """Serve recommendations over HTTP: /recommend, /ready, /health, /metrics, and /docs that explains them."""
-        from flows.service.server import serve as serve_until_stopped
+        from prorec.flows.service.server import serve as serve_until_stopped
 
         allowed = [each.strip() for each in names.split(",") if each.strip()]
         serve_until_stopped(model, host, port, poll=poll, threads=threads, most_waiting=queue, names=allowed)

@@ -16,14 +16,14 @@ from uuid import uuid4
 
 import typer
 
-from flows import proxies, secret
-from flows.screen import console, say
-from flows.stack import state
+from prorec.flows.access import proxies, secret
+from prorec.flows.stack import state
+from prorec.flows.terminal.screen import console, say
+from prorec.tasks.local import paths
 from prorec_core.errors import UserError, did_you_mean
-from tasks import places
 
 if TYPE_CHECKING:
-    from flows.stack.state import StackState
+    from prorec.flows.stack.state import StackState
 
 COMMANDS = ("up", "status", "down", "logs")
 _PREFECT_PORT, _MLFLOW_PORT = 4200, 5000
@@ -66,9 +66,9 @@ def _stop_unsecured() -> None:
 
 
 def _supervise(prefect_port: int | None, mlflow_port: int | None, *, new_password: bool) -> None:
-    from flows.stack import children, supervisor
-    from flows.stack.servers import programs, tidying
-    from tasks import processes
+    from prorec.flows.stack import children, supervisor
+    from prorec.flows.stack.servers import programs, tidying
+    from prorec.tasks.local import processes
 
     with supervisor.alone() as first:
         if not first:
@@ -97,7 +97,7 @@ def _supervise(prefect_port: int | None, mlflow_port: int | None, *, new_passwor
 
 
 def _start_detached(prefect_port: int | None, mlflow_port: int | None, *, new_password: bool) -> None:
-    from flows.stack import children
+    from prorec.flows.stack import children
 
     if found := state.running():
         raise _already(found)
@@ -108,13 +108,13 @@ def _start_detached(prefect_port: int | None, mlflow_port: int | None, *, new_pa
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "up", *words],
+            [sys.executable, "-m", "prorec", "up", *words],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
             # What goes on for months holds no folder of its user's.
-            cwd=places.project_root(),
-            env={**os.environ, places.ARTIFACTS_VARIABLE: str(places.artifacts())},
+            cwd=paths.project_root(),
+            env={**os.environ, paths.ARTIFACTS_VARIABLE: str(paths.artifacts())},
             start_new_session=True,
         )
     say("Starting Prefect, MLflow and a worker …")
@@ -158,7 +158,7 @@ def _addresses(stack: StackState) -> str:
 
 
 def _deployments() -> tuple[list[str], dict[str, str]]:
-    from flows.stack.deployments import result_file
+    from prorec.flows.stack.deployments import result_file
     from prorec_core.artifacts import read_json
 
     try:
@@ -177,7 +177,7 @@ def status(
     """Say what runs, where it answers, and how often it was started again; exit status 1 unless all is well."""
     from rich.table import Table
 
-    from flows.stack.servers import answers_at
+    from prorec.flows.stack.servers import answers_at
 
     stack = state.running()
     if stack is None:
@@ -219,7 +219,7 @@ def _show_password(stack: StackState) -> None:
 
 def down() -> None:
     """Stop the stack, or what a killed one left."""
-    from flows.stack import supervisor
+    from prorec.flows.stack import supervisor
 
     stack = state.read()
     if stack is not None and stack.running():

@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from flows.screen import say
+from prorec.flows.terminal.screen import say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,12 +16,12 @@ def add_to(app: typer.Typer) -> None:
 
 def tidy() -> None:
     """Close the runs, in MLflow and in Prefect, of processes that died. Runs that are alive are left alone."""
-    from flows.embedded import start_prefect
-    from tasks import patience
-    from tasks.tidy import tidy as close
+    from prorec.flows.local.embedded import start_prefect
+    from prorec.tasks.tracking import retries
+    from prorec.tasks.upkeep.tidy import tidy as close
 
     # Whoever calls this every minute had rather hear soon that a server is away.
-    os.environ.setdefault(patience.PATIENCE_VARIABLE, "20")
+    os.environ.setdefault(retries.PATIENCE_VARIABLE, "20")
 
     def ask_prefect() -> None:
         start_prefect()()

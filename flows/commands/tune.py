@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.running import expect_folder, in_process, prepare_training
-from flows.screen import console, say
+from prorec.flows.local.running import expect_folder, in_process, prepare_training
+from prorec.flows.terminal.screen import console, say
 
 if TYPE_CHECKING:
-    from flows.spaces import Plan
+    from prorec.flows.configuration.spaces import Plan
 
 _SHOWN = 10
 
@@ -52,8 +52,8 @@ def tune(
     ] = None,
 ) -> None:
     """Tune an experiment in this process, on validation users; the same command goes on with what was stopped."""
-    from flows.experiments import load
-    from flows.spaces import load_space, plan
+    from prorec.flows.configuration.experiments import load
+    from prorec.flows.configuration.spaces import load_space, plan
     from prorec_core.artifacts import write_json
 
     planned = plan(load_space(space), load(experiment, settings or ()), stage)
@@ -68,8 +68,8 @@ def tune(
 
 def _study(planned: Plan, name: str | None) -> str:
     """The study's name, where no other study of that name is in the way."""
+    from prorec.tasks.tuning.study import expect_same, path
     from prorec_core.data.stage import source_digest
-    from tasks.study import expect_same, path
 
     chosen = name or planned.study
     if path(chosen).exists():
@@ -79,7 +79,7 @@ def _study(planned: Plan, name: str | None) -> str:
 
 def _run(planned: Plan, trials: int, study: str, prune: bool) -> dict[str, Any]:
     def call() -> dict[str, Any]:
-        from flows.tune import tune
+        from prorec.flows.tune import tune
 
         return tune(planned.base, planned.space, trials, planned.stage, study, prune)
 
@@ -89,7 +89,7 @@ def _run(planned: Plan, trials: int, study: str, prune: bool) -> dict[str, Any]:
 def _show(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from flows.embedded import mlflow_page
+    from prorec.flows.local.embedded import mlflow_page
     from prorec_core.evaluation.tuning import ranked
 
     best = summary["best"]

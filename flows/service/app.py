@@ -22,15 +22,15 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flows.service import schemas
-from flows.service.batching import Batcher, Found, Question, QueueFullError, StoppedError
-from flows.service.metrics import Metrics
-from flows.service.models import ModelKeeper
+from prorec.flows.service import schemas
+from prorec.flows.service.batching import Batcher, Found, Question, QueueFullError, StoppedError
+from prorec.flows.service.metrics import Metrics
+from prorec.flows.service.models import ModelKeeper
 
 RETRY_SECONDS = 1
 _MOST_DIGITS = 20
 _METHODS = {"GET", "POST", "HEAD"}
-_access = logging.getLogger("flows.service.access")
+_access = logging.getLogger("prorec.flows.service.access")
 _HOW = """Recommends items to histories of item ids, with a registered model of PRORec.
 
 ```sh

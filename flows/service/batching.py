@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from tasks.registered import RegisteredVersion
+from prorec.tasks.registry.recommenders import RegisteredVersion
 
 if TYPE_CHECKING:
     from prorec_core.generation.recommender import Recommendation

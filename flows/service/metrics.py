@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
-from tasks.registered import RegisteredVersion
+from prorec.tasks.registry.recommenders import RegisteredVersion
 
 _SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5)
 _HISTORIES = (1, 2, 4, 8, 16, 32, 64)

@@ -11,10 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from flows.service.batching import Loaded, Recommends
-from flows.service.metrics import Metrics
-from tasks import registered
-from tasks.registered import RegisteredVersion
+from prorec.flows.service.batching import Loaded, Recommends
+from prorec.flows.service.metrics import Metrics
+from prorec.tasks.registry import recommenders
+from prorec.tasks.registry.recommenders import RegisteredVersion
 
 _FIRST_PAUSE = 60.0
 _LONGEST_PAUSE = 3600.0
@@ -35,8 +35,8 @@ class ModelKeeper:
         self,
         uri: str,
         metrics: Metrics,
-        find: Callable[[str], RegisteredVersion] = registered.find,
-        load: Callable[[RegisteredVersion], Recommends] = registered.load,
+        find: Callable[[str], RegisteredVersion] = recommenders.find,
+        load: Callable[[RegisteredVersion], Recommends] = recommenders.load,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.uri = uri
@@ -121,7 +121,7 @@ class ModelKeeper:
         self._tell(None)
         _log.info("%s is in use, loaded in %.1f s", version.uri, time.perf_counter() - began)
         try:
-            registered.remember(self.uri, version)
+            recommenders.remember(self.uri, version)
         except OSError as error:
             _log.warning("Which version was served could not be noted (%s)", error)
 

@@ -14,16 +14,16 @@ import torch
 import uvicorn
 from starlette.types import ASGIApp
 
-from flows import guard
-from flows.service import schemas
-from flows.service.app import create_app
-from flows.service.batching import Batcher, Found, Question, answer
-from flows.service.metrics import Metrics
-from flows.service.models import ModelKeeper
+from prorec.flows.access import guard
+from prorec.flows.service import schemas
+from prorec.flows.service.app import create_app
+from prorec.flows.service.batching import Batcher, Found, Question, answer
+from prorec.flows.service.metrics import Metrics
+from prorec.flows.service.models import ModelKeeper
+from prorec.tasks.registry import recommenders
+from prorec.tasks.registry.recommenders import RegisteredVersion
+from prorec.tasks.tracking.retries import TrackingAwayError
 from prorec_core.errors import UserError
-from tasks import registered
-from tasks.patience import TrackingAwayError
-from tasks.registered import RegisteredVersion
 
 _SECONDS_TO_STOP = 30
 _SECONDS_IDLE = 75
@@ -38,14 +38,14 @@ def serve(
     """Serve a registered model until SIGTERM or SIGINT; what was asked by then is answered.
 
     Args:
-        uri: the model, as `registered.find` reads it.
+        uri: the model, as `recommenders.find` reads it.
         host: address to listen at.
         port: 0 takes a free one.
         poll: seconds between looks at which version the address names.
         threads: of inference; 0 leaves one core to the rest.
         most_waiting: histories that may wait.
-        names: by which it may be called, as `flows.guard` reads them; by default its own where it listens on this
-            machine alone, and any where it is open to the network.
+        names: by which it may be called, as `prorec.flows.access.guard` reads them; by default its own where it
+            listens on this machine alone, and any where it is open to the network.
 
     Raises:
         UserError: there is no such model, its files are damaged, or the port is taken.
@@ -134,9 +134,9 @@ def _first_version(uri: str) -> RegisteredVersion:
     # A server that hangs is found away in seconds, not minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     try:
-        return registered.find(uri)
+        return recommenders.find(uri)
     except TrackingAwayError as error:
-        last = registered.recall(uri)
+        last = recommenders.recall(uri)
         if last is None:
             raise
         _log.warning("%s Starting with %s, which was served here last.", error, last.uri)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from prorec.tasks.local import paths, processes
 from prorec_core.errors import UserError
-from tasks import places, processes
 
 HOST = "127.0.0.1"
 MARK = "PROREC_STACK"
@@ -61,7 +61,7 @@ def start(program: Program, log: Path, mark: str) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            cwd=places.project_root(),
+            cwd=paths.project_root(),
             env={**program.environment, MARK: mark},
             start_new_session=True,
         )

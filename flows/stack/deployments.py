@@ -16,21 +16,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if __name__ == "__main__":
-    from prorec_command import refuse_strangers
-
-    # Before the imports below, which would run what others have under these names.
-    refuse_strangers(Path(__file__).resolve().parents[2])
-
-from flows.embedded import expect_welcome
-from flows.proxies import stay_direct
-from flows.screen import say
-from flows.stack import state
-from flows.stack.children import MARK
-from flows.stack.servers import POOL
+from prorec.flows.access.proxies import stay_direct
+from prorec.flows.local.embedded import expect_welcome
+from prorec.flows.stack import state
+from prorec.flows.stack.children import MARK
+from prorec.flows.stack.servers import POOL
+from prorec.flows.terminal.screen import say
+from prorec.tasks.local import paths
 from prorec_core.artifacts import write_json
 from prorec_core.errors import UserError
-from tasks import places
 
 if TYPE_CHECKING:
     from prefect.events.schemas.automations import AutomationCore
@@ -111,8 +105,8 @@ def register() -> dict[str, Any]:
     for automation in automations():
         _stand(automation)
     registered, skipped = [], {}
-    for name, entrypoint in deployments(places.project_root() / "prefect.yaml"):
-        if not (places.project_root() / entrypoint.partition(":")[0]).is_file():
+    for name, entrypoint in deployments(paths.project_root() / "prefect.yaml"):
+        if not (paths.project_root() / entrypoint.partition(":")[0]).is_file():
             skipped[name] = f"there is no file {entrypoint.partition(':')[0]}"
             continue
         with _schedules_kept(name):
@@ -232,8 +226,8 @@ def main() -> None:
     import prefect.cli.deploy
     import prefect.main  # noqa: F401 what registering imports, while the server starts
 
-    import flows.full  # noqa: F401
-    from flows.stack.servers import answers_at
+    import prorec.flows.full  # noqa: F401
+    from prorec.flows.stack.servers import answers_at
 
     url = f"{os.environ['PREFECT_API_URL']}/health"
     deadline = time.monotonic() + _SECONDS_TO_WAIT

@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlparse
 
-from flows import secret
-from flows.local_server import without_allocator
-from flows.stack.children import HOST, Program
-from flows.stack.state import StackState
-from tasks import places
+from prorec.flows.access import secret
+from prorec.flows.local.prefect_server import without_allocator
+from prorec.flows.stack.children import HOST, Program
+from prorec.flows.stack.state import StackState
+from prorec.tasks.local import paths
 
 POOL = "local"
 WORKER = "local"
@@ -44,16 +44,16 @@ def programs(state: StackState) -> list[Program]:
     return [
         Program(
             name="prefect",
-            command=[*python, "flows.guarded", "prefect", *_doors(state.prefect)],
+            command=[*python, "prorec.flows.access.guarded", "prefect", *_doors(state.prefect)],
             environment={**environment, secret.PREFECT_ASKS: environment[secret.PREFECT_GIVES]},
             answers=lambda _: answers_at(f"{state.prefect}/api/health"),
         ),
         Program(
             name="mlflow",
             command=[
-                *[*python, "flows.guarded", "mlflow", *_doors(state.mlflow)],
-                *["--backend-store-uri", places.embedded_tracking_uri()],
-                *["--artifact-root", places.file_uri(places.store())],
+                *[*python, "prorec.flows.access.guarded", "mlflow", *_doors(state.mlflow)],
+                *["--backend-store-uri", paths.embedded_tracking_uri()],
+                *["--artifact-root", paths.file_uri(paths.store())],
             ],
             # As a server it must not take itself for its own store.
             environment={name: value for name, value in environment.items() if name != "MLFLOW_TRACKING_URI"},
@@ -61,7 +61,7 @@ def programs(state: StackState) -> list[Program]:
         ),
         Program(
             name="register",
-            command=[*python, "flows.stack.deployments"],
+            command=[*python, "prorec.flows.stack.deployments"],
             environment=environment,
             answers=lambda _: False,
             once=True,
@@ -80,7 +80,7 @@ def programs(state: StackState) -> list[Program]:
 
 def tidying(state: StackState) -> Program:
     """What closes, now and then, the runs of processes that died."""
-    command = [sys.executable, "-m", "flows.cli", "tidy"]
+    command = [sys.executable, "-m", "prorec", "tidy"]
     return Program("tidy", command, _environment(state), answers=lambda _: True, once=True)
 
 
@@ -89,12 +89,10 @@ def _environment(state: StackState) -> dict[str, str]:
         **without_allocator(os.environ),
         **_SETTINGS,
         **state.variables(),
-        places.ARTIFACTS_VARIABLE: str(places.artifacts()),
-        **places.prefect_environment(places.prefect_home()),
+        paths.ARTIFACTS_VARIABLE: str(paths.artifacts()),
+        **paths.prefect_environment(paths.prefect_home()),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        "PYTHONPATH": os.pathsep.join([str(places.project_root()), os.environ.get("PYTHONPATH", "")]).rstrip(
-            os.pathsep
-        ),
+        "PYTHONPATH": os.pathsep.join([str(paths.project_root()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
 
 

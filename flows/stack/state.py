@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from flows import secret
-from tasks import places, processes
+from prorec.flows.access import secret
+from prorec.tasks.local import paths, processes
 
 HEARTBEAT_SECONDS = 30
 """How often a flow run says that it lives; Prefect takes no less."""
@@ -20,7 +20,7 @@ HEARTBEAT_SECONDS = 30
 
 def folder() -> Path:
     """Where the stack keeps its state and its logs."""
-    return places.artifacts() / "stack"
+    return paths.artifacts() / "stack"
 
 
 @dataclass
@@ -29,7 +29,7 @@ class ChildState:
 
     Attributes:
         pid: its number while it runs; None otherwise.
-        started: the start that goes with the number, see `tasks.processes`.
+        started: the start that goes with the number, see `prorec.tasks.local.processes`.
         status: starting, running, or what it waits for.
         restarts: how often it died and was started again.
     """

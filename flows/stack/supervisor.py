@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flows.stack import children, state
-from flows.stack.children import Program
-from flows.stack.state import ChildState, StackState
+from prorec.flows.stack import children, state
+from prorec.flows.stack.children import Program
+from prorec.flows.stack.state import ChildState, StackState
+from prorec.tasks.local import processes
 from prorec_core.errors import UserError
-from tasks import processes
 
 EMPLOYER = "worker"
 """The program whose processes, the flow runs, outlive its death and are ended before anything else."""

@@ -43,10 +43,10 @@ from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
+    from prorec.tasks.execution.stage import Stage, Work
+    from prorec.tasks.tracking.mlflow_runs import TrackedRun
     from prorec_core.data.dataset import Dataset
     from prorec_core.generation.recommender import Recommender
-    from tasks.stage import Stage, Work
-    from tasks.tracking import TrackedRun
 
 BASE: dict[str, Any] = {
     "device": "cpu",
@@ -252,7 +252,7 @@ class Kitchen:
             UserError: a stage refuses.
             WrongResultError: the result cannot be.
         """
-        from tasks.pipeline import PIPELINE
+        from prorec.tasks.stages.pipeline import PIPELINE
 
         inputs = dict(self._data(experiment))
         pot = Path(tempfile.mkdtemp(dir=self._folder))
@@ -269,10 +269,10 @@ class Kitchen:
             shutil.rmtree(pot)
 
     def _data(self, experiment: Experiment) -> Mapping[str, Path]:
+        from prorec.tasks.stages.preprocess import preprocess
         from prorec_core.artifacts import write_json, write_manifest
         from prorec_core.data.dataset import Dataset
         from prorec_core.data.embeddings import write_embeddings
-        from tasks.preprocess import preprocess
 
         key = experiment.data.model_dump_json()
         if key not in self._kept:
@@ -310,9 +310,9 @@ def fake_embeddings(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32
 
 def make_recommender(folder: Path) -> Recommender:
     """A model as it is served, of the tiny pipeline as it stands, made in an empty folder."""
+    from prorec.tasks.stages.pipeline import PIPELINE
+    from prorec.tasks.stages.registration import _fill
     from prorec_core.generation.recommender import Recommender
-    from tasks.pipeline import PIPELINE
-    from tasks.serving import _fill
 
     experiment = Experiment.model_validate(nested(BASE))
     inputs = dict(Kitchen(folder)._data(experiment))
@@ -341,8 +341,8 @@ def empty_pictures() -> Iterator[None]:
 
 
 def _work(stage: Stage, experiment: Experiment, inputs: Mapping[str, Path], folder: Path) -> Work:
+    from prorec.tasks.execution.stage import Work
     from prorec_core.progress import silent
-    from tasks.stage import Work
 
     folder.mkdir(parents=True)
     # No body asks for its run: only what publishes an artifact does.
@@ -390,9 +390,9 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 def check_recommendations(work: Work, bundle: Path) -> None:
     """The model as it is served: k different known items that a user lacks, as long as there are so many."""
+    from prorec.tasks.stages.registration import _fill
     from prorec_core.data.dataset import Dataset
     from prorec_core.generation.recommender import Recommender
-    from tasks.serving import _fill
 
     _fill(bundle, work)
     recommender = Recommender.load(bundle)
@@ -423,7 +423,7 @@ def try_one(settings: Mapping[str, Any], kitchen: Kitchen) -> tuple[str, str]:
     """Run a pipeline with these settings; how it ended (see `Figures`), and why."""
     from pydantic import ValidationError
 
-    from flows.experiments import explained
+    from prorec.flows.configuration.experiments import explained
 
     try:
         experiment = Experiment.model_validate(nested({**BASE, **settings}))

@@ -119,7 +119,7 @@ class Heard(logging.Handler):
 @contextlib.contextmanager
 def hearing() -> Iterator[list[str]]:
     """What is told to the user meanwhile: warnings in the log, and notices."""
-    from tasks.events import Event, Notice, listening
+    from prorec.tasks.execution.events import Event, Notice, listening
 
     heard = Heard()
 
@@ -127,7 +127,7 @@ def hearing() -> Iterator[list[str]]:
         if isinstance(event, Notice):
             heard.lines.append(event.text)
 
-    loggers = [logging.getLogger(name) for name in ("tasks", "prorec_core")]
+    loggers = [logging.getLogger(name) for name in ("prorec", "prorec_core")]
     for each in loggers:
         each.addHandler(heard)
     try:
@@ -142,8 +142,8 @@ def told(use: Use) -> Use:
     """That use, where an error that the user is told in one line is an outcome, and any other a traceback."""
 
     def wrapped(file: Path) -> Outcome:
-        from tasks.patience import TrackingAwayError
-        from tasks.troubles import explained
+        from prorec.tasks.local.machine_errors import explained
+        from prorec.tasks.tracking.retries import TrackingAwayError
 
         try:
             return use(file)
@@ -158,7 +158,7 @@ def told(use: Use) -> Use:
 
 def verified(file: Path) -> Outcome:
     """What `verify` says of a stored file."""
-    from tasks import store
+    from prorec.tasks.tracking import store
 
     _, problems = store.verify_all()
     # MLflow keeps what belongs to a run, or to a model, in `ID/artifacts`.
@@ -203,18 +203,22 @@ def environment(**values: str) -> Iterator[None]:
 
 def mlflow_kind(folder: Path, scratch: Path) -> Kind:
     """MLflow's database, used by `verify` and by whoever reads the runs and the models."""
-    from tasks import places, store, tracking
+    from prorec.tasks.local import paths
+    from prorec.tasks.tracking import mlflow_runs, store
 
     def read() -> Any:
-        tracking._client.cache_clear()
+        mlflow_runs._client.cache_clear()
         problems = store.verify_all()[1]
         runs = {
             run.info.run_id: (run.info.status, run.data.tags, run.data.params, run.data.metrics)
-            for run in tracking.search("")
+            for run in mlflow_runs.search("")
         }
         models = [
-            (each.name, [(v.version, v.tags) for v in tracking.client().search_model_versions(f"name='{each.name}'")])
-            for each in tracking.client().search_registered_models()
+            (
+                each.name,
+                [(v.version, v.tags) for v in mlflow_runs.client().search_model_versions(f"name='{each.name}'")],
+            )
+            for each in mlflow_runs.client().search_registered_models()
         ]
         return problems, runs, models
 
@@ -232,12 +236,12 @@ def mlflow_kind(folder: Path, scratch: Path) -> Kind:
             shutil.copyfile(file, own / "mlflow.db")
         (own / "store").symlink_to(folder / "store")
         # MLflow writes the store that it was last told of into the environment.
-        values = {"PROREC_ARTIFACTS": str(own), "MLFLOW_TRACKING_URI": places.sqlite_uri(own / "mlflow.db")}
+        values = {"PROREC_ARTIFACTS": str(own), "MLFLOW_TRACKING_URI": paths.sqlite_uri(own / "mlflow.db")}
         try:
             with environment(**values), hearing() as lines:
                 return read(), lines
         finally:
-            tracking._client.cache_clear()
+            mlflow_runs._client.cache_clear()
             shutil.rmtree(own)
 
     def use(file: Path) -> Outcome:
@@ -262,7 +266,7 @@ def prefect_kind(folder: Path, scratch: Path) -> Kind:
     """Prefect's database, looked at as its server does when it starts, and by `verify`."""
     from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
-    from tasks import databases, places
+    from prorec.tasks.local import databases, paths
 
     whole = scratch / "prefect" / "prefect.db"
     whole.parent.mkdir(parents=True)
@@ -277,7 +281,7 @@ def prefect_kind(folder: Path, scratch: Path) -> Kind:
         problems = databases.problems(file)
         with (
             hearing() as lines,
-            temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: places.sqlite_uri(file, "aiosqlite")}),
+            temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: paths.sqlite_uri(file, "aiosqlite")}),
         ):
             databases.prepare_prefect()
         if problems:
@@ -422,8 +426,8 @@ def study_kind(scratch: Path) -> Kind:
     """The database of a tuning."""
     from optuna.distributions import FloatDistribution
 
-    from tasks import databases
-    from tasks.study import open_study
+    from prorec.tasks.local import databases
+    from prorec.tasks.tuning.study import open_study
 
     ranges = {"rate": FloatDistribution(0.0, 1.0)}
     number = iter(range(10**9))
@@ -464,10 +468,11 @@ def study_kind(scratch: Path) -> Kind:
 
 def download_kind(folder: Path, scratch: Path) -> Kind:
     """Local copies of artifacts of a store elsewhere: here the store of this machine, taken for one."""
+    from prorec.tasks.local import paths
+    from prorec.tasks.tracking import mlflow_runs, store
     from prorec_core.artifacts import MANIFEST, sha256_file, verify
-    from tasks import places, store, tracking
 
-    refs = [store._ref_of(run) for run in tracking.search("") if store.is_stored(run)][:4]
+    refs = [store._ref_of(run) for run in mlflow_runs.search("") if store.is_stored(run)][:4]
 
     def download(uri: str, place: Path) -> None:
         source = Path(uri.removeprefix("file://"))
@@ -476,9 +481,9 @@ def download_kind(folder: Path, scratch: Path) -> Kind:
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, place)
 
     elsewhere = mock.patch.multiple(store, _download=download)
-    nowhere = mock.patch.object(places, "local_path", lambda _: None)
-    uri = places.tracking_uri()
-    values = {places.ARTIFACTS_VARIABLE: str(scratch / "elsewhere"), "MLFLOW_TRACKING_URI": uri}
+    nowhere = mock.patch.object(paths, "local_path", lambda _: None)
+    uri = paths.tracking_uri()
+    values = {paths.ARTIFACTS_VARIABLE: str(scratch / "elsewhere"), "MLFLOW_TRACKING_URI": uri}
     with environment(**values), elsewhere, nowhere:
         folders = {store.fetch(ref): ref for ref in refs}
     files = sorted(path for place in folders for path in place.rglob("*") if path.is_file())
@@ -521,9 +526,9 @@ def reference_kind(folder: Path, run: Callable[[int], Sequence[str]]) -> Kind:
 
 def small_store(folder: Path) -> None:
     """Two artifacts and what lies beside a run, without a pipeline."""
+    from prorec.tasks.tracking import mlflow_runs, store
+    from prorec.tasks.tracking.mlflow_runs import TrackedRun
     from prorec_core.artifacts import MANIFEST, sha256_file, write_manifest
-    from tasks import store, tracking
-    from tasks.tracking import TrackedRun
 
     for number in range(2):
         work = folder / f"work-{number}"
@@ -531,9 +536,11 @@ def small_store(folder: Path) -> None:
         (work / "a.txt").write_text(f"a{number}" * 50)
         (work / "below" / "b.txt").write_text(f"b{number}" * 50)
         manifest = write_manifest(work, "preprocess", {"seed": number}, {})
-        run = TrackedRun.start(tracking.experiment_id("small"), "preprocess", tags={tracking.EXPERIMENT_TAG: "small"})
-        run.text(tracking.EXPERIMENT_FILE, json.dumps({"seed": number}))
-        run.text(tracking.SUMMARY_FILE, json.dumps({"stages": number}))
+        run = TrackedRun.start(
+            mlflow_runs.experiment_id("small"), "preprocess", tags={mlflow_runs.EXPERIMENT_TAG: "small"}
+        )
+        run.text(mlflow_runs.EXPERIMENT_FILE, json.dumps({"seed": number}))
+        run.text(mlflow_runs.SUMMARY_FILE, json.dumps({"stages": number}))
         run.upload(work, last=MANIFEST)
         run.tags(
             {
@@ -553,10 +560,10 @@ def pipeline(folder: Path) -> Iterator[Callable[[int], Sequence[str]]]:
     from tests.campaigns.kills import EXPERIMENT
 
     os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
-    from flows.embedded import start_prefect
+    from prorec.flows.local.embedded import start_prefect
 
     start_prefect()()
-    from flows.full import prorec
+    from prorec.flows.full import prorec
     from prorec_core.config import Experiment
 
     def run(seed: int) -> Sequence[str]:

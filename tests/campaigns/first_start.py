@@ -25,17 +25,17 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tasks import databases, places
-from tasks.databases import MLFLOW, PREFECT, Tables
+from prorec.tasks.local import databases, paths
+from prorec.tasks.local.databases import MLFLOW, PREFECT, Tables
 
-OPEN = "from tasks.tracking import client; client().search_experiments()"
+OPEN = "from prorec.tasks.tracking.mlflow_runs import client; client().search_experiments()"
 """Opens the tracking store, and makes its tables where there are none."""
 
 START = """
-from flows.embedded import start_prefect, stop_like_ctrl_c
+from prorec.flows.local.embedded import start_prefect, stop_like_ctrl_c
 stop_like_ctrl_c()
 ready = start_prefect()
-from tasks.tracking import client
+from prorec.tasks.tracking.mlflow_runs import client
 client()
 ready()
 """
@@ -53,8 +53,8 @@ _TINY = {
     "generator.validation_users": 50,
     "evaluate.bootstrap_samples": 100,
 }
-_RUN = ["-m", "flows.cli", "run", "demo", *[w for name, value in _TINY.items() for w in ("--set", f"{name}={value}")]]
-_UP = ["-m", "flows.cli", "up"]
+_RUN = ["-m", "prorec", "run", "demo", *[w for name, value in _TINY.items() for w in ("--set", f"{name}={value}")]]
+_UP = ["-m", "prorec", "up"]
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _EXPERIMENTS, _OLDER = 200, 4
 _IN_A_ROW = 4
@@ -188,7 +188,7 @@ def first_looks(folder: Path, chance: random.Random, tally: Tally) -> None:
 def first_stacks(folder: Path, chance: random.Random, tally: Tally) -> None:
     """`prorec up` in an empty folder, killed; `prorec down` ends what it left."""
     _kill(_UP, folder, chance, tally)
-    with _started(["-m", "flows.cli", "down"], folder) as down:
+    with _started(["-m", "prorec", "down"], folder) as down:
         down.wait(_SECONDS_TO_START)
     _look(folder, tally)
     _go_on(START, folder, tally)
@@ -217,7 +217,7 @@ def _older(path: Path) -> Path:
 
     if path.exists():
         return path
-    engine = utils.create_sqlalchemy_engine(places.sqlite_uri(path))
+    engine = utils.create_sqlalchemy_engine(paths.sqlite_uri(path))
     Base.metadata.create_all(engine)
     config = utils._get_alembic_config("")
     with engine.begin() as connection:

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.pipeline import STAGES
+from prorec.tasks.stages.pipeline import STAGES
 
 EXPERIMENT: dict[str, Any] = {
     "data": {"demo": {"users": 120, "items": 60}},
@@ -158,11 +158,11 @@ def void(_: object) -> None:
 
 def _run(say: Callable[[str], None]) -> None:
     """The pipeline, saying which stage begins, and at the end the digests."""
-    from flows.embedded import stop_like_ctrl_c
-    from flows.full import prorec
+    from prorec.flows.full import prorec
+    from prorec.flows.local.embedded import stop_like_ctrl_c
+    from prorec.tasks.execution.events import Event, StageEnded, StageStarted, listening
+    from prorec.tasks.local.stopping import stops_kept
     from prorec_core.config import Experiment
-    from tasks.events import Event, StageEnded, StageStarted, listening
-    from tasks.stopping import stops_kept
 
     def hear(event: Event) -> None:
         if isinstance(event, StageStarted):
@@ -182,9 +182,10 @@ def _look(say: Callable[[str], None]) -> None:
 
     from prefect.client.orchestration import get_client
 
-    from tasks import places, store, tracking
+    from prorec.tasks.local import paths
+    from prorec.tasks.tracking import mlflow_runs, store
 
-    runs = list(tracking.search(""))
+    runs = list(mlflow_runs.search(""))
     for run in runs:
         if run.info.status not in {"FINISHED", "FAILED", "KILLED"}:
             say(f"MLflow run {run.info.run_name} is left {run.info.status}")
@@ -196,7 +197,7 @@ def _look(say: Callable[[str], None]) -> None:
     for problem in store.verify_all()[1]:
         say(problem)
     for name in ("work", "checkpoints"):
-        for path in (places.artifacts() / name).rglob("*"):
+        for path in (paths.artifacts() / name).rglob("*"):
             say(f"{path} is left over")
 
 
@@ -312,14 +313,14 @@ def campaign(folder: Path, seed: int) -> Iterator[Campaign]:
     os.environ["PROREC_ARTIFACTS"] = str(folder / "server")
     os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from flows.embedded import start_prefect
+    from prorec.flows.local.embedded import start_prefect
 
     ready = start_prefect()
     # What every child needs, and no thread yet.
     import matplotlib.pyplot  # noqa: F401
     import sentence_transformers  # noqa: F401
 
-    import flows.full  # noqa: F401
+    import prorec.flows.full  # noqa: F401
 
     ready()
     found = Campaign(folder, seed)

@@ -371,12 +371,12 @@ class Judge:
 
 def make_app(recommender: Recommender) -> FastAPI:
     """The service around a model, without a registry."""
-    from flows.service import schemas
-    from flows.service.app import create_app
-    from flows.service.batching import Batcher, Found, Loaded, Question, answer
-    from flows.service.metrics import Metrics
-    from flows.service.models import ModelKeeper
-    from tasks.registered import RegisteredVersion
+    from prorec.flows.service import schemas
+    from prorec.flows.service.app import create_app
+    from prorec.flows.service.batching import Batcher, Found, Loaded, Question, answer
+    from prorec.flows.service.metrics import Metrics
+    from prorec.flows.service.models import ModelKeeper
+    from prorec.tasks.registry.recommenders import RegisteredVersion
 
     version = RegisteredVersion(name="prorec-campaign", version="1", model_id="m-1", location="", manifest_sha256="")
     metrics = Metrics()

@@ -48,7 +48,7 @@ def test_both_servers_ask_who_is_there(files: Any) -> None:
         assert asked[name]["MLFLOW_TRACKING_PASSWORD"] == "${MLFLOW_PASSWORD:?set it in .env}"
     for name in ("prefect", "mlflow"):
         command = files.services[name]["command"]
-        assert command[:4] == ["python", "-m", "flows.guarded", name]
+        assert command[:4] == ["python", "-m", "prorec.flows.access.guarded", name]
         assert f"--allowed-hosts={name}:*,127.0.0.1:*,localhost:*" in command
 
 

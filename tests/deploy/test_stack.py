@@ -33,9 +33,9 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 
+from prorec.tasks.stages.pipeline import STAGES
+from prorec.tasks.tracking import store
 from prorec_core.artifacts import MANIFEST, ArtifactRef, Manifest, read_json, verify
-from tasks import store
-from tasks.pipeline import STAGES
 
 pytestmark = pytest.mark.pipeline
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,13 +17,13 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from flows.embedded import predict, start_prefect
+from prorec.flows.local.embedded import predict, start_prefect
+from prorec.tasks.local import paths
+from prorec.tasks.stages.pipeline import STAGES
+from prorec.tasks.upkeep.retention import take_inventory
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from prorec_core.text.location import find_encoder
-from tasks import places
-from tasks.pipeline import STAGES
-from tasks.reachability import take_inventory
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def prorec(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end."""
     environment = {**os.environ, **({"PROREC_ARTIFACTS": str(folder)} if folder else {})}
-    command = [sys.executable, "-m", "flows.cli", *words]
+    command = [sys.executable, "-m", "prorec", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=300)
 
 
@@ -69,7 +69,7 @@ def test_unknown_commands_and_options_are_status_2() -> None:
 def test_help_imports_nothing_slow() -> None:
     script = (
         "import sys; sys.argv = ['prorec', '--help']\n"
-        "from flows.cli import main\n"
+        "from prorec.flows.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "slow = {'prefect', 'mlflow', 'torch', 'polars', 'pandas', 'pyarrow', 'numpy', 'pydantic'} & set(sys.modules)\n"
@@ -137,14 +137,14 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def local(uri: object) -> Path:
     """Where an artifact's files are."""
-    path = places.local_path(str(uri))
+    path = paths.local_path(str(uri))
     assert path is not None
     return path
 
 
 def inputs_of(run_id: str, folder: Path) -> list[Any]:
     """The data sets that a stage's MLflow run read."""
-    client = MlflowClient(tracking_uri=places.sqlite_uri(folder / "mlflow.db"))
+    client = MlflowClient(tracking_uri=paths.sqlite_uri(folder / "mlflow.db"))
     return list(client.get_run(run_id).inputs.dataset_inputs)
 
 
@@ -184,7 +184,7 @@ def test_the_whole_pipeline(
     assert not [path for path in (folder / "store").rglob("*") if path.suffix in {".pkl", ".pickle", ".pt", ".pth"}]
 
     monkeypatch.setenv("PROREC_ARTIFACTS", str(folder))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", places.tracking_uri())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", paths.tracking_uri())
     known = [str(item) for item in first["items"]]
     best = predict(str(first["model"]), ", ".join([known[0], "no-such-item", known[1]]), 5)
     assert [row["rank"] for row in best] == [1, 2, 3, 4, 5] and all(row["title"] for row in best)
@@ -208,7 +208,7 @@ def test_a_failed_stage_is_run_again_alone(shared_folder: Path, tmp_path: Path) 
     made = [line.split(":")[0] for line in again.stderr.splitlines() if ": done in" in line]
     assert made == ["embed_text", "quantize", "report"] and "recall@10" in again.stdout
 
-    client = MlflowClient(tracking_uri=places.sqlite_uri(shared_folder / "mlflow.db"))
+    client = MlflowClient(tracking_uri=paths.sqlite_uri(shared_folder / "mlflow.db"))
     experiment = client.get_experiment_by_name("prorec-demo")
     wholes = client.search_runs([experiment.experiment_id], "tags.`prorec.experiment` = 'demo'")
     newest, before = wholes[0], wholes[1]
@@ -258,7 +258,7 @@ def test_a_model_is_promoted_and_recommends_to_all(
     assert rows["user_id"].unique(maintain_order=True).to_list() == pl.read_parquet(users)["user_id"].to_list()
     assert rows["rank"].to_list() == [1, 2, 3] * (rows.height // 3) and rows.height == 3 * 120
     digest = hashlib.sha256(output.read_bytes()).hexdigest()
-    client = MlflowClient(tracking_uri=places.sqlite_uri(shared_folder / "mlflow.db"))
+    client = MlflowClient(tracking_uri=paths.sqlite_uri(shared_folder / "mlflow.db"))
     experiment = client.get_experiment_by_name("prorec-demo")
     (run,) = client.search_runs([experiment.experiment_id], "tags.`prorec.kind` = 'recommend'")
     assert run.data.tags["prorec.output_sha256"] == digest and digest in done.stdout
@@ -273,7 +273,7 @@ def test_a_model_is_promoted_and_recommends_to_all(
 @pytest.mark.pipeline
 def test_an_interrupted_run_says_so(shared_folder: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "run", "demo", *TINY_WORDS, "--set", "collaborative.epochs=500"],
+        [sys.executable, "-m", "prorec", "run", "demo", *TINY_WORDS, "--set", "collaborative.epochs=500"],
         cwd=ROOT,
         env={**os.environ, "PROREC_ARTIFACTS": str(shared_folder)},
         stderr=subprocess.PIPE,
@@ -298,7 +298,7 @@ def test_an_interrupted_run_says_so(shared_folder: Path) -> None:
 def _servers(folder: Path) -> list[str]:
     """Processes that hold the log of a local server in `folder` open."""
     shown = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    pids = [line.split()[0] for line in shown.splitlines() if "flows.local_server" in line]
+    pids = [line.split()[0] for line in shown.splitlines() if "prorec.flows.local.prefect_server" in line]
     found = []
     for pid in pids:
         try:

@@ -37,7 +37,7 @@ def compare(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
     settings = [word for setting in TINY for word in ("--set", setting)]
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", "compare", "demo", *settings, *words],
+        [sys.executable, "-m", "prorec", "compare", "demo", *settings, *words],
         capture_output=True,
         text=True,
         check=False,

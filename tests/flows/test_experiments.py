@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.experiments import load, preset_files
+from prorec.flows.configuration.experiments import load, preset_files
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.guard import Guard, loopback
+from prorec.flows.access.guard import Guard, loopback
 
 LOGIN = "prorec:a:b ü"
 

@@ -26,7 +26,7 @@ STORES = ["--backend-store-uri", "sqlite://", "--artifact-root", "none"]
 def test_no_server_without_a_password(words: list[str], given: dict[str, str], missing: str) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.endswith(("AUTH_STRING", "PASSWORD"))}
     done = subprocess.run(
-        [sys.executable, "-m", "flows.guarded", *words],
+        [sys.executable, "-m", "prorec.flows.access.guarded", *words],
         env={**environment, **given},
         cwd=ROOT,
         capture_output=True,

@@ -16,7 +16,7 @@ import pytest
 STARTER = """
 import sys, time
 from pathlib import Path
-from flows.local_server import LocalServer
+from prorec.flows.local.prefect_server import LocalServer
 server = LocalServer(Path(sys.argv[1]) / "server.log")
 server.wait()
 print(server.url, server.password, flush=True)

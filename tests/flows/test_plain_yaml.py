@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.experiments import load
-from flows.plain_yaml import DEEPEST, MOST_BYTES, MOST_VALUES, PlainYAMLError, parse, read_file
-from flows.spaces import load_space
-from flows.variants import load_variants
+from prorec.flows.configuration.experiments import load
+from prorec.flows.configuration.plain_yaml import DEEPEST, MOST_BYTES, MOST_VALUES, PlainYAMLError, parse, read_file
+from prorec.flows.configuration.spaces import load_space
+from prorec.flows.configuration.variants import load_variants
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from prorec_core.visible import visible

@@ -18,7 +18,7 @@ import requests
 import websockets
 from websockets.exceptions import WebSocketException
 
-from flows.proxies import exceptions, stay_direct
+from prorec.flows.access.proxies import exceptions, stay_direct
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLES = [name for each in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (each, each.lower())]
@@ -133,7 +133,7 @@ def test_a_run_asks_no_proxy(proxy: Any, tmp_path: Path) -> None:
     """It goes as far as the text model, which is not there: by then its servers and clients have all been asked."""
     settings = ["data.demo.users=120", "data.demo.items=60", f"text.model={tmp_path / 'none'}"]
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "run", "demo", *(word for each in settings for word in ("--set", each))],
+        [sys.executable, "-m", "prorec", "run", "demo", *(word for each in settings for word in ("--set", each))],
         env={**os.environ, "PROREC_ARTIFACTS": str(tmp_path / "artifacts"), "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.commands.rerun import RERUN_BY_TAG, _find
-from tasks import tracking
-from tasks.tracking import EXPERIMENT_TAG, TrackedRun, client
+from prorec.flows.commands.rerun import RERUN_BY_TAG, _find
+from prorec.tasks.tracking import mlflow_runs
+from prorec.tasks.tracking.mlflow_runs import EXPERIMENT_TAG, TrackedRun, client
 
 
 def test_the_newest_that_failed_is_meant_also_where_a_newer_one_went_well(artifacts_folder: Path) -> None:
-    experiment = tracking.experiment_id("demo")
+    experiment = mlflow_runs.experiment_id("demo")
 
     def ended(name: str, status: str) -> TrackedRun:
         run = TrackedRun.start(experiment, name, tags={EXPERIMENT_TAG: "demo"})

@@ -15,15 +15,16 @@ import pytest
 from rich.table import Table
 from typer.testing import CliRunner
 
-from flows import cli, embedded
-from flows.commands import recommend_all
-from flows.display import LiveDisplay, PlainDisplay, plain_table
-from flows.running import show_result
-from flows.screen import PlainConsole, console, plain, say
+from prorec.flows import cli
+from prorec.flows.commands import recommend_all
+from prorec.flows.local import embedded
+from prorec.flows.local.running import show_result
+from prorec.flows.terminal.display import LiveDisplay, PlainDisplay, plain_table
+from prorec.flows.terminal.screen import PlainConsole, console, plain, say
+from prorec.tasks.execution.events import Notice, PartEnded, PartStarted
+from prorec.tasks.local import paths
 from prorec_core.errors import UserError
 from prorec_core.visible import block_in_markdown, code_in_markdown, in_markdown
-from tasks import places
-from tasks.events import Notice, PartEnded, PartStarted
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "[/] [bold]x[/bold] :smile: [link=http://evil]y[/link]\x1b[31m\x9b2J\r\u202eevil\u200b\x07"
@@ -101,7 +102,7 @@ def test_users_who_got_fewer_are_told_at_the_end(monkeypatch: pytest.MonkeyPatch
     summary = {"users": 1000, "rows": 9, "model": "m", "output": "o", "sha256": "s", "k": 10}
     users = tmp_path / "users.csv"
     users.touch()
-    monkeypatch.setattr(places, "nothing_tracked", lambda: False)
+    monkeypatch.setattr(paths, "nothing_tracked", lambda: False)
     for short, empty, told in (
         (0, 0, None),
         (12, 0, "12 of 1,000 users got fewer than 10 items: the catalogue has no more that they lack."),
@@ -155,7 +156,7 @@ def test_mistakes_show_ids_as_they_are(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_a_terminal_that_lacks_characters_gets_escapes() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from flows.cli import main; main()", "config", "schema"],
+        [sys.executable, "-c", "from prorec.flows.cli import main; main()", "config", "schema"],
         env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         timeout=120,
@@ -193,14 +194,14 @@ PRINTING = {
     "Text.from_markup",
     "sys.stdout.write",
 }
-EXCEPT = {"flows/screen.py"}
+EXCEPT = {"flows/terminal/screen.py"}
 FOR_A_SHELL = {("flows/commands/stack.py", "print")}
-LAST_WORDS = {("flows/streams.py", "print")}
+LAST_WORDS = {("flows/terminal/streams.py", "print")}
 """What its callers have made plain already."""
 
 
 def test_text_is_printed_in_one_place_alone() -> None:
-    """Whoever prints past `flows.screen` prints what data say to a terminal."""
+    """Whoever prints past `prorec.flows.terminal.screen` prints what data say to a terminal."""
     found = []
     for folder in ("flows", "tasks", "prorec_core"):
         for path in sorted((ROOT / folder).rglob("*.py")):

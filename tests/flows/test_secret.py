@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import secret
+from prorec.flows.access import secret
 from prorec_core.errors import UserError
 
 

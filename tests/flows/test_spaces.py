@@ -8,11 +8,11 @@ import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from flows.experiments import load, preset_files
-from flows.spaces import MADE_OF, Plan, as_yaml, flags, load_space, plan
+from prorec.flows.configuration.experiments import load, preset_files
+from prorec.flows.configuration.spaces import MADE_OF, Plan, as_yaml, flags, load_space, plan
+from prorec.tasks.stages.pipeline import PIPELINE
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
-from tasks.pipeline import PIPELINE
 
 STANDARD = {
     "collaborative": "train_collaborative",

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.running import expect_folder
-from prorec_command import PACKAGES, strangers
+from prorec.flows.local.running import expect_folder
 from prorec_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +18,7 @@ FULL = Path("/dev/full")
 
 def _shell(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PROREC_ARTIFACTS": str(folder), "PYTHONPATH": str(ROOT), **variables}
-    environment["PRORECX"] = f"{sys.executable} -m flows.cli"
+    environment["PRORECX"] = f"{sys.executable} -m prorec"
     return subprocess.run(
         ["bash", "-c", line], capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=100
     )
@@ -70,35 +69,12 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(words: str, tmp_path: Pat
     assert done.stderr == f"prorec: PROREC_ARTIFACTS {tmp_path}/file: this is a file. Name a folder.\n"
 
 
-@pytest.mark.parametrize("name", PACKAGES)
-@pytest.mark.parametrize("kind", ["module", "package", "namespace"])
-def test_a_strangers_package_is_named_and_not_run(name: str, kind: str, tmp_path: Path) -> None:
-    file = {"module": f"{name}.py", "package": f"{name}/__init__.py", "namespace": f"{name}/x.py"}[kind]
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).write_text("print('it ran')\n")
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    command = [sys.executable, "-P", "-c", "from prorec_command import main; main()", "config", "show"]
-    environment = {**os.environ, "PYTHONPATH": path}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
-    if kind == "namespace":
-        # A folder without __init__.py gives way to a package that comes later.
-        assert done.returncode == 0 and done.stdout.startswith("name: demo")
-        return
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"prorec: {tmp_path / file}: it has the name of a package of this program, '{name}'")
-
-
-def test_a_strangers_tasks_where_it_is_typed_is_named(tmp_path: Path) -> None:
-    (tmp_path / "tasks.py").write_text("print('it ran')\n")
-    command = [sys.executable, "-m", "flows.cli", "config", "show"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def test_modules_of_others_by_our_folders_names_are_left_alone(tmp_path: Path) -> None:
+    for name in ("tasks", "flows"):
+        (tmp_path / f"{name}.py").write_text("print('it ran')\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "prorec", "config", "show"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, timeout=60, cwd=tmp_path
     )
-    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
-    assert f"prorec: {tmp_path / 'tasks.py'}: it has the name" in done.stderr
-
-
-def test_our_own_packages_are_no_strangers() -> None:
-    assert strangers(ROOT) == {} and set(strangers(ROOT / "docs")) == set(PACKAGES)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("name: demo")

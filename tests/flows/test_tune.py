@@ -15,8 +15,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from flows.experiments import load
-from flows.tune import seconds_left
+from prorec.flows.configuration.experiments import load
+from prorec.flows.tune import seconds_left
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 20
@@ -32,7 +32,7 @@ SPACE = {
 def _start(*words: str, folder: Path) -> subprocess.Popen[str]:
     settings = [word for setting in TINY for word in ("--set", setting)]
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "tune", "demo", *settings, *words],
+        [sys.executable, "-m", "prorec", "tune", "demo", *settings, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

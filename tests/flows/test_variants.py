@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.compare import PIPELINES, seconds_left
-from flows.experiments import changed, load, preset_files
-from flows.variants import EVERY, FULL, Variants, load_variants
+from prorec.flows.compare import PIPELINES, seconds_left
+from prorec.flows.configuration.experiments import changed, load, preset_files
+from prorec.flows.configuration.variants import EVERY, FULL, Variants, load_variants
+from prorec.tasks.stages.evaluate_two_stream import SIDES, STREAM
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
-from tasks.evaluate_two_stream import SIDES, STREAM
 
 STANDARD = load_variants()
 

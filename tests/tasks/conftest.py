@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from flows import secret
-from flows.local_server import LocalServer
+from prorec.flows.access import secret
+from prorec.flows.local.prefect_server import LocalServer
+from prorec.tasks.execution.events import Event, StageEnded, listening
+from prorec.tasks.execution.runner import run_stage
+from prorec.tasks.execution.stage import FlowTracking, Stage, Work
+from prorec.tasks.tracking import mlflow_runs
+from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
-from tasks import tracking
-from tasks.events import Event, StageEnded, listening
-from tasks.execution import run_stage
-from tasks.stage import FlowTracking, Stage, Work
-from tasks.tracking import TrackedRun
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +85,7 @@ class TinyPipeline:
 
         @flow(name="tiny")
         def tiny(experiment: Experiment) -> dict[str, ArtifactRef]:
-            mlflow_experiment = tracking.experiment_id(experiment.name)
+            mlflow_experiment = mlflow_runs.experiment_id(experiment.name)
             parent = TrackedRun.start(mlflow_experiment, "parent")
             place = FlowTracking(experiment_id=mlflow_experiment, run_id=parent.id)
             refs: dict[str, ArtifactRef] = {}
@@ -128,12 +128,12 @@ def make_tiny(prefect_api: str, tracked_folder: Path) -> Callable[..., TinyPipel
     ) -> TinyPipeline:
         return TinyPipeline(
             (
-                Stage("preprocess", (), first, "tasks.preprocess", ("data",)),
+                Stage("preprocess", (), first, "prorec.tasks.stages.preprocess", ("data",)),
                 Stage(
                     "train_collaborative",
                     ("preprocess",),
                     second,
-                    "tasks.train_collaborative",
+                    "prorec.tasks.stages.train_collaborative",
                     ("collaborative", "seed"),
                 ),
             )

@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from prorec.tasks.stages.capacity import expect_capacity
+from prorec.tasks.tracking import store
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
-from tasks import store
-from tasks.capacity import expect_capacity
 
 REF = ArtifactRef(stage="preprocess", digest="d", run_id="r", uri="/u")
 

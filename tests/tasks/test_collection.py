@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 
+from prorec.tasks.execution.stage import Work
+from prorec.tasks.local import paths
+from prorec.tasks.registry import models
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
+from prorec.tasks.upkeep import collection
+from prorec.tasks.upkeep.collection import Collected, Plan, collect, make_plan
+from prorec.tasks.upkeep.retention import take_inventory
 from prorec_core.artifacts import ArtifactRef, write_json
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
-from tasks import collection, models, places, store, tracking
-from tasks.collection import Collected, Plan, collect, make_plan
-from tasks.reachability import take_inventory
-from tasks.stage import Work
-from tasks.tracking import TrackedRun, client
 
 MakeTiny = Callable[..., Any]
 OTHER = Experiment(seed=1)
@@ -36,7 +39,7 @@ def stages(made: Plan) -> list[str]:
 
 
 def is_there(ref: ArtifactRef) -> bool:
-    folder = places.local_path(ref.uri)
+    folder = paths.local_path(ref.uri)
     assert folder is not None
     return folder.exists()
 
@@ -52,8 +55,8 @@ def test_what_recent_runs_made_stays(make_tiny: MakeTiny) -> None:
 def test_a_version_keeps_all_that_it_was_made_of(make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = make_tiny(second=lambda work: _write(work.folder / "own.txt", str(work.experiment.seed)))
     first, second = pipeline.run(), pipeline.run(OTHER)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", places.tracking_uri())
-    model = client().create_logged_model(tracking.experiment_id("demo"), name="generator")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", paths.tracking_uri())
+    model = client().create_logged_model(mlflow_runs.experiment_id("demo"), name="generator")
     models.register("prorec-demo", model.model_id, second["train_collaborative"].run_id, {})
     inventory = take_inventory(0)
     kept = {each.ref.run_id: inventory.kept_by(each) for each in inventory.stored}
@@ -84,8 +87,8 @@ def test_what_was_deleted_is_made_again_when_it_is_needed(make_tiny: MakeTiny) -
 def test_of_equal_artifacts_one_stays(make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = make_tiny()
     first, forced = pipeline.run(), pipeline.run(force="preprocess")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", places.tracking_uri())
-    model = client().create_logged_model(tracking.experiment_id("demo"), name="generator")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", paths.tracking_uri())
+    model = client().create_logged_model(mlflow_runs.experiment_id("demo"), name="generator")
     tags = {models.run_tag("preprocess"): first["preprocess"].run_id}
     models.register("prorec-demo", model.model_id, first["train_collaborative"].run_id, tags)
     assert [each.ref for each in plan().artifacts] == [forced["preprocess"], first["train_collaborative"]]
@@ -140,7 +143,7 @@ def test_a_kill_anywhere_leaves_no_damage(make_tiny: MakeTiny, monkeypatch: pyte
 def test_what_a_running_run_has_read_stays(make_tiny: MakeTiny) -> None:
     pipeline = make_tiny()
     refs = pipeline.run()
-    running = TrackedRun.start(tracking.experiment_id("demo"), "running")
+    running = TrackedRun.start(mlflow_runs.experiment_id("demo"), "running")
     running.tags(models.stage_tags({"preprocess": refs["preprocess"]}))
     made = plan()
     assert stages(made) == ["train_collaborative"]
@@ -157,7 +160,7 @@ def test_what_came_into_use_while_somebody_thought_about_it_stays(make_tiny: Mak
     refs = make_tiny().run()
     made = plan()
     assert len(made.artifacts) == 2
-    late = TrackedRun.start(tracking.experiment_id("demo"), "late")
+    late = TrackedRun.start(mlflow_runs.experiment_id("demo"), "late")
     late.tags(models.stage_tags({"train_collaborative": refs["train_collaborative"]}))
     late.finish()
     assert (collect(made).spared, store.verify_all()) == (2, (2, []))
@@ -196,8 +199,8 @@ def test_damaged_artifacts_that_were_made_again_go_at_once(make_tiny: MakeTiny) 
 
 
 def test_models_without_a_version_go(tracked_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", places.tracking_uri())
-    experiment = tracking.experiment_id("demo")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", paths.tracking_uri())
+    experiment = mlflow_runs.experiment_id("demo")
     (tmp_path / "files").mkdir()
     _filled(tmp_path / "files")
     ids = []
@@ -220,7 +223,7 @@ def test_local_leftovers_go_unless_somebody_is_at_work(make_tiny: MakeTiny) -> N
     pipeline = make_tiny()
     refs = pipeline.run()
     finished = client().get_run(refs["preprocess"].run_id).data.tags["prorec.key"]
-    artifacts = places.artifacts()
+    artifacts = paths.artifacts()
     long_ago = time.time() - 40 * 86400
     folders = {
         "work/dead": True,
@@ -241,7 +244,7 @@ def test_local_leftovers_go_unless_somebody_is_at_work(make_tiny: MakeTiny) -> N
         if not name.endswith(("new", ".new.parquet.parts", refs["preprocess"].digest)):
             for path in (artifacts / name / "file", artifacts / name):
                 os.utime(path, (long_ago, long_ago))
-    with places.lock("busy"), places.lock("download-busy"):
+    with paths.lock("busy"), paths.lock("download-busy"):
         done = gc(30)
     assert {name: not (artifacts / name).exists() for name in folders} == folders
     assert (done.count, done.bytes, done.spared) == (6, 30, 0)

@@ -12,8 +12,16 @@ import pytest
 import torch
 from prefect import flow
 
-from flows import compare
-from flows.commands.artifacts import _described, _find
+from prorec.flows import compare
+from prorec.flows.commands.artifacts import _described, _find
+from prorec.tasks import comparison
+from prorec.tasks.execution.stage import FlowTracking, Stage, Work
+from prorec.tasks.registry import models, recommenders
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
+from prorec.tasks.upkeep import collection
+from prorec.tasks.upkeep.collection import collect, make_plan
+from prorec.tasks.upkeep.retention import take_inventory
 from prorec_core.artifacts import MANIFEST, ArtifactRef, write_json
 from prorec_core.config import Experiment
 from prorec_core.data.sequences import from_lists
@@ -21,11 +29,6 @@ from prorec_core.evaluation.stage import Evaluation
 from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants
 from prorec_core.metrics.measures import rank_metrics
 from prorec_core.training.checkpoint import save_tensors
-from tasks import collection, comparison, models, registered, store, tracking
-from tasks.collection import collect, make_plan
-from tasks.reachability import take_inventory
-from tasks.stage import FlowTracking, Stage, Work
-from tasks.tracking import TrackedRun, client
 
 USERS = 20
 NOT_APPLIED = "generator.warm_start (wants integrated codes)"
@@ -53,7 +56,7 @@ def keep_a_comparison(upstream: Mapping[str, str]) -> TrackedRun:
                           "list_length": 10, "beams": 10, "ties": "input", "ties_seed": 0}  # fmt: skip
     found["variants"]["prorec"] |= {"about": "", "set": {}}
     found["failed"] = []
-    run = TrackedRun.start(tracking.experiment_id("demo"), "comparison")
+    run = TrackedRun.start(mlflow_runs.experiment_id("demo"), "comparison")
     comparison.keep(run, Experiment(), found, {}, upstream)
     return run
 
@@ -85,7 +88,7 @@ def _register(work: Work) -> dict[str, str]:
     manifest = store.sha256_file(work.folder / "manifest.json")
     uri = models.register("prorec-demo", model.model_id, work.run.id, {store.MODEL_MANIFEST_TAG: manifest})
     # As after a kill right here: the version is there, and its run does not know it.
-    assert registered.find(uri).model_id == model.model_id and registered.find(uri).manifest_sha256 == manifest
+    assert recommenders.find(uri).model_id == model.model_id and recommenders.find(uri).manifest_sha256 == manifest
     return {store.MODEL_TAG: model.model_id, store.MODEL_MANIFEST_TAG: manifest, store.MODEL_URI_TAG: uri}
 
 
@@ -99,19 +102,24 @@ def run_tiny_variant(
         evaluate = "evaluate" if sides == 1 else "evaluate_two_stream"
         generator = "train_generator" if sides == 1 else "train_generator@first"
         stages = (
-            Stage("preprocess", (), _write, "tasks.preprocess", ("name", "seed")),
+            Stage("preprocess", (), _write, "prorec.tasks.stages.preprocess", ("name", "seed")),
             Stage(
-                "train_generator", ("preprocess",), _write, "tasks.train_generator", ("name", "seed"), publish=_register
+                "train_generator",
+                ("preprocess",),
+                _write,
+                "prorec.tasks.stages.train_generator",
+                ("name", "seed"),
+                publish=_register,
             ),
-            Stage(evaluate, ("preprocess", generator), last, "tasks.evaluate", ("name", "seed")),
-            Stage("report", (evaluate,), _write, "tasks.report", ("name", "seed")),
+            Stage(evaluate, ("preprocess", generator), last, "prorec.tasks.stages.evaluate", ("name", "seed")),
+            Stage("report", (evaluate,), _write, "prorec.tasks.stages.report", ("name", "seed")),
         )
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.places.tracking_uri())
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_runs.paths.tracking_uri())
         monkeypatch.setattr(compare, "PIPELINES", {scorer: stages})
         measured = Measured("prorec", 0, GENERATOR, metrics(), {}, {}, 0)
         monkeypatch.setattr(comparison, "gather", lambda *_: measured)
         monkeypatch.setattr(models, "_source_digest", lambda _: "")
-        above = TrackedRun.start(tracking.experiment_id("demo"), "comparison")
+        above = TrackedRun.start(mlflow_runs.experiment_id("demo"), "comparison")
         experiments = dict(zip(("", "first", "second"), [Experiment()] * (1 if sides == 1 else 3), strict=False))
 
         @flow(name="comparison of one")
@@ -124,7 +132,7 @@ def run_tiny_variant(
                 compare._made.reset(token)
 
         whole()
-        (variant,) = tracking.search(f"tags.`{tracking.VARIANT_TAG}` = 'prorec'")
+        (variant,) = mlflow_runs.search(f"tags.`{mlflow_runs.VARIANT_TAG}` = 'prorec'")
         return {"above": above, "variant": variant}
 
     return run
@@ -134,7 +142,7 @@ def test_what_a_variant_uses_is_known_while_it_goes_on(run_tiny_variant: Callabl
     seen: list[dict[str, Any]] = []
 
     def last(work: Work) -> None:
-        (variant,) = tracking.search(f"tags.`{tracking.VARIANT_TAG}` = 'prorec'")
+        (variant,) = mlflow_runs.search(f"tags.`{mlflow_runs.VARIANT_TAG}` = 'prorec'")
         seen.append(models.named_by(variant.data.tags))
         _write(work)
 
@@ -154,7 +162,7 @@ def test_what_a_variant_uses_is_known_while_it_goes_on(run_tiny_variant: Callabl
         f"running {made['above'].id}"
     }
     made["above"].finish()
-    another = TrackedRun.start(tracking.experiment_id("demo"), "reads a stream")
+    another = TrackedRun.start(mlflow_runs.experiment_id("demo"), "reads a stream")
     (generator,) = (each.ref for each in inventory.stored if each.ref.stage == "train_generator")
     another.tags(models.stage_tags({"train_generator.second": generator}))
     planned = [each.ref.stage for each in make_plan(take_inventory(0), 0).artifacts]
@@ -175,14 +183,14 @@ def test_a_version_of_a_comparison_is_evaluated_and_keeps_its_model_alone(
     client().set_registered_model_alias("prorec-demo", "champion", "1")
     assert not [kind for kind in left() if kind in kinds]
     client().delete_registered_model_alias("prorec-demo", "champion")
-    own = TrackedRun.start(tracking.experiment_id("demo"), "of the experiment itself")
+    own = TrackedRun.start(mlflow_runs.experiment_id("demo"), "of the experiment itself")
     own.tags({models.MODEL_OF_RUN_TAG: version.uri})
     own.finish()
     assert not [kind for kind in left() if kind in kinds]
 
 
 def test_a_run_that_only_looked_ended_loses_nothing(tracked_folder: Path, tmp_path: Path) -> None:
-    run = TrackedRun.start(tracking.experiment_id("demo"), "at work", tags={store.STAGE_TAG: "train_generator"})
+    run = TrackedRun.start(mlflow_runs.experiment_id("demo"), "at work", tags={store.STAGE_TAG: "train_generator"})
     write_json(tmp_path / "files" / "model.json", 1)
     run.upload(tmp_path / "files", last="model.json")
     client().set_terminated(run.id)

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from prorec.tasks.local import databases, paths
+from prorec.tasks.local.databases import MLFLOW, PREFECT, Tables
 from prorec_core.errors import UserError
-from tasks import databases, places
-from tasks.databases import MLFLOW, PREFECT, Tables
 from tests.campaigns.first_start import OPEN, is_whole
 
 MOMENTS = (3, 40, 130, 260)
@@ -68,9 +68,9 @@ def test_what_a_first_start_left_half_made_is_healed(
     killed_at: dict[int, Path], artifacts_folder: Path, moment: int
 ) -> None:
     path = _take(killed_at[moment], artifacts_folder)
-    databases.prepare_mlflow(places.tracking_uri())
+    databases.prepare_mlflow(paths.tracking_uri())
     assert is_whole(path, MLFLOW)
-    assert MlflowClient(places.tracking_uri()).get_experiment("0").name == "Default"
+    assert MlflowClient(paths.tracking_uri()).get_experiment("0").name == "Default"
     assert not list(artifacts_folder.glob(".*.part*"))
 
 
@@ -85,7 +85,7 @@ def test_half_made_with_runs_is_told_and_left_alone(killed_at: dict[int, Path], 
         database.commit()
     before = path.read_bytes()
     with pytest.raises(UserError, match=r"mlflow\.db: MLflow's tables are half made and cannot be brought up to date"):
-        databases.prepare_mlflow(places.tracking_uri())
+        databases.prepare_mlflow(paths.tracking_uri())
     assert path.read_bytes() == before and not list(artifacts_folder.glob("*unfinished*"))
 
 
@@ -96,9 +96,9 @@ def test_half_made_without_runs_is_kept_aside(
     with closing(sqlite3.connect(path)) as database:
         database.execute("UPDATE alembic_version SET version_num = (SELECT '451aebb31d03')")
         database.commit()
-    databases.prepare_mlflow(places.tracking_uri())
+    databases.prepare_mlflow(paths.tracking_uri())
     assert is_whole(path, MLFLOW) and is_sqlite(artifacts_folder / "mlflow.db.unfinished-1")
-    (said,) = [record.getMessage() for record in caplog.records if record.name == "tasks.databases"]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "prorec.tasks.local.databases"]
     assert said.endswith("mlflow.db was left half made and is begun anew; what was there is mlflow.db.unfinished-1")
 
 
@@ -113,7 +113,7 @@ def _older(path: Path, back: int) -> None:
     from mlflow.store.db import utils
     from mlflow.store.tracking.dbmodels.initial_models import Base
 
-    engine = utils.create_sqlalchemy_engine(places.sqlite_uri(path))
+    engine = utils.create_sqlalchemy_engine(paths.sqlite_uri(path))
     Base.metadata.create_all(engine)
     config = utils._get_alembic_config("")
     with engine.begin() as connection:
@@ -134,11 +134,11 @@ def test_older_tables_are_brought_up_to_date_in_the_same_file(
     _older(path, 3)
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("SELECT count(*) FROM experiments").fetchone()[0] == 1
-        databases.prepare_mlflow(places.tracking_uri())
+        databases.prepare_mlflow(paths.tracking_uri())
         # Who had the file open before sees what is there now.
         (revision,) = other.execute("SELECT version_num FROM alembic_version").fetchone()
     assert revision == MLFLOW.revisions()[0] and is_whole(path, MLFLOW)
-    assert MlflowClient(places.tracking_uri()).get_experiment("7").name == "prorec-demo"
+    assert MlflowClient(paths.tracking_uri()).get_experiment("7").name == "prorec-demo"
     assert "has the tables of this version of MLflow now" in caplog.text
     assert not list(artifacts_folder.glob(".*.part*"))
 
@@ -176,7 +176,7 @@ def test_tables_of_a_newer_version_are_left_alone(tracked_folder: Path) -> None:
         database.commit()
     before = path.read_bytes()
     with pytest.raises(UserError, match=r"mlflow\.db: its tables are of a newer version of MLflow"):
-        databases.prepare_mlflow(places.tracking_uri())
+        databases.prepare_mlflow(paths.tracking_uri())
     assert path.read_bytes() == before
 
 
@@ -186,8 +186,8 @@ def _truncate(path: Path) -> None:
 
 def _zero(path: Path) -> None:
     path.write_bytes(b"")
-    places.store().mkdir()
-    (places.store() / "0123").mkdir()
+    paths.store().mkdir()
+    (paths.store() / "0123").mkdir()
 
 
 def _noise(path: Path) -> None:
@@ -217,13 +217,13 @@ def _folder(path: Path) -> None:
     ],
 )
 def test_a_damaged_database_is_one_line(tracked_folder: Path, damage: Callable[[Path], None], message: str) -> None:
-    from tasks.store import verify_all
-    from tasks.tracking import _client
+    from prorec.tasks.tracking.mlflow_runs import _client
+    from prorec.tasks.tracking.store import verify_all
 
     path = tracked_folder / "mlflow.db"
     damage(path)
     with pytest.raises(UserError, match=rf"mlflow\.db: {message}"):
-        _client.__wrapped__(places.tracking_uri())
+        _client.__wrapped__(paths.tracking_uri())
     with pytest.raises(UserError, match=message):
         verify_all()
 
@@ -242,7 +242,7 @@ def test_damage_that_opening_does_not_meet_is_found(tracked_folder: Path) -> Non
 def test_an_empty_file_with_nothing_beside_is_begun_anew(artifacts_folder: Path) -> None:
     path = artifacts_folder / "mlflow.db"
     path.touch()
-    databases.prepare_mlflow(places.tracking_uri())
+    databases.prepare_mlflow(paths.tracking_uri())
     assert is_whole(path, MLFLOW)
 
 
@@ -252,7 +252,7 @@ def prefect_home(artifacts_folder: Path) -> Iterator[Path]:
     from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
     home = artifacts_folder / "prefect %2F #?é"
-    uri = places.sqlite_uri(home / "prefect.db", "aiosqlite")
+    uri = paths.sqlite_uri(home / "prefect.db", "aiosqlite")
     with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: uri}), temporary_database_interface():
         yield home
 

@@ -20,18 +20,19 @@ import requests
 from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import OperationalError
 
+from prorec.tasks.execution.events import Event, StageEnded, StageProgress, StageStarted, listening
+from prorec.tasks.execution.stage import Work
+from prorec.tasks.local import paths
+from prorec.tasks.local.disk_space import full_disk
+from prorec.tasks.local.machine_errors import explained
+from prorec.tasks.stages.pipeline import STAGES
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.metrics import MetricSender
+from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
+from prorec.tasks.tracking.retries import is_passing, patiently
 from prorec_core.artifacts import MANIFEST, write_bytes
 from prorec_core.config import Experiment
 from prorec_core.errors import MachineError, UserError
-from tasks import places, store, tracking
-from tasks.events import Event, StageEnded, StageProgress, StageStarted, listening
-from tasks.metrics import MetricSender
-from tasks.patience import is_passing, patiently
-from tasks.pipeline import STAGES
-from tasks.room import full_disk
-from tasks.stage import Work
-from tasks.tracking import TrackedRun, client
-from tasks.troubles import explained
 
 TINY = Experiment.model_validate(
     {
@@ -98,7 +99,7 @@ def on_disk(disk: SmallDisk, empty_database: Path, monkeypatch: pytest.MonkeyPat
 
 def _left_half_done() -> list[Path]:
     """What nobody could use: files under names of their own, work folders, artifacts without a manifest."""
-    root = places.artifacts()
+    root = paths.artifacts()
     hidden = [path for path in root.rglob(".*") if path.is_file() and path.suffix != ".lock"]
     unfinished = [path for path in (root / "store").glob("*/artifacts/artifact") if not (path / MANIFEST).is_file()]
     return [*hidden, *unfinished, *(root / "work").glob("*")]
@@ -106,7 +107,7 @@ def _left_half_done() -> list[Path]:
 
 def _run(disk: SmallDisk, when: Callable[[Event], bool]) -> dict[str, bool]:
     """Run the pipeline, with the disk full from the event on that is meant; which stages were cached."""
-    from flows.full import prorec
+    from prorec.flows.full import prorec
 
     ended: dict[str, bool] = {}
 
@@ -214,8 +215,8 @@ def test_a_file_that_cannot_be_written_leaves_nothing_and_names_itself(disk: Sma
 
 
 def test_metrics_wait_for_room_and_a_run_s_end_does_not(on_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.metrics.pauses", lambda: iter([0.05] * 1000))
-    run = TrackedRun.start(tracking.experiment_id("metrics"), "training")
+    monkeypatch.setattr("prorec.tasks.tracking.metrics.pauses", lambda: iter([0.05] * 1000))
+    run = TrackedRun.start(mlflow_runs.experiment_id("metrics"), "training")
     on_disk.fill()
     run.metrics({f"loss_{number}": 1.0 for number in range(200)}, 1)
     time.sleep(0.5)
@@ -223,7 +224,7 @@ def test_metrics_wait_for_room_and_a_run_s_end_does_not(on_disk: SmallDisk, monk
     run.finish()
     assert len(client().get_run(run.id).data.metrics) == 200
 
-    sender = MetricSender(client(), TrackedRun.start(tracking.experiment_id("metrics"), "another").id)
+    sender = MetricSender(client(), TrackedRun.start(mlflow_runs.experiment_id("metrics"), "another").id)
     on_disk.fill()
     sender.send({f"loss_{number}": 1.0 for number in range(200)}, 1)
     begun = time.monotonic()

@@ -14,19 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from prorec.tasks.execution import sources
+from prorec.tasks.execution import stage as stages
+from prorec.tasks.execution.reads import UndeclaredReadError
+from prorec.tasks.execution.stage import Stage, versions
+from prorec.tasks.stages.evaluate_aligned import evaluate_aligned
+from prorec.tasks.stages.evaluate_collaborative import evaluate_collaborative
+from prorec.tasks.stages.evaluate_counts import evaluate_counts
+from prorec.tasks.stages.evaluate_two_stream import evaluate_two_stream
+from prorec.tasks.stages.pipeline import PIPELINE, STAGES, up_to
+from prorec.tasks.tracking import mlflow_runs
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.registry import Registry
 from prorec_core.sections import RUN_ONLY
-from tasks import sources, tracking
-from tasks import stage as stages
-from tasks.evaluate_aligned import evaluate_aligned
-from tasks.evaluate_collaborative import evaluate_collaborative
-from tasks.evaluate_counts import evaluate_counts
-from tasks.evaluate_two_stream import evaluate_two_stream
-from tasks.pipeline import PIPELINE, STAGES, up_to
-from tasks.reads import UndeclaredReadError
-from tasks.stage import Stage, versions
 
 
 def _leaves(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -118,7 +119,7 @@ NUMERIC = {
 def store() -> Iterator[None]:
     """A store that need not exist."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "identity", lambda: "one")
+        patch.setattr(mlflow_runs, "identity", lambda: "one")
         yield
 
 
@@ -178,7 +179,7 @@ def test_keys_are_flat_and_differ_between_stages() -> None:
 
 def test_another_store_has_other_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     before()
-    monkeypatch.setattr(tracking, "identity", lambda: "another")
+    monkeypatch.setattr(mlflow_runs, "identity", lambda: "another")
     assert all(stage.key(Experiment(), UPSTREAM, "") != before()[stage.name] for stage in PIPELINE)
 
 
@@ -234,7 +235,7 @@ def test_what_reads_a_source_decides_the_numbers_too() -> None:
 
 
 def test_a_body_cannot_read_what_its_stage_does_not_declare() -> None:
-    stage = Stage("toy", (), lambda _: None, "tasks.align", ("align", "evaluate.beams", "seed"))
+    stage = Stage("toy", (), lambda _: None, "prorec.tasks.stages.align", ("align", "evaluate.beams", "seed"))
     part = stage.part(Experiment(seed=3))
     assert (part.seed, part.align.alpha, part.evaluate.beams, part.device) == (3, 0.01, 50, "auto")
     for read in (
@@ -259,13 +260,13 @@ def test_every_stage_reads_only_earlier_ones() -> None:
 @pytest.mark.parametrize("stage", PIPELINE, ids=lambda stage: stage.name)
 def test_sources_follow_imports(stage: Stage) -> None:
     names = {path.relative_to(sources._ROOT).as_posix() for path in sources.source_files((stage.module,))}
-    assert f"tasks/{stage.name}.py" in names and "prorec_core/artifacts.py" in names
-    assert not names & {"prorec_core/config.py", "prorec_core/errors.py", "tasks/stage.py"}
-    assert ("tasks/inputs.py" in names) is (stage.name not in {"preprocess", "embed_text"})
+    assert f"prorec/tasks/stages/{stage.name}.py" in names and "prorec_core/artifacts.py" in names
+    assert not names & {"prorec_core/config.py", "prorec_core/errors.py", "prorec/tasks/execution/stage.py"}
+    assert ("prorec/tasks/stages/inputs.py" in names) is (stage.name not in {"preprocess", "embed_text"})
 
 
 def test_training_depends_on_the_loop_and_not_on_evaluation() -> None:
-    names = {path.name for path in sources.source_files(("tasks.train_collaborative",), Experiment())}
+    names = {path.name for path in sources.source_files(("prorec.tasks.stages.train_collaborative",), Experiment())}
     assert {"loop.py", "sasrec.py", "sequences.py"} <= names
     assert not names & {"trie.py", "demo.py", "kmeans.py", "din.py"}
 
@@ -313,23 +314,30 @@ def test_changed_source_changes_the_hash(tmp_path: Path, monkeypatch: pytest.Mon
         "prorec_core/a/two.py": "x = 1\n",
         "prorec_core/a/page.html": "<p>",
         "prorec_core/b.py": "",
-        "tasks/t.py": "import prorec_core.a.one\nfrom tasks.inputs import texts\nfrom tasks.stage import Work\n",
-        "tasks/inputs.py": "from prorec_core import c\n",
-        "tasks/stage.py": "import prorec_core.b\n",
+        "prorec/tasks/t.py": "import prorec_core.a.one\n"
+        "from prorec.tasks.stages.inputs import texts\nfrom prorec.tasks.execution.stage import Work\n",
+        "prorec/tasks/stages/inputs.py": "from prorec_core import c\n",
+        "prorec/tasks/execution/stage.py": "import prorec_core.b\n",
         "prorec_core/c.py": "",
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(sources, "_ROOT", tmp_path)
     sources._imports.cache_clear()
-    hashes = [sources.source_hash(("tasks.t",))]
-    changing = ("prorec_core/a/two.py", "prorec_core/a/page.html", "prorec_core/c.py", "tasks/t.py", "tasks/inputs.py")
+    hashes = [sources.source_hash(("prorec.tasks.t",))]
+    changing = (
+        "prorec_core/a/two.py",
+        "prorec_core/a/page.html",
+        "prorec_core/c.py",
+        "prorec/tasks/t.py",
+        "prorec/tasks/stages/inputs.py",
+    )
     for name in changing:
         (tmp_path / name).write_text((tmp_path / name).read_text() + " ")
-        hashes.append(sources.source_hash(("tasks.t",)))
+        hashes.append(sources.source_hash(("prorec.tasks.t",)))
     assert len(set(hashes)) == 1 + len(changing)
     (tmp_path / "prorec_core/b.py").write_text("y = 2\n")
-    assert sources.source_hash(("tasks.t",)) == hashes[-1]
+    assert sources.source_hash(("prorec.tasks.t",)) == hashes[-1]
     sources._imports.cache_clear()
 
 

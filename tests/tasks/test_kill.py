@@ -14,8 +14,9 @@ from uuid import UUID
 
 import pytest
 
-from tasks import places, tracking
-from tasks.tracking import client
+from prorec.tasks.local import paths
+from prorec.tasks.tracking import mlflow_runs
+from prorec.tasks.tracking.mlflow_runs import client
 from tests.campaigns.kills import PLACES
 
 TRAINING = """
@@ -24,11 +25,11 @@ from pathlib import Path
 from prefect import flow
 from prorec_core.config import Experiment
 from prorec_core.progress import Progress
-from tasks import tracking
-from tasks.execution import run_stage
-from tasks.stage import FlowTracking, Stage
-from tasks.tidy import tidy
-from tasks.tracking import TrackedRun
+from prorec.tasks.tracking import mlflow_runs
+from prorec.tasks.execution.runner import run_stage
+from prorec.tasks.execution.stage import FlowTracking, Stage
+from prorec.tasks.upkeep.tidy import tidy
+from prorec.tasks.tracking.mlflow_runs import TrackedRun
 
 EPOCHS = 5
 
@@ -49,9 +50,9 @@ def body(work):
 @flow(name="killed")
 def killed(experiment: Experiment):
     tidy()
-    place = tracking.experiment_id(experiment.name)
+    place = mlflow_runs.experiment_id(experiment.name)
     parent = TrackedRun.start(place, "parent")
-    stage = Stage("train_collaborative", (), body, "tasks.train_collaborative")
+    stage = Stage("train_collaborative", (), body, "prorec.tasks.stages.train_collaborative")
     ref = run_stage(stage, experiment, FlowTracking(experiment_id=place, run_id=parent.id), {})
     parent.finish()
     print(ref.digest)
@@ -89,7 +90,7 @@ def test_killed_training_goes_on(prefect_api: str, tracked_folder: Path, tmp_pat
     first.wait()
     digest = _digest(_start(tmp_path, tracked_folder, prefect_api, "fast"))
     assert (tmp_path / "begun").read_text() == "3"
-    assert list((places.artifacts() / "checkpoints").iterdir()) == []
+    assert list((paths.artifacts() / "checkpoints").iterdir()) == []
 
     experiment = client().get_experiment_by_name("prorec-demo").experiment_id
     runs = client().search_runs([experiment])
@@ -111,7 +112,7 @@ def test_every_stage_survives_a_kill(prefect_api: str, tmp_path: Path, monkeypat
     assert sum(1 for kinds in figures["by_stage"].values() if sum(kinds.values())) >= len(PLACES) - 3
 
     monkeypatch.setenv("PROREC_ARTIFACTS", str(tmp_path / "round-1"))
-    runs = list(tracking.search(""))
+    runs = list(mlflow_runs.search(""))
     assert {run.info.status for run in runs} == {"KILLED", "FINISHED"}
     killed = [run.data.tags for run in runs if run.info.status == "KILLED"]
     # SIGKILL leaves it to the next run to say so.

@@ -10,6 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prorec.tasks.execution.stage import Work
+from prorec.tasks.stages.align import align
+from prorec.tasks.stages.embed_text import embed_text
+from prorec.tasks.stages.evaluate import evaluate
+from prorec.tasks.stages.evaluate_aligned import evaluate_aligned
+from prorec.tasks.stages.evaluate_two_stream import SIDES, STREAM, evaluate_two_stream
+from prorec.tasks.stages.preprocess import preprocess
+from prorec.tasks.stages.quantize import quantize
+from prorec.tasks.stages.registration import _fill
+from prorec.tasks.stages.report import report
+from prorec.tasks.stages.train_collaborative import train_collaborative
+from prorec.tasks.stages.train_generator import train_generator
 from prorec_core.artifacts import write_manifest
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
@@ -18,18 +30,6 @@ from prorec_core.evaluation.stage import Evaluation
 from prorec_core.generation.recommender import Recommender
 from prorec_core.progress import silent
 from prorec_core.quantization.quantized import Quantized
-from tasks.align import align
-from tasks.embed_text import embed_text
-from tasks.evaluate import evaluate
-from tasks.evaluate_aligned import evaluate_aligned
-from tasks.evaluate_two_stream import SIDES, STREAM, evaluate_two_stream
-from tasks.preprocess import preprocess
-from tasks.quantize import quantize
-from tasks.report import report
-from tasks.serving import _fill
-from tasks.stage import Work
-from tasks.train_collaborative import train_collaborative
-from tasks.train_generator import train_generator
 
 STAGES = (preprocess, embed_text, train_collaborative, align, quantize, train_generator, evaluate, report)
 SMALL: dict[str, Any] = {"epochs": 1, "dim": 16, "layers": 1}

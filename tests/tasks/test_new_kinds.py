@@ -9,6 +9,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from prorec.tasks.execution import sources
+from prorec.tasks.stages.pipeline import STAGES
 from prorec_core.config import Experiment
 from prorec_core.data.sequences import Sequences
 from prorec_core.quantization.quantized import Quantized
@@ -17,8 +19,6 @@ from prorec_core.registry import QUANTIZERS, SEQUENTIAL_MODELS
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.sequential.trained import CollaborativeModel
 from prorec_core.training.runtime import Runtime
-from tasks import sources
-from tasks.pipeline import STAGES
 
 
 def test_a_new_quantizer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from prorec.tasks.local import paths
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
+from prorec.tasks.tracking.retries import TrackingAwayError
+from prorec.tasks.upkeep.collection import collect, make_plan
+from prorec.tasks.upkeep.retention import take_inventory
 from prorec_core.artifacts import MANIFEST, ArtifactRef, sha256_file, verify, write_manifest
 from prorec_core.errors import UserError
-from tasks import places, store, tracking
-from tasks.collection import collect, make_plan
-from tasks.patience import TrackingAwayError
-from tasks.reachability import take_inventory
-from tasks.tracking import TrackedRun, client
 
 pytestmark = pytest.mark.pipeline
 
@@ -85,14 +86,14 @@ def tracked_there(server: Server, artifacts_folder: Path, monkeypatch: pytest.Mo
 
 
 def test_metrics_of_an_outage_arrive_later(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = TrackedRun.start(tracking.experiment_id("outage"), "training")
+    run = TrackedRun.start(mlflow_runs.experiment_id("outage"), "training")
     run.metrics({"loss": 1.0, "validation_ndcg_at_10": 0.1}, 1)
     server.kill()
     for epoch in range(2, 12):
         run.metrics({"loss": 1.0 / epoch, "validation_ndcg_at_10": epoch / 10}, epoch)
     monkeypatch.setenv("PROREC_TRACKING_PATIENCE", "1")
     with pytest.raises(TrackingAwayError):
-        tracking.experiment_id("outage")
+        mlflow_runs.experiment_id("outage")
     monkeypatch.delenv("PROREC_TRACKING_PATIENCE")
     server.start()
     run.metrics({"loss": 0.0}, 12)
@@ -108,7 +109,7 @@ def store_two_files(folder: Path) -> ArtifactRef:
     (folder / "a.txt").write_text("a")
     (folder / "below" / "b.txt").write_text("b")
     manifest = write_manifest(folder, "preprocess", {}, {})
-    run = TrackedRun.start(tracking.experiment_id("elsewhere"), "preprocess")
+    run = TrackedRun.start(mlflow_runs.experiment_id("elsewhere"), "preprocess")
     run.upload(folder, last=MANIFEST)
     tags = {
         store.STAGE_TAG: "preprocess",
@@ -123,11 +124,11 @@ def store_two_files(folder: Path) -> ArtifactRef:
 
 def test_artifacts_elsewhere_are_fetched_once_and_checked(tmp_path: Path, server: Server) -> None:
     ref = store_two_files(tmp_path / "made")
-    assert places.local_path(ref.uri) is None
+    assert paths.local_path(ref.uri) is None
     assert store.check(ref) == []
 
     fetched = store.fetch(ref)
-    assert fetched == places.downloads(ref.digest) and verify(fetched) == []
+    assert fetched == paths.downloads(ref.digest) and verify(fetched) == []
     assert sorted(each.name for each in fetched.parent.iterdir()) == [ref.digest]
     before = (fetched / "a.txt").stat()
     assert store.fetch(ref) == fetched and (fetched / "a.txt").stat() == before
@@ -152,7 +153,7 @@ def test_artifacts_elsewhere_are_fetched_once_and_checked(tmp_path: Path, server
 
 def test_what_nothing_keeps_is_deleted_through_the_server(tmp_path: Path, server: Server) -> None:
     ref = store_two_files(tmp_path / "made")
-    left = TrackedRun.start(tracking.experiment_id("elsewhere"), "left", tags={store.STAGE_TAG: "preprocess"})
+    left = TrackedRun.start(mlflow_runs.experiment_id("elsewhere"), "left", tags={store.STAGE_TAG: "preprocess"})
     left.upload(tmp_path / "made", last="a.txt")
     left.finish("FAILED")
     made = make_plan(take_inventory(0), 0)
@@ -166,9 +167,9 @@ def test_what_nothing_keeps_is_deleted_through_the_server(tmp_path: Path, server
 
 
 def test_pages_have_addresses(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tracking.page("3", "abc") == f"{server.url}/#/experiments/3/runs/abc"
+    assert mlflow_runs.page("3", "abc") == f"{server.url}/#/experiments/3/runs/abc"
     monkeypatch.setenv("PROREC_MLFLOW_PAGE", "https://mlflow.example/")
-    assert tracking.page("3", "abc") == "https://mlflow.example/#/experiments/3/runs/abc"
+    assert mlflow_runs.page("3", "abc") == "https://mlflow.example/#/experiments/3/runs/abc"
 
 
 def test_one_store_has_one_identity_however_it_is_reached(
@@ -176,7 +177,7 @@ def test_one_store_has_one_identity_however_it_is_reached(
 ) -> None:
     def identity(uri: str) -> str:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        return tracking.identity()
+        return mlflow_runs.identity()
 
     own = identity(server.url)
     assert own == identity(server.url.replace("127.0.0.1", "localhost"))

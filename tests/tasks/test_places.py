@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from sqlalchemy.engine import make_url
 
+from prorec.tasks.local import paths
+from prorec.tasks.local.databases import has_artifacts
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec_core.errors import UserError
-from tasks import places, store, tracking
-from tasks.databases import has_artifacts
-from tasks.tracking import TrackedRun
 
 ODD = (
     "a%2Fb",
@@ -50,18 +51,18 @@ _NAMES = st.lists(
 def test_a_path_survives_its_uris(names: list[str]) -> None:
     path = Path("/", *names)
     for driver in ("", "aiosqlite"):
-        uri = places.sqlite_uri(path, driver)
-        assert places.sqlite_path(uri) == path and places.shown_uri(uri) == str(path)
+        uri = paths.sqlite_uri(path, driver)
+        assert paths.sqlite_path(uri) == path and paths.shown_uri(uri) == str(path)
         assert make_url(uri).database == str(path) and not make_url(uri).query
         assert uri.isascii() and " " not in uri
     relative = Path(*names)
-    assert places.sqlite_path(places.sqlite_uri(relative)) == relative
-    assert places.local_path(places.file_uri(path)) == path
+    assert paths.sqlite_path(paths.sqlite_uri(relative)) == relative
+    assert paths.local_path(paths.file_uri(path)) == path
 
 
 @pytest.mark.parametrize("path", ["/srv/prorec/mlflow.db", "/tmp/a-b_c.d/x~y.db"])
 def test_a_plain_path_stays_plain(path: str) -> None:
-    assert places.sqlite_uri(Path(path)) == f"sqlite:///{path}" and places.file_uri(Path(path)) == path
+    assert paths.sqlite_uri(Path(path)) == f"sqlite:///{path}" and paths.file_uri(Path(path)) == path
 
 
 @pytest.mark.parametrize(
@@ -77,11 +78,11 @@ def test_a_plain_path_stays_plain(path: str) -> None:
     ],
 )
 def test_paths_of_uris(uri: str, path: str | None) -> None:
-    assert places.sqlite_path(uri) == (Path(path) if path else None)
+    assert paths.sqlite_path(uri) == (Path(path) if path else None)
 
 
 def test_no_password_is_shown() -> None:
-    assert places.shown_uri("postgresql+psycopg2://u:secret@h:1/x?password=secret") == "postgresql+psycopg2://h:1/x"
+    assert paths.shown_uri("postgresql+psycopg2://u:secret@h:1/x?password=secret") == "postgresql+psycopg2://h:1/x"
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -92,10 +93,10 @@ def test_a_store_in_an_odd_folder_stays_there(
     folder.mkdir()
     (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
     monkeypatch.setenv("PROREC_ARTIFACTS", str(folder))
-    run = TrackedRun.start(tracking.experiment_id("demo"), "run", tags={tracking.EXPERIMENT_TAG: "demo"})
-    run.text(tracking.EXPERIMENT_FILE, "{}")
-    assert tracking.read_text(run.id, tracking.EXPERIMENT_FILE) == "{}"
-    assert places.local_path(run.artifact_uri) == folder / "store" / run.id / "artifacts" / tracking.ARTIFACT_FOLDER
+    run = TrackedRun.start(mlflow_runs.experiment_id("demo"), "run", tags={mlflow_runs.EXPERIMENT_TAG: "demo"})
+    run.text(mlflow_runs.EXPERIMENT_FILE, "{}")
+    assert mlflow_runs.read_text(run.id, mlflow_runs.EXPERIMENT_FILE) == "{}"
+    assert paths.local_path(run.artifact_uri) == folder / "store" / run.id / "artifacts" / mlflow_runs.ARTIFACT_FOLDER
     run.finish()
     assert store.verify_all() == (0, [])
     with closing(sqlite3.connect(folder / "mlflow.db")) as database:
@@ -107,7 +108,7 @@ def test_a_store_in_an_odd_folder_stays_there(
 def test_a_study_in_an_odd_folder_stays_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from optuna.distributions import FloatDistribution
 
-    from tasks.study import open_study
+    from prorec.tasks.tuning.study import open_study
 
     monkeypatch.setenv("PROREC_ARTIFACTS", str(tmp_path / name))
     with open_study("one", {"a": 1}, {"x": FloatDistribution(0, 1)}, 0, prune=False) as study:
@@ -121,13 +122,13 @@ def test_prefects_database_is_in_its_folder(name: str, tmp_path: Path, monkeypat
     from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_HOME, temporary_settings
 
     home = tmp_path / name
-    environment = places.prefect_environment(home)
+    environment = paths.prefect_environment(home)
     with temporary_settings({PREFECT_HOME: home}):
         default = f"sqlite+aiosqlite:///{home}/prefect.db"
     uri = environment.get(PREFECT_API_DATABASE_CONNECTION_URL.name.replace("_API_", "_SERVER_"), default)
     assert make_url(uri).database == str(home / "prefect.db") and environment["PREFECT_HOME"] == str(home)
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "postgresql+asyncpg://h/x")
-    assert places.prefect_environment(home) == {"PREFECT_HOME": str(home)}
+    assert paths.prefect_environment(home) == {"PREFECT_HOME": str(home)}
 
 
 def test_a_folder_that_cannot_be_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +141,7 @@ def test_a_folder_that_cannot_be_one_is_told(tmp_path: Path, monkeypatch: pytest
     ):
         monkeypatch.setenv("PROREC_ARTIFACTS", chosen)
         with pytest.raises(UserError, match=message):
-            places.artifacts()
+            paths.artifacts()
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_a_folder_that_cannot_be_one_is_told(tmp_path: Path, monkeypatch: pytest
 def test_an_address_that_names_no_store_is_told(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(UserError, match=r"MLFLOW_TRACKING_URI.*: it names no tracking store: "):
-        places.tracking_uri()
+        paths.tracking_uri()
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_an_address_that_names_no_store_is_told(uri: str, monkeypatch: pytest.Mo
 )
 def test_addresses_of_stores_are_taken(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    assert places.tracking_uri() == uri
+    assert paths.tracking_uri() == uri
 
 
 def test_a_missing_database_beside_artifacts_is_no_empty_store(artifacts_folder: Path) -> None:
@@ -177,7 +178,7 @@ def test_the_command_that_shows_runs_names_the_database(
 ) -> None:
     import shlex
 
-    from flows.embedded import mlflow_page
+    from prorec.flows.local.embedded import mlflow_page
 
     folder = artifacts_folder / "a%2F b'#?"
     folder.mkdir()
@@ -192,15 +193,15 @@ def test_the_command_that_shows_runs_names_the_database(
 
 def test_texts_beside_runs_are_verified(tracked_folder: Path) -> None:
     def whole(*texts: tuple[str, str]) -> tuple[TrackedRun, Path]:
-        run = TrackedRun.start(tracking.experiment_id("demo"), "run", tags={tracking.EXPERIMENT_TAG: "demo"})
+        run = TrackedRun.start(mlflow_runs.experiment_id("demo"), "run", tags={mlflow_runs.EXPERIMENT_TAG: "demo"})
         for name, content in texts:
             run.text(name, content)
         run.finish()
-        folder = places.local_path(run.uri)
+        folder = paths.local_path(run.uri)
         assert folder is not None
         return run, folder
 
-    files = (tracking.EXPERIMENT_FILE, tracking.SUMMARY_FILE)
+    files = (mlflow_runs.EXPERIMENT_FILE, mlflow_runs.SUMMARY_FILE)
     run, folder = whole(*((name, '{"seed": 10}') for name in files))
     assert store.verify_all() == (0, [])
     for name in files:
@@ -213,14 +214,14 @@ def test_texts_beside_runs_are_verified(tracked_folder: Path) -> None:
             _, (problem,) = store.verify_all()
             assert f"MLflow run {run.id}" in problem and f"'{name}'" in problem
             with pytest.raises(UserError, match=name):
-                tracking.read_text(run.id, name)
+                mlflow_runs.read_text(run.id, name)
         (folder / name).write_bytes(content)
     assert store.verify_all() == (0, [])
 
     # Earlier versions kept no hash: what is no JSON is found.
-    old, folder = whole((tracking.EXPERIMENT_FILE, "{}"))
-    MlflowClient(places.tracking_uri()).delete_tag(old.id, f"{tracking.TEXT_TAG}{tracking.EXPERIMENT_FILE}")
+    old, folder = whole((mlflow_runs.EXPERIMENT_FILE, "{}"))
+    MlflowClient(paths.tracking_uri()).delete_tag(old.id, f"{mlflow_runs.TEXT_TAG}{mlflow_runs.EXPERIMENT_FILE}")
     assert store.verify_all() == (0, [])
-    (folder / tracking.EXPERIMENT_FILE).write_text('{"seed": ')
+    (folder / mlflow_runs.EXPERIMENT_FILE).write_text('{"seed": ')
     _, (problem,) = store.verify_all()
     assert f"MLflow run {old.id}: the file 'experiment.json' of the run is damaged" in problem

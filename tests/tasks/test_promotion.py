@@ -10,15 +10,17 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from prorec.tasks.local import paths
+from prorec.tasks.registry import models, promotion
+from prorec.tasks.registry.recommenders import CHAMPION
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec_core.artifacts import MANIFEST, ArtifactRef, sha256_file, write_json, write_manifest, write_parquet
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split, from_lists
 from prorec_core.errors import UserError
 from prorec_core.metrics.measures import rank_metrics
-from tasks import models, places, promotion, store, tracking
-from tasks.registered import CHAMPION
-from tasks.tracking import TrackedRun, client
 
 NAME = "prorec-demo"
 
@@ -87,7 +89,7 @@ def make_version(
         masked: whether histories were left out.
     """
     data = data or dataset(len(ranks))
-    experiment = tracking.experiment_id("demo")
+    experiment = mlflow_runs.experiment_id("demo")
     run = TrackedRun.start(experiment, "demo")
     parent = {"mlflow.parentRunId": run.id}
     parts = {stage: folder / stage for stage in ("preprocess", "train_generator", "evaluate", "model")}
@@ -139,7 +141,7 @@ def make_version(
 @pytest.fixture(autouse=True)
 def tracked_here(tracked_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # MLflow sets this variable when a version is registered.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", places.tracking_uri())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", paths.tracking_uri())
 
 
 GOOD, BAD = [1] * 200, [0] * 200
@@ -235,7 +237,7 @@ def test_a_champion_whose_evaluation_is_gone_can_be_replaced(tmp_path: Path) -> 
 
 
 def test_what_cannot_be_promoted_is_refused(tmp_path: Path) -> None:
-    experiment = tracking.experiment_id("demo")
+    experiment = mlflow_runs.experiment_id("demo")
     going = TrackedRun.start(experiment, "going")
     failed = TrackedRun.start(experiment, "failed", tags={"prefect.flow_run_id": str(uuid4())})
     failed.finish("FAILED")

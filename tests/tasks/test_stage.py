@@ -13,15 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.orchestration import get_client
 
+from prorec.tasks.execution.events import Event, Notice, StageProgress, StageStoppedError, listening
+from prorec.tasks.execution.runner import _may_pass, _task
+from prorec.tasks.execution.stage import Work
+from prorec.tasks.local import paths
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.mlflow_runs import client
 from prorec_core.artifacts import ArtifactRef, Manifest, read_json, verify, write_json
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
-from tasks import places, store, tracking
-from tasks.events import Event, Notice, StageProgress, StageStoppedError, listening
-from tasks.execution import _may_pass, _task
-from tasks.stage import Work
-from tasks.tracking import client
 
 MakeTiny = Callable[..., Any]
 
@@ -47,7 +48,7 @@ def test_pages_say_what_was_read_and_written(make_tiny: MakeTiny) -> None:
 def test_pages_of_a_run_without_servers_have_no_dead_links(
     make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(places.EMBEDDED_VARIABLE, "1")
+    monkeypatch.setenv(paths.EMBEDDED_VARIABLE, "1")
     tags = client().get_run(make_tiny().run()["preprocess"].run_id).data.tags
     page = tags["mlflow.note.content"]
     assert f"flow run `{tags['prefect.flow_run_id']}`" in page and "prefect server start" in page
@@ -127,11 +128,11 @@ def test_a_damaged_artifact_is_made_again_and_the_reason_named(make_tiny: MakeTi
 def test_a_reference_that_is_lost_is_found_by_its_key(make_tiny: MakeTiny, content: str | None) -> None:
     pipeline = make_tiny()
     first = pipeline.run()
-    for path in places.references().iterdir():
+    for path in paths.references().iterdir():
         path.write_text(content) if content else path.unlink()
     assert pipeline.run() == first
     assert pipeline.cached == {"preprocess": True, "train_collaborative": True}
-    assert len(list(places.references().iterdir())) == 2
+    assert len(list(paths.references().iterdir())) == 2
     assert _notices(pipeline) == []
 
 
@@ -140,7 +141,7 @@ def test_another_machine_finds_what_is_stored(
 ) -> None:
     pipeline = make_tiny()
     first = pipeline.run()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", places.tracking_uri())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", paths.tracking_uri())
     monkeypatch.setenv("PROREC_ARTIFACTS", str(tmp_path / "another"))
     assert pipeline.run() == first
     assert pipeline.cached == {"preprocess": True, "train_collaborative": True}
@@ -148,17 +149,17 @@ def test_another_machine_finds_what_is_stored(
     forced = pipeline.run(force="preprocess")["preprocess"]
     assert pipeline.cached == {"preprocess": False, "train_collaborative": True} and forced != first["preprocess"]
     (store.fetch(forced) / "seed.txt").write_text("damaged")
-    shutil.rmtree(places.references())
+    shutil.rmtree(paths.references())
     again = pipeline.run()["preprocess"]
     assert [str(store.fetch(again).parent.name) in text for text in _notices(pipeline)] == [True]
-    shutil.rmtree(places.references())
+    shutil.rmtree(paths.references())
     assert pipeline.run()["preprocess"] == again
 
 
 def test_a_cached_reference_that_is_none_of_ours_is_refused(make_tiny: MakeTiny) -> None:
     pipeline = make_tiny()
     pipeline.run()
-    for path in places.references().iterdir():
+    for path in paths.references().iterdir():
         record = read_json(path)
         record["result"] = '{"stage": "preprocess", "digest": 3}'
         write_json(path, record)
@@ -168,7 +169,7 @@ def test_a_cached_reference_that_is_none_of_ours_is_refused(make_tiny: MakeTiny)
 
 
 def _reference(ref: ArtifactRef) -> Path:
-    (found,) = [path for path in places.references().iterdir() if ref.run_id in path.read_text()]
+    (found,) = [path for path in paths.references().iterdir() if ref.run_id in path.read_text()]
     return found
 
 
@@ -193,7 +194,7 @@ def test_a_cached_reference_to_another_artifact_is_refused_and_that_artifact_sta
 
 def test_nothing_is_pickled(make_tiny: MakeTiny) -> None:
     make_tiny().run()
-    for path in places.references().iterdir():
+    for path in paths.references().iterdir():
         record = read_json(path)
         assert record["metadata"]["serializer"]["type"] == "json"
         assert "store" in record["result"]
@@ -222,7 +223,7 @@ def test_a_mistake_is_told_and_not_tried_again(make_tiny: MakeTiny) -> None:
     with get_client(sync_client=True) as prefect:
         state = prefect.read_task_run(UUID(tags["prefect.task_run_id"])).state
     assert state is not None and state.is_failed() and state.message == "items.parquet: no such column."
-    assert list((places.artifacts() / "work").iterdir()) == []
+    assert list((paths.artifacts() / "work").iterdir()) == []
 
 
 def test_a_stage_that_a_listener_stops_leaves_nothing_and_says_why(make_tiny: MakeTiny) -> None:
@@ -248,7 +249,7 @@ def test_a_stage_that_a_listener_stops_leaves_nothing_and_says_why(make_tiny: Ma
         state = prefect.read_task_run(UUID(run.data.tags["prefect.task_run_id"])).state
     assert state is not None and state.is_failed() and state.message == "pruned after epoch 2"
     for folder in ("work", "checkpoints"):
-        assert list((places.artifacts() / folder).iterdir()) == []
+        assert list((paths.artifacts() / folder).iterdir()) == []
     assert pipeline.run().keys() == {"preprocess", "train_collaborative"}, "what was stopped is no result"
 
 
@@ -264,7 +265,7 @@ def test_a_store_that_was_away_for_a_moment_is_tried_again(make_tiny: MakeTiny) 
     pipeline = make_tiny(second=away)
     _task(pipeline.stages[1]).retry_delay_seconds = [0, 0]
     ref = pipeline.run()["train_collaborative"]
-    runs = tracking.search("tags.`prorec.stage` = 'train_collaborative'", order_by=["attributes.start_time"])
+    runs = mlflow_runs.search("tags.`prorec.stage` = 'train_collaborative'", order_by=["attributes.start_time"])
     assert [run.info.status for run in runs] == ["FAILED", "FAILED", "FINISHED"]
     assert pipeline.run()["train_collaborative"] == ref and len(tries) == 3
 

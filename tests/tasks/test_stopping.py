@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks.stopping import SECONDS_TO_CLOSE, STATUS, end_when_asked, stops_kept
+from prorec.tasks.local.stopping import SECONDS_TO_CLOSE, STATUS, end_when_asked, stops_kept
 
 SECONDS = 0.8
 """What these processes are given to close what is open."""
 
 PROLOGUE = """
 import hashlib, os, signal, sys, time
-from flows.embedded import _stop
-from tasks.stopping import end_when_asked
+from prorec.flows.local.embedded import _stop
+from prorec.tasks.local.stopping import end_when_asked
 
 signal.signal(signal.SIGTERM, _stop)
 end_when_asked(interruptions=True, seconds=float(sys.argv[1]))

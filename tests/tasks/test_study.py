@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from prorec.tasks.tuning.study import Attempt, Study, best_of, expect_same, open_study, path
 from prorec_core.errors import UserError
-from tasks.study import Attempt, Study, best_of, expect_same, open_study, path
 
 RANGES = {"rate": FloatDistribution(1e-4, 1e-1, log=True), "dropout": FloatDistribution(0.0, 0.5, step=0.05)}
 FIRST = {"rate": 0.01, "dropout": 0.3}

@@ -14,9 +14,18 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Failed, Running, State
 
-from tasks import places, processes, tracking
-from tasks.tidy import tidy
-from tasks.tracking import ATTEMPT_TAG, FLOW_RUN_TAG, FLOW_TAG, NOTE_TAG, SIGN_TAG, TrackedRun, client
+from prorec.tasks.local import paths, processes
+from prorec.tasks.tracking import mlflow_runs
+from prorec.tasks.tracking.mlflow_runs import (
+    ATTEMPT_TAG,
+    FLOW_RUN_TAG,
+    FLOW_TAG,
+    NOTE_TAG,
+    SIGN_TAG,
+    TrackedRun,
+    client,
+)
+from prorec.tasks.upkeep.tidy import tidy
 
 
 @flow(name="somewhere")
@@ -36,19 +45,19 @@ def flow_run(*states: State[None]) -> FlowRun:
 def elsewhere(name: str, of: FlowRun, **tags: str) -> TrackedRun:
     """An open MLflow run of a process that cannot be seen from here."""
     known = {SIGN_TAG: uuid4().hex, FLOW_RUN_TAG: str(of.id), FLOW_TAG: str(of.flow_id), ATTEMPT_TAG: "1"}
-    return TrackedRun.start(tracking.experiment_id("demo"), name, tags={**known, **tags})
+    return TrackedRun.start(mlflow_runs.experiment_id("demo"), name, tags={**known, **tags})
 
 
 def statuses() -> dict[str, str]:
     """The status of every run, by name."""
-    return {str(run.info.run_name): run.info.status for run in tracking.search("")}
+    return {str(run.info.run_name): run.info.status for run in mlflow_runs.search("")}
 
 
 def test_dead_processes_lose_their_runs(prefect_api: str, tracked_folder: Path) -> None:
-    experiment = tracking.experiment_id("demo")
+    experiment = mlflow_runs.experiment_id("demo")
     at_work = flow_run(Running())
     TrackedRun.start(experiment, "alive")
-    (places.locks() / "alive-gone").touch()
+    (paths.locks() / "alive-gone").touch()
     tags = {SIGN_TAG: "gone", FLOW_RUN_TAG: str(at_work.id)}
     dead = TrackedRun.start(experiment, "dead", tags=tags)
     client().create_run(experiment, run_name="not ours")
@@ -79,8 +88,8 @@ def test_a_run_that_ends_meanwhile_stays_as_it_ended(prefect_api: str, tracked_f
 def test_a_later_attempt_is_left_alone(prefect_api: str, tracked_folder: Path) -> None:
     again = flow_run(Running(), Failed(), Running())
     assert again.run_count == 2
-    (places.locks() / "alive-gone").parent.mkdir(exist_ok=True)
-    (places.locks() / "alive-gone").touch()
+    (paths.locks() / "alive-gone").parent.mkdir(exist_ok=True)
+    (paths.locks() / "alive-gone").touch()
     elsewhere("first", again, **{SIGN_TAG: "gone"})
     elsewhere("second", again, **{ATTEMPT_TAG: "2"})
     assert tidy().prefect == []
@@ -114,7 +123,7 @@ def test_prefect_is_asked_only_where_needed(tracked_folder: Path) -> None:
     def never() -> None:
         raise AssertionError("there is nothing to ask")
 
-    TrackedRun.start(tracking.experiment_id("demo"), "alive")
+    TrackedRun.start(mlflow_runs.experiment_id("demo"), "alive")
     assert tidy(never).mlflow == []
 
 
@@ -123,7 +132,7 @@ def test_an_empty_store_is_left_as_it_is(artifacts_folder: Path) -> None:
     assert not list(artifacts_folder.iterdir())
 
 
-LIVING = "from tasks.processes import sign_of_life; print(sign_of_life(), flush=True); input()"
+LIVING = "from prorec.tasks.local.processes import sign_of_life; print(sign_of_life(), flush=True); input()"
 
 
 def test_a_process_lives_until_it_is_killed(artifacts_folder: Path) -> None:
@@ -146,11 +155,11 @@ def test_signs_of_life(artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch) 
     if not child:
         os._exit(processes.lives(own) is not True or processes.sign_of_life() == own)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    old = places.locks() / "alive-old"
+    old = paths.locks() / "alive-old"
     old.touch()
     os.utime(old, (0, 0))
-    (places.locks() / "alive-young").touch()
-    os.utime(places.locks() / f"alive-{own}", (0, 0))
+    (paths.locks() / "alive-young").touch()
+    os.utime(paths.locks() / f"alive-{own}", (0, 0))
     processes.remove_old_signs()
     assert processes.lives("old") is None and processes.lives("young") is False and processes.lives(own) is True
 

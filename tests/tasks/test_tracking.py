@@ -8,9 +8,9 @@ from threading import Barrier
 
 import pytest
 
+from prorec.tasks.tracking import mlflow_runs
+from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec_core.errors import UserError
-from tasks import tracking
-from tasks.tracking import TrackedRun, client
 
 
 def test_all_who_come_at_once_agree(tracked_folder: Path) -> None:
@@ -18,22 +18,22 @@ def test_all_who_come_at_once_agree(tracked_folder: Path) -> None:
 
     def ask(_: int) -> str:
         together.wait()
-        return tracking._identity.__wrapped__("")
+        return mlflow_runs._identity.__wrapped__("")
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(ask, range(4)))) == 1
 
 
 def test_deleting_experiments_does_not_change_it(tracked_folder: Path) -> None:
-    before = tracking.identity()
+    before = mlflow_runs.identity()
     for experiment in client().search_experiments():
         client().delete_experiment(experiment.experiment_id)
-    assert tracking._identity.__wrapped__("") == before
+    assert mlflow_runs._identity.__wrapped__("") == before
 
 
 def test_texts_beside_a_run(tracked_folder: Path) -> None:
-    run = TrackedRun.start(tracking.experiment_id("demo"), "run")
+    run = TrackedRun.start(mlflow_runs.experiment_id("demo"), "run")
     run.text("experiment.json", "{}")
-    assert tracking.read_text(run.id, "experiment.json") == "{}"
+    assert mlflow_runs.read_text(run.id, "experiment.json") == "{}"
     with pytest.raises(UserError, match=rf"MLflow run {run.id}: the file 'summary\.json' of the run is gone"):
-        tracking.read_text(run.id, "summary.json")
+        mlflow_runs.read_text(run.id, "summary.json")

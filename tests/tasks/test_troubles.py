@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from prorec.tasks.local import databases, paths
+from prorec.tasks.local.machine_errors import explained
+from prorec.tasks.tracking.retries import is_passing
 from prorec_core.errors import UserError
-from tasks import databases, places
-from tasks.patience import is_passing
-from tasks.troubles import explained
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_folder_of_somebody_else_is_told(tracked_folder: Path) -> None:
     os.seteuid(65534)
     try:
         with pytest.raises(PermissionError) as denied:
-            databases.prepare_mlflow(places.tracking_uri())
+            databases.prepare_mlflow(paths.tracking_uri())
     finally:
         os.seteuid(0)
     told = explained(denied.value)

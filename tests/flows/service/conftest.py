@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from flows.service import schemas
-from flows.service.app import create_app
-from flows.service.batching import Batcher, Found, Question, answer
-from flows.service.metrics import Metrics
-from flows.service.models import ModelKeeper
+from prorec.flows.service import schemas
+from prorec.flows.service.app import create_app
+from prorec.flows.service.batching import Batcher, Found, Question, answer
+from prorec.flows.service.metrics import Metrics
+from prorec.flows.service.models import ModelKeeper
+from prorec.tasks.registry.recommenders import RegisteredVersion
 from prorec_core.generation.recommender import Recommendation
-from tasks.registered import RegisteredVersion
 
 ITEMS = [f"item-{number:02d}" for number in range(20)]
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 
-from flows.service import schemas
+from prorec.flows.service import schemas
 
 from .conftest import ITEMS, Registry, Service, version_of
 
@@ -180,11 +180,11 @@ def test_a_failure_is_one_line_without_what_was_asked(service: Service, caplog: 
 
 
 def test_logs_hold_a_line_a_request_and_no_history(service: Service, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "flows.service.access"):
+    with caplog.at_level(logging.INFO, "prorec.flows.service.access"):
         ask(service, KNOWN, [])
         service.client.get("/no%0Asuch")
         service.client.request("MADEUP", "/recommend")
-    lines = [record.getMessage() for record in caplog.records if record.name == "flows.service.access"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "prorec.flows.service.access"]
     assert len(lines) == 3
     assert lines[0].startswith("POST /recommend 200 ") and lines[0].endswith(" ms, 2 histories")
     assert lines[1].startswith("other other 404 ") and lines[2].startswith("other ")

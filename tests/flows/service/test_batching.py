@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from flows.service.batching import Batcher, Found, Loaded, Question, QueueFullError, StoppedError, answer
+from prorec.flows.service.batching import Batcher, Found, Loaded, Question, QueueFullError, StoppedError, answer
 
 from .conftest import ITEMS, FakeRecommender, version_of
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from prorec.tasks.registry import recommenders
+from prorec.tasks.tracking.retries import TrackingAwayError
 from prorec_core.errors import UserError
-from tasks import registered
-from tasks.patience import TrackingAwayError
 
 from .conftest import ITEMS, FakeRecommender, Service, version_of
 from .test_app import ask
@@ -127,8 +127,8 @@ def test_a_first_version_that_cannot_be_loaded_is_handed_on(make_service: Callab
 
 def test_what_was_served_is_remembered(service: Service) -> None:
     uri = service.keeper.uri
-    assert registered.recall(uri) == version_of(1)
-    assert registered.recall("models:/prorec-other@champion") is None
-    note = registered._note(uri)
+    assert recommenders.recall(uri) == version_of(1)
+    assert recommenders.recall("models:/prorec-other@champion") is None
+    note = recommenders._note(uri)
     note.write_text("{")
-    assert registered.recall(uri) is None
+    assert recommenders.recall(uri) is None

@@ -20,8 +20,15 @@ import polars as pl
 import pytest
 import torch
 
-from flows.embedded import predict
-from flows.service.server import _first_version
+from prorec.flows.local.embedded import predict
+from prorec.flows.service.server import _first_version
+from prorec.tasks.execution.stage import Work
+from prorec.tasks.local import paths
+from prorec.tasks.registry import recommenders
+from prorec.tasks.stages.registration import register
+from prorec.tasks.tracking import mlflow_runs
+from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
+from prorec.tasks.tracking.retries import TrackingAwayError
 from prorec_core.artifacts import MANIFEST
 from prorec_core.config import Experiment, GeneratorConfig
 from prorec_core.data.dataset import Dataset
@@ -33,11 +40,6 @@ from prorec_core.generation.trained import TrainedGenerator, build_generator
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.progress import silent
 from prorec_core.quantization.table import CodeTable
-from tasks import places, registered, tracking
-from tasks.patience import TrackingAwayError
-from tasks.serving import register
-from tasks.stage import Work
-from tasks.tracking import TrackedRun, client
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "prorec-tiny"
@@ -75,7 +77,7 @@ def make_version(folder: Path, seed: int) -> None:
     described = {"generator": config.model_dump(mode="json"), "teachers": ["integrated"], "fusion_weight": 1.0}
     described |= {"ranker": None, "recommended": "fused"}
     TrainedGenerator(generator.state_dict(), described, []).save(stages["out"])
-    run = TrackedRun.start(tracking.experiment_id("tiny"), "train_generator")
+    run = TrackedRun.start(mlflow_runs.experiment_id("tiny"), "train_generator")
     run.tags(register(Work(Experiment(name="tiny"), {}, stages, stages["out"], folder, silent, run)))
     run.finish()
 
@@ -94,45 +96,45 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_what_is_not_there_is_told_with_what_is(store: Path) -> None:
     known = f"Known: models:/{NAME}/2. `prorec promote models:/{NAME}/2` makes it the champion."
     with pytest.raises(UserError, match="there is no model that can be read") as told:
-        registered.find(CHAMPION)
+        recommenders.find(CHAMPION)
     assert str(told.value).endswith(known)
     for uri in ("models:/prorec-shop/1", f"models:/{NAME}/7", "models:/m-0", "here"):
         with pytest.raises(UserError, match=f"--model {uri}: .* Known: models:/{NAME}/2.$"):
-            registered.find(uri)
+            recommenders.find(uri)
     client().create_model_version(NAME, "elsewhere")
     with pytest.raises(UserError, match="not registered by a run of prorec"):
-        registered.find(f"models:/{NAME}/3")
+        recommenders.find(f"models:/{NAME}/3")
     client().delete_model_version(NAME, "3")
 
 
 def test_a_damaged_model_is_not_loaded(store: Path) -> None:
-    version = registered.find(f"models:/{NAME}/1")
-    folder = places.local_path(version.location)
+    version = recommenders.find(f"models:/{NAME}/1")
+    folder = paths.local_path(version.location)
     assert folder is not None
     file = folder / "artifacts" / "bundle" / "items.parquet"
     whole = file.read_bytes()
     try:
         file.write_bytes(whole[:-1] + b"?")
         with pytest.raises(UserError, match=r"items\.parquet: its content is not what the manifest says"):
-            registered.load(version)
+            recommenders.load(version)
     finally:
         file.write_bytes(whole)
-    assert registered.load(version).item_ids == IDS
+    assert recommenders.load(version).item_ids == IDS
 
 
 def test_a_model_of_another_version_of_the_software_is_told(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = registered.find(f"models:/{NAME}/1")
+    version = recommenders.find(f"models:/{NAME}/1")
     monkeypatch.setattr("prorec_core.generation.recommender.restore_generator", lambda *_: {}["no such key"])
     with pytest.raises(UserError, match=r"models:/prorec-tiny/1: this version of prorec cannot read the model"):
-        registered.load(version)
+        recommenders.load(version)
 
 
 def test_what_was_served_last_is_served_while_the_store_is_away(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = registered.find(f"models:/{NAME}/1")
-    monkeypatch.setattr(registered, "find", lambda uri: (_ for _ in ()).throw(TrackingAwayError("away")))
+    version = recommenders.find(f"models:/{NAME}/1")
+    monkeypatch.setattr(recommenders, "find", lambda uri: (_ for _ in ()).throw(TrackingAwayError("away")))
     with pytest.raises(TrackingAwayError):
         _first_version("models:/prorec-tiny@other")
-    registered.remember("models:/prorec-tiny@other", version)
+    recommenders.remember("models:/prorec-tiny@other", version)
     assert _first_version("models:/prorec-tiny@other") == version
 
 
@@ -149,7 +151,7 @@ def wait_for(server: subprocess.Popen[str], text: str) -> str:
 
 def test_the_life_of_a_server(store: Path) -> None:
     client().set_registered_model_alias(NAME, "champion", "1")
-    command = [sys.executable, "-m", "flows.cli", "serve", "--model", CHAMPION, "--port", "0", "--poll", "0.2"]
+    command = [sys.executable, "-m", "prorec", "serve", "--model", CHAMPION, "--port", "0", "--poll", "0.2"]
     command += ["--allowed-hosts", "shop.example, shop.example:*"]
     server = subprocess.Popen(command, cwd=ROOT, env={**os.environ}, stderr=subprocess.PIPE, text=True)
     try:

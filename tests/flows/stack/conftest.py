@@ -17,8 +17,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from flows import secret
-from flows.stack import children, state, supervisor
+from prorec.flows.access import secret
+from prorec.flows.stack import children, state, supervisor
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = {
@@ -69,17 +69,17 @@ class Stack:
         return secret.USER, self.password
 
     def prorec(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return self.run("flows.cli", *words, environment=self.environment)
+        return self.run("prorec", *words, environment=self.environment)
 
     def prefect(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self.run("prefect", *words, environment=self._told())
 
     def register(self) -> subprocess.CompletedProcess[str]:
-        return self.run("flows.stack.deployments", environment=self._told())
+        return self.run("prorec.flows.stack.deployments", environment=self._told())
 
     def _told(self) -> dict[str, str]:
         """The environment after `eval "$(prorec status --env)"`."""
-        script = f'eval "$({shlex.join([sys.executable, "-m", "flows.cli", "status", "--env"])})" && env -0'
+        script = f'eval "$({shlex.join([sys.executable, "-m", "prorec", "status", "--env"])})" && env -0'
         done = subprocess.run(["sh", "-c", script], capture_output=True, check=True, cwd=ROOT, env=self.environment)
         return dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
 

@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import secret
-from flows.running import TRAINING
-from flows.stack import children, servers, state, supervisor
-from flows.stack import deployments as registration
-from flows.stack.deployments import automations, deployments, heartbeat_timeout
+from prorec.flows.access import secret
+from prorec.flows.local.running import TRAINING
+from prorec.flows.stack import children, servers, state, supervisor
+from prorec.flows.stack import deployments as registration
+from prorec.flows.stack.deployments import automations, deployments, heartbeat_timeout
+from prorec.tasks.local import processes
 from prorec_core.errors import UserError
-from tasks import processes
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def prorec(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli", *words]
+    command = [sys.executable, "-m", "prorec", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=100)
 
 
@@ -177,7 +177,7 @@ def test_the_password_is_on_no_command_line_and_reaches_who_needs_it(artifacts_f
 
 
 def test_registering_needs_a_server() -> None:
-    command = [sys.executable, "-m", "flows.stack.deployments"]
+    command = [sys.executable, "-m", "prorec.flows.stack.deployments"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=100)
     assert done.returncode == 2
     assert done.stderr == "prorec: PREFECT_API_URL: it is not set. Set it to the address of the Prefect server.\n"
@@ -207,7 +207,7 @@ def test_silence_is_longer_than_the_time_between_heartbeats(monkeypatch: pytest.
 def test_a_stack_costs_nothing_where_none_is(artifacts_folder: Path) -> None:
     script = (
         "import os, sys\n"
-        "from flows.stack.state import connect\n"
+        "from prorec.flows.stack.state import connect\n"
         "connect()\n"
         "assert 'PREFECT_API_URL' not in os.environ\n"
         "assert not {'prefect', 'mlflow', 'pyarrow', 'httpx', 'rich'} & set(sys.modules)\n"

@@ -17,11 +17,11 @@ import httpx
 import pytest
 from mlflow.entities import Run
 
-from flows import secret
-from flows.stack import children, state
+from prorec.flows.access import secret
+from prorec.flows.stack import children, state
+from prorec.tasks.local import paths
+from prorec.tasks.stages.pipeline import STAGES
 from prorec_core.text.location import packaged_folder
-from tasks import places
-from tasks.pipeline import STAGES
 
 from .conftest import TINY, Stack, until
 
@@ -66,11 +66,11 @@ def test_up_fail_retry_kill_retry_down(
 
     # Whoever forgot the password is told so.
     bare = {**stack.environment, "PREFECT_API_URL": stack.api}
-    told = stack.run("flows.stack.deployments", environment=bare)
+    told = stack.run("prorec.flows.stack.deployments", environment=bare)
     assert told.returncode == 2 and len(told.stderr.splitlines()) == 1, told
     assert f"PREFECT_API_URL {stack.api}: the Prefect server there does not take the password" in told.stderr
     bare = {**stack.environment, "MLFLOW_TRACKING_URI": stack.pages[1].replace("127.0.0.1", "localhost")}
-    told = stack.run("flows.cli", "models", environment=bare)
+    told = stack.run("prorec", "models", environment=bare)
     assert told.returncode == 2 and len(told.stderr.splitlines()) == 1, told
     assert "MLFLOW_TRACKING_URI: the tracking server does not take the user and password" in told.stderr
 
@@ -138,7 +138,7 @@ def test_up_fail_retry_kill_retry_down(
 
     assert listener.heard == []
     # No log, no database and no artifact holds the password.
-    kept = [path for path in places.artifacts().rglob("*") if path.is_file()]
+    kept = [path for path in paths.artifacts().rglob("*") if path.is_file()]
     assert {"mlflow.log", "mlflow.db", "prefect.db", "secret"} <= {path.name for path in kept}
     assert [path.name for path in kept if stack.password.encode() in path.read_bytes()] == ["secret"]
 

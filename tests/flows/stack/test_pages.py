@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tasks.pipeline import STAGES
-from tasks.tracking import NOTE_TAG
+from prorec.tasks.stages.pipeline import STAGES
+from prorec.tasks.tracking.mlflow_runs import NOTE_TAG
 
 from .conftest import TINY, Stack
 

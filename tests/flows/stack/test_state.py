@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import secret
-from flows.stack import state
-from flows.stack.state import ChildState, StackState
-from tasks import processes
+from prorec.flows.access import secret
+from prorec.flows.stack import state
+from prorec.flows.stack.state import ChildState, StackState
+from prorec.tasks.local import processes
 
 LOGIN = ("PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 VARIABLES = (

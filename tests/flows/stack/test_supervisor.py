@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.stack import children, state, supervisor
+from prorec.flows.stack import children, state, supervisor
 from prorec_core.errors import UserError
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(100)"]
 SUPERVISOR = """
 import os, signal, sys
-from flows.stack import supervisor, state
-from flows.stack.children import Program
-from tasks import processes
+from prorec.flows.stack import supervisor, state
+from prorec.flows.stack.children import Program
+from prorec.tasks.local import processes
 
 def program(name, code, **more):
     return Program(name, [sys.executable, "-c", code], dict(os.environ), more.pop("answers", lambda _: True), **more)

@@ -1,0 +1,221 @@
+"""Variants of an experiment by name: what each changes, what recommends in it, and which names belong together.
+
+Knows YAML and names; knows nothing of how variants are run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from prorec.flows.configuration.experiments import changed, explained, read_yaml
+from prorec.tasks.local import paths
+from prorec.tasks.tracking.mlflow_runs import flatten
+from prorec_core.config import Experiment
+from prorec_core.errors import UserError, did_you_mean
+from prorec_core.sections import Section
+
+FULL = "prorec"
+"""The variant that is the experiment as it stands."""
+EVERY = "all"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+_LONGEST_NAME = 63
+_MOST_SEEDS = 100
+_MOST = 1000
+_OF_ALL = {"name", "seed", "device", "data", "evaluate.mask_history", "evaluate.list_length"}
+"""What no variant may change: all of them are measured on the same users in the same way."""
+
+
+class Variant(Section):
+    """What a variant changes of an experiment, and what recommends in it."""
+
+    about: str = Field("", max_length=1000, description="What it is, in a few words.")
+    set: dict[str, Any] = Field(
+        default_factory=dict, max_length=500, description="Values by dotted place, as with --set."
+    )
+    scorer: Literal[
+        "generator",
+        "popularity",
+        "item_to_item",
+        "collaborative",
+        "collaborative_ranked",
+        "aligned",
+        "aligned_ranked",
+        "two_stream",
+        "two_stream_ranked",
+    ] = Field("generator", description="What recommends; the pipeline ends where this is ready.")
+    streams: list[str] = Field(
+        default_factory=list, max_length=2, description="The two variants that two_stream fuses."
+    )
+
+    @model_validator(mode="after")
+    def _streams_of_two(self) -> Variant:
+        if len(self.streams) != (2 if self.scorer.startswith("two_stream") else 0):
+            raise ValueError("two_stream fuses two variants, named under streams; nothing else has streams")
+        return self
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison runs.
+
+    Attributes:
+        names: the variants, in order.
+        seeds: each variant's, in order.
+        reference: the variant that the others are held against.
+        experiments: by variant and seed its experiment, and those of its streams after it.
+    """
+
+    names: list[str]
+    seeds: list[int]
+    reference: str
+    experiments: dict[tuple[str, int], list[Experiment]]
+
+
+class Variants(Section):
+    """Variants and groups of them, by name."""
+
+    variants: dict[str, Variant] = Field(default_factory=dict, max_length=_MOST, description="Variants by name.")
+    groups: dict[str, Annotated[list[str], Field(max_length=_MOST)]] = Field(
+        default_factory=dict, max_length=_MOST, description="Names that belong together, in order."
+    )
+
+    def choose(self, words: Sequence[str]) -> list[str]:
+        """The variants that some names and groups stand for, each once, in the order named.
+
+        Raises:
+            UserError: an unknown name, or no name at all.
+        """
+        chosen: dict[str, None] = {}
+        for word in words:
+            if word not in self.variants and word not in self.groups and word != EVERY:
+                known = [EVERY, *self.groups, *self.variants]
+                raise UserError(f"unknown variant '{word}'", place="variants", cure=did_you_mean(word, known))
+            names = self.variants if word == EVERY else self.groups.get(word, [word])
+            chosen |= dict.fromkeys(names)
+        if not chosen:
+            raise UserError("no variant is named", place="variants", cure=f"Known: {', '.join(self.groups)}, {EVERY}")
+        return list(chosen)
+
+    def plan(self, words: Sequence[str], base: Experiment, seeds: int | list[int], against: str | None) -> Plan:
+        """What is to be run where these variants and groups are asked for.
+
+        Args:
+            words: names of variants and groups.
+            base: what is varied; its own seed does not count.
+            seeds: the seeds, or how many, from 0.
+            against: the reference; by default the full method, or else the first variant.
+
+        Raises:
+            UserError: a name, a seed or a variant's settings cannot be.
+        """
+        names, chosen = self.choose(words), _seeds(seeds)
+        reference = against or (FULL if FULL in names else names[0])
+        if reference not in names:
+            raise UserError(f"'{reference}' is not compared", place="against", cure=f"Compared: {', '.join(names)}")
+        experiments = {
+            (name, seed): [self.experiment(each, base, seed) for each in (name, *self.variants[name].streams)]
+            for seed in chosen
+            for name in names
+        }
+        choosing = dict.fromkeys(
+            name
+            for (name, _), own in experiments.items()
+            if (len(own) > 1 or self.variants[name].scorer.endswith("_ranked"))
+            and any(each.train_on_validation for each in own)
+        )
+        if choosing:
+            raise UserError(
+                "train_on_validation leaves nothing to choose a second stream's weight on, or to fit a ranker on",
+                place=f"variants {', '.join(choosing)}",
+                cure="Leave out train_on_validation, or these variants",
+            )
+        uneven = dict.fromkeys(
+            name for (name, _), own in experiments.items() if len({each.generator.max_history for each in own[1:]}) > 1
+        )
+        if uneven:
+            raise UserError(
+                "the two streams read histories of different lengths (generator.max_history)",
+                place=f"variants {', '.join(uneven)}",
+                cure="Give both the same, or leave out these variants",
+            )
+        return Plan(names, chosen, reference, experiments)
+
+    def experiment(self, name: str, base: Experiment, seed: int) -> Experiment:
+        """The experiment of a variant. A name of its own keeps its generator apart from the full method's.
+
+        Raises:
+            UserError: the variant changes what all must share, or something that does not exist.
+        """
+        place, settings = f"variant {name}", dict(flatten(self.variants[name].set))
+        for key in settings:
+            if key in _OF_ALL or key.split(".")[0] in _OF_ALL:
+                raise UserError(f"a variant cannot change '{key}'", place=place, cure="All share data, seeds, protocol")
+        seeded = base.model_copy(update={"seed": seed})
+        mine = changed(seeded, settings, place)
+        if mine == seeded:
+            return mine
+        return mine.model_copy(update={"name": f"{base.name[: _LONGEST_NAME - len(name) - 1]}-{name}"})
+
+
+def _seeds(asked: int | list[int]) -> list[int]:
+    """The seeds, each once, where a count or seeds are asked for."""
+    count = asked if isinstance(asked, int) else len(asked)
+    if count < 1:
+        raise UserError("there is no seed", place="seeds", cure="Give a count of at least 1, or some seeds")
+    if count > _MOST_SEEDS:
+        raise UserError(f"{count} seeds are too many", place="seeds", cure=f"Give {_MOST_SEEDS} at most")
+    chosen = list(range(count)) if isinstance(asked, int) else list(dict.fromkeys(asked))
+    for seed in (min(chosen), max(chosen)):
+        changed(Experiment(), {"seed": seed}, "seeds")
+    return chosen
+
+
+def load_variants(own: Path | None = None) -> Variants:
+    """The variants that come with the project, and those of a file.
+
+    Raises:
+        UserError: the file cannot be read, or a name or group in it cannot be.
+    """
+    found = _read(paths.project_root() / "configs" / "variants" / "standard.yaml")
+    return found if own is None else joined(found, _read(own), str(own))
+
+
+def joined(first: Variants, second: Variants, place: str) -> Variants:
+    """Both, the second's entries in place of equally named ones of the first.
+
+    Raises:
+        UserError: a group or a two_stream names a variant that is not there.
+    """
+    both = Variants(variants={**first.variants, **second.variants}, groups={**first.groups, **second.groups})
+    for name in both.variants | both.groups:
+        if name == EVERY or not _NAME.fullmatch(name):
+            raise UserError(
+                f"'{name}' cannot be a name", place=place, cure="Use small letters, digits and '-', 40 at most"
+            )
+    for group, names in both.groups.items():
+        for name in names:
+            if name not in both.variants:
+                cure = did_you_mean(name, both.variants)
+                raise UserError(f"the group '{group}' names '{name}', which is no variant", place=place, cure=cure)
+    generators = [name for name, found in both.variants.items() if found.scorer == "generator"]
+    for variant, found in both.variants.items():
+        for name in found.streams:
+            if name not in generators:
+                cure = did_you_mean(name, generators)
+                raise UserError(f"'{variant}' cannot fuse '{name}', which is no generator", place=place, cure=cure)
+    return both
+
+
+def _read(path: Path) -> Variants:
+    if not path.is_file():
+        raise UserError("the file does not exist", place=str(path))
+    try:
+        return Variants.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise explained(error, str(path), root=Variants) from error

@@ -1,0 +1,174 @@
+"""Prefect and MLflow without servers of their own: what to set before a run in this process, and where to look after.
+
+Knows environment variables and logging; knows no stage.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import logging
+import os
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prorec.flows.access import secret
+from prorec.flows.local.prefect_server import LocalServer
+from prorec.flows.terminal.screen import say
+from prorec.tasks.execution.events import Notice
+from prorec.tasks.local import paths, stopping
+from prorec_core.errors import UserError
+from prorec_core.visible import shortened
+
+if TYPE_CHECKING:
+    from prorec.flows.terminal.display import Display
+
+
+_LONGEST_LINE = 500
+
+
+def start_prefect() -> Callable[[], None]:
+    """Start a Prefect server for the runs of this process, unless `PREFECT_API_URL` names one.
+
+    It starts while the process goes on, and ends with it. To be called before Prefect is imported.
+
+    Returns:
+        What is to be called before the server is used.
+    """
+    if url := os.environ.get("PREFECT_API_URL"):
+        return lambda: _expect(url)
+    home = paths.prefect_home()
+    os.environ.setdefault("PREFECT_HOME", str(home))
+    server = LocalServer(home / "server.log")
+    # What is registered first is called last: after Prefect has sent off its logs and events.
+    atexit.register(server.stop)
+    os.environ.update({"PREFECT_API_URL": server.url, **secret.for_prefect(server.password)})
+    os.environ[paths.EMBEDDED_VARIABLE] = "1"
+
+    def ready() -> None:
+        _expect_settings()
+        server.wait()
+
+    return ready
+
+
+def _expect_settings() -> None:
+    """Have Prefect read its settings, and raise what is wrong with them; it would go on, and print that, too."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        from prefect.settings import get_current_settings
+
+        get_current_settings()
+
+
+def _expect(url: str) -> None:
+    import httpx
+
+    _expect_settings()
+    try:
+        httpx.get(f"{url.rstrip('/')}/health", timeout=30.0)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise UserError(
+            f"no Prefect server answers there ({error})",
+            place=f"PREFECT_API_URL {url}",
+            cure="Start it, or unset the variable to run without one",
+        ) from error
+    expect_welcome(url)
+
+
+def expect_welcome(url: str) -> None:
+    """Make sure that the Prefect server in use, which answers, takes the password that it is given.
+
+    Raises:
+        UserError: it does not.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.request("GET", "/admin/version")
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code not in {401, 403}:
+                return
+            raise UserError(
+                "the Prefect server there does not take the password that it is given",
+                place=f"PREFECT_API_URL {url}",
+                cure="Set PREFECT_API_AUTH_STRING to USER:PASSWORD; that of the local stack is what "
+                "`prorec status --env` prints",
+            ) from error
+
+
+def stop_like_ctrl_c() -> None:
+    """Have a request to end (SIGTERM) close what is open, as an interruption does; after either this process is gone
+    in a few seconds, and at once after a second Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    stopping.end_when_asked(interruptions=True)
+
+
+def _stop(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def quiet(display: Display) -> None:
+    """Keep the logs of libraries off the screen, and show the warnings of this project on `display`."""
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            display.hear(Notice(record.getMessage()))
+
+    for name in ("prorec", "prorec_core"):
+        ours = logging.getLogger(name)
+        ours.addHandler(Shown(logging.WARNING))
+        ours.propagate = False
+
+
+def program(name: str) -> str:
+    """A program of this environment as it can be typed here, where the environment is not active either."""
+    path = Path(sys.executable).parent / name
+    return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
+
+
+def mlflow_page(run: Mapping[str, Any]) -> tuple[str | None, str]:
+    """How to see a run in MLflow: the command that shows it, if one is needed, and the address of its page."""
+    if run["page"]:
+        return None, str(run["page"])
+    uri = paths.tracking_uri()
+    file = paths.sqlite_path(uri)
+    if file is not None and file.is_relative_to(Path.cwd()):
+        uri = paths.sqlite_uri(file.relative_to(Path.cwd()))
+    path = f"#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
+    command = f"{program('mlflow')} ui --backend-store-uri {shlex.quote(uri)} --port 5000"
+    return command, f"then open http://127.0.0.1:5000/{path}"
+
+
+def predict(model: str, history: str, k: int) -> list[dict[str, Any]]:
+    """What a registered model recommends after a history: `rank`, `item_id`, `title` and `score` each.
+
+    Raises:
+        UserError: there is no such model, or it cannot take this history.
+    """
+    items = [item.strip() for item in history.split(",") if item.strip()]
+    if not items:
+        raise UserError("the history is empty", place="--history", cure="Give item ids with commas between them")
+    from prorec.tasks.registry import recommenders
+
+    recommender = recommenders.load(recommenders.find(model))
+    if unknown := recommender.unknown(items):
+        text = f"unknown items: {', '.join(unknown)}"
+        if len(unknown) == len(set(items)):
+            raise UserError(text, place="--history", cure=recommender.suggest(unknown[0]))
+        say(f"prorec: {shortened(text, _LONGEST_LINE)}; the others count.", error=True)
+    best = recommender.recommend([items], k)[0]
+    return [{"rank": rank, **asdict(each)} for rank, each in enumerate(best, start=1)]

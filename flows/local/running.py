@@ -1,0 +1,140 @@
+"""A run in this process as the command line does it: with a display, then the result. Knows nothing of what is run."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prorec.flows.terminal.screen import console, say
+from prorec_core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from prorec_core.config import Experiment
+
+T = TypeVar("T")
+
+TRAINING = {
+    # glibc gives big tensors back to the kernel at every step unless told not to.
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**26),
+    # Threads that wait for each other spin, but briefly: to sleep at once costs an idle machine a third of its
+    # speed, to spin for long a busy one several times as much. Other OpenMPs than GNU's read the policy alone.
+    "OMP_WAIT_POLICY": "passive",
+    "GOMP_SPINCOUNT": "2000",
+}
+"""What is set before a process starts that trains."""
+
+
+def debugging() -> bool:
+    """Whether tracebacks and all logs are to be shown."""
+    return "--debug" in sys.argv[1:]
+
+
+def expect_stages(option: str, names: Iterable[str]) -> None:
+    """Refuse names of stages that do not exist."""
+    from prorec.tasks.stages.pipeline import STAGES
+
+    for name in names:
+        if name not in STAGES:
+            raise UserError(f"unknown stage '{name}'", place=option, cure=did_you_mean(name, STAGES))
+
+
+def expect_folder(option: str, file: Path | None) -> None:
+    """Refuse a file to write whose folder does not exist, before any work is done for it."""
+    if file is None:
+        return
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise UserError("the folder does not exist", place=f"{option} {file}", cure="Make it first")
+    # It is written beside and renamed, which would put a file in the place of a device.
+    if file.exists() and not file.is_file():
+        what = "a folder" if file.is_dir() else "a device"
+        raise UserError(f"this is {what}", place=f"{option} {file}", cure="Name a file")
+    if not os.access(folder, os.W_OK):
+        raise UserError("the folder cannot be written", place=f"{option} {file}", cure="Choose another")
+
+
+def prepare_training() -> None:
+    """Start this program again, once, with the environment for training (glibc only)."""
+    try:
+        glibc = bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (ValueError, OSError, AttributeError):
+        glibc = False
+    if glibc and not all(name in os.environ for name in TRAINING):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**TRAINING, **os.environ})
+
+
+def run_flow(experiment: Experiment, force: frozenset[str]) -> dict[str, Any]:
+    """Run all stages in this process, shown on the screen; returns what the flow does."""
+    from prorec.tasks.stages.pipeline import STAGES
+
+    def call() -> dict[str, Any]:
+        from prorec.flows.full import forcing, prorec
+
+        with forcing(force):
+            return prorec(experiment=experiment)
+
+    return in_process(list(STAGES), call)
+
+
+def in_process(stages: Sequence[str], flow: Callable[[], T]) -> T:
+    """Call a flow in this process, its stages shown on the screen; it imports Prefect, which is only then set up."""
+    from prorec.flows.local.embedded import quiet, start_prefect, stop_like_ctrl_c
+    from prorec.flows.terminal.display import make_display
+    from prorec.tasks.execution.events import listening
+    from prorec.tasks.local.stopping import stops_kept
+
+    with make_display(list(stages)) as display, listening(display.hear):
+        display.say("starting Prefect and MLflow …")
+        if not debugging():
+            quiet(display)
+        stop_like_ctrl_c()
+        ready = start_prefect()
+        from prorec.tasks.tracking.mlflow_runs import client
+
+        client()
+        ready()
+        display.say("")
+        with stops_kept():
+            return flow()
+
+
+def show_result(summary: dict[str, Any]) -> None:
+    """Print the table of results, and where everything is."""
+    from prorec.flows.local.embedded import mlflow_page, program
+    from prorec.flows.terminal.display import plain_table, result_table
+    from prorec.flows.terminal.screen import plain
+    from prorec.tasks.local import paths
+    from prorec_core.evaluation.tables import new_item_line, new_item_rows
+
+    console().print(result_table(summary["metrics"]))
+    if new := summary["metrics"].get("new_items"):
+        console().print(plain_table(new_item_line(new), new_item_rows(new)))
+    for text in summary["metrics"].get("warnings", ()):
+        console().print(plain(f"{text}.", "yellow"), soft_wrap=True)
+    command, page = mlflow_page(summary["mlflow"])
+    history = shlex.quote(",".join(summary["items"]))
+    lines = {
+        "report": _short(summary["report"]),
+        "artifacts": _short(str(paths.store())) if not paths.tracks_over_http() else paths.tracking_uri(),
+        "model": summary["model"],
+        "recommend": f"{program('prorec')} recommend --model {summary['model']} --history {history}",
+        "MLflow": command,
+        "": page,
+    }
+    for name, text in lines.items():
+        if text:
+            say(f"{name:<10} {text}")
+
+
+def _short(place: str) -> str:
+    """A path as seen from here, where that is shorter."""
+    from prorec.tasks.local import paths
+
+    path = paths.local_path(place) or Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,1 @@
+"""What people see in a terminal. Knows nothing of what is shown."""

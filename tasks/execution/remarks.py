@@ -1,0 +1,24 @@
+"""What a stage's artifact has to say to the user each time it is used.
+
+Knows stages and their files; knows nothing of screens.
+"""
+
+from __future__ import annotations
+
+from prorec.tasks.tracking import store
+from prorec_core.artifacts import ArtifactRef, read_json
+from prorec_core.config import Experiment
+
+
+def remarks_of(ref: ArtifactRef, experiment: Experiment) -> list[str]:
+    """Sentences on the data, and on targets that no list of this experiment can hold."""
+    if ref.stage != "preprocess":
+        return []
+    from prorec_core.evaluation.remarks import out_of_reach
+
+    path = store.fetch(ref) / "profile.json"
+    profile = read_json(path) if path.is_file() else {}
+    unreachable = ""
+    if experiment.evaluate.mask_history and profile.get("targets_in_history"):
+        unreachable = out_of_reach(profile["targets_in_history"], profile["kept"]["users"])
+    return [*profile.get("warnings", []), *([unreachable] if unreachable else [])]

@@ -1,0 +1,115 @@
+"""Which source files a stage's result depends on, found by following imports. Knows nothing of what they do."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import prorec
+from prorec_core import registry
+from prorec_core.config import Experiment
+from prorec_core.registry import Registry
+
+_ROOT = Path(prorec.__file__).resolve().parents[1]
+_PACKAGE = "prorec_core"
+_READING = "prorec.tasks.stages.inputs"
+"""The one module of tasks that decides what a stage reads; the others start, store and track."""
+_CHOOSING = "prorec_core.registry"
+"""Whoever imports a registry from here depends on the implementation that the experiment chooses."""
+_WITHOUT_EFFECT = {
+    # What is configured is in the key by its value; errors and progress never reach an artifact.
+    "prorec_core.config",
+    "prorec_core.errors",
+    "prorec_core.progress",
+    "prorec_core.sections",
+    _CHOOSING,
+}
+
+
+def source_files(entries: Iterable[str], experiment: Experiment | None = None) -> list[Path]:
+    """The files of these modules and of all of `prorec_core` and of the stages' `inputs` that they import.
+
+    Files beside a module that are no Python (templates, word lists) count as part of it.
+
+    Args:
+        entries: modules.
+        experiment: where a module asks a registry, the implementation that this experiment chooses counts; without
+            one all of them do.
+    """
+    modules: set[str] = set()
+    todo = list(entries)
+    while todo:
+        name = todo.pop()
+        if name in modules or name in _WITHOUT_EFFECT:
+            continue
+        if name.startswith(f"{_CHOOSING}."):
+            todo += _chosen(getattr(registry, name.rpartition(".")[2]), experiment)
+            continue
+        modules.add(name)
+        todo += _imports(name)
+    files = {_file(name) for name in modules}
+    beside = {
+        path
+        for file in files
+        if _PACKAGE in file.parts and file.parent.name != _PACKAGE
+        for path in file.parent.iterdir()
+        if path.is_file() and path.suffix not in {".py", ".pyc"} and not path.name.startswith(".")
+    }
+    return sorted(files | beside)
+
+
+def source_hash(entries: Iterable[str], experiment: Experiment | None = None) -> str:
+    """Hash (hex) of `source_files`: changed code never passes for cached work."""
+    total = hashlib.sha256()
+    for path in source_files(entries, experiment):
+        total.update(f"{path.relative_to(_ROOT).as_posix()}\0".encode())
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _chosen(kinds: object, experiment: Experiment | None) -> list[str]:
+    """Modules of what a registry holds: of the one that the experiment chooses, or of all."""
+    if not isinstance(kinds, Registry):
+        return []
+    if experiment is None:
+        return [kinds.module(name) for name in kinds]
+    value: Any = experiment
+    for part in kinds.field.split("."):
+        value = getattr(value, part)
+    return [kinds.module(value)]
+
+
+def _file(module: str) -> Path:
+    place = _ROOT.joinpath(*module.split("."))
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+
+
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    return tuple(sorted(set(_imported(ast.parse(_file(module).read_text())))))
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (
+                alias.name for alias in node.names if alias.name.startswith(f"{_PACKAGE}.") or alias.name == _READING
+            )
+        elif isinstance(node, ast.ImportFrom) and node.module == _CHOOSING:
+            yield from (f"{_CHOOSING}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and _READING in {
+            node.module,
+            *(f"{node.module}.{alias.name}" for alias in node.names),
+        }:
+            yield _READING
+        elif isinstance(node, ast.ImportFrom) and node.module and f"{node.module}.".startswith(f"{_PACKAGE}."):
+            if node.module != _PACKAGE:
+                yield node.module
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                if _file(name).is_file():
+                    yield name

@@ -1,0 +1,235 @@
+"""Where things are kept: the folder of artifacts, the tracking store, checkpoints, locks.
+
+Knows paths and environment variables; imports neither Prefect nor MLflow.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes, urlparse
+
+import prorec
+from prorec_core.errors import UserError
+
+ARTIFACTS_VARIABLE = "PROREC_ARTIFACTS"
+EMBEDDED_VARIABLE = "PROREC_PREFECT_EMBEDDED"
+"""Set where the Prefect server in use lives as long as one process only, and shows no pages."""
+
+_PREFECT_DATABASE = tuple(
+    f"PREFECT_{part}_DATABASE_{name}" for name in ("CONNECTION_URL", "DRIVER", "HOST") for part in ("SERVER", "API")
+)
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_SQLITE = ("sqlite", "sqlite+pysqlite", "sqlite+aiosqlite")
+
+
+def project_root() -> Path:
+    """The folder that holds this project's sources, or the working directory where it is an installed copy."""
+    beside = Path(prorec.__file__).resolve().parents[1]
+    return beside if (beside / "pyproject.toml").is_file() else Path.cwd()
+
+
+def artifacts() -> Path:
+    """The folder that runs write to: `PROREC_ARTIFACTS`, by default `artifacts/` in the project.
+
+    Raises:
+        UserError: it cannot be a folder that databases are in.
+    """
+    chosen = os.environ.get(ARTIFACTS_VARIABLE)
+    if not chosen:
+        return project_root() / "artifacts"
+    try:
+        folder = Path(chosen).expanduser().absolute()
+        str(folder).encode()
+    except RuntimeError as error:
+        raise UserError("there is no such user", place=f"{ARTIFACTS_VARIABLE} {chosen}") from error
+    except UnicodeEncodeError as error:
+        name = os.fsencode(chosen).decode(errors="backslashreplace")
+        raise UserError(
+            "the name is not UTF-8", place=f"{ARTIFACTS_VARIABLE} {name}", cure="Choose another folder"
+        ) from error
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not there.is_dir():
+        problem = "this is a file" if there == folder else f"{there} is no folder"
+        raise UserError(problem, place=f"{ARTIFACTS_VARIABLE} {folder}", cure="Name a folder")
+    return folder
+
+
+def store() -> Path:
+    """Where MLflow keeps artifacts when no tracking server says otherwise."""
+    return artifacts() / "store"
+
+
+def embedded_tracking_uri() -> str:
+    """The SQLite file in the folder of artifacts."""
+    return sqlite_uri(artifacts() / "mlflow.db")
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI` where set, by default the SQLite file in the folder of artifacts.
+
+    Raises:
+        UserError: what is set names no store.
+    """
+    chosen = os.environ.get("MLFLOW_TRACKING_URI")
+    if not chosen:
+        return embedded_tracking_uri()
+    if problem := _no_store(chosen):
+        raise UserError(
+            f"it names no tracking store: {problem}",
+            place=f"MLFLOW_TRACKING_URI {shown_uri(chosen)}",
+            cure="Set it to http://HOST:PORT, sqlite:////ABSOLUTE/FILE.db or postgresql+psycopg2://…, or unset it",
+        )
+    return chosen
+
+
+def _no_store(uri: str) -> str:
+    """Why a URI cannot be a tracking store's; nothing where it can."""
+    if sqlite_path(uri) is not None:
+        return ""
+    try:
+        parts = urlparse(uri)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        return str(error)
+    if parts.scheme in {"http", "https"}:
+        return "" if host and re.fullmatch(r"[^\s/]+", host) else "no host"
+    kind = parts.scheme.partition("+")[0]
+    if kind in _DATABASES:
+        return "" if uri.startswith(f"{parts.scheme}://") else f"'{parts.scheme}:' is to be followed by //"
+    return f"'{parts.scheme}:' is none that is known" if parts.scheme else "it begins with no kind, as http:"
+
+
+def tracks_over_http() -> bool:
+    """Whether a tracking server, which decides itself where artifacts go, is in use."""
+    return urlparse(tracking_uri()).scheme in {"http", "https"}
+
+
+def nothing_tracked() -> bool:
+    """Whether nothing was ever run here, so that there is no use in making a database to look into."""
+    path = sqlite_path(tracking_uri())
+    return path is not None and not path.exists()
+
+
+def sqlite_uri(path: Path, driver: str = "") -> str:
+    """The URI of an SQLite file for SQLAlchemy, which reads `%` and `?` in it as URLs have them.
+
+    Where the name has to be quoted the driver is named: MLflow makes the folder that a URI without one spells, quotes
+    and all.
+    """
+    quoted = quote(str(path))
+    driver = driver or ("" if quoted == str(path) else "pysqlite")
+    return f"sqlite{'+' if driver else ''}{driver}:///{quoted}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file that `sqlite_uri` or a user made this URI of; None if it is no SQLite file's."""
+    scheme, _, rest = uri.partition(":///")
+    name = _unquote(rest.partition("?")[0])
+    return Path(name) if scheme in _SQLITE and name and not name.startswith((":memory:", "file:")) else None
+
+
+def shown_uri(uri: str) -> str:
+    """A URI as people may read it: the path where it is an SQLite file's, and never a password."""
+    path = sqlite_path(uri)
+    if path is not None:
+        return str(path)
+    scheme, found, rest = uri.partition("://")
+    address, slash, end = rest.partition("/")
+    return f"{scheme}{found}{address.rpartition('@')[2]}{slash}{end.partition('?')[0]}"
+
+
+def _unquote(text: str) -> str:
+    return os.fsdecode(unquote_to_bytes(text))
+
+
+def prefect_home() -> Path:
+    """Prefect's own folder when no Prefect server is in use."""
+    return artifacts() / "prefect"
+
+
+def prefect_environment(home: Path) -> dict[str, str]:
+    """What has a Prefect server keep all that is its own in this folder."""
+    found = {"PREFECT_HOME": str(home)}
+    uri = sqlite_uri(home / "prefect.db", "aiosqlite")
+    # Prefect makes a URL of the folder without quoting it. A database that the user chose is another matter.
+    if uri != f"sqlite+aiosqlite:///{home}/prefect.db" and not any(name in os.environ for name in _PREFECT_DATABASE):
+        found[_PREFECT_DATABASE[0]] = uri
+    return found
+
+
+def references() -> Path:
+    """Where Prefect keeps the cached references to artifacts."""
+    return prefect_home() / "references"
+
+
+def locks() -> Path:
+    """Where processes that share the folder of artifacts keep the files that they lock."""
+    return artifacts() / "locks"
+
+
+def checkpoints(key: str) -> Path:
+    """Where the training stage with this cache key keeps its checkpoints."""
+    return artifacts() / "checkpoints" / key
+
+
+def studies() -> Path:
+    """Where the trials of tunings are kept, a file a study."""
+    return artifacts() / "studies"
+
+
+def downloads(digest: str) -> Path:
+    """The local copy of an artifact that is kept elsewhere."""
+    return artifacts() / "downloads" / digest
+
+
+def file_uri(path: Path) -> str:
+    """A path as MLflow takes it: it unquotes those that have no scheme, too, so odd ones become URLs."""
+    return str(path) if quote(str(path)) == str(path) else path.as_uri()
+
+
+def local_path(uri: str) -> Path | None:
+    """The path that a URI names on this machine's file system, or None if it is somewhere else."""
+    parts = urlparse(uri)
+    if parts.scheme == "":
+        return Path(uri)
+    return Path(_unquote(parts.path)) if parts.scheme == "file" and parts.netloc in {"", "localhost"} else None
+
+
+@contextmanager
+def lock(name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock `name` among this machine's processes; the kernel frees it when its holder dies.
+
+    `waiting` is called once if another process holds it.
+    """
+    locks().mkdir(parents=True, exist_ok=True)
+    with (locks() / name).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def output_lock(path: Path) -> str:
+    """The name of the lock that whoever writes a file of recommendations holds."""
+    return f"recommend-{hashlib.sha256(str(path).encode()).hexdigest()}"
+
+
+@contextmanager
+def try_lock(name: str) -> Iterator[bool]:
+    """Hold the lock `name` if no process holds it; says whether that is so."""
+    locks().mkdir(parents=True, exist_ok=True)
+    with (locks() / name).open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

@@ -1,0 +1,1 @@
+"""Registered models: found, promoted, and asked for recommendations."""

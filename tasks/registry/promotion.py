@@ -1,0 +1,233 @@
+"""Which version is the champion: a challenger is measured against it, and the alias moved.
+
+Knows runs, versions and their evaluations. Knows nothing of how metrics are computed or of how a version is served.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prorec.tasks.local import paths
+from prorec.tasks.registry import models
+from prorec.tasks.registry.models import MODEL_OF_RUN_TAG, Version
+from prorec.tasks.registry.recommenders import CHAMPION
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.mlflow_runs import client
+from prorec.tasks.tracking.retries import patiently
+from prorec_core.artifacts import ArtifactRef, read_json
+from prorec_core.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from mlflow.entities import Run
+
+SAMPLES = 10_000
+"""Resamples of all users, for intervals of the difference."""
+
+_NAMES = ("the challenger", "the champion")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A version and how it was evaluated."""
+
+    version: Version
+    evaluation: ArtifactRef
+    preprocess: ArtifactRef
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The content of metrics.json."""
+        found: dict[str, Any] = read_json(store.fetch(self.evaluation) / "metrics.json")
+        return found
+
+    @property
+    def scorer(self) -> str:
+        """The scorer by which it recommends."""
+        return models.served_scorer(self.metrics)
+
+    @property
+    def test(self) -> Mapping[str, float]:
+        """Its test metrics."""
+        found: Mapping[str, float] = self.metrics["test"][self.scorer]
+        return found
+
+    @property
+    def ranks(self) -> pa.Table:
+        """Its ranks.parquet."""
+        from prorec_core.artifacts import read_parquet
+
+        return read_parquet(store.fetch(self.evaluation) / "ranks.parquet", "evaluate")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A challenger beside the champion.
+
+    Attributes:
+        challenger: the version that wants the alias.
+        holder: the version that has it, None where none has.
+        champion: how that was measured, None where that is not known.
+        differences: by metric, challenger minus champion: difference, low and high of its 95% interval; empty where
+            there is no champion or the two cannot be compared.
+        obstacles: why the two cannot be compared, a phrase each.
+    """
+
+    challenger: Measured
+    holder: Version | None
+    champion: Measured | None = None
+    differences: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    obstacles: tuple[str, ...] = ()
+
+    @property
+    def already(self) -> bool:
+        """Whether the challenger is the champion."""
+        return self.holder is not None and self.holder.number == self.challenger.version.number
+
+    @property
+    def objection(self) -> str:
+        """Why the challenger should not be promoted, in a sentence; "" when nothing speaks against it."""
+        if self.holder is None or self.already:
+            return ""
+        challenger, champion = self.challenger.version.title, f"the champion {self.holder.title}"
+        if self.obstacles:
+            return f"{challenger} and {champion} were not measured on the same test: {'; '.join(self.obstacles)}"
+        worse = {name: found for name, found in self.differences.items() if found["high"] < 0}
+        if not worse:
+            return ""
+        told = ", ".join(f"{shown(name)} {interval(found)}" for name, found in worse.items())
+        users = self.challenger.metrics["protocol"]["test_users"]
+        return f"{challenger} is worse than {champion} on the same {users:,} test users: {told}"
+
+
+def interval(found: Mapping[str, float]) -> str:
+    """A difference and its interval, in words."""
+    return f"{found['difference']:+.4f} (95% interval {found['low']:+.4f} to {found['high']:+.4f})"
+
+
+def shown(metric: str) -> str:
+    """A metric's name as people write it."""
+    name, _, cutoff = metric.partition("_at_")
+    return f"{'NDCG' if name == 'ndcg' else name.capitalize()}@{cutoff}"
+
+
+def judge(text: str) -> Judgement:
+    """Compare the version of a run, or a version, with the champion of its model.
+
+    Args:
+        text: an MLflow run or a Prefect flow run of a whole experiment, or `prorec-demo/3`.
+
+    Raises:
+        UserError: there is no such run or version, it did not end well, it was not evaluated, or its files are
+            not whole.
+    """
+    challenger = _challenger(text)
+    version = challenger.version
+    if problems := store.check_model(version.model_id, version.tags.get(store.MODEL_MANIFEST_TAG)):
+        raise UserError(problems[0], place=version.title, cure="Run the experiment again with --force train_generator")
+    holder = models.holder(version.name, CHAMPION)
+    if holder is None or holder.number == version.number:
+        return Judgement(challenger, holder)
+    try:
+        champion = _measured(holder)
+        obstacles = _obstacles(challenger, champion)
+    except UserError as error:
+        # A champion whose evaluation is gone must not stay the champion for ever.
+        return Judgement(challenger, holder, obstacles=(f"the champion's evaluation cannot be read ({error})",))
+    if obstacles:
+        return Judgement(challenger, holder, champion, obstacles=tuple(obstacles))
+    from prorec_core.metrics.intervals import compare_runs
+
+    scorers = (challenger.scorer, champion.scorer)
+    found = compare_runs(challenger.ranks, champion.ranks, scorers, samples=SAMPLES)
+    return Judgement(challenger, holder, champion, found)
+
+
+def promote(judged: Judgement, *, anyway: bool) -> None:
+    """Make the challenger the champion, and leave on it when that was, over which and with what difference.
+
+    Raises:
+        UserError: something speaks against it, and it is not to be done anyway.
+    """
+    if judged.objection and not anyway:
+        raise UserError(judged.objection, cure="Promote it all the same with --anyway")
+    version = judged.challenger.version
+    tags = {
+        # The run that is promoted may have measured the version otherwise than the one that registered it.
+        **models.stage_tags({"preprocess": judged.challenger.preprocess, "evaluate": judged.challenger.evaluation}),
+        "prorec.promoted.at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "prorec.promoted.over": judged.holder.title if judged.holder else "nothing",
+        "prorec.promoted.anyway": judged.objection or "no",
+        **{f"prorec.promoted.{name}": interval(found) for name, found in judged.differences.items()},
+    }
+    for name, value in tags.items():
+        patiently(client().set_model_version_tag, version.name, str(version.number), name, value)
+    # Last: whoever follows the alias finds the trace of the promotion.
+    patiently(client().set_registered_model_alias, version.name, CHAMPION, str(version.number))
+
+
+def _challenger(text: str) -> Measured:
+    if "/" in text or "@" in text:
+        return _measured(models.named(text))
+    if paths.nothing_tracked():
+        raise UserError("nothing was ever run here", place=text, cure="Run `prorec run demo` first")
+    run = _run(text)
+    tags = run.data.tags
+    if run.info.status != "FINISHED":
+        raise UserError(
+            f"the run has not ended well: it is {run.info.status}", place=text, cure="Promote one that is finished"
+        )
+    uri, evaluated = tags.get(MODEL_OF_RUN_TAG), tags.get(models.run_tag("evaluate"))
+    if not uri or not evaluated:
+        raise UserError("the run made no model that was evaluated", place=text, cure=models.known_versions())
+    version = models.named(uri)
+    return _measured(replace(version, tags={**version.tags, **_artifacts_of(tags)}))
+
+
+def _artifacts_of(tags: Mapping[str, str]) -> dict[str, str]:
+    return {models.run_tag(stage): tags[models.run_tag(stage)] for stage in ("preprocess", "evaluate")}
+
+
+def _run(text: str) -> Run:
+    """The run of an experiment, by its id in MLflow or in Prefect, or by that of one of its stages."""
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):
+        run = patiently(client().get_run, text)
+        parent = run.data.tags.get(mlflow_runs.PARENT_TAG)
+        return patiently(client().get_run, parent) if parent else run
+    with contextlib.suppress(ValueError):
+        found = mlflow_runs.search(f"tags.`{mlflow_runs.FLOW_RUN_TAG}` = '{UUID(text)}'")
+        # A flow run that was tried again has a run for each try.
+        own = [run for run in found if mlflow_runs.PARENT_TAG not in run.data.tags]
+        if own:
+            return max(own, key=lambda run: (run.info.status == "FINISHED", run.info.start_time))
+    raise UserError("there is no such run, nor such a version", place=text, cure=models.known_versions())
+
+
+def _measured(version: Version) -> Measured:
+    found = [version.artifact(stage) for stage in ("evaluate", "preprocess")]
+    if found[0] is None or found[1] is None:
+        raise UserError(
+            "it was never evaluated",
+            place=version.title,
+            cure="Run its experiment again: what is cached is not made again, and the evaluation is noted",
+        )
+    return Measured(version, found[0], found[1])
+
+
+def _obstacles(challenger: Measured, champion: Measured) -> list[str]:
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.evaluation.comparable import data_differences, protocol_differences
+
+    found = protocol_differences(challenger.metrics["protocol"], champion.metrics["protocol"], _NAMES)
+    if challenger.preprocess.digest == champion.preprocess.digest:
+        return found
+    data = [Dataset.load(store.fetch(each.preprocess)) for each in (challenger, champion)]
+    return found + data_differences(data[0], data[1], _NAMES)

@@ -1,0 +1,1 @@
+"""The stages, one a module, and what follows what."""

@@ -1,0 +1,114 @@
+"""Stage `evaluate_two_stream`: two generators over two code tables, fused late."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prorec.tasks.execution.stage import Work, stage
+from prorec.tasks.stages.inputs import read_dataset, read_new_quantized, read_quantized, read_texts
+from prorec.tasks.stages.pipeline import up_to
+from prorec.tasks.tracking.metrics import measured
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prorec_core.data.sequences import Sequences
+    from prorec_core.generation.base import Generator
+    from prorec_core.generation.candidates import Candidates
+
+SIDES = ("first", "second")
+"""What tells the two pipelines apart in the names of what is read."""
+STREAM = tuple(stage.name for stage in up_to("train_generator") if stage.name != "preprocess")
+"""The stages of a pipeline that its generator is made of."""
+
+
+@stage(
+    "evaluate_two_stream",
+    reads=("preprocess", *(f"{name}@{side}" for side in SIDES for name in STREAM)),
+    config=("evaluate", "train_on_validation", "seed"),
+    libraries=("torch", "numpy", "scipy", "polars"),
+)
+def evaluate_two_stream(work: Work) -> dict[str, float]:
+    """Let both generators judge what either found, by a weight and by a light ranker, and measure both.
+
+    The ranker reads the texts of the first stream.
+    """
+    from prorec_core.data.sequences import Split
+    from prorec_core.errors import UserError
+    from prorec_core.evaluation.inputs import EvaluationInputs
+    from prorec_core.evaluation.lists import new_item_offsets
+    from prorec_core.evaluation.new_items import new_item_histories
+    from prorec_core.evaluation.reranking import own_and_ranked
+    from prorec_core.evaluation.stage import evaluate as run
+    from prorec_core.generation.choice import best_trial, fusion_trials
+    from prorec_core.generation.late_fusion import joint_candidates
+
+    config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
+    sequences = dataset.sequences
+
+    def ask(streams: Sequence[Generator], histories: Sequences) -> Candidates:
+        first, second = streams
+        return joint_candidates(
+            first, second, histories, config.beams, masked=config.mask_history, report=runtime.report
+        )
+
+    streams = [_generator(work, side) for side in SIDES]
+    try:
+        found = {split: ask(streams, sequences.histories(split)) for split in (Split.VALIDATION, Split.TEST)}
+    except ValueError as error:
+        raise UserError(str(error), place="two_stream", cure="Give both streams one generator.max_history") from error
+    trials = fusion_trials(found[Split.VALIDATION], sequences.targets(Split.VALIDATION), config.fusion_weights)
+    weight = best_trial(trials)[0]
+    new = None
+    if dataset.cold is not None:
+        grown = [_generator(work, side, with_new=True) for side in SIDES]
+        offsets_N = new_item_offsets(config, dataset, runtime.device)
+        if offsets_N is not None:
+            for generator in grown:
+                generator.offset_items(offsets_N)
+        everyone, takers = (ask(grown, histories) for histories in new_item_histories(dataset))
+        new = everyone, takers
+    both = own_and_ranked(
+        "two_stream",
+        lambda candidates, k: candidates.fused(weight, k),
+        found,
+        dataset,
+        read_texts(work.inputs[f"embed_text@{SIDES[0]}"]),
+        config,
+        new,
+    )
+    inputs = EvaluationInputs(
+        config,
+        dataset,
+        both.lists,
+        weight,
+        seed=work.experiment.seed,
+        fusion_trials=trials,
+        new=both.new,
+        ranker=both.ranker,
+        recommended=both.recommended,
+    )
+    result = run(inputs, runtime.report)
+    result.save(work.folder)
+    return {"fusion_weight": weight, **measured(result.metrics)}
+
+
+def _generator(work: Work, side: str, *, with_new: bool = False) -> Generator:
+    """One of the two, with its own codes and the embedding that they were made of, of the new items too if asked."""
+    import numpy as np
+
+    from prorec_core.artifacts import MANIFEST, read_json
+    from prorec_core.generation.trained import TrainedGenerator, restore_generator
+    from prorec_core.quantization.quantized import Quantized
+
+    inputs = {name: work.inputs[f"{name}@{side}"] for name in STREAM}
+    embedding = read_json(inputs["train_generator"] / MANIFEST)["config"]["quantize.embedding"]
+    quantized, vectors = Quantized.load(inputs["quantize"]), read_quantized(embedding, inputs)
+    if with_new:
+        vectors = np.concatenate([vectors, read_new_quantized(embedding, inputs)])
+    return restore_generator(
+        TrainedGenerator.load(inputs["train_generator"]),
+        (quantized.all_items() if with_new else quantized.table).codes,
+        vectors,
+        work.runtime().device,
+    )

@@ -1,0 +1,98 @@
+"""What several stages read of earlier ones. Knows which artifact holds which embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prorec.tasks.execution.stage import Work
+
+if TYPE_CHECKING:
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.data.embeddings import FloatArray
+
+
+def read_dataset(work: Work) -> Dataset:
+    """The preprocessed data; its sequences hold back from training what the experiment says."""
+    import dataclasses
+
+    from prorec_core.data.dataset import Dataset
+
+    dataset = Dataset.load(work.inputs["preprocess"])
+    if not work.experiment.train_on_validation:
+        return dataset
+    return dataclasses.replace(dataset, sequences=dataset.sequences.with_validation_in_training())
+
+
+def texts(work: Work) -> FloatArray:
+    """Text embeddings E_S, those of new items that the experiment holds out after the others, float32."""
+    return read_texts(work.inputs["embed_text"])
+
+
+def read_texts(folder: Path) -> FloatArray:
+    """What `texts` gives, from the folder of the stage embed_text."""
+    import numpy as np
+
+    from prorec_core.data.embeddings import read_embeddings
+
+    files = [folder / name for name in ("embeddings.parquet", "cold_embeddings.parquet")]
+    return np.concatenate([read_embeddings(file, "embed_text") for file in files if file.is_file()])
+
+
+def quantized_embedding(work: Work) -> FloatArray:
+    """The embedding that the experiment's codes are made of, float32, shape (items, dimensions)."""
+    return read_quantized(work.experiment.quantize.embedding, work.inputs)
+
+
+def new_quantized_embedding(work: Work) -> FloatArray:
+    """The same of the new items that the experiment holds out, float32, shape (new items, dimensions)."""
+    return read_new_quantized(work.experiment.quantize.embedding, work.inputs)
+
+
+def read_new_quantized(embedding: str, inputs: Mapping[str, Path]) -> FloatArray:
+    """What `read_quantized` reads, of the new items.
+
+    Where the codes are of a collaborative embedding, which new items lack, that of items of similar text stands in.
+    """
+    import numpy as np
+
+    from prorec_core.alignment.unseen import by_similar_text
+    from prorec_core.data.embeddings import read_embeddings
+
+    def of(stage: str, file: str = "cold_embeddings.parquet") -> FloatArray:
+        return read_embeddings(inputs[stage] / file, stage)
+
+    def collaborative() -> FloatArray:
+        known, text = (of(stage, "embeddings.parquet") for stage in ("train_collaborative", "embed_text"))
+        return by_similar_text(known, text, of("embed_text"))
+
+    match embedding:
+        case "integrated":
+            return of("align")
+        case "semantic":
+            return of("embed_text")
+        case "collaborative":
+            return collaborative()
+        case _:
+            return np.hstack([of("embed_text"), collaborative()])
+
+
+def read_quantized(embedding: str, inputs: Mapping[str, Path]) -> FloatArray:
+    """The embedding that codes are made of, by its name in the configuration, from the folders of the stages."""
+    import numpy as np
+
+    from prorec_core.data.embeddings import read_embeddings
+
+    def of(stage: str) -> FloatArray:
+        return read_embeddings(inputs[stage] / "embeddings.parquet", stage)
+
+    match embedding:
+        case "integrated":
+            return of("align")
+        case "semantic":
+            return of("embed_text")
+        case "collaborative":
+            return of("train_collaborative")
+        case _:
+            return np.hstack([of("embed_text"), of("train_collaborative")])

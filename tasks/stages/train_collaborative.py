@@ -1,0 +1,23 @@
+"""Stage `train_collaborative`: item vectors from behaviour alone."""
+
+from __future__ import annotations
+
+from prorec.tasks.execution.stage import Work, stage
+from prorec.tasks.stages.inputs import read_dataset
+
+
+@stage(
+    "train_collaborative",
+    reads=("preprocess",),
+    config=("collaborative", "evaluate.mask_history", "train_on_validation", "seed"),
+    libraries=("torch", "numpy", "polars"),
+    validates=True,
+)
+def train_collaborative(work: Work) -> None:
+    """Train the sequential recommender that knows items by their ids."""
+    from prorec_core.sequential.stage import train_collaborative as run
+
+    experiment = work.experiment
+    sequences = read_dataset(work).sequences
+    masked, runtime = experiment.evaluate.mask_history, work.runtime(experiment.collaborative.precision)
+    run(experiment.collaborative, sequences, experiment.seed, runtime, mask_history=masked).save(work.folder)

@@ -1,0 +1,1 @@
+"""A tuning's trials, and what it leaves."""

@@ -1,0 +1,1 @@
+"""What is done to a store between runs: closing what died, deleting what nothing keeps."""

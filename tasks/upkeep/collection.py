@@ -1,0 +1,318 @@
+"""Deleting what nothing keeps: artifacts, files of dead runs, models without a version, and what lies about locally.
+
+Knows the order in which a thing may be deleted so that, wherever it is killed, what is half gone counts as gone: the
+run is marked, then the manifest goes, then the other files. Knows nothing of why a thing is kept. The runs themselves,
+with their parameters and metrics, stay.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prorec.tasks.local import paths
+from prorec.tasks.registry import models
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.mlflow_runs import ARTIFACT_FOLDER, client
+from prorec.tasks.tracking.retries import TrackingAwayError, patiently
+from prorec.tasks.tracking.store import is_active, is_stored
+from prorec.tasks.upkeep.retention import DAY, Inventory, Stored, kept_now, read_by
+from prorec_core.artifacts import MANIFEST
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+_RANDOM_LETTERS = 8
+"""At the end of the name of a file that is being written."""
+
+DELETING = "deleting"
+"""Value of the mark on a run whose artifact is being deleted; a time once that is done."""
+
+
+@dataclass(frozen=True)
+class Junk:
+    """Something that nothing keeps.
+
+    Attributes:
+        kind: what sort of thing it is, in the plural.
+        name: which one.
+        bytes: its size.
+        delete: deletes it; False where it came into use in the meantime.
+    """
+
+    kind: str
+    name: str
+    bytes: int
+    delete: Callable[[], bool]
+
+
+@dataclass
+class Plan:
+    """What is to be deleted.
+
+    Attributes:
+        artifacts: stored artifacts that nothing keeps.
+        others: everything else, in the order in which it is to go.
+        inventory: what the plan was made of.
+    """
+
+    inventory: Inventory
+    artifacts: list[Stored] = field(default_factory=list)
+    others: list[Junk] = field(default_factory=list)
+
+    def everything(self) -> Iterator[tuple[str, str, int]]:
+        """Kind, name and size of each thing."""
+        for each in self.artifacts:
+            yield f"artifacts of {each.ref.stage}", f"{each.ref.digest[:12]} {each.experiment}", each.bytes
+        for junk in self.others:
+            yield junk.kind, junk.name, junk.bytes
+
+
+@dataclass
+class Collected:
+    """What was deleted, how many bytes that was, what came into use in the meantime, and what failed."""
+
+    count: int = 0
+    bytes: int = 0
+    spared: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def make_plan(inventory: Inventory, keep_days: float) -> Plan:
+    """What may be deleted.
+
+    Args:
+        inventory: the store, looked at with the same `keep_days`.
+        keep_days: local files that may still be of use are left for as many days.
+    """
+    unkept = [artifact for artifact in inventory.stored if not inventory.kept_by(artifact)]
+    plan = Plan(inventory, unkept)
+    gone = {artifact.ref.run_id for artifact in unkept}
+    plan.others += [*_left_by_runs(inventory), *_models(inventory, gone)]
+    plan.others += [
+        *_work(),
+        *_checkpoints(inventory, keep_days),
+        *_downloads(inventory, keep_days),
+        *_parts(keep_days),
+        *_unfinished_files(),
+    ]
+    return plan
+
+
+def collect(plan: Plan, tell: Callable[[str], None] = lambda _: None) -> Collected:
+    """Delete what a plan names, but for what has come into use since it was made.
+
+    Args:
+        plan: what to delete.
+        tell: told of each thing before it goes.
+    """
+    done = Collected()
+    for artifact in plan.artifacts:
+        _mark(artifact.ref.run_id, DELETING)
+    # A run that found one of them whole before it was marked has said so on its own run by now.
+    needed = kept_now(plan.inventory) if plan.artifacts else set()
+    for artifact in plan.artifacts:
+        if artifact.ref.run_id in needed:
+            patiently(client().delete_tag, artifact.ref.run_id, store.COLLECTED_TAG)
+            done.spared += 1
+            continue
+        _try(f"{artifact.ref.stage} {artifact.ref.digest[:12]}", artifact.bytes, _of_run(artifact), done, tell)
+    for junk in plan.others:
+        _try(f"{junk.kind}: {junk.name}", junk.bytes, junk.delete, done, tell)
+    return done
+
+
+def _try(name: str, size: int, delete: Callable[[], bool], done: Collected, tell: Callable[[str], None]) -> None:
+    import requests
+    from mlflow.exceptions import MlflowException
+
+    tell(name)
+    try:
+        if delete():
+            done.count += 1
+            done.bytes += size
+        else:
+            done.spared += 1
+    except TrackingAwayError:
+        raise
+    except (OSError, MlflowException, requests.RequestException) as error:
+        done.failures.append(f"{name}: {(str(error).splitlines() or [''])[0]}")
+
+
+def _of_run(artifact: Stored) -> Callable[[], bool]:
+    return lambda: _delete_files(artifact.ref.run_id, artifact.ref.uri.removesuffix(f"/{ARTIFACT_FOLDER}"))
+
+
+def _mark(run_id: str, value: str) -> None:
+    patiently(client().set_tag, run_id, store.COLLECTED_TAG, value)
+
+
+def _delete_files(run_id: str, uri: str) -> bool:
+    """Delete the artifact in a run, the manifest first; the mark then says when that was."""
+    files = _repository(uri)
+    for path in (f"{ARTIFACT_FOLDER}/{MANIFEST}", ARTIFACT_FOLDER):
+        patiently(files.delete_artifacts, path)
+    _mark(run_id, datetime.now(UTC).isoformat(timespec="seconds"))
+    return True
+
+
+def _repository(uri: str) -> ArtifactRepository:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(uri, tracking_uri=paths.tracking_uri())
+
+
+def _size(uri: str, path: str | None = None) -> int:
+    """Size of all files at a place of the store; 0 where there are none."""
+    files, total, todo = _repository(uri), 0, [path]
+    while todo:
+        for entry in patiently(files.list_artifacts, todo.pop()):
+            if entry.is_dir:
+                todo.append(entry.path)
+            else:
+                total += entry.file_size or 0
+    return total
+
+
+def _left_by_runs(inventory: Inventory) -> Iterator[Junk]:
+    """Files of stages that failed, were killed, were found damaged, or whose deletion was not finished."""
+    for run in inventory.runs:
+        tags = run.data.tags
+        if store.STAGE_TAG not in tags or is_active(run) or is_stored(run):
+            continue
+        mark = tags.get(store.COLLECTED_TAG)
+        if mark not in {None, DELETING}:
+            continue
+        uri = run.info.artifact_uri
+        size = _size(uri, ARTIFACT_FOLDER)
+        if size or mark:
+            name = f"{tags[store.STAGE_TAG]} {run.info.run_id}"
+            yield Junk("left-over files of runs", name, size, _marked_and_deleted(run, uri))
+
+
+def _marked_and_deleted(run: Run, uri: str) -> Callable[[], bool]:
+    def delete() -> bool:
+        # One that was still at work may have looked ended: MLflow closes a run for a moment when it logs a model.
+        now = patiently(client().get_run, run.info.run_id)
+        if is_active(now) or is_stored(now):
+            return False
+        _mark(run.info.run_id, DELETING)
+        return _delete_files(run.info.run_id, uri)
+
+    return delete
+
+
+def _models(inventory: Inventory, gone: set[str]) -> Iterator[Junk]:
+    """Logged models that no version, no artifact that stays and no run that goes on is made of."""
+    used = {version.model_id for version in inventory.versions}
+    used |= {each.model_id for each in inventory.stored if each.model_id and each.ref.run_id not in gone}
+    active = {run.info.run_id for run in inventory.runs if is_active(run)}
+    experiments = sorted({run.info.experiment_id for run in inventory.runs})
+    for model in _logged_models(experiments):
+        if model.model_id not in used and model.source_run_id not in active:
+            size = _size(model.artifact_location)
+            yield Junk("models without a version", model.model_id, size, _model_deleted(model))
+
+
+def _logged_models(experiments: list[str]) -> Iterator[LoggedModel]:
+    token: str | None = None
+    while experiments:
+        page: Any = patiently(client().search_logged_models, experiments, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _model_deleted(model: LoggedModel) -> Callable[[], bool]:
+    def delete() -> bool:
+        # It may have come into use since the plan was made.
+        of_runs = mlflow_runs.search(f"tags.`{store.MODEL_TAG}` = '{model.model_id}'")
+        if any(map(is_stored, of_runs)) or any(each.model_id == model.model_id for each in models.versions()):
+            return False
+        files = _repository(model.artifact_location)
+        patiently(files.delete_artifacts, MANIFEST)
+        patiently(files.delete_artifacts)
+        patiently(client().delete_logged_model, model.model_id)
+        return True
+
+    return delete
+
+
+def _work() -> Iterator[Junk]:
+    for folder in _folders(paths.artifacts() / "work"):
+        yield from _unless_locked("work folders of dead processes", folder, folder.name)
+
+
+def _checkpoints(inventory: Inventory, keep_days: float) -> Iterator[Junk]:
+    finished = {run.data.tags.get(store.KEY_TAG) for run in inventory.runs if run.info.status == "FINISHED"}
+    for folder in _folders(paths.artifacts() / "checkpoints"):
+        if folder.name in finished or _is_old(folder, keep_days):
+            yield from _unless_locked("checkpoints", folder, folder.name)
+
+
+def _downloads(inventory: Inventory, keep_days: float) -> Iterator[Junk]:
+    """Local copies of what is kept elsewhere: those that nothing keeps, and old ones that no run reads."""
+    active = {each.ref.digest for each in read_by(filter(is_active, inventory.runs), inventory)}
+    known = {each.ref.digest for each in inventory.stored if inventory.kept_by(each)}
+    known |= {version.tags.get(store.MODEL_MANIFEST_TAG, "") for version in inventory.versions}
+    for folder in _folders(paths.artifacts() / "downloads"):
+        days = keep_days if folder.name in known else min(keep_days, 1)
+        if folder.name not in active and _is_old(folder, days):
+            yield from _unless_locked("downloads", folder, f"download-{folder.name}")
+
+
+def _parts(keep_days: float) -> Iterator[Junk]:
+    """What batch recommendations left that were never gone on with."""
+    for folder in _folders(paths.artifacts() / "recommendations"):
+        output = folder.parent / folder.name.removeprefix(".").removesuffix(".parts")
+        if folder.name.endswith(".parts") and _is_old(folder, keep_days):
+            yield from _unless_locked("unfinished recommendations", folder, paths.output_lock(output))
+
+
+def _unfinished_files() -> Iterator[Junk]:
+    """Files under names of their own, beside those that they were to become: their writers died in between."""
+
+    def deleted(path: Path) -> Callable[[], bool]:
+        def delete() -> bool:
+            path.unlink(missing_ok=True)
+            return True
+
+        return delete
+
+    for parent in (paths.artifacts() / name for name in ("recommendations", "stack")):
+        for path in sorted(parent.glob(f".*.{'[a-z0-9_]' * _RANDOM_LETTERS}")):
+            found = path.stat()
+            # They are their owner's alone until they are done.
+            if stat.S_IMODE(found.st_mode) == 0o600 and path.is_file() and found.st_mtime < time.time() - DAY:
+                yield Junk("unfinished files", path.name, found.st_size, deleted(path))
+
+
+def _folders(parent: Path) -> Iterable[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+
+
+def _is_old(folder: Path, days: float) -> bool:
+    newest = max((path.stat().st_mtime for path in [folder, *folder.rglob("*")]), default=0.0)
+    return newest < time.time() - days * DAY
+
+
+def _unless_locked(kind: str, folder: Path, lock: str) -> Iterator[Junk]:
+    def delete() -> bool:
+        with paths.try_lock(lock) as free:
+            if free:
+                shutil.rmtree(folder)
+            return free
+
+    with paths.try_lock(lock) as free:
+        if not free:
+            return
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    yield Junk(kind, folder.name, size, delete)
