@@ -7,99 +7,77 @@ two will do; for the same reason words hashed to 384 dimensions stand in for the
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import polars as pl
 import yaml
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.random_projection import GaussianRandomProjection
 
-from prorec_core.alignment.stage import align
-from prorec_core.alignment.trained import AlignedModel
+from prorec.tasks.execution.stage import Stage, Work
+from prorec.tasks.stages.pipeline import STAGES, up_to
 from prorec_core.config import Experiment
-from prorec_core.data.dataset import Dataset
-from prorec_core.data.embeddings import read_embeddings, write_embeddings
-from prorec_core.data.stage import preprocess
-from prorec_core.generation.stage import GeneratorInputs, train_generator
-from prorec_core.progress import Report
-from prorec_core.quantization.quantized import Quantized
-from prorec_core.quantization.stage import quantize
-from prorec_core.sequential.stage import train_collaborative
-from prorec_core.sequential.trained import CollaborativeModel, Floats
-from prorec_core.training.runtime import make_runtime
+from prorec_core.data.embeddings import write_embeddings
+from prorec_core.progress import Report, silent
+
+if TYPE_CHECKING:
+    from prorec.tasks.tracking.mlflow_runs import TrackedRun
 
 TEXT_DIMENSIONS = 384
-BRIEF_USERS = 2000
+BRIEF: dict[str, dict[str, Any]] = {
+    "collaborative": {"epochs": 1},
+    "align": {"epochs": 2},
+    # With one weight and no ranker there is nothing to choose, so no search for all users.
+    "generator": {"epochs": 1, "ranker": False, "ranker_weights": None},
+    "evaluate": {"fusion_weights": [1.0]},
+}
+"""What is trained before the benchmarks, and how long."""
 
 
 def experiment_for(config: Path, data: Path) -> Experiment:
     """The experiment in a YAML file, on the data in a folder, on the CPU."""
     found = Experiment.model_validate(yaml.safe_load(config.read_text(encoding="utf-8")))
-    return found.model_copy(update={"device": "cpu", "data": found.data.model_copy(update={"path": str(data)})})
+    return changed(found, {"data": {"path": str(data)}}).model_copy(update={"device": "cpu"})
 
 
-def prepare(experiment: Experiment, folder: Path, report: Report) -> None:
-    """Leave every stage's artifact below `folder`, each in a folder with the stage's name."""
-    runtime = make_runtime(experiment.device, report)
-    data = preprocess(experiment.data, experiment.seed)
-    data.save(_made(folder / "preprocess"))
-    text = _hashed_words(data.items["text"].to_list())
-    write_embeddings(_made(folder / "embed_text") / "embeddings.parquet", text, "embed_text")
-    collaborative = train_collaborative(
-        experiment.collaborative.model_copy(update={"epochs": 1}), data.sequences, experiment.seed, runtime
-    )
-    collaborative.save(_made(folder / "train_collaborative"))
-    aligned = align(
-        experiment.align.model_copy(update={"epochs": 2}),
-        data.sequences,
-        collaborative,
-        text,
-        experiment.seed,
-        runtime,
-    )
-    aligned.save(_made(folder / "align"))
-    item_ids = data.items["item_id"].to_list()
-    quantize(experiment.quantize, aligned.integrated, item_ids, experiment.seed).save(_made(folder / "quantize"))
-    brief = experiment.model_copy(update={"generator": experiment.generator.model_copy(update={"epochs": 1})})
-    train_generator(generator_inputs(brief, folder, users=BRIEF_USERS), experiment.seed, runtime).save(
-        _made(folder / "train_generator")
-    )
+def changed(experiment: Experiment, sections: dict[str, dict[str, Any]]) -> Experiment:
+    """The experiment with other values in some sections; whether they are in range is not checked."""
+    update = {name: getattr(experiment, name).model_copy(update=values) for name, values in sections.items()}
+    return experiment.model_copy(update=update)
 
 
-def sequential_inputs(folder: Path) -> tuple[Dataset, CollaborativeModel, Floats]:
-    """What stage `align` reads: data, the collaborative model and text embeddings."""
-    return (
-        Dataset.load(folder / "preprocess"),
-        CollaborativeModel.load(folder / "train_collaborative"),
-        read_embeddings(folder / "embed_text" / "embeddings.parquet", "embed_text"),
-    )
+def work_of(stage: Stage, experiment: Experiment, folder: Path, leaves: str = "", report: Report = silent) -> Work:
+    """What the body of a stage gets.
+
+    Args:
+        stage: whose body it is.
+        experiment: of which it sees what it declared.
+        folder: holds every artifact in a folder with the stage's name.
+        leaves: the folder in there for what it leaves, anew; by default the one of its name.
+        report: told how far it is.
+    """
+    target = folder / (leaves or stage.name)
+    target.mkdir()
+    # No body asks for its run: only what publishes an artifact does.
+    run = cast("TrackedRun", None)
+    inputs = {name: folder / name for name in stage.reads}
+    return Work(stage.part(experiment), {}, inputs, target, folder / f"{target.name}_checkpoints", report, run)
 
 
-def generator_inputs(experiment: Experiment, folder: Path, users: int | None = None) -> GeneratorInputs:
-    """What stage `train_generator` reads, of all users or of the first few."""
-    quantized, aligned = Quantized.load(folder / "quantize"), AlignedModel.load(folder / "align")
-    sequences = Dataset.load(folder / "preprocess").sequences
-    centroids = quantized.level_centroids
-    return GeneratorInputs(
-        config=experiment.generator,
-        fusion_weights=experiment.evaluate.fusion_weights,
-        beams=experiment.evaluate.beams,
-        mask_history=experiment.evaluate.mask_history,
-        sequences=sequences if users is None else sequences.select(np.arange(min(users, sequences.n_users))),
-        codes=quantized.table.codes,
-        codebooks=[*centroids, *[None] * (quantized.table.depth - len(centroids))],
-        embeddings=aligned.integrated,
-        integrated=True,
-        aligned=aligned,
-        texts=read_embeddings(folder / "embed_text" / "embeddings.parquet", "embed_text"),
-    )
+def prepare(experiment: Experiment, folder: Path) -> None:
+    """Leave every stage's artifact below `folder`, up to the generator."""
+    brief = changed(experiment, BRIEF)
+    for stage in up_to("train_generator"):
+        work = work_of(stage, brief, folder)
+        if stage is STAGES["embed_text"]:
+            texts = pl.read_parquet(folder / "preprocess" / "items.parquet")["text"].to_list()
+            write_embeddings(work.folder / "embeddings.parquet", _hashed_words(texts), stage.name)
+        else:
+            stage.body(work)
 
 
-def _hashed_words(texts: list[str]) -> Floats:
+def _hashed_words(texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
     words = HashingVectorizer(n_features=2**15).transform(texts)
     projected = GaussianRandomProjection(TEXT_DIMENSIONS, random_state=0).fit_transform(words)
     return np.ascontiguousarray(projected, dtype=np.float32)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

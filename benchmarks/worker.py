@@ -8,7 +8,6 @@ from pathlib import Path
 from benchmarks.inputs import experiment_for, prepare
 from benchmarks.laps import Laps
 from prorec_core.data.dataset import Dataset
-from prorec_core.progress import silent
 from prorec_core.quantization.table import CodeTable
 
 
@@ -22,7 +21,7 @@ def run(subject: str, config: Path, data: Path, folder: Path) -> None:
     name, _, beams = subject.partition(":")
     if name == "prepare":
         laps.start()
-        prepare(experiment, folder, silent)
+        prepare(experiment, folder)
         laps.lap()
     elif name.startswith("peer"):
         from benchmarks import peer_t5

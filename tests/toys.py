@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from prorec_core.config import CollaborativeConfig, QuantizeConfig, Training
 from prorec_core.progress import Report, silent
 from prorec_core.quantization.quantizer import Codes, Floats, Quantizer, State
-from prorec_core.sequential.base import SequentialModel
+from prorec_core.sequential.base import Products, SequentialModel
 from prorec_core.training.batching import HistoryBatch
 
 
@@ -67,3 +68,6 @@ class LastItem(SequentialModel):
 
     def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
         return batch.last(self._states(table_ND, batch)) @ table_ND.t()
+
+    def products(self, table_ND: Tensor) -> Products:
+        return Products(table_ND, lambda batch, rows, columns: self._states(table_ND, batch)[rows, columns], math.inf)

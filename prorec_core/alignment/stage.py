@@ -18,12 +18,12 @@ from prorec_core.alignment.model import StageOne
 from prorec_core.alignment.trained import AlignedModel, NewEmbeddings
 from prorec_core.alignment.unseen import by_similar_text
 from prorec_core.config import AlignConfig
-from prorec_core.data.sequences import Sequences, Split
+from prorec_core.data.sequences import Sequences
 from prorec_core.metrics.domination import domination
-from prorec_core.sequential.base import target_ranks, validation_measures
+from prorec_core.sequential.base import target_ranks
 from prorec_core.sequential.trained import CollaborativeModel, Floats
-from prorec_core.training.batching import HistoryBatch, training_batches
-from prorec_core.training.loop import train
+from prorec_core.training.batching import HistoryBatch
+from prorec_core.training.loop import fit_next_item
 from prorec_core.training.losses import info_nce
 from prorec_core.training.runtime import Runtime, derive_seed
 
@@ -57,44 +57,35 @@ def align(
         new_semantic: text embeddings of new items, float32, shape (M, S), which get embeddings once all is trained.
     """
     torch.manual_seed(derive_seed(seed, "align", "start"))
+    graph = ItemGraph(sequences.training(), config.graph) if config.graph else None
     low = runtime.low_precision(config.precision)
-    training, histories = sequences.training(), sequences.histories(Split.VALIDATION)
-    graph = ItemGraph(training, config.graph) if config.graph else None
     stage = StageOne(config, start.config, scaled_text(semantic), graph, low)
     if config.start == "collaborative":
         _start_from(stage, start)
     stage.to(runtime.device)
-    targets = sequences.targets(Split.VALIDATION)
 
     def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
-        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=low):
-            integrated, ids, adapted = stage.embeddings()
-            next_item = stage.model.training_loss(integrated, batch)
-            if config.alpha == 0:
-                return {"loss": next_item}
-            items = torch.unique(batch.items_BL[batch.is_item_BL])
-            if len(items) > config.align_items:
-                items = items[torch.randperm(len(items), device=items.device)[: config.align_items]]
-            between = info_nce(F.embedding(items, ids), F.embedding(items, adapted), config.temperature)
+        integrated, ids, adapted = stage.embeddings()
+        next_item = stage.model.training_loss(integrated, batch)
+        if config.alpha == 0:
+            return {"loss": next_item}
+        items = torch.unique(batch.items_BL[batch.is_item_BL])
+        if len(items) > config.align_items:
+            items = items[torch.randperm(len(items), device=items.device)[: config.align_items]]
+        between = info_nce(F.embedding(items, ids), F.embedding(items, adapted), config.temperature)
         return {
             "loss": next_item + config.alpha * between,
             "loss_next_item": next_item,
             "loss_align": between,
         }
 
-    def validate() -> Mapping[str, float]:
-        table = stage.embeddings()[0]
-        return validation_measures(
-            target_ranks(stage.model, table, histories, targets, config.max_history, masked=mask_history)
-        )
-
-    records = train(
+    records = fit_next_item(
         stage,
         losses,
-        lambda epoch_seed: training_batches(
-            training, config.max_history, config.tokens_per_batch, epoch_seed, runtime.device
+        lambda histories, targets: target_ranks(
+            stage.model, stage.embeddings()[0], histories, targets, config.max_history, masked=mask_history
         ),
-        validate if sequences.validates else None,
+        sequences,
         config,
         derive_seed(seed, "align"),
         runtime,

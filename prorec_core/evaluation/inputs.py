@@ -68,7 +68,7 @@ class EvaluationInputs:
     config: EvaluateConfig
     dataset: Dataset
     lists: Mapping[Split, Mapping[str, TopItems]]
-    fusion_weight: float | None
+    fusion_weight: float | None = None
     seed: int = 0
     fusion_trials: Sequence[tuple[float, float]] = ()
     ranker: Mapping[str, Any] | None = None

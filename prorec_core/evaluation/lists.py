@@ -121,46 +121,6 @@ def new_item_offsets(config: EvaluateConfig, dataset: Dataset, device: torch.dev
     return offsets_N
 
 
-def new_sequential_lists(
-    scorer: str,
-    model: SequentialModel,
-    table_NE: torch.Tensor,
-    dataset: Dataset,
-    config: EvaluateConfig,
-    max_history: int,
-) -> NewItemLists:
-    """What `new_item_lists` makes, of a sequential model alone under the name `scorer`; its table has the new items."""
-    k = min(config.list_length, dataset.n_items_with_new)
-    offsets_N = new_item_offsets(config, dataset, table_NE.device)
-    known, new = (
-        {
-            scorer: dense_lists(
-                model, table_NE, histories, k, max_history, masked=config.mask_history, offsets_N=offsets_N
-            )
-        }
-        for histories in new_item_histories(dataset)
-    )
-    return NewItemLists(known, new, config.cold_bonus)
-
-
-def sequential_lists(
-    scorer: str,
-    model: SequentialModel,
-    table_NE: torch.Tensor,
-    sequences: Sequences,
-    config: EvaluateConfig,
-    max_history: int,
-) -> dict[Split, dict[str, TopItems]]:
-    """Recommendations of a sequential model alone for every user, under the name `scorer`."""
-    k = min(config.list_length, sequences.n_items)
-    return {
-        split: {
-            scorer: dense_lists(model, table_NE, sequences.histories(split), k, max_history, masked=config.mask_history)
-        }
-        for split in (Split.VALIDATION, Split.TEST)
-    }
-
-
 @torch.no_grad()
 def dense_lists(
     model: SequentialModel,

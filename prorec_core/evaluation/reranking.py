@@ -1,6 +1,7 @@
-"""What the light ranker makes of a baseline's lists, so that a generator's gain is not mistaken for its ranker's.
+"""A baseline's lists, and what the light ranker makes of them, so that a generator's gain is not mistaken for its own.
 
-Knows candidates and data; knows nothing of models. Axes: U users, K items of a list, N items, T dimensions of texts.
+Knows candidates, data and what finds candidates; knows nothing of files. Axes: U users, K items of a list, N items,
+T dimensions of texts.
 """
 
 from __future__ import annotations
@@ -11,47 +12,80 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences, Split
-from prorec_core.evaluation.inputs import NewItemLists
+from prorec_core.evaluation.inputs import EvaluationInputs, NewItemLists
+from prorec_core.evaluation.lists import dense_lists
 from prorec_core.evaluation.new_items import new_item_histories
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates
-from prorec_core.generation.choice import CHOSEN_BY
 from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
+from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import TopItems, rank_of_target
-from prorec_core.sequential.base import validation_measures
+from prorec_core.sequential.base import SequentialModel
 
 RANKED = "ranked"
 Floats = npt.NDArray[np.float32]
+Find = Callable[[Sequences], Candidates]
+"""What a baseline finds after some histories, in the catalogue that these are of."""
 Own = Callable[[Candidates, int], tuple[IntArray, Floats]]
 """The k best candidates of each user by the baseline itself, and their scores."""
 
 
 @dataclass(frozen=True)
-class OwnAndRanked:
-    """A baseline's lists as it makes them, and as a ranker does.
+class Found:
+    """A baseline's candidates.
 
     Attributes:
-        lists: for validation and test by scorer: the baseline's own, and `ranked` where a ranker was fitted; on
-            validation each user is ranked by weights fitted without that user.
-        new: the same with the new items in the catalogue; None without any.
-        ranker: its `weights` and what is told of it (`fit_ranker`), without features of no weight, and `numbers`: how
-            many it ranks by, weights, counts and texts; None where the validation items are trained on, which leaves
-            none to fit it on, or where no target is a candidate.
-        recommended: the scorer that is better on validation.
+        known: of validation and test users.
+        new: after the histories of `new_item_histories`, with the new items in the catalogue; None without any.
     """
 
-    lists: dict[Split, dict[str, TopItems]]
-    new: NewItemLists | None
-    ranker: dict[str, Any] | None
-    recommended: str
+    known: Mapping[Split, Candidates]
+    new: tuple[Candidates, Candidates] | None = None
 
 
-def with_long_lists(config: EvaluateConfig) -> EvaluateConfig:
-    """The configuration with lists as long as what a generator's ranker chooses from: beams and dense candidates."""
-    return config.model_copy(update={"list_length": config.beams + max(config.list_length, DENSE_CANDIDATES)})
+def find_all(dataset: Dataset, find: Find, with_new: Callable[[], Find] | None = None) -> Found:
+    """Ask a baseline for all that is measured.
+
+    Args:
+        dataset: users, and the new items, if any.
+        find: the baseline.
+        with_new: gives it over the catalogue with the new items; asked where there are any. None: it knows ids alone.
+    """
+    known = {split: find(dataset.sequences.histories(split)) for split in (Split.VALIDATION, Split.TEST)}
+    if dataset.cold is None or with_new is None:
+        return Found(known)
+    find = with_new()
+    everyone, takers = (find(histories) for histories in new_item_histories(dataset))
+    return Found(known, (everyone, takers))
+
+
+def sequential_find(
+    model: SequentialModel, table_NE: Tensor, max_history: int, config: EvaluateConfig, offsets_N: Tensor | None = None
+) -> Find:
+    """A sequential model alone as a baseline.
+
+    It gives as many candidates as a generator's ranker chooses from: beams and dense ones.
+
+    Args:
+        model: in evaluation mode.
+        table_NE: the item vectors that it scores.
+        max_history: items of a history that it reads.
+        config: list length, beams and mask.
+        offsets_N: what is added to each item's score, in nats.
+    """
+
+    def find(histories: Sequences) -> Candidates:
+        k = min(config.beams + max(config.list_length, DENSE_CANDIDATES), histories.n_items)
+        masked = config.mask_history
+        return as_candidates(
+            dense_lists(model, table_NE, histories, k, max_history, masked=masked, offsets_N=offsets_N)
+        )
+
+    return find
 
 
 def as_candidates(found: TopItems) -> Candidates:
@@ -64,24 +98,30 @@ def as_candidates(found: TopItems) -> Candidates:
 
 def own_and_ranked(
     scorer: str,
-    own: Own,
-    found: Mapping[Split, Candidates],
+    found: Found,
     dataset: Dataset,
-    texts_NT: Floats | None,
     config: EvaluateConfig,
-    new: tuple[Candidates, Candidates] | None = None,
-) -> OwnAndRanked:
+    seed: int,
+    texts_NT: Floats | None = None,
+    own: Own = Candidates.dense,
+) -> EvaluationInputs:
     """A baseline's lists, and what a ranker fitted on its validation users makes of the same candidates.
 
     Args:
         scorer: name of the baseline's own lists.
-        own: makes them.
-        found: candidates of validation and test users.
+        found: its candidates.
         dataset: theirs.
+        config: how long the lists are, and the bonus of new items.
+        seed: of the experiment.
         texts_NT: text embeddings, those of new items after the others; None where the baseline knows ids alone, and
             so no new items.
-        config: how long the lists are, and the bonus of new items.
-        new: candidates after the histories of `new_item_histories`, with the new items in the catalogue.
+        own: makes its own lists.
+
+    Returns:
+        What is measured, a scorer `ranked` too where a ranker was fitted, which is where validation items are not
+        trained on and some target is a candidate; on validation it ranks each user by weights fitted without that
+        user. Of the ranker is told what `fit_ranker` tells, without features of no weight, and `numbers`: how many it
+        ranks by, weights, counts and texts. The scorer that is better on validation recommends.
     """
     sequences = dataset.sequences
     fitted: tuple[Ranker, dict[str, Any]] | None = None
@@ -89,15 +129,15 @@ def own_and_ranked(
         known_NT = np.zeros((sequences.n_items, 1), np.float32) if texts_NT is None else texts_NT
         relations = Relations.of(sequences.training(), known_NT)
         histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
-        ranker, about = fit_ranker(found[Split.VALIDATION], histories, targets, relations)
+        ranker, about = fit_ranker(found.known[Split.VALIDATION], histories, targets, relations)
         tables = {name: table for name, table in relations.tensors().items() if texts_NT is not None or name != "texts"}
         numbers = len(ranker.weights_F) + sum(table.numel() for table in tables.values())
         # Where no target is a candidate nothing was learned, and it would rank by the items' numbers.
         if ranker.weights_F.any():
             fitted = ranker, {**_telling(ranker, about), "numbers": numbers}
 
-    def made(candidates: Candidates, histories: Sequences, n_items: int, *, held_out: bool) -> dict[str, TopItems]:
-        k = min(config.list_length, n_items)
+    def made(candidates: Candidates, histories: Sequences, *, held_out: bool = False) -> dict[str, TopItems]:
+        k = min(config.list_length, histories.n_items)
         lists = {scorer: TopItems(*own(candidates, k))}
         if fitted is not None:
             rank = fitted[0].rank_held_out if held_out else fitted[0].rank
@@ -105,23 +145,22 @@ def own_and_ranked(
         return lists
 
     lists = {
-        split: made(each, sequences.histories(split), sequences.n_items, held_out=split is Split.VALIDATION)
-        for split, each in found.items()
+        split: made(each, sequences.histories(split), held_out=split is Split.VALIDATION)
+        for split, each in found.known.items()
     }
-
     of_new = None
-    if new is not None:
+    if found.new is not None:
         known, takers = (
-            made(each, histories, dataset.n_items_with_new, held_out=False)
-            for each, histories in zip(new, new_item_histories(dataset), strict=True)
+            made(each, histories) for each, histories in zip(found.new, new_item_histories(dataset), strict=True)
         )
         of_new = NewItemLists(known, takers, config.cold_bonus)
     recommended = scorer
     if fitted is not None:
         ranks = rank_of_target(lists[Split.VALIDATION][scorer].items_UK, sequences.targets(Split.VALIDATION))
-        if fitted[1]["ndcg_at_10"] > validation_measures(ranks)[CHOSEN_BY]:
+        if fitted[1]["ndcg_at_10"] > ndcg_at_k(ranks, 10):
             recommended = RANKED
-    return OwnAndRanked(lists, of_new, None if fitted is None else fitted[1], recommended)
+    told = None if fitted is None else fitted[1]
+    return EvaluationInputs(config, dataset, lists, seed=seed, new=of_new, ranker=told, recommended=recommended)
 
 
 def _telling(ranker: Ranker, about: Mapping[str, Any]) -> dict[str, Any]:

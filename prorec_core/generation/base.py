@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -86,6 +87,9 @@ class Generator(nn.Module, ABC):
     query q_l of its own a level.
     """
 
+    every_position: ClassVar[bool] = False
+    """Whether one pass over a history gives the contexts of all its positions, so that all of them are trained on."""
+
     def __init__(self, config: GeneratorConfig, items: Items, low_precision: bool) -> None:
         super().__init__()
         self.config = config
@@ -156,9 +160,8 @@ class Generator(nn.Module, ABC):
         """Carry Stage I's model along, frozen: its score of all items is the dense one from now on."""
         self.stage_one = stage_one.requires_grad_(False)
 
-    def warm_start(self, tensors: Mapping[str, Tensor]) -> list[nn.Parameter]:
-        """Take over what fits of Stage I's model; returns the parameters that now start warm, here none."""
-        del tensors
+    def warm_start(self, stage_one: SequentialModel) -> list[nn.Parameter]:
+        """Start as Stage I's model where that fits; returns the parameters that now start warm, here none."""
         return []
 
     @property

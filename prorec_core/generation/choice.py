@@ -12,10 +12,8 @@ from typing import Any
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
 from prorec_core.generation.ranker import FEATURES, Relations, fit_ranker
+from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import rank_of_target
-from prorec_core.sequential.base import validation_measures
-
-CHOSEN_BY = "validation_ndcg_at_10"
 
 
 def choose(
@@ -58,7 +56,7 @@ def choose(
             "validation_tells": True,
         }
     found = find()
-    reached = {"generative": validation_measures(rank_of_target(found.generative(10)[0], targets))[CHOSEN_BY]}
+    reached = {"generative": ndcg_at_k(rank_of_target(found.generative(10)[0], targets), 10)}
     trials, weight, ranker = fusion_trials(found, targets, weights), None, None
     if trials:
         weight, reached["fused"] = best_trial(trials)
@@ -96,7 +94,4 @@ def best_trial(trials: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 def fusion_trials(candidates: Candidates, targets: IntArray, weights: Sequence[float]) -> list[tuple[float, float]]:
     """The NDCG@10 that each weight λ reaches."""
-    return [
-        (weight, validation_measures(rank_of_target(candidates.fused(weight, 10)[0], targets))[CHOSEN_BY])
-        for weight in weights
-    ]
+    return [(weight, ndcg_at_k(rank_of_target(candidates.fused(weight, 10)[0], targets), 10)) for weight in weights]

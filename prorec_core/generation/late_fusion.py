@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from prorec_core.data.sequences import Sequences
+from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import Candidates, find_candidates, item_log_probabilities, last_context
 from prorec_core.progress import Report, silent
@@ -45,11 +46,15 @@ def joint_candidates(
         second's, so that `fused(λ)` ranks by `log p_first + λ · log p_second`.
 
     Raises:
-        ValueError: the generators read histories of different lengths.
+        UserError: the generators read histories of different lengths.
     """
     longest = first.config.max_history
     if second.config.max_history != longest:
-        raise ValueError(f"histories of {longest} and {second.config.max_history} items cannot be read together")
+        raise UserError(
+            f"histories of {longest} and {second.config.max_history} items cannot be read together",
+            place="two_stream",
+            cure="Give both streams one generator.max_history",
+        )
     of_first, of_second = (
         find_candidates(each, histories, beams, beams, masked=masked, with_dense=False, report=report).items_UC
         for each in (first, second)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prorec_core.generation.base import Context, Generator, LevelScores
-from prorec_core.sequential.base import StateModel
+from prorec_core.sequential.base import Products
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.losses import BOUND, catalogue_cross_entropy
 
@@ -56,25 +56,20 @@ def some_targets(batch: HistoryBatch, per_user: int) -> Targets:
 class SoftTeacher:
     """The Stage-I model's distribution over the catalogue, as masses of trie nodes."""
 
-    def __init__(self, model: StateModel, table_NE: Tensor, generator: Generator) -> None:
-        trie = generator.trie
-        self.model = model
-        self.table_NE = table_NE
+    def __init__(self, scores: Products, generator: Generator) -> None:
+        self.scores = scores
+        self.trie = generator.trie
         self.low_precision = generator.low_precision
-        self.cosine = model.softmax.cosine
-        self.scale = 1 / model.softmax.config.temperature if self.cosine else 1.0
         # In the order of the leaves every node covers one stretch, so sums over stretches give its mass.
-        self.by_leaf_NE = (F.normalize(table_NE, dim=-1) if self.cosine else table_NE)[trie.leaf_item]
-        self.trie = trie
+        self.by_leaf_NE = scores.keys_ND[self.trie.leaf_item]
 
     @torch.no_grad()
     def cumulative(self, batch: HistoryBatch, targets: Targets) -> Tensor:
         """Mass of the first n leaves, for n = 0 … N, float32, shape (P, N + 1)."""
-        states = self.model.states(self.table_NE, batch)[targets.rows_P, targets.columns_P]
-        query_PE = (F.normalize(states.float(), dim=-1) if self.cosine else states.float()) * self.scale
+        query_PE = self.scores.queries(batch, targets.rows_P, targets.columns_P)
         kind = torch.bfloat16 if self.low_precision else torch.float32
         mass_PN = query_PE.to(kind) @ self.by_leaf_NE.to(kind).t()
-        if not self.cosine or self.scale >= BOUND:
+        if self.scores.bound >= BOUND:
             mass_PN -= mass_PN.amax(1, keepdim=True)
         mass_PN.exp_()
         total_PN = F.pad(mass_PN.cumsum(1, dtype=torch.float32), (1, 0))

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import GeneratorConfig
-from prorec_core.data.sequences import Sequences, Split
+from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.errors import UserError
-from prorec_core.generation.base import Generator, Items
+from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.choice import choose
 from prorec_core.generation.objective import Objective, SoftTeacher, all_targets, some_targets
@@ -26,11 +26,9 @@ from prorec_core.generation.ranker import Relations
 from prorec_core.generation.trained import RANKER, TEACHER, TrainedGenerator, build_generator
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.metrics.top import rank_of_target
-from prorec_core.registry import SEQUENTIAL_MODELS
-from prorec_core.sequential.base import StateModel, validation_measures
 from prorec_core.sequential.trained import Floats
-from prorec_core.training.batching import HistoryBatch, training_batches
-from prorec_core.training.loop import train
+from prorec_core.training.batching import HistoryBatch
+from prorec_core.training.loop import fit_next_item
 from prorec_core.training.runtime import Runtime, derive_seed
 
 
@@ -80,7 +78,6 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     """
     config, sequences = inputs.config, inputs.sequences
     torch.manual_seed(derive_seed(seed, "generator", "start"))
-    low = runtime.low_precision(config.precision)
     trie = CodeTrie.from_codes(inputs.codes)
     items = Items(
         trie,
@@ -88,47 +85,41 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         _teachers(inputs),
         [None if book is None else torch.from_numpy(book) for book in inputs.codebooks],
     )
-    generator = build_generator(config, items, low)
-    stage_one = inputs.aligned.sequential_model(runtime.device)
-    slow = _warm_start(generator, inputs)
+    generator = build_generator(config, items, runtime.low_precision(config.precision))
+    stage_one, table_NE = inputs.aligned.sequential_model(runtime.device)
+    warm = generator.warm_start(stage_one) if config.warm_start and inputs.integrated else []
     if _attaches_stage_one(inputs):
-        generator.attach_stage_one(stage_one[0])
+        generator.attach_stage_one(stage_one)
     generator.to(runtime.device)
     generator.trie = trie.to(runtime.device)
     teacher = None
-    if config.distill.soft_targets > 0 and inputs.integrated and isinstance(stage_one[0], StateModel):
+    if config.distill.soft_targets > 0 and inputs.integrated and (scores := stage_one.products(table_NE)):
         _check_histories(inputs)
-        teacher = SoftTeacher(stage_one[0], stage_one[1], generator)
+        teacher = SoftTeacher(scores, generator)
     objective = Objective(generator, teacher)
-    training, histories = sequences.training(), sequences.histories(Split.VALIDATION)
     users = _sample(sequences.n_users, config.validation_users, derive_seed(seed, "generator", "validation"))
-    sampled, targets = histories.select(users), sequences.targets(Split.VALIDATION)
 
     def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
-        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=low):
-            every = config.architecture == "timeline"
-            return objective(batch, all_targets(batch) if every else some_targets(batch, config.targets_per_user))
+        every = generator.every_position
+        return objective(batch, all_targets(batch) if every else some_targets(batch, config.targets_per_user))
 
-    def validate() -> Mapping[str, float]:
-        found = find_candidates(
-            generator, sampled, config.validation_beams, 10, masked=inputs.mask_history, with_dense=False
-        )
-        return validation_measures(rank_of_target(found.generative(10)[0], targets[users]))
+    def ranks(histories: Sequences, targets: IntArray) -> IntArray:
+        sampled, beams = histories.select(users), config.validation_beams
+        found = find_candidates(generator, sampled, beams, 10, masked=inputs.mask_history, with_dense=False)
+        return rank_of_target(found.generative(10)[0], targets[users])
 
-    records = train(
+    records = fit_next_item(
         generator,
         losses,
-        lambda epoch_seed: training_batches(
-            training, config.max_history, config.tokens_per_batch, epoch_seed, runtime.device
-        ),
-        validate if sequences.validates else None,
+        ranks,
+        sequences,
         config,
         derive_seed(seed, "generator"),
         runtime,
-        slow,
-        config.warm_start_rate,
+        dict.fromkeys(warm, config.warm_start_rate),
     )
-    relations = Relations.of(training, inputs.texts) if _ranks(inputs) else None
+    relations = Relations.of(sequences.training(), inputs.texts) if _ranks(inputs) else None
+    histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
     choice = choose(
         lambda: find_candidates(
             generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report
@@ -145,7 +136,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         "teachers": list(generator.teacher_names),
         "beams": inputs.beams,
         **choice,
-        "not_applied": list(_not_applied(inputs)),
+        "not_applied": list(_not_applied(inputs, warm=bool(warm), taught=teacher is not None)),
     }
     # What recommends may know new items besides: their teachers stand after the others.
     with_new = replace(inputs, aligned=inputs.aligned.with_new())
@@ -179,13 +170,6 @@ def _check_histories(inputs: GeneratorInputs) -> None:
         )
 
 
-def _warm_start(generator: Generator, inputs: GeneratorInputs) -> list[torch.nn.Parameter]:
-    """Start from Stage I where the configuration asks for it and the shapes agree; returns what is now warm."""
-    if inputs.config.warm_start and _fits_stage_one(inputs):
-        return generator.warm_start(inputs.aligned.tensors)
-    return []
-
-
 def _attaches_stage_one(inputs: GeneratorInputs) -> bool:
     return inputs.config.dense == "stage_one" and inputs.integrated and _equally_long(inputs)
 
@@ -202,25 +186,19 @@ def _shape(inputs: GeneratorInputs) -> dict[str, Any]:
     }
 
 
-def _fits_stage_one(inputs: GeneratorInputs) -> bool:
-    config, shape = inputs.config, inputs.aligned.collaborative_config
-    return (
-        inputs.integrated
-        and (config.architecture, config.history) == ("timeline", "codes_and_embedding")
-        and (shape.model, shape.score) == ("sasrec", "cosine")
-        and (shape.dim, shape.layers, shape.heads) == (config.dim, config.layers, config.heads)
-        and _equally_long(inputs)
-    )
-
-
 def _ranks(inputs: GeneratorInputs) -> bool:
     return inputs.config.ranker and (inputs.sequences.validates or inputs.config.ranker_weights is not None)
 
 
-def _not_applied(inputs: GeneratorInputs) -> Iterator[str]:
-    """Options that are on and for which there is no ground here, with the reason."""
+def _not_applied(inputs: GeneratorInputs, *, warm: bool, taught: bool) -> Iterator[str]:
+    """Options that are on and for which there is no ground here, with the reason.
+
+    Args:
+        warm: whether the generator started from Stage I's model.
+        taught: whether it was taught that model's distribution.
+    """
     config, width = inputs.config, inputs.embeddings.shape[1]
-    if config.warm_start and not _fits_stage_one(inputs):
+    if config.warm_start and not warm:
         yield (
             "generator.warm_start (wants a timeline over integrated codes and embeddings, and a cosine SASRec of the "
             "same dim, layers, heads and max_history in Stage I)"
@@ -236,12 +214,8 @@ def _not_applied(inputs: GeneratorInputs) -> Iterator[str]:
         )
     if config.distill.beta > 0 and config.distill.teacher == "both" and not inputs.integrated:
         yield "generator.distill.teacher=both (the codes are not integrated, so what they are of is the one teacher)"
-    if config.distill.soft_targets > 0 and not (inputs.integrated and _has_states(inputs)):
+    if config.distill.soft_targets > 0 and not taught:
         yield "generator.distill.soft_targets (wants integrated codes and a model of states in Stage I)"
-
-
-def _has_states(inputs: GeneratorInputs) -> bool:
-    return issubclass(SEQUENTIAL_MODELS.load(inputs.aligned.collaborative_config.model), StateModel)
 
 
 def _sample(n_users: int, count: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:

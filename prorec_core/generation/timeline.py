@@ -6,7 +6,7 @@ context of every position. Axes as in `base`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from prorec_core.config import GeneratorConfig
 from prorec_core.generation.base import Context, Generator, Items
+from prorec_core.sequential.base import SequentialModel
 from prorec_core.sequential.transformer import CausalTransformer, FeedForward
 from prorec_core.training.batching import HistoryBatch
 
@@ -40,6 +41,8 @@ class DepthDecoder(nn.Module):
 
 class Timeline(Generator):
     """A causal transformer over items whose state at a position is decoded into the next item's codes."""
+
+    every_position = True
 
     def __init__(self, config: GeneratorConfig, items: Items, low_precision: bool) -> None:
         super().__init__(config, items, low_precision)
@@ -85,26 +88,13 @@ class Timeline(Generator):
     def _vectors(self, codes_PHl: Tensor) -> list[Tensor]:
         return [F.embedding(codes_PHl[..., level], self.code_vectors[level]) for level in range(codes_PHl.shape[2])]
 
-    def warm_start(self, tensors: Mapping[str, Tensor]) -> list[nn.Parameter]:
-        """Take over a Stage-I SASRec of equal size; returns the parameters that now start warm.
+    def warm_start(self, stage_one: SequentialModel) -> list[nn.Parameter]:
+        """Start the transformer as Stage I's, and what leads in and out of the item space, so as to rank as that does.
 
-        The transformer is copied, and so are the layers in and out of the item space (identities where the
-        spaces agree), so that before training the dense and the node queries rank as Stage I does.
+        Of the queries those of the nodes and of the integrated teacher, before training.
         """
-        prefix = "transformer."
-        self.transformer.load_state_dict(
-            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        )
-        queries = [
-            *self.node_queries,
-            *(self.dense_queries[name] for name in ("integrated",) if name in self.dense_queries),
-        ]
-        with torch.no_grad():
-            for layer, name in [(self.embed, "inputs"), *((query, "outputs") for query in queries)]:
-                if f"{name}.weight" in tensors:
-                    layer.weight.copy_(tensors[f"{name}.weight"])
-                    layer.bias.copy_(tensors[f"{name}.bias"])
-                else:
-                    nn.init.eye_(layer.weight)
-                    nn.init.zeros_(layer.bias)
+        queries = [*self.node_queries, *(query for name, query in self.dense_queries.items() if name == "integrated")]
+        reads_vectors = self.config.history == "codes_and_embedding"
+        if not reads_vectors or not stage_one.copy_into(self.transformer, self.embed, queries):
+            return []
         return [*self.transformer.parameters(), *self.embed.parameters()]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 
 from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.data.sequences import IntArray, Sequences
-from prorec_core.metrics.measures import ndcg_at_k, recall_at_k
 from prorec_core.training.batching import HistoryBatch, inference_batches
 from prorec_core.training.losses import catalogue_cross_entropy, sampled_cross_entropy
 
@@ -29,8 +29,27 @@ ITEM_DEVIATION = 0.02
 """Standard deviation of new item vectors."""
 
 
+@dataclass(frozen=True)
+class Products:
+    """Scores of items as products of what an item is and what a history says at some position.
+
+    Attributes:
+        keys_ND: one an item.
+        queries: given a batch and rows and columns in it, int64, shape (P,), what the histories say after these
+            positions, times what the scores are scaled by, float32, shape (P, D).
+        bound: no score is above it.
+    """
+
+    keys_ND: Tensor
+    queries: Callable[[HistoryBatch, Tensor, Tensor], Tensor]
+    bound: float
+
+
 class SequentialModel(nn.Module, ABC):
-    """Scores every item as the next one of a history."""
+    """Scores every item as the next one of a history.
+
+    The last two methods offer a generator what not every model has; one that has it overrides them.
+    """
 
     @classmethod
     @abstractmethod
@@ -56,18 +75,22 @@ class SequentialModel(nn.Module, ABC):
         """`scores` for many batches over one table: what the histories do not decide may be made once for all."""
         return lambda batch: self.scores(table_ND, batch)
 
+    def products(self, table_ND: Tensor) -> Products | None:
+        """`scores` as products, by which a generator is taught with soft targets; None where they are none."""
+        return None
 
-class StateModel(SequentialModel):
-    """One that scores items by how their vectors compare with one state a position.
+    def copy_into(self, encoder: nn.Module, inputs: nn.Module, outputs: Iterable[nn.Module]) -> bool:
+        """Have a generator's encoder of histories start as this model, so that it ranks as this does before training.
 
-    What a generator is taught with soft targets needs of Stage I.
-    """
+        Args:
+            encoder: gives a state a position.
+            inputs: linear, to what the encoder reads from the direction of item vectors at unit variance.
+            outputs: linear, from states to the space of item vectors, where scores are cosines.
 
-    softmax: ItemSoftmax
-
-    @abstractmethod
-    def states(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
-        """The state after each position in the space of the item vectors, shape (B, L, D)."""
+        Returns:
+            Whether it does; nothing is touched where this model is of another kind or size.
+        """
+        return False
 
 
 class ItemSoftmax(nn.Module):
@@ -78,24 +101,20 @@ class ItemSoftmax(nn.Module):
         self.config = config
         self.low_precision = low_precision
         self.cosine = config.score == "cosine"
+        self.scale = 1 / config.temperature if self.cosine else 1.0
 
     def forward(self, states_PD: Tensor, table_ND: Tensor, targets_P: Tensor) -> Tensor:
         """Mean cross-entropy of the targets given the states before them."""
-        states_PD, scale = states_PD.float(), 1 / self.config.temperature
-        if self.cosine:
-            states_PD = F.normalize(states_PD, dim=-1)
-        else:
-            scale = 1.0
+        states_PD, scale = self.compared(states_PD.float()), self.scale
         n_items = len(table_ND)
         if n_items <= self.config.full_softmax_items:
-            table_ND = F.normalize(table_ND, dim=-1) if self.cosine else table_ND
+            table_ND = self.compared(table_ND)
             return catalogue_cross_entropy(
                 states_PD, table_ND, targets_P, scale, bounded=self.cosine, low_precision=self.low_precision
             )
         sampled_S = torch.randint(n_items, (self.config.negatives,), device=targets_P.device)
-        negatives_SD, target_PD = F.embedding(sampled_S, table_ND), F.embedding(targets_P, table_ND)
-        if self.cosine:
-            negatives_SD, target_PD = F.normalize(negatives_SD, dim=-1), F.normalize(target_PD, dim=-1)
+        negatives_SD = self.compared(F.embedding(sampled_S, table_ND))
+        target_PD = self.compared(F.embedding(targets_P, table_ND))
         return sampled_cross_entropy(
             (states_PD * target_PD).sum(-1) * scale,
             states_PD @ negatives_SD.t() * scale,
@@ -125,16 +144,18 @@ class ItemSoftmax(nn.Module):
         negatives = F.softplus(logits(drawn_P)) * counts_P
         return (F.softplus(-logits(targets_P)) + negatives).mean()
 
+    def compared(self, vectors: Tensor) -> Tensor:
+        """States or item vectors as they enter the score: under the cosine their direction alone."""
+        return F.normalize(vectors, dim=-1) if self.cosine else vectors
+
     def as_input(self, vectors: Tensor) -> Tensor:
         """Item vectors as a network reads them: times √D, under the cosine their direction alone."""
-        return (F.normalize(vectors, dim=-1) if self.cosine else vectors) * math.sqrt(vectors.shape[-1])
+        return self.compared(vectors) * math.sqrt(vectors.shape[-1])
 
     def scores(self, states_BD: Tensor, table_ND: Tensor) -> Tensor:
         """Logits of all items, float32, shape (B, N)."""
-        states_BD, table_ND = states_BD.float(), table_ND.float()
-        if self.cosine:
-            return F.normalize(states_BD, dim=-1) @ F.normalize(table_ND, dim=-1).t() / self.config.temperature
-        return states_BD @ table_ND.t()
+        scores_BN = self.compared(states_BD.float()) @ self.compared(table_ND.float()).t()
+        return scores_BN / self.config.temperature if self.cosine else scores_BN
 
 
 def owned_items(histories: Sequences, users: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -179,8 +200,3 @@ def target_ranks(
         rank_B = (ahead_BN.sum(1, dtype=torch.int32) + 1).masked_fill(correct_B[:, 0] == -torch.inf, 0)
         ranks[users] = rank_B.cpu().numpy()
     return ranks
-
-
-def validation_measures(ranks: IntArray) -> dict[str, float]:
-    """Recall and NDCG at 10 from ranks (0: not found), under the names that training follows."""
-    return {"validation_recall_at_10": recall_at_k(ranks, 10), "validation_ndcg_at_10": ndcg_at_k(ranks, 10)}

@@ -7,6 +7,8 @@ P targets.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Self
 
 import torch
@@ -14,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prorec_core.config import CollaborativeConfig, Training
-from prorec_core.sequential.base import ItemSoftmax, StateModel
+from prorec_core.sequential.base import ItemSoftmax, Products, SequentialModel
 from prorec_core.sequential.transformer import CausalTransformer
 from prorec_core.training.batching import HistoryBatch
 
 
-class SASRec(StateModel):
+class SASRec(SequentialModel):
     """A causal transformer over item vectors; a position's state is compared with the vectors of all items.
 
     Item vectors wider than the model (fused by concatenation) pass a linear layer on the way in and out.
@@ -45,6 +47,7 @@ class SASRec(StateModel):
         return cls(config, table_dim, training.max_history, training.dropout, low_precision)
 
     def states(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
+        """The state after each position in the space of the item vectors, shape (B, L, D)."""
         vectors_BLD = self.softmax.as_input(F.embedding(batch.items_BL, table_ND))
         states: Tensor = self.outputs(self.transformer(self.inputs(vectors_BLD)))
         return states
@@ -63,3 +66,28 @@ class SASRec(StateModel):
 
     def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
         return self.softmax.scores(batch.last(self.states(table_ND, batch)), table_ND)
+
+    def products(self, table_ND: Tensor) -> Products:
+        softmax = self.softmax
+
+        def queries(batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Tensor:
+            return softmax.compared(self.states(table_ND, batch)[rows_P, columns_P].float()) * softmax.scale
+
+        return Products(softmax.compared(table_ND), queries, softmax.scale if softmax.cosine else math.inf)
+
+    def copy_into(self, encoder: nn.Module, inputs: nn.Module, outputs: Iterable[nn.Module]) -> bool:
+        same = isinstance(encoder, CausalTransformer) and encoder.shape == self.transformer.shape
+        if not same or not self.softmax.cosine:
+            return False
+        encoder.load_state_dict(self.transformer.state_dict())
+        for layer, own in [(inputs, self.inputs), *((each, self.outputs) for each in outputs)]:
+            layer.load_state_dict(own.state_dict() or _identity(layer))
+        return True
+
+
+def _identity(layer: nn.Module) -> dict[str, Tensor]:
+    """Weights with which a linear layer leaves all as it is."""
+    return {
+        name: torch.eye(len(tensor)) if tensor.ndim > 1 else torch.zeros_like(tensor)
+        for name, tensor in layer.state_dict().items()
+    }

@@ -5,17 +5,14 @@ Axes: N items, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prorec_core.config import CollaborativeConfig
-from prorec_core.data.sequences import Sequences, Split
-from prorec_core.sequential.base import ITEM_DEVIATION, SequentialModel, target_ranks, validation_measures
+from prorec_core.data.sequences import Sequences
+from prorec_core.sequential.base import ITEM_DEVIATION, SequentialModel, target_ranks
 from prorec_core.sequential.trained import CollaborativeModel, build_model
-from prorec_core.training.batching import HistoryBatch, training_batches
-from prorec_core.training.loop import train
+from prorec_core.training.loop import fit_next_item
 from prorec_core.training.runtime import Runtime, derive_seed
 
 
@@ -41,31 +38,18 @@ def train_collaborative(
         mask_history: whether validation leaves out what a user already has.
     """
     torch.manual_seed(derive_seed(seed, "collaborative", "start"))
-    low = runtime.low_precision(config.precision)
-    whole = _IdsAlone(build_model(config, config, config.dim, low), sequences.n_items, config.dim)
-    whole.to(runtime.device)
-    training, histories = sequences.training(), sequences.histories(Split.VALIDATION)
-    targets = sequences.targets(Split.VALIDATION)
-
-    def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
-        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=low):
-            return {"loss": whole.model.training_loss(whole.items, batch)}
-
-    def validate() -> Mapping[str, float]:
-        return validation_measures(
-            target_ranks(whole.model, whole.items, histories, targets, config.max_history, masked=mask_history)
-        )
-
-    records = train(
+    model = build_model(config, config, config.dim, runtime.low_precision(config.precision))
+    whole = _IdsAlone(model, sequences.n_items, config.dim).to(runtime.device)
+    records = fit_next_item(
         whole,
-        losses,
-        lambda epoch_seed: training_batches(
-            training, config.max_history, config.tokens_per_batch, epoch_seed, runtime.device
+        lambda batch: {"loss": model.training_loss(whole.items, batch)},
+        lambda histories, targets: target_ranks(
+            model, whole.items, histories, targets, config.max_history, masked=mask_history
         ),
-        validate if sequences.validates else None,
+        sequences,
         config,
         derive_seed(seed, "collaborative"),
         runtime,
     )
     embeddings = whole.items.detach().cpu().float().numpy()
-    return CollaborativeModel(embeddings, dict(whole.model.state_dict()), records, config)
+    return CollaborativeModel(embeddings, dict(model.state_dict()), records, config)

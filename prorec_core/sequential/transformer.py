@@ -79,6 +79,7 @@ class CausalTransformer(nn.Module):
 
     def __init__(self, dim: int, layers: int, heads: int, max_length: int, dropout: float) -> None:
         super().__init__()
+        self.shape = dim, layers, heads, max_length
         # Inputs have unit variance; positions that large would drown them.
         self.positions = nn.Parameter(torch.randn(max_length, dim) * 0.3)
         self.dropout = Dropout(dropout)

@@ -1,28 +1,80 @@
 """The one training loop: AdamW with warm-up and cosine, early stopping, a checkpoint an epoch, exact resumption.
 
-Knows modules, losses and batches; knows nothing of recommendation. All randomness of an epoch comes from the
-seed and the epoch's number, so that a training that goes on from a checkpoint ends as if it had never stopped.
+Knows modules, losses and batches, and next-item prediction as what all of them are for; knows no model. All
+randomness of an epoch comes from the seed and the epoch's number, so that a training that goes on from a checkpoint
+ends as if it had never stopped.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from prorec_core.config import Training
+from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.errors import UserError
+from prorec_core.metrics.measures import ndcg_at_k, recall_at_k
 from prorec_core.progress import Progress
+from prorec_core.training.batching import HistoryBatch, training_batches
 from prorec_core.training.checkpoint import Checkpoint
 from prorec_core.training.runtime import Runtime, derive_seed, deterministic
 
 Batch = TypeVar("Batch")
 TARGET = "validation_ndcg_at_10"
 """The measure that early stopping follows."""
+
+
+def fit_next_item(
+    model: nn.Module,
+    losses: Callable[[HistoryBatch], Mapping[str, Tensor]],
+    ranks: Callable[[Sequences, IntArray], IntArray],
+    sequences: Sequences,
+    config: Training,
+    seed: int,
+    runtime: Runtime,
+    shares: Mapping[nn.Parameter, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Train a model to predict the next item of users' sequences; see `train`.
+
+    Args:
+        model: on the runtime's device.
+        losses: of a batch of what may be trained on, in bfloat16 where configuration and device say so.
+        ranks: given histories and the item that comes next in each, shape (users,), the rank of that item among what
+            the model recommends, from 1, 0 where it is not found; of all users or of some. Asked after each epoch,
+            unless the validation items are trained on.
+        sequences: all users' items; what they hold back from training is held back here.
+        config: as for `train`, and batches and precision.
+        seed: as for `train`.
+        runtime: as for `train`.
+        shares: as for `train`.
+    """
+    low, training = runtime.low_precision(config.precision), sequences.training()
+    histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
+
+    def losses_of(batch: HistoryBatch) -> Mapping[str, Tensor]:
+        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=low):
+            return losses(batch)
+
+    return train(
+        model,
+        losses_of,
+        lambda order: training_batches(training, config.max_history, config.tokens_per_batch, order, runtime.device),
+        (lambda: validation_measures(ranks(histories, targets))) if sequences.validates else None,
+        config,
+        seed,
+        runtime,
+        shares,
+    )
+
+
+def validation_measures(ranks: IntArray) -> dict[str, float]:
+    """Recall and NDCG at 10 from ranks (0: not found), under the names that training follows."""
+    return {"validation_recall_at_10": recall_at_k(ranks, 10), TARGET: ndcg_at_k(ranks, 10)}
 
 
 def train(
@@ -33,8 +85,7 @@ def train(
     config: Training,
     seed: int,
     runtime: Runtime,
-    slow: Iterable[nn.Parameter] = (),
-    slow_rate: float = 1.0,
+    shares: Mapping[nn.Parameter, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Train until the epochs are over or validation no longer improves; leaves the best epoch's weights in `model`.
 
@@ -49,8 +100,7 @@ def train(
         config: epochs, learning rate and so on.
         seed: of the whole training.
         runtime: device, progress and checkpoints.
-        slow: parameters whose learning rate is multiplied by `slow_rate`.
-        slow_rate: share of the learning rate.
+        shares: of the learning rate, for the parameters that have a part of it alone.
 
     Returns:
         One record an epoch: mean losses and validation measures.
@@ -58,7 +108,7 @@ def train(
     Raises:
         UserError: the loss is no longer a number, or there is nothing to train on.
     """
-    optimizer = _optimizer(model, config, set(slow), slow_rate)
+    optimizer = _optimizer(model, config, shares or {})
     rates = [group["lr"] for group in optimizer.param_groups]
     checkpoint = Checkpoint(runtime.checkpoints)
     records: list[dict[str, Any]] = []
@@ -137,19 +187,19 @@ def _one_epoch(
     return record, step
 
 
-def _optimizer(model: nn.Module, config: Training, slow: set[nn.Parameter], slow_rate: float) -> torch.optim.AdamW:
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = defaultdict(list)
+def _optimizer(model: nn.Module, config: Training, shares: Mapping[nn.Parameter, float]) -> torch.optim.AdamW:
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
     for parameter in model.parameters():
         if parameter.requires_grad:
-            groups[parameter.ndim > 1, parameter in slow].append(parameter)
+            groups[parameter.ndim > 1, shares.get(parameter, 1.0)].append(parameter)
     return torch.optim.AdamW(
         [
             {
                 "params": parameters,
-                "lr": config.learning_rate * (slow_rate if is_slow else 1.0),
+                "lr": config.learning_rate * share,
                 "weight_decay": config.weight_decay if is_matrix else 0.0,
             }
-            for (is_matrix, is_slow), parameters in groups.items()
+            for (is_matrix, share), parameters in groups.items()
         ],
         fused=True,
     )

@@ -15,37 +15,14 @@ from prorec.tasks.tracking.metrics import measured
 )
 def evaluate_collaborative(work: Work) -> dict[str, float]:
     """Rank the whole catalogue by the collaborative model, and its best items by a light ranker, and measure both."""
-    from prorec_core.evaluation.inputs import EvaluationInputs
-    from prorec_core.evaluation.lists import sequential_lists
-    from prorec_core.evaluation.reranking import as_candidates, own_and_ranked, with_long_lists
+    from prorec_core.evaluation.reranking import find_all, own_and_ranked, sequential_find
     from prorec_core.evaluation.stage import evaluate as run
-    from prorec_core.generation.candidates import Candidates
     from prorec_core.sequential.trained import CollaborativeModel
 
-    experiment, runtime = work.experiment, work.runtime()
-    config, dataset = experiment.evaluate, read_dataset(work)
+    config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
     trained = CollaborativeModel.load(work.inputs["train_collaborative"])
-    model, table = trained.sequential_model(runtime.device)
-    found = sequential_lists(
-        "collaborative", model, table, dataset.sequences, with_long_lists(config), trained.max_history
-    )
-    both = own_and_ranked(
-        "collaborative",
-        Candidates.dense,
-        {split: as_candidates(each["collaborative"]) for split, each in found.items()},
-        dataset,
-        None,  # ids alone, for the ranker too
-        config,
-    )
-    inputs = EvaluationInputs(
-        config,
-        dataset,
-        both.lists,
-        None,
-        seed=experiment.seed,
-        ranker=both.ranker,
-        recommended=both.recommended,
-    )
-    result = run(inputs, runtime.report)
+    find = sequential_find(*trained.sequential_model(runtime.device), trained.max_history, config)
+    found = find_all(dataset, find)
+    result = run(own_and_ranked("collaborative", found, dataset, config, work.experiment.seed), runtime.report)
     result.save(work.folder)
     return measured(result.metrics)

@@ -22,14 +22,11 @@ def evaluate_counts(work: Work) -> dict[str, float]:
 
     config, dataset = work.experiment.evaluate, read_dataset(work)
     sequences, length = dataset.sequences, min(config.list_length, dataset.sequences.n_items)
+    training, masked = sequences.training(), config.mask_history
     lists = {
-        split: {
-            "item_to_item": item_to_item_lists(
-                sequences.training(), sequences.histories(split), length, masked=config.mask_history
-            )
-        }
+        split: {"item_to_item": item_to_item_lists(training, sequences.histories(split), length, masked=masked)}
         for split in (Split.VALIDATION, Split.TEST)
     }
-    result = run(EvaluationInputs(config, dataset, lists, None), work.report)
+    result = run(EvaluationInputs(config, dataset, lists), work.report)
     result.save(work.folder)
     return measured(result.metrics)

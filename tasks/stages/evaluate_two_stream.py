@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prorec.tasks.execution.stage import Work, stage
@@ -10,11 +11,7 @@ from prorec.tasks.stages.pipeline import up_to
 from prorec.tasks.tracking.metrics import measured
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from prorec_core.data.sequences import Sequences
     from prorec_core.generation.base import Generator
-    from prorec_core.generation.candidates import Candidates
 
 SIDES = ("first", "second")
 """What tells the two pipelines apart in the names of what is read."""
@@ -34,61 +31,41 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
     The ranker reads the texts of the first stream.
     """
     from prorec_core.data.sequences import Split
-    from prorec_core.errors import UserError
-    from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import new_item_offsets
-    from prorec_core.evaluation.new_items import new_item_histories
-    from prorec_core.evaluation.reranking import own_and_ranked
+    from prorec_core.evaluation.reranking import Find, find_all, own_and_ranked
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.generation.choice import best_trial, fusion_trials
     from prorec_core.generation.late_fusion import joint_candidates
 
     config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
-    sequences = dataset.sequences
 
-    def ask(streams: Sequence[Generator], histories: Sequences) -> Candidates:
-        first, second = streams
-        return joint_candidates(
+    def find_of(first: Generator, second: Generator) -> Find:
+        return lambda histories: joint_candidates(
             first, second, histories, config.beams, masked=config.mask_history, report=runtime.report
         )
 
-    streams = [_generator(work, side) for side in SIDES]
-    try:
-        found = {split: ask(streams, sequences.histories(split)) for split in (Split.VALIDATION, Split.TEST)}
-    except ValueError as error:
-        raise UserError(str(error), place="two_stream", cure="Give both streams one generator.max_history") from error
-    trials = fusion_trials(found[Split.VALIDATION], sequences.targets(Split.VALIDATION), config.fusion_weights)
-    weight = best_trial(trials)[0]
-    new = None
-    if dataset.cold is not None:
+    def with_new() -> Find:
         grown = [_generator(work, side, with_new=True) for side in SIDES]
         offsets_N = new_item_offsets(config, dataset, runtime.device)
         if offsets_N is not None:
             for generator in grown:
                 generator.offset_items(offsets_N)
-        everyone, takers = (ask(grown, histories) for histories in new_item_histories(dataset))
-        new = everyone, takers
-    both = own_and_ranked(
+        return find_of(*grown)
+
+    found = find_all(dataset, find_of(*(_generator(work, side) for side in SIDES)), with_new)
+    targets = dataset.sequences.targets(Split.VALIDATION)
+    trials = fusion_trials(found.known[Split.VALIDATION], targets, config.fusion_weights)
+    weight = best_trial(trials)[0]
+    inputs = own_and_ranked(
         "two_stream",
-        lambda candidates, k: candidates.fused(weight, k),
         found,
         dataset,
+        config,
+        work.experiment.seed,
         read_texts(work.inputs[f"embed_text@{SIDES[0]}"]),
-        config,
-        new,
+        lambda candidates, k: candidates.fused(weight, k),
     )
-    inputs = EvaluationInputs(
-        config,
-        dataset,
-        both.lists,
-        weight,
-        seed=work.experiment.seed,
-        fusion_trials=trials,
-        new=both.new,
-        ranker=both.ranker,
-        recommended=both.recommended,
-    )
-    result = run(inputs, runtime.report)
+    result = run(replace(inputs, fusion_weight=weight, fusion_trials=trials), runtime.report)
     result.save(work.folder)
     return {"fusion_weight": weight, **measured(result.metrics)}
 

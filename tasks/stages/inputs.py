@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import FloatArray
 
+QUANTIZED = {
+    "integrated": ("align",),
+    "semantic": ("embed_text",),
+    "collaborative": ("train_collaborative",),
+    "concatenation": ("embed_text", "train_collaborative"),
+}
+"""By its name in the configuration, whose embeddings stand side by side in the one that codes are made of."""
+
 
 def read_dataset(work: Work) -> Dataset:
     """The preprocessed data; its sequences hold back from training what the experiment says."""
@@ -58,41 +66,24 @@ def read_new_quantized(embedding: str, inputs: Mapping[str, Path]) -> FloatArray
     import numpy as np
 
     from prorec_core.alignment.unseen import by_similar_text
-    from prorec_core.data.embeddings import read_embeddings
 
-    def of(stage: str, file: str = "cold_embeddings.parquet") -> FloatArray:
-        return read_embeddings(inputs[stage] / file, stage)
+    def new(stage: str) -> FloatArray:
+        if stage != "train_collaborative":
+            return _embeddings(inputs, stage, "cold_embeddings.parquet")
+        known, text = (_embeddings(inputs, name) for name in (stage, "embed_text"))
+        return by_similar_text(known, text, _embeddings(inputs, "embed_text", "cold_embeddings.parquet"))
 
-    def collaborative() -> FloatArray:
-        known, text = (of(stage, "embeddings.parquet") for stage in ("train_collaborative", "embed_text"))
-        return by_similar_text(known, text, of("embed_text"))
-
-    match embedding:
-        case "integrated":
-            return of("align")
-        case "semantic":
-            return of("embed_text")
-        case "collaborative":
-            return collaborative()
-        case _:
-            return np.hstack([of("embed_text"), collaborative()])
+    return np.hstack([new(stage) for stage in QUANTIZED[embedding]])
 
 
 def read_quantized(embedding: str, inputs: Mapping[str, Path]) -> FloatArray:
     """The embedding that codes are made of, by its name in the configuration, from the folders of the stages."""
     import numpy as np
 
+    return np.hstack([_embeddings(inputs, stage) for stage in QUANTIZED[embedding]])
+
+
+def _embeddings(inputs: Mapping[str, Path], stage: str, file: str = "embeddings.parquet") -> FloatArray:
     from prorec_core.data.embeddings import read_embeddings
 
-    def of(stage: str) -> FloatArray:
-        return read_embeddings(inputs[stage] / "embeddings.parquet", stage)
-
-    match embedding:
-        case "integrated":
-            return of("align")
-        case "semantic":
-            return of("embed_text")
-        case "collaborative":
-            return of("train_collaborative")
-        case _:
-            return np.hstack([of("embed_text"), of("train_collaborative")])
+    return read_embeddings(inputs[stage] / file, stage)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 from pydantic import ValidationError
 
 from prorec.tasks.execution import sources
+from prorec.tasks.stages.inputs import QUANTIZED
 from prorec.tasks.stages.pipeline import STAGES
-from prorec_core.config import Experiment
+from prorec_core.config import Experiment, QuantizeConfig
 from prorec_core.data.sequences import Sequences
 from prorec_core.quantization.quantized import Quantized
 from prorec_core.quantization.stage import fitted_quantizer, quantize
@@ -33,6 +35,11 @@ def test_a_new_quantizer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert np.array_equal(fitted_quantizer(found).encode(embeddings), found.table.codes[:, :3])
     files = {path.name for path in sources.source_files((STAGES["quantize"].module,), experiment)}
     assert "toys.py" in files and "residual_kmeans.py" not in files
+
+
+def test_every_embedding_that_can_be_chosen_is_read_from_somewhere() -> None:
+    assert set(QUANTIZED) == set(get_args(QuantizeConfig.model_fields["embedding"].annotation))
+    assert {stage for stages in QUANTIZED.values() for stage in stages} <= set(STAGES["train_generator"].reads)
 
 
 def test_a_new_sequential_model(monkeypatch: pytest.MonkeyPatch, checkerboard: Sequences, tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from prorec_core.alignment.unseen import by_similar_text
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.data.sequences import IntArray, Sequences, Split, from_lists
 from prorec_core.progress import Progress
-from prorec_core.sequential.base import target_ranks, validation_measures
+from prorec_core.sequential.base import target_ranks
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.sequential.trained import CollaborativeModel, Floats, build_model
+from prorec_core.training.loop import validation_measures
 from prorec_core.training.runtime import Runtime
 
 CPU = Runtime(torch.device("cpu"))

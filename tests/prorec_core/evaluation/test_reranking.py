@@ -7,13 +7,17 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from prorec_core.config import EvaluateConfig
+from prorec_core.data.cold import ColdItems
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.sequences import Split, from_lists
-from prorec_core.evaluation.reranking import OwnAndRanked, as_candidates, own_and_ranked, with_long_lists
+from prorec_core.data.sequences import Sequences, Split, from_lists
+from prorec_core.evaluation.inputs import EvaluationInputs
+from prorec_core.evaluation.reranking import Found, as_candidates, find_all, own_and_ranked, sequential_find
 from prorec_core.generation.candidates import Candidates
 from prorec_core.metrics.top import TopItems
+from tests.toys import LastItem
 
 USERS, ITEMS = 300, 40
 
@@ -45,9 +49,9 @@ def noise(dataset: Dataset, length: int) -> dict[Split, Candidates]:
     return found
 
 
-def measured(dataset: Dataset, texts: np.ndarray | None = None, **settings: int) -> OwnAndRanked:
+def measured(dataset: Dataset, texts: np.ndarray | None = None, **settings: int) -> EvaluationInputs:
     config = EvaluateConfig.model_validate(settings)
-    return own_and_ranked("mine", Candidates.dense, noise(dataset, ITEMS), dataset, texts, config)
+    return own_and_ranked("mine", Found(noise(dataset, ITEMS)), dataset, config, 3, texts)
 
 
 def test_what_counts_know_is_found_in_lists_that_know_nothing() -> None:
@@ -89,7 +93,7 @@ def test_what_is_best_already_is_left_as_it_is() -> None:
     for split, candidates in noise(dataset, ITEMS).items():
         hits = candidates.items_UC == dataset.sequences.targets(split)[:, None]
         found[split] = replace(candidates, dense_UC=np.where(hits, 0.0, -90.0).astype(np.float32))
-    both = own_and_ranked("mine", Candidates.dense, found, dataset, None, EvaluateConfig())
+    both = own_and_ranked("mine", Found(found), dataset, EvaluateConfig(), 0)
     assert both.recommended == "mine"
 
 
@@ -108,10 +112,38 @@ def test_nothing_is_fitted_where_the_validation_items_are_trained_on() -> None:
     assert found.recommended == "mine"
 
 
-@pytest.mark.parametrize(("length", "asked"), [(50, 100), (200, 250), (10, 100)])
-def test_a_baseline_has_as_many_candidates_as_a_generator(length: int, asked: int) -> None:
+@pytest.mark.parametrize(("length", "asked"), [(50, 100), (200, 250), (10, 100), (300, 300)])
+def test_a_sequential_model_gives_as_many_candidates_as_a_generator(length: int, asked: int) -> None:
+    """As many as there are, where there are fewer."""
+    histories = from_lists([np.arange(4, dtype=np.int32), np.array([7], np.int32)], 300)
+    table = torch.from_numpy(np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32))
     config = EvaluateConfig(list_length=length)
-    assert with_long_lists(config).list_length == asked and config.list_length == length
+    found = sequential_find(LastItem(), table, 2, config)(histories)
+    assert found.items_UC.shape == (2, asked)
+    for user, (mine, latest) in enumerate([(range(4), 3), ([7], 7)]):
+        order = [item for item in (-(table @ table[latest])).argsort().tolist() if item not in mine][:asked]
+        assert found.items_UC[user].tolist() == [*order, *[-1] * (asked - len(order))]
+    offsets = torch.zeros(300)
+    offsets[299] = 1000
+    assert (sequential_find(LastItem(), table, 2, config, offsets)(histories).items_UC[:, 0] == 299).all()
+
+
+def test_a_baseline_is_asked_over_the_larger_catalogue_where_there_are_new_items() -> None:
+    def find(asked: Sequences) -> Candidates:
+        items = np.full((asked.n_users, 1), asked.n_items - 1, np.int32)
+        return Candidates(items, np.zeros(items.shape, np.float32), np.zeros(items.shape, np.float32), 1)
+
+    dataset = ring()
+    found = find_all(dataset, find, lambda: pytest.fail("there are no new items"))
+    assert found.new is None and {split: len(each.items_UC) for split, each in found.known.items()} == {
+        Split.VALIDATION: USERS,
+        Split.TEST: USERS,
+    }
+    items = pl.DataFrame({"item_id": ["new"], "title": [""], "text": ["new"]})
+    grown = replace(dataset, cold=ColdItems(items, np.array([5, 9], np.int32), np.zeros(2, np.int32)))
+    assert find_all(grown, find).new is None, "it knows ids alone"
+    new = find_all(grown, find, lambda: find).new
+    assert new is not None and [each.items_UC.tolist() for each in new] == [[[ITEMS]] * USERS, [[ITEMS]] * 2]
 
 
 def test_nothing_is_fitted_where_no_target_is_a_candidate() -> None:
@@ -121,6 +153,6 @@ def test_nothing_is_fitted_where_no_target_is_a_candidate() -> None:
     for split, candidates in noise(dataset, ITEMS).items():
         missed = candidates.items_UC != dataset.sequences.targets(split)[:, None]
         found[split] = replace(candidates, items_UC=np.where(missed, candidates.items_UC, -1))
-    both = own_and_ranked("mine", Candidates.dense, found, dataset, None, EvaluateConfig())
+    both = own_and_ranked("mine", Found(found), dataset, EvaluateConfig(), 0)
     assert both.ranker is None and both.recommended == "mine"
     assert all(list(lists) == ["mine"] for lists in both.lists.values())

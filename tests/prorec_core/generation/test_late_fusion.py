@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from prorec_core.data.sequences import Sequences, from_lists
+from prorec_core.errors import UserError
 from prorec_core.generation.candidates import find_candidates, item_log_probabilities, last_context
 from prorec_core.generation.late_fusion import joint_candidates
 from prorec_core.progress import Progress
@@ -73,5 +74,5 @@ def test_candidates_are_the_union_of_both_searches(both: tuple[Any, Any], masked
 
 def test_histories_of_two_lengths_are_refused(make_config: Any, make_generator: Any) -> None:
     generators = [make_generator(make_config(max_history=length)) for length in (4, 8)]
-    with pytest.raises(ValueError, match="histories of 4 and 8 items"):
+    with pytest.raises(UserError, match="histories of 4 and 8 items"):
         joint_candidates(*generators, _histories(), 4)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from torch import Tensor
 from prorec_core.config import CollaborativeConfig
 from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.generation.base import Generator
-from prorec_core.generation.objective import Objective, SoftTeacher, all_targets, some_targets
+from prorec_core.generation.objective import Objective, SoftTeacher, Targets, all_targets, some_targets
 from prorec_core.sequential.sasrec import SASRec
 from prorec_core.training.batching import HistoryBatch, training_batches
 
 DIM, N_ITEMS = 16, 24
+
+Scores = Callable[[HistoryBatch, Targets], Tensor]
 
 
 def _sequences(*lengths: int) -> Sequences:
@@ -28,14 +31,19 @@ def _batch(*lengths: int) -> HistoryBatch:
     return batch
 
 
-def _teacher(generator: Generator, score: str = "cosine", temperature: float = 0.2) -> tuple[SoftTeacher, Tensor]:
+def _teacher(generator: Generator, score: str = "cosine", temperature: float = 0.2) -> tuple[SoftTeacher, Scores]:
+    """A teacher, and the scores of all items after each position that it has its masses from."""
     torch.manual_seed(7)
     config = CollaborativeConfig.model_validate(
         {"dim": DIM, "heads": 2, "layers": 1, "score": score, "temperature": temperature}
     )
     model = SASRec(config, DIM, 20, 0.0, low_precision=False).eval()
     table = torch.randn(N_ITEMS, DIM)
-    return SoftTeacher(model, table, generator), table
+
+    def scores(batch: HistoryBatch, targets: Targets) -> Tensor:
+        return model.softmax.scores(model.states(table, batch)[targets.rows_P, targets.columns_P], table)
+
+    return SoftTeacher(model.products(table), generator), scores
 
 
 @pytest.mark.parametrize(
@@ -47,11 +55,10 @@ def test_masses_are_the_softmax_summed_over_the_items_below(
     generator = make_generator(make_config())
     trie, batch = generator.trie, _batch(2, 6, 9)
     targets = all_targets(batch)
-    teacher, table = _teacher(generator, score, temperature)
+    teacher, scores = _teacher(generator, score, temperature)
     with torch.no_grad():
         cumulative = teacher.cumulative(batch, targets)
-        states = teacher.model.states(table, batch)[targets.rows_P, targets.columns_P]
-        softmax = teacher.model.softmax.scores(states, table).softmax(1)
+        softmax = scores(batch, targets).softmax(1)
     assert cumulative.dtype == torch.float32
     for level in range(trie.depth):
         parents = torch.arange(len(targets.items_P)) % trie.n_nodes[level]
@@ -74,12 +81,11 @@ def test_soft_targets_mix_the_teacher_s_choice_among_the_children(
     generator = make_generator(make_config(architecture=architecture, distill={"beta": 0, "soft_targets": weight}))
     trie, batch = generator.trie, _batch(3, 5)
     targets = all_targets(batch)
-    teacher, table = _teacher(generator)
+    teacher, scores = _teacher(generator)
     expected = torch.zeros(len(targets.items_P))
     with torch.no_grad():
         loss = Objective(generator, teacher)(batch, targets)["loss"]
-        states = teacher.model.states(table, batch)[targets.rows_P, targets.columns_P]
-        softmax = teacher.model.softmax.scores(states, table).softmax(1)
+        softmax = scores(batch, targets).softmax(1)
         context = generator.contexts(batch, targets.rows_P, targets.columns_P)
         codes = trie.codes[targets.items_P][:, None]
         for level in range(trie.depth):

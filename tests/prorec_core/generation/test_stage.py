@@ -20,6 +20,7 @@ from prorec_core.generation.ranker import FEATURES
 from prorec_core.generation.stage import GeneratorInputs, train_generator
 from prorec_core.generation.trained import RANKER, TrainedGenerator, restore_generator
 from prorec_core.progress import Progress
+from prorec_core.registry import SEQUENTIAL_MODELS
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.training.batching import inference_batches
 from prorec_core.training.runtime import Runtime
@@ -284,7 +285,32 @@ def test_a_din_stage_one_leaves_out_what_needs_a_transformer(make_inputs: Any, c
     aligned = align(config, checkerboard, start, texts, 0, CPU)
     options = {"epochs": 1, "distill": {"soft_targets": 0.7}}
     inputs = make_inputs(aligned=aligned, embeddings=aligned.integrated, config=options)
-    assert len(train_generator(inputs, 0, CPU).training) == 1
+    trained = train_generator(inputs, 0, CPU)
+    assert len(trained.training) == 1
+    told = [text.partition(" ")[0].removeprefix("generator.") for text in trained.config["not_applied"]]
+    assert told == ["warm_start", "distill.soft_targets"]
+
+
+def test_any_model_teaches_what_it_offers(
+    make_inputs: Any, checkerboard: Sequences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is known by its name in the registry alone has products, but no encoder of histories."""
+    monkeypatch.setitem(SEQUENTIAL_MODELS.places, "last_item", "tests.toys:LastItem")
+    base = make_inputs()
+    shape = base.aligned.collaborative_config.model_copy(update={"model": "last_item", "epochs": 1})
+    texts = np.random.default_rng(0).normal(size=(24, 10)).astype(np.float32)
+    start = train_collaborative(shape, checkerboard, 0, CPU)
+    aligned = align(base.aligned.config.model_copy(update={"epochs": 1}), checkerboard, start, texts, 0, CPU)
+    taught, untaught = (
+        make_inputs(aligned=aligned, embeddings=aligned.integrated, config={"epochs": 1, "distill": distill})
+        for distill in ({"soft_targets": 0.7}, {})
+    )
+    trained, other = train_generator(taught, 0, CPU), train_generator(untaught, 0, CPU)
+    assert trained.training[0]["loss_generate"] != other.training[0]["loss_generate"]
+    assert [text.partition(" ")[0] for text in trained.config["not_applied"]] == ["generator.warm_start"]
+    generator = _restored(trained, taught)
+    assert type(generator.stage_one).__name__ == "LastItem" and trained.fusion_weight is not None
+    assert (_lists(generator, checkerboard).items_UC >= 0).any()
 
 
 def test_histories_longer_than_the_teacher_s_are_refused_with_a_cure(make_inputs: Any) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from typing import Self
 
 import numpy as np
@@ -18,7 +17,6 @@ from prorec_core.sequential.base import (
     mask_history,
     owned_items,
     target_ranks,
-    validation_measures,
 )
 from prorec_core.training.batching import HistoryBatch, inference_batches
 
@@ -94,10 +92,3 @@ def test_a_model_that_scores_all_alike_does_not_look_perfect() -> None:
     histories = from_lists([np.array([0], np.int32)] * 20, 100)
     ranks = target_ranks(Fixed(), torch.zeros(20, 100), histories, np.full(20, 60, np.int32), 5)
     assert ranks.tolist() == [60] * 20
-
-
-def test_measures_of_known_ranks() -> None:
-    found = validation_measures(np.array([1, 2, 10, 11, 0], np.int32))
-    assert found["validation_recall_at_10"] == 0.6
-    gain = 1 + 1 / math.log2(3) + 1 / math.log2(11)
-    assert found["validation_ndcg_at_10"] == round(gain / 5, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from prorec_core.config import CollaborativeConfig
 from prorec_core.data.sequences import Sequences, Split, from_lists
@@ -19,6 +20,7 @@ from prorec_core.sequential.din import DIN
 from prorec_core.sequential.sasrec import SASRec
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.sequential.trained import CollaborativeModel, build_model
+from prorec_core.sequential.transformer import CausalTransformer
 from prorec_core.training.batching import HistoryBatch, inference_batches, training_batches
 from prorec_core.training.runtime import Runtime
 
@@ -46,6 +48,8 @@ class SequentialContract:
 
     name: ClassVar[Literal["sasrec", "din"]]
     learning: ClassVar[dict[str, Any]]
+    offers: ClassVar[set[str]]
+    """Which of the methods that not every model has it has."""
 
     def config(self, **changes: Any) -> CollaborativeConfig:
         settings: dict[str, Any] = {
@@ -147,6 +151,48 @@ class SequentialContract:
         for lengths in ((3, 0, 1), (8, 20)):
             batch = whole_batch(histories_of(*lengths), training=False)
             torch.testing.assert_close(scorer(batch), model.scores(table, batch))
+
+    @pytest.mark.parametrize("score", SCORES)
+    def test_products_are_the_scores_after_every_position(self, score: Score) -> None:
+        model, table = self.model(score=score).eval(), self.table()
+        products = model.products(table)
+        assert (products is not None) is ("products" in self.offers)
+        if products is None:
+            return
+        sequences = histories_of(2, 6, 9)
+        batch = whole_batch(sequences, training=False)
+        rows_P, columns_P = batch.is_item_BL.nonzero(as_tuple=True)
+        found_PN = products.queries(batch, rows_P, columns_P) @ products.keys_ND.t()
+        for row, column, found_N in zip(rows_P.tolist(), columns_P.tolist(), found_PN, strict=True):
+            items = sequences.of_user(int(batch.users_B[row]))[: column + 1]
+            alone = whole_batch(from_lists([items], ITEMS), training=False)
+            torch.testing.assert_close(found_N, model.scores(table, alone)[0], rtol=1e-4, atol=1e-4)
+        assert found_PN.dtype == torch.float32 and found_PN.max() <= products.bound * 1.0001
+
+    @pytest.mark.parametrize("table_dim", [DIM, 2 * DIM])
+    @pytest.mark.parametrize("other", [{}, {"heads": 1}, {"layers": 2}, {"max_length": 49}, {"dim": 4}])
+    def test_an_encoder_that_it_is_copied_into_ranks_as_it_does(self, table_dim: int, other: dict[str, int]) -> None:
+        shape = {"dim": DIM, "layers": 1, "heads": 2, "max_length": 50, **other}
+        encoder = CausalTransformer(**shape, dropout=0.0).eval()
+        inputs, *outputs = nn.Linear(table_dim, shape["dim"]), *(nn.Linear(shape["dim"], table_dim) for _ in range(2))
+        parts = nn.ModuleList([encoder, inputs, *outputs])
+        before = {name: tensor.clone() for name, tensor in parts.state_dict().items()}
+        model, table = self.model(table_dim=table_dim).eval(), self.table(dim=table_dim).detach()
+        copied = model.copy_into(encoder, inputs, outputs)
+        assert copied is ("copy_into" in self.offers and not other)
+        if not copied:
+            assert all(torch.equal(tensor, before[name]) for name, tensor in parts.state_dict().items())
+            return
+        batch = whole_batch(histories_of(2, 6, 9), training=False)
+        vectors_ND = F.normalize(table, dim=-1)
+        states_BD = batch.last(encoder(inputs(F.embedding(batch.items_BL, vectors_ND) * math.sqrt(table_dim))))
+        for output in outputs:
+            scores_BN = F.normalize(output(states_BD), dim=-1) @ vectors_ND.t() / model.softmax.config.temperature
+            torch.testing.assert_close(scores_BN, model.scores(table, batch), rtol=1e-4, atol=1e-4)
+
+    def test_only_what_compares_directions_is_copied(self) -> None:
+        encoder = CausalTransformer(DIM, 1, 2, 50, 0.0)
+        assert not self.model(score="dot").copy_into(encoder, nn.Linear(DIM, DIM), [nn.Linear(DIM, DIM)])
 
     def test_a_longer_history_than_the_model_reads_counts_by_its_end(self) -> None:
         model, table = self.model(max_history=4).eval(), self.table()
@@ -268,6 +314,7 @@ class SequentialContract:
 
 class TestSASRec(SequentialContract):
     name = "sasrec"
+    offers: ClassVar[set[str]] = {"products", "copy_into"}
     learning: ClassVar[dict[str, Any]] = {
         "cosine": {"dim": 16, "epochs": 15, "learning_rate": 0.02, "temperature": 0.1, "dropout": 0.0, "patience": 15},
         "dot": {"dim": 16, "epochs": 15, "learning_rate": 0.02, "dropout": 0.0, "patience": 15},
@@ -315,6 +362,7 @@ class TestSASRec(SequentialContract):
 
 class TestDIN(SequentialContract):
     name = "din"
+    offers: ClassVar[set[str]] = set()
     learning: ClassVar[dict[str, Any]] = {
         "cosine": {
             "dim": 16,

@@ -9,17 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from prorec_core.config import Training
+from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress, Report, silent
 from prorec_core.sequential.transformer import Dropout
+from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.checkpoint import Checkpoint, load_tensors, save_tensors
-from prorec_core.training.loop import TARGET, _optimizer, train
+from prorec_core.training.loop import TARGET, _optimizer, fit_next_item, train, validation_measures
 from prorec_core.training.runtime import Runtime
 
 CPU = torch.device("cpu")
@@ -210,8 +213,7 @@ def test_warm_up_and_cosine(warmup: int) -> None:
         config,
         0,
         Runtime(CPU),
-        [drift.slow],
-        0.25,
+        {drift.slow: 0.25},
     )
     total = steps * epochs
     factors = [
@@ -341,7 +343,7 @@ def test_no_flipped_bit_of_a_checkpoint_goes_unnoticed(tmp_path: Path, caplog: p
         place, bit = draw.randrange(size), draw.randrange(8)
         _flip(last, place, bit)
         net = Net()
-        found = Checkpoint(tmp_path).load(net, _optimizer(net, CONFIG, set(), 1.0), CPU)
+        found = Checkpoint(tmp_path).load(net, _optimizer(net, CONFIG, {}), CPU)
         assert found is not None and len(found[1]["records"]) == 2, f"bit {bit} of byte {place}"
         assert len(caplog.records) == number + 1
         _flip(last, place, bit)
@@ -366,7 +368,7 @@ def test_two_checkpoints_whose_contents_changed_places_are_both_refused(tmp_path
     contents = first.read_bytes(), second.read_bytes()
     first.write_bytes(contents[1])
     second.write_bytes(contents[0])
-    assert Checkpoint(tmp_path).load(again, _optimizer(again, CONFIG, set(), 1.0), CPU) is None
+    assert Checkpoint(tmp_path).load(again, _optimizer(again, CONFIG, {}), CPU) is None
     assert _fit(again, tmp_path) == records and _same(whole, again)
 
 
@@ -445,3 +447,37 @@ def test_without_validation_all_epochs_count_and_the_last_one_stays(tmp_path: Pa
         Runtime(CPU),
     )
     assert _same(whole, measured)
+
+
+def test_measures_of_known_ranks() -> None:
+    found = validation_measures(np.array([1, 2, 10, 11, 0], np.int32))
+    assert found["validation_recall_at_10"] == 0.6
+    gain = 1 + 1 / math.log2(3) + 1 / math.log2(11)
+    assert found[TARGET] == round(gain / 5, 6)
+
+
+@pytest.mark.parametrize("with_validation", [False, True])
+def test_next_items_are_learnt_from_what_may_be_trained_on(checkerboard: Sequences, with_validation: bool) -> None:
+    """Every epoch asks for every training item but each user's first; ranks are asked of what is held back."""
+    sequences = checkerboard.with_validation_in_training() if with_validation else checkerboard
+    net, asked, ranked = nn.Linear(1, 1), [0] * sequences.n_items, 0
+
+    def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
+        assert batch.targets_BL is not None and not torch.is_autocast_enabled("cpu")
+        for item in batch.targets_BL[batch.targets_BL >= 0].tolist():
+            asked[item] += 1
+        return {"loss": net(torch.ones(1, 1)).sum()}
+
+    def ranks(histories: Sequences, targets: IntArray) -> IntArray:
+        nonlocal ranked
+        ranked += 1
+        assert np.array_equal(histories.offsets, checkerboard.histories(Split.VALIDATION).offsets)
+        assert np.array_equal(targets, checkerboard.targets(Split.VALIDATION))
+        return np.full(len(targets), ranked % 2, np.int32)
+
+    config = Training(epochs=3, precision="float32", max_history=50)
+    records = fit_next_item(net, losses, ranks, sequences, config, 0, Runtime(CPU))
+    training = sequences.training()
+    first = np.bincount(training.items[training.offsets[:-1]], minlength=sequences.n_items)
+    assert asked == (3 * (np.bincount(training.items, minlength=sequences.n_items) - first)).tolist()
+    assert [record.get(TARGET) for record in records] == ([None] * 3 if with_validation else [1.0, 0.0, 1.0])
