@@ -1,8 +1,8 @@
 """The one training loop: AdamW with warm-up and cosine, early stopping, a checkpoint an epoch, exact resumption.
 
-Knows modules, losses and batches, and next-item prediction as what all of them are for; knows no model. All
-randomness of an epoch comes from the seed and the epoch's number, so that a training that goes on from a checkpoint
-ends as if it had never stopped.
+Knows modules, losses and batches, and how the next item of sequences is trained on and validated; knows nothing of
+how a model finds it. All randomness of an epoch comes from the seed and the epoch's number, so that a training that
+goes on from a checkpoint ends as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ def fit_next_item(
     runtime: Runtime,
     shares: Mapping[nn.Parameter, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train a model to predict the next item of users' sequences; see `train`.
+    """Train a model to predict the next items of users; all else is as in `train`.
 
     Args:
         model: on the runtime's device.
-        losses: of a batch of what may be trained on, in bfloat16 where configuration and device say so.
-        ranks: given histories and the item that comes next in each, shape (users,), the rank of that item among what
-            the model recommends, from 1, 0 where it is not found; of all users or of some. Asked after each epoch,
-            unless the validation items are trained on.
+        losses: as in `train`; called in bfloat16 where configuration and device say so.
+        ranks: given histories and the item that comes next in each, shape (users,), the ranks of these items among
+            what the model recommends, from 1, 0 for one that is not found; of all users or of some. Not asked where
+            the validation items are trained on.
         sequences: all users' items; what they hold back from training is held back here.
-        config: as for `train`, and batches and precision.
-        seed: as for `train`.
-        runtime: as for `train`.
-        shares: as for `train`.
+        config: also of the batches and their precision.
+        seed: of the whole training.
+        runtime: device, progress and checkpoints.
+        shares: as in `train`.
     """
     low, training = runtime.low_precision(config.precision), sequences.training()
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
