@@ -18,7 +18,11 @@ from prorec_core.sequential.trained import build_model
 
 def fused_dim(config: AlignConfig, dim: int) -> int:
     """Dimensions E of the integrated embedding."""
-    return 2 * dim if config.fusion == "concat" else dim
+    match config.fusion:
+        case "concat":
+            return 2 * dim
+        case "sum":
+            return dim
 
 
 class StageOne(nn.Module):
@@ -53,6 +57,8 @@ class StageOne(nn.Module):
 
     def fused(self, collaborative_ND: Tensor, semantic_ND: Tensor) -> Tensor:
         """E_I of some items from their E_C and E_T, shape (N, E); nothing of their neighbours."""
-        if self.fusion == "concat":
-            return torch.cat([collaborative_ND, semantic_ND], dim=-1)
-        return collaborative_ND + semantic_ND
+        match self.fusion:
+            case "concat":
+                return torch.cat([collaborative_ND, semantic_ND], dim=-1)
+            case "sum":
+                return collaborative_ND + semantic_ND

@@ -17,6 +17,7 @@ from prorec_core.generation.candidates import dense_logits, find_candidates, ite
 from prorec_core.generation.encoder_decoder import EncoderDecoder
 from prorec_core.generation.objective import Objective, all_targets, some_targets
 from prorec_core.generation.timeline import Timeline
+from prorec_core.registry import GENERATORS
 from prorec_core.training.batching import HistoryBatch, inference_batches, training_batches
 
 CPU = torch.device("cpu")
@@ -376,3 +377,7 @@ class TestTimeline(GeneratorContract):
 class TestEncoderDecoder(GeneratorContract):
     architecture = "encoder_decoder"
     kind = EncoderDecoder
+
+
+def test_every_generator_is_held_to_the_contract() -> None:
+    assert sorted(kind.architecture for kind in GeneratorContract.__subclasses__()) == sorted(GENERATORS)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from prorec_core.config import CollaborativeConfig
 from prorec_core.data.sequences import Sequences, Split, from_lists
 from prorec_core.progress import Progress
+from prorec_core.registry import SEQUENTIAL_MODELS
 from prorec_core.sequential.base import INFERENCE_TOKENS, SequentialModel, target_ranks
 from prorec_core.sequential.din import DIN
 from prorec_core.sequential.sasrec import SASRec
@@ -426,3 +427,7 @@ def test_inference_batches_hold_long_histories_too() -> None:
     sequences = histories_of(*[40] * 3)
     batches = inference_batches(sequences, 50, INFERENCE_TOKENS, 2, CPU)
     assert [len(batch.users_B) for batch in batches] == [2, 1]
+
+
+def test_every_model_is_held_to_the_contract() -> None:
+    assert sorted(kind.name for kind in SequentialContract.__subclasses__()) == sorted(SEQUENTIAL_MODELS)
