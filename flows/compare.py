@@ -48,14 +48,14 @@ from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.errors import MachineError, UserError, one_line
-from prorec_core.evaluation.variants.report import table_markdown
-from prorec_core.evaluation.variants.table import (
+from prorec_core.evaluation.variants import (
     GENERATOR,
     RANKED_BASELINES,
     Measured,
     compare_variants,
     own_seconds,
 )
+from prorec_core.reports.comparison.page import table_markdown
 
 _BASELINES: Mapping[str, tuple[Stage, ...]] = {
     "popularity": (preprocess, evaluate_counts, report_of(evaluate_counts)),

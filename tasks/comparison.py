@@ -17,7 +17,7 @@ from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, sha256_file,
 from prorec_core.config import Experiment
 
 if TYPE_CHECKING:
-    from prorec_core.evaluation.variants.table import Measured
+    from prorec_core.evaluation.variants import Measured
 
 _WITHOUT_USE = {
     "semantic": {"train_collaborative", "align"},
@@ -39,7 +39,7 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         UserError: an artifact is gone or damaged.
     """
     from prorec_core.evaluation.measured import Evaluation
-    from prorec_core.evaluation.variants.table import RANKED_BASELINES, Measured, quantized_domination
+    from prorec_core.evaluation.variants import RANKED_BASELINES, Measured, quantized_domination
 
     folders = {name: store.fetch(ref) for name, ref in refs.items()}
     evaluation = Evaluation.load(next(path for name, path in folders.items() if name.startswith("evaluate")))
@@ -123,7 +123,7 @@ def keep(
 
     To be called again as more is known; what is there is replaced.
     """
-    from prorec_core.evaluation.variants.report import plot_files, render, table_markdown
+    from prorec_core.reports.comparison.page import plot_files, render, table_markdown
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

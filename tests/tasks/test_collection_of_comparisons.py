@@ -26,8 +26,8 @@ from prorec_core.artifacts import MANIFEST, ArtifactRef, write_json
 from prorec_core.config import Experiment
 from prorec_core.data.sequences import from_lists
 from prorec_core.evaluation.stage import Evaluation
-from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants
-from prorec_core.metrics.measures import rank_metrics
+from prorec_core.evaluation.variants import GENERATOR, Measured, compare_variants
+from prorec_core.metrics.table import rank_metrics
 from prorec_core.training.checkpoint import save_tensors
 
 USERS = 20
@@ -35,7 +35,7 @@ NOT_APPLIED = "generator.warm_start (wants integrated codes)"
 
 
 def metrics() -> dict[str, Any]:
-    values = {"generative": rank_metrics(np.ones(USERS, np.int32), (1, 5, 10))}
+    values = {"generative": rank_metrics(np.ones(USERS, np.int32), 10)}
     return {"protocol": {"seed": 0}, "test": values, "validation": values, "recommended": "generative"}
 
 

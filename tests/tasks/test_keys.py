@@ -302,7 +302,7 @@ def test_a_page_is_part_of_its_own_report_alone() -> None:
     """Another word or plot in a report measures nothing again, and one in a comparison's page draws no report."""
     names = {stage.name: {path.name for path in sources.source_files((stage.module,))} for stage in PIPELINE}
     assert {stage for stage, files in names.items() if any(file.endswith(".j2") for file in files)} == {"report"}
-    assert "report.html.j2" in names["report"] and "comparison.html.j2" not in names["report"]
+    assert "evaluation.html.j2" in names["report"] and "comparison.html.j2" not in names["report"]
     assert not {"plots.py", "report.py", "tables.py", "drawing.py"} & names["evaluate"]
 
 

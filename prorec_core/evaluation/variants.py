@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from prorec_core.data.sequences import IntArray, Sequences, Split
-from prorec_core.evaluation.inputs import in_order
 from prorec_core.evaluation.slices import sliced
-from prorec_core.evaluation.tables import ACCURACY
-from prorec_core.metrics.intervals import COMPARED, paired_bootstrap
-from prorec_core.metrics.measures import Values, values_by_user
+from prorec_core.metrics.intervals import paired_bootstrap
+from prorec_core.metrics.measures import Values
+from prorec_core.metrics.scorers import SCORERS, in_order
+from prorec_core.metrics.table import columns, compared, values_by_user
 
 GENERATOR = "generator"
 """Stands for the scorer by which a generator recommends: ranked, fused or generative."""
@@ -142,7 +142,7 @@ def compare_variants(
             "validation": {} if apart else _over_seeds([each.metrics["validation"][scorer] for each in seeds]),
             "by_seed": {
                 metric: [each.metrics["test"][scorer][metric] for each in seeds]
-                for metric in ACCURACY
+                for metric in columns("page")
                 if all(metric in each.metrics["test"][scorer] for each in seeds)
             },
             "against": _against(seeds, held_against, (scorer, representative(others)), samples, seed)
@@ -224,7 +224,7 @@ def own_seconds(measured: Iterable[Measured]) -> dict[tuple[str, int], float]:
 def _over_seeds(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
     """By metric its mean over seeds and the standard deviation between them (None for one seed)."""
     found: dict[str, dict[str, float | None]] = {}
-    for metric in ACCURACY:
+    for metric in columns("page"):
         values = [each[metric] for each in measured if metric in each]
         if values:
             deviation = round(float(np.std(values, ddof=1)), 6) if len(values) > 1 else None
@@ -232,10 +232,17 @@ def _over_seeds(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, 
     return found
 
 
+def _same_for_all() -> set[str]:
+    """Scorers that every variant has with the same figures."""
+    return {name for name, row in SCORERS.items() if row.everywhere}
+
+
 def _scorers(seeds: Sequence[Measured], reference: Sequence[Measured], samples: int, seed: int) -> dict[str, Any]:
     """Every scorer of a variant; held against the same scorer of the reference, where that has it."""
     names = set.intersection(*(set(each.metrics["test"]) for each in seeds))
-    shown = in_order(dict.fromkeys(names - {"popularity"} if seeds[0].scorer == GENERATOR else {representative(seeds)}))
+    shown = in_order(
+        dict.fromkeys(names - _same_for_all() if seeds[0].scorer == GENERATOR else {representative(seeds)})
+    )
     found = {}
     for name in shown:
         comparable = reference and all(name in each.ranks for each in reference)
@@ -297,7 +304,7 @@ def _against(
         return {}
     sides = [[each for each in side if each.seed in both] for side in (first, second)]
     found = {}
-    for metric in COMPARED:
+    for metric in compared():
         values = [
             {
                 each.seed: values_by_user(metric, (each.new_item_ranks if of_new else each.ranks)[scorer])
