@@ -20,14 +20,8 @@ from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.evaluation.slices import sliced
 from prorec_core.metrics.intervals import paired_bootstrap
 from prorec_core.metrics.measures import Values
-from prorec_core.metrics.scorers import SCORERS, in_order
+from prorec_core.metrics.scorers import GENERATOR, SCORERS, in_order, ranked_baselines
 from prorec_core.metrics.table import columns, compared, values_by_user
-
-GENERATOR = "generator"
-"""Stands for the scorer by which a generator recommends: ranked, fused or generative."""
-
-RANKED_BASELINES = {f"{name}_ranked": name for name in ("collaborative", "aligned", "two_stream")}
-"""Scorers that stand for what a ranker makes of a baseline's candidates, and that baseline's own."""
 
 APART, MIXED = "†", "‡"
 MARKS = {
@@ -47,7 +41,7 @@ class Measured:
     Attributes:
         variant: its name.
         seed: of its training.
-        scorer: the scorer that represents it, or GENERATOR, or one of RANKED_BASELINES.
+        scorer: the scorer that represents it, or GENERATOR, or one of `ranked_baselines`.
         metrics: as in metrics.json: `protocol`, and by split, scorer and metric.
         ranks: by scorer the rank of each test user's target, int32, shape (U,), 0 where it is not in the list.
         new_item_ranks: the same of the users who took a new item last; empty where none was measured.
@@ -82,7 +76,7 @@ class Measured:
     @property
     def representative(self) -> str:
         """The scorer that stands for the variant."""
-        if self.scorer in RANKED_BASELINES:
+        if self.scorer in ranked_baselines():
             return "ranked"
         if self.scorer != GENERATOR:
             return self.scorer

@@ -42,6 +42,7 @@ class Scorer:
         compared: the scorers that it is held against where both are measured.
         recommends: whether a model may recommend by it; the others stand beside it for comparison.
         generates: whether it is of a generator, and so on a scale with other generators.
+        reranked: whether a ranker of its lists may stand for a variant, beside itself.
         counts: the function that recommends from interactions alone, as `module:function`; "" for one of a model.
         everywhere: measured in every evaluation; of those of interactions alone.
     """
@@ -53,6 +54,7 @@ class Scorer:
     compared: tuple[str, ...] = ()
     recommends: bool = True
     generates: bool = False
+    reranked: bool = False
     counts: str = ""
     everywhere: bool = False
 
@@ -103,6 +105,7 @@ SCORERS: dict[str, Scorer] = {
         "#2a9d74",
         "D",
         recommends=False,
+        reranked=True,
     ),
     "popularity": Scorer(
         "popularity",
@@ -113,7 +116,7 @@ SCORERS: dict[str, Scorer] = {
         counts="prorec_core.evaluation.baselines:popularity_lists",
         everywhere=True,
     ),
-    "collaborative": Scorer("collaborative", "the sequential model that knows items by their ids"),
+    "collaborative": Scorer("collaborative", "the sequential model that knows items by their ids", reranked=True),
     "item_to_item": Scorer(
         "item to item",
         "the items that occur together with the latest one",
@@ -123,11 +126,20 @@ SCORERS: dict[str, Scorer] = {
         "two-stream",
         "two generators over two code tables: log-probability of the one plus λ times that of the other",
         generates=True,
+        reranked=True,
     ),
 }
 """By the name that metrics.json and tracking know it by, in the order in which they are shown."""
 
+GENERATOR = "generator"
+"""Stands for the scorer by which a generator recommends: ranked, fused or generative."""
+
 _UNKNOWN = Scorer("", "")
+
+
+def ranked_baselines() -> dict[str, str]:
+    """By name what a ranker makes of a baseline's lists, and that baseline's scorer."""
+    return {f"{name}_ranked": name for name, row in SCORERS.items() if row.reranked}
 
 
 def about(name: str) -> Scorer:

@@ -26,7 +26,8 @@ from prorec_core.artifacts import MANIFEST, ArtifactRef, write_json
 from prorec_core.config import Experiment
 from prorec_core.data.sequences import from_lists
 from prorec_core.evaluation.stage import Evaluation
-from prorec_core.evaluation.variants import GENERATOR, Measured, compare_variants
+from prorec_core.evaluation.variants import Measured, compare_variants
+from prorec_core.metrics.scorers import GENERATOR
 from prorec_core.metrics.table import rank_metrics
 from prorec_core.training.checkpoint import save_tensors
 
@@ -115,7 +116,7 @@ def run_tiny_variant(
             Stage("report", (evaluate,), _write, "prorec.tasks.stages.report", ("name", "seed")),
         )
         monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_runs.paths.tracking_uri())
-        monkeypatch.setattr(compare, "PIPELINES", {scorer: stages})
+        monkeypatch.setattr(compare, "pipeline_of", {scorer: stages}.__getitem__)
         measured = Measured("prorec", 0, GENERATOR, metrics(), {}, {}, 0)
         monkeypatch.setattr(comparison, "gather", lambda *_: measured)
         monkeypatch.setattr(models, "_source_digest", lambda _: "")

@@ -7,7 +7,6 @@ import pytest
 
 from prorec_core.data.sequences import Split, from_lists
 from prorec_core.evaluation.variants import (
-    GENERATOR,
     MIXED,
     Measured,
     compare_variants,
@@ -17,6 +16,7 @@ from prorec_core.evaluation.variants import (
     quantized_domination,
 )
 from prorec_core.metrics.intervals import compare
+from prorec_core.metrics.scorers import GENERATOR
 from prorec_core.metrics.table import rank_metrics, values_by_user
 
 USERS, ITEMS = 40, 12
