@@ -46,7 +46,6 @@ def test_every_standard_space_fits_every_preset(preset: str) -> None:
 
 
 def test_what_a_stage_is_made_of_is_what_the_pipeline_reads() -> None:
-
     for last, names in MADE_OF.items():
         read = {last}
         while more := {each for name in read for each in STAGES[name].reads} - read:
