@@ -7,7 +7,7 @@ choice (`prorec.tasks.execution.sources`), so a change to one implementation mak
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -35,7 +35,7 @@ class Registry:
         return self.places[name].partition(":")[0]
 
     def load(self, name: str) -> Any:
-        """The implementation called `name`, a class; its module is imported now.
+        """The implementation called `name`, a class or a function; its module is imported now.
 
         Raises:
             KeyError: there is none.
@@ -50,13 +50,30 @@ class Registry:
         return {**handler(schema), "enum": list(self.places)}
 
     def _known(self, name: str) -> str:
-        if name not in self.places:
-            *others, last = (f"'{each}'" for each in self.places)
-            expected = f"{', '.join(others)} or {last}" if others else last
-            raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
-        return name
+        return one_of(name, self.places)
 
 
+def one_of(name: str, known: Iterable[str]) -> str:
+    """The name, where it is known; told as pydantic tells of a `Literal`.
+
+    Raises:
+        PydanticCustomError: it is not known.
+    """
+    if name not in (there := list(known)):
+        *others, last = (f"'{each}'" for each in there)
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+    return name
+
+
+SOURCES = Registry(
+    "data.source",
+    {
+        "demo": "prorec_core.data.sources:demo_shop",
+        "tables": "prorec_core.data.sources:two_files",
+        "recbole": "prorec_core.data.sources:two_files",
+    },
+)
 SEQUENTIAL_MODELS = Registry(
     "collaborative.model",
     {"sasrec": "prorec_core.sequential.sasrec:SASRec", "din": "prorec_core.sequential.din:DIN"},

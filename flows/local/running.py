@@ -110,7 +110,7 @@ def show_result(summary: dict[str, Any]) -> None:
     from prorec.flows.terminal.display import plain_table, result_table
     from prorec.flows.terminal.screen import plain
     from prorec.tasks.local import paths
-    from prorec_core.evaluation.tables import new_item_line, new_item_rows
+    from prorec_core.reports.tables import new_item_line, new_item_rows
 
     console().print(result_table(summary["metrics"]))
     if new := summary["metrics"].get("new_items"):
