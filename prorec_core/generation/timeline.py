@@ -89,9 +89,9 @@ class Timeline(Generator):
         return [F.embedding(codes_PHl[..., level], self.code_vectors[level]) for level in range(codes_PHl.shape[2])]
 
     def warm_start(self, stage_one: SequentialModel) -> list[nn.Parameter]:
-        """Start the transformer as Stage I's, and what leads in and out of the item space, so as to rank as that does.
+        """Start the transformer as Stage I's, and with it the layers in and out of the item space.
 
-        Of the queries those of the nodes and of the integrated teacher, before training.
+        So before training the queries of the nodes and of the integrated teacher rank as Stage I does.
         """
         queries = [*self.node_queries, *(query for name, query in self.dense_queries.items() if name == "integrated")]
         reads_vectors = self.config.history == "codes_and_embedding"

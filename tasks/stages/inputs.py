@@ -63,8 +63,6 @@ def read_new_quantized(embedding: str, inputs: Mapping[str, Path]) -> FloatArray
 
     Where the codes are of a collaborative embedding, which new items lack, that of items of similar text stands in.
     """
-    import numpy as np
-
     from prorec_core.alignment.unseen import by_similar_text
 
     def new(stage: str) -> FloatArray:
@@ -73,14 +71,19 @@ def read_new_quantized(embedding: str, inputs: Mapping[str, Path]) -> FloatArray
         known, text = (_embeddings(inputs, name) for name in (stage, "embed_text"))
         return by_similar_text(known, text, _embeddings(inputs, "embed_text", "cold_embeddings.parquet"))
 
-    return np.hstack([new(stage) for stage in QUANTIZED[embedding]])
+    return _side_by_side([new(stage) for stage in QUANTIZED[embedding]])
 
 
 def read_quantized(embedding: str, inputs: Mapping[str, Path]) -> FloatArray:
     """The embedding that codes are made of, by its name in the configuration, from the folders of the stages."""
+    return _side_by_side([_embeddings(inputs, stage) for stage in QUANTIZED[embedding]])
+
+
+def _side_by_side(parts: list[FloatArray]) -> FloatArray:
     import numpy as np
 
-    return np.hstack([_embeddings(inputs, stage) for stage in QUANTIZED[embedding]])
+    # One alone may be large, and is not to be copied.
+    return parts[0] if len(parts) == 1 else np.hstack(parts)
 
 
 def _embeddings(inputs: Mapping[str, Path], stage: str, file: str = "embeddings.parquet") -> FloatArray:
