@@ -14,8 +14,7 @@ from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Sequences, Split
-from prorec_core.evaluation.inputs import NewItemLists
-from prorec_core.evaluation.new_items import new_item_histories
+from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.ranker import Ranker

@@ -7,6 +7,7 @@ one last is asked for it, and everyone is asked for the test item of the plain e
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,28 @@ import numpy as np
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences, Split
-from prorec_core.evaluation.inputs import NewItemLists
 from prorec_core.metrics.measures import hits_at_k, recall_at_k, standard_error
 from prorec_core.metrics.scorers import SCORERS, in_order
 from prorec_core.metrics.top import TopItems, rank_of_target
 
 CUTOFFS = (10, 50)
 """Lengths k at which recall is reported."""
+
+
+@dataclass(frozen=True)
+class NewItemLists:
+    """Recommendations from a catalogue that holds the new items too, numbered after the others.
+
+    Attributes:
+        known: by scorer the lists of every user before the test item, as in the plain evaluation.
+        new: by scorer those of the users whose last interaction of all is with a new item, in the order of
+            `Dataset.cold`, after all that these users have of other items.
+        bonus: what was added to the score of each new item, in nats.
+    """
+
+    known: Mapping[str, TopItems]
+    new: Mapping[str, TopItems]
+    bonus: float = 0.0
 
 
 def new_item_histories(dataset: Dataset) -> tuple[Sequences, Sequences]:

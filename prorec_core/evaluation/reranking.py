@@ -17,9 +17,9 @@ from torch import Tensor
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences, Split
-from prorec_core.evaluation.inputs import EvaluationInputs, NewItemLists
 from prorec_core.evaluation.lists import dense_lists
-from prorec_core.evaluation.new_items import new_item_histories
+from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
+from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates
 from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
 from prorec_core.metrics.measures import ndcg_at_k

@@ -5,16 +5,18 @@ Knows lists, data and settings; knows nothing of the models behind the lists. Ax
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from prorec_core.config import EvaluateConfig
+from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Split
-from prorec_core.evaluation.inputs import EvaluationInputs
 from prorec_core.evaluation.measured import NEW_ITEMS, Evaluation
-from prorec_core.evaluation.new_items import new_item_metrics, new_targets
+from prorec_core.evaluation.new_items import NewItemLists, new_item_metrics, new_targets
 from prorec_core.evaluation.remarks import remarks, validation_tells
 from prorec_core.evaluation.slices import sliced_recall
 from prorec_core.metrics.intervals import compare
@@ -25,6 +27,37 @@ from prorec_core.progress import Progress, Report, silent
 
 _NAMES = {Split.VALIDATION: "validation", Split.TEST: "test"}
 _OF_RANKER = ("features", "weights", "standardised", "ndcg_at_10", "without", "numbers")
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """What is measured.
+
+    Attributes:
+        config: the section `evaluate`.
+        dataset: items, users, sequences and their profile; its `ties` are part of the protocol.
+        lists: for validation and test the lists of each scorer, a row a user, all of one length; `evaluate` adds those
+            of interactions alone that are measured everywhere.
+        fusion_weight: λ of the dense score in the fused one; None where there is no fused scorer.
+        seed: of the experiment.
+        fusion_trials: the weights λ tried and the validation NDCG@10 of each.
+        ranker: its features and weights and, where it was fitted here, what each feature adds (`fit_ranker`); None
+            where there is none.
+        recommended: the scorer by which the model recommends; "" for the first that is shown.
+        new: recommendations with the new items of the data set in the catalogue; None where there are none.
+        all_counts: add every scorer of interactions alone.
+    """
+
+    config: EvaluateConfig
+    dataset: Dataset
+    lists: Mapping[Split, Mapping[str, TopItems]]
+    fusion_weight: float | None = None
+    seed: int = 0
+    fusion_trials: Sequence[tuple[float, float]] = ()
+    ranker: Mapping[str, Any] | None = None
+    recommended: str = ""
+    new: NewItemLists | None = None
+    all_counts: bool = False
 
 
 def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:

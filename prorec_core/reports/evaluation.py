@@ -13,12 +13,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from prorec_core.data.sequences import IntArray
-from prorec_core.evaluation.inputs import Background
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.metrics import scorers
 from prorec_core.metrics.scorers import in_order
 from prorec_core.metrics.table import METRICS, columns, figure, label
 from prorec_core.reports import plots
+from prorec_core.reports.background import Background
 from prorec_core.reports.drawing import as_png, as_svg
 from prorec_core.reports.examples import SHOWN, examples
 from prorec_core.reports.tables import (

@@ -10,8 +10,8 @@ from prorec.tasks.tracking.metrics import measured
 
 if TYPE_CHECKING:
     from prorec_core.data.dataset import Dataset
-    from prorec_core.evaluation.inputs import NewItemLists
     from prorec_core.evaluation.lists import Models
+    from prorec_core.evaluation.new_items import NewItemLists
     from prorec_core.generation.trained import TrainedGenerator
     from prorec_core.quantization.quantized import Quantized
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def evaluate(work: Work) -> dict[str, float]:
     """Rank the whole catalogue for every user, and measure."""
     from prorec_core.alignment.trained import AlignedModel
-    from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.lists import Models, recommend_lists
+    from prorec_core.evaluation.stage import EvaluationInputs
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.generation.trained import TrainedGenerator, restore_generator
     from prorec_core.quantization.quantized import Quantized

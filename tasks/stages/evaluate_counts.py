@@ -15,7 +15,7 @@ from prorec.tasks.tracking.metrics import measured
 )
 def evaluate_counts(work: Work) -> dict[str, float]:
     """Rank by every scorer that needs the interactions alone."""
-    from prorec_core.evaluation.inputs import EvaluationInputs
+    from prorec_core.evaluation.stage import EvaluationInputs
     from prorec_core.evaluation.stage import evaluate as run
 
     config, dataset = work.experiment.evaluate, read_dataset(work)

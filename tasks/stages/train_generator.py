@@ -31,7 +31,6 @@ _log = logging.getLogger(__name__)
 def train_generator(work: Work) -> dict[str, float]:
     """Train Stage II: generate codes, distil back what quantization lost, and rank what is found."""
     from prorec_core.alignment.trained import AlignedModel
-    from prorec_core.evaluation.remarks import NOTHING_CHOSEN
     from prorec_core.generation.stage import GeneratorInputs
     from prorec_core.generation.stage import train_generator as run
     from prorec_core.quantization.quantized import Quantized
@@ -57,7 +56,7 @@ def train_generator(work: Work) -> dict[str, float]:
     for text in result.config["not_applied"]:
         _log.warning("not applied: %s", text)
     if not result.config["validation_tells"]:
-        _log.warning("%s", NOTHING_CHOSEN)
+        _log.warning("nothing was chosen on validation, where every score has an NDCG@10 of 0; the report tells more")
     metrics = {} if result.fusion_weight is None else {"fusion_weight": result.fusion_weight}
     if "ndcg_at_10" in (result.config["ranker"] or {}):
         metrics["validation_ndcg_at_10_ranked"] = result.config["ranker"]["ndcg_at_10"]

@@ -13,8 +13,8 @@ from prorec_core.config import EvaluateConfig
 from prorec_core.data.cold import ColdItems
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Sequences, Split, from_lists
-from prorec_core.evaluation.inputs import EvaluationInputs
 from prorec_core.evaluation.reranking import Found, as_candidates, find_all, own_and_ranked, sequential_find
+from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.generation.candidates import Candidates
 from prorec_core.metrics.top import TopItems
 from tests.toys import LastItem

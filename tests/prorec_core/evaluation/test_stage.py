@@ -17,12 +17,12 @@ from prorec_core.config import EvaluateConfig
 from prorec_core.data.cold import ColdItems
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split, from_lists
-from prorec_core.evaluation.inputs import Background, EvaluationInputs, NewItemLists
 from prorec_core.evaluation.measured import Evaluation
-from prorec_core.evaluation.new_items import new_item_histories
-from prorec_core.evaluation.stage import evaluate
+from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
+from prorec_core.evaluation.stage import EvaluationInputs, evaluate
 from prorec_core.metrics.table import rank_metrics
 from prorec_core.metrics.top import TopItems
+from prorec_core.reports.background import Background
 from prorec_core.reports.drawing import as_png
 from prorec_core.reports.evaluation import plot_files, render
 from prorec_core.reports.examples import choose_users, examples
