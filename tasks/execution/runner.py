@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -228,16 +228,13 @@ def _keep(
 
 @cache
 def _task(of: Stage) -> Task[..., Any]:
-    def execute(
-        experiment: Experiment,
-        upstream: dict[str, ArtifactRef],
-        tracking: FlowTracking,
-        key: str,
-        outside: str,
-        anew: bool,
-    ) -> ArtifactRef | State[Any]:
+    make = partial(_execute, of)
+
+    # Prefect finds the names of the parameters by way of `wraps`, and calls with their values in order.
+    @wraps(make)
+    def execute(*values: Any) -> ArtifactRef | State[Any]:
         try:
-            return _execute(of, experiment, upstream, tracking, key, outside, anew)
+            return make(*values)
         except StageStoppedError as stopped:
             return cast("State[Any]", failed(stopped, str(stopped)))
         except Exception as error:
