@@ -81,7 +81,6 @@ def recommend(
     from rich.table import Table
 
     from prorec.flows.local.embedded import predict
-    from prorec_core.visible import visible
 
     found = predict(model, history, k)
     table = Table("rank", "item", "title", "score")
