@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from prorec.flows.access import secret
+from prorec.flows.access.guard import loopback
 from prorec.flows.local.prefect_server import without_allocator
 from prorec.flows.stack.children import HOST, Program
 from prorec.flows.stack.state import StackState
@@ -99,7 +100,8 @@ def _environment(state: StackState) -> dict[str, str]:
 def _doors(address: str) -> list[str]:
     """Where a server listens, by which names it may be called, and whose pages may call it: its own, by these names."""
     port = urlparse(address).port
-    names = [f"{name}:{port}" for name in (HOST, "localhost", "[::1]")]
+    assert port is not None
+    names = loopback(port)
     origins = [f"http://{name}" for name in names]
     return [
         *["--host", HOST, "--port", str(port)],
