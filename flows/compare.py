@@ -38,6 +38,7 @@ from prorec.tasks.stages.evaluate_counts import evaluate_counts
 from prorec.tasks.stages.evaluate_two_stream import SIDES, evaluate_two_stream
 from prorec.tasks.stages.pipeline import PIPELINE, up_to
 from prorec.tasks.stages.preprocess import preprocess
+from prorec.tasks.stages.quantize import quantize
 from prorec.tasks.stages.report import report_of
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.metrics import measured as figures
@@ -251,15 +252,17 @@ def run_variant(
 def _artifacts(scorer: str, experiments: Mapping[str, Experiment], run: TrackedRun) -> dict[str, ArtifactRef]:
     """A variant's artifacts by stage, those of its streams by "stage@side"."""
     *stages, evaluation, report = PIPELINES[scorer]
+    sides = {side: each for side, each in experiments.items() if side or len(experiments) == 1}
     refs: dict[str, ArtifactRef] = {}
-    for side, experiment in experiments.items():
-        if side or len(experiments) == 1:
-            of_side: dict[str, ArtifactRef] = {}
-            for stage in stages:
-                of_side[stage.name] = _make(stage, experiment, run, of_side, side)
-                if stage.name == "preprocess" and scorer == GENERATOR:
-                    expect_capacity(experiment, of_side[stage.name])
-            refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
+    for side, experiment in sides.items():
+        of_side: dict[str, ArtifactRef] = {}
+        for stage in stages:
+            of_side[stage.name] = _make(stage, experiment, run, of_side, side)
+            if stage.name == "preprocess" and quantize in stages:
+                # Of all streams at once: they share the data, and no training is to be in vain.
+                for each in sides.values():
+                    expect_capacity(each, of_side[stage.name])
+        refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
     for last in (evaluation, report):
         refs[last.name] = _make(last, experiments[""], run, refs)
     return refs
