@@ -118,7 +118,8 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _prepare(path: Path, tables: Tables) -> None:
-    _clear_scratch(path)
+    # What a killed process left.
+    _remove(_scratch_of(path))
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         if tables is MLFLOW and has_artifacts(path):
@@ -278,16 +279,15 @@ def _sync(path: Path) -> None:
 @contextlib.contextmanager
 def _scratch(path: Path) -> Iterator[Path]:
     """A name beside a database; nothing is left there."""
-    scratch = path.with_name(f".{path.name}.part")
+    scratch = _scratch_of(path)
     try:
         yield scratch
     finally:
         _remove(scratch)
 
 
-def _clear_scratch(path: Path) -> None:
-    with _scratch(path):
-        """What a killed process left is removed on leaving."""
+def _scratch_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def _remove(path: Path) -> None:
