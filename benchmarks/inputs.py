@@ -40,7 +40,7 @@ def experiment_for(config: Path, data: Path) -> Experiment:
 def prepare(experiment: Experiment, folder: Path, report: Report) -> None:
     """Leave every stage's artifact below `folder`, each in a folder with the stage's name."""
     runtime = make_runtime(experiment.device, report)
-    data = preprocess(experiment.data, experiment.seed)
+    data = preprocess(experiment.data)
     data.save(_made(folder / "preprocess"))
     text = _hashed_words(data.items["text"].to_list())
     write_embeddings(_made(folder / "embed_text") / "embeddings.parquet", text, "embed_text")

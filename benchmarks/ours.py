@@ -30,7 +30,7 @@ def preprocessing(experiment: Experiment, folder: Path, laps: Laps) -> None:
     target.mkdir()
     laps.start()
     while True:
-        preprocess(experiment.data, experiment.seed).save(target)
+        preprocess(experiment.data).save(target)
         laps.lap()
 
 
