@@ -155,11 +155,7 @@ def _output(request: BatchRequest, version: RegisteredVersion) -> Path:
     if request.output is None:
         return paths.artifacts() / "recommendations" / f"{version.name}-{version.version}.parquet"
     output = Path(request.output).expanduser().absolute()
-    if not output.parent.is_dir():
-        raise UserError("the folder does not exist", place=str(output.parent), cure="Make it first")
-    if output.exists() and not output.is_file():
-        what = "a folder" if output.is_dir() else "a device"
-        raise UserError(f"this is {what}", place=str(output), cure="Name a file")
+    paths.expect_output(output, str(output))
     return output
 
 
