@@ -117,6 +117,18 @@ def changed(experiment: Experiment, settings: Mapping[str, Any], place: str) -> 
     return _validated(values, place, {})
 
 
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted field as the sections of an experiment.
+
+    Raises:
+        UserError: a field lies inside another one.
+    """
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        _put(values, tuple(key.split(".")), value, key)
+    return values
+
+
 def _split(setting: str) -> tuple[tuple[str, ...], str]:
     key, equals, text = setting.partition("=")
     path = tuple(key.strip().split("."))

@@ -39,6 +39,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
+from prorec.flows.configuration.experiments import nested
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 
@@ -223,18 +224,6 @@ def draw(seed: int, number: int) -> dict[str, Any]:
             found["evaluate.fusion_weights"] = chance.choice([[0.0], [2.0]])
         else:
             found.pop("generator.ranker_weights", None)
-    return found
-
-
-def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted field as sections."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        *above, last = name.split(".")
-        section = found
-        for part in above:
-            section = section.setdefault(part, {})
-        section[last] = value
     return found
 
 

@@ -21,7 +21,6 @@ from .configurations import (
     check_codes,
     check_metrics,
     draw,
-    nested,
     try_one,
 )
 
@@ -72,4 +71,3 @@ def test_each_end_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error
         "refused by validation",
         "generator: heads (3) must divide dim (8).",
     )
-    assert nested({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
