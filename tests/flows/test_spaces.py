@@ -52,7 +52,7 @@ def test_what_a_stage_is_made_of_is_what_the_pipeline_reads() -> None:
         while more := {each for name in read for each in stages[name].reads} - read:
             read |= more
         assert names == tuple(stage for stage in stages if stage in read)
-        assert all(stages[name].module == f"tasks.{name}" for name in names)
+        assert all(stages[name].module == f"prorec.tasks.stages.{name}" for name in names)
 
 
 def test_the_earliest_stage_measures_that_all_fields_change(tmp_path: Path) -> None:
