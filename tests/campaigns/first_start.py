@@ -27,6 +27,7 @@ from pathlib import Path
 
 from prorec.tasks.local import databases, paths
 from prorec.tasks.local.databases import MLFLOW, PREFECT, Tables
+from tests.tiny import tiny_words
 
 OPEN = "from prorec.tasks.tracking.mlflow_runs import client; client().search_experiments()"
 """Opens the tracking store, and makes its tables where there are none."""
@@ -41,19 +42,7 @@ ready()
 """
 """What every run does before its first stage."""
 
-_TINY = {
-    "data.demo.users": 120,
-    "data.demo.items": 60,
-    "collaborative.epochs": 1,
-    "collaborative.dim": 16,
-    "align.epochs": 1,
-    "quantize.codes": 8,
-    "generator.epochs": 1,
-    "generator.dim": 16,
-    "generator.validation_users": 50,
-    "evaluate.bootstrap_samples": 100,
-}
-_RUN = ["-m", "prorec", "run", "demo", *[w for name, value in _TINY.items() for w in ("--set", f"{name}={value}")]]
+_RUN = ["-m", "prorec", "run", "demo", *tiny_words()]
 _UP = ["-m", "prorec", "up"]
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _EXPERIMENTS, _OLDER = 200, 4

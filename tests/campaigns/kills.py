@@ -32,15 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from prorec.tasks.stages.pipeline import STAGES
+from tests.tiny import tiny
 
-EXPERIMENT: dict[str, Any] = {
-    "data": {"demo": {"users": 120, "items": 60}},
-    "collaborative": {"epochs": 2, "dim": 16},
-    "align": {"epochs": 2},
-    "quantize": {"codes": 8},
-    "generator": {"epochs": 2, "dim": 16, "validation_users": 50},
-    "evaluate": {"bootstrap_samples": 100},
-}
+EXPERIMENT = tiny(epochs=2)
 BEFORE, AFTER = "before the stages", "after the stages"
 PLACES = (BEFORE, *STAGES, AFTER)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)

@@ -22,27 +22,14 @@ from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec_core.artifacts import ArtifactRef, verify
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
+from tests.tiny import tiny_words
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = [
-    "data.demo.users=120",
-    "data.demo.items=60",
-    "collaborative.epochs=1",
-    "collaborative.dim=16",
-    "align.epochs=1",
-    "quantize.codes=8",
-    "generator.epochs=1",
-    "generator.dim=16",
-    "generator.validation_users=50",
-    "evaluate.bootstrap_samples=100",
-    "evaluate.examples=0",
-]
-"""The whole pipeline at its smallest."""
 
 
 def compare(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    settings = [word for setting in TINY for word in ("--set", setting)]
+    settings = tiny_words({"evaluate.examples": 0})
     return subprocess.run(
         [sys.executable, "-m", "prorec", "compare", "demo", *settings, *words],
         capture_output=True,

@@ -33,18 +33,9 @@ from prorec.tasks.tracking.retries import is_passing, patiently
 from prorec_core.artifacts import MANIFEST, write_bytes
 from prorec_core.config import Experiment
 from prorec_core.errors import MachineError, UserError
+from tests.tiny import tiny
 
-TINY = Experiment.model_validate(
-    {
-        "name": "full_disk",
-        "data": {"demo": {"users": 120, "items": 60}},
-        "collaborative": {"epochs": 2, "dim": 16},
-        "align": {"epochs": 2},
-        "quantize": {"codes": 8},
-        "generator": {"epochs": 2, "dim": 16, "validation_users": 50},
-        "evaluate": {"bootstrap_samples": 100},
-    }
-)
+TINY = Experiment.model_validate(tiny({"name": "full_disk"}, epochs=2))
 
 
 class SmallDisk:
