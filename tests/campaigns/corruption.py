@@ -299,6 +299,28 @@ def prefect_kind(folder: Path, scratch: Path) -> Kind:
     return Kind([whole, other], told(use))
 
 
+class Kept:
+    """What a folder of files holds now, to be put back after each use."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._contents = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+        self.files = list(self._contents)
+
+    def restore(self) -> None:
+        for path in self._folder.iterdir():
+            path.unlink()
+        for path, content in self._contents.items():
+            path.write_bytes(content)
+
+
+def judged(same: bool, otherwise: str, lines: list[str]) -> Outcome:
+    """What came of a use whose result must be the same: harmless, or made anew where something was said."""
+    if not same:
+        return Outcome(SILENT, otherwise)
+    return Outcome(MADE_ANEW, lines[0]) if lines else Outcome(HARMLESS)
+
+
 def checkpoint_kind(scratch: Path) -> Kind:
     """Checkpoints of a training that was cut short; it has to end as if nothing had been."""
     import torch
@@ -343,26 +365,20 @@ def checkpoint_kind(scratch: Path) -> Kind:
     expected = fit(None, cut=False)
     with contextlib.suppress(CutError):
         fit(folder, cut=True)
-    files = sorted(folder.iterdir())
-    kept = {path: path.read_bytes() for path in files}
+    kept = Kept(folder)
 
     def use(file: Path) -> Outcome:
         # The newest alone would do for a training that goes on; the one before has to be asked for.
-        newest = files[-1]
+        newest = kept.files[-1]
         if file != newest:
             newest.unlink(missing_ok=True)
         with hearing() as lines:
             found = fit(folder, cut=False)
-        for path in folder.iterdir():
-            path.unlink()
-        for path, content in kept.items():
-            path.write_bytes(content)
-        if found != expected:
-            return Outcome(SILENT, "the training ended otherwise")
+        kept.restore()
         # A file that is gone is one that never was.
-        return Outcome(MADE_ANEW, lines[0]) if lines else Outcome(HARMLESS)
+        return judged(found == expected, "the training ended otherwise", lines)
 
-    return Kind(files, told(use))
+    return Kind(kept.files, told(use))
 
 
 def chunk_kind(scratch: Path) -> Kind:
@@ -405,21 +421,17 @@ def chunk_kind(scratch: Path) -> Kind:
     with contextlib.suppress(Exception):
         recommend(output, stop_at=8)
     parts = place / ".out.parquet.parts"
-    files = sorted(parts.iterdir())
-    kept = {path: path.read_bytes() for path in files}
+    kept = Kept(parts)
 
     def use(file: Path) -> Outcome:
         with hearing() as lines:
             found = recommend(output)
         output.unlink()
         parts.mkdir()
-        for path, content in kept.items():
-            path.write_bytes(content)
-        if found != expected:
-            return Outcome(SILENT, "other rows")
-        return Outcome(MADE_ANEW, lines[0]) if lines else Outcome(HARMLESS)
+        kept.restore()
+        return judged(found == expected, "other rows", lines)
 
-    return Kind(files, told(use))
+    return Kind(kept.files, told(use))
 
 
 def study_kind(scratch: Path) -> Kind:
@@ -505,23 +517,17 @@ def download_kind(folder: Path, scratch: Path) -> Kind:
 
 def reference_kind(folder: Path, run: Callable[[int], Sequence[str]]) -> Kind:
     """Cached references, used by a run of the whole pipeline in which all is cached."""
-    files = sorted((folder / "prefect" / "references").iterdir())
-    kept = {path: path.read_bytes() for path in files}
+    kept = Kept(folder / "prefect" / "references")
     expected = run(0)
 
     def use(file: Path) -> Outcome:
         with hearing() as lines:
             found = run(0)
-        for path in (folder / "prefect" / "references").iterdir():
-            path.unlink()
-        for path, content in kept.items():
-            path.write_bytes(content)
-        if found != expected:
-            return Outcome(SILENT, "other digests")
+        kept.restore()
         # What is lost, or no reference at all, is looked up by its key.
-        return Outcome(MADE_ANEW, lines[0]) if lines else Outcome(HARMLESS)
+        return judged(found == expected, "other digests", lines)
 
-    return Kind(files, told(use))
+    return Kind(kept.files, told(use))
 
 
 def small_store(folder: Path) -> None:
