@@ -26,7 +26,7 @@ from prorec.tasks.local import paths
 from prorec_core.errors import UserError
 from prorec_core.visible import block_in_markdown, code_in_markdown, in_markdown
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = "[/] [bold]x[/bold] :smile: [link=http://evil]y[/link]\x1b[31m\x9b2J\r\u202eevil\u200b\x07"
 SHOWN = r"[/] [bold]x[/bold] :smile: [link=http://evil]y[/link]\x1b[31m\x9b2J\r\u202eevil\u200b\x07"
 

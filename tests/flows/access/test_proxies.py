@@ -20,7 +20,7 @@ from websockets.exceptions import WebSocketException
 
 from prorec.flows.access.proxies import exceptions, stay_direct
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 VARIABLES = [name for each in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (each, each.lower())]
 
 
