@@ -22,8 +22,8 @@ from prorec.tasks.execution.events import (
     PartStarted,
     StageEnded,
     StageStarted,
+    emit,
     listening,
-    tell,
 )
 from prorec.tasks.execution.prefect_run import PrefectRun
 from prorec.tasks.execution.runner import run_stage
@@ -159,7 +159,7 @@ def compare(
         for number, (name, seed) in enumerate(parts, start=1):
             title, scorer = f"{name} · seed {seed}", known.variants[name].scorer
             stages = tuple(stage.name for stage in PIPELINES[scorer])
-            tell(
+            emit(
                 PartStarted(title, stages, number, len(parts), seconds_left(own_seconds(measured), parts[number - 1 :]))
             )
             began = time.monotonic()
@@ -175,13 +175,13 @@ def compare(
                     reason = one_line(error)
                     failed.append({"variant": name, "seed": seed, "stage": at_work[-1], "reason": reason})
                     get_run_logger().warning("%s failed in %s", title, at_work[-1], exc_info=error)
-                    tell(Notice(f"{title}: failed in {at_work[-1]}: {reason}"))
+                    emit(Notice(f"{title}: failed in {at_work[-1]}: {reason}"))
                     continue
                 finally:
                     gc.collect()
             measured.append(each)
             upstream[f"{name}@{seed}"] = digest
-            tell(PartEnded(f"{title}: {_told(each)}, {time.monotonic() - began:.0f} s"))
+            emit(PartEnded(f"{title}: {_outcome(each)}, {time.monotonic() - began:.0f} s"))
             if number < len(parts) and (name == names[-1] or time.monotonic() - last > _SECONDS_BETWEEN_TABLES):
                 keep()
                 last = time.monotonic()
@@ -302,8 +302,8 @@ def _make(
     assert made is not None
     key = stage.key(experiment, {name: refs[name] for name in stage.reads})
     if key in made:
-        tell(StageStarted(stage.name))
-        tell(StageEnded(made[key], cached=True, seconds=0.0))
+        emit(StageStarted(stage.name))
+        emit(StageEnded(made[key], cached=True, seconds=0.0))
     else:
         place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
         made[key] = run_stage(stage, experiment, place, refs)
@@ -319,11 +319,11 @@ def _stage_at_work() -> Iterator[list[str]]:
     """The names of the stages that start while the context lasts, the latest last."""
     started = [""]
 
-    def hear(event: Event) -> None:
+    def handle(event: Event) -> None:
         if isinstance(event, StageStarted):
             started.append(event.stage)
 
-    with listening(hear):
+    with listening(handle):
         yield started
 
 
@@ -331,6 +331,6 @@ def _reasons(failed: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{each['variant']}, seed {each['seed']}: {each['reason']}" for each in failed)
 
 
-def _told(each: Measured) -> str:
+def _outcome(each: Measured) -> str:
     measured = each.metrics["test"][each.representative]
     return f"NDCG@10 {measured['ndcg_at_10']:.4f}, Recall@10 {measured['recall_at_10']:.4f} ({each.representative})"

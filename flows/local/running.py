@@ -81,7 +81,7 @@ def in_process(stages: Sequence[str], flow: Callable[[], T]) -> T:
     from prorec.tasks.execution.events import listening
     from prorec.tasks.local.stopping import stops_kept
 
-    with make_display(list(stages)) as display, listening(display.hear):
+    with make_display(list(stages)) as display, listening(display.handle):
         display.say("starting Prefect and MLflow …")
         if not debugging():
             quiet(display)

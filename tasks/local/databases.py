@@ -334,7 +334,7 @@ def _make_mlflow(path: Path) -> None:
     from sqlalchemy import event
 
     with contextlib.closing(sqlite3.connect(path)) as database:
-        told = state(database)[0] is not None
+        has_revision = state(database)[0] is not None
     engine = utils.create_sqlalchemy_engine(paths.sqlite_uri(path))  # type: ignore[no-untyped-call]
 
     @event.listens_for(engine, "connect")
@@ -343,7 +343,7 @@ def _make_mlflow(path: Path) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
     try:
-        (utils._upgrade_db if told else utils._initialize_tables)(engine)  # type: ignore[no-untyped-call]
+        (utils._upgrade_db if has_revision else utils._initialize_tables)(engine)  # type: ignore[no-untyped-call]
     finally:
         engine.dispose()
 

@@ -62,10 +62,10 @@ def test_a_display_shows_every_text_as_it_is(live: bool, capsys: pytest.CaptureF
     screen = _console()
     display = LiveDisplay([], screen) if live else PlainDisplay()
     with display:
-        display.hear(PartStarted(HOSTILE, (), 1, 2, None))
+        display.handle(PartStarted(HOSTILE, (), 1, 2, None))
         display.say(HOSTILE)
-        display.hear(Notice(f"{HOSTILE}\nmore"))
-        display.hear(PartEnded(HOSTILE))
+        display.handle(Notice(f"{HOSTILE}\nmore"))
+        display.handle(PartEnded(HOSTILE))
     shown = _text(screen) if live else capsys.readouterr().err
     assert f"{SHOWN}\\nmore" in shown and shown.count(SHOWN) >= 3
     assert all(line.isprintable() for line in shown.splitlines())

@@ -29,7 +29,7 @@ from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.metrics import MetricSender
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
-from prorec.tasks.tracking.retries import is_passing, patiently
+from prorec.tasks.tracking.retries import is_passing, retrying
 from prorec_core.artifacts import MANIFEST, write_bytes
 from prorec_core.config import Experiment
 from prorec_core.errors import MachineError, UserError
@@ -102,13 +102,13 @@ def _run(disk: SmallDisk, when: Callable[[Event], bool]) -> dict[str, bool]:
 
     ended: dict[str, bool] = {}
 
-    def hear(event: Event) -> None:
+    def handle(event: Event) -> None:
         if isinstance(event, StageEnded):
             ended[event.ref.stage] = event.cached
         if when(event):
             disk.fill()
 
-    with listening(hear):
+    with listening(handle):
         prorec(experiment=TINY)
     return ended
 
@@ -259,7 +259,7 @@ def test_every_word_for_a_full_disk_is_understood(error: Exception, artifacts_fo
         raise error
 
     with pytest.raises(type(error)):
-        patiently(call)
+        retrying(call)
     assert tried == [1]
 
 
