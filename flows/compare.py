@@ -31,15 +31,11 @@ from prorec.tasks.execution.stage import FlowTracking, Stage
 from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.local.stopping import end_when_asked, stops_kept
 from prorec.tasks.registry import models
+from prorec.tasks.stages.baselines import measuring, pipeline_of
 from prorec.tasks.stages.capacity import expect_capacity
-from prorec.tasks.stages.evaluate_aligned import evaluate_aligned
-from prorec.tasks.stages.evaluate_collaborative import evaluate_collaborative
-from prorec.tasks.stages.evaluate_counts import evaluate_counts
-from prorec.tasks.stages.evaluate_two_stream import SIDES, evaluate_two_stream
-from prorec.tasks.stages.pipeline import PIPELINE, up_to
+from prorec.tasks.stages.evaluate_two_stream import SIDES
 from prorec.tasks.stages.preprocess import preprocess
 from prorec.tasks.stages.quantize import quantize
-from prorec.tasks.stages.report import report_of
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.metrics import measured as figures
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
@@ -49,31 +45,13 @@ from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.errors import MachineError, UserError, one_line
-from prorec_core.evaluation.variants.report import table_markdown
-from prorec_core.evaluation.variants.table import (
-    GENERATOR,
-    RANKED_BASELINES,
+from prorec_core.evaluation.variants import (
     Measured,
     compare_variants,
     own_seconds,
 )
-
-_BASELINES: Mapping[str, tuple[Stage, ...]] = {
-    "popularity": (preprocess, evaluate_counts, report_of(evaluate_counts)),
-    "item_to_item": (preprocess, evaluate_counts, report_of(evaluate_counts)),
-    "collaborative": (*up_to("train_collaborative"), evaluate_collaborative, report_of(evaluate_collaborative)),
-    "aligned": (*up_to("align"), evaluate_aligned, report_of(evaluate_aligned)),
-    "two_stream": (*up_to("train_generator"), evaluate_two_stream, report_of(evaluate_two_stream)),
-}
-PIPELINES: Mapping[str, tuple[Stage, ...]] = {
-    "generator": PIPELINE,
-    **_BASELINES,
-    **{name: _BASELINES[baseline] for name, baseline in RANKED_BASELINES.items()},
-}
-"""The stages of a variant by its scorer, the evaluation and its report last.
-
-Those of two_stream but for these two run once for each of its streams.
-"""
+from prorec_core.metrics.scorers import GENERATOR
+from prorec_core.reports.comparison.page import table_markdown
 
 _AGAIN = "the same comparison once more; what is finished comes from the cache"
 _SECONDS_BETWEEN_TABLES = 60.0
@@ -158,7 +136,7 @@ def compare(
         last = time.monotonic()
         for number, (name, seed) in enumerate(parts, start=1):
             title, scorer = f"{name} · seed {seed}", known.variants[name].scorer
-            stages = tuple(stage.name for stage in PIPELINES[scorer])
+            stages = tuple(stage.name for stage in pipeline_of(scorer))
             emit(
                 PartStarted(title, stages, number, len(parts), seconds_left(own_seconds(measured), parts[number - 1 :]))
             )
@@ -219,7 +197,7 @@ def run_variant(
     Args:
         name: the variant's name.
         seed: of its training.
-        scorer: what recommends, a key of PIPELINES.
+        scorer: what recommends, one of `standing`.
         experiments: the variant's, under ""; and those of its streams, by side.
         parent: the comparison's run.
 
@@ -246,25 +224,27 @@ def run_variant(
         run.finish(*mlflow_runs.how_it_ended(error))
         raise
     run.finish()
-    return measured, refs[PIPELINES[scorer][-2].name].digest
+    stages = pipeline_of(scorer)
+    return measured, refs[stages[measuring(stages)].name].digest
 
 
 def _artifacts(scorer: str, experiments: Mapping[str, Experiment], run: TrackedRun) -> dict[str, ArtifactRef]:
     """A variant's artifacts by stage, those of its streams by "stage@side"."""
-    *stages, evaluation, report = PIPELINES[scorer]
+    stages = pipeline_of(scorer)
+    place = measuring(stages)
     sides = {side: each for side, each in experiments.items() if side or len(experiments) == 1}
     refs: dict[str, ArtifactRef] = {}
     for side, experiment in sides.items():
         of_side: dict[str, ArtifactRef] = {}
-        for stage in stages:
+        for stage in stages[:place]:
             of_side[stage.name] = _make(stage, experiment, run, of_side, side)
             if stage.name == "preprocess" and quantize in stages:
                 # Of all streams at once: they share the data, and no training is to be in vain.
                 for each in sides.values():
                     expect_capacity(each, of_side[stage.name])
         refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
-    for last in (evaluation, report):
-        refs[last.name] = _make(last, experiments[""], run, refs)
+    for stage in stages[place:]:
+        refs[stage.name] = _make(stage, experiments[""], run, refs)
     return refs
 
 

@@ -20,7 +20,7 @@ from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.local.stopping import end_when_asked
 from prorec.tasks.registry import models
 from prorec.tasks.stages.capacity import expect_capacity
-from prorec.tasks.stages.pipeline import PIPELINE
+from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.upkeep.tidy import tidy_first
@@ -84,7 +84,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
         refs: dict[str, ArtifactRef] = {}
         place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
         with listening(lambda event: ended.append(event) if isinstance(event, StageEnded) else None):
-            for stage in PIPELINE:
+            for stage in STAGES.values():
                 at_work = f"{stage.name}: "
                 refs[stage.name] = run_stage(stage, experiment, place, refs, force=stage.name in _forced.get())
                 if stage.name == "preprocess":

@@ -38,8 +38,8 @@ from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
 from prorec_core.data.stage import source_digest
 from prorec_core.errors import MachineError, UserError, one_line
-from prorec_core.evaluation.tuning import table_markdown
 from prorec_core.progress import duration
+from prorec_core.reports.tuning import table_markdown
 
 _AGAIN = "the same tuning once more; trials that ended are kept, and a training that was stopped goes on"
 _attempt: ContextVar[Attempt | None] = ContextVar("attempt", default=None)

@@ -7,7 +7,7 @@ choice (`prorec.tasks.execution.sources`), so a change to one implementation mak
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -50,11 +50,20 @@ class Registry:
         return {**handler(schema), "enum": list(self.places)}
 
     def _known(self, name: str) -> str:
-        if name not in self.places:
-            *others, last = (f"'{each}'" for each in self.places)
-            expected = f"{', '.join(others)} or {last}" if others else last
-            raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
-        return name
+        return one_of(name, self.places)
+
+
+def one_of(name: str, known: Iterable[str]) -> str:
+    """The name, where it is known; told as pydantic tells of a `Literal`.
+
+    Raises:
+        PydanticCustomError: it is not known.
+    """
+    if name not in (there := list(known)):
+        *others, last = (f"'{each}'" for each in there)
+        expected = f"{', '.join(others)} or {last}" if others else last
+        raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+    return name
 
 
 SEQUENTIAL_MODELS = Registry(

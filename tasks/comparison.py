@@ -17,7 +17,7 @@ from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, sha256_file,
 from prorec_core.config import Experiment
 
 if TYPE_CHECKING:
-    from prorec_core.evaluation.variants.table import Measured
+    from prorec_core.evaluation.variants import Measured
 
 _WITHOUT_USE = {
     "semantic": {"train_collaborative", "align"},
@@ -25,8 +25,6 @@ _WITHOUT_USE = {
     "concatenation": {"align"},
 }
 """By quantized embedding the stages that a pipeline runs all the same and whose result its generator does not use."""
-
-_TRAININGS = {name for name, stage in STAGES.items() if stage.validates}
 
 Refs = Mapping[str, ArtifactRef]
 """The artifacts of one variant by stage, or by "stage@side" where it is made of two pipelines."""
@@ -39,7 +37,8 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         UserError: an artifact is gone or damaged.
     """
     from prorec_core.evaluation.measured import Evaluation
-    from prorec_core.evaluation.variants.table import RANKED_BASELINES, Measured, quantized_domination
+    from prorec_core.evaluation.variants import Measured, quantized_domination
+    from prorec_core.metrics.scorers import ranked_baselines
 
     folders = {name: store.fetch(ref) for name, ref in refs.items()}
     evaluation = Evaluation.load(next(path for name, path in folders.items() if name.startswith("evaluate")))
@@ -68,13 +67,18 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         seconds={ref.run_id: _seconds(ref) for ref in used},
         parameters=sum(_parameters(inputs, with_ranker=not side) for side, inputs in sides.items())
         # A generator's ranker is part of its weights.
-        + (evaluation.metrics["ranker"]["numbers"] if scorer in RANKED_BASELINES else 0),
+        + (evaluation.metrics["ranker"]["numbers"] if scorer in ranked_baselines() else 0),
         quality=read_json(alone["quantize"] / "quality.json") if "quantize" in alone else {},
         domination=domination,
         not_applied=not_applied,
         run=run,
-        made_with=frozenset(_made_with(path) for name, path in folders.items() if name.partition("@")[0] in _TRAININGS),
+        made_with=frozenset(_made_with(path) for name, path in folders.items() if _is_training(name)),
     )
+
+
+def _is_training(name: str) -> bool:
+    stage = STAGES.get(name.partition("@")[0])
+    return stage is not None and stage.validates
 
 
 def _embedding(inputs: Mapping[str, Path]) -> str:
@@ -123,7 +127,7 @@ def keep(
 
     To be called again as more is known; what is there is replaced.
     """
-    from prorec_core.evaluation.variants.report import plot_files, render, table_markdown
+    from prorec_core.reports.comparison.page import plot_files, render, table_markdown
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

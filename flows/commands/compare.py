@@ -100,24 +100,26 @@ def _show(summary: dict[str, Any]) -> None:
 
     from prorec.flows.local.embedded import mlflow_page
     from prorec.flows.terminal.display import plain_table
-    from prorec_core.evaluation.tables import label, new_item_line, signed
-    from prorec_core.evaluation.variants.report import new_item_rows
-    from prorec_core.evaluation.variants.table import marked, marks_of
+    from prorec_core.evaluation.variants import marked, marks_of
+    from prorec_core.metrics import scorers
+    from prorec_core.metrics.table import columns, label
+    from prorec_core.reports.comparison.page import new_item_rows, spread
+    from prorec_core.reports.tables import new_item_line, signed
 
     screen, found = console(wide=True), summary["table"]
-    columns = ("recall_at_10", "ndcg_at_10")
+    shown = columns("headline")
     table = Table(title=f"Test, whole catalogue, item level, seeds {', '.join(map(str, found['seeds']))}")
     table.add_column("variant", no_wrap=True)
     table.add_column("scorer")
-    for heading in (*map(label, columns), f"NDCG@10 − {found['reference']}", "95% interval"):
+    for heading in (*map(label, shown), f"NDCG@10 − {found['reference']}", "95% interval"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, about in found["variants"].items():
         against = about["against"].get("ndcg_at_10")
         interval = f"{signed(against['low'])} … {signed(against['high'])}" if against else ""
         table.add_row(
             marked(name, about),
-            about["scorer"],
-            *(_figure(about["test"].get(column)) for column in columns),
+            scorers.label(about["scorer"]),
+            *(spread(metric, about["test"].get(metric)) for metric in shown),
             signed(against["difference"]) if against else "",
             interval,
         )
@@ -133,10 +135,3 @@ def _show(summary: dict[str, Any]) -> None:
     for name, text in {"report": summary["report"], "MLflow": command, "": page}.items():
         if text:
             say(f"{name:<10} {text}")
-
-
-def _figure(value: dict[str, float | None] | None) -> str:
-    if value is None:
-        return ""
-    deviation = value["deviation"]
-    return f"{value['mean']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")

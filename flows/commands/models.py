@@ -30,7 +30,7 @@ def list_models(
 
     from prorec.flows.terminal.sizes import age
     from prorec.tasks.registry import models
-    from prorec.tasks.registry.promotion import shown
+    from prorec_core.metrics.table import columns, figure, label
 
     found = models.versions(name)
     if name and not found:
@@ -39,7 +39,12 @@ def list_models(
         say("There is no model yet.")
         return
     table = Table(
-        Column("version", no_wrap=True), "alias", "seed", "scorer", *(shown(metric) for metric in models.SHOWN), "age"
+        Column("version", no_wrap=True),
+        "alias",
+        "seed",
+        "scorer",
+        *(label(metric) for metric in columns("headline")),
+        "age",
     )
     for version in found:
         tags = version.tags
@@ -48,7 +53,10 @@ def list_models(
             ", ".join(version.aliases),
             tags.get(models.SEED_TAG, ""),
             tags.get(models.SCORER_TAG, "not evaluated") + ", validation trained on" * (models.VALIDATION_TAG in tags),
-            *(f"{float(tags[key]):.4f}" if (key := f"test.{metric}") in tags else "" for metric in models.SHOWN),
+            *(
+                figure(metric, float(tags[key])) if (key := f"test.{metric}") in tags else ""
+                for metric in columns("headline")
+            ),
             age(time.time() - version.created),
         )
     console(soft_wrap=True).print(table)
@@ -85,7 +93,7 @@ def promote(
 def _table(judged: Judgement) -> Table:
     from rich.table import Table
 
-    from prorec.tasks.registry.promotion import shown
+    from prorec_core.metrics.table import columns, figure, label
 
     beside = [judged.champion] if judged.champion and not judged.already else []
     table = Table(title=f"Test, {judged.challenger.metrics['protocol']['test_users']:,} users")
@@ -94,10 +102,10 @@ def _table(judged: Judgement) -> Table:
         table.add_column(f"{measured.version.title}\n{measured.scorer}", justify="right", no_wrap=True)
     if judged.differences:
         table.add_column("difference\n95% interval", no_wrap=True)
-    for metric in ("recall_at_10", "ndcg_at_10", "recall_at_20", "mrr", "coverage_at_10"):
+    for metric in columns("terminal"):
         values = [measured.test.get(metric) for measured in [*beside, judged.challenger]]
-        cells = [f"{value:.4f}" if value is not None else "" for value in values]
+        cells = [figure(metric, value) if value is not None else "" for value in values]
         if found := judged.differences.get(metric):
             cells.append(f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})")
-        table.add_row(shown(metric) if "_at_" in metric else metric.upper(), *cells)
+        table.add_row(label(metric), *cells)
     return table

@@ -90,7 +90,7 @@ def _show(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
     from prorec.flows.local.embedded import mlflow_page
-    from prorec_core.evaluation.tuning import ranked
+    from prorec_core.reports.tuning import ranked
 
     best = summary["best"]
     table = Table(title=f"{summary['study']}: NDCG@10 of {summary['stage']} on validation users, best epoch")

@@ -9,15 +9,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prorec.flows.configuration.experiments import changed, explained, read_yaml
 from prorec.tasks.local import paths
+from prorec.tasks.stages.baselines import standing
 from prorec.tasks.tracking.mlflow_runs import flatten
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError, did_you_mean
+from prorec_core.metrics.scorers import GENERATOR, ranked_baselines
+from prorec_core.registry import one_of
 from prorec_core.sections import Section
 
 FULL = "prorec"
@@ -38,20 +41,15 @@ class Variant(Section):
     set: dict[str, Any] = Field(
         default_factory=dict, max_length=500, description="Values by dotted place, as with --set."
     )
-    scorer: Literal[
-        "generator",
-        "popularity",
-        "item_to_item",
-        "collaborative",
-        "collaborative_ranked",
-        "aligned",
-        "aligned_ranked",
-        "two_stream",
-        "two_stream_ranked",
-    ] = Field("generator", description="What recommends; the pipeline ends where this is ready.")
+    scorer: str = Field(GENERATOR, description="What recommends; the pipeline ends where this is ready.")
     streams: list[str] = Field(
         default_factory=list, max_length=2, description="The two variants that two_stream fuses."
     )
+
+    @field_validator("scorer")
+    @classmethod
+    def _known(cls, given: str) -> str:
+        return one_of(given, standing())
 
     @model_validator(mode="after")
     def _streams_of_two(self) -> Variant:
@@ -126,7 +124,7 @@ class Variants(Section):
         choosing = dict.fromkeys(
             name
             for (name, _), own in experiments.items()
-            if (len(own) > 1 or self.variants[name].scorer.endswith("_ranked"))
+            if (len(own) > 1 or self.variants[name].scorer in ranked_baselines())
             and any(each.train_on_validation for each in own)
         )
         if choosing:
@@ -203,7 +201,7 @@ def joined(first: Variants, second: Variants, place: str) -> Variants:
             if name not in both.variants:
                 cure = did_you_mean(name, both.variants)
                 raise UserError(f"the group '{group}' names '{name}', which is no variant", place=place, cure=cure)
-    generators = [name for name, found in both.variants.items() if found.scorer == "generator"]
+    generators = [name for name, found in both.variants.items() if found.scorer == GENERATOR]
     for variant, found in both.variants.items():
         for name in found.streams:
             if name not in generators:

@@ -101,7 +101,7 @@ def show_result(summary: dict[str, Any]) -> None:
     from prorec.flows.local.embedded import mlflow_page, program
     from prorec.flows.terminal.display import plain_table, result_table
     from prorec.flows.terminal.screen import plain
-    from prorec_core.evaluation.tables import new_item_line, new_item_rows
+    from prorec_core.reports.tables import new_item_line, new_item_rows
 
     console().print(result_table(summary["metrics"]))
     if new := summary["metrics"].get("new_items"):

@@ -224,18 +224,20 @@ def _numbers(metrics: Mapping[str, float]) -> str:
 
 def result_table(metrics: Mapping[str, Any]) -> Table:
     """The test result of every scorer."""
-    from prorec_core.evaluation.inputs import in_order
+    from prorec_core.metrics import scorers
+    from prorec_core.metrics.table import columns, figure, label
 
     more = ", validation items trained on too" if metrics.get("protocol", {}).get("trained_on_validation") else ""
     table = Table(title=f"Test, whole catalogue, item level{more}")
-    columns = ("recall_at_10", "ndcg_at_10", "recall_at_20", "mrr", "coverage_at_10")
+    shown = columns("terminal")
     table.add_column("scorer")
-    for column in columns:
-        table.add_column(column.replace("_at_", "@"), justify="right")
-    for scorer in in_order(metrics.get("test", {})):
+    for metric in shown:
+        table.add_column(label(metric), justify="right")
+    for scorer in scorers.in_order(metrics.get("test", {})):
         values = metrics["test"][scorer]
-        cells = [f"{values[column]:.4f}" if column in values else "" for column in columns]
-        table.add_row(scorer, *cells)
+        table.add_row(
+            scorers.label(scorer), *(figure(metric, values[metric]) if metric in values else "" for metric in shown)
+        )
     return table
 
 

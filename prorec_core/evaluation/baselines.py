@@ -8,7 +8,6 @@ Axes: U users, N items, B users of a batch.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 
@@ -57,31 +56,32 @@ def item_to_item_lists(training: Sequences, histories: Sequences, k: int, *, mas
     return TopItems(items, scores)
 
 
-def popularity_lists(train_counts: npt.NDArray[np.int64], histories: Sequences, k: int, mask_history: bool) -> TopItems:
+def popularity_lists(training: Sequences, histories: Sequences, k: int, *, masked: bool) -> TopItems:
     """Recommend to everyone what occurs most in the training data; the lower index first among equals.
 
     Args:
-        train_counts: how often each item occurs in training, shape (N,).
-        histories: what each user already has, left out of the user's list if `mask_history`.
+        training: what may be counted.
+        histories: what each user already has, left out of the user's list if `masked`.
         k: items a list; where fewer are left, the list ends with -1.
-        mask_history: never recommend what the user already has.
+        masked: never recommend what the user already has.
 
     Returns:
         Lists scored with the counts.
     """
+    train_counts = np.bincount(training.items, minlength=training.n_items)
     order_N = np.argsort(-train_counts, kind="stable")
     place_N = np.empty_like(order_N)
     place_N[order_N] = np.arange(len(order_N))
     lengths = np.diff(histories.offsets)
     items_UK = np.full((histories.n_users, k), -1, np.int32)
     scores_UK = np.full((histories.n_users, k), -np.inf, np.float32)
-    longest = int(lengths.max(initial=0)) if mask_history else 0
+    longest = int(lengths.max(initial=0)) if masked else 0
     depth = min(len(order_N), k + longest)
     chunk = max(1, _CELLS // max(depth, 1))
     for start in range(0, histories.n_users, chunk):
         stop = min(start + chunk, histories.n_users)
         free_UM = np.ones((stop - start, depth), bool)
-        if mask_history:
+        if masked:
             places = place_N[histories.items[histories.offsets[start] : histories.offsets[stop]]]
             users = np.repeat(np.arange(stop - start), lengths[start:stop])
             free_UM[users[places < depth], places[places < depth]] = False

@@ -14,22 +14,6 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split
 from prorec_core.metrics.top import TopItems
 
-SCORERS = ("ranked", "fused", "generative", "dense", "aligned", "popularity")
-"""The scorers in the order in which they are shown."""
-
-MEANING = {
-    "ranked": "a linear ranker of what is found, by its scores, item-to-item counts, texts (unless ids alone are "
-    "known) and popularity, with weights that validation users gave",
-    "fused": "Stage II: log-probability of the codes plus λ times the dense one",
-    "generative": "Stage II: beam search over the item codes alone",
-    "dense": "what codes are fused with: Stage I's score, or the distillation head's",
-    "aligned": "Stage I: the sequential model over the integrated embedding",
-    "popularity": "the items that occur most in training, the same for everyone",
-    "collaborative": "the sequential model that knows items by their ids",
-    "item_to_item": "the items that occur together with the latest one",
-    "two_stream": "two generators over two code tables: log-probability of the one plus λ times that of the other",
-}
-
 
 @dataclass(frozen=True)
 class NewItemLists:
@@ -54,8 +38,8 @@ class EvaluationInputs:
     Attributes:
         config: the section `evaluate`.
         dataset: items, users, sequences and their profile; its `ties` are part of the protocol.
-        lists: for validation and test the lists of each scorer, a row a user, all of one length; popularity is
-            added by `evaluate`.
+        lists: for validation and test the lists of each scorer, a row a user, all of one length; `evaluate` adds those
+            of interactions alone that are measured everywhere.
         fusion_weight: λ of the dense score in the fused one; None where there is no fused scorer.
         seed: of the experiment.
         fusion_trials: the weights λ tried and the validation NDCG@10 of each.
@@ -63,6 +47,7 @@ class EvaluationInputs:
             where there is none.
         recommended: the scorer by which the model recommends; "" for the first that is shown.
         new: recommendations with the new items of the data set in the catalogue; None where there are none.
+        all_counts: add every scorer of interactions alone.
     """
 
     config: EvaluateConfig
@@ -74,6 +59,7 @@ class EvaluationInputs:
     ranker: Mapping[str, Any] | None = None
     recommended: str = ""
     new: NewItemLists | None = None
+    all_counts: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,8 +87,3 @@ class Background:
     codes: npt.NDArray[np.uint16] | None = None
     domination: Mapping[str, Any] = field(default_factory=dict)
     experiment: Mapping[str, Any] = field(default_factory=dict)
-
-
-def in_order(scorers: Mapping[str, Any]) -> list[str]:
-    """Names of scorers as they are shown: the known ones first, then any others by name."""
-    return [name for name in SCORERS if name in scorers] + sorted(set(scorers) - set(SCORERS))

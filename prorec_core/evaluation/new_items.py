@@ -14,9 +14,9 @@ import numpy as np
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences, Split
-from prorec_core.evaluation.baselines import popularity_lists
-from prorec_core.evaluation.inputs import NewItemLists, in_order
+from prorec_core.evaluation.inputs import NewItemLists
 from prorec_core.metrics.measures import hits_at_k, recall_at_k, standard_error
+from prorec_core.metrics.scorers import SCORERS, in_order
 from prorec_core.metrics.top import TopItems, rank_of_target
 
 CUTOFFS = (10, 50)
@@ -53,9 +53,11 @@ def new_item_metrics(
     histories = new_item_histories(dataset)
     assert dataset.cold is not None
     length = min(config.list_length, dataset.n_items_with_new)
-    counts = np.append(dataset.sequences.train_counts(), np.zeros(len(dataset.cold), np.int64))
+    training = dataset.sequences.training()
+    training = Sequences(training.items, training.offsets, dataset.n_items_with_new)
+    of_counts = {scorer: row.lists() for scorer, row in SCORERS.items() if row.everywhere}
     known, new = (
-        {**found, "popularity": popularity_lists(counts, asked, length, config.mask_history)}
+        {**found, **{name: of(training, asked, length, masked=config.mask_history) for name, of in of_counts.items()}}
         for found, asked in zip((lists.known, lists.new), histories, strict=True)
     )
     first_new = dataset.items.height

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_BY_THE_MODEL = ("generative", "fused", "ranked")
-_MADE_OF_OTHERS = ("dense", "aligned", "popularity")
+from prorec_core.metrics.scorers import about
 
 NOTHING_CHOSEN = (
     "Validation NDCG@10 is 0 by every score that could recommend, so nothing was chosen by it: all epochs were "
@@ -39,9 +38,7 @@ def validation_tells(measured: Mapping[str, Mapping[str, float]]) -> bool:
     Args:
         measured: validation metrics by scorer.
     """
-    own = [name for name in measured if name in _BY_THE_MODEL] or [
-        name for name in measured if name not in _MADE_OF_OTHERS
-    ]
+    own = [name for name in measured if about(name).recommends]
     found = [measured[name]["ndcg_at_10"] for name in own or measured]
     return not found or any(found)
 

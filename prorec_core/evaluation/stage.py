@@ -12,32 +12,19 @@ import numpy as np
 import pyarrow as pa
 
 from prorec_core.data.sequences import IntArray, Split
-from prorec_core.evaluation.baselines import popularity_lists
-from prorec_core.evaluation.inputs import EvaluationInputs, in_order
+from prorec_core.evaluation.inputs import EvaluationInputs
 from prorec_core.evaluation.measured import NEW_ITEMS, Evaluation
 from prorec_core.evaluation.new_items import new_item_metrics, new_targets
 from prorec_core.evaluation.remarks import remarks, validation_tells
 from prorec_core.evaluation.slices import sliced_recall
 from prorec_core.metrics.intervals import compare
-from prorec_core.metrics.measures import CUTOFFS, list_metrics, rank_metrics
+from prorec_core.metrics.scorers import SCORERS, in_order, pairs
+from prorec_core.metrics.table import list_metrics, rank_metrics
 from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.progress import Progress, Report, silent
 
 _NAMES = {Split.VALIDATION: "validation", Split.TEST: "test"}
 _OF_RANKER = ("features", "weights", "standardised", "ndcg_at_10", "without", "numbers")
-_COMPARED = (
-    ("ranked", "fused"),
-    ("ranked", "generative"),
-    ("ranked", "aligned"),
-    ("ranked", "collaborative"),
-    ("ranked", "two_stream"),
-    ("fused", "dense"),
-    ("fused", "generative"),
-    ("fused", "aligned"),
-    ("generative", "dense"),
-    ("generative", "aligned"),
-    ("dense", "aligned"),
-)
 
 
 def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
@@ -48,21 +35,22 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         report: told after each split and after the comparisons.
 
     Raises:
-        ValueError: lists do not fit the data set: not a row a user, or items that it does not have.
+        ValueError: lists do not fit the data set, not a row a user or items that it does not have, or are of a scorer
+            that `SCORERS` lacks.
     """
     steps = len(_NAMES) + 1
     sequences, train_counts = inputs.dataset.sequences, inputs.dataset.sequences.train_counts()
     ranks: dict[Split, dict[str, IntArray]] = {}
     metrics: dict[str, Any] = {}
     for step, (split, name) in enumerate(_NAMES.items(), start=1):
-        lists = _with_popularity(inputs, split)
+        lists = _with_counts(inputs, split)
         ranks[split] = {
             scorer: rank_of_target(found.items_UK, sequences.targets(split)) for scorer, found in lists.items()
         }
         # Lists that hold a whole catalogue of fewer than 10 items say all there is to say about the first 10.
-        cutoffs = [k for k in CUTOFFS if k <= max(_length(inputs), 10)]
+        longest = max(_length(inputs), 10)
         metrics[name] = {
-            scorer: {**rank_metrics(ranks[split][scorer], cutoffs), **list_metrics(found, train_counts)}
+            scorer: {**rank_metrics(ranks[split][scorer], longest), **list_metrics(found, train_counts)}
             for scorer, found in lists.items()
         }
         report(Progress(step, steps, "step"))
@@ -96,19 +84,20 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
 def _pairs(ranks: Mapping[str, IntArray]) -> list[tuple[str, str]]:
     """The scorers to hold against each other; Stage I stands there once where it is the dense score too."""
     same = "dense" in ranks and "aligned" in ranks and np.array_equal(ranks["dense"], ranks["aligned"])
-    left_out = {"dense"} if same else set()
-    return [pair for pair in _COMPARED if set(pair) <= ranks.keys() - left_out]
+    return pairs(ranks.keys() - ({"dense"} if same else set()))
 
 
 def _length(inputs: EvaluationInputs) -> int:
     return min(inputs.config.list_length, inputs.dataset.sequences.n_items)
 
 
-def _with_popularity(inputs: EvaluationInputs, split: Split) -> dict[str, TopItems]:
-    """The lists of a split, checked and cut to the declared length, and those of the popularity baseline."""
+def _with_counts(inputs: EvaluationInputs, split: Split) -> dict[str, TopItems]:
+    """The lists of a split, checked and cut to the declared length, and those of interactions alone."""
     sequences, length = inputs.dataset.sequences, _length(inputs)
     found = {}
-    for scorer, lists in inputs.lists[split].items():
+    for scorer, lists in inputs.lists.get(split, {}).items():
+        if scorer not in SCORERS:
+            raise ValueError(f"the scorer {scorer} has no row in SCORERS")
         if lists.n_users != sequences.n_users or lists.length < length:
             raise ValueError(
                 f"the lists of {scorer} are {lists.n_users} x {lists.length}, "
@@ -117,9 +106,11 @@ def _with_popularity(inputs: EvaluationInputs, split: Split) -> dict[str, TopIte
         if lists.items_UK.size and not -1 <= lists.items_UK.min() <= lists.items_UK.max() < sequences.n_items:
             raise ValueError(f"the lists of {scorer} hold items that the data set does not have")
         found[scorer] = TopItems(lists.items_UK[:, :length], lists.scores_UK[:, :length])
-    found["popularity"] = popularity_lists(
-        sequences.train_counts(), sequences.histories(split), length, inputs.config.mask_history
-    )
+    for scorer, row in SCORERS.items():
+        if row.counts and (row.everywhere or inputs.all_counts):
+            found[scorer] = row.lists()(
+                sequences.training(), sequences.histories(split), length, masked=inputs.config.mask_history
+            )
     return {scorer: found[scorer] for scorer in in_order(found)}
 
 

@@ -13,10 +13,8 @@ import pyarrow.compute as pc
 
 from prorec_core.data.sequences import IntArray
 from prorec_core.errors import UserError, did_you_mean
-from prorec_core.metrics.measures import Values, values_by_user
-
-COMPARED = ("recall_at_10", "ndcg_at_10")
-"""Metrics that are compared unless others are asked for."""
+from prorec_core.metrics.measures import Values
+from prorec_core.metrics.table import compared, values_by_user
 
 _CELLS = 4_000_000
 
@@ -58,7 +56,7 @@ def compare(
     second: IntArray,
     samples: int = 1000,
     seed: int = 0,
-    metrics: Iterable[str] = COMPARED,
+    metrics: Iterable[str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Compare two rankings of the same users' targets.
 
@@ -67,7 +65,7 @@ def compare(
         second: the same of the other ranking, users in the same order.
         samples: resamples.
         seed: of the resampling.
-        metrics: names as in `values_by_user`.
+        metrics: names as in `values_by_user`; by default those that are compared.
 
     Returns:
         By metric: difference (first minus second), and low and high, the ends of its 95% interval.
@@ -78,7 +76,7 @@ def compare(
     if len(first) != len(second) or not len(first):
         raise ValueError(f"rankings of {len(first)} and {len(second)} users cannot be compared")
     found = {}
-    for metric in metrics:
+    for metric in metrics or compared():
         differences = values_by_user(metric, first) - values_by_user(metric, second)
         low, high = paired_bootstrap(differences, samples, seed)
         numbers = {"difference": float(differences.mean()), "low": low, "high": high}
@@ -93,7 +91,7 @@ def compare_runs(
     split: str = "test",
     samples: int = 1000,
     seed: int = 0,
-    metrics: Iterable[str] = COMPARED,
+    metrics: Iterable[str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Compare a scorer of one run with one of another, from the two runs' ranks.parquet.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import prorec
 from prorec_core import registry
 from prorec_core.config import Experiment
+from prorec_core.metrics import scorers, table
 from prorec_core.registry import Registry
 
 _ROOT = Path(prorec.__file__).resolve().parents[1]
@@ -20,6 +22,9 @@ _READING = "prorec.tasks.stages.inputs"
 """The one module of tasks that decides what a stage reads; the others start, store and track."""
 _CHOOSING = "prorec_core.registry"
 """Whoever imports a registry from here depends on the implementation that the experiment chooses."""
+_TABLES = {"prorec_core.metrics.scorers": scorers, "prorec_core.metrics.table": table}
+"""What is measured depends on what decides figures there; how it is shown, on all of their words and colours."""
+_SHOWING = "prorec_core.reports"
 _WITHOUT_EFFECT = {
     # What is configured is in the key by its value; errors and progress never reach an artifact.
     "prorec_core.config",
@@ -51,6 +56,8 @@ def source_files(entries: Iterable[str], experiment: Experiment | None = None) -
             continue
         modules.add(name)
         todo += _imports(name)
+        if name == scorers.__name__:
+            todo += [row.counts.partition(":")[0] for row in scorers.SCORERS.values() if row.counts]
     files = {_file(name) for name in modules}
     beside = {
         path
@@ -63,9 +70,17 @@ def source_files(entries: Iterable[str], experiment: Experiment | None = None) -
 
 
 def source_hash(entries: Iterable[str], experiment: Experiment | None = None) -> str:
-    """Hash (hex) of `source_files`: changed code never passes for cached work."""
-    total = hashlib.sha256()
-    for path in source_files(entries, experiment):
+    """Hash (hex) of `source_files`: changed code never passes for cached work.
+
+    Of the tables of scorers and of metrics only what decides figures counts, unless something is shown.
+    """
+    total, files = hashlib.sha256(), source_files(entries, experiment)
+    tables = {_file(name): found for name, found in _TABLES.items()}
+    if not any(_file(_SHOWING).parent in file.parents for file in files):
+        decisive = [list(tables[file].what_decides()) for file in files if file in tables]
+        total.update(json.dumps(decisive).encode())
+        files = [file for file in files if file not in tables]
+    for path in files:
         total.update(f"{path.relative_to(_ROOT).as_posix()}\0".encode())
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()

@@ -35,7 +35,6 @@ VALIDATION_TAG = "prorec.trained_on_validation"
 MODEL_OF_RUN_TAG = "prorec.model"
 """On the run of an experiment: the version that it made or found cached."""
 
-SHOWN = ("recall_at_10", "ndcg_at_10")
 _SPLITS = ("test", "validation")
 _NOT_COMPARABLE = "Trained on the validation items too: its test figures are not comparable with others'."
 _PREFIX = mlflow_runs.experiment_name("")
@@ -272,6 +271,8 @@ def note_evaluation(
         run: the run of the experiment.
         metrics: the content of metrics.json.
     """
+    from prorec_core.metrics.table import columns
+
     name, _, number = (uri or "").removeprefix("models:/").partition("/")
     version = find(name, number) if uri else None
     new = version is not None and version.tags.get(digest_tag("evaluate")) != refs["evaluate"].digest
@@ -291,7 +292,7 @@ def note_evaluation(
             **{
                 f"{split}.{metric}": f"{metrics[split][scorer][metric]:.6f}"
                 for split in _splits(metrics)
-                for metric in SHOWN
+                for metric in columns("headline")
                 if metric in metrics.get(split, {}).get(scorer, {})
             },
         }
@@ -339,10 +340,14 @@ def _source_digest(preprocess: ArtifactRef) -> str:
 
 
 def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, Any], scorer: str) -> str:
+    from prorec_core.metrics import scorers
+    from prorec_core.metrics.table import columns, figure, label
+
     page = mlflow_runs.page(run.experiment, run.id) or f"#/experiments/{run.experiment}/runs/{run.id}"
+    shown = columns("headline")
     rows = [
-        f"| {split} | {name}{' (served)' if name == scorer else ''} | "
-        + " | ".join(f"{values[metric]:.4f}" if metric in values else "" for metric in SHOWN)
+        f"| {split} | {scorers.label(name)}{' (served)' if name == scorer else ''} | "
+        + " | ".join(figure(metric, values[metric]) if metric in values else "" for metric in shown)
         + " |"
         for split in _splits(metrics)
         for name, values in metrics.get(split, {}).items()
@@ -352,8 +357,8 @@ def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, 
             f"Experiment {experiment.name}, seed {experiment.seed}, made by [run {run.id}]({page}).",
             *([_NOT_COMPARABLE] if _trained_on_validation(metrics) else []),
             "",
-            f"| split | scorer | {' | '.join(metric.replace('_at_', '@') for metric in SHOWN)} |",
-            "| --- | --- | ---: | ---: |",
+            f"| split | scorer | {' | '.join(map(label, shown))} |",
+            f"| --- | --- |{' ---: |' * len(shown)}",
             *rows,
         ]
     )

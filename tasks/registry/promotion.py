@@ -101,7 +101,9 @@ class Judgement:
         worse = {name: found for name, found in self.differences.items() if found["high"] < 0}
         if not worse:
             return ""
-        metrics = ", ".join(f"{shown(name)} {interval(found)}" for name, found in worse.items())
+        from prorec_core.metrics.table import label
+
+        metrics = ", ".join(f"{label(name)} {interval(found)}" for name, found in worse.items())
         users = self.challenger.metrics["protocol"]["test_users"]
         return f"{challenger} is worse than {champion} on the same {users:,} test users: {metrics}"
 
@@ -109,12 +111,6 @@ class Judgement:
 def interval(found: Mapping[str, float]) -> str:
     """A difference and its interval, in words."""
     return f"{found['difference']:+.4f} (95% interval {found['low']:+.4f} to {found['high']:+.4f})"
-
-
-def shown(metric: str) -> str:
-    """A metric's name as people write it."""
-    name, _, cutoff = metric.partition("_at_")
-    return f"{'NDCG' if name == 'ndcg' else name.capitalize()}@{cutoff}"
 
 
 def judge(text: str) -> Judgement:

@@ -14,22 +14,11 @@ from prorec.tasks.tracking.metrics import measured
     libraries=("torch", "numpy", "scipy", "polars"),
 )
 def evaluate_counts(work: Work) -> dict[str, float]:
-    """Rank by popularity, and by co-occurrence with the most recent item."""
-    from prorec_core.data.sequences import Split
-    from prorec_core.evaluation.baselines import item_to_item_lists
+    """Rank by every scorer that needs the interactions alone."""
     from prorec_core.evaluation.inputs import EvaluationInputs
     from prorec_core.evaluation.stage import evaluate as run
 
     config, dataset = work.experiment.evaluate, read_dataset(work)
-    sequences, length = dataset.sequences, min(config.list_length, dataset.sequences.n_items)
-    lists = {
-        split: {
-            "item_to_item": item_to_item_lists(
-                sequences.training(), sequences.histories(split), length, masked=config.mask_history
-            )
-        }
-        for split in (Split.VALIDATION, Split.TEST)
-    }
-    result = run(EvaluationInputs(config, dataset, lists, None), work.report)
+    result = run(EvaluationInputs(config, dataset, {}, None, all_counts=True), work.report)
     result.save(work.folder)
     return measured(result.metrics)

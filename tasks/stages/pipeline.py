@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from prorec.tasks.execution.stage import Stage
 from prorec.tasks.stages.align import align
 from prorec.tasks.stages.embed_text import embed_text
@@ -14,26 +12,26 @@ from prorec.tasks.stages.report import report
 from prorec.tasks.stages.train_collaborative import train_collaborative
 from prorec.tasks.stages.train_generator import train_generator
 
-PIPELINE: tuple[Stage, ...] = (
-    preprocess,
-    embed_text,
-    train_collaborative,
-    align,
-    quantize,
-    train_generator,
-    evaluate,
-    report,
-)
-"""The stages, each after all those that it reads."""
-
-STAGES: Mapping[str, Stage] = {stage.name: stage for stage in PIPELINE}
-"""The same by name."""
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        preprocess,
+        embed_text,
+        train_collaborative,
+        align,
+        quantize,
+        train_generator,
+        evaluate,
+        report,
+    )
+}
+"""The stages by name, each after all those that it reads."""
 
 
 def up_to(name: str) -> tuple[Stage, ...]:
     """A stage with all that its result rests on, in the order in which they run."""
     wanted = {name}
-    for stage in reversed(PIPELINE):
+    for stage in reversed(STAGES.values()):
         if stage.name in wanted:
             wanted.update(stage.reads)
-    return tuple(stage for stage in PIPELINE if stage.name in wanted)
+    return tuple(stage for stage in STAGES.values() if stage.name in wanted)

@@ -23,9 +23,9 @@ def draw(work: Work) -> None:
     from prorec_core.artifacts import write_bytes
     from prorec_core.evaluation.inputs import Background
     from prorec_core.evaluation.measured import Evaluation
-    from prorec_core.evaluation.report import plot_files, render
-    from prorec_core.evaluation.tables import result_markdown
     from prorec_core.quantization.table import CodeTable
+    from prorec_core.reports.evaluation import plot_files, render
+    from prorec_core.reports.tables import result_markdown
 
     experiment, inputs = work.experiment, work.inputs
     evaluated = next(name for name in inputs if name.startswith(evaluate.name))

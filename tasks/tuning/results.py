@@ -44,8 +44,8 @@ def keep(run: TrackedRun, study: Study, fields: list[str], best_yaml: str) -> No
         fields: what was tuned.
         best_yaml: the best values as they stand in the file of an experiment.
     """
-    from prorec_core.evaluation import tuning
-    from prorec_core.evaluation.drawing import as_png
+    from prorec_core.reports import tuning
+    from prorec_core.reports.drawing import as_png
 
     trials, importances = study.trials(), study.importances()
     best = best_of(trials)

@@ -241,12 +241,12 @@ class Workspace:
             UserError: a stage refuses.
             WrongResultError: the result cannot be.
         """
-        from prorec.tasks.stages.pipeline import PIPELINE
+        from prorec.tasks.stages.pipeline import STAGES
 
         inputs = dict(self._data(experiment))
         place = Path(tempfile.mkdtemp(dir=self._folder))
         try:
-            for stage in PIPELINE[_READ:]:
+            for stage in list(STAGES.values())[_READ:]:
                 work = _work(stage, experiment, inputs, place / stage.name)
                 stage.body(work)
                 inputs[stage.name] = work.folder
@@ -299,13 +299,13 @@ def fake_embeddings(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32
 
 def make_recommender(folder: Path) -> Recommender:
     """A model as it is served, of the tiny pipeline as it stands, made in an empty folder."""
-    from prorec.tasks.stages.pipeline import PIPELINE
+    from prorec.tasks.stages.pipeline import STAGES
     from prorec.tasks.stages.registration import _fill
     from prorec_core.generation.recommender import Recommender
 
     experiment = Experiment.model_validate(nested(BASE))
     inputs = dict(Workspace(folder)._data(experiment))
-    for stage in PIPELINE[_READ:]:
+    for stage in list(STAGES.values())[_READ:]:
         work = _work(stage, experiment, inputs, folder / stage.name)
         stage.body(work)
         inputs[stage.name] = work.folder

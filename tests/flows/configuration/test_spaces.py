@@ -10,7 +10,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from prorec.flows.configuration.experiments import load, preset_files
 from prorec.flows.configuration.spaces import MADE_OF, Plan, as_yaml, flags, load_space, plan
-from prorec.tasks.stages.pipeline import PIPELINE
+from prorec.tasks.stages.pipeline import STAGES
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 
@@ -46,13 +46,12 @@ def test_every_standard_space_fits_every_preset(preset: str) -> None:
 
 
 def test_what_a_stage_is_made_of_is_what_the_pipeline_reads() -> None:
-    stages = {stage.name: stage for stage in PIPELINE}
     for last, names in MADE_OF.items():
         read = {last}
-        while more := {each for name in read for each in stages[name].reads} - read:
+        while more := {each for name in read for each in STAGES[name].reads} - read:
             read |= more
-        assert names == tuple(stage for stage in stages if stage in read)
-        assert all(stages[name].module == f"prorec.tasks.stages.{name}" for name in names)
+        assert names == tuple(stage for stage in STAGES if stage in read)
+        assert all(STAGES[name].module == f"prorec.tasks.stages.{name}" for name in names)
 
 
 def test_the_earliest_stage_measures_that_all_fields_change(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prorec.flows.compare import PIPELINES, seconds_left
+from prorec.flows.compare import seconds_left
 from prorec.flows.configuration.experiments import changed, load, preset_files
 from prorec.flows.configuration.variants import EVERY, FULL, Variants, load_variants
+from prorec.tasks.stages.baselines import pipeline_of, standing
 from prorec.tasks.stages.evaluate_two_stream import SIDES, STREAM
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
@@ -150,12 +151,12 @@ def test_what_a_variant_cannot_change_is_told(settings: dict[str, object], messa
 
 
 def test_every_stage_follows_what_it_reads() -> None:
-    for scorer, stages in PIPELINES.items():
+    for scorer, stages in {name: pipeline_of(name) for name in standing()}.items():
         known = {f"{name}@{side}" for name in STREAM for side in SIDES} if scorer.startswith("two_stream") else set()
         for stage in stages:
             assert set(stage.reads) <= known, f"{scorer}: {stage.name}"
             known.add(stage.name)
-    assert {variant.scorer for variant in STANDARD.variants.values()} == set(PIPELINES)
+    assert {variant.scorer for variant in STANDARD.variants.values()} == set(standing())
 
 
 def test_time_left_follows_what_the_variants_took() -> None:

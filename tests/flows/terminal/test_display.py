@@ -10,8 +10,8 @@ from rich.console import Console
 from prorec.flows.terminal.display import LiveDisplay, PlainDisplay, make_display, plain_table, result_table
 from prorec.tasks.execution.events import Notice, PartEnded, PartStarted, StageEnded, StageProgress, StageStarted
 from prorec_core.artifacts import ArtifactRef
-from prorec_core.evaluation.tables import new_item_line, new_item_rows
 from prorec_core.progress import Progress
+from prorec_core.reports.tables import new_item_line, new_item_rows
 
 REF = ArtifactRef(stage="align", digest="d", run_id="r", uri="/u")
 EVENTS = (

@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.cold import ColdItems
 from prorec_core.data.sequences import Split, from_lists
-from prorec_core.evaluation.drawing import as_png
-from prorec_core.evaluation.examples import choose_users, examples
 from prorec_core.evaluation.inputs import Background, EvaluationInputs, NewItemLists
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.evaluation.new_items import new_item_histories
-from prorec_core.evaluation.plots import curves_by_k
-from prorec_core.evaluation.report import plot_files, render
 from prorec_core.evaluation.stage import evaluate
-from prorec_core.evaluation.tables import chosen_settings, new_item_rows, result_markdown
-from prorec_core.metrics.measures import rank_metrics
+from prorec_core.metrics.table import rank_metrics
 from prorec_core.metrics.top import TopItems
+from prorec_core.reports.drawing import as_png
+from prorec_core.reports.evaluation import plot_files, render
+from prorec_core.reports.examples import choose_users, examples
+from prorec_core.reports.plots import curves_by_k
+from prorec_core.reports.tables import chosen_settings, new_item_rows, result_markdown
 from tests.data_sets import data_set
 
 USERS, ITEMS, LENGTH = 60, 30, 12
@@ -218,7 +218,7 @@ def test_ranks_table_and_files(evaluation, inputs, tmp_path):
         assert np.array_equal(loaded.lists[scorer].items_UK, found.items_UK)
         assert np.array_equal(loaded.lists[scorer].scores_UK, found.scores_UK)
     test = loaded.ranks.filter(pa.compute.equal(loaded.ranks["split"], "test"))
-    again = rank_metrics(test["rank_generative"].to_numpy(), (1, 5, 10))
+    again = rank_metrics(test["rank_generative"].to_numpy(), 10)
     assert again.items() <= loaded.metrics["test"]["generative"].items()
     assert test["target"].to_pylist() == inputs.dataset.sequences.targets(Split.TEST).tolist()
 

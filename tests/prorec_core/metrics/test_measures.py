@@ -9,23 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from prorec_core.metrics import measures, top
+from prorec_core.metrics import measures, scorers, table, top
 from prorec_core.metrics.measures import (
-    CUTOFFS,
-    list_metrics,
+    mean_percentile,
+    mean_popularity,
     mrr,
     ndcg_at_k,
-    rank_metrics,
     recall_at_k,
+    share_of_catalogue,
     standard_error,
-    values_by_user,
+    times_listed,
 )
+from prorec_core.metrics.table import CUTOFFS, list_metrics, rank_metrics, values_by_user
 from prorec_core.metrics.top import TopItems
 
 some_ranks = arrays.arrays(np.int32, st.integers(1, 40), elements=st.integers(0, 50))
 
 
-@pytest.mark.parametrize("module", [measures, top])
+@pytest.mark.parametrize("module", [measures, scorers, table, top])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module, extraglobs={"np": np})
     assert result.attempted
@@ -89,18 +90,20 @@ def test_no_users_give_zeros_rather_than_warnings():
 
 def test_list_metrics_by_hand():
     lists = TopItems(np.array([[0, 1, -1], [0, 2, 3]], np.int32), np.zeros((2, 3), np.float32))
-    found = list_metrics(lists, np.array([8, 4, 2, 2, 0]), k=2)
-    assert found["distinct_items_at_2"] == 3
-    assert found["coverage_at_2"] == 0.6
-    assert found["popularity_at_2"] == (8 + 4 + 8 + 2) / 4
-    assert found["popularity_percentile_at_2"] == pytest.approx((0.9 + 0.7 + 0.9 + 0.4) / 4)
+    counts = np.array([8, 4, 2, 2, 0])
+    times = times_listed(lists, 5, 2)
+    assert times.tolist() == [2, 1, 1, 0, 0]
+    assert share_of_catalogue(times, counts) == 0.6
+    assert mean_popularity(times, counts) == (8 + 4 + 8 + 2) / 4
+    assert mean_percentile(times, counts) == pytest.approx((0.9 + 0.7 + 0.9 + 0.4) / 4)
+    assert list_metrics(lists, counts)["distinct_items_at_10"] == 4
 
 
 @given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 10**6))
 def test_recommending_everything_covers_everything_at_median_popularity(n_items, n_users, seed):
     random = np.random.default_rng(seed)
     items = np.stack([random.permutation(n_items) for _ in range(n_users)]).astype(np.int32)
-    lists = TopItems(items, np.zeros(items.shape, np.float32))
-    found = list_metrics(lists, random.integers(0, 9, n_items), k=n_items)
-    assert found[f"coverage_at_{n_items}"] == 1.0
-    assert found[f"popularity_percentile_at_{n_items}"] == pytest.approx(0.5, abs=1e-6)
+    times = times_listed(TopItems(items, np.zeros(items.shape, np.float32)), n_items, n_items)
+    counts = random.integers(0, 9, n_items)
+    assert share_of_catalogue(times, counts) == 1.0
+    assert mean_percentile(times, counts) == pytest.approx(0.5, abs=1e-6)

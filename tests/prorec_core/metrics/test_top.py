@@ -64,9 +64,9 @@ def test_scores_that_are_not_numbers_are_refused():
 )
 def test_popularity_lists(case):
     counts, histories, k, mask = case
-    lists = popularity_lists(
-        np.array(counts), from_lists([np.array(h, np.int32) for h in histories], len(counts)), k, mask
-    )
+    training = from_lists([np.repeat(np.arange(len(counts)), counts).astype(np.int32)], len(counts))
+    asked = from_lists([np.array(h, np.int32) for h in histories], len(counts))
+    lists = popularity_lists(training, asked, k, masked=mask)
     assert lists.items_UK.tolist() == [plain_list(counts, h if mask else [], k) for h in histories]
     listed = lists.items_UK >= 0
     assert np.array_equal(lists.scores_UK[listed], np.array(counts)[lists.items_UK[listed]])

@@ -22,7 +22,7 @@ from prorec.tasks.stages.evaluate_aligned import evaluate_aligned
 from prorec.tasks.stages.evaluate_collaborative import evaluate_collaborative
 from prorec.tasks.stages.evaluate_counts import evaluate_counts
 from prorec.tasks.stages.evaluate_two_stream import evaluate_two_stream
-from prorec.tasks.stages.pipeline import PIPELINE, STAGES, up_to
+from prorec.tasks.stages.pipeline import STAGES, up_to
 from prorec.tasks.tracking import mlflow_runs
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
@@ -102,6 +102,7 @@ def changed(path: tuple[str, ...]) -> Experiment:
 
 UPSTREAM = {stage: ArtifactRef(stage=stage, digest=stage, run_id="r", uri="/u") for stage in STAGES}
 BASELINES = (evaluate_counts, evaluate_collaborative, evaluate_aligned, evaluate_two_stream)
+PIPELINE = tuple(STAGES.values())
 EVERY = (*PIPELINE, *BASELINES)
 NUMERIC = {
     "torch": "torch",
@@ -302,7 +303,7 @@ def test_a_page_is_part_of_its_own_report_alone() -> None:
     """Another word or plot in a report measures nothing again, and one in a comparison's page draws no report."""
     names = {stage.name: {path.name for path in sources.source_files((stage.module,))} for stage in PIPELINE}
     assert {stage for stage, files in names.items() if any(file.endswith(".j2") for file in files)} == {"report"}
-    assert "report.html.j2" in names["report"] and "comparison.html.j2" not in names["report"]
+    assert "evaluation.html.j2" in names["report"] and "comparison.html.j2" not in names["report"]
     assert not {"plots.py", "report.py", "tables.py", "drawing.py"} & names["evaluate"]
 
 

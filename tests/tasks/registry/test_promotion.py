@@ -19,7 +19,7 @@ from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split
 from prorec_core.errors import UserError
-from prorec_core.metrics.measures import rank_metrics
+from prorec_core.metrics.table import rank_metrics
 from tests.data_sets import data_set
 
 NAME = "prorec-demo"
@@ -95,10 +95,10 @@ def make_version(
     client().set_tag(generator.run_id, store.MODEL_URI_TAG, uri)
 
     found = np.array(ranks, np.int32)
-    values = rank_metrics(found, (1, 5, 10))
+    values = rank_metrics(found, 10)
     scorer = "fused" if fused else "generative"
     metrics = {
-        "test": {scorer: values, "popularity": rank_metrics(found * 0, (1, 5, 10))},
+        "test": {scorer: values, "popularity": rank_metrics(found * 0, 10)},
         "validation": {scorer: values},
         "recommended": scorer,
         "protocol": {

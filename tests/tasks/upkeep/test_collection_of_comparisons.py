@@ -26,8 +26,9 @@ from prorec_core.artifacts import MANIFEST, ArtifactRef, write_json
 from prorec_core.config import Experiment
 from prorec_core.data.sequences import from_lists
 from prorec_core.evaluation.stage import Evaluation
-from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants
-from prorec_core.metrics.measures import rank_metrics
+from prorec_core.evaluation.variants import Measured, compare_variants
+from prorec_core.metrics.scorers import GENERATOR
+from prorec_core.metrics.table import rank_metrics
 from prorec_core.training.checkpoint import save_tensors
 
 USERS = 20
@@ -35,7 +36,7 @@ NOT_APPLIED = "generator.warm_start (wants integrated codes)"
 
 
 def metrics() -> dict[str, Any]:
-    values = {"generative": rank_metrics(np.ones(USERS, np.int32), (1, 5, 10))}
+    values = {"generative": rank_metrics(np.ones(USERS, np.int32), 10)}
     return {"protocol": {"seed": 0}, "test": values, "validation": values, "recommended": "generative"}
 
 
@@ -115,7 +116,7 @@ def run_tiny_variant(
             Stage("report", (evaluate,), _write, "prorec.tasks.stages.report", ("name", "seed")),
         )
         monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_runs.paths.tracking_uri())
-        monkeypatch.setattr(compare, "PIPELINES", {scorer: stages})
+        monkeypatch.setattr(compare, "pipeline_of", {scorer: stages}.__getitem__)
         measured = Measured("prorec", 0, GENERATOR, metrics(), {}, {}, 0)
         monkeypatch.setattr(comparison, "gather", lambda *_: measured)
         monkeypatch.setattr(models, "_source_digest", lambda _: "")

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from prorec_core.evaluation.drawing import BEHAVIOUR_COLOUR, INK, MUTED, PAPER, TEXT_COLOUR, panels, style
+from prorec_core.reports.drawing import BEHAVIOUR_COLOUR, INK, MUTED, PAPER, TEXT_COLOUR, panels, style
 from prorec_core.visible import in_markdown
 
 Trial = Mapping[str, Any]

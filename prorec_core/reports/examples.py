@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prorec_core.data.sequences import IntArray, Split
-from prorec_core.evaluation.inputs import Background, in_order
+from prorec_core.evaluation.inputs import Background
 from prorec_core.evaluation.measured import Evaluation
+from prorec_core.metrics.scorers import in_order
 
 SHOWN = 5
 """Items of each list that are shown, and that count as a hit here."""

@@ -12,15 +12,15 @@ import yaml
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from prorec_core.evaluation.drawing import as_png, as_svg
-from prorec_core.evaluation.pages import template
-from prorec_core.evaluation.tables import ACCURACY, label, new_item_line, protocol_line, signed
-from prorec_core.evaluation.variants import plots
-from prorec_core.evaluation.variants.table import marked, marks_of
+from prorec_core.evaluation.variants import marked, marks_of
+from prorec_core.metrics import scorers
+from prorec_core.metrics.table import columns, figure, label
+from prorec_core.reports.comparison import plots
+from prorec_core.reports.drawing import as_png, as_svg
+from prorec_core.reports.tables import new_item_line, protocol_line, signed
+from prorec_core.reports.templates import template
 
 Found = Mapping[str, Any]
-_SHORT = ("recall_at_10", "ndcg_at_10", "recall_at_20", "ndcg_at_20", "mrr")
-_ON_CLOSE_SCALE = {"ranked", "fused", "generative", "two_stream"}
 
 
 def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
@@ -43,6 +43,8 @@ def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
         protocol={split: _protocol(found, split) for split in ("test", "validation")},
         tables={split: _table(found, split) for split in ("test", "validation")},
         scorers=_scorers(found),
+        head=["variant", "scorer", *map(label, columns("comparison"))],
+        scorer_label=scorers.label,
         differences=_differences(found),
         new_items=new_item_rows(found),
         new_items_line=new_item_line(found["new_items"]) if found["new_items"] else "",
@@ -60,14 +62,18 @@ def plot_files(found: Found) -> dict[str, bytes]:
 
 def table_markdown(found: Found) -> str:
     """The comparison as Markdown: protocol, a row a variant, what failed."""
-    columns = [metric for metric in _SHORT if any(metric in about["test"] for about in found["variants"].values())]
-    head = ["variant", "scorer", *map(label, columns), f"NDCG@10 − {found['reference']}"]
-    lines = [f"*{_protocol(found, 'test')}*", "", _line(head), _line(["---", "---", *["---:"] * (len(columns) + 1)])]
+    shown = [
+        metric
+        for metric in columns("comparison")
+        if any(metric in about["test"] for about in found["variants"].values())
+    ]
+    head = ["variant", "scorer", *map(label, shown), f"NDCG@10 − {found['reference']}"]
+    lines = [f"*{_protocol(found, 'test')}*", "", _line(head), _line(["---", "---", *["---:"] * (len(shown) + 1)])]
     for name, about in found["variants"].items():
-        cells = [_figure(about["test"].get(metric)) for metric in columns]
+        cells = [spread(metric, about["test"].get(metric)) for metric in shown]
         against = about["against"].get("ndcg_at_10")
-        shown = marked(_linked(name, about), about)
-        lines.append(_line([shown, about["scorer"], *cells, _interval(against) if against else ""]))
+        named = marked(_linked(name, about), about)
+        lines.append(_line([named, scorers.label(about["scorer"]), *cells, _interval(against) if against else ""]))
     lines += ["", _explained(found)]
     for mark, means in marks_of(found).items():
         lines += ["", f"{mark} {means}"]
@@ -96,11 +102,12 @@ def _line(texts: Sequence[str]) -> str:
     return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
 
 
-def _figure(value: Mapping[str, float | None] | None) -> str:
+def spread(metric: str, value: Mapping[str, Any] | None) -> str:
+    """The mean of a metric over seeds and the deviation between them, as of `compare_variants`; a dash for nothing."""
     if value is None:
         return "–"
     deviation = value["deviation"]
-    return f"{value['mean']:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}")
+    return figure(metric, value["mean"]) + ("" if deviation is None else f" ± {figure(metric, deviation)}")
 
 
 def _interval(against: Mapping[str, float]) -> str:
@@ -118,29 +125,34 @@ def _protocol(found: Found, split: str) -> str:
 def _table(found: Found, split: str) -> dict[str, Any]:
     """Columns, and a row a variant: name and cells of text, deviation and whether it is the best of its column."""
     variants = found["variants"]
-    columns = [metric for metric in ACCURACY if any(metric in about[split] for about in variants.values())]
+    shown = [metric for metric in _measured() if any(metric in about[split] for about in variants.values())]
     # What is apart is best of nothing, unless all are.
     rivals = [about for about in variants.values() if not about["apart"]] or list(variants.values())
     best = {
         metric: max((about[split][metric]["mean"] for about in rivals if metric in about[split]), default=None)
-        for metric in columns
+        for metric in shown
     }
     rows = []
     for name, about in variants.items():
         cells = []
-        for metric in columns:
+        for metric in shown:
             value = about[split].get(metric)
             cells.append(
                 ("–", "", False)
                 if value is None
                 else (
-                    f"{value['mean']:.4f}",
-                    "" if value["deviation"] is None else f"{value['deviation']:.4f}",
+                    figure(metric, value["mean"]),
+                    "" if value["deviation"] is None else figure(metric, value["deviation"]),
                     about in rivals and value["mean"] == best[metric] and len(rivals) > 1,
                 )
             )
         rows.append((name, cells))
-    return {"columns": [label(metric) for metric in columns], "rows": rows}
+    return {"columns": list(map(label, shown)), "rows": rows}
+
+
+def _measured() -> tuple[str, ...]:
+    """All metrics of ranks, and those of lists that are shown in comparisons."""
+    return (*columns("page", "ranks"), *columns("comparison", "lists"))
 
 
 def _scorers(found: Found) -> list[list[str]]:
@@ -149,8 +161,8 @@ def _scorers(found: Found) -> list[list[str]]:
     for name, about in found["variants"].items():
         for scorer, measured in about["scorers"].items():
             against = measured["against"].get("ndcg_at_10")
-            figures = [_figure(measured["test"].get(metric)) for metric in _SHORT]
-            rows.append([name, scorer.replace("_", " "), *figures, _interval(against) if against else "–"])
+            figures = [spread(metric, measured["test"].get(metric)) for metric in columns("comparison")]
+            rows.append([name, scorers.label(scorer), *figures, _interval(against) if against else "–"])
     return rows
 
 
@@ -163,11 +175,10 @@ def new_item_rows(found: Found) -> list[list[str]]:
         for scorer, measured in about["new_items"].items():
             new, known = measured["new"], measured["known"]
             against = measured["against"].get("recall_at_10")
-            figures = [
-                _figure(each) for each in (new.get("recall_at_10"), new.get("recall_at_50"), known.get("recall_at_10"))
-            ]
+            asked = ((new, "recall_at_10"), (new, "recall_at_50"), (known, "recall_at_10"))
+            figures = [spread(metric, group.get(metric)) for group, metric in asked]
             told = _interval(against) if against else "–"
-            rows.append([name, scorer.replace("_", " "), *figures, f"{measured['share_at_10']:.1%}", told])
+            rows.append([name, scorers.label(scorer), *figures, f"{measured['share_at_10']:.1%}", told])
     return [head, *rows] if rows else []
 
 
@@ -222,7 +233,7 @@ def _figures(found: Found) -> dict[str, tuple[Figure, str]]:
         names = [
             name
             for name, about in variants.items()
-            if about["against"] and (about["scorer"] in _ON_CLOSE_SCALE) is generating
+            if about["against"] and scorers.about(about["scorer"]).generates is generating
         ]
         if names:
             words = "; ".join(f"{name} {_interval(variants[name]['against']['ndcg_at_10'])}" for name in names)

@@ -14,7 +14,7 @@ _HERE = Path(__file__).parent
 def template(name: str) -> Template:
     """A template of this package, or of that of comparisons, by its file name; texts that it is given are escaped."""
     environment = Environment(
-        loader=FileSystemLoader([_HERE, _HERE.parent / "variants"]),
+        loader=FileSystemLoader([_HERE, _HERE.parent / "comparison"]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -12,21 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from prorec_core.data.sequences import IntArray
-from prorec_core.evaluation.drawing import (
+from prorec_core.metrics import scorers
+from prorec_core.metrics.scorers import about, in_order
+from prorec_core.metrics.table import CUTOFFS, label
+from prorec_core.reports.drawing import (
     BEHAVIOUR_COLOUR,
     INK,
     MUTED,
     RULE,
     TEXT_COLOUR,
-    colour,
     draw_interval,
-    marker,
     panels,
     style,
 )
-from prorec_core.evaluation.inputs import in_order
-from prorec_core.evaluation.tables import signed
-from prorec_core.metrics.measures import CUTOFFS
+from prorec_core.reports.tables import difference, signed
 
 _LOSS_COLOUR, _MEASURE_COLOUR = "#7b61a8", "#2a9d74"
 _LEVELS_A_ROW = 4
@@ -50,9 +49,9 @@ def curves_by_k(ranks: Mapping[str, IntArray], length: int) -> Figure:
                 axes.plot(
                     at_k,
                     np.cumsum(values),
-                    color=colour(scorer),
-                    label=scorer,
-                    marker=marker(scorer),
+                    color=about(scorer).colour,
+                    label=scorers.label(scorer),
+                    marker=about(scorer).marker,
                     markersize=4,
                     markevery=[k - 1 for k in CUTOFFS if k <= length],
                 )
@@ -74,19 +73,19 @@ def recall_by_group(slices: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
     with style():
         figure, both = panels(len(slices), height=3.0, sharey="row")
         for axes, (kind, groups) in zip(both, slices.items(), strict=True):
-            scorers = in_order(groups[0]["recall"]) if groups else []
-            for index, scorer in enumerate(scorers):
-                places = np.arange(len(groups)) + (index - (len(scorers) - 1) / 2) * 0.12
+            shown = in_order(groups[0]["recall"]) if groups else []
+            for index, scorer in enumerate(shown):
+                places = np.arange(len(groups)) + (index - (len(shown) - 1) / 2) * 0.12
                 axes.errorbar(
                     places,
                     [group["recall"][scorer] for group in groups],
                     yerr=[group["standard_error"][scorer] for group in groups],
-                    color=colour(scorer),
-                    marker=marker(scorer),
+                    color=about(scorer).colour,
+                    marker=about(scorer).marker,
                     markersize=5,
                     linestyle="none",
                     elinewidth=1.4,
-                    label=scorer,
+                    label=scorers.label(scorer),
                 )
             axes.set_title(titles.get(kind, kind))
             names = [f"{group['group']}\n{group['users']:,} users" for group in groups]
@@ -108,11 +107,10 @@ def difference_intervals(comparisons: Mapping[str, Mapping[str, Mapping[str, flo
             axes.axvline(0, color=MUTED, linewidth=1)
             for place, name in enumerate(names):
                 found = comparisons[name][metric]
-                shade = colour(name.split("_minus_")[0])
+                shade = about(name.split("_minus_")[0]).colour
                 draw_interval(axes, place, (found["low"], found["difference"], found["high"]), shade)
-            recall_or_ndcg = metric.partition("_at_")
-            axes.set_title(f"Difference of {'NDCG' if recall_or_ndcg[0] == 'ndcg' else 'Recall'}@{recall_or_ndcg[2]}")
-            axes.set_yticks(range(len(names)), [name.replace("_minus_", " − ") for name in names])
+            axes.set_title(f"Difference of {label(metric)}")
+            axes.set_yticks(range(len(names)), list(map(difference, names)))
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.grid(axis="y", visible=False)
             axes.spines["left"].set_visible(False)
@@ -132,7 +130,7 @@ def ranker_features(without: Mapping[str, Mapping[str, float]]) -> Figure:
         figure, (axes,) = panels(1, width=4.5, height=2.4)
         axes.axvline(0, color=MUTED, linewidth=1)
         for place, found in enumerate(without.values()):
-            draw_interval(axes, place, (-found["high"], -found["difference"], -found["low"]), colour("ranked"))
+            draw_interval(axes, place, (-found["high"], -found["difference"], -found["low"]), about("ranked").colour)
         axes.set_title("What each feature adds to the ranker")
         axes.set_xlabel("validation NDCG@10, users held out")
         axes.set_yticks(range(len(without)), list(without))
@@ -274,7 +272,7 @@ def fusion_curve(trials: Sequence[tuple[float, float]], chosen: float) -> Figure
     with style():
         figure, (axes,) = panels(1, width=4.5, height=2.4)
         values = [value for _, value in trials]
-        axes.plot(range(len(trials)), values, color=colour("fused"), marker="o", markersize=4)
+        axes.plot(range(len(trials)), values, color=about("fused").colour, marker="o", markersize=4)
         for place, (weight, value) in enumerate(trials):
             if weight == chosen:
                 axes.plot(place, value, marker="o", markersize=10, color="none", markeredgecolor=INK)

@@ -18,18 +18,6 @@ from matplotlib.figure import Figure
 
 INK, MUTED, RULE, GRID, PAPER = "#1b1f24", "#69707a", "#c4cad2", "#e6e9ee", "#fefefd"
 TEXT_COLOUR, BEHAVIOUR_COLOUR = "#2f86c5", "#d9642b"
-SCORER_COLOUR = {
-    "ranked": "#7b4fa3",
-    "fused": "#d1495b",
-    "generative": "#2f86c5",
-    "dense": "#c98a12",
-    "aligned": "#2a9d74",
-    "popularity": "#8a8f98",
-}
-"""Told apart by the colour-blind too, and readable on white and on black (after Okabe and Ito)."""
-SCORER_MARKER = {"ranked": "P", "fused": "o", "generative": "s", "dense": "^", "aligned": "D", "popularity": "v"}
-_OTHER_COLOUR, _OTHER_MARKER = "#8f4f2a", "X"
-"""Of a scorer without its own, as a baseline's."""
 
 _PAGE_COLOUR = {
     INK: "var(--ink)",
@@ -101,14 +89,6 @@ def panels(
     figure = Figure(figsize=(width, height * rows))
     axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     return figure, list(axes.ravel())
-
-
-def colour(scorer: str) -> str:
-    return SCORER_COLOUR.get(scorer, _OTHER_COLOUR)
-
-
-def marker(scorer: str) -> str:
-    return SCORER_MARKER.get(scorer, _OTHER_MARKER)
 
 
 def as_png(figure: Figure, dots_per_inch: int = 160) -> bytes:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from prorec_core.data.sequences import Split, from_lists
-from prorec_core.evaluation.variants.table import (
-    GENERATOR,
+from prorec_core.evaluation.variants import (
     MIXED,
     Measured,
     compare_variants,
@@ -17,7 +16,8 @@ from prorec_core.evaluation.variants.table import (
     quantized_domination,
 )
 from prorec_core.metrics.intervals import compare
-from prorec_core.metrics.measures import rank_metrics, values_by_user
+from prorec_core.metrics.scorers import GENERATOR
+from prorec_core.metrics.table import rank_metrics, values_by_user
 
 USERS, ITEMS = 40, 12
 PROTOCOL = {
@@ -40,7 +40,7 @@ def sequences():
 def part(variant, seed, ranks, scorer=GENERATOR, **more):
     """One variant and seed; `ranks` by scorer."""
     ranks = {name: np.asarray(values, np.int32) for name, values in ranks.items()}
-    measured = {name: rank_metrics(values, (1, 5, 10)) for name, values in ranks.items()}
+    measured = {name: rank_metrics(values, 10) for name, values in ranks.items()}
     metrics = {"protocol": {**PROTOCOL, "seed": seed}, "test": measured, "validation": measured}
     metrics["recommended"] = "fused" if "fused" in ranks else "generative"
     fields = {"seconds": {f"{variant}{seed}": 2.0}, "parameters": 5, "run": {"run_id": f"r{seed}", "page": None}}
@@ -219,9 +219,9 @@ def with_new(variant, seed, fused, new, generative=None):
     new = {"fused": new, **({} if generative is None else {"generative": generative})}
     ranks = {name: np.asarray(values, np.int32) for name, values in new.items()}
     each = part(variant, seed, dict.fromkeys(new, fused), new_item_ranks=ranks)
-    recall = {name: rank_metrics(values, (10,)) for name, values in ranks.items()}
+    recall = {name: rank_metrics(values, 10) for name, values in ranks.items()}
     about = {"items": 3, "interactions": 6, "share_of_catalogue": 0.2, "bonus": 0.0, "new": recall}
-    about |= {"known": {name: rank_metrics(fused, (10,)) for name in new}, "share_at_10": dict.fromkeys(new, 0.1)}
+    about |= {"known": {name: rank_metrics(fused, 10) for name in new}, "share_at_10": dict.fromkeys(new, 0.1)}
     return replace(each, metrics={**each.metrics, "new_items": about})
 
 

@@ -17,17 +17,11 @@ from typing import Any
 import numpy as np
 
 from prorec_core.data.sequences import IntArray, Sequences, Split
-from prorec_core.evaluation.inputs import in_order
 from prorec_core.evaluation.slices import sliced
-from prorec_core.evaluation.tables import ACCURACY
-from prorec_core.metrics.intervals import COMPARED, paired_bootstrap
-from prorec_core.metrics.measures import Values, values_by_user
-
-GENERATOR = "generator"
-"""Stands for the scorer by which a generator recommends: ranked, fused or generative."""
-
-RANKED_BASELINES = {f"{name}_ranked": name for name in ("collaborative", "aligned", "two_stream")}
-"""Scorers that stand for what a ranker makes of a baseline's candidates, and that baseline's own."""
+from prorec_core.metrics.intervals import paired_bootstrap
+from prorec_core.metrics.measures import Values
+from prorec_core.metrics.scorers import GENERATOR, SCORERS, in_order, ranked_baselines
+from prorec_core.metrics.table import columns, compared, values_by_user
 
 APART, MIXED = "†", "‡"
 MARKS = {
@@ -47,7 +41,7 @@ class Measured:
     Attributes:
         variant: its name.
         seed: of its training.
-        scorer: the scorer that represents it, or GENERATOR, or one of RANKED_BASELINES.
+        scorer: the scorer that represents it, or GENERATOR, or one of `ranked_baselines`.
         metrics: as in metrics.json: `protocol`, and by split, scorer and metric.
         ranks: by scorer the rank of each test user's target, int32, shape (U,), 0 where it is not in the list.
         new_item_ranks: the same of the users who took a new item last; empty where none was measured.
@@ -82,7 +76,7 @@ class Measured:
     @property
     def representative(self) -> str:
         """The scorer that stands for the variant."""
-        if self.scorer in RANKED_BASELINES:
+        if self.scorer in ranked_baselines():
             return "ranked"
         if self.scorer != GENERATOR:
             return self.scorer
@@ -142,7 +136,7 @@ def compare_variants(
             "validation": {} if apart else _over_seeds([each.metrics["validation"][scorer] for each in seeds]),
             "by_seed": {
                 metric: [each.metrics["test"][scorer][metric] for each in seeds]
-                for metric in ACCURACY
+                for metric in columns("page")
                 if all(metric in each.metrics["test"][scorer] for each in seeds)
             },
             "against": _against(seeds, held_against, (scorer, representative(others)), samples, seed)
@@ -224,7 +218,7 @@ def own_seconds(measured: Iterable[Measured]) -> dict[tuple[str, int], float]:
 def _over_seeds(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
     """By metric its mean over seeds and the standard deviation between them (None for one seed)."""
     found: dict[str, dict[str, float | None]] = {}
-    for metric in ACCURACY:
+    for metric in columns("page"):
         values = [each[metric] for each in measured if metric in each]
         if values:
             deviation = round(float(np.std(values, ddof=1)), 6) if len(values) > 1 else None
@@ -232,10 +226,17 @@ def _over_seeds(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, 
     return found
 
 
+def _same_for_all() -> set[str]:
+    """Scorers that every variant has with the same figures."""
+    return {name for name, row in SCORERS.items() if row.everywhere}
+
+
 def _scorers(seeds: Sequence[Measured], reference: Sequence[Measured], samples: int, seed: int) -> dict[str, Any]:
     """Every scorer of a variant; held against the same scorer of the reference, where that has it."""
     names = set.intersection(*(set(each.metrics["test"]) for each in seeds))
-    shown = in_order(dict.fromkeys(names - {"popularity"} if seeds[0].scorer == GENERATOR else {representative(seeds)}))
+    shown = in_order(
+        dict.fromkeys(names - _same_for_all() if seeds[0].scorer == GENERATOR else {representative(seeds)})
+    )
     found = {}
     for name in shown:
         comparable = reference and all(name in each.ranks for each in reference)
@@ -297,7 +298,7 @@ def _against(
         return {}
     sides = [[each for each in side if each.seed in both] for side in (first, second)]
     found = {}
-    for metric in COMPARED:
+    for metric in compared():
         values = [
             {
                 each.seed: values_by_user(metric, (each.new_item_ranks if of_new else each.ranks)[scorer])

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from prorec_core.evaluation import plots
-from prorec_core.evaluation.drawing import SCORER_COLOUR, SCORER_MARKER, as_svg, colour, marker
-from prorec_core.evaluation.inputs import SCORERS
+from prorec_core.metrics.scorers import SCORERS, about
+from prorec_core.reports import plots
+from prorec_core.reports.drawing import as_svg
 
 
 def group(name, recall):
@@ -24,10 +24,10 @@ def test_curves_end_at_recall_of_the_whole_list():
     np.testing.assert_allclose(ndcg[-1], (1 + 1 / 2 + 1 / np.log2(6)) / 4)
 
 
-def test_a_baseline_is_told_from_every_scorer_beside_it():
-    for of, known in ((colour, SCORER_COLOUR), (marker, SCORER_MARKER)):
-        assert len({of(scorer) for scorer in (*SCORERS, "collaborative")}) == len(SCORERS) + 1 == len(known) + 1
-        assert of("collaborative") == of("two_stream")
+def test_scorers_that_are_shown_together_are_told_apart():
+    together = [name for name in SCORERS if name not in ("item_to_item", "two_stream")]
+    for of in ("colour", "marker"):
+        assert len({getattr(about(scorer), of) for scorer in together}) == len(together)
 
 
 def test_large_codebooks_and_single_epochs_draw():

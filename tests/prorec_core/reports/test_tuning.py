@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from prorec_core.evaluation.drawing import as_png
-from prorec_core.evaluation.tuning import history, ranked, slices, table_markdown
+from prorec_core.reports.drawing import as_png
+from prorec_core.reports.tuning import history, ranked, slices, table_markdown
 
 
 def _trial(number: int, value: float | None, state: str = "complete", **values: Any) -> dict[str, Any]:

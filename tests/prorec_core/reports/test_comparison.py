@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from prorec_core.data.sequences import from_lists
-from prorec_core.evaluation.variants.report import _table, new_item_rows, plot_files, render, table_markdown
-from prorec_core.evaluation.variants.table import GENERATOR, Measured, compare_variants
-from prorec_core.metrics.measures import rank_metrics
+from prorec_core.evaluation.variants import Measured, compare_variants
+from prorec_core.metrics.scorers import GENERATOR
+from prorec_core.metrics.table import rank_metrics
+from prorec_core.reports.comparison.page import _table, new_item_rows, plot_files, render, table_markdown
 
 USERS, ITEMS = 60, 20
 EVIL = "<script>alert('x')</script> | {{ 7 * 7 }}"
@@ -48,7 +49,7 @@ def comparison(variants, seeds=(0, 1), failed=(), apart=(), new=()):
     for seed in seeds:
         for place, name in enumerate(variants):
             ranks = random.integers(0, 20, USERS).astype(np.int32)
-            metrics = {split: {"fused": rank_metrics(ranks, (1, 5, 10, 20))} for split in ("test", "validation")}
+            metrics = {split: {"fused": rank_metrics(ranks, 20)} for split in ("test", "validation")}
             metrics["recommended"] = "fused"
             measured.append(
                 Measured(
@@ -66,7 +67,7 @@ def comparison(variants, seeds=(0, 1), failed=(), apart=(), new=()):
                 )
             )
             if name in new:
-                recall = {"fused": rank_metrics(ranks[:9], (10,))}
+                recall = {"fused": rank_metrics(ranks[:9], 10)}
                 about = {"items": 3, "interactions": 9, "share_of_catalogue": 0.15, "bonus": 0.0}
                 metrics["new_items"] = {**about, "new": recall, "known": recall, "share_at_10": {"fused": 0.123}}
                 measured[-1] = replace(measured[-1], metrics={**measured[-1].metrics, **metrics})

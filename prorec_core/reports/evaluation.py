@@ -13,21 +13,19 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from prorec_core.data.sequences import IntArray
-from prorec_core.evaluation import plots
-from prorec_core.evaluation.drawing import as_png, as_svg, colour
-from prorec_core.evaluation.examples import SHOWN, examples
-from prorec_core.evaluation.inputs import MEANING, Background, in_order
+from prorec_core.evaluation.inputs import Background
 from prorec_core.evaluation.measured import Evaluation
-from prorec_core.evaluation.pages import template
-from prorec_core.evaluation.tables import (
-    ACCURACY,
-    BEYOND_ACCURACY,
+from prorec_core.metrics import scorers
+from prorec_core.metrics.scorers import in_order
+from prorec_core.metrics.table import METRICS, columns, figure, label
+from prorec_core.reports import plots
+from prorec_core.reports.drawing import as_png, as_svg
+from prorec_core.reports.examples import SHOWN, examples
+from prorec_core.reports.tables import (
     Cell,
     cells,
     chosen_settings,
     comparison_rows,
-    figure,
-    label,
     new_item_line,
     new_item_rows,
     present,
@@ -37,6 +35,7 @@ from prorec_core.evaluation.tables import (
     result_rows,
     signed,
 )
+from prorec_core.reports.templates import template
 
 __all__ = ["plot_files", "render", "result_markdown", "result_rows"]
 
@@ -49,7 +48,7 @@ def render(background: Background, evaluation: Evaluation) -> str:
         evaluation: what was measured, with the lists.
     """
     metrics, ranks = evaluation.metrics, evaluation.test_ranks
-    return template("report.html.j2").render(
+    return template("evaluation.html.j2").render(
         name=background.name or "evaluation",
         seed=background.seed,
         metrics=metrics,
@@ -62,8 +61,9 @@ def render(background: Background, evaluation: Evaluation) -> str:
         new_items=_new_items(metrics),
         figures=_svgs(background, metrics, ranks),
         scorers=in_order(ranks),
-        meaning=MEANING,
-        colour=colour,
+        about=scorers.about,
+        scorer_label=scorers.label,
+        beyond=[METRICS[name] for name in METRICS if METRICS[name].of_lists and METRICS[name].shown.get("page")],
         slices=metrics["slices"],
         quality=background.quality,
         domination=background.domination,
@@ -96,7 +96,7 @@ def _figures(
     """Every plot for which there is something to show, and what it says to those who cannot see it."""
     found: dict[str, tuple[Figure, str]] = {}
     test, length = metrics["test"], metrics["protocol"]["list_length"]
-    told = ", ".join(f"{scorer} {test[scorer]['recall_at_10']:.4f}" for scorer in in_order(ranks))
+    told = ", ".join(f"{scorers.label(scorer)} {test[scorer]['recall_at_10']:.4f}" for scorer in in_order(ranks))
     found["curves"] = (
         plots.curves_by_k(ranks, length),
         f"Recall and NDCG of each scorer by list length k from 1 to {length}. Recall at 10: {told}.",
@@ -109,7 +109,8 @@ def _figures(
         )
     if all(metrics["slices"].values()):
         words = "; ".join(
-            f"{group['group']}: " + ", ".join(f"{scorer} {value:.4f}" for scorer, value in group["recall"].items())
+            f"{group['group']}: "
+            + ", ".join(f"{scorers.label(scorer)} {value:.4f}" for scorer, value in group["recall"].items())
             for groups in metrics["slices"].values()
             for group in groups
         )
@@ -157,7 +158,7 @@ def _figures(
 
 
 def _tables(measured: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    accuracy, beyond = present(measured, ACCURACY), present(measured, BEYOND_ACCURACY)
+    accuracy, beyond = present(measured, columns("page", "ranks")), present(measured, columns("page", "lists"))
     return {
         "accuracy": {"columns": [label(metric) for metric in accuracy], "rows": cells(measured, accuracy)},
         "beyond": {
@@ -170,7 +171,7 @@ def _tables(measured: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
 def _reference(metrics: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
     """Rows of the test table for what is known of the data by construction."""
     known = reference_names(metrics)
-    rows = dict(cells(metrics["reference"], present(metrics["test"], ACCURACY), mark_best=False))
+    rows = dict(cells(metrics["reference"], present(metrics["test"], columns("page", "ranks")), mark_best=False))
     return [(words, rows[name]) for name, words in known.items()]
 
 
@@ -178,25 +179,26 @@ def _new_items(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     if "new_items" not in metrics:
         return None
     head, *rows = new_item_rows(metrics["new_items"])
-    return {"caption": new_item_line(metrics["new_items"]), "head": head, "rows": rows}
+    names = in_order(metrics["new_items"]["new"])
+    return {"caption": new_item_line(metrics["new_items"]), "head": head, "rows": list(zip(names, rows, strict=True))}
 
 
 def _tiles(background: Background, metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     """The few figures that a reader looks for first."""
     test = metrics["test"]
     first = metrics["recommended"] or in_order(test)[0]
-    tiles = []
-    for metric in ("recall_at_10", "ndcg_at_10"):
+    tiles, name = [], scorers.label(first)
+    for metric in columns("headline"):
         against = test["popularity"][metric]
         beside = f"± {test[first][f'{metric}_standard_error']:.4f}"
         if first != "popularity" and against:
             beside += f" · {test[first][metric] / against:.1f} × popularity"
-        tiles.append({"name": f"{label(metric)}, {first}", "value": f"{test[first][metric]:.4f}", "beside": beside})
+        tiles.append({"name": f"{label(metric)}, {name}", "value": f"{test[first][metric]:.4f}", "beside": beside})
     tiles.append(
         {
-            "name": f"Coverage@10, {first}",
+            "name": f"{label('coverage_at_10')}, {name}",
             "value": f"{test[first]['coverage_at_10']:.1%}",
-            "beside": f"{figure('distinct_items', test[first]['distinct_items_at_10'])} different items",
+            "beside": f"{figure('distinct_items_at_10', test[first]['distinct_items_at_10'])} different items",
         }
     )
     if "integrated" in background.domination:
@@ -229,14 +231,15 @@ def _notes(metrics: Mapping[str, Any], background: Background) -> list[str]:
         if first == metrics["recommended"] or second == "aligned":
             verdict = "is better than" if measured["low"] > 0 else "is worse than" if measured["high"] < 0 else ""
             verdict = verdict or "cannot be told from"
-            notes.append(f"{first.capitalize()} {verdict} {second} in NDCG@10 ({interval}).")
+            told, other = scorers.label(first), scorers.label(second)
+            notes.append(f"{told[0].upper()}{told[1:]} {verdict} {other} in NDCG@10 ({interval}).")
     if not metrics["validation_tells"]:
         return notes
     if "without" in metrics["ranker"] and metrics["recommended"] != "ranked":
         reached = metrics["validation"][metrics["recommended"]]["ndcg_at_10"]
         notes.append(
             "The ranker is not used: on validation users held out it has NDCG@10 "
-            f"{metrics['ranker']['ndcg_at_10']:.4f}, {metrics['recommended']} {reached:.4f}."
+            f"{metrics['ranker']['ndcg_at_10']:.4f}, {scorers.label(metrics['recommended'])} {reached:.4f}."
         )
     weights = [weight for weight, _ in metrics["fusion_trials"]] or list(background.config.fusion_weights)
     weight = metrics["fusion_weight"]

@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from prorec_core.evaluation.drawing import (
+from prorec_core.evaluation.variants import marked
+from prorec_core.metrics.table import compared, label
+from prorec_core.reports.drawing import (
     BEHAVIOUR_COLOUR,
     INK,
     MUTED,
@@ -23,12 +25,10 @@ from prorec_core.evaluation.drawing import (
     panels,
     style,
 )
-from prorec_core.evaluation.plots import domination_bars
-from prorec_core.evaluation.tables import label, signed
-from prorec_core.evaluation.variants.table import marked
+from prorec_core.reports.plots import domination_bars
+from prorec_core.reports.tables import signed
 
 Found = Mapping[str, Any]
-SHOWN = ("ndcg_at_10", "recall_at_10")
 BETTER, WORSE = "#2a9d74", "#d1495b"
 _ROW, _EDGE = 0.27, 0.62
 """Inches a row, and inches above and below all rows."""
@@ -37,8 +37,8 @@ _ROW, _EDGE = 0.27, 0.62
 def forest(found: Found, names: Sequence[str]) -> Figure:
     """Differences of some variants to the reference with 95% intervals, a panel a metric."""
     with style():
-        figure, both = _rows(len(names), len(SHOWN))
-        for axes, metric in zip(both, SHOWN, strict=True):
+        figure, both = _rows(len(names), len(compared()))
+        for axes, metric in zip(both, reversed(compared()), strict=True):
             axes.axvline(0, color=MUTED, linewidth=1)
             for place, name in enumerate(names):
                 against = found["variants"][name]["against"][metric]
@@ -54,8 +54,8 @@ def values(found: Found) -> Figure:
     """Each variant's figures: a ring a seed, a bar at their mean; the dashed line is the reference's mean."""
     names = list(found["variants"])
     with style():
-        figure, both = _rows(len(names), len(SHOWN))
-        for axes, metric in zip(both, SHOWN, strict=True):
+        figure, both = _rows(len(names), len(compared()))
+        for axes, metric in zip(both, reversed(compared()), strict=True):
             if found["reference"] in names:
                 mean = found["variants"][found["reference"]]["test"][metric]["mean"]
                 axes.axvline(mean, color=RULE, linewidth=1.2, linestyle=(0, (4, 2)))

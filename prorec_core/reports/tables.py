@@ -7,40 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prorec_core.evaluation.inputs import in_order
-
-ACCURACY = (
-    "recall_at_1",
-    "recall_at_5",
-    "recall_at_10",
-    "recall_at_20",
-    "recall_at_50",
-    "ndcg_at_5",
-    "ndcg_at_10",
-    "ndcg_at_20",
-    "mrr",
-)
-BEYOND_ACCURACY = (
-    "coverage_at_10",
-    "distinct_items_at_10",
-    "popularity_at_10",
-    "popularity_percentile_at_10",
-)
-SHORT = ("recall_at_5", "recall_at_10", "recall_at_20", "ndcg_at_5", "ndcg_at_10", "ndcg_at_20", "mrr")
+from prorec_core.metrics import scorers
+from prorec_core.metrics.scorers import in_order
+from prorec_core.metrics.table import columns, figure, label
 
 _REFERENCE = {
     "text_only": "best from text alone",
     "behaviour_only": "best from behaviour alone",
     "best": "best reachable",
-}
-_WORDS = {
-    "recall": "Recall",
-    "ndcg": "NDCG",
-    "mrr": "MRR",
-    "coverage": "Coverage",
-    "distinct_items": "Distinct items",
-    "popularity": "Popularity",
-    "popularity_percentile": "Popularity percentile",
 }
 
 
@@ -51,27 +25,6 @@ class Cell:
     text: str
     error: str = ""
     best: bool = False
-
-
-def label(metric: str) -> str:
-    """A metric's name for people.
-
-    >>> label("ndcg_at_10"), label("mrr")
-    ('NDCG@10', 'MRR')
-    """
-    name, _, k = metric.partition("_at_")
-    return f"{_WORDS.get(name, name)}@{k}" if k else _WORDS.get(name, name)
-
-
-def figure(metric: str, value: float) -> str:
-    """A metric's value for people: four decimals; counts as such.
-
-    >>> figure("recall_at_10", 0.10363), figure("distinct_items_at_10", 8123), figure("popularity_at_10", 41.26)
-    ('0.1036', '8,123', '41.3')
-    """
-    if metric.startswith("distinct_items"):
-        return f"{value:,.0f}"
-    return f"{value:,.1f}" if metric.startswith("popularity_at") else f"{value:.4f}"
 
 
 def signed(value: float, decimals: int = 4) -> str:
@@ -94,15 +47,14 @@ def cells(
         metrics: the columns; what a scorer lacks is shown as a dash.
         mark_best: mark the highest figure of a column.
     """
-    columns = list(metrics)
+    shown = list(metrics)
     best = {
-        metric: max((found[metric] for found in measured.values() if metric in found), default=None)
-        for metric in columns
+        metric: max((found[metric] for found in measured.values() if metric in found), default=None) for metric in shown
     }
     rows = []
     for scorer in in_order(measured):
         found, row = measured[scorer], []
-        for metric in columns:
+        for metric in shown:
             if metric not in found:
                 row.append(Cell("–"))
                 continue
@@ -154,32 +106,34 @@ def protocol_line(protocol: Mapping[str, Any], split: str = "test") -> str:
 def result_rows(metrics: Mapping[str, Any], split: str = "test") -> list[list[str]]:
     """The result as plain rows: a header, then a row a scorer. Standard errors stand beside recall and NDCG at 10."""
     measured = metrics[split]
-    columns = present(measured, SHORT)
-    rows = [["scorer", *map(label, columns)]]
-    for scorer, row in cells(measured, columns):
-        rows.append([scorer, *(f"{cell.text} ± {cell.error}" if cell.error else cell.text for cell in row)])
+    shown = present(measured, columns("result"))
+    rows = [["scorer", *map(label, shown)]]
+    for scorer, row in cells(measured, shown):
+        rows.append(
+            [scorers.label(scorer), *(f"{cell.text} ± {cell.error}" if cell.error else cell.text for cell in row)]
+        )
     return rows
 
 
 def result_markdown(metrics: Mapping[str, Any]) -> str:
     """The result as Markdown: the protocol, the test table with best values bold, the comparisons."""
     measured = metrics["test"]
-    columns = present(measured, SHORT)
+    shown = present(measured, columns("result"))
     lines = [
         f"*{protocol_line(metrics['protocol'])}*",
         "",
-        _line(["scorer", *map(label, columns)]),
-        _line(["---", *["---:"] * len(columns)]),
+        _line(["scorer", *map(label, shown)]),
+        _line(["---", *["---:"] * len(shown)]),
     ]
-    for scorer, row in cells(measured, columns):
+    for scorer, row in cells(measured, shown):
         texts = [f"**{cell.text}**" if cell.best else cell.text for cell in row]
         texts = [f"{text} ± {cell.error}" if cell.error else text for text, cell in zip(texts, row, strict=True)]
-        lines.append(_line([scorer, *texts]))
+        lines.append(_line([scorers.label(scorer), *texts]))
     if metrics.get("warnings"):
         lines += ["", *(f"- {html.escape(text, quote=False)}." for text in metrics["warnings"])]
     told = ["± is the standard error over users."]
     if metrics.get("recommended"):
-        told.append(f"Recommended by: {metrics['recommended']}.")
+        told.append(f"Recommended by: {scorers.label(metrics['recommended'])}.")
     if metrics.get("fusion_weight") is not None:
         told.append(f"Weight of the dense score in fused: λ = {metrics['fusion_weight']:g}.")
     lines += ["", " ".join(told)]
@@ -217,16 +171,16 @@ def chosen_settings(metrics: Mapping[str, Any]) -> list[str]:
 def new_item_rows(found: Mapping[str, Any]) -> list[list[str]]:
     """The figures of new items (metrics.json's `new_items`) as plain rows: a header, then a row a scorer."""
     groups = {"new": "new", "known": "others"}
-    columns = [
+    shown = [
         (group, metric) for group in groups for metric in present(found[group], [f"recall_at_{k}" for k in (10, 50)])
     ]
-    rows = [["scorer", *(f"{groups[group]}, {label(metric)}" for group, metric in columns), "share of the first ten"]]
+    rows = [["scorer", *(f"{groups[group]}, {label(metric)}" for group, metric in shown), "share of the first ten"]]
     for scorer in in_order(found["new"]):
         told = [
             f"{found[group][scorer][metric]:.4f} ± {found[group][scorer][f'{metric}_standard_error']:.4f}"
-            for group, metric in columns
+            for group, metric in shown
         ]
-        rows.append([scorer, *told, f"{found['share_at_10'][scorer]:.1%}"])
+        rows.append([scorers.label(scorer), *told, f"{found['share_at_10'][scorer]:.1%}"])
     return rows
 
 
@@ -244,7 +198,7 @@ def comparison_rows(comparisons: Mapping[str, Mapping[str, Mapping[str, float]]]
     """Differences between scorers as plain rows: what, metric, mean difference, interval."""
     return [
         [
-            name.replace("_minus_", " − "),
+            difference(name),
             label(metric),
             signed(found["difference"]),
             f"{signed(found['low'])} to {signed(found['high'])}",
@@ -252,6 +206,15 @@ def comparison_rows(comparisons: Mapping[str, Mapping[str, Mapping[str, float]]]
         for name, by_metric in comparisons.items()
         for metric, found in by_metric.items()
     ]
+
+
+def difference(name: str) -> str:
+    """The name of a comparison for people.
+
+    >>> difference("fused_minus_aligned")
+    'fused − Stage I'
+    """
+    return " − ".join(scorers.label(each) for each in name.split("_minus_"))
 
 
 def _line(texts: Sequence[str]) -> str:

@@ -4,8 +4,9 @@ import doctest
 
 import pytest
 
-from prorec_core.evaluation import slices, tables
-from prorec_core.evaluation.tables import protocol_line, result_markdown, result_rows
+from prorec_core.evaluation import slices
+from prorec_core.reports import tables
+from prorec_core.reports.tables import protocol_line, result_markdown, result_rows
 
 PROTOCOL = {
     "items": 12101,

@@ -1,0 +1,255 @@
+"""Every metric: how it is measured, at which lengths of a list, what it is called, and where it is shown.
+
+Knows ranks and counts through `measures`; knows nothing of scorers, models, files or pages. A new metric is a row of
+`METRICS`: evaluation, comparison, reports, terminal and tracking read it from here. A rank counts from 1, and 0 stands
+for a target that is not in the list. Axes: U users, K items of a list, N items of the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from prorec_core.data.sequences import IntArray
+from prorec_core.metrics.measures import (
+    Counts,
+    Values,
+    distinct_items,
+    gains_at_k,
+    hits_at_k,
+    mean_percentile,
+    mean_popularity,
+    reciprocal_ranks,
+    share_of_catalogue,
+    standard_error,
+    times_listed,
+)
+
+if TYPE_CHECKING:
+    from prorec_core.metrics.top import TopItems
+
+CUTOFFS = (1, 5, 10, 20, 50)
+"""Lengths k at which most metrics are measured."""
+WHOLE = 0
+"""In place of a length: the whole list."""
+
+View = Literal["page", "result", "comparison", "terminal", "headline"]
+"""Where figures are shown: the report of an evaluation, its short table, that of a comparison, the terminal, and the
+two figures that stand for all."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, at one or several lengths of the list.
+
+    Attributes:
+        label: for people.
+        meaning: in a sentence.
+        of_ranks: each user's value, shape (U,), from the ranks of the targets, shape (U,), and the length.
+        of_lists: or one number from how often each item stands in all lists of that length, shape (N,), and how often
+            it occurs in training, shape (N,).
+        cutoffs: the lengths.
+        compared: those at which scorers and variants are held against each other; with a standard error over users.
+        shown: by view the lengths that are shown there.
+        format: of a value, for people.
+    """
+
+    label: str
+    meaning: str
+    of_ranks: Callable[[IntArray, int], Values] | None = None
+    of_lists: Callable[[Counts, Counts], float] | None = None
+    cutoffs: tuple[int, ...] = CUTOFFS
+    compared: tuple[int, ...] = ()
+    shown: Mapping[View, tuple[int, ...]] = field(default_factory=dict)
+    format: str = ".4f"
+
+
+METRICS: dict[str, Metric] = {
+    "recall": Metric(
+        "Recall",
+        "share of users whose target is among the first k",
+        of_ranks=hits_at_k,
+        compared=(10,),
+        shown={
+            "page": CUTOFFS,
+            "result": (5, 10, 20),
+            "comparison": (10, 20),
+            "terminal": (10, 20),
+            "headline": (10,),
+        },
+    ),
+    "ndcg": Metric(
+        "NDCG",
+        "as recall, but a target counts the less the lower it stands",
+        of_ranks=gains_at_k,
+        compared=(10,),
+        shown={
+            "page": (5, 10, 20),
+            "result": (5, 10, 20),
+            "comparison": (10, 20),
+            "terminal": (10,),
+            "headline": (10,),
+        },
+    ),
+    "mrr": Metric(
+        "MRR",
+        "mean of 1 / rank of the target, 0 where it is not in the list",
+        of_ranks=lambda ranks, _: reciprocal_ranks(ranks),
+        cutoffs=(WHOLE,),
+        shown=dict.fromkeys(("page", "result", "comparison", "terminal"), (WHOLE,)),
+    ),
+    "coverage": Metric(
+        "Coverage",
+        "share of the catalogue that stands in the first k of anyone's list",
+        of_lists=share_of_catalogue,
+        cutoffs=(10,),
+        shown={"page": (10,), "terminal": (10,)},
+    ),
+    "distinct_items": Metric(
+        "Distinct items",
+        "how many different items stand in the first k of all lists",
+        of_lists=distinct_items,
+        cutoffs=(10,),
+        shown={"page": (10,)},
+        format=",.0f",
+    ),
+    "popularity": Metric(
+        "Popularity",
+        "how often what is recommended occurs in training, in the mean",
+        of_lists=mean_popularity,
+        cutoffs=(10,),
+        shown={"page": (10,)},
+        format=",.1f",
+    ),
+    "popularity_percentile": Metric(
+        "Popularity percentile",
+        "its mean percentile among the counts of the catalogue; 0.5 is what chance gives",
+        of_lists=mean_percentile,
+        cutoffs=(10,),
+        shown={"page": (10,)},
+    ),
+}
+"""By the name that metrics.json and tracking know it by, before `_at_k`; in the order in which they are shown."""
+
+
+def full_name(name: str, k: int) -> str:
+    """The name of a metric at a length.
+
+    >>> full_name("recall", 10), full_name("mrr", WHOLE)
+    ('recall_at_10', 'mrr')
+    """
+    return f"{name}_at_{k}" if k != WHOLE else name
+
+
+def _parts(full: str) -> tuple[str, int]:
+    name, _, k = full.partition("_at_")
+    return name, int(k) if k else WHOLE
+
+
+def label(full: str) -> str:
+    """A metric's name for people.
+
+    >>> label("ndcg_at_10"), label("mrr"), label("seconds")
+    ('NDCG@10', 'MRR', 'seconds')
+    """
+    name, _, k = full.partition("_at_")
+    words = METRICS[name].label if name in METRICS else name
+    return f"{words}@{k}" if k else words
+
+
+def figure(full: str, value: float) -> str:
+    """A metric's value for people.
+
+    >>> figure("recall_at_10", 0.10363), figure("distinct_items_at_10", 8123), figure("popularity_at_10", 41.26)
+    ('0.1036', '8,123', '41.3')
+    """
+    name = full.partition("_at_")[0]
+    return format(value, METRICS[name].format if name in METRICS else ".4f")
+
+
+def columns(view: View, of: Literal["ranks", "lists"] | None = None) -> tuple[str, ...]:
+    """The full names of the metrics of a view, in order: on pages by metric, elsewhere by length of the list; those of
+    ranks before those of lists.
+
+    >>> columns("headline"), columns("terminal")
+    (('recall_at_10', 'ndcg_at_10'), ('recall_at_10', 'ndcg_at_10', 'recall_at_20', 'mrr', 'coverage_at_10'))
+
+    Args:
+        view: where they are shown.
+        of: only those of ranks, or of lists.
+    """
+    wide = view in {"page", "result"}
+    found: list[tuple[tuple[float, ...], str]] = []
+    for place, (name, metric) in enumerate(METRICS.items()):
+        if of is not None and (metric.of_ranks is not None) is not (of == "ranks"):
+            continue
+        for k in metric.shown.get(view, ()):
+            length = float("inf") if k == WHOLE else k
+            order = (place, length) if wide else (length, place)
+            found.append(((float(metric.of_ranks is None), *order), full_name(name, k)))
+    return tuple(full for _, full in sorted(found))
+
+
+def compared() -> tuple[str, ...]:
+    """The full names of those by which scorers and variants are held against each other."""
+    return tuple(full_name(name, k) for name, metric in METRICS.items() for k in metric.compared)
+
+
+def values_by_user(full: str, ranks: IntArray) -> Values:
+    """A metric's value for each user, shape (U,), from the ranks of the targets, shape (U,).
+
+    >>> values_by_user("recall_at_5", np.array([1, 9])).tolist()
+    [1.0, 0.0]
+
+    Raises:
+        KeyError: there is no such metric of ranks.
+    """
+    name, k = _parts(full)
+    measure = METRICS[name].of_ranks
+    if measure is None:
+        raise KeyError(f"{full} is no metric of ranks")
+    return measure(ranks, k)
+
+
+def rank_metrics(ranks: IntArray, longest: int = max(CUTOFFS)) -> dict[str, float]:
+    """By full name the mean over users of every metric of ranks, and the standard errors of those that are compared.
+
+    Args:
+        ranks: shape (U,).
+        longest: greatest length that the lists have anything to say about.
+    """
+    found: dict[str, float] = {}
+    for name, metric in METRICS.items():
+        if metric.of_ranks is None:
+            continue
+        for k in metric.cutoffs:
+            if k <= longest:
+                values = metric.of_ranks(ranks, k)
+                found[full_name(name, k)] = round(float(values.mean()), 6) if len(values) else 0.0
+                if k in metric.compared:
+                    found[f"{full_name(name, k)}_standard_error"] = standard_error(values)
+    return found
+
+
+def list_metrics(lists: TopItems, train_counts: Counts) -> dict[str, float]:
+    """By full name what the lists of all users are made of, whoever the targets were.
+
+    Args:
+        lists: recommendations to every user.
+        train_counts: how often each item occurs in training, shape (N,).
+    """
+    return {
+        full_name(name, k): metric.of_lists(times_listed(lists, len(train_counts), k), train_counts)
+        for name, metric in METRICS.items()
+        if metric.of_lists is not None
+        for k in metric.cutoffs
+    }
+
+
+def what_decides() -> Iterator[list[Any]]:
+    """Of every metric what decides its figures, as plain values: all but words and places."""
+    for name, metric in METRICS.items():
+        measure = metric.of_ranks or metric.of_lists
+        assert measure is not None, f"{name} measures nothing"
+        yield [name, measure.__module__, measure.__qualname__, metric.cutoffs, metric.compared]

@@ -1,0 +1,1 @@
+"""The report of a comparison of variants: its page, its template and its plots."""
