@@ -152,7 +152,7 @@ def _watch(pid: int, seconds: float, interruptions: bool) -> None:
     """Read the signals of the process `pid` from the standard input, until it is gone."""
     asked: float | None = None
     end: float | None = None
-    asked_to_end = False
+    warned = False
     while os.getppid() == pid:
         if select.select([0], [], [], None if end is None else _PAUSE)[0]:
             numbers = os.read(0, 64)
@@ -169,10 +169,10 @@ def _watch(pid: int, seconds: float, interruptions: bool) -> None:
                 asked = now if asked is None else asked
                 end = asked + seconds if end is None else end
         if end is not None and time.monotonic() >= end:
-            if not asked_to_end:
+            if not warned:
                 os.write(2, _TOLD.encode())
                 os.write(1, b".")
-                asked_to_end, end = True, time.monotonic() + _SECONDS_TO_EXIT
+                warned, end = True, time.monotonic() + _SECONDS_TO_EXIT
             else:
                 os.kill(pid, signal.SIGKILL)
                 return
