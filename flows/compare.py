@@ -50,7 +50,7 @@ from prorec_core.evaluation.variants import (
     compare_variants,
     own_seconds,
 )
-from prorec_core.metrics.scorers import GENERATOR
+from prorec_core.metrics.scorers import GENERATOR, label
 from prorec_core.reports.comparison.page import table_markdown
 
 _AGAIN = "the same comparison once more; what is finished comes from the cache"
@@ -313,4 +313,6 @@ def _reasons(failed: Sequence[Mapping[str, Any]]) -> str:
 
 def _outcome(each: Measured) -> str:
     measured = each.metrics["test"][each.representative]
-    return f"NDCG@10 {measured['ndcg_at_10']:.4f}, Recall@10 {measured['recall_at_10']:.4f} ({each.representative})"
+    return (
+        f"NDCG@10 {measured['ndcg_at_10']:.4f}, Recall@10 {measured['recall_at_10']:.4f} ({label(each.representative)})"
+    )

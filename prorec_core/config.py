@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
+from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS, SOURCES
 from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Name, Place, Probability, Section, Width
 from prorec_core.values import Missing, SimilarIds, TimestampFormat
 
@@ -26,7 +26,7 @@ class DemoShop(Section):
 class DataConfig(Section):
     """Where interactions and items come from, and what is kept of them."""
 
-    source: Literal["demo", "tables", "recbole"] = Field(
+    source: Annotated[str, SOURCES] = Field(
         "demo", description="demo: the generated shop; tables: Parquet, CSV or JSON Lines; recbole: atomic files."
     )
     path: Place | None = Field(

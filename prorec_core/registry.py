@@ -35,7 +35,7 @@ class Registry:
         return self.places[name].partition(":")[0]
 
     def load(self, name: str) -> Any:
-        """The implementation called `name`, a class; its module is imported now.
+        """The implementation called `name`, a class or a function; its module is imported now.
 
         Raises:
             KeyError: there is none.
@@ -66,6 +66,14 @@ def one_of(name: str, known: Iterable[str]) -> str:
     return name
 
 
+SOURCES = Registry(
+    "data.source",
+    {
+        "demo": "prorec_core.data.sources:demo_shop",
+        "tables": "prorec_core.data.sources:two_files",
+        "recbole": "prorec_core.data.sources:two_files",
+    },
+)
 SEQUENTIAL_MODELS = Registry(
     "collaborative.model",
     {"sasrec": "prorec_core.sequential.sasrec:SASRec", "din": "prorec_core.sequential.din:DIN"},

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
+import polars as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prorec_core.config import CollaborativeConfig, QuantizeConfig, Training
+from prorec.tasks.execution.stage import Work, stage
+from prorec.tasks.stages.inputs import read_dataset
+from prorec.tasks.stages.pipeline import STAGES
+from prorec_core.artifacts import write_json
+from prorec_core.config import CollaborativeConfig, DataConfig, QuantizeConfig, Training
+from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.data.tables import RawTable
+from prorec_core.metrics.measures import Values, hits_at_k
+from prorec_core.metrics.scorers import SCORERS, Scorer
+from prorec_core.metrics.table import METRICS, Metric, View
+from prorec_core.metrics.top import TopItems, padded_histories, top_from_scores
 from prorec_core.progress import Report, silent
 from prorec_core.quantization.quantizer import Codes, Floats, Quantizer, State
+from prorec_core.registry import QUANTIZERS, SEQUENTIAL_MODELS, SOURCES
 from prorec_core.sequential.base import SequentialModel
 from prorec_core.training.batching import HistoryBatch
 
@@ -67,3 +79,68 @@ class LastItem(SequentialModel):
 
     def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
         return batch.last(self._states(table_ND, batch)) @ table_ND.t()
+
+
+class Rows:
+    """A shop of two shelves, held in memory: whoever begins at one stays there."""
+
+    USERS, ITEMS = 60, 24
+
+    def interactions(self) -> RawTable:
+        random = np.random.default_rng(0)
+        rows = [
+            (f"u{user}", f"i{item}", time)
+            for user in range(self.USERS)
+            for time, item in enumerate(2 * random.permutation(self.ITEMS // 2)[:8] + user % 2)
+        ]
+        return RawTable.of_frame(pl.DataFrame(rows, ["user_id", "item_id", "timestamp"], orient="row"), "the rows")
+
+    def items(self) -> RawTable:
+        titles = [f"{'tea' if item % 2 else 'coffee'} number {item}" for item in range(self.ITEMS)]
+        frame = pl.DataFrame({"item_id": [f"i{item}" for item in range(self.ITEMS)], "title": titles})
+        return RawTable.of_frame(frame.with_columns(categories=pl.lit("drinks")), "the items")
+
+    def facts(self) -> dict[str, Any]:
+        return {"shelves": 2}
+
+    def digest(self) -> str:
+        return "two shelves"
+
+
+def rows(config: DataConfig) -> Rows:
+    """A source."""
+    del config
+    return Rows()
+
+
+def steep(ranks: IntArray, k: int) -> Values:
+    """A metric: 1 / rank² of a target among the first k."""
+    return hits_at_k(ranks, k) / np.maximum(ranks, 1) ** 2.0
+
+
+def by_number(training: Sequences, histories: Sequences, k: int, *, masked: bool) -> TopItems:
+    """A scorer: the items in the order of their numbers."""
+    scores = -np.arange(training.n_items, dtype=np.float32)
+    taken = torch.from_numpy(padded_histories(histories)) if masked else None
+    return top_from_scores(torch.from_numpy(np.tile(scores, (histories.n_users, 1))), k, taken)
+
+
+@stage("lengths", reads=("preprocess",), config=("train_on_validation",), libraries=("numpy",))
+def lengths(work: Work) -> dict[str, float]:
+    """A stage: how long histories are."""
+    found = np.diff(read_dataset(work).sequences.offsets)
+    write_json(work.folder / "lengths.json", found.tolist())
+    return {"longest": float(found.max())}
+
+
+def register() -> None:
+    """Add all of them: one line each, as each would have in the project."""
+    SOURCES.places["rows"] = "tests.toys:rows"
+    QUANTIZERS.places["signs"] = "tests.toys:Signs"
+    SEQUENTIAL_MODELS.places["last_item"] = "tests.toys:LastItem"
+    everywhere: dict[View, tuple[int, ...]] = dict.fromkeys(get_args(View), (10,))
+    METRICS["steep"] = Metric(
+        "Steep gain", "what counts is to be first", steep, cutoffs=(10,), compared=(10,), shown=everywhere
+    )
+    SCORERS["by_number"] = Scorer("by number", "the lowest first", counts="tests.toys:by_number", everywhere=True)
+    STAGES["lengths"] = lengths

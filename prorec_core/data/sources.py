@@ -21,6 +21,7 @@ from prorec_core.data.parquet import ParquetReader
 from prorec_core.data.quotes import Dialect
 from prorec_core.data.tables import RawTable, Reader, reading
 from prorec_core.errors import UserError
+from prorec_core.registry import SOURCES
 
 
 class Source(Protocol):
@@ -49,8 +50,17 @@ def open_source(config: DataConfig) -> Source:
     Raises:
         UserError: no path, no such folder or file, or more than one file that could be meant.
     """
-    if config.source == "demo":
-        return DemoSource(config.demo)
+    found: Source = SOURCES.load(config.source)(config)
+    return found
+
+
+def demo_shop(config: DataConfig) -> Source:
+    """The generated shop."""
+    return DemoSource(config.demo)
+
+
+def two_files(config: DataConfig) -> Source:
+    """A file of interactions and one of items, of the formats that the source's name stands for; as `open_source`."""
     if config.path is None:
         raise UserError(
             f"the source '{config.source}' needs a folder", place="data.path", cure="Set data.path to the folder"

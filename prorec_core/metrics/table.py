@@ -41,7 +41,7 @@ two figures that stand for all."""
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric, at one or several lengths of the list.
+    """A metric, at one or several lengths of the list; the higher, the better, unless it is one of lists.
 
     Attributes:
         label: for people.
