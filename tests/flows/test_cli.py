@@ -194,7 +194,7 @@ def test_a_failed_stage_is_run_again_alone(shared_folder: Path, tmp_path: Path) 
     again = prorec("rerun", "--stage", "quantize", folder=shared_folder)
     assert again.returncode == 0, again.stderr
     made = [line.split(":")[0] for line in again.stderr.splitlines() if ": done in" in line]
-    assert made == ["embed_text", "quantize", "report"] and "recall@10" in again.stdout
+    assert made == ["embed_text", "quantize", "report"] and "Recall@10" in again.stdout
 
     client = MlflowClient(tracking_uri=paths.sqlite_uri(shared_folder / "mlflow.db"))
     experiment = client.get_experiment_by_name("prorec-demo")

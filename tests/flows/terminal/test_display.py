@@ -102,7 +102,7 @@ def test_the_result_names_every_scorer() -> None:
     console = Console(file=io.StringIO(), width=100)
     console.print(result_table({"test": {"fused": {"recall_at_10": 0.12345}, "popularity": {"ndcg_at_10": 0.5}}}))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "fused" in shown and "0.1235" in shown and "popularity" in shown and "recall@10" in shown
+    assert "fused" in shown and "0.1235" in shown and "popularity" in shown and "Recall@10" in shown
 
 
 def test_new_items_have_a_table_of_their_own() -> None:
