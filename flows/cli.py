@@ -81,7 +81,6 @@ def recommend(
     from rich.table import Table
 
     from prorec.flows.local.embedded import predict
-    from prorec_core.visible import visible
 
     found = predict(model, history, k)
     table = Table("rank", "item", "title", "score")
@@ -139,7 +138,7 @@ def main() -> None:
         app(args=arguments, prog_name="prorec")
     except SystemExit as error:
         if error.code == _INTERRUPTED:
-            streams.tell("Stopped. What was finished is kept: the same command goes on from there.")
+            streams.print_error("Stopped. What was finished is kept: the same command goes on from there.")
         if problem := streams.output_lost():
             _end(UserError(problem, cure="Look at where it leads, and at the room there"), 2)
         raise
@@ -158,7 +157,7 @@ def _end(error: Exception, status: int) -> NoReturn:
     if not isinstance(error, UserError | TrackingAwayError):
         raise error
     text = str(error) if isinstance(error, SeveralMistakesError) else " ".join(str(error).splitlines())
-    streams.tell(f"prorec: {visible(text, lines=True)}")
+    streams.print_error(f"prorec: {visible(text, lines=True)}")
     sys.exit(status)
 
 

@@ -22,8 +22,8 @@ from prorec.tasks.execution.events import (
     PartStarted,
     StageEnded,
     StageStarted,
+    emit,
     listening,
-    tell,
 )
 from prorec.tasks.execution.prefect_run import PrefectRun
 from prorec.tasks.execution.runner import run_stage
@@ -35,6 +35,7 @@ from prorec.tasks.stages.baselines import measuring, pipeline_of
 from prorec.tasks.stages.capacity import expect_capacity
 from prorec.tasks.stages.evaluate_two_stream import SIDES
 from prorec.tasks.stages.preprocess import preprocess
+from prorec.tasks.stages.quantize import quantize
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.metrics import measured as figures
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
@@ -136,7 +137,7 @@ def compare(
         for number, (name, seed) in enumerate(parts, start=1):
             title, scorer = f"{name} · seed {seed}", known.variants[name].scorer
             stages = tuple(stage.name for stage in pipeline_of(scorer))
-            tell(
+            emit(
                 PartStarted(title, stages, number, len(parts), seconds_left(own_seconds(measured), parts[number - 1 :]))
             )
             began = time.monotonic()
@@ -152,13 +153,13 @@ def compare(
                     reason = one_line(error)
                     failed.append({"variant": name, "seed": seed, "stage": at_work[-1], "reason": reason})
                     get_run_logger().warning("%s failed in %s", title, at_work[-1], exc_info=error)
-                    tell(Notice(f"{title}: failed in {at_work[-1]}: {reason}"))
+                    emit(Notice(f"{title}: failed in {at_work[-1]}: {reason}"))
                     continue
                 finally:
                     gc.collect()
             measured.append(each)
             upstream[f"{name}@{seed}"] = digest
-            tell(PartEnded(f"{title}: {_told(each)}, {time.monotonic() - began:.0f} s"))
+            emit(PartEnded(f"{title}: {_outcome(each)}, {time.monotonic() - began:.0f} s"))
             if number < len(parts) and (name == names[-1] or time.monotonic() - last > _SECONDS_BETWEEN_TABLES):
                 keep()
                 last = time.monotonic()
@@ -231,15 +232,17 @@ def _artifacts(scorer: str, experiments: Mapping[str, Experiment], run: TrackedR
     """A variant's artifacts by stage, those of its streams by "stage@side"."""
     stages = pipeline_of(scorer)
     place = measuring(stages)
+    sides = {side: each for side, each in experiments.items() if side or len(experiments) == 1}
     refs: dict[str, ArtifactRef] = {}
-    for side, experiment in experiments.items():
-        if side or len(experiments) == 1:
-            of_side: dict[str, ArtifactRef] = {}
-            for stage in stages[:place]:
-                of_side[stage.name] = _make(stage, experiment, run, of_side, side)
-                if stage.name == "preprocess" and scorer == GENERATOR:
-                    expect_capacity(experiment, of_side[stage.name])
-            refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
+    for side, experiment in sides.items():
+        of_side: dict[str, ArtifactRef] = {}
+        for stage in stages[:place]:
+            of_side[stage.name] = _make(stage, experiment, run, of_side, side)
+            if stage.name == "preprocess" and quantize in stages:
+                # Of all streams at once: they share the data, and no training is to be in vain.
+                for each in sides.values():
+                    expect_capacity(each, of_side[stage.name])
+        refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
     for stage in stages[place:]:
         refs[stage.name] = _make(stage, experiments[""], run, refs)
     return refs
@@ -279,8 +282,8 @@ def _make(
     assert made is not None
     key = stage.key(experiment, {name: refs[name] for name in stage.reads})
     if key in made:
-        tell(StageStarted(stage.name))
-        tell(StageEnded(made[key], cached=True, seconds=0.0))
+        emit(StageStarted(stage.name))
+        emit(StageEnded(made[key], cached=True, seconds=0.0))
     else:
         place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
         made[key] = run_stage(stage, experiment, place, refs)
@@ -296,11 +299,11 @@ def _stage_at_work() -> Iterator[list[str]]:
     """The names of the stages that start while the context lasts, the latest last."""
     started = [""]
 
-    def hear(event: Event) -> None:
+    def handle(event: Event) -> None:
         if isinstance(event, StageStarted):
             started.append(event.stage)
 
-    with listening(hear):
+    with listening(handle):
         yield started
 
 
@@ -308,7 +311,7 @@ def _reasons(failed: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(f"{each['variant']}, seed {each['seed']}: {each['reason']}" for each in failed)
 
 
-def _told(each: Measured) -> str:
+def _outcome(each: Measured) -> str:
     measured = each.metrics["test"][each.representative]
     return (
         f"NDCG@10 {measured['ndcg_at_10']:.4f}, Recall@10 {measured['recall_at_10']:.4f} ({label(each.representative)})"

@@ -8,7 +8,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
 from prorec.tasks.local.stopping import end_when_asked, stops_kept
-from prorec.tasks.registry.recommend import BatchRequest, told_of_short
+from prorec.tasks.registry.recommend import BatchRequest, short_lists_note
 from prorec.tasks.registry.recommend import recommend as write
 from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.visible import code_in_markdown
@@ -38,7 +38,7 @@ def recommend(request: BatchRequest = BatchRequest()) -> dict[str, Any]:  # noqa
                 f"# Recommendations of {summary['model']}",
                 "",
                 f"{summary['users']:,} users, {summary['rows']:,} rows: {code_in_markdown(summary['output'])}",
-                *([told, ""] if (told := told_of_short(summary)) else []),
+                *([note, ""] if (note := short_lists_note(summary)) else []),
                 f"sha256 `{summary['sha256']}`, MLflow run {linked}",
             ]
         ),

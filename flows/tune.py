@@ -19,8 +19,8 @@ from prorec.tasks.execution.events import (
     PartStarted,
     StageProgress,
     StageStoppedError,
+    emit,
     listening,
-    tell,
 )
 from prorec.tasks.execution.prefect_run import PrefectRun
 from prorec.tasks.execution.runner import run_stage
@@ -92,7 +92,7 @@ def tune(
         try:
             page = mlflow_runs.page(mlflow_experiment, run.id)
             get_run_logger().info("MLflow run %s%s", run.id, f" at {page}" if page else "")
-            ranges = {field: _told_range(space, field) for field in space.ranges}
+            ranges = {field: _range_text(space, field) for field in space.ranges}
             run.parameters({"study": name, "stage": planned.stage, "trials": trials, "range": ranges})
             run.parameters({"experiment": experiment.model_dump(mode="json")})
             results.adopt(opened.trials(), run)
@@ -103,7 +103,7 @@ def tune(
                 reasons = dict.fromkeys(each["reason"] or "pruned" for each in ended)
                 raise UserError(f"no trial came to its end: {'; '.join(reasons)}")
             if not best["value"]:
-                tell(Notice("NDCG@10 on validation is 0 in every trial: the best one is no better than the others"))
+                emit(Notice("NDCG@10 on validation is 0 in every trial: the best one is no better than the others"))
             in_yaml = as_yaml(best["values"])
             results.keep(run, opened, list(space.ranges), in_yaml)
             create_markdown_artifact(
@@ -128,7 +128,7 @@ def tune(
         }
 
 
-def _told_range(space: Space, field: str) -> str:
+def _range_text(space: Space, field: str) -> str:
     found = space.ranges[field].model_dump(exclude_defaults=True)
     return ", ".join(f"{name} {value}" for name, value in found.items())
 
@@ -144,25 +144,25 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun) -> None:
     while (ended := study.ended) < trials:
         attempt = study.next(planned.as_it_stands)
         if attempt is None:
-            tell(Notice(f"nothing new is left to try after {ended} trials"))
+            emit(Notice(f"nothing new is left to try after {ended} trials"))
             return
         earlier = study.trials()
         left = seconds_left(earlier, trials - ended)
-        tell(PartStarted(_title(attempt, earlier), planned.varied, ended + 1, trials, left))
+        emit(PartStarted(_title(attempt, earlier), planned.varied, ended + 1, trials, left))
         try:
             mine = planned.experiment(attempt.values)
         except UserError as error:
             attempt.fail(one_line(error))
-            tell(Notice(f"trial {attempt.place}: {one_line(error)}"))
+            emit(Notice(f"trial {attempt.place}: {one_line(error)}"))
             continue
         token = _attempt.set(attempt)
         try:
             with stops_kept():
-                told = run_trial(attempt.place, attempt.values, mine, planned.varied, shared, place)
+                outcome = run_trial(attempt.place, attempt.values, mine, planned.varied, shared, place)
         finally:
             _attempt.reset(token)
             gc.collect()
-        tell(PartEnded(f"trial {attempt.place}: {told}"))
+        emit(PartEnded(f"trial {attempt.place}: {outcome}"))
         if best := best_of(study.trials()):
             run.metrics({f"best_{OBJECTIVE}": best["value"]}, attempt.place)
 
@@ -222,7 +222,7 @@ def run_trial(
         run.finish(status, reason)
         attempt.note(run.id, time.monotonic() - began)
 
-    def hear(event: Event) -> None:
+    def handle(event: Event) -> None:
         if not isinstance(event, StageProgress) or event.stage != stages[-1]:
             return
         step, value = event.progress.step, event.progress.metrics.get(OBJECTIVE)
@@ -237,7 +237,7 @@ def run_trial(
         run.parameters(experiment.model_dump(mode="json"))
         refs = dict(shared)
         place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
-        with listening(hear):
+        with listening(handle):
             for name in stages:
                 refs[name] = run_stage(STAGES[name], experiment, place, refs)
                 # At once, so that what a run reads is known while it goes on.

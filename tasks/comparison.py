@@ -12,7 +12,7 @@ from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.metrics import numbers
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
-from prorec.tasks.tracking.retries import patiently
+from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, sha256_file, write_bytes, write_json, write_manifest
 from prorec_core.config import Experiment
 
@@ -95,7 +95,7 @@ def _made_with(folder: Path) -> str:
 
 
 def _seconds(ref: ArtifactRef) -> float:
-    return float(patiently(client().get_run, ref.run_id).data.metrics.get("seconds", 0.0))
+    return float(retrying(client().get_run, ref.run_id).data.metrics.get("seconds", 0.0))
 
 
 def _parameters(inputs: Mapping[str, Path], *, with_ranker: bool) -> int:

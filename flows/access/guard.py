@@ -86,10 +86,10 @@ class Guard:
         given = _headers(scope, b"authorization", lower=False)
         kind, _, code = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         try:
-            told = base64.b64decode(code.strip(), validate=True)
+            given_login = base64.b64decode(code.strip(), validate=True)
         except (binascii.Error, ValueError):
             return False
-        return kind.lower() == "basic" and hmac.compare_digest(told, self._login)
+        return kind.lower() == "basic" and hmac.compare_digest(given_login, self._login)
 
 
 def _headers(scope: Scope, wanted: bytes, *, lower: bool = True) -> list[str]:

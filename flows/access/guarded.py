@@ -155,9 +155,9 @@ def main() -> None:
     try:
         chosen.serve(chosen)
     except Exception as error:
-        if (told := explained(error)) is None:
+        if (problem := explained(error)) is None:
             raise
-        streams.tell(f"prorec: {told}")
+        streams.print_error(f"prorec: {problem}")
         sys.exit(2)
 
 

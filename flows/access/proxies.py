@@ -32,7 +32,7 @@ def stay_direct(environment: MutableMapping[str, str] = os.environ) -> None:
         if problem := _problem(environment[name]):
             del environment[name]
             said = f"prorec: {name}: {problem}; nothing goes through it. Set it to http://HOST:PORT."
-            streams.tell(said)
+            streams.print_error(said)
     environment.update(exceptions(environment))
 
 

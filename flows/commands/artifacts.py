@@ -51,9 +51,9 @@ def list_artifacts(keep_days: _KeepDays = KEEP_DAYS) -> None:
         box=None,
     )
     for each in inventory.stored:
-        told = size(each.bytes) if each.manifest else "?"
+        freed = size(each.bytes) if each.manifest else "?"
         old = age(time.time() - each.ended)
-        table.add_row(each.ref.stage, each.experiment, each.ref.digest[:_SHORT], told, old, _keepers(inventory, each))
+        table.add_row(each.ref.stage, each.experiment, each.ref.digest[:_SHORT], freed, old, _keepers(inventory, each))
     if inventory.stored:
         console().print(table)
     total = sum(each.bytes for each in inventory.stored)

@@ -84,10 +84,10 @@ def recommend_all(
     )
     say(f"{summary['users']:,} users, {summary['rows']:,} rows by {summary['model']}: {summary['output']}")
     say(f"sha256 {summary['sha256']}")
-    from prorec.tasks.registry.recommend import told_of_short
+    from prorec.tasks.registry.recommend import short_lists_note
 
-    if told := told_of_short(summary):
-        say(told)
+    if note := short_lists_note(summary):
+        say(note)
 
 
 def _run(settings: dict[str, Any]) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def _retry(flow_run: FlowRun) -> None:
 def _link(earlier: Run, run_id: str) -> None:
     """Say in MLflow which run repeats which."""
     from prorec.tasks.tracking.mlflow_runs import client
-    from prorec.tasks.tracking.retries import patiently
+    from prorec.tasks.tracking.retries import retrying
 
-    patiently(client().set_tag, earlier.info.run_id, RERUN_BY_TAG, run_id)
-    patiently(client().set_tag, run_id, RERUN_OF_TAG, earlier.info.run_id)
+    retrying(client().set_tag, earlier.info.run_id, RERUN_BY_TAG, run_id)
+    retrying(client().set_tag, run_id, RERUN_OF_TAG, earlier.info.run_id)

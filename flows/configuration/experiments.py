@@ -42,8 +42,8 @@ def load(name: str, settings: Iterable[str] = ()) -> Experiment:
     for setting in settings:
         path, text = _split(setting)
         if undone := [each for each in raw if each != path and each[: len(path)] == path]:
-            told = f"'{_short(setting)}' would undo the setting of {'.'.join(undone[0])} before it"
-            raise UserError(told, place="--set", cure="Give one of both")
+            message = f"'{_short(setting)}' would undo the setting of {'.'.join(undone[0])} before it"
+            raise UserError(message, place="--set", cure="Give one of both")
         _put(values, path, _parse(setting, text), setting)
         raw[path] = text
     try:
@@ -117,6 +117,18 @@ def changed(experiment: Experiment, settings: Mapping[str, Any], place: str) -> 
     return _validated(values, place, {})
 
 
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted field as the sections of an experiment.
+
+    Raises:
+        UserError: a field lies inside another one.
+    """
+    values: dict[str, Any] = {}
+    for key, value in settings.items():
+        _put(values, tuple(key.split(".")), value, key)
+    return values
+
+
 def _split(setting: str) -> tuple[tuple[str, ...], str]:
     key, equals, text = setting.partition("=")
     path = tuple(key.strip().split("."))
@@ -136,16 +148,16 @@ def _parse(setting: str, text: str) -> Any:
     try:
         return plain_yaml.parse(text) if text.strip() else ""
     except plain_yaml.PlainYAMLError as error:
-        told = f"the value of '{_short(setting)}' cannot be read"
-        raise UserError(told, place="--set", cure=f"Quote it: {error.problem}") from error
+        message = f"the value of '{_short(setting)}' cannot be read"
+        raise UserError(message, place="--set", cure=f"Quote it: {error.problem}") from error
 
 
 def _put(values: dict[str, Any], path: tuple[str, ...], value: Any, setting: str) -> None:
     for part in path[:-1]:
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):
-            told = f"'{_short(setting)}' names a field inside '{part}', which is no section"
-            raise UserError(told, place="--set")
+            message = f"'{_short(setting)}' names a field inside '{part}', which is no section"
+            raise UserError(message, place="--set")
         values = inner
     values[path[-1]] = value
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from prorec.flows.configuration.experiments import changed, explained, read_yaml
+from prorec.flows.configuration.experiments import changed, explained, nested, read_yaml
 from prorec.tasks.execution.sources import source_hash
 from prorec.tasks.execution.stage import versions
 from prorec.tasks.local import paths
@@ -193,14 +193,7 @@ def flags(values: Mapping[str, Value]) -> list[str]:
 
 def as_yaml(values: Mapping[str, Value]) -> str:
     """Values as the sections of an experiment's YAML file."""
-    nested: dict[str, Any] = {}
-    for field, value in values.items():
-        *above, last = field.split(".")
-        section = nested
-        for part in above:
-            section = section.setdefault(part, {})
-        section[last] = value
-    return yaml.safe_dump(nested, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(nested(values), sort_keys=False, allow_unicode=True)
 
 
 def _plain(value: Value) -> str:

@@ -126,7 +126,7 @@ def quiet(display: Display) -> None:
 
     class Shown(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            display.hear(Notice(record.getMessage()))
+            display.handle(Notice(record.getMessage()))
 
     for name in ("prorec", "prorec_core"):
         ours = logging.getLogger(name)

@@ -139,9 +139,9 @@ def _serve(descriptor: int) -> None:
         prepare_prefect()
         from prefect.server.api.server import create_app
     except Exception as error:
-        if (told := explained(error)) is None:
+        if (problem := explained(error)) is None:
             raise
-        streams.tell(str(told))
+        streams.print_error(str(problem))
         # The thread that waits for the starter's end keeps Python from ending in order.
         os._exit(_REFUSED)
     listener = socket.socket(fileno=descriptor)

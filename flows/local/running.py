@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prorec.flows.terminal.screen import console, say
+from prorec.tasks.local import paths
 from prorec_core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -45,18 +46,9 @@ def expect_stages(option: str, names: Iterable[str]) -> None:
 
 
 def expect_folder(option: str, file: Path | None) -> None:
-    """Refuse a file to write whose folder does not exist, before any work is done for it."""
-    if file is None:
-        return
-    folder = file.absolute().parent
-    if not folder.is_dir():
-        raise UserError("the folder does not exist", place=f"{option} {file}", cure="Make it first")
-    # It is written beside and renamed, which would put a file in the place of a device.
-    if file.exists() and not file.is_file():
-        what = "a folder" if file.is_dir() else "a device"
-        raise UserError(f"this is {what}", place=f"{option} {file}", cure="Name a file")
-    if not os.access(folder, os.W_OK):
-        raise UserError("the folder cannot be written", place=f"{option} {file}", cure="Choose another")
+    """Refuse a file that cannot be written, if one is asked for, before any work is done for it."""
+    if file is not None:
+        paths.expect_output(file, f"{option} {file}")
 
 
 def prepare_training() -> None:
@@ -89,7 +81,7 @@ def in_process(stages: Sequence[str], flow: Callable[[], T]) -> T:
     from prorec.tasks.execution.events import listening
     from prorec.tasks.local.stopping import stops_kept
 
-    with make_display(list(stages)) as display, listening(display.hear):
+    with make_display(list(stages)) as display, listening(display.handle):
         display.say("starting Prefect and MLflow …")
         if not debugging():
             quiet(display)
@@ -109,7 +101,6 @@ def show_result(summary: dict[str, Any]) -> None:
     from prorec.flows.local.embedded import mlflow_page, program
     from prorec.flows.terminal.display import plain_table, result_table
     from prorec.flows.terminal.screen import plain
-    from prorec.tasks.local import paths
     from prorec_core.reports.tables import new_item_line, new_item_rows
 
     console().print(result_table(summary["metrics"]))
@@ -134,7 +125,5 @@ def show_result(summary: dict[str, Any]) -> None:
 
 def _short(place: str) -> str:
     """A path as seen from here, where that is shorter."""
-    from prorec.tasks.local import paths
-
     path = paths.local_path(place) or Path(place)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from prorec.flows.access import secret
+from prorec.flows.access.guard import loopback
 from prorec.flows.local.prefect_server import without_allocator
 from prorec.flows.stack.children import HOST, Program
 from prorec.flows.stack.state import StackState
@@ -44,14 +45,14 @@ def programs(state: StackState) -> list[Program]:
     return [
         Program(
             name="prefect",
-            command=[*python, "prorec.flows.access.guarded", "prefect", *_doors(state.prefect)],
+            command=[*python, "prorec.flows.access.guarded", "prefect", *_access_options(state.prefect)],
             environment={**environment, secret.PREFECT_ASKS: environment[secret.PREFECT_GIVES]},
             answers=lambda _: answers_at(f"{state.prefect}/api/health"),
         ),
         Program(
             name="mlflow",
             command=[
-                *[*python, "prorec.flows.access.guarded", "mlflow", *_doors(state.mlflow)],
+                *[*python, "prorec.flows.access.guarded", "mlflow", *_access_options(state.mlflow)],
                 *["--backend-store-uri", paths.embedded_tracking_uri()],
                 *["--artifact-root", paths.file_uri(paths.store())],
             ],
@@ -96,10 +97,11 @@ def _environment(state: StackState) -> dict[str, str]:
     }
 
 
-def _doors(address: str) -> list[str]:
+def _access_options(address: str) -> list[str]:
     """Where a server listens, by which names it may be called, and whose pages may call it: its own, by these names."""
     port = urlparse(address).port
-    names = [f"{name}:{port}" for name in (HOST, "localhost", "[::1]")]
+    assert port is not None
+    names = loopback(port)
     origins = [f"http://{name}" for name in names]
     return [
         *["--host", HOST, "--port", str(port)],

@@ -127,7 +127,7 @@ class Supervisor:
             UserError: something cannot be started.
         """
         for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(kind, self._told_to_stop)
+            signal.signal(kind, self._on_signal)
         begun = time.monotonic()
         look_at_logs = begun
         try:
@@ -157,7 +157,7 @@ class Supervisor:
         finally:
             self._end_all()
 
-    def _told_to_stop(self, _signal: int, _frame: object) -> None:
+    def _on_signal(self, _signal: int, _frame: object) -> None:
         self._hurry = self._stop.is_set()
         self._stop.set()
 

@@ -35,7 +35,7 @@ class Display(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Show an event."""
         ...
 
@@ -110,7 +110,7 @@ class LiveDisplay:
         self._head = ""
         self._live.__exit__(kind, error, trace)
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         if isinstance(event, Notice | PartEnded):
             self._console.print(plain(event.text, "yellow" if isinstance(event, Notice) else ""))
             return
@@ -180,7 +180,7 @@ class PlainDisplay:
         if text:
             say(text, error=True)
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         match event:
             case Notice(text=text) | PartEnded(text=text):
                 self.say(text)

@@ -50,7 +50,7 @@ def set_up() -> None:
         )
 
 
-def tell(line: str) -> None:
+def print_error(line: str) -> None:
     """Show a line on standard error, if it can be."""
     try:
         print(line, file=sys.stderr, flush=True)

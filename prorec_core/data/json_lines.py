@@ -19,6 +19,7 @@ import orjson
 import polars as pl
 
 from prorec_core.data.lines import Block, Opener, blocks
+from prorec_core.data.tables import row_number
 from prorec_core.errors import UserError
 
 _NUMBER = "a number"
@@ -75,7 +76,7 @@ class JsonLinesReader:
             if row < found:
                 return f"line {_line(block, row):,}"
             row -= found
-        return f"row {row + 1:,}"
+        return row_number(row)
 
     @cached_property
     def _rows(self) -> int:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from prorec_core.data.lines import Opener
+from prorec_core.data.tables import row_number
 
 _BATCH = 1 << 17
 
@@ -46,7 +47,7 @@ class ParquetReader:
                 yield pl.DataFrame([_series(n, batch.column(name)) for n, name in enumerate(names)])
 
     def where(self, row: int) -> str:
-        return f"row {row + 1:,}"
+        return row_number(row)
 
     @cached_property
     def _schema(self) -> pa.Schema:

@@ -38,7 +38,7 @@ def source_digest(config: DataConfig) -> str:
     return open_source(config).digest()
 
 
-def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Dataset:
+def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
     """Read a source, filter it, order every user's items in time and number users and items.
 
     The filters, in this order: ratings, items that the items file lacks, items without text, duplicates, k-core,
@@ -47,15 +47,13 @@ def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Da
     does not change the numbers.
 
     Args:
-        config: source, columns and policies.
-        seed: not used: the shop and the shuffling of ties have seeds of their own in `config`, so that experiments
-            with several training seeds share one data set.
+        config: source, columns and policies; the demo shop and the shuffling of ties have seeds of their own in it, so
+            that experiments with several training seeds share one data set.
         report: told after reading, filtering, ordering and indexing.
 
     Raises:
         UserError: files, columns or values that cannot be used, or nothing left after filtering.
     """
-    del seed
     source = open_source(config)
     log, stock = read_tables(config, source.interactions(), source.items())
     ids, warnings = log.ids, [*stock.remarks, *log.remarks]

@@ -1,4 +1,4 @@
-"""What happens in a run, told to whoever listens in this process. Knows nothing of screens."""
+"""What happens in a run, as events for the listeners of this process. Knows nothing of screens."""
 
 from __future__ import annotations
 
@@ -60,22 +60,22 @@ class PartEnded:
 
 
 class StageStoppedError(Exception):
-    """Raised by a listener that hears how far a stage is: it is to end there, and to leave nothing; says why."""
+    """Raised by a listener at a stage's progress: the stage is to end there, and to leave nothing; says why."""
 
 
 Event = StageStarted | StageProgress | StageEnded | Notice | PartStarted | PartEnded
 _listeners: list[Callable[[Event], None]] = []
 
 
-def tell(event: Event) -> None:
-    """Tell all who listen."""
+def emit(event: Event) -> None:
+    """Pass an event to every listener, in the order in which they came."""
     for listener in list(_listeners):
         listener(event)
 
 
 @contextmanager
 def listening(listener: Callable[[Event], None]) -> Iterator[None]:
-    """Hear of every event of this process for as long as the context lasts."""
+    """Have a listener be called with every event of this process for as long as the context lasts."""
     _listeners.append(listener)
     try:
         yield

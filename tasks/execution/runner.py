@@ -11,14 +11,14 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect import Task, get_run_logger
 from prefect.states import Completed
 
-from prorec.tasks.execution.events import Notice, StageEnded, StageProgress, StageStarted, StageStoppedError, tell
+from prorec.tasks.execution.events import Notice, StageEnded, StageProgress, StageStarted, StageStoppedError, emit
 from prorec.tasks.execution.pages import stage_page
 from prorec.tasks.execution.prefect_run import PrefectRun, failed
 from prorec.tasks.execution.remarks import remarks_of
@@ -65,7 +65,7 @@ def run_stage(
         UserError: a mistake that the user can put right.
     """
     begun = time.monotonic()
-    tell(StageStarted(of.name))
+    emit(StageStarted(of.name))
     used = {name: upstream[name] for name in of.reads}
     outside = of.found_outside(experiment)
     key = of.key(experiment, used, outside)
@@ -85,7 +85,7 @@ def run_stage(
             if damaged:
                 store.mark_replaced(damaged, ref)
     assert ref is not None
-    tell(StageEnded(ref, cached, time.monotonic() - begun))
+    emit(StageEnded(ref, cached, time.monotonic() - begun))
     for text in remarks_of(ref, experiment):
         _notice(of, text)
     return ref
@@ -107,7 +107,7 @@ def _taken(of: Stage, state: State[Any], key: str) -> tuple[ArtifactRef | None, 
 
 def _notice(of: Stage, text: str) -> None:
     get_run_logger().warning("%s: %s", of.name, text)
-    tell(Notice(f"{of.name}: {text}"))
+    emit(Notice(f"{of.name}: {text}"))
 
 
 def _data_sets(
@@ -163,7 +163,7 @@ def _execute(
     def report(progress: Progress) -> None:
         run.metrics(progress.metrics, progress.step)
         seen.update((progress.step, name) for name in progress.metrics)
-        tell(StageProgress(of.name, progress))
+        emit(StageProgress(of.name, progress))
 
     work = Work(of.part(experiment), of.values(experiment), inputs, folder, paths.checkpoints(key), report, run)
     try:
@@ -228,16 +228,13 @@ def _keep(
 
 @cache
 def _task(of: Stage) -> Task[..., Any]:
-    def execute(
-        experiment: Experiment,
-        upstream: dict[str, ArtifactRef],
-        tracking: FlowTracking,
-        key: str,
-        outside: str,
-        anew: bool,
-    ) -> ArtifactRef | State[Any]:
+    make = partial(_execute, of)
+
+    # Prefect finds the names of the parameters by way of `wraps`, and calls with their values in order.
+    @wraps(make)
+    def execute(*values: Any) -> ArtifactRef | State[Any]:
         try:
-            return _execute(of, experiment, upstream, tracking, key, outside, anew)
+            return make(*values)
         except StageStoppedError as stopped:
             return cast("State[Any]", failed(stopped, str(stopped)))
         except Exception as error:

@@ -118,7 +118,8 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _prepare(path: Path, tables: Tables) -> None:
-    _clear_scratch(path)
+    # What a killed process left.
+    _remove(_scratch_of(path))
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         if tables is MLFLOW and has_artifacts(path):
@@ -278,16 +279,15 @@ def _sync(path: Path) -> None:
 @contextlib.contextmanager
 def _scratch(path: Path) -> Iterator[Path]:
     """A name beside a database; nothing is left there."""
-    scratch = path.with_name(f".{path.name}.part")
+    scratch = _scratch_of(path)
     try:
         yield scratch
     finally:
         _remove(scratch)
 
 
-def _clear_scratch(path: Path) -> None:
-    with _scratch(path):
-        """What a killed process left is removed on leaving."""
+def _scratch_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def _remove(path: Path) -> None:
@@ -334,7 +334,7 @@ def _make_mlflow(path: Path) -> None:
     from sqlalchemy import event
 
     with contextlib.closing(sqlite3.connect(path)) as database:
-        told = state(database)[0] is not None
+        has_revision = state(database)[0] is not None
     engine = utils.create_sqlalchemy_engine(paths.sqlite_uri(path))  # type: ignore[no-untyped-call]
 
     @event.listens_for(engine, "connect")
@@ -343,7 +343,7 @@ def _make_mlflow(path: Path) -> None:
         connection.execute("PRAGMA synchronous = OFF")
 
     try:
-        (utils._upgrade_db if told else utils._initialize_tables)(engine)  # type: ignore[no-untyped-call]
+        (utils._upgrade_db if has_revision else utils._initialize_tables)(engine)  # type: ignore[no-untyped-call]
     finally:
         engine.dispose()
 

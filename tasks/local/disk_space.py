@@ -79,10 +79,10 @@ def _no_room(error: BaseException) -> MachineError | None:
             place = paths.shown_uri(paths.tracking_uri())
             return MachineError("the disk of the tracking server is full", place=place, cure=_CURE)
     is_quota = (isinstance(error, OSError) and error.errno == errno.EDQUOT) or "disk quota exceeded" in said
-    return _told(disk, "its quota is used up on" if is_quota else "no room is left on")
+    return _error(disk, "its quota is used up on" if is_quota else "no room is left on")
 
 
-def _told(disk: Disk, what: str = "no room is left on") -> MachineError:
+def _error(disk: Disk, what: str = "no room is left on") -> MachineError:
     return MachineError(f"{what} the disk mounted at {disk.mounted} ({disk})", place=str(disk.folder), cure=_CURE)
 
 
@@ -98,7 +98,7 @@ def full_disk(error: BaseException) -> MachineError | None:
 def no_room_now() -> MachineError | None:
     """In one line which of the disks that are written to has room for hardly anything; None if all have more."""
     disk = _fullest(_written_to())
-    return _told(disk) if disk.is_full else None
+    return _error(disk) if disk.is_full else None
 
 
 def _named(error: Exception) -> list[Path]:

@@ -201,6 +201,26 @@ def local_path(uri: str) -> Path | None:
     return Path(_unquote(parts.path)) if parts.scheme == "file" and parts.netloc in {"", "localhost"} else None
 
 
+def expect_output(file: Path, place: str) -> None:
+    """Refuse a file that cannot be written, before any work is done for it.
+
+    Args:
+        file: what is to be written.
+        place: the file in words, for the message.
+
+    Raises:
+        UserError: its folder is not there or cannot be written, or its name is a folder's or a device's.
+    """
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise UserError("the folder does not exist", place=place, cure="Make it first")
+    # It is written beside and renamed, which would put a file in the place of a device.
+    if file.exists() and not file.is_file():
+        raise UserError(f"this is {'a folder' if file.is_dir() else 'a device'}", place=place, cure="Name a file")
+    if not os.access(folder, os.W_OK):
+        raise UserError("the folder cannot be written", place=place, cure="Choose another")
+
+
 @contextmanager
 def lock(name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold the lock `name` among this machine's processes; the kernel frees it when its holder dies.

@@ -58,7 +58,7 @@ def end_when_asked(*, interruptions: bool = False, seconds: float = SECONDS_TO_C
     if not _watching:
         with contextlib.suppress(OSError):
             _watching.append(_started(interruptions, seconds))
-            _hear_what_is_lost()
+            _notice_lost_signals()
     for watch in _watching:
         other = signal.set_wakeup_fd(watch.signals, warn_on_full_buffer=False)
         if other not in {-1, watch.signals}:
@@ -67,12 +67,12 @@ def end_when_asked(*, interruptions: bool = False, seconds: float = SECONDS_TO_C
 
 
 def _started(interruptions: bool, seconds: float) -> _Watch:
-    heard, signals = os.pipe()
+    reader, signals = os.pipe()
     os.set_blocking(signals, False)
     try:
         watcher = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(seconds), str(int(interruptions))],
-            stdin=heard,
+            stdin=reader,
             stdout=subprocess.PIPE,
             cwd="/",
             # A Ctrl-C of the terminal is for this process alone.
@@ -82,18 +82,18 @@ def _started(interruptions: bool, seconds: float) -> _Watch:
         os.close(signals)
         raise
     finally:
-        os.close(heard)
+        os.close(reader)
     assert watcher.stdout is not None
-    threading.Thread(target=_end_when_told, args=(watcher.stdout.fileno(),), name="stopping", daemon=True).start()
+    threading.Thread(target=_end_on_request, args=(watcher.stdout.fileno(),), name="stopping", daemon=True).start()
     return _Watch(watcher, signals)
 
 
-def _end_when_told(word: int) -> None:
+def _end_on_request(word: int) -> None:
     if os.read(word, 1):
         os._exit(STATUS)
 
 
-def _hear_what_is_lost() -> None:
+def _notice_lost_signals() -> None:
     """Ask once more where what a signal's handler raised was swallowed, as in a `__del__`."""
     before = sys.unraisablehook
 
@@ -152,7 +152,7 @@ def _watch(pid: int, seconds: float, interruptions: bool) -> None:
     """Read the signals of the process `pid` from the standard input, until it is gone."""
     asked: float | None = None
     end: float | None = None
-    told = False
+    warned = False
     while os.getppid() == pid:
         if select.select([0], [], [], None if end is None else _PAUSE)[0]:
             numbers = os.read(0, 64)
@@ -169,10 +169,10 @@ def _watch(pid: int, seconds: float, interruptions: bool) -> None:
                 asked = now if asked is None else asked
                 end = asked + seconds if end is None else end
         if end is not None and time.monotonic() >= end:
-            if not told:
+            if not warned:
                 os.write(2, _TOLD.encode())
                 os.write(1, b".")
-                told, end = True, time.monotonic() + _SECONDS_TO_EXIT
+                warned, end = True, time.monotonic() + _SECONDS_TO_EXIT
             else:
                 os.kill(pid, signal.SIGKILL)
                 return

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from prorec.tasks.local import paths
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
-from prorec.tasks.tracking.retries import patiently
+from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError, did_you_mean
@@ -106,7 +106,7 @@ def ref_of_run(run_id: str) -> ArtifactRef | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        tags = patiently(client().get_run, run_id).data.tags
+        tags = retrying(client().get_run, run_id).data.tags
     except MlflowException:
         return None
     if store.DIGEST_TAG not in tags:
@@ -135,7 +135,7 @@ def versions(name: str | None = None) -> list[Version]:
 def _paged(search: Any, **words: Any) -> Iterator[Any]:
     token: str | None = None
     while True:
-        page = patiently(search, **words, page_token=token)
+        page = retrying(search, **words, page_token=token)
         yield from page
         token = page.token
         if not token:
@@ -168,7 +168,7 @@ def _found(call: Any, *words: str) -> Version | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        return _version(patiently(call, *words))
+        return _version(retrying(call, *words))
     except MlflowException as error:
         # Where there is no such alias, MLflow says that the parameter's value is invalid.
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
@@ -222,11 +222,11 @@ def register(name: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> 
     # The registry looks for the logged model where the process as a whole says, whatever client asks it.
     mlflow.set_tracking_uri(paths.tracking_uri())
     try:
-        patiently(client().create_registered_model, name)
+        retrying(client().create_registered_model, name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = patiently(
+    version = retrying(
         client().create_model_version, name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
     )
     return f"models:/{name}/{version.version}"
@@ -237,7 +237,7 @@ def version_of(generator: ArtifactRef) -> str | None:
 
     None where the artifact was made without a model.
     """
-    tags = patiently(client().get_run, generator.run_id).data.tags
+    tags = retrying(client().get_run, generator.run_id).data.tags
     uri = tags.get(store.MODEL_URI_TAG)
     if not uri:
         return None
@@ -245,7 +245,7 @@ def version_of(generator: ArtifactRef) -> str | None:
     if find(name, number):
         return uri
     again = register(name, tags[store.MODEL_TAG], generator.run_id, _manifest_tag(tags))
-    patiently(client().set_tag, generator.run_id, store.MODEL_URI_TAG, again)
+    retrying(client().set_tag, generator.run_id, store.MODEL_URI_TAG, again)
     return again
 
 
@@ -297,10 +297,10 @@ def note_evaluation(
             },
         }
         text = _description(experiment, run, metrics, scorer)
-        patiently(client().update_model_version, name, number, text)
+        retrying(client().update_model_version, name, number, text)
     for tag, value in wanted.items():
         if version.tags.get(tag) != value:
-            patiently(client().set_model_version_tag, name, number, tag, value)
+            retrying(client().set_model_version_tag, name, number, tag, value)
 
 
 def served_scorer(metrics: Mapping[str, Any]) -> str:
@@ -329,12 +329,12 @@ def _log(run_id: str, metrics: Mapping[str, Any], model_id: str | None) -> None:
     now = int(time.time() * 1000)
     values = numbers({part: metrics[part] for part in (*_splits(metrics), "new_items") if part in metrics})
     entries = [Metric(name, value, now, 0, model_id=model_id) for name, value in values.items()]
-    patiently(client().log_batch, run_id, metrics=entries)
+    retrying(client().log_batch, run_id, metrics=entries)
 
 
 def _source_digest(preprocess: ArtifactRef) -> str:
     """Digest of the data as they came, as the run of `preprocess` noted it; "" where it did not."""
-    run: Run = patiently(client().get_run, preprocess.run_id)
+    run: Run = retrying(client().get_run, preprocess.run_id)
     found = run.inputs.dataset_inputs if run.inputs else []
     return next((str(each.dataset.digest) for each in found if each.dataset.name.endswith("/source")), "")
 

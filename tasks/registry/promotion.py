@@ -19,7 +19,7 @@ from prorec.tasks.registry.models import MODEL_OF_RUN_TAG, Version
 from prorec.tasks.registry.recommenders import CHAMPION
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import client
-from prorec.tasks.tracking.retries import patiently
+from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.errors import UserError
 
@@ -103,9 +103,9 @@ class Judgement:
             return ""
         from prorec_core.metrics.table import label
 
-        told = ", ".join(f"{label(name)} {interval(found)}" for name, found in worse.items())
+        metrics = ", ".join(f"{label(name)} {interval(found)}" for name, found in worse.items())
         users = self.challenger.metrics["protocol"]["test_users"]
-        return f"{challenger} is worse than {champion} on the same {users:,} test users: {told}"
+        return f"{challenger} is worse than {champion} on the same {users:,} test users: {metrics}"
 
 
 def interval(found: Mapping[str, float]) -> str:
@@ -163,9 +163,9 @@ def promote(judged: Judgement, *, anyway: bool) -> None:
         **{f"prorec.promoted.{name}": interval(found) for name, found in judged.differences.items()},
     }
     for name, value in tags.items():
-        patiently(client().set_model_version_tag, version.name, str(version.number), name, value)
+        retrying(client().set_model_version_tag, version.name, str(version.number), name, value)
     # Last: whoever follows the alias finds the trace of the promotion.
-    patiently(client().set_registered_model_alias, version.name, CHAMPION, str(version.number))
+    retrying(client().set_registered_model_alias, version.name, CHAMPION, str(version.number))
 
 
 def _challenger(text: str) -> Measured:
@@ -195,9 +195,9 @@ def _run(text: str) -> Run:
     from mlflow.exceptions import MlflowException
 
     with contextlib.suppress(MlflowException):
-        run = patiently(client().get_run, text)
+        run = retrying(client().get_run, text)
         parent = run.data.tags.get(mlflow_runs.PARENT_TAG)
-        return patiently(client().get_run, parent) if parent else run
+        return retrying(client().get_run, parent) if parent else run
     with contextlib.suppress(ValueError):
         found = mlflow_runs.search(f"tags.`{mlflow_runs.FLOW_RUN_TAG}` = '{UUID(text)}'")
         # A flow run that was tried again has a run for each try.

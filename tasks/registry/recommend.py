@@ -11,7 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from prorec.tasks.execution.events import Notice, StageEnded, StageProgress, StageStarted, tell
+from prorec.tasks.execution.events import Notice, StageEnded, StageProgress, StageStarted, emit
 from prorec.tasks.execution.prefect_run import PrefectRun
 from prorec.tasks.local import paths
 from prorec.tasks.registry import models, recommenders
@@ -19,7 +19,7 @@ from prorec.tasks.registry.recommenders import RegisteredVersion
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.datasets import DataSet
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
-from prorec.tasks.tracking.retries import patiently
+from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.histories import Columns, DatasetHistories, FileHistories, Histories
@@ -65,13 +65,13 @@ class BatchRequest(Section):
     )
 
 
-def told_of_short(summary: Mapping[str, Any]) -> str:
+def short_lists_note(summary: Mapping[str, Any]) -> str:
     """The line on users who got fewer items than asked for; empty where there are none."""
     if not summary["users_short"]:
         return ""
     none = f", {summary['users_empty']:,} of them none" if summary["users_empty"] else ""
-    told = f"{summary['users_short']:,} of {summary['users']:,} users got fewer than {summary['k']:,} items{none}"
-    return f"{told}: the catalogue has no more that they lack."
+    short = f"{summary['users_short']:,} of {summary['users']:,} users got fewer than {summary['k']:,} items{none}"
+    return f"{short}: the catalogue has no more that they lack."
 
 
 @task(name=NAME, task_run_name="recommend · {request.model}", cache_policy=NO_CACHE, persist_result=False)
@@ -87,7 +87,7 @@ def recommend(request: BatchRequest) -> dict[str, Any]:
         UserError: no such model or file, another catalogue than the model's, or no room.
     """
     begun = time.monotonic()
-    tell(StageStarted(NAME))
+    emit(StageStarted(NAME))
     version = recommenders.find(request.model)
     output = _output(request, version)
     experiment = mlflow_runs.experiment_id(version.name.removeprefix(mlflow_runs.experiment_name("")))
@@ -108,7 +108,7 @@ def recommend(request: BatchRequest) -> dict[str, Any]:
         raise
     run.finish()
     ref = ArtifactRef(stage=NAME, digest=summary["sha256"], run_id=run.id, uri=str(output))
-    tell(StageEnded(ref, False, time.monotonic() - begun))
+    emit(StageEnded(ref, False, time.monotonic() - begun))
     page = mlflow_runs.page(experiment, run.id)
     return {**summary, "mlflow": {"experiment_id": experiment, "run_id": run.id, "page": page}}
 
@@ -131,7 +131,7 @@ def _write(
 
     def report(progress: Progress) -> None:
         run.metrics({"users_done": progress.step}, progress.step)
-        tell(StageProgress(NAME, progress))
+        emit(StageProgress(NAME, progress))
 
     result = recommend_all(recommender, histories, settings, output, report)
     if result.users_found:
@@ -155,11 +155,7 @@ def _output(request: BatchRequest, version: RegisteredVersion) -> Path:
     if request.output is None:
         return paths.artifacts() / "recommendations" / f"{version.name}-{version.version}.parquet"
     output = Path(request.output).expanduser().absolute()
-    if not output.parent.is_dir():
-        raise UserError("the folder does not exist", place=str(output.parent), cure="Make it first")
-    if output.exists() and not output.is_file():
-        what = "a folder" if output.is_dir() else "a device"
-        raise UserError(f"this is {what}", place=str(output), cure="Name a file")
+    paths.expect_output(output, str(output))
     return output
 
 
@@ -190,7 +186,7 @@ def _histories(request: BatchRequest, version: RegisteredVersion) -> Histories:
 def _note_inputs(run: TrackedRun, version: RegisteredVersion, request: BatchRequest) -> None:
     from mlflow.entities import LoggedModelInput
 
-    patiently(client().log_inputs, run.id, models=[LoggedModelInput(version.model_id)])
+    retrying(client().log_inputs, run.id, models=[LoggedModelInput(version.model_id)])
     path = path_of(request.users)
     if request.users != _ALL and is_file(path):
         from prorec_core.artifacts import sha256_file
@@ -199,4 +195,4 @@ def _note_inputs(run: TrackedRun, version: RegisteredVersion, request: BatchRequ
 
 
 def _notice(text: str) -> None:
-    tell(Notice(f"{NAME}: {text}"))
+    emit(Notice(f"{NAME}: {text}"))

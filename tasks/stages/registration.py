@@ -17,7 +17,7 @@ from prorec.tasks.registry import models
 from prorec.tasks.stages.inputs import new_quantized_embedding, quantized_embedding
 from prorec.tasks.tracking import store
 from prorec.tasks.tracking.mlflow_runs import client, experiment_name
-from prorec.tasks.tracking.retries import patiently
+from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import MANIFEST, read_json, sha256_file, sha256_json, write_json, write_manifest
 
 if TYPE_CHECKING:
@@ -63,15 +63,15 @@ def register(work: Work) -> Mapping[str, str]:
             }
         mlflow.set_tracking_uri(paths.tracking_uri())
         mlflow.set_registry_uri(paths.tracking_uri())
-        info = patiently(_log, work.run.id, bundle, example)
+        info = retrying(_log, work.run.id, bundle, example)
         model_id = str(info.model_id)
         copy = Path(scratch) / "model"
         copy.mkdir()
-        stored = Path(patiently(mlflow.artifacts.download_artifacts, f"models:/{model_id}", dst_path=str(copy)))
+        stored = Path(retrying(mlflow.artifacts.download_artifacts, f"models:/{model_id}", dst_path=str(copy)))
         # Downloading leaves a note of its own.
         (stored / "registered_model_meta").unlink(missing_ok=True)
         write_manifest(stored, "train_generator", {"model": name}, {})
-        patiently(client().log_model_artifact, model_id, str(stored / MANIFEST))
+        retrying(client().log_model_artifact, model_id, str(stored / MANIFEST))
         found = {store.MODEL_MANIFEST_TAG: sha256_file(stored / MANIFEST), models.CONTENT_TAG: content}
     return {
         **found,

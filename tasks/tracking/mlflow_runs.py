@@ -23,7 +23,7 @@ from prorec.tasks.local import databases, paths, processes
 from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.tracking.datasets import DataSet
 from prorec.tasks.tracking.metrics import MetricSender
-from prorec.tasks.tracking.retries import patiently
+from prorec.tasks.tracking.retries import retrying
 from prorec_core.errors import UserError, one_line
 from prorec_core.visible import in_markdown
 
@@ -121,9 +121,9 @@ def _made_once(title: str, tags: dict[str, str]) -> Experiment:
     """The MLflow experiment of this name; of two processes that come first at the same time, one makes it."""
     from mlflow.exceptions import MlflowException
 
-    while (found := patiently(client().get_experiment_by_name, title)) is None:
+    while (found := retrying(client().get_experiment_by_name, title)) is None:
         try:
-            patiently(client().create_experiment, title, artifact_location=_location(), tags=tags)
+            retrying(client().create_experiment, title, artifact_location=_location(), tags=tags)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -159,17 +159,17 @@ def path_of_page(experiment: str, run_id: str) -> str:
 @cache
 def experiment_of(run_id: str) -> str:
     """The MLflow experiment that a run belongs to."""
-    return str(patiently(client().get_run, run_id).info.experiment_id)
+    return str(retrying(client().get_run, run_id).info.experiment_id)
 
 
 def search(condition: str = "", order_by: Iterable[str] = ()) -> Iterator[Run]:
     """The runs in all of this project's experiments that meet a condition; fetched as they are asked for."""
     experiments = [
-        each.experiment_id for each in patiently(client().search_experiments) if each.name.startswith("prorec-")
+        each.experiment_id for each in retrying(client().search_experiments) if each.name.startswith("prorec-")
     ]
     token: str | None = None
     while experiments:
-        found = patiently(
+        found = retrying(
             client().search_runs, experiments, condition, max_results=200, order_by=list(order_by), page_token=token
         )
         yield from found
@@ -188,8 +188,8 @@ def read_text(run_id: str, name: str) -> str:
 
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            content = Path(patiently(client().download_artifacts, run_id, name, scratch)).read_bytes()
-        expected = patiently(client().get_run, run_id).data.tags.get(f"{TEXT_TAG}{name}")
+            content = Path(retrying(client().download_artifacts, run_id, name, scratch)).read_bytes()
+        expected = retrying(client().get_run, run_id).data.tags.get(f"{TEXT_TAG}{name}")
     except (MlflowException, OSError) as error:
         raise UserError(f"the file '{name}' of the run is gone ({error})", place=f"MLflow run {run_id}") from error
     if expected and hashlib.sha256(content).hexdigest() != expected:
@@ -206,8 +206,8 @@ def close_killed(run: Run, reason: str) -> None:
 
     note = f"**Killed.** {in_markdown(reason)}\n\n{run.data.tags.get(NOTE_TAG, '')}"[:_LONGEST_TAG]
     tags = [RunTag(FAILURE_TAG, reason), RunTag(NOTE_TAG, note)]
-    patiently(client().log_batch, run.info.run_id, tags=tags)
-    patiently(client().set_terminated, run.info.run_id, "KILLED")
+    retrying(client().log_batch, run.info.run_id, tags=tags)
+    retrying(client().set_terminated, run.info.run_id, "KILLED")
 
 
 class TrackedRun:
@@ -233,7 +233,7 @@ class TrackedRun:
             **({PARENT_TAG: parent} if parent else {}),
             **(tags or {}),
         }
-        run = patiently(client().create_run, experiment, tags=every, run_name=name)
+        run = retrying(client().create_run, experiment, tags=every, run_name=name)
         return cls(experiment, run.info.run_id, run.info.artifact_uri)
 
     @property
@@ -248,14 +248,14 @@ class TrackedRun:
         entries = [Param(name, str(value)[:_LONGEST_VALUE]) for name, value in flatten(values)]
         for start in range(0, len(entries), 100):
             part = entries[start : start + 100]
-            patiently(client().log_batch, self.id, params=part)
+            retrying(client().log_batch, self.id, params=part)
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Set tags."""
         from mlflow.entities import RunTag
 
         entries = [RunTag(name, value[:_LONGEST_TAG]) for name, value in values.items()]
-        patiently(client().log_batch, self.id, tags=entries)
+        retrying(client().log_batch, self.id, tags=entries)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log what was measured at one step, in one batch; never waits and never fails."""
@@ -276,7 +276,7 @@ class TrackedRun:
             profile=json.dumps({"num_rows": data.rows}) if data.rows is not None else None,
         )
         entry = DatasetInput(entity, tags=[InputTag("mlflow.data.context", "stage input")])
-        patiently(client().log_inputs, self.id, datasets=[entry])
+        retrying(client().log_inputs, self.id, datasets=[entry])
 
     def upload(self, folder: Path, last: str) -> None:
         """Store the files of a folder, the file named `last` after all others.
@@ -296,21 +296,21 @@ class TrackedRun:
                 continue
             if path.is_dir():
                 target = f"{ARTIFACT_FOLDER}/{path.name}"
-                patiently(client().log_artifacts, self.id, str(path), target)
+                retrying(client().log_artifacts, self.id, str(path), target)
             else:
-                patiently(client().log_artifact, self.id, str(path), ARTIFACT_FOLDER)
-        patiently(client().log_artifact, self.id, str(folder / last), ARTIFACT_FOLDER)
+                retrying(client().log_artifact, self.id, str(path), ARTIFACT_FOLDER)
+        retrying(client().log_artifact, self.id, str(folder / last), ARTIFACT_FOLDER)
 
     def text(self, name: str, content: str) -> None:
         """Store a text as a file beside those of the stage, and on the run what shows that it is whole."""
-        patiently(client().log_text, self.id, content, name)
+        retrying(client().log_text, self.id, content, name)
         self.tags({f"{TEXT_TAG}{name}": hashlib.sha256(content.encode()).hexdigest()})
 
     def finish(self, status: str = "FINISHED", reason: str = "", note: str = "") -> None:
         """Send what is unsent and close the run; one that failed or was killed with the reason on its page."""
         if status == "FINISHED":
             self._sender.close()
-            patiently(client().set_terminated, self.id, status)
+            retrying(client().set_terminated, self.id, status)
             return
         # What failed has its own error to show, and what stays open is closed as that of a dead process.
         with contextlib.suppress(Exception):

@@ -67,7 +67,7 @@ def pauses() -> Iterator[float]:
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def patiently(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def retrying(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """`call(*args, **kwargs)`; where the tracking store is away, call again until it answers.
 
     Raises:

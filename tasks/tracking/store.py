@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from prorec.tasks.local import databases, paths
 from prorec.tasks.tracking import mlflow_runs
 from prorec.tasks.tracking.mlflow_runs import client
-from prorec.tasks.tracking.retries import TrackingAwayError, patiently
+from prorec.tasks.tracking.retries import TrackingAwayError, retrying
 from prorec_core.artifacts import MANIFEST, ArtifactRef, Manifest, read_json, sha256_file, verify
 from prorec_core.errors import UserError
 
@@ -96,7 +96,7 @@ def fetch(ref: ArtifactRef) -> Path:
         folder, manifest_sha256 = paths.downloads(ref.digest), _manifest_sha256(ref)
         with paths.lock(f"download-{ref.digest}"):
             if damaged := _problems(folder, ref.digest):
-                _tell_of_damage(folder, damaged)
+                _warn_of_damage(folder, damaged)
                 _download(ref.uri, folder)
             elif _problems(folder, ref.digest, manifest_sha256):
                 # It is damaged, or another artifact's of the very same files.
@@ -112,12 +112,12 @@ def _manifest_sha256(ref: ArtifactRef) -> str | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        return patiently(client().get_run, ref.run_id).data.tags.get(MANIFEST_TAG)
+        return retrying(client().get_run, ref.run_id).data.tags.get(MANIFEST_TAG)
     except MlflowException:
         return None
 
 
-def _tell_of_damage(folder: Path, problems: list[str]) -> None:
+def _warn_of_damage(folder: Path, problems: list[str]) -> None:
     if folder.exists():
         _log.warning("downloaded once more, since the local copy is damaged: %s", problems[0])
 
@@ -127,7 +127,7 @@ def is_of(ref: ArtifactRef, key: str) -> bool:
     from mlflow.exceptions import MlflowException
 
     try:
-        tags = patiently(client().get_run, ref.run_id).data.tags
+        tags = retrying(client().get_run, ref.run_id).data.tags
     except MlflowException:
         return True
     return tags.get(KEY_TAG) == key and tags.get(DIGEST_TAG) == ref.digest and tags.get(URI_TAG) == ref.uri
@@ -142,7 +142,7 @@ def check(ref: ArtifactRef, *, content: bool = False) -> list[str]:
     from mlflow.exceptions import MlflowException
 
     try:
-        run = patiently(client().get_run, ref.run_id)
+        run = retrying(client().get_run, ref.run_id)
     except MlflowException as error:
         return [f"{ref.uri}: its MLflow run cannot be read ({error.message})"]
     if run.info.lifecycle_stage != "active":
@@ -160,7 +160,7 @@ def check_model(model_id: str, manifest_sha256: str | None, *, content: bool = F
     from mlflow.exceptions import MlflowException
 
     try:
-        location = patiently(client().get_logged_model, model_id).artifact_location
+        location = retrying(client().get_logged_model, model_id).artifact_location
     except MlflowException as error:
         return [f"models:/{model_id}: the model cannot be read ({error.message})"]
     return _stored_problems(location, None, manifest_sha256, content)
@@ -177,7 +177,7 @@ def fetch_model(location: str, manifest_sha256: str) -> Path:
         folder = paths.downloads(manifest_sha256)
         with paths.lock(f"download-{manifest_sha256}"):
             if damaged := _problems(folder, None, manifest_sha256):
-                _tell_of_damage(folder, damaged)
+                _warn_of_damage(folder, damaged)
                 _download(location, folder)
     problems = _problems(folder, None, manifest_sha256)
     if problems:
@@ -223,7 +223,7 @@ def _remote_problems(uri: str, digest: str | None, manifest_sha256: str | None) 
         while folders:
             folder = folders.pop()
             place = f"{uri}/{folder}".rstrip("/")
-            for entry in patiently(list_artifacts, artifact_uri=place, tracking_uri=paths.tracking_uri()):
+            for entry in retrying(list_artifacts, artifact_uri=place, tracking_uri=paths.tracking_uri()):
                 name = folder + entry.path.rpartition("/")[2]
                 if entry.is_dir:
                     folders.append(f"{name}/")
@@ -257,7 +257,7 @@ def _download(uri: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".part-"))
     try:
-        fetched = patiently(
+        fetched = retrying(
             mlflow.artifacts.download_artifacts,
             artifact_uri=uri,
             dst_path=str(scratch),
@@ -318,7 +318,7 @@ def _text_problems(run: Run) -> list[str]:
 
 
 def _lists(run: Run, name: str) -> bool:
-    return any(each.path == name for each in patiently(client().list_artifacts, run.info.run_id))
+    return any(each.path == name for each in retrying(client().list_artifacts, run.info.run_id))
 
 
 def _content_problems(uri: str, digest: str | None, manifest_sha256: str | None) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from prorec.tasks.tracking import mlflow_runs
 from prorec.tasks.tracking.metrics import numbers
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
-from prorec.tasks.tracking.retries import patiently
+from prorec.tasks.tracking.retries import retrying
 from prorec.tasks.tuning.study import Study, best_of
 from prorec_core.artifacts import write_bytes, write_json
 from prorec_core.visible import block_in_markdown
@@ -32,7 +32,7 @@ def adopt(trials: Iterable[Mapping[str, Any]], parent: TrackedRun) -> None:
         # A run may have been deleted since.
         with contextlib.suppress(MlflowException):
             if each["run_id"]:
-                patiently(client().set_tag, each["run_id"], mlflow_runs.PARENT_TAG, parent.id)
+                retrying(client().set_tag, each["run_id"], mlflow_runs.PARENT_TAG, parent.id)
 
 
 def keep(run: TrackedRun, study: Study, fields: list[str], best_yaml: str) -> None:
@@ -56,7 +56,7 @@ def keep(run: TrackedRun, study: Study, fields: list[str], best_yaml: str) -> No
         write_bytes(folder / "best.yaml", best_yaml.encode())
         write_bytes(folder / "plots" / "history.png", as_png(tuning.history(trials)))
         write_bytes(folder / "plots" / "slices.png", as_png(tuning.slices(trials, fields, importances)))
-        patiently(client().log_artifacts, run.id, str(folder), FOLDER)
+        retrying(client().log_artifacts, run.id, str(folder), FOLDER)
     run.parameters({"best": best["values"]})
     run.metrics({f"best_{OBJECTIVE}": best["value"], **numbers({"importance": importances})})
     run.tags({mlflow_runs.NOTE_TAG: f"{tuning.table_markdown(trials)}\n\n{block_in_markdown(best_yaml, 'yaml')}"})

@@ -36,7 +36,7 @@ _AGAIN = "again"
 _TRIALS_BEFORE_PRUNING, _EPOCHS_BEFORE_PRUNING = 4, 5
 _DRAWS, _DRAWS_BY_MODEL = 60, 20
 _DIGITS = 4
-_DIFFERENCES_TOLD = 3
+_DIFFERENCES_SHOWN = 3
 _log = logging.getLogger(__name__)
 _ANOTHER = "Choose another --study, or move the file away"
 
@@ -139,10 +139,10 @@ def _expect_same(stored: OptunaStudy, name: str, settings: Mapping[str, Any]) ->
     differing = [key for key in sorted({*then, *settings}) if then.get(key) != settings.get(key)]
     if not differing:
         return
-    told = [f"{key} was {_shown(then.get(key))}, is {_shown(settings.get(key))}" for key in differing]
-    more = f", and {len(told) - _DIFFERENCES_TOLD} more" if len(told) > _DIFFERENCES_TOLD else ""
+    differences = [f"{key} was {_shown(then.get(key))}, is {_shown(settings.get(key))}" for key in differing]
+    more = f", and {len(differences) - _DIFFERENCES_SHOWN} more" if len(differences) > _DIFFERENCES_SHOWN else ""
     raise UserError(
-        f"the study exists with other settings: {'; '.join(told[:_DIFFERENCES_TOLD])}{more}",
+        f"the study exists with other settings: {'; '.join(differences[:_DIFFERENCES_SHOWN])}{more}",
         place=f"study {name}",
         cure=f"Begin another with --study NAME, or delete {path(name)}",
     )

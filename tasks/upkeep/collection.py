@@ -20,7 +20,7 @@ from prorec.tasks.local import paths
 from prorec.tasks.registry import models
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import ARTIFACT_FOLDER, client
-from prorec.tasks.tracking.retries import TrackingAwayError, patiently
+from prorec.tasks.tracking.retries import TrackingAwayError, retrying
 from prorec.tasks.tracking.store import is_active, is_stored
 from prorec.tasks.upkeep.retention import DAY, Inventory, Stored, kept_now, read_by
 from prorec_core.artifacts import MANIFEST
@@ -37,7 +37,7 @@ DELETING = "deleting"
 
 
 @dataclass(frozen=True)
-class Junk:
+class Leftover:
     """Something that nothing keeps.
 
     Attributes:
@@ -65,14 +65,14 @@ class Plan:
 
     inventory: Inventory
     artifacts: list[Stored] = field(default_factory=list)
-    others: list[Junk] = field(default_factory=list)
+    others: list[Leftover] = field(default_factory=list)
 
     def everything(self) -> Iterator[tuple[str, str, int]]:
         """Kind, name and size of each thing."""
         for each in self.artifacts:
             yield f"artifacts of {each.ref.stage}", f"{each.ref.digest[:12]} {each.experiment}", each.bytes
-        for junk in self.others:
-            yield junk.kind, junk.name, junk.bytes
+        for leftover in self.others:
+            yield leftover.kind, leftover.name, leftover.bytes
 
 
 @dataclass
@@ -106,12 +106,12 @@ def make_plan(inventory: Inventory, keep_days: float) -> Plan:
     return plan
 
 
-def collect(plan: Plan, tell: Callable[[str], None] = lambda _: None) -> Collected:
+def collect(plan: Plan, report: Callable[[str], None] = lambda _: None) -> Collected:
     """Delete what a plan names, but for what has come into use since it was made.
 
     Args:
         plan: what to delete.
-        tell: told of each thing before it goes.
+        report: called with the name of each thing before it goes.
     """
     done = Collected()
     for artifact in plan.artifacts:
@@ -120,20 +120,20 @@ def collect(plan: Plan, tell: Callable[[str], None] = lambda _: None) -> Collect
     needed = kept_now(plan.inventory) if plan.artifacts else set()
     for artifact in plan.artifacts:
         if artifact.ref.run_id in needed:
-            patiently(client().delete_tag, artifact.ref.run_id, store.COLLECTED_TAG)
+            retrying(client().delete_tag, artifact.ref.run_id, store.COLLECTED_TAG)
             done.spared += 1
             continue
-        _try(f"{artifact.ref.stage} {artifact.ref.digest[:12]}", artifact.bytes, _of_run(artifact), done, tell)
-    for junk in plan.others:
-        _try(f"{junk.kind}: {junk.name}", junk.bytes, junk.delete, done, tell)
+        _try(f"{artifact.ref.stage} {artifact.ref.digest[:12]}", artifact.bytes, _of_run(artifact), done, report)
+    for leftover in plan.others:
+        _try(f"{leftover.kind}: {leftover.name}", leftover.bytes, leftover.delete, done, report)
     return done
 
 
-def _try(name: str, size: int, delete: Callable[[], bool], done: Collected, tell: Callable[[str], None]) -> None:
+def _try(name: str, size: int, delete: Callable[[], bool], done: Collected, report: Callable[[str], None]) -> None:
     import requests
     from mlflow.exceptions import MlflowException
 
-    tell(name)
+    report(name)
     try:
         if delete():
             done.count += 1
@@ -151,14 +151,14 @@ def _of_run(artifact: Stored) -> Callable[[], bool]:
 
 
 def _mark(run_id: str, value: str) -> None:
-    patiently(client().set_tag, run_id, store.COLLECTED_TAG, value)
+    retrying(client().set_tag, run_id, store.COLLECTED_TAG, value)
 
 
 def _delete_files(run_id: str, uri: str) -> bool:
     """Delete the artifact in a run, the manifest first; the mark then says when that was."""
     files = _repository(uri)
     for path in (f"{ARTIFACT_FOLDER}/{MANIFEST}", ARTIFACT_FOLDER):
-        patiently(files.delete_artifacts, path)
+        retrying(files.delete_artifacts, path)
     _mark(run_id, datetime.now(UTC).isoformat(timespec="seconds"))
     return True
 
@@ -173,7 +173,7 @@ def _size(uri: str, path: str | None = None) -> int:
     """Size of all files at a place of the store; 0 where there are none."""
     files, total, todo = _repository(uri), 0, [path]
     while todo:
-        for entry in patiently(files.list_artifacts, todo.pop()):
+        for entry in retrying(files.list_artifacts, todo.pop()):
             if entry.is_dir:
                 todo.append(entry.path)
             else:
@@ -181,7 +181,7 @@ def _size(uri: str, path: str | None = None) -> int:
     return total
 
 
-def _left_by_runs(inventory: Inventory) -> Iterator[Junk]:
+def _left_by_runs(inventory: Inventory) -> Iterator[Leftover]:
     """Files of stages that failed, were killed, were found damaged, or whose deletion was not finished."""
     for run in inventory.runs:
         tags = run.data.tags
@@ -194,13 +194,13 @@ def _left_by_runs(inventory: Inventory) -> Iterator[Junk]:
         size = _size(uri, ARTIFACT_FOLDER)
         if size or mark:
             name = f"{tags[store.STAGE_TAG]} {run.info.run_id}"
-            yield Junk("left-over files of runs", name, size, _marked_and_deleted(run, uri))
+            yield Leftover("left-over files of runs", name, size, _marked_and_deleted(run, uri))
 
 
 def _marked_and_deleted(run: Run, uri: str) -> Callable[[], bool]:
     def delete() -> bool:
         # One that was still at work may have looked ended: MLflow closes a run for a moment when it logs a model.
-        now = patiently(client().get_run, run.info.run_id)
+        now = retrying(client().get_run, run.info.run_id)
         if is_active(now) or is_stored(now):
             return False
         _mark(run.info.run_id, DELETING)
@@ -209,7 +209,7 @@ def _marked_and_deleted(run: Run, uri: str) -> Callable[[], bool]:
     return delete
 
 
-def _models(inventory: Inventory, gone: set[str]) -> Iterator[Junk]:
+def _models(inventory: Inventory, gone: set[str]) -> Iterator[Leftover]:
     """Logged models that no version, no artifact that stays and no run that goes on is made of."""
     used = {version.model_id for version in inventory.versions}
     used |= {each.model_id for each in inventory.stored if each.model_id and each.ref.run_id not in gone}
@@ -218,13 +218,13 @@ def _models(inventory: Inventory, gone: set[str]) -> Iterator[Junk]:
     for model in _logged_models(experiments):
         if model.model_id not in used and model.source_run_id not in active:
             size = _size(model.artifact_location)
-            yield Junk("models without a version", model.model_id, size, _model_deleted(model))
+            yield Leftover("models without a version", model.model_id, size, _model_deleted(model))
 
 
 def _logged_models(experiments: list[str]) -> Iterator[LoggedModel]:
     token: str | None = None
     while experiments:
-        page: Any = patiently(client().search_logged_models, experiments, page_token=token)
+        page: Any = retrying(client().search_logged_models, experiments, page_token=token)
         yield from page
         token = page.token
         if not token:
@@ -238,27 +238,27 @@ def _model_deleted(model: LoggedModel) -> Callable[[], bool]:
         if any(map(is_stored, of_runs)) or any(each.model_id == model.model_id for each in models.versions()):
             return False
         files = _repository(model.artifact_location)
-        patiently(files.delete_artifacts, MANIFEST)
-        patiently(files.delete_artifacts)
-        patiently(client().delete_logged_model, model.model_id)
+        retrying(files.delete_artifacts, MANIFEST)
+        retrying(files.delete_artifacts)
+        retrying(client().delete_logged_model, model.model_id)
         return True
 
     return delete
 
 
-def _work() -> Iterator[Junk]:
+def _work() -> Iterator[Leftover]:
     for folder in _folders(paths.artifacts() / "work"):
         yield from _unless_locked("work folders of dead processes", folder, folder.name)
 
 
-def _checkpoints(inventory: Inventory, keep_days: float) -> Iterator[Junk]:
+def _checkpoints(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
     finished = {run.data.tags.get(store.KEY_TAG) for run in inventory.runs if run.info.status == "FINISHED"}
     for folder in _folders(paths.artifacts() / "checkpoints"):
         if folder.name in finished or _is_old(folder, keep_days):
             yield from _unless_locked("checkpoints", folder, folder.name)
 
 
-def _downloads(inventory: Inventory, keep_days: float) -> Iterator[Junk]:
+def _downloads(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
     """Local copies of what is kept elsewhere: those that nothing keeps, and old ones that no run reads."""
     active = {each.ref.digest for each in read_by(filter(is_active, inventory.runs), inventory)}
     known = {each.ref.digest for each in inventory.stored if inventory.kept_by(each)}
@@ -269,7 +269,7 @@ def _downloads(inventory: Inventory, keep_days: float) -> Iterator[Junk]:
             yield from _unless_locked("downloads", folder, f"download-{folder.name}")
 
 
-def _parts(keep_days: float) -> Iterator[Junk]:
+def _parts(keep_days: float) -> Iterator[Leftover]:
     """What batch recommendations left that were never gone on with."""
     for folder in _folders(paths.artifacts() / "recommendations"):
         output = folder.parent / folder.name.removeprefix(".").removesuffix(".parts")
@@ -277,7 +277,7 @@ def _parts(keep_days: float) -> Iterator[Junk]:
             yield from _unless_locked("unfinished recommendations", folder, paths.output_lock(output))
 
 
-def _unfinished_files() -> Iterator[Junk]:
+def _unfinished_files() -> Iterator[Leftover]:
     """Files under names of their own, beside those that they were to become: their writers died in between."""
 
     def deleted(path: Path) -> Callable[[], bool]:
@@ -292,7 +292,7 @@ def _unfinished_files() -> Iterator[Junk]:
             found = path.stat()
             # They are their owner's alone until they are done.
             if stat.S_IMODE(found.st_mode) == 0o600 and path.is_file() and found.st_mtime < time.time() - DAY:
-                yield Junk("unfinished files", path.name, found.st_size, deleted(path))
+                yield Leftover("unfinished files", path.name, found.st_size, deleted(path))
 
 
 def _folders(parent: Path) -> Iterable[Path]:
@@ -304,7 +304,7 @@ def _is_old(folder: Path, days: float) -> bool:
     return newest < time.time() - days * DAY
 
 
-def _unless_locked(kind: str, folder: Path, lock: str) -> Iterator[Junk]:
+def _unless_locked(kind: str, folder: Path, lock: str) -> Iterator[Leftover]:
     def delete() -> bool:
         with paths.try_lock(lock) as free:
             if free:
@@ -315,4 +315,4 @@ def _unless_locked(kind: str, folder: Path, lock: str) -> Iterator[Junk]:
         if not free:
             return
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    yield Junk(kind, folder.name, size, delete)
+    yield Leftover(kind, folder.name, size, delete)

@@ -17,7 +17,7 @@ from prorec.tasks.local import paths
 from prorec.tasks.registry import models
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import ARTIFACT_FOLDER, client
-from prorec.tasks.tracking.retries import patiently
+from prorec.tasks.tracking.retries import retrying
 from prorec.tasks.tracking.store import is_active, is_stored
 from prorec_core.artifacts import MANIFEST, ArtifactRef, Manifest
 
@@ -83,7 +83,7 @@ def take_inventory(keep_days: float) -> Inventory:
         return Inventory([], [], [])
     runs = list(mlflow_runs.search())
     prefix = mlflow_runs.experiment_name("")
-    experiments = patiently(client().search_experiments)
+    experiments = retrying(client().search_experiments)
     names = {each.experiment_id: each.name.removeprefix(prefix) for each in experiments}
     made = [run for run in runs if is_stored(run)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -118,7 +118,7 @@ def _manifest(ref: ArtifactRef) -> Manifest | None:
         if folder is not None:
             return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
         with tempfile.TemporaryDirectory() as scratch:
-            path = patiently(client().download_artifacts, ref.run_id, f"{ARTIFACT_FOLDER}/{MANIFEST}", scratch)
+            path = retrying(client().download_artifacts, ref.run_id, f"{ARTIFACT_FOLDER}/{MANIFEST}", scratch)
             return Manifest.model_validate_json(Path(path).read_bytes())
     except (OSError, ValueError, MlflowException):
         return None

@@ -15,7 +15,7 @@ from uuid import UUID
 from prorec.tasks.local import paths, processes
 from prorec.tasks.tracking import mlflow_runs
 from prorec.tasks.tracking.mlflow_runs import ATTEMPT_TAG, FLOW_RUN_TAG, FLOW_TAG, PROCESS_TAG, SIGN_TAG, TASK_RUN_TAG
-from prorec.tasks.tracking.retries import patiently
+from prorec.tasks.tracking.retries import retrying
 from prorec_core.errors import one_line
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _attempt(run: Run) -> int:
 
 def _close(run: Run, reason: str, done: Tidied) -> None:
     # It may have ended by itself since it was found.
-    if patiently(mlflow_runs.client().get_run, run.info.run_id).info.status != "RUNNING":
+    if retrying(mlflow_runs.client().get_run, run.info.run_id).info.status != "RUNNING":
         return
     process = {name: run.data.tags.get(PROCESS_TAG + name, "?") for name in ("pid", "host")}
     mlflow_runs.close_killed(run, f"{reason} (Process {process['pid']} on {process['host']})")

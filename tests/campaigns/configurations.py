@@ -39,6 +39,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
+from prorec.flows.configuration.experiments import nested
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 
@@ -226,19 +227,7 @@ def draw(seed: int, number: int) -> dict[str, Any]:
     return found
 
 
-def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted field as sections."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        *above, last = name.split(".")
-        section = found
-        for part in above:
-            section = section.setdefault(part, {})
-        section[last] = value
-    return found
-
-
-class Kitchen:
+class Workspace:
     """Folders in which pipelines are made and thrown away; data sets are kept, since many draws share them."""
 
     def __init__(self, folder: Path) -> None:
@@ -255,18 +244,18 @@ class Kitchen:
         from prorec.tasks.stages.pipeline import STAGES
 
         inputs = dict(self._data(experiment))
-        pot = Path(tempfile.mkdtemp(dir=self._folder))
+        place = Path(tempfile.mkdtemp(dir=self._folder))
         try:
             for stage in list(STAGES.values())[_READ:]:
-                work = _work(stage, experiment, inputs, pot / stage.name)
+                work = _work(stage, experiment, inputs, place / stage.name)
                 stage.body(work)
                 inputs[stage.name] = work.folder
                 if stage.name == "train_generator":
-                    check_recommendations(work, pot / "bundle")
+                    check_recommendations(work, place / "bundle")
             check_codes(inputs["quantize"])
             check_metrics(inputs["evaluate"], work.folder)
         finally:
-            shutil.rmtree(pot)
+            shutil.rmtree(place)
 
     def _data(self, experiment: Experiment) -> Mapping[str, Path]:
         from prorec.tasks.stages.preprocess import preprocess
@@ -315,7 +304,7 @@ def make_recommender(folder: Path) -> Recommender:
     from prorec_core.generation.recommender import Recommender
 
     experiment = Experiment.model_validate(nested(BASE))
-    inputs = dict(Kitchen(folder)._data(experiment))
+    inputs = dict(Workspace(folder)._data(experiment))
     for stage in list(STAGES.values())[_READ:]:
         work = _work(stage, experiment, inputs, folder / stage.name)
         stage.body(work)
@@ -419,7 +408,7 @@ def _histories(dataset: Dataset) -> list[list[str]]:
     return [[ids[item] for item in sequences.items[start:end]] for start, end in ends]
 
 
-def try_one(settings: Mapping[str, Any], kitchen: Kitchen) -> tuple[str, str]:
+def try_one(settings: Mapping[str, Any], workspace: Workspace) -> tuple[str, str]:
     """Run a pipeline with these settings; how it ended (see `Figures`), and why."""
     from pydantic import ValidationError
 
@@ -428,13 +417,13 @@ def try_one(settings: Mapping[str, Any], kitchen: Kitchen) -> tuple[str, str]:
     try:
         experiment = Experiment.model_validate(nested({**BASE, **settings}))
     except ValidationError as error:
-        told = str(explained(error, ""))
-        return ("refused by validation" if told and len(told) < 2000 else "failed"), told
+        message = str(explained(error, ""))
+        return ("refused by validation" if message and len(message) < 2000 else "failed"), message
     try:
-        kitchen.run(experiment)
+        workspace.run(experiment)
     except UserError as error:
-        told = str(error)
-        return ("refused by a stage" if "\n" not in told else "failed"), told
+        message = str(error)
+        return ("refused by a stage" if "\n" not in message else "failed"), message
     except WrongResultError as error:
         return "wrong", str(error)
     except Exception:
@@ -453,11 +442,11 @@ def campaign(seconds: float, seed: int, most: int | None = None, say: bool = Fal
     """
     figures, began, number = Figures(), time.monotonic(), 0
     with tempfile.TemporaryDirectory(prefix="prorec-campaign-") as folder:
-        kitchen = Kitchen(Path(folder))
+        workspace = Workspace(Path(folder))
         while time.monotonic() - began < seconds and (most is None or number < most):
             settings = draw(seed, number)
             with contextlib.nullcontext() if number % _DRAWN == 0 else empty_pictures():
-                how, why = try_one(settings, kitchen)
+                how, why = try_one(settings, workspace)
             figures.ended[how] += 1
             if how == "ran":
                 figures.of_choices.update(f"{name}={value}" for name, value in settings.items())
@@ -485,7 +474,7 @@ def main() -> None:
         settings = draw(chosen.seed, chosen.only)
         print(json.dumps(settings, indent=1))
         with tempfile.TemporaryDirectory(prefix="prorec-campaign-") as folder:
-            how, why = try_one(settings, Kitchen(Path(folder)))
+            how, why = try_one(settings, Workspace(Path(folder)))
         print(how, why, sep="\n")
         sys.exit(how in {"failed", "wrong"})
     figures = campaign(chosen.seconds, chosen.seed, say=True)

@@ -105,7 +105,7 @@ def damaged(file: Path, damage: str, draw: random.Random, others: Sequence[Path]
     return damage == "delete" or file.read_bytes() != content
 
 
-class Heard(logging.Handler):
+class LogLines(logging.Handler):
     """The warnings of this project, as a user sees them."""
 
     def __init__(self) -> None:
@@ -117,28 +117,28 @@ class Heard(logging.Handler):
 
 
 @contextlib.contextmanager
-def hearing() -> Iterator[list[str]]:
+def warnings_and_notices() -> Iterator[list[str]]:
     """What is told to the user meanwhile: warnings in the log, and notices."""
     from prorec.tasks.execution.events import Event, Notice, listening
 
-    heard = Heard()
+    log = LogLines()
 
-    def hear(event: Event) -> None:
+    def handle(event: Event) -> None:
         if isinstance(event, Notice):
-            heard.lines.append(event.text)
+            log.lines.append(event.text)
 
     loggers = [logging.getLogger(name) for name in ("prorec", "prorec_core")]
     for each in loggers:
-        each.addHandler(heard)
+        each.addHandler(log)
     try:
-        with listening(hear):
-            yield heard.lines
+        with listening(handle):
+            yield log.lines
     finally:
         for each in loggers:
-            each.removeHandler(heard)
+            each.removeHandler(log)
 
 
-def told(use: Use) -> Use:
+def refusals_caught(use: Use) -> Use:
     """That use, where an error that the user is told in one line is an outcome, and any other a traceback."""
 
     def wrapped(file: Path) -> Outcome:
@@ -185,7 +185,7 @@ def stored_kinds(folder: Path) -> dict[str, Kind]:
             manifest = json.loads((Path(*path.parts[: path.parts.index("artifact") + 1]) / MANIFEST).read_bytes())
             kind = f"files of {manifest['stage']}"
         found.setdefault(kind, []).append(path)
-    return {kind: Kind(files, told(verified)) for kind, files in found.items()}
+    return {kind: Kind(files, refusals_caught(verified)) for kind, files in found.items()}
 
 
 def rows(file: Path) -> list[str]:
@@ -238,7 +238,7 @@ def mlflow_kind(folder: Path, scratch: Path) -> Kind:
         # MLflow writes the store that it was last told of into the environment.
         values = {"PROREC_ARTIFACTS": str(own), "MLFLOW_TRACKING_URI": paths.sqlite_uri(own / "mlflow.db")}
         try:
-            with environment(**values), hearing() as lines:
+            with environment(**values), warnings_and_notices() as lines:
                 return read(), lines
         finally:
             mlflow_runs._client.cache_clear()
@@ -259,7 +259,7 @@ def mlflow_kind(folder: Path, scratch: Path) -> Kind:
     with closing(sqlite3.connect(other)) as database:
         database.execute("CREATE TABLE runs (run_uuid TEXT)")
         database.commit()
-    return Kind([whole, other], told(use))
+    return Kind([whole, other], refusals_caught(use))
 
 
 def prefect_kind(folder: Path, scratch: Path) -> Kind:
@@ -280,7 +280,7 @@ def prefect_kind(folder: Path, scratch: Path) -> Kind:
     def use(file: Path) -> Outcome:
         problems = databases.problems(file)
         with (
-            hearing() as lines,
+            warnings_and_notices() as lines,
             temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: paths.sqlite_uri(file, "aiosqlite")}),
         ):
             databases.prepare_prefect()
@@ -296,7 +296,29 @@ def prefect_kind(folder: Path, scratch: Path) -> Kind:
     with closing(sqlite3.connect(other)) as database:
         database.execute("CREATE TABLE flow_run (id TEXT)")
         database.commit()
-    return Kind([whole, other], told(use))
+    return Kind([whole, other], refusals_caught(use))
+
+
+class Kept:
+    """What a folder of files holds now, to be put back after each use."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._contents = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+        self.files = list(self._contents)
+
+    def restore(self) -> None:
+        for path in self._folder.iterdir():
+            path.unlink()
+        for path, content in self._contents.items():
+            path.write_bytes(content)
+
+
+def judged(same: bool, otherwise: str, lines: list[str]) -> Outcome:
+    """What came of a use whose result must be the same: harmless, or made anew where something was said."""
+    if not same:
+        return Outcome(SILENT, otherwise)
+    return Outcome(MADE_ANEW, lines[0]) if lines else Outcome(HARMLESS)
 
 
 def checkpoint_kind(scratch: Path) -> Kind:
@@ -343,26 +365,20 @@ def checkpoint_kind(scratch: Path) -> Kind:
     expected = fit(None, cut=False)
     with contextlib.suppress(CutError):
         fit(folder, cut=True)
-    files = sorted(folder.iterdir())
-    kept = {path: path.read_bytes() for path in files}
+    kept = Kept(folder)
 
     def use(file: Path) -> Outcome:
         # The newest alone would do for a training that goes on; the one before has to be asked for.
-        newest = files[-1]
+        newest = kept.files[-1]
         if file != newest:
             newest.unlink(missing_ok=True)
-        with hearing() as lines:
+        with warnings_and_notices() as lines:
             found = fit(folder, cut=False)
-        for path in folder.iterdir():
-            path.unlink()
-        for path, content in kept.items():
-            path.write_bytes(content)
-        if found != expected:
-            return Outcome(SILENT, "the training ended otherwise")
+        kept.restore()
         # A file that is gone is one that never was.
-        return Outcome(MADE_ANEW, lines[0]) if lines else Outcome(HARMLESS)
+        return judged(found == expected, "the training ended otherwise", lines)
 
-    return Kind(files, told(use))
+    return Kind(kept.files, refusals_caught(use))
 
 
 def chunk_kind(scratch: Path) -> Kind:
@@ -405,21 +421,17 @@ def chunk_kind(scratch: Path) -> Kind:
     with contextlib.suppress(Exception):
         recommend(output, stop_at=8)
     parts = place / ".out.parquet.parts"
-    files = sorted(parts.iterdir())
-    kept = {path: path.read_bytes() for path in files}
+    kept = Kept(parts)
 
     def use(file: Path) -> Outcome:
-        with hearing() as lines:
+        with warnings_and_notices() as lines:
             found = recommend(output)
         output.unlink()
         parts.mkdir()
-        for path, content in kept.items():
-            path.write_bytes(content)
-        if found != expected:
-            return Outcome(SILENT, "other rows")
-        return Outcome(MADE_ANEW, lines[0]) if lines else Outcome(HARMLESS)
+        kept.restore()
+        return judged(found == expected, "other rows", lines)
 
-    return Kind(files, told(use))
+    return Kind(kept.files, refusals_caught(use))
 
 
 def study_kind(scratch: Path) -> Kind:
@@ -463,7 +475,7 @@ def study_kind(scratch: Path) -> Kind:
         finally:
             shutil.rmtree(own)
 
-    return Kind(files, told(use))
+    return Kind(files, refusals_caught(use))
 
 
 def download_kind(folder: Path, scratch: Path) -> Kind:
@@ -491,7 +503,7 @@ def download_kind(folder: Path, scratch: Path) -> Kind:
 
     def use(file: Path) -> Outcome:
         place = next(each for each in folders if each in file.parents)
-        with environment(**values), elsewhere, nowhere, hearing() as lines:
+        with environment(**values), elsewhere, nowhere, warnings_and_notices() as lines:
             found = store.fetch(folders[place])
         if found != place or verify(found) or sha256_file(file) != hashes[file]:
             return Outcome(SILENT)
@@ -500,28 +512,22 @@ def download_kind(folder: Path, scratch: Path) -> Kind:
             return Outcome(HARMLESS)
         return Outcome(MADE_ANEW, lines[0]) if lines else Outcome(SILENT, "nothing was said")
 
-    return Kind(files, told(use))
+    return Kind(files, refusals_caught(use))
 
 
 def reference_kind(folder: Path, run: Callable[[int], Sequence[str]]) -> Kind:
     """Cached references, used by a run of the whole pipeline in which all is cached."""
-    files = sorted((folder / "prefect" / "references").iterdir())
-    kept = {path: path.read_bytes() for path in files}
+    kept = Kept(folder / "prefect" / "references")
     expected = run(0)
 
     def use(file: Path) -> Outcome:
-        with hearing() as lines:
+        with warnings_and_notices() as lines:
             found = run(0)
-        for path in (folder / "prefect" / "references").iterdir():
-            path.unlink()
-        for path, content in kept.items():
-            path.write_bytes(content)
-        if found != expected:
-            return Outcome(SILENT, "other digests")
+        kept.restore()
         # What is lost, or no reference at all, is looked up by its key.
-        return Outcome(MADE_ANEW, lines[0]) if lines else Outcome(HARMLESS)
+        return judged(found == expected, "other digests", lines)
 
-    return Kind(files, told(use))
+    return Kind(kept.files, refusals_caught(use))
 
 
 def small_store(folder: Path) -> None:

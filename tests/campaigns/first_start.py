@@ -20,13 +20,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from prorec.tasks.local import databases, paths
 from prorec.tasks.local.databases import MLFLOW, PREFECT, Tables
+from tests.tiny import tiny_words
 
 OPEN = "from prorec.tasks.tracking.mlflow_runs import client; client().search_experiments()"
 """Opens the tracking store, and makes its tables where there are none."""
@@ -41,19 +42,7 @@ ready()
 """
 """What every run does before its first stage."""
 
-_TINY = {
-    "data.demo.users": 120,
-    "data.demo.items": 60,
-    "collaborative.epochs": 1,
-    "collaborative.dim": 16,
-    "align.epochs": 1,
-    "quantize.codes": 8,
-    "generator.epochs": 1,
-    "generator.dim": 16,
-    "generator.validation_users": 50,
-    "evaluate.bootstrap_samples": 100,
-}
-_RUN = ["-m", "prorec", "run", "demo", *[w for name, value in _TINY.items() for w in ("--set", f"{name}={value}")]]
+_RUN = ["-m", "prorec", "run", "demo", *tiny_words()]
 _UP = ["-m", "prorec", "up"]
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _EXPERIMENTS, _OLDER = 200, 4
@@ -69,6 +58,27 @@ def is_whole(path: Path, tables: Tables) -> bool:
 def _revision(path: Path) -> str | None:
     with closing(sqlite3.connect(path)) as database:
         return databases.state(database)[0]
+
+
+def make_older(path: Path, back: int, experiments: Mapping[int, str]) -> None:
+    """MLflow's tables as so many migrations ago, in a file that is not there yet, with experiments by number."""
+    from alembic import command
+    from mlflow.store.db import utils
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+
+    engine = utils.create_sqlalchemy_engine(paths.sqlite_uri(path))
+    Base.metadata.create_all(engine)
+    config = utils._get_alembic_config("")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, MLFLOW.revisions()[back])
+    engine.dispose()
+    with closing(sqlite3.connect(path)) as database:
+        database.executemany(
+            "INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (?, ?, 'active')",
+            experiments.items(),
+        )
+        database.commit()
 
 
 @dataclass
@@ -197,7 +207,10 @@ def first_stacks(folder: Path, chance: random.Random, tally: Tally) -> None:
 def upgrades(folder: Path, chance: random.Random, tally: Tally) -> None:
     """The tables of an earlier version with experiments in them, brought up to date, and killed meanwhile."""
     path, old = folder / "mlflow.db", MLFLOW.revisions()[_OLDER]
-    shutil.copyfile(_older(folder.parent / "older.db"), path)
+    older = folder.parent / "older.db"
+    if not older.exists():
+        make_older(older, _OLDER, {number: f"prorec-{number}" for number in range(1, _EXPERIMENTS + 1)})
+    shutil.copyfile(older, path)
     for _ in range(_IN_A_ROW):
         _kill(["-c", OPEN], folder, chance, tally)
         _look(folder, tally, old)
@@ -208,29 +221,6 @@ def upgrades(folder: Path, chance: random.Random, tally: Tally) -> None:
         (count,) = database.execute("SELECT count(*) FROM experiments WHERE name LIKE 'prorec-%'").fetchone()
     if count != _EXPERIMENTS:
         tally.failures.append(f"{folder.name}: {count} of {_EXPERIMENTS} experiments are left")
-
-
-def _older(path: Path) -> Path:
-    from alembic import command
-    from mlflow.store.db import utils
-    from mlflow.store.tracking.dbmodels.initial_models import Base
-
-    if path.exists():
-        return path
-    engine = utils.create_sqlalchemy_engine(paths.sqlite_uri(path))
-    Base.metadata.create_all(engine)
-    config = utils._get_alembic_config("")
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, MLFLOW.revisions()[_OLDER])
-    engine.dispose()
-    with closing(sqlite3.connect(path)) as database:
-        rows = [(number, f"prorec-{number}") for number in range(1, _EXPERIMENTS + 1)]
-        database.executemany(
-            "INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (?, ?, 'active')", rows
-        )
-        database.commit()
-    return path
 
 
 KINDS = {"prorec run": first_runs, "first look": first_looks, "prorec up": first_stacks, "upgrade": upgrades}

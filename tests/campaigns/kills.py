@@ -32,15 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from prorec.tasks.stages.pipeline import STAGES
+from tests.tiny import tiny
 
-EXPERIMENT: dict[str, Any] = {
-    "data": {"demo": {"users": 120, "items": 60}},
-    "collaborative": {"epochs": 2, "dim": 16},
-    "align": {"epochs": 2},
-    "quantize": {"codes": 8},
-    "generator": {"epochs": 2, "dim": 16, "validation_users": 50},
-    "evaluate": {"bootstrap_samples": 100},
-}
+EXPERIMENT = tiny(epochs=2)
 BEFORE, AFTER = "before the stages", "after the stages"
 PLACES = (BEFORE, *STAGES, AFTER)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
@@ -92,13 +86,13 @@ class Child:
     """A fork at work, and what it says, line by line."""
 
     def __init__(self, folder: Path, work: Callable[[Callable[[str], None]], None]) -> None:
-        heard, says = os.pipe()
+        reader, writer = os.pipe()
         self.pid = os.fork()
         if not self.pid:
-            os.close(heard)
-            _be_child(folder, work, says)
-        os.close(says)
-        self._heard = heard
+            os.close(reader)
+            _be_child(folder, work, writer)
+        os.close(writer)
+        self._reader = reader
         self._lines: list[str] = []
         self._rest = b""
 
@@ -107,9 +101,9 @@ class Child:
         deadline = time.monotonic() + timeout
         while not self._lines:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._heard], [], [], left)[0]:
+            if left <= 0 or not select.select([self._reader], [], [], left)[0]:
                 return None
-            part = os.read(self._heard, 65536)
+            part = os.read(self._reader, 65536)
             if not part:
                 return None
             *whole, self._rest = (self._rest + part).split(b"\n")
@@ -127,11 +121,11 @@ class Child:
         if status is None:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
-        os.close(self._heard)
+        os.close(self._reader)
         return status
 
 
-def _be_child(folder: Path, work: Callable[[Callable[[str], None]], None], says: int) -> None:
+def _be_child(folder: Path, work: Callable[[Callable[[str], None]], None], writer: int) -> None:
     """The rest of a child's life."""
     status = 1
     try:
@@ -139,7 +133,7 @@ def _be_child(folder: Path, work: Callable[[Callable[[str], None]], None], says:
         with (folder / "log.txt").open("ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-        work(lambda line: void(os.write(says, f"{line}\n".encode())))
+        work(lambda line: void(os.write(writer, f"{line}\n".encode())))
         status = 0
     except KeyboardInterrupt:
         status = 130
@@ -164,14 +158,14 @@ def _run(say: Callable[[str], None]) -> None:
     from prorec.tasks.local.stopping import stops_kept
     from prorec_core.config import Experiment
 
-    def hear(event: Event) -> None:
+    def handle(event: Event) -> None:
         if isinstance(event, StageStarted):
             say(event.stage)
         elif isinstance(event, StageEnded) and event.ref.stage == list(STAGES)[-1]:
             say(AFTER)
 
     stop_like_ctrl_c()
-    with listening(hear), stops_kept():
+    with listening(handle), stops_kept():
         summary = prorec(experiment=Experiment.model_validate(EXPERIMENT))
     say("digests " + " ".join(stage["digest"] for stage in summary["stages"]))
 

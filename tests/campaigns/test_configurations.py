@@ -15,13 +15,12 @@ from prorec_core.quantization.table import CodeTable
 from . import configurations
 from .configurations import (
     CHOICES,
-    Kitchen,
+    Workspace,
     WrongResultError,
     campaign,
     check_codes,
     check_metrics,
     draw,
-    nested,
     try_one,
 )
 
@@ -66,10 +65,9 @@ def test_each_end_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error
         if error:
             raise error
 
-    monkeypatch.setattr(configurations.Kitchen, "run", run)
-    assert try_one({}, Kitchen(tmp_path))[0] == how
-    assert try_one({"generator.heads": 3}, Kitchen(tmp_path)) == (
+    monkeypatch.setattr(configurations.Workspace, "run", run)
+    assert try_one({}, Workspace(tmp_path))[0] == how
+    assert try_one({"generator.heads": 3}, Workspace(tmp_path)) == (
         "refused by validation",
         "generator: heads (3) must divide dim (8).",
     )
-    assert nested({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}

@@ -36,18 +36,11 @@ from mlflow.entities import Run
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.tracking import store
 from prorec_core.artifacts import MANIFEST, ArtifactRef, Manifest, read_json, verify
+from tests.tiny import tiny
 
 pytestmark = pytest.mark.pipeline
 ROOT = Path(__file__).resolve().parents[2]
 USER = 10001
-TINY = {
-    "data": {"demo": {"users": 120, "items": 60}},
-    "collaborative": {"epochs": 1, "dim": 16},
-    "align": {"epochs": 1},
-    "quantize": {"codes": 8},
-    "generator": {"epochs": 1, "dim": 16, "validation_users": 50},
-    "evaluate": {"bootstrap_samples": 100},
-}
 
 
 def postgres_programs() -> Path | None:
@@ -261,7 +254,7 @@ def stack(files: Any) -> Iterator[Stack]:
 
 def run_full(stack: Stack) -> Run:
     """`prefect deployment run prorec/full` with a tiny experiment, to its end; its run in MLflow."""
-    parameters = json.dumps({"experiment": TINY})
+    parameters = json.dumps({"experiment": tiny()})
     done = stack.run("worker", "prefect", "deployment", "run", "prorec/full", "--watch", "--params", parameters)
     assert done.returncode == 0 and "Completed" in done.stdout, done.stdout + done.stderr + stack.log("worker")
     client = MlflowClient(stack.url("mlflow"))

@@ -48,7 +48,7 @@ class Listener:
     """Something on a free port that answers everything, and remembers the first line of each request."""
 
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.requests: list[str] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
         threading.Thread(target=self._work, daemon=True).start()
@@ -60,7 +60,7 @@ class Listener:
             except OSError:
                 return
             with connection:
-                self.heard.append(connection.recv(4096).decode(errors="replace").split("\r\n")[0])
+                self.requests.append(connection.recv(4096).decode(errors="replace").split("\r\n")[0])
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
 
     def close(self) -> None:

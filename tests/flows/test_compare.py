@@ -8,34 +8,28 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import polars as pl
 import pytest
 import yaml
 from mlflow import MlflowClient
 
-from prorec_core.artifacts import verify
+from prorec.flows import compare as comparisons
+from prorec.tasks.execution.stage import Stage
+from prorec.tasks.tracking import store
+from prorec.tasks.tracking.mlflow_runs import TrackedRun
+from prorec_core.artifacts import ArtifactRef, verify
+from prorec_core.config import Experiment
+from prorec_core.errors import UserError
+from tests.tiny import tiny_words
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = [
-    "data.demo.users=120",
-    "data.demo.items=60",
-    "collaborative.epochs=1",
-    "collaborative.dim=16",
-    "align.epochs=1",
-    "quantize.codes=8",
-    "generator.epochs=1",
-    "generator.dim=16",
-    "generator.validation_users=50",
-    "evaluate.bootstrap_samples=100",
-    "evaluate.examples=0",
-]
-"""The whole pipeline at its smallest."""
 
 
 def compare(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    settings = [word for setting in TINY for word in ("--set", setting)]
+    settings = tiny_words({"evaluate.examples": 0})
     return subprocess.run(
         [sys.executable, "-m", "prorec", "compare", "demo", *settings, *words],
         capture_output=True,
@@ -63,6 +57,30 @@ def test_a_mistake_is_one_line_and_status_2(words: list[str], message: str, tmp_
     assert done.returncode == 2 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("prorec: ") and message in done.stderr
     assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("scorer", ["generator", "two_stream", "two_stream_ranked"])
+def test_codes_that_cannot_be_enough_are_refused_before_any_stream_is_trained(
+    scorer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def make(stage: Stage, *_: object) -> ArtifactRef:
+        made.append(stage.name)
+        return ArtifactRef(stage=stage.name, digest="d", run_id="r", uri="/u")
+
+    monkeypatch.setattr(comparisons, "_make", make)
+    monkeypatch.setattr(store, "fetch", lambda _: tmp_path)
+    pl.DataFrame({"item_id": [str(item) for item in range(10)]}).write_parquet(tmp_path / "items.parquet")
+    few, enough = (
+        Experiment.model_validate({"quantize": {"collisions": "reassign", "levels": 2, "codes": codes}})
+        for codes in (3, 4)
+    )
+    # The stream that has too few is the last one.
+    experiments = {"": few} if scorer == "generator" else {"": enough, "first": enough, "second": few}
+    with pytest.raises(UserError, match=r"10 items cannot each have their own of 3\^2 tuples of codes"):
+        comparisons._artifacts(scorer, experiments, cast("TrackedRun", None))
+    assert made == ["preprocess"]
 
 
 def _runs(folder: Path) -> list[Any]:

@@ -19,16 +19,10 @@ from mlflow.entities import Run
 
 from prorec.flows.access import secret
 from prorec.flows.stack import children, state, supervisor
+from tests.tiny import tiny
 
 ROOT = Path(__file__).resolve().parents[3]
-TINY = {
-    "data": {"demo": {"users": 120, "items": 60}},
-    "collaborative": {"epochs": 150, "dim": 16},
-    "align": {"epochs": 1},
-    "quantize": {"codes": 8},
-    "generator": {"epochs": 1, "dim": 16, "validation_users": 50},
-    "evaluate": {"bootstrap_samples": 100},
-}
+TINY = tiny({"collaborative.epochs": 150})
 SILENCE = "40"
 """Seconds without heartbeat after which a run counts as crashed; Prefect sends none more often than every 30."""
 

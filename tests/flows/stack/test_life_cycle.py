@@ -136,7 +136,7 @@ def test_up_fail_retry_kill_retry_down(
     kept = [(each["slug"], each["schedule"]["cron"], each["active"]) for each in stack.ask("GET", schedules)]
     assert sorted(kept, key=str) == [("nightly", "0 3 * * *", True), (None, "0 5 1 1 *", False)]
 
-    assert listener.heard == []
+    assert listener.requests == []
     # No log, no database and no artifact holds the password.
     kept = [path for path in paths.artifacts().rglob("*") if path.is_file()]
     assert {"mlflow.log", "mlflow.db", "prefect.db", "secret"} <= {path.name for path in kept}

@@ -12,8 +12,9 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.tracking.mlflow_runs import NOTE_TAG
+from tests.tiny import tiny
 
-from .conftest import TINY, Stack
+from .conftest import Stack
 
 CHROMIUM = shutil.which("chromium")
 _QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync")
@@ -33,7 +34,7 @@ def browser() -> Iterator[Browser]:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: apt-get install chromium)")
 def test_both_pages_show_the_run(stack: Stack, browser: Browser) -> None:
     assert stack.up().returncode == 0
-    parameters = {"experiment": {**TINY, "collaborative": {"epochs": 2, "dim": 16}}}
+    parameters = {"experiment": tiny({"collaborative.epochs": 2})}
     done = stack.prefect("deployment", "run", "prorec/full", "--params", json.dumps(parameters), "--watch")
     assert done.returncode == 0, done
     flow_run = stack.ask("POST", "/flow_runs/filter", json={"limit": 1})[0]

@@ -14,30 +14,13 @@ from hypothesis import strategies as st
 from prorec_core.artifacts import write_parquet
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import read_embeddings, write_embeddings
-from prorec_core.data.sequences import from_lists
 from prorec_core.errors import UserError
+from tests.data_sets import data_set
 
 
 def dataset(lists: list[list[int]], n_items: int) -> Dataset:
-    sequences = from_lists([np.array(items, dtype=np.int32) for items in lists], n_items)
     names = [f"i{item} \N{GREEK SMALL LETTER PI}" for item in range(n_items)]
-    return Dataset(
-        items=pl.DataFrame(
-            {
-                "item": np.arange(n_items, dtype=np.int32),
-                "item_id": names,
-                "title": names,
-                "text": names,
-                "train_count": sequences.train_counts(),
-            }
-        ),
-        users=pl.DataFrame(
-            {"user": np.arange(len(lists), dtype=np.int32), "user_id": [f"u{user}" for user in range(len(lists))]}
-        ),
-        sequences=sequences,
-        timestamps=np.arange(len(sequences.items), dtype=np.int64) * 10**10,
-        profile={"kept": {"users": len(lists)}},
-    )
+    return data_set(lists, n_items, item_ids=names, profile={"kept": {"users": len(lists)}}, step=10**10)
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=8), min_size=1, max_size=6))

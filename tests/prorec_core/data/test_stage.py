@@ -66,7 +66,7 @@ def histories(dataset: Dataset) -> dict[str, list[str]]:
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "tsv", "jsonl", "ndjson"])
 def test_every_format_gives_the_same_data(tmp_path: Path, suffix: str) -> None:
     steps: list[Progress] = []
-    dataset = preprocess(config(shop(tmp_path, suffix=suffix)), 0, steps.append)
+    dataset = preprocess(config(shop(tmp_path, suffix=suffix)), steps.append)
     assert histories(dataset) == {user: ["z", "x", "y"] for user in "abc"}
     assert dataset.items["item_id"].to_list() == ["x", "y", "z"]
     assert dataset.items["text"].to_list() == ["Ring & Box. Gifts, Rings", "Pen", "z"]

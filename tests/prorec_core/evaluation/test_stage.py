@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.cold import ColdItems
-from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split, from_lists
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
@@ -28,6 +27,7 @@ from prorec_core.reports.evaluation import plot_files, render
 from prorec_core.reports.examples import choose_users, examples
 from prorec_core.reports.plots import curves_by_k
 from prorec_core.reports.tables import chosen_settings, new_item_rows, result_markdown
+from tests.data_sets import data_set
 
 USERS, ITEMS, LENGTH = 60, 30, 12
 EVIL = "<script>alert('x')</script> & \"Sons\" {{ 7 * 7 }} $x_1$"
@@ -37,23 +37,11 @@ VOID = {"meta", "br", "img", "link", "input", "hr", "use", "path"}
 def make_dataset():
     random = np.random.default_rng(0)
     lists = [random.permutation(ITEMS)[: random.integers(3, 12)].astype(np.int32) for _ in range(USERS)]
-    sequences = from_lists(lists, ITEMS)
-    titles = [EVIL if item % 3 == 0 else f"Item number {item}" for item in range(ITEMS)]
-    return Dataset(
-        items=pl.DataFrame(
-            {
-                "item": np.arange(ITEMS, dtype=np.int32),
-                "item_id": [f"i{item}" for item in range(ITEMS)],
-                "title": titles,
-                "text": titles,
-                "train_count": sequences.train_counts(),
-            }
-        ),
-        users=pl.DataFrame(
-            {"user": np.arange(USERS, dtype=np.int32), "user_id": [f"<b>u{user}</b>" for user in range(USERS)]}
-        ),
-        sequences=sequences,
-        timestamps=np.arange(len(sequences.items)),
+    return data_set(
+        lists,
+        ITEMS,
+        texts=[EVIL if item % 3 == 0 else f"Item number {item}" for item in range(ITEMS)],
+        user_ids=[f"<b>u{user}</b>" for user in range(USERS)],
         profile={
             "source": "demo",
             "demo": {"best_recall_at_10": 0.5, "best_ndcg_at_10": 0.3, "users": USERS},
@@ -62,7 +50,7 @@ def make_dataset():
                     "filter": "k_core",
                     "setting": "data.min_user_interactions",
                     "before": {"users": 99, "items": 50, "interactions": 1234},
-                    "after": {"users": USERS, "items": ITEMS, "interactions": len(sequences.items)},
+                    "after": {"users": USERS, "items": ITEMS, "interactions": sum(map(len, lists))},
                 }
             ],
             "ties": {"order": "shuffle", "seed": 5, "share": 0.0},
@@ -155,24 +143,8 @@ def test_metrics_of_planted_ranks(evaluation):
 def test_a_catalogue_of_fewer_than_ten_items_is_measured_and_shown():
     """Its lists hold all of it, so that the first ten are known."""
     n_items = 6
-    sequences = from_lists([np.roll(np.arange(n_items, dtype=np.int32), user)[:4] for user in range(9)], n_items)
-    names = [f"i{item}" for item in range(n_items)]
-    dataset = replace(
-        make_dataset(),
-        items=pl.DataFrame(
-            {
-                "item": np.arange(n_items, dtype=np.int32),
-                "item_id": names,
-                "title": names,
-                "text": names,
-                "train_count": sequences.train_counts(),
-            }
-        ),
-        users=pl.DataFrame({"user": np.arange(9, dtype=np.int32), "user_id": [f"u{user}" for user in range(9)]}),
-        sequences=sequences,
-        timestamps=np.arange(len(sequences.items)),
-        profile={"source": "tables"},
-    )
+    histories = [np.roll(np.arange(n_items, dtype=np.int32), user)[:4] for user in range(9)]
+    dataset = data_set(histories, n_items, profile={"source": "tables"})
     lists = TopItems(
         np.tile(np.arange(n_items, dtype=np.int32), (9, 1)), np.tile(-np.arange(n_items, dtype=np.float32), (9, 1))
     )

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from prorec.tasks.local import databases, paths
 from prorec.tasks.local.databases import MLFLOW, PREFECT, Tables
 from prorec_core.errors import UserError
-from tests.campaigns.first_start import OPEN, is_whole
+from tests.campaigns.first_start import OPEN, is_whole, make_older
 
 MOMENTS = (3, 40, 130, 260)
 """Statements after which the tables of a first start are looked at."""
@@ -107,31 +107,11 @@ def is_sqlite(path: Path) -> bool:
         return bool(database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
 
 
-def _older(path: Path, back: int) -> None:
-    """MLflow's tables as some migrations ago, with an experiment."""
-    from alembic import command
-    from mlflow.store.db import utils
-    from mlflow.store.tracking.dbmodels.initial_models import Base
-
-    engine = utils.create_sqlalchemy_engine(paths.sqlite_uri(path))
-    Base.metadata.create_all(engine)
-    config = utils._get_alembic_config("")
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, MLFLOW.revisions()[back])
-    engine.dispose()
-    with closing(sqlite3.connect(path)) as database:
-        database.execute(
-            "INSERT INTO experiments (experiment_id, name, lifecycle_stage) VALUES (7, 'prorec-demo', 'active')"
-        )
-        database.commit()
-
-
 def test_older_tables_are_brought_up_to_date_in_the_same_file(
     artifacts_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = artifacts_folder / "mlflow.db"
-    _older(path, 3)
+    make_older(path, 3, {7: "prorec-demo"})
     with closing(sqlite3.connect(path)) as other:
         assert other.execute("SELECT count(*) FROM experiments").fetchone()[0] == 1
         databases.prepare_mlflow(paths.tracking_uri())

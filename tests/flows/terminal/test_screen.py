@@ -26,7 +26,7 @@ from prorec.tasks.local import paths
 from prorec_core.errors import UserError
 from prorec_core.visible import block_in_markdown, code_in_markdown, in_markdown
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HOSTILE = "[/] [bold]x[/bold] :smile: [link=http://evil]y[/link]\x1b[31m\x9b2J\r\u202eevil\u200b\x07"
 SHOWN = r"[/] [bold]x[/bold] :smile: [link=http://evil]y[/link]\x1b[31m\x9b2J\r\u202eevil\u200b\x07"
 
@@ -62,10 +62,10 @@ def test_a_display_shows_every_text_as_it_is(live: bool, capsys: pytest.CaptureF
     screen = _console()
     display = LiveDisplay([], screen) if live else PlainDisplay()
     with display:
-        display.hear(PartStarted(HOSTILE, (), 1, 2, None))
+        display.handle(PartStarted(HOSTILE, (), 1, 2, None))
         display.say(HOSTILE)
-        display.hear(Notice(f"{HOSTILE}\nmore"))
-        display.hear(PartEnded(HOSTILE))
+        display.handle(Notice(f"{HOSTILE}\nmore"))
+        display.handle(PartEnded(HOSTILE))
     shown = _text(screen) if live else capsys.readouterr().err
     assert f"{SHOWN}\\nmore" in shown and shown.count(SHOWN) >= 3
     assert all(line.isprintable() for line in shown.splitlines())

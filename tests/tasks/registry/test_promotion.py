@@ -6,7 +6,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pytest
 
@@ -18,9 +17,10 @@ from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec_core.artifacts import MANIFEST, ArtifactRef, sha256_file, write_json, write_manifest, write_parquet
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.sequences import Split, from_lists
+from prorec_core.data.sequences import Split
 from prorec_core.errors import UserError
 from prorec_core.metrics.table import rank_metrics
+from tests.data_sets import data_set
 
 NAME = "prorec-demo"
 
@@ -29,18 +29,7 @@ def dataset(n_users: int = 200, last: int = 0) -> Dataset:
     """Users with five items each; `last` changes the test item of the first user."""
     lists = [np.array([0, 1, 2, 3, user % 4 + 4], np.int32) for user in range(n_users)]
     lists[0][-1] += last
-    sequences = from_lists(lists, 10)
-    ids = [f"i{item}" for item in range(10)]
-    items = {"item": np.arange(10, dtype=np.int32), "item_id": ids, "title": ids, "text": ids}
-    return Dataset(
-        items=pl.DataFrame({**items, "train_count": sequences.train_counts()}),
-        users=pl.DataFrame(
-            {"user": np.arange(n_users, dtype=np.int32), "user_id": [f"u{user}" for user in range(n_users)]}
-        ),
-        sequences=sequences,
-        timestamps=np.zeros(len(sequences.items), np.int64),
-        profile={},
-    )
+    return data_set(lists, 10)
 
 
 def store_artifact(stage: str, folder: Path, experiment: str, upstream: dict[str, str], **tags: str) -> ArtifactRef:

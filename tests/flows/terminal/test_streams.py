@@ -12,7 +12,7 @@ import pytest
 from prorec.flows.local.running import expect_folder
 from prorec_core.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FULL = Path("/dev/full")
 
 

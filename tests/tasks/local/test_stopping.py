@@ -28,15 +28,18 @@ def ready():
     print("ready", flush=True)
 """
 
-WORK = {
-    "quick": "ready()\ntime.sleep(60)",
-    "swallowed in __del__": """
+SLOW = """
 class Slow:
     def __del__(self):
         ready()
         end = time.monotonic() + 0.4
         while time.monotonic() < end:
             pass
+"""
+
+WORK = {
+    "quick": "ready()\ntime.sleep(60)",
+    "swallowed in __del__": f"""{SLOW}
 Slow()
 while True:
     time.sleep(0.01)
@@ -59,14 +62,8 @@ finally:
     while True:
         time.sleep(1)
 """,
-    "after Prefect's handler came and went": """
+    "after Prefect's handler came and went": f"""{SLOW}
 from prefect.utilities.engine import capture_sigterm
-class Slow:
-    def __del__(self):
-        ready()
-        end = time.monotonic() + 0.4
-        while time.monotonic() < end:
-            pass
 with capture_sigterm():
     Slow()
     while True:

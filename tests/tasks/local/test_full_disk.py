@@ -29,22 +29,13 @@ from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.metrics import MetricSender
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
-from prorec.tasks.tracking.retries import is_passing, patiently
+from prorec.tasks.tracking.retries import is_passing, retrying
 from prorec_core.artifacts import MANIFEST, write_bytes
 from prorec_core.config import Experiment
 from prorec_core.errors import MachineError, UserError
+from tests.tiny import tiny
 
-TINY = Experiment.model_validate(
-    {
-        "name": "full_disk",
-        "data": {"demo": {"users": 120, "items": 60}},
-        "collaborative": {"epochs": 2, "dim": 16},
-        "align": {"epochs": 2},
-        "quantize": {"codes": 8},
-        "generator": {"epochs": 2, "dim": 16, "validation_users": 50},
-        "evaluate": {"bootstrap_samples": 100},
-    }
-)
+TINY = Experiment.model_validate(tiny({"name": "full_disk"}, epochs=2))
 
 
 class SmallDisk:
@@ -111,13 +102,13 @@ def _run(disk: SmallDisk, when: Callable[[Event], bool]) -> dict[str, bool]:
 
     ended: dict[str, bool] = {}
 
-    def hear(event: Event) -> None:
+    def handle(event: Event) -> None:
         if isinstance(event, StageEnded):
             ended[event.ref.stage] = event.cached
         if when(event):
             disk.fill()
 
-    with listening(hear):
+    with listening(handle):
         prorec(experiment=TINY)
     return ended
 
@@ -268,7 +259,7 @@ def test_every_word_for_a_full_disk_is_understood(error: Exception, artifacts_fo
         raise error
 
     with pytest.raises(type(error)):
-        patiently(call)
+        retrying(call)
     assert tried == [1]
 
 

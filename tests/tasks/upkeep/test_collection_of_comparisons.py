@@ -196,7 +196,7 @@ def test_a_run_that_only_looked_ended_loses_nothing(tracked_folder: Path, tmp_pa
     run.upload(tmp_path / "files", last="model.json")
     client().set_terminated(run.id)
     plan = make_plan(take_inventory(0), 0)
-    assert [junk.kind for junk in plan.others] == ["left-over files of runs"]
+    assert [leftover.kind for leftover in plan.others] == ["left-over files of runs"]
     client().update_run(run.id, "RUNNING")
     assert (collect(plan).spared, left()) == (1, [])
     assert (

@@ -20,7 +20,7 @@ from websockets.exceptions import WebSocketException
 
 from prorec.flows.access.proxies import exceptions, stay_direct
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 VARIABLES = [name for each in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY") for name in (each, each.lower())]
 
 
@@ -61,9 +61,9 @@ def test_only_others_are_asked_through_it(proxy: Any, client: str) -> None:
     stay_direct()
     here = type(proxy)()
     CLIENTS[client](f"http://{here.address}/near")
-    assert len(here.heard) == 1 and proxy.heard == []
+    assert len(here.requests) == 1 and proxy.requests == []
     CLIENTS[client]("http://hub.example/far")
-    assert len(here.heard) == 1 and len(proxy.heard) == 1 and "hub.example" in proxy.heard[0]
+    assert len(here.requests) == 1 and len(proxy.requests) == 1 and "hub.example" in proxy.requests[0]
     here.close()
 
 
@@ -142,4 +142,4 @@ def test_a_run_asks_no_proxy(proxy: Any, tmp_path: Path) -> None:
         timeout=200,
     )
     assert done.returncode == 2 and "was not found" in done.stderr and "Traceback" not in done.stderr, done
-    assert proxy.heard == []
+    assert proxy.requests == []

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prorec.flows.configuration.experiments import load, preset_files
+from prorec.flows.configuration.experiments import load, nested, preset_files
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 
@@ -152,3 +152,9 @@ def test_a_shown_experiment_loads_again(tmp_path: Path) -> None:
     path = tmp_path / "again.yaml"
     path.write_text(yaml.safe_dump(Experiment(seed=5).model_dump(mode="json")))
     assert load(str(path)) == Experiment(seed=5)
+
+
+def test_dotted_fields_are_sections() -> None:
+    assert nested({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
+    with pytest.raises(UserError, match=r"'a\.b' names a field inside 'a', which is no section"):
+        nested({"a": 1, "a.b": 2})

@@ -33,13 +33,13 @@ def test_a_screen_shows_each_stage_in_one_table(width: int) -> None:
     with display:
         display.say("starting")
         for event in EVENTS:
-            display.hear(event)
+            display.handle(event)
         running = Console(file=io.StringIO(), width=100)
         running.print(display._table())
         shown = running.file.getvalue()  # type: ignore[attr-defined]
         assert "epoch 2/3" in shown and "left" in shown and "loss 1.5" in shown and "ndcg@10 0.25" in shown
         assert "starting" not in shown
-        display.hear(StageEnded(REF, cached=True, seconds=0.4))
+        display.handle(StageEnded(REF, cached=True, seconds=0.4))
     assert "[made]" in console.file.getvalue()  # type: ignore[attr-defined]
     end = Console(file=io.StringIO(), width=100)
     end.print(display._table())
@@ -50,10 +50,10 @@ def test_elsewhere_lines_are_plain(capsys: pytest.CaptureFixture[str]) -> None:
     with PlainDisplay() as display:
         display.say("")
         for event in EVENTS:
-            display.hear(event)
+            display.handle(event)
         for step in range(1, 1001):
-            display.hear(StageProgress("align", Progress(step, 1000, "user")))
-        display.hear(StageEnded(REF, cached=False, seconds=75))
+            display.handle(StageProgress("align", Progress(step, 1000, "user")))
+        display.handle(StageEnded(REF, cached=False, seconds=75))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "align: started" and lines[-1] == "align: done in 1 min 15 s"
     assert lines[1].startswith("align: epoch 1/3  loss 2.5  ndcg@10 0.125") and lines[2] == "preprocess: [made] again"
@@ -73,7 +73,7 @@ def test_parts_follow_each_other_on_one_screen() -> None:
     console, end = _screen(100), Console(file=io.StringIO(), width=100)
     with LiveDisplay([], console) as display:
         for event in PARTS:
-            display.hear(event)
+            display.handle(event)
         end.print(display._shown())
     assert "NDCG@10 0.1234" in console.file.getvalue()  # type: ignore[attr-defined]
     shown = end.file.getvalue()  # type: ignore[attr-defined]
@@ -84,7 +84,7 @@ def test_parts_follow_each_other_on_one_screen() -> None:
 def test_parts_follow_each_other_in_lines(capsys: pytest.CaptureFixture[str]) -> None:
     with PlainDisplay() as display:
         for event in PARTS:
-            display.hear(event)
+            display.handle(event)
     assert capsys.readouterr().err.splitlines() == [
         "1 of 4: sasrec · seed 0",
         "align: started",
@@ -102,7 +102,7 @@ def test_the_result_names_every_scorer() -> None:
     console = Console(file=io.StringIO(), width=100)
     console.print(result_table({"test": {"fused": {"recall_at_10": 0.12345}, "popularity": {"ndcg_at_10": 0.5}}}))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "fused" in shown and "0.1235" in shown and "popularity" in shown and "recall@10" in shown
+    assert "fused" in shown and "0.1235" in shown and "popularity" in shown and "Recall@10" in shown
 
 
 def test_new_items_have_a_table_of_their_own() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DOORS = ["--host", "127.0.0.1", "--port", "1", "--allowed-hosts", "127.0.0.1:1"]
 STORES = ["--backend-store-uri", "sqlite://", "--artifact-root", "none"]
 
