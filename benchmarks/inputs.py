@@ -43,7 +43,7 @@ def prepare(experiment: Experiment, folder: Path, report: Report) -> None:
     data = preprocess(experiment.data, experiment.seed)
     data.save(_made(folder / "preprocess"))
     text = _hashed_words(data.items["text"].to_list())
-    write_embeddings(_made(folder / "embed_text") / "embeddings.parquet", text, "embed_text")
+    write_embeddings(_made(folder / "embed_text") / "embeddings.parquet", text)
     collaborative = train_collaborative(
         experiment.collaborative.model_copy(update={"epochs": 1}), data.sequences, experiment.seed, runtime
     )

@@ -86,13 +86,13 @@ class Dataset:
             }
         )
         _write_items(folder / "items.parquet", self.items)
-        write_parquet(folder / "users.parquet", self.users.to_arrow().cast(_USERS), _STAGE)
-        write_parquet(folder / "sequences.parquet", sequences, _STAGE)
+        write_parquet(folder / "users.parquet", self.users.to_arrow().cast(_USERS))
+        write_parquet(folder / "sequences.parquet", sequences)
         write_json(folder / "profile.json", self.profile)
         if self.cold is not None:
             tests = pa.table({"user": self.cold.users, "target": self.cold.targets})
-            write_parquet(folder / "cold_items.parquet", self.cold.items.to_arrow().cast(_COLD_ITEMS), _STAGE)
-            write_parquet(folder / "cold_tests.parquet", tests.cast(_COLD_TESTS), _STAGE)
+            write_parquet(folder / "cold_items.parquet", self.cold.items.to_arrow().cast(_COLD_ITEMS))
+            write_parquet(folder / "cold_tests.parquet", tests.cast(_COLD_TESTS))
 
     @classmethod
     def load(cls, folder: Path) -> Dataset:
@@ -121,7 +121,7 @@ class Dataset:
 
 
 def _write_items(path: Path, items: pl.DataFrame) -> None:
-    write_parquet(path, items.to_arrow().cast(_ITEMS), _STAGE)
+    write_parquet(path, items.to_arrow().cast(_ITEMS))
 
 
 def _cold(folder: Path) -> ColdItems | None:

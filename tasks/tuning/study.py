@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorec.tasks.local import databases, paths
+from prorec_core import versions
 from prorec_core.artifacts import sha256_json
 from prorec_core.errors import UserError
 
@@ -87,7 +88,7 @@ def open_study(
         path(name).parent.mkdir(parents=True, exist_ok=True)
         with _stored(name) as stored:
             _expect_same(stored, name, settings)
-            stored.set_user_attr(_SETTINGS, dict(settings))
+            stored.set_user_attr(_SETTINGS, versions.stored(settings))
             pruners = optuna.pruners
             median = pruners.MedianPruner(_TRIALS_BEFORE_PRUNING, n_warmup_steps=_EPOCHS_BEFORE_PRUNING)
             stored.pruner = median if prune else pruners.NopPruner()
@@ -135,7 +136,7 @@ def _expect_same(stored: OptunaStudy, name: str, settings: Mapping[str, Any]) ->
     found = stored.user_attrs.get(_SETTINGS)
     if found is None and not stored.get_trials(deepcopy=False):
         return
-    then = found or {}
+    then = versions.flat_up_to_date(found or {}, settings, f"study {name}")
     differing = [key for key in sorted({*then, *settings}) if then.get(key) != settings.get(key)]
     if not differing:
         return

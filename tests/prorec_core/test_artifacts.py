@@ -176,7 +176,7 @@ def _table(rows: int = 1000) -> pa.Table:
 def test_equal_tables_give_equal_parquet(tmp_path: Path) -> None:
     chunked = pa.concat_tables([_table().slice(0, 300), _table().slice(300)])
     for name, table in (("1", _table()), ("2", _table()), ("chunked", chunked)):
-        write_parquet(tmp_path / name, table, "quantize")
+        write_parquet(tmp_path / name, table)
     assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
     assert sha256_file(tmp_path / "1") == sha256_file(tmp_path / "2")
     for name in ("1", "chunked"):
@@ -185,7 +185,7 @@ def test_equal_tables_give_equal_parquet(tmp_path: Path) -> None:
 
 def test_a_table_of_another_version_is_refused_with_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "codes.parquet"
-    write_parquet(path, _table(), "quantize")
+    write_parquet(path, _table())
     assert pq.read_schema(path).metadata[b"prorec_schema_version"] == b"1"
     monkeypatch.setattr(artifacts, "_RAISED", {"quantize": 2})
     with pytest.raises(UserError, match=r"codes.parquet: .* version 1, .* reads 2\. Run the stage 'quantize' again"):

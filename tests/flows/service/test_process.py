@@ -70,7 +70,7 @@ def make_version(folder: Path, seed: int) -> None:
     (stages["embed_text"] / "encoder.json").write_text("{}")
     (stages["embed_text"] / MANIFEST).write_text('{"config": {"text": {"model": "none"}}}')
     embeddings = torch.randn(24, 16)
-    write_embeddings(stages["align"] / "embeddings.parquet", embeddings.numpy(), "align")
+    write_embeddings(stages["align"] / "embeddings.parquet", embeddings.numpy())
     config = GeneratorConfig(dim=16, layers=1, decoder_layers=1, heads=2)
     trie = CodeTrie.from_codes(codes)
     generator = build_generator(config, Items(trie, embeddings, {"integrated": embeddings}, [None] * 2), False)
