@@ -79,6 +79,9 @@ STEPS: tuple[tuple[Change, ...], ...] = (
 )
 """From each version to the next, in order. `trained_generator` is what a generator says beside its configuration."""
 
+FILES: Mapping[str, str] = {}
+"""Files of artifacts that got another name: the name now, and the one before."""
+
 VERSION = len(STEPS)
 """The version of what is written now."""
 
@@ -149,6 +152,12 @@ def flat_up_to_date(record: Mapping[str, Any], names: Collection[str], place: st
         elif isinstance(change, Renamed):
             values = {_renamed(name, change): value for name, value in values.items()}
     return values
+
+
+def file(folder: Path, name: str) -> Path:
+    """Where a file of an artifact is: under its name of today, or under the one that it had before."""
+    path = folder / name
+    return file(folder, FILES[name]) if name in FILES and not path.is_file() else path
 
 
 def whole(kind: type[SectionT], values: Any, place: str) -> SectionT:

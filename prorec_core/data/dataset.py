@@ -17,6 +17,7 @@ import pyarrow as pa
 from prorec_core.artifacts import read_json, read_parquet, write_json, write_parquet
 from prorec_core.data.cold import ColdItems
 from prorec_core.data.sequences import Sequences
+from prorec_core.versions import file
 
 _STAGE = "preprocess"
 _ITEMS = pa.schema(
@@ -125,11 +126,11 @@ def _write_items(path: Path, items: pl.DataFrame) -> None:
 
 
 def _cold(folder: Path) -> ColdItems | None:
-    if not (folder / "cold_items.parquet").is_file():
+    if not (path := file(folder, "cold_items.parquet")).is_file():
         return None
-    tests = read_parquet(folder / "cold_tests.parquet", _STAGE)
+    tests = read_parquet(file(folder, "cold_tests.parquet"), _STAGE)
     users, targets = (tests[name].to_numpy().astype(np.int32) for name in ("user", "target"))
-    return ColdItems(_frame(read_parquet(folder / "cold_items.parquet", _STAGE)), users, targets)
+    return ColdItems(_frame(read_parquet(path, _STAGE)), users, targets)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:
