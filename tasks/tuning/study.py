@@ -31,6 +31,8 @@ COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _SETTINGS, _RUN, _SECONDS, _REASON = "settings", "mlflow_run", "seconds", "reason"
+_PROGRAM = "program"
+"""The setting that holds the hash of the sources."""
 _AGAIN = "again"
 """On a trial with the values of one that its process left: the number of that one."""
 
@@ -140,10 +142,12 @@ def _expect_same(stored: OptunaStudy, name: str, settings: Mapping[str, Any]) ->
     differing = [key for key in sorted({*then, *settings}) if then.get(key) != settings.get(key)]
     if not differing:
         return
+    # That is what anybody meets who changed nothing.
+    by = ", by another version of prorec" if _PROGRAM in differing and then else ""
     told = [f"{key} was {_shown(then.get(key))}, is {_shown(settings.get(key))}" for key in differing]
     more = f", and {len(told) - _DIFFERENCES_TOLD} more" if len(told) > _DIFFERENCES_TOLD else ""
     raise UserError(
-        f"the study exists with other settings: {'; '.join(told[:_DIFFERENCES_TOLD])}{more}",
+        f"the study exists with other settings{by}: {'; '.join(told[:_DIFFERENCES_TOLD])}{more}",
         place=f"study {name}",
         cure=f"Begin another with --study NAME, or delete {path(name)}",
     )

@@ -152,6 +152,8 @@ def test_other_settings_are_told(artifacts_folder: Path) -> None:
         "data was dddddddd, is eeeeeeee; new was nothing, is low 1, high 2."
     )
     assert "--study NAME" in text and str(path("s")) in text
+    with pytest.raises(UserError, match=r"other settings, by another version of prorec: program was"):
+        expect_same("s", {**SETTINGS, "program": "f" * 64})
     with pytest.raises(UserError, match="exists with other settings"):
         expect_same("s", {**SETTINGS, **others})
     with opened() as study:
