@@ -137,10 +137,11 @@ def read_parquet(path: Path, stage: str, version: int = 1) -> pa.Table:
         ) from error
     found = (table.schema.metadata or {}).get(_SCHEMA_KEY, b"?").decode()
     if found != str(version):
+        later = found.isdecimal() and int(found) > version
         raise UserError(
             f"the table has schema version {found}, this version of prorec reads {version}",
             place=str(path),
-            cure=f"Run the stage '{stage}' again",
+            cure="Use the version that made it, or a later one" if later else f"Run the stage '{stage}' again",
         )
     return table
 
