@@ -234,6 +234,8 @@ def _rename(values: dict[str, Any], change: Renamed) -> None:
         return
     for part in change.now.split(".")[:-1]:
         target = target.setdefault(part, {})
+        if not isinstance(target, dict):
+            return
     if _name(change.now) not in target:
         target[_name(change.now)] = source.pop(_name(change.field))
 

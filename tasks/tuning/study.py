@@ -138,12 +138,12 @@ def _expect_same(stored: OptunaStudy, name: str, settings: Mapping[str, Any]) ->
     found = stored.user_attrs.get(_SETTINGS)
     if found is None and not stored.get_trials(deepcopy=False):
         return
-    then = versions.flat_up_to_date(found or {}, settings, f"study {name}")
+    then = versions.flat_up_to_date(found, settings, f"study {name}") if found else {}
     differing = [key for key in sorted({*then, *settings}) if then.get(key) != settings.get(key)]
     if not differing:
         return
     # That is what anybody meets who changed nothing.
-    by = ", by another version of prorec" if _PROGRAM in differing and then else ""
+    by = ", by another version of prorec" if found and _PROGRAM in differing else ""
     told = [f"{key} was {_shown(then.get(key))}, is {_shown(settings.get(key))}" for key in differing]
     more = f", and {len(told) - _DIFFERENCES_TOLD} more" if len(told) > _DIFFERENCES_TOLD else ""
     raise UserError(

@@ -44,6 +44,7 @@ def leaves(record: dict[str, Any], above: str = "") -> Iterator[str]:
 
 
 def test_a_field_that_was_added_or_renamed_is_declared() -> None:
+    assert (KEPT / str(NEWEST)).is_dir(), f"keep version {NEWEST}: tests/kept/keep.py says how"
     known, now = set(kept(NEWEST, "fields.json")), set(fields(Experiment))
     assert now == known, (
         f"version {NEWEST} of what is stored has not {sorted(now - known)} but {sorted(known - now)}. Say in "
@@ -181,7 +182,8 @@ def test_what_a_person_gave_is_renamed_and_never_filled() -> None:
     assert versions.with_names_of_today({"toy": {"size": 5}}) == {"game": {"width": 5}}
     both = {"toy": {"size": 5, "width": 6}}
     assert versions.with_names_of_today(both) == {"game": {"size": 5, "width": 6}}, "two values are nobody's to choose"
-    assert versions.with_names_of_today("no sections") == "no sections"
+    for wrong in ("no sections", {"toy": 3}, {"toy": {"size": 5}, "game": 3}, {3: {"toy": None}}):
+        versions.with_names_of_today(wrong)
 
 
 def test_a_renamed_file_is_found_under_either_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
