@@ -10,74 +10,51 @@ is complete: it is brought up to date step by step, and a field that it lacks af
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from prorec_core.config import CHANGES
 from prorec_core.errors import UserError
+from prorec_core.sections import Added, Change, Renamed
 
 KEY = "version"
 """The name under which a record says its version."""
 SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Added:
-    """A field that came to be.
-
-    Attributes:
-        field: its dotted name.
-        before: the value with which is done what was done before it came to be, whatever its default; or a function
-            that gives it from the other fields of its section.
-    """
-
-    field: str
-    before: Any | Callable[[Mapping[str, Any]], Any]
-
-
-@dataclass(frozen=True)
-class Renamed:
-    """A field, or a whole section, that got another name: its dotted name then, and the one now."""
-
-    field: str
-    now: str
-
-
-Change = Added | Renamed
-
-
 def _recommended_before_rankers(then: Mapping[str, Any]) -> str:
     return "generative" if then["fusion_weight"] is None else "fused"
 
 
-STEPS: tuple[tuple[Change, ...], ...] = (
-    (
-        Added("collaborative.loss", "cross_entropy"),
-        Added("align.graph", 0.0),
-        Added("generator.dense", "head"),
-        Added("generator.distill.share", 1.0),
-        Added("generator.ranker", False),
-        Added("generator.ranker_weights", None),
-        Added("data.cold_items", 0.0),
-        Added("data.cold_seed", 0),
-        Added("evaluate.cold_bonus", 0.0),
-        Added("train_on_validation", False),
-        Added("data.timestamp_format", None),
-        Added("data.missing", [""]),
-        Added("data.similar_ids", "apart"),
-        Added("data.quotes", True),
-        Added("data.multiline", True),
-        Added("trained_generator.stage_one", None),
-        Added("trained_generator.ranker", None),
-        Added("trained_generator.recommended", _recommended_before_rankers),
-        Added("trained_generator.beams", 50),
-    ),
+_TO_THE_FIRST: tuple[Change, ...] = (
+    Added("collaborative.loss", "cross_entropy"),
+    Added("align.graph", 0.0),
+    Added("generator.dense", "head"),
+    Added("generator.distill.share", 1.0),
+    Added("generator.ranker", False),
+    Added("generator.ranker_weights", None),
+    Added("data.cold_items", 0.0),
+    Added("data.cold_seed", 0),
+    Added("evaluate.cold_bonus", 0.0),
+    Added("train_on_validation", False),
+    Added("data.timestamp_format", None),
+    Added("data.missing", [""]),
+    Added("data.similar_ids", "apart"),
+    Added("data.quotes", True),
+    Added("data.multiline", True),
+    Added("trained_generator.stage_one", None),
+    Added("trained_generator.ranker", None),
+    Added("trained_generator.recommended", _recommended_before_rankers),
+    Added("trained_generator.beams", 50),
 )
-"""From each version to the next, in order. `trained_generator` is what a generator says beside its configuration."""
+"""`trained_generator` is what a generator says beside its configuration."""
+
+STEPS = (_TO_THE_FIRST, *CHANGES)
+"""What changed from each version to the next, in order."""
 
 FILES: Mapping[str, str] = {}
 """Files of artifacts that got another name: the name now, and the one before."""

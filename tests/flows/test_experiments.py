@@ -15,7 +15,7 @@ from prorec.flows.configuration.experiments import load, preset_files
 from prorec_core import versions
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
-from prorec_core.versions import Renamed
+from prorec_core.sections import Renamed
 
 
 def test_demo_is_all_defaults() -> None:

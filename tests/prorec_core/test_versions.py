@@ -15,8 +15,8 @@ from prorec_core import versions
 from prorec_core.config import CollaborativeConfig, Experiment, GeneratorConfig
 from prorec_core.errors import UserError
 from prorec_core.generation.trained import TrainedGenerator
-from prorec_core.sections import Section
-from prorec_core.versions import Added, Renamed, up_to_date, whole
+from prorec_core.sections import Added, Renamed, Section
+from prorec_core.versions import up_to_date, whole
 from tests.kept.keep import fields
 
 KEPT = Path(__file__).resolve().parents[1] / "kept"
@@ -48,8 +48,8 @@ def test_a_field_that_was_added_or_renamed_is_declared() -> None:
     known, now = set(kept(NEWEST, "fields.json")), set(fields(Experiment))
     assert now == known, (
         f"version {NEWEST} of what is stored has not {sorted(now - known)} but {sorted(known - now)}. Say in "
-        "prorec_core/versions.py, in a step of its own, what was done before each came to be or how it was named; then "
-        "keep the new version (tests/kept/keep.py), so that it has a folder there."
+        "CHANGES of prorec_core/config.py, in a tuple of its own, what was done before each came to be or how it was "
+        "named; then keep the new version (tests/kept/keep.py), so that it has a folder there."
     )
 
 

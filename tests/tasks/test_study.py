@@ -13,7 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from prorec.tasks.tuning.study import Attempt, Study, best_of, expect_same, open_study, path
 from prorec_core import versions
 from prorec_core.errors import UserError
-from prorec_core.versions import Added, Renamed
+from prorec_core.sections import Added, Renamed
 
 RANGES = {"rate": FloatDistribution(1e-4, 1e-1, log=True), "dropout": FloatDistribution(0.0, 0.5, step=0.05)}
 FIRST = {"rate": 0.01, "dropout": 0.3}
