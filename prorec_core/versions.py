@@ -27,7 +27,7 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
 def _recommended_before_rankers(then: Mapping[str, Any]) -> str:
-    return "generative" if then["fusion_weight"] is None else "fused"
+    return "generative" if then.get("fusion_weight") is None else "fused"
 
 
 _TO_THE_FIRST: tuple[Change, ...] = (

@@ -18,6 +18,7 @@ from torch import Tensor
 from prorec_core import versions
 from prorec_core.artifacts import read_json, write_json
 from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
+from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator, Items
 from prorec_core.generation.ranker import Ranker, Relations
 from prorec_core.generation.trie import CodeTrie
@@ -95,6 +96,8 @@ class TrainedGenerator:
 
 _STAGE_ONE: dict[str, type[Section]] = {"collaborative": CollaborativeConfig, "align": AlignConfig}
 """Sections that tell the shape of Stage I's model."""
+_NEEDED = ("beams", "fusion_weight", "ranker", "recommended", "stage_one", "teachers")
+"""What recommending reads beside the sections."""
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -105,6 +108,10 @@ def _read_config(path: Path) -> dict[str, Any]:
     record = named | (own.get("stage_one") or {}) | {"trained_generator": own}
     sections = versions.up_to_date(record, str(path))
     config = dict(sections["trained_generator"])
+    if missing := [name for name in _NEEDED if name not in config]:
+        raise UserError(
+            f"there is no {', '.join(missing)}", place=str(path), cure="Run the stage 'train_generator' again"
+        )
     kinds: dict[str, type[Section]] = {"generator": GeneratorConfig, **(_STAGE_ONE if config["stage_one"] else {})}
     for name, kind in kinds.items():
         versions.whole(kind, sections.get(name), str(path))

@@ -133,6 +133,16 @@ def test_a_generator_from_before_there_were_rankers_does_what_it_did(tmp_path: P
         assert (config.dense, config.ranker, config.distill.share) == ("head", False, 1.0)
 
 
+@pytest.mark.parametrize("name", ["beams", "fusion_weight", "ranker", "recommended", "stage_one", "teachers"])
+def test_what_a_generator_of_this_version_lacks_is_told(tmp_path: Path, name: str) -> None:
+    TrainedGenerator.load(KEPT / "0" / "model" / "artifacts" / "bundle").save(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored[name]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=rf"config\.json: there is no {name}\. Run the stage"):
+        TrainedGenerator.load(tmp_path)
+
+
 class Toy(Section):
     """A section as it is in the toy version: `kind` was added, `inner.size` is called `width` by now."""
 
