@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS, SOURCES
-from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Name, Place, Probability, Section, Width
+from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Change, Name, Place, Probability, Section, Width
 from prorec_core.values import Missing, SimilarIds, TimestampFormat
 
 
@@ -361,3 +361,7 @@ class Experiment(Section):
         if taught and self.collaborative.model == "sasrec" and self.generator.max_history > self.align.max_history:
             raise ValueError("soft_targets are Stage I's: set generator.max_history to at most align.max_history")
         return self
+
+
+CHANGES: tuple[tuple[Change, ...], ...] = ()
+"""From each version of what is stored to the next, from version 1 on: which of these fields were added or renamed."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prorec_core import versions
 from prorec_core.artifacts import read_json, write_json
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.data.embeddings import read_embeddings, write_embeddings
@@ -71,32 +72,34 @@ class AlignedModel:
     def save(self, folder: Path) -> None:
         """Write the embeddings (of new items too), weights, config.json, domination.json and training.json."""
         configs = {"align": self.config, "collaborative": self.collaborative_config}
-        write_json(folder / "config.json", {name: each.model_dump(mode="json") for name, each in configs.items()})
+        written = {name: each.model_dump(mode="json") for name, each in configs.items()}
+        write_json(folder / "config.json", versions.stored(written))
         save_tensors(folder / "adapter.safetensors", self.adapter)
         for name, file in _EMBEDDINGS.items():
-            write_embeddings(folder / f"{file}.parquet", getattr(self, name), "align")
+            write_embeddings(folder / f"{file}.parquet", getattr(self, name))
             if self.cold is not None:
-                write_embeddings(folder / f"cold_{file}.parquet", getattr(self.cold, name), "align")
+                write_embeddings(folder / f"cold_{file}.parquet", getattr(self.cold, name))
         save_tensors(folder / "model.safetensors", self.tensors)
         write_json(folder / "domination.json", self.domination)
         write_json(folder / "training.json", {"epochs": self.training})
 
     @classmethod
     def load(cls, folder: Path) -> AlignedModel:
-        """Read what `save` wrote."""
+        """Read what `save` wrote, in this or an earlier version."""
 
         def embeddings(prefix: str = "") -> dict[str, Floats]:
             files = {name: folder / f"{prefix}{file}.parquet" for name, file in _EMBEDDINGS.items()}
             return {name: read_embeddings(path, "align") for name, path in files.items()}
 
-        configs = read_json(folder / "config.json")
+        place = folder / "config.json"
+        configs = versions.read(place)
         return cls(
             **embeddings(),
             tensors=load_tensors(folder / "model.safetensors"),
             domination=read_json(folder / "domination.json"),
             training=read_json(folder / "training.json")["epochs"],
-            config=AlignConfig.model_validate(configs["align"]),
-            collaborative_config=CollaborativeConfig.model_validate(configs["collaborative"]),
+            config=versions.whole(AlignConfig, configs.get("align"), str(place)),
+            collaborative_config=versions.whole(CollaborativeConfig, configs.get("collaborative"), str(place)),
             adapter=load_tensors(folder / "adapter.safetensors"),
             cold=NewEmbeddings(**embeddings("cold_")) if (folder / "cold_embeddings.parquet").is_file() else None,
         )

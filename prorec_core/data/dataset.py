@@ -17,6 +17,7 @@ import pyarrow as pa
 from prorec_core.artifacts import read_json, read_parquet, write_json, write_parquet
 from prorec_core.data.cold import ColdItems
 from prorec_core.data.sequences import Sequences
+from prorec_core.versions import file
 
 _STAGE = "preprocess"
 _ITEMS = pa.schema(
@@ -86,13 +87,13 @@ class Dataset:
             }
         )
         _write_items(folder / "items.parquet", self.items)
-        write_parquet(folder / "users.parquet", self.users.to_arrow().cast(_USERS), _STAGE)
-        write_parquet(folder / "sequences.parquet", sequences, _STAGE)
+        write_parquet(folder / "users.parquet", self.users.to_arrow().cast(_USERS))
+        write_parquet(folder / "sequences.parquet", sequences)
         write_json(folder / "profile.json", self.profile)
         if self.cold is not None:
             tests = pa.table({"user": self.cold.users, "target": self.cold.targets})
-            write_parquet(folder / "cold_items.parquet", self.cold.items.to_arrow().cast(_COLD_ITEMS), _STAGE)
-            write_parquet(folder / "cold_tests.parquet", tests.cast(_COLD_TESTS), _STAGE)
+            write_parquet(folder / "cold_items.parquet", self.cold.items.to_arrow().cast(_COLD_ITEMS))
+            write_parquet(folder / "cold_tests.parquet", tests.cast(_COLD_TESTS))
 
     @classmethod
     def load(cls, folder: Path) -> Dataset:
@@ -121,15 +122,15 @@ class Dataset:
 
 
 def _write_items(path: Path, items: pl.DataFrame) -> None:
-    write_parquet(path, items.to_arrow().cast(_ITEMS), _STAGE)
+    write_parquet(path, items.to_arrow().cast(_ITEMS))
 
 
 def _cold(folder: Path) -> ColdItems | None:
-    if not (folder / "cold_items.parquet").is_file():
+    if not (path := file(folder, "cold_items.parquet")).is_file():
         return None
-    tests = read_parquet(folder / "cold_tests.parquet", _STAGE)
+    tests = read_parquet(file(folder, "cold_tests.parquet"), _STAGE)
     users, targets = (tests[name].to_numpy().astype(np.int32) for name in ("user", "target"))
-    return ColdItems(_frame(read_parquet(folder / "cold_items.parquet", _STAGE)), users, targets)
+    return ColdItems(_frame(read_parquet(path, _STAGE)), users, targets)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

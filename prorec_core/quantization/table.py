@@ -41,7 +41,7 @@ class CodeTable:
         }
         for level, codes in enumerate(self.codes.T):
             columns[f"code_{level}"] = pa.array(np.ascontiguousarray(codes, dtype=np.uint16))
-        write_parquet(path, pa.table(columns), _STAGE)
+        write_parquet(path, pa.table(columns))
 
     @classmethod
     def load(cls, path: Path) -> CodeTable:

@@ -39,6 +39,6 @@ def embed_text(work: Work) -> None:
     encoder = {"digest": _encoder_digest(experiment), "max_tokens": experiment.text.max_tokens}
     write_json(work.folder / "encoder.json", encoder)
     known = dataset.items.height
-    write_embeddings(work.folder / "embeddings.parquet", embeddings[:known], "embed_text")
+    write_embeddings(work.folder / "embeddings.parquet", embeddings[:known])
     if dataset.cold is not None:
-        write_embeddings(work.folder / "cold_embeddings.parquet", embeddings[known:], "embed_text")
+        write_embeddings(work.folder / "cold_embeddings.parquet", embeddings[known:])

@@ -125,7 +125,7 @@ def _fill(bundle: Path, work: Work) -> list[str]:
         embeddings = np.concatenate([embeddings, new_quantized_embedding(work)])
         Quantized.load(work.inputs["quantize"]).all_items().save(bundle / "codes.parquet")
         dataset.save_all_items(bundle / "items.parquet")
-    write_embeddings(bundle / "embeddings.parquet", embeddings, "align")
+    write_embeddings(bundle / "embeddings.parquet", embeddings)
     return [str(item) for item in dataset.items["item_id"].head(3)]
 
 

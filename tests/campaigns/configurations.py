@@ -272,9 +272,9 @@ class Workspace:
             texts.mkdir()
             dataset = Dataset.load(work.folder)
             vectors = fake_embeddings(dataset.all_items()["text"].to_list())
-            write_embeddings(texts / "embeddings.parquet", vectors[: dataset.items.height], "embed_text")
+            write_embeddings(texts / "embeddings.parquet", vectors[: dataset.items.height])
             if dataset.cold is not None:
-                write_embeddings(texts / "cold_embeddings.parquet", vectors[dataset.items.height :], "embed_text")
+                write_embeddings(texts / "cold_embeddings.parquet", vectors[dataset.items.height :])
             write_json(texts / "encoder.json", {"digest": "none", "max_tokens": experiment.text.max_tokens})
             write_manifest(texts, "embed_text", {"text": {"model": "none"}}, {})
             self._kept[key] = {"preprocess": work.folder, "embed_text": texts}

@@ -40,11 +40,11 @@ def bundle(
     trained = replace(trained, config={**trained.config, "recommended": recommended})
     trained.save(folder)
     CodeTable(inputs.codes, IDS).save(folder / "codes.parquet")
-    write_embeddings(folder / "embeddings.parquet", inputs.embeddings, "align")
+    write_embeddings(folder / "embeddings.parquet", inputs.embeddings)
     items = pl.DataFrame(
         {"item_id": IDS, "title": [f"Title {id_}" for id_ in IDS], "train_count": np.arange(24)[::-1].copy()}
     )
-    write_parquet(folder / "items.parquet", items.to_arrow(), "preprocess")
+    write_parquet(folder / "items.parquet", items.to_arrow())
     return folder, inputs, trained
 
 

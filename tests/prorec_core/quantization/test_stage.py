@@ -81,7 +81,7 @@ def test_code_table_columns_and_types(clustered: Make, small_config: Config, tmp
 
 
 def test_a_file_that_is_no_code_table_is_refused(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "codes.parquet", pa.table({"item": [0], "code_1": [1]}), "quantize")
+    write_parquet(tmp_path / "codes.parquet", pa.table({"item": [0], "code_1": [1]}))
     with pytest.raises(UserError, match="columns of a code table are item, item_id, code_0"):
         CodeTable.load(tmp_path / "codes.parquet")
 
