@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS, SOURCES
-from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Change, Name, Place, Probability, Section, Width
+from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Change, Name, Place, Probability, Renamed, Section, Width
 from prorec_core.values import Missing, SimilarIds, TimestampFormat
 
 
@@ -71,12 +71,12 @@ class DataConfig(Section):
         "input", description="Order of interactions of a user at the same time: as in the file, or shuffled."
     )
     ties_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the shuffling of ties.")
-    cold_items: Probability = Field(
+    new_items: Probability = Field(
         0.0,
         description="Share of the items that are held out as new: no model sees an interaction with them, and what "
         "recommends them knows their text alone; 0 holds out none.",
     )
-    cold_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the choice of new items.")
+    new_items_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the choice of new items.")
     items_without_text: Literal["keep", "drop", "error"] = Field(
         "keep", description="Items whose text is empty: keep (text is the bare id), drop, or stop with an error."
     )
@@ -312,11 +312,11 @@ class EvaluateConfig(Section):
         max_length=1000,
         description="Weights λ of the dense score among which validation NDCG@10 chooses.",
     )
-    cold_bonus: float = Field(
+    new_item_bonus: float = Field(
         0.0,
         ge=0,
         le=20,
-        description="Added to the score of each new item (data.cold_items), in nats: with 0.7 it counts twice.",
+        description="Added to the score of each new item (data.new_items), in nats: with 0.7 it counts twice.",
     )
     bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of paired comparisons.")
     examples: int = Field(5, ge=0, le=100, description="Users shown in words in the report.")
@@ -363,5 +363,11 @@ class Experiment(Section):
         return self
 
 
-CHANGES: tuple[tuple[Change, ...], ...] = ()
+CHANGES: tuple[tuple[Change, ...], ...] = (
+    (
+        Renamed("data.cold_items", "data.new_items"),
+        Renamed("data.cold_seed", "data.new_items_seed"),
+        Renamed("evaluate.cold_bonus", "evaluate.new_item_bonus"),
+    ),
+)
 """From each version of what is stored to the next, from version 1 on: which of these fields were added or renamed."""

@@ -56,7 +56,7 @@ _TO_THE_FIRST: tuple[Change, ...] = (
 STEPS = (_TO_THE_FIRST, *CHANGES)
 """What changed from each version to the next, in order."""
 
-FILES: Mapping[str, str] = {}
+FILES: Mapping[str, str] = {"new_items.parquet": "cold_items.parquet", "new_tests.parquet": "cold_tests.parquet"}
 """Files of artifacts that got another name: the name now, and the one before."""
 
 VERSION = len(STEPS)

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import polars as pl
 
 from prorec_core.config import DataConfig
-from prorec_core.data.cold import ColdItems, HeldOut, hold_out
 from prorec_core.data.columns import shown
-from prorec_core.data.dataset import Dataset
+from prorec_core.data.dataset import Dataset, NewItems
 from prorec_core.data.filtering import Funnel, in_order_of_time, k_core, without_duplicates
+from prorec_core.data.new_items import HeldOut, hold_out
 from prorec_core.data.raw import Catalogue, Log, read_tables
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.data.sources import open_source
@@ -42,7 +42,8 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
     """Read a source, filter it, order every user's items in time and number users and items.
 
     The filters, in this order: ratings, items that the items file lacks, items without text, duplicates, k-core,
-    new items held out. The new items stand apart (`Dataset.cold`); all else is as if the shop did not have them yet.
+    new items held out. The new items stand apart (`Dataset.new_items`); all else is as if the shop
+    did not have them yet.
     Users and items that remain are numbered in the order of their ids as strings, so the order of rows in the files
     does not change the numbers.
 
@@ -66,17 +67,17 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
 
     ordered = in_order_of_time(funnel.frame, config.ties, config.ties_seed)
     held = None
-    if config.cold_items > 0:
+    if config.new_items > 0:
         log_items = ordered["item"].to_numpy()
-        held = hold_out(ordered["user"].to_numpy(), log_items, config.cold_items, config.cold_seed)
+        held = hold_out(ordered["user"].to_numpy(), log_items, config.new_items, config.new_items_seed)
         if held.keep.any() and not len(held.users):
             raise UserError(
                 f"nobody took one of the {len(held.items):,} new items last, so there is nothing to measure them on",
-                place="data.cold_items",
-                cure="Raise it, or give another data.cold_seed",
+                place="data.new_items",
+                cure="Raise it, or give another data.new_items_seed",
             )
         funnel.frame = ordered
-        funnel.apply("new_items", held.keep, "data.cold_items")
+        funnel.apply("new_items", held.keep, "data.new_items")
         ordered = funnel.frame
     report(Progress(3, _STEPS, "step"))
 
@@ -101,9 +102,9 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
     }
     if log.same_ids:
         profile["items_in_another_form"] = log.same_ids
-    cold = None if held is None else _cold(held, ids, users, catalogue)
-    if cold is not None:
-        profile["new_items"] = {"items": len(cold), "test_interactions": len(cold.users), "seed": config.cold_seed}
+    new = None if held is None else _new_items(held, ids, users, catalogue)
+    if new is not None:
+        profile["new_items"] = {"items": len(new), "test_interactions": len(new.users), "seed": config.new_items_seed}
     report(Progress(_STEPS, _STEPS, "step"))
     return Dataset(
         items=texts.select(
@@ -117,18 +118,18 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
         sequences=sequences,
         timestamps=ordered["timestamp"].to_numpy().astype(np.int64),
         profile=profile,
-        cold=cold,
+        new_items=new,
     )
 
 
-def _cold(held: HeldOut, ids: Mapping[str, pl.Series], users: pl.Series, catalogue: pl.DataFrame) -> ColdItems:
+def _new_items(held: HeldOut, ids: Mapping[str, pl.Series], users: pl.Series, catalogue: pl.DataFrame) -> NewItems:
     """The items held out with their texts, and their test interactions in the numbers of the users that are left."""
     item_ids = ids["item"].gather(held.items)
     texts = pl.DataFrame({"item_id": item_ids}).join(catalogue, on="item_id", how="left", maintain_order="left")
     # Ids are sorted, and so are the codes into them: places among those left are found by bisection.
     who = users.search_sorted(ids["user"].gather(held.users)).to_numpy()
     which = np.searchsorted(held.items, held.targets)
-    return ColdItems(texts.select("item_id", "title", "text"), who.astype(np.int32), which.astype(np.int32))
+    return NewItems(texts.select("item_id", "title", "text"), who.astype(np.int32), which.astype(np.int32))
 
 
 def _filter(

@@ -34,20 +34,20 @@ class Quantized:
             table, the suffix included, and for each level but the suffix `relative_error`, the reconstruction
             error after it; `collisions`: `handling`, `before` and `after` (`collision_quality`), and `moved`,
             items whose codes handling changed; `relative_error` of the final codes.
-        cold: the code table of new items, none of whose tuples is in `table`; None where there are none.
+        new_items: the code table of new items, none of whose tuples is in `table`; None where there are none.
     """
 
     table: CodeTable
     codebooks: Arrays
     quality: dict[str, Any]
-    cold: CodeTable | None = None
+    new_items: CodeTable | None = None
 
     def all_items(self) -> CodeTable:
         """The code table of all items: the new ones stand after the others."""
-        if self.cold is None:
+        if self.new_items is None:
             return self.table
-        codes = np.concatenate([self.table.codes, self.cold.codes])
-        return CodeTable(codes, [*self.table.item_ids, *self.cold.item_ids])
+        codes = np.concatenate([self.table.codes, self.new_items.codes])
+        return CodeTable(codes, [*self.table.item_ids, *self.new_items.item_ids])
 
     @property
     def level_centroids(self) -> list[npt.NDArray[np.float32]]:
@@ -56,9 +56,9 @@ class Quantized:
         return [self.codebooks[f"{CENTROIDS}{level}"] for level in range(len(names))]
 
     def save(self, folder: Path) -> None:
-        """Write codes.parquet (cold_codes.parquet for new items), codebooks.safetensors and quality.json."""
-        if self.cold is not None:
-            self.cold.save(folder / "cold_codes.parquet")
+        """Write codes.parquet (new_codes.parquet for new items), codebooks.safetensors and quality.json."""
+        if self.new_items is not None:
+            self.new_items.save(folder / "new_codes.parquet")
         self.table.save(folder / "codes.parquet")
         arrays = {name: np.ascontiguousarray(value) for name, value in self.codebooks.items()}
         write_bytes(folder / "codebooks.safetensors", save(arrays))
@@ -71,5 +71,5 @@ class Quantized:
             CodeTable.load(folder / "codes.parquet"),
             load((folder / "codebooks.safetensors").read_bytes()),
             read_json(folder / "quality.json"),
-            CodeTable.load(folder / "cold_codes.parquet") if (folder / "cold_codes.parquet").is_file() else None,
+            CodeTable.load(folder / "new_codes.parquet") if (folder / "new_codes.parquet").is_file() else None,
         )

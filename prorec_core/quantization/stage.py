@@ -106,7 +106,7 @@ def with_new(
         codes = suffix_beside(found, quantized.table.codes)
     else:
         codes = free_beside(found, embeddings_ND, quantized.table.codes, config.codes, quantizer.decode)
-    return replace(quantized, cold=CodeTable(codes, list(item_ids)))
+    return replace(quantized, new_items=CodeTable(codes, list(item_ids)))
 
 
 def _quality(

@@ -40,5 +40,5 @@ def embed_text(work: Work) -> None:
     write_json(work.folder / "encoder.json", encoder)
     known = dataset.items.height
     write_embeddings(work.folder / "embeddings.parquet", embeddings[:known])
-    if dataset.cold is not None:
-        write_embeddings(work.folder / "cold_embeddings.parquet", embeddings[known:])
+    if dataset.new_items is not None:
+        write_embeddings(work.folder / "new_embeddings.parquet", embeddings[known:])

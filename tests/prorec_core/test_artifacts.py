@@ -39,7 +39,7 @@ def _artifact(folder: Path, names: list[str] | None = None) -> Manifest:
 
 
 @given(st.permutations(list(FILES)))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_the_digest_does_not_know_the_order_of_writing(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:

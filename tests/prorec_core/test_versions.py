@@ -65,7 +65,7 @@ def test_an_experiment_of_each_version_is_whole(version: int) -> None:
     before = copy.deepcopy(record)
     found = whole(Experiment, up_to_date(record, "here"), "here")
     assert record == before
-    assert (found.name, found.data.cold_items, found.generator.dim) == ("kept", 0.1, 8)
+    assert (found.name, found.data.new_items, found.generator.dim) == ("kept", 0.1, 8)
     # What was read before there was a choice is read so again, whatever the defaults are by now.
     then = ("apart", True) if version == 0 else ("error", False)
     assert (found.data.similar_ids, found.data.multiline) == then

@@ -39,7 +39,7 @@ def test_an_experiment_of_each_version_is_run_as_it_was_meant(artifacts_folder: 
         run = TrackedRun.start(experiment, "kept", tags={EXPERIMENT_TAG: "kept"})
         run.text(EXPERIMENT_FILE, (KEPT / str(version) / EXPERIMENT_FILE).read_text())
         found = _experiment(client().get_run(run.id))
-        assert (found.name, found.generator.dim, found.data.cold_items) == ("kept", 8, 0.1)
+        assert (found.name, found.generator.dim, found.data.new_items) == ("kept", 8, 0.1)
         assert found.data.similar_ids == ("apart" if version == 0 else "error")
 
 

@@ -24,7 +24,7 @@ def dataset(lists: list[list[int]], n_items: int) -> Dataset:
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=8), min_size=1, max_size=6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_round_trip(lists: list[list[int]]) -> None:
     saved = dataset(lists, 6)
     with TemporaryDirectory() as name:

@@ -55,7 +55,7 @@ def code_tables(draw: st.DrawFn) -> Codes:
 
 
 @given(code_tables(), st.integers(1, 50), st.integers(0, 2**31))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_with_the_whole_catalogue_as_beam_the_search_is_exact(codes: Codes, keep: int, seed: int) -> None:
     trie = CodeTrie.from_codes(codes)
     generator = FixedGenerator.random(trie, 3, seed)
@@ -70,7 +70,7 @@ def test_with_the_whole_catalogue_as_beam_the_search_is_exact(codes: Codes, keep
 
 
 @given(code_tables(), st.integers(1, 6), st.integers(1, 12), st.integers(0, 2**31), st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_narrow_beams_name_distinct_existing_allowed_items(
     codes: Codes, beams: int, keep: int, seed: int, data: st.DataObject
 ) -> None:
@@ -94,7 +94,7 @@ def test_narrow_beams_name_distinct_existing_allowed_items(
 
 
 @given(code_tables(), st.integers(0, 2**31), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_forbidding_takes_items_out_of_the_exact_order(codes: Codes, seed: int, data: st.DataObject) -> None:
     trie = CodeTrie.from_codes(codes)
     generator = FixedGenerator.random(trie, 1, seed)

@@ -31,7 +31,7 @@ def items_below(codes: Codes, level: int) -> list[tuple[tuple[int, ...], list[in
 
 
 @given(code_tables())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_item_is_found_by_walking_its_codes(codes: Codes) -> None:
     trie = CodeTrie.from_codes(codes)
     assert trie.n_items == len(codes) and trie.depth == codes.shape[1]
@@ -51,7 +51,7 @@ def test_every_item_is_found_by_walking_its_codes(codes: Codes) -> None:
 
 
 @given(code_tables())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_nodes_stand_in_lexicographic_order_and_cover_their_items(codes: Codes) -> None:
     trie = CodeTrie.from_codes(codes)
     for level in range(trie.depth + 1):
@@ -65,7 +65,7 @@ def test_nodes_stand_in_lexicographic_order_and_cover_their_items(codes: Codes) 
 
 
 @given(code_tables(), st.integers(0, 2**31))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_sums_and_means_are_those_of_the_items_below(codes: Codes, seed: int) -> None:
     trie = CodeTrie.from_codes(codes)
     generator = torch.Generator().manual_seed(seed)
