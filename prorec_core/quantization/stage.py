@@ -13,7 +13,7 @@ from prorec_core.errors import UserError, did_you_mean
 from prorec_core.progress import Report, silent
 from prorec_core.quantization.collisions import add_suffix, free_beside, reassign, suffix_beside
 from prorec_core.quantization.quality import collision_quality, level_quality
-from prorec_core.quantization.quantized import CENTROIDS, QUANTIZER, Quantized
+from prorec_core.quantization.quantized import CENTROIDS, QUANTIZER, CodeTable, Quantized
 from prorec_core.quantization.quantizer import (
     Codes,
     Floats,
@@ -22,7 +22,6 @@ from prorec_core.quantization.quantizer import (
     level_centroids,
     relative_error,
 )
-from prorec_core.quantization.table import CodeTable
 from prorec_core.registry import QUANTIZERS
 
 

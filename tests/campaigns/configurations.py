@@ -342,7 +342,7 @@ def _work(stage: Stage, experiment: Experiment, inputs: Mapping[str, Path], fold
 
 def check_codes(folder: Path) -> None:
     """Every item has a tuple of codes of its own, the new ones too."""
-    from prorec_core.quantization.table import CodeTable
+    from prorec_core.quantization.quantized import CodeTable
 
     files = [folder / name for name in ("codes.parquet", "new_codes.parquet")]
     codes = np.concatenate([CodeTable.load(file).codes for file in files if file.is_file()])

@@ -39,7 +39,7 @@ from prorec_core.generation.base import Items
 from prorec_core.generation.trained import TrainedGenerator, build_generator
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.progress import silent
-from prorec_core.quantization.table import CodeTable
+from prorec_core.quantization.quantized import CodeTable
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "prorec-tiny"

@@ -18,7 +18,7 @@ from prorec_core.generation.candidates import find_candidates
 from prorec_core.generation.recommender import Recommender
 from prorec_core.generation.stage import GeneratorInputs, train_generator
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
-from prorec_core.quantization.table import CodeTable
+from prorec_core.quantization.quantized import CodeTable
 from prorec_core.training.runtime import Runtime
 
 CPU = torch.device("cpu")

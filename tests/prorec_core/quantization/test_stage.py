@@ -13,10 +13,9 @@ from prorec_core.config import QuantizeConfig
 from prorec_core.errors import UserError
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.quantization.quality import collision_quality, level_quality
-from prorec_core.quantization.quantized import Quantized
+from prorec_core.quantization.quantized import CodeTable, Quantized
 from prorec_core.quantization.quantizer import Floats
 from prorec_core.quantization.stage import fitted_quantizer, quantize
-from prorec_core.quantization.table import CodeTable
 from prorec_core.registry import QUANTIZERS
 
 Make = Callable[..., Floats]
