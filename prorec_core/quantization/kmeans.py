@@ -51,7 +51,7 @@ def kmeans(points_ND: Floats, clusters: int, iterations: int, seed: int) -> Floa
         float32, shape (min(clusters, distinct points), D).
     """
     if len(points_ND) > LARGE_TABLE:
-        return _of_sample(points_ND, clusters, iterations, seed)
+        return sampled_kmeans(points_ND, clusters, iterations, seed)
     distinct = _distinct(points_ND)
     if len(distinct) <= clusters:
         return distinct
@@ -70,8 +70,8 @@ def sample(points_ND: Floats, size: int, seed: int) -> Floats:
     return points_ND[np.sort(rows)]
 
 
-def _of_sample(points_ND: Floats, clusters: int, iterations: int, seed: int) -> Floats:
-    """`kmeans` of a large table."""
+def sampled_kmeans(points_ND: Floats, clusters: int, iterations: int, seed: int) -> Floats:
+    """`kmeans` of a large table, by a sample of its points."""
     size = max(_FITTED_TO, _FITTED_A_CLUSTER * clusters)
     drawn = sample(points_ND, size, seed)
     if len(_distinct(drawn)) <= clusters:

@@ -16,7 +16,7 @@ from prorec_core.config import QuantizeConfig
 from prorec_core.quantization import kmeans as kmeans_module
 from prorec_core.quantization.blocks import LARGE_TABLE, all_cores, pieces
 from prorec_core.quantization.collisions import _next_code_costs, _spill, collision_groups, largest_family
-from prorec_core.quantization.kmeans import _lloyd, _of_sample, kmeans
+from prorec_core.quantization.kmeans import _lloyd, kmeans, sampled_kmeans
 from prorec_core.quantization.quantizer import Codes, Floats, level_centroids, nearest, relative_error
 from prorec_core.quantization.residual_kmeans import ResidualKMeans
 from prorec_core.quantization.stage import quantize
@@ -55,9 +55,9 @@ def test_a_sample_costs_about_what_all_points_do(monkeypatch: pytest.MonkeyPatch
     # Of one cloud: where there are clusters, what a start finds of them differs more than what is tested here.
     points = np.random.default_rng(0).normal(size=(12_000, 12)).astype(np.float32)
     whole = _cost(points, kmeans(points, 32, 50, seed=0))
-    assert _cost(points, _of_sample(points, 32, 50, seed=0)) < 1.01 * whole
+    assert _cost(points, sampled_kmeans(points, 32, 50, seed=0)) < 1.01 * whole
     monkeypatch.setattr(kmeans_module, "_FITTED_TO", 4000)
-    assert _cost(points, _of_sample(points, 32, 50, seed=0)) < 1.02 * whole
+    assert _cost(points, sampled_kmeans(points, 32, 50, seed=0)) < 1.02 * whole
     assert _cost(points, points[:32]) > 1.2 * whole, "centroids that are no means are told apart"
 
 
