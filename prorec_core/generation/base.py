@@ -235,7 +235,8 @@ class Generator(nn.Module, ABC):
         nodes_PHC = children_PHC.clamp(min=0)
         logits_PHC = scores.codes_PHK.gather(-1, self.trie.node_code[level + 1][nodes_PHC])
         if scores.query_PE is not None:
-            logits_PHC = logits_PHC + _products(scores.query_PE, getattr(self, f"nodes_{level}"), children_PHC)
+            products = _products(scores.query_PE, getattr(self, f"nodes_{level}"), nodes_PHC, children_PHC >= 0)
+            logits_PHC = logits_PHC + products
         if self.node_offsets:
             logits_PHC = logits_PHC + self.node_offsets[level][nodes_PHC]
         return logits_PHC
@@ -264,24 +265,24 @@ class Generator(nn.Module, ABC):
         return found
 
 
-def _products(query_PE: Tensor, nodes_ME: Tensor, wanted_PHC: Tensor) -> Tensor:
-    """Products of each query with the nodes wanted of it, float32, shape (P, H, C); any number at -1.
+def _products(query_PE: Tensor, nodes_ME: Tensor, wanted_PHC: Tensor, real_PHC: Tensor) -> Tensor:
+    """Products of each query with the nodes wanted of it, float32, shape (P, H, C); any number where none is real.
 
     Either of the nodes wanted alone, or of all nodes and then those wanted, whichever is less work.
     """
     people, beams, width = wanted_PHC.shape
     if beams == 1 and 2 * width < len(nodes_ME):
         # Not as a batched product: oneDNN makes a program for every new shape, and here each is new.
-        return (F.embedding(wanted_PHC.clamp(min=0), nodes_ME) * query_PE[:, None, None, :]).sum(-1)
+        return (F.embedding(wanted_PHC, nodes_ME) * query_PE[:, None, None, :]).sum(-1)
     if len(nodes_ME) > WHOLE_TABLES:
-        places = (wanted_PHC >= 0).nonzero(as_tuple=True)
+        places = real_PHC.nonzero(as_tuple=True)
         if _GATHERED * len(places[0]) < people * len(nodes_ME):
             asked = zip(places[0].split(_ROWS), wanted_PHC[places].split(_ROWS), strict=True)
             parts = [(F.embedding(rows, query_PE) * F.embedding(nodes, nodes_ME)).sum(-1) for rows, nodes in asked]
             return query_PE.new_zeros(wanted_PHC.shape).index_put(places, torch.cat(parts))
     at_once = max(1, _SCORES // len(nodes_ME))
     parts = [
-        (query @ nodes_ME.t()).float().gather(1, wanted.clamp(min=0).flatten(1)).view(wanted.shape)
+        (query @ nodes_ME.t()).float().gather(1, wanted.flatten(1)).view(wanted.shape)
         for query, wanted in zip(query_PE.split(at_once), wanted_PHC.split(at_once), strict=True)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -150,7 +150,8 @@ class CodeTrie:
             narrow = self.n_items > WHOLE_TABLES and nodes.numel()
             width = int(n_children.max()) if narrow else self.widest[level]
         offset = torch.arange(width, device=nodes.device)
-        return torch.where(offset < n_children, self.first_child[level][nodes].unsqueeze(-1) + offset, -1)
+        children = self.first_child[level][nodes].unsqueeze(-1) + offset
+        return children.masked_fill_(offset >= n_children, -1)
 
     def item_nodes(self, level: int, items: Tensor | None = None) -> Tensor:
         """The nodes of items (int64, any shape), or of each item, at a level (0 … depth), int64."""

@@ -27,6 +27,8 @@ _STARTED_A_CLUSTER = 32
 """Points among which the start is looked for, likewise."""
 _SCORES = 1 << 20
 """Distances of a block, at most: 4 MiB, so that they stay in a core's cache."""
+_LEAST_ROWS = 128
+"""Points of a block, at least: fewer would waste the time of a product."""
 _TOLERANCE = 1e-4
 """Of the squared movement of the centroids, in units of the mean variance of a dimension; scikit-learn's."""
 
@@ -116,7 +118,7 @@ def _closest(points_ND: Floats, centroids_KD: Floats, share: Share) -> tuple[npt
         codes = scores.argmin(axis=1)
         return codes, np.take_along_axis(scores, codes[:, None], axis=1)[:, 0]
 
-    parts = share(closest, len(points_ND), max(1, _SCORES // len(centroids_KD)))
+    parts = share(closest, len(points_ND), max(_LEAST_ROWS, _SCORES // len(centroids_KD)))
     codes, distances = zip(*parts, strict=True)
     return np.concatenate(codes), np.concatenate(distances)
 
