@@ -13,8 +13,8 @@ from typing import Protocol, TypeVar
 from threadpoolctl import threadpool_info, threadpool_limits
 
 LARGE_TABLE = 50_000
-"""Items above which codebooks are fitted to a sample and work is shared among the cores. With fewer, all items are
-fitted to as ever, by one thread, and the codes stay equal to the bit."""
+"""Items above which codebooks are fitted to a sample and work is shared among the cores. With fewer,
+all items are fitted to, by one thread, and the codes stay equal to the bit from version to version."""
 BLOCK = 65_536
 """Rows of which there is a second copy, or one in float64, at a time. Smaller tables are one piece."""
 
