@@ -19,7 +19,7 @@ import polars as pl
 from prorec_core.data.counting import Codes, occurrences
 from prorec_core.data.in_turn import in_turn
 
-_BLOCK = 1 << 21
+_BLOCK = 1 << 22
 """Rows of a block; it has more where one user has."""
 _BITS = 63
 
@@ -87,11 +87,11 @@ def in_order_of_time(frame: pl.DataFrame, *, numbered: bool = False) -> pl.DataF
     def sort(block: tuple[Span, Span]) -> None:
         (first, last), (start, stop) = block
         rows = np.flatnonzero((users >= first) & (users < last)) if stop - start < len(users) else np.arange(len(users))
-        rows = rows[order_of(users[rows], times[rows])]
+        order = order_of(users[rows], times[rows])
         for name, column in columns.items():
-            made[name][start:stop] = column[rows]
+            made[name][start:stop] = column[rows][order]
         if numbered:
-            made["row"][start:stop] = rows
+            made["row"][start:stop] = rows[order]
 
     for _ in in_turn(sort, _blocks(_ends(users))):
         pass

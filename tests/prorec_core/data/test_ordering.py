@@ -21,7 +21,7 @@ def log(*rows: tuple[int, int, int]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=types, orient="row")
 
 
-@pytest.fixture(params=[1, 7, 1 << 21], autouse=True)
+@pytest.fixture(params=[1, 7, 1 << 22], autouse=True)
 def blocks(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the size of blocks, the result is the same."""
     monkeypatch.setattr(ordering, "_BLOCK", request.param)

@@ -35,6 +35,12 @@ def test_text(values: list[Any], expected: list[str]) -> None:
     assert as_text(pl.Series("t", values, strict=False), "f").to_list() == expected
 
 
+@given(st.lists(st.text(st.sampled_from("a &;\t\u00a0\u2003\x1fé#3")) | st.text(), max_size=5))
+def test_what_is_passed_over_is_clean(texts: list[str]) -> None:
+    given = [f"x{text}" for text in texts]
+    assert as_text(pl.Series("t", given, dtype=pl.String), "f").to_list() == [clean(text) for text in given]
+
+
 def test_structures_are_no_text() -> None:
     with pytest.raises(UserError, match="has the type Struct"):
         as_text(pl.Series("t", [{"a": 1}]), "items.jsonl")
