@@ -2,9 +2,9 @@
 
 Knows ids, what counts as a missing one, and rows for messages. Knows nothing of formats of files or of filters.
 
-Each batch becomes numbers by a dictionary that all batches share (Polars' `Categories`), so no more texts are in memory
-than those of a few batches and the different ones. In which order threads meet the texts is chance; the numbers that
-are handed on are places among the sorted ids and depend on nothing but the rows.
+Each batch becomes numbers by a dictionary that all batches share, so no more texts are in memory than those of a few
+batches and the different ones. In which order threads meet the texts is chance; the numbers that are handed on are
+places among the sorted ids and depend on nothing but the rows.
 """
 
 from __future__ import annotations
@@ -18,12 +18,8 @@ import polars as pl
 
 from prorec_core.data.columns import EMPTY, Field, id_texts, missing_texts, refuse_id
 from prorec_core.data.counting import gathered, occurrences
+from prorec_core.data.dictionary import NONE, Dictionary, Numbers
 from prorec_core.data.sequences import IntArray
-
-_NONE = 2**32 - 1
-"""Number of a row without an id."""
-
-Numbers = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
@@ -47,12 +43,10 @@ class IdColumn:
     def __init__(self, field: Field, missing: Sequence[str] = EMPTY, beside: str = "") -> None:
         """As `as_ids` has them."""
         self._field, self._missing, self._beside = field, missing, beside
-        self._type = pl.Categorical(pl.Categories.random("ids"))
-        # The dictionary lives as long as a column of its type does.
-        self._keeps = pl.Series([], dtype=self._type)
+        self._dictionary = Dictionary()
 
     def numbers(self, batch: pl.Series, start: int) -> Numbers:
-        """Ids by the numbers of the dictionary, uint32, shape (rows,).
+        """Ids by the numbers of a dictionary, uint32, shape (rows,).
 
         Args:
             batch: some rows of the column.
@@ -61,8 +55,7 @@ class IdColumn:
         Raises:
             UserError: another type than strings and whole numbers.
         """
-        texts = id_texts(batch, self._field.at(start), self._missing, self._beside)
-        return texts.cast(self._type).to_physical().fill_null(_NONE).to_numpy()
+        return self._dictionary.numbers(id_texts(batch, self._field.at(start), self._missing, self._beside))
 
     def distinct(self, numbers: Numbers) -> Distinct:
         """The different ids of the whole column, given what `numbers` made of all its batches.
@@ -70,22 +63,19 @@ class IdColumn:
         Raises:
             UserError: a row without an id, or with one that counts as missing (names the first).
         """
-        if len(numbers) and numbers.max() == _NONE:
-            self._refuse_first(numbers, numbers == _NONE)
+        if len(numbers) and numbers.max() == NONE:
+            self._refuse_first(numbers, numbers == NONE)
         rows = occurrences(numbers, int(numbers.max(initial=0)) + 1)
         used = np.flatnonzero(rows)
-        ids = self._ids(used)
+        ids = self._dictionary.texts(used)
         gone = used[missing_texts(ids, self._missing).to_numpy()]
         if len(gone):
             self._refuse_first(numbers, np.isin(numbers, gone))
         return Distinct(ids, rows[used], used)
 
-    def _ids(self, numbers: npt.NDArray[np.integer]) -> pl.Series:
-        return pl.Series(numbers.astype(np.uint32)).cat.to(self._type).cast(pl.String)
-
     def _refuse_first(self, numbers: Numbers, bad: npt.NDArray[np.bool_]) -> None:
         row = int(np.argmax(bad))
-        refuse_id(self._field, row, None if numbers[row] == _NONE else self._ids(numbers[row : row + 1])[0])
+        refuse_id(self._field, row, None if numbers[row] == NONE else self._dictionary.texts(numbers[row : row + 1])[0])
 
 
 def sorted_ids(distinct: Distinct, names: pl.Series) -> tuple[pl.Series, IntArray]:
