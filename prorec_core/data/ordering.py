@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from prorec_core.data.counting import Codes, occurrences
+from prorec_core.data.counting import Codes, gathered, occurrences
 from prorec_core.data.in_turn import in_turn
 
 _BLOCK = 1 << 22
@@ -35,17 +35,21 @@ def order_of(*keys: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
     their order.
     """
     rows = len(keys[0])
-    order = np.arange(rows)
     row_bits = max(rows - 1, 1).bit_length()
+    order: npt.NDArray[np.int64] | None = None
     for word in _words(keys, _BITS - row_bits):
-        packed = np.zeros(rows, np.int64)
+        packed = np.arange(rows)
         for key, low, shift, bits, place in word:
-            packed |= (((key[order].astype(np.int64) - low) >> shift) & ((1 << bits) - 1)) << (place + row_bits)
-        packed |= np.arange(rows)
+            part = (key if order is None else key[order]).astype(np.int64)
+            part -= low
+            part >>= shift
+            part &= (1 << bits) - 1
+            part <<= place + row_bits
+            packed |= part
         packed.sort()
         packed &= (1 << row_bits) - 1
-        order = order[packed]
-    return order
+        order = packed if order is None else order[packed]
+    return np.arange(rows) if order is None else order
 
 
 def _words(
@@ -84,16 +88,22 @@ def in_order_of_time(frame: pl.DataFrame, *, numbered: bool = False) -> pl.DataF
     if numbered:
         made["row"] = np.empty(len(users), np.int64)
 
-    def sort(block: tuple[Span, Span]) -> None:
-        (first, last), (start, stop) = block
-        rows = np.flatnonzero((users >= first) & (users < last)) if stop - start < len(users) else np.arange(len(users))
+    blocks = list(_blocks(_ends(users)))
+    kind = np.min_scalar_type(len(blocks))
+    of_user = np.repeat(np.arange(len(blocks), dtype=kind), [last - first for (first, last), _ in blocks])
+    # Small numbers are looked through many times as fast as the users themselves.
+    of_row = gathered(of_user, users)
+
+    def sort(block: int) -> None:
+        start, stop = blocks[block][1]
+        rows = np.flatnonzero(of_row == block)
         order = order_of(users[rows], times[rows])
         for name, column in columns.items():
             made[name][start:stop] = column[rows][order]
         if numbered:
             made["row"][start:stop] = rows[order]
 
-    for _ in in_turn(sort, _blocks(_ends(users))):
+    for _ in in_turn(sort, range(len(blocks))):
         pass
     return pl.DataFrame(made)
 
