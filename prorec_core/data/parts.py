@@ -73,13 +73,13 @@ class PartsReader:
 
     def batches(self, columns: Sequence[int]) -> Iterator[pl.DataFrame]:
         names = [self.columns()[place] for place in columns]
-        known: dict[str, tuple[pl.DataType, str]] = {}
+        known: dict[str, dict[pl.DataType, Path]] = {name: {} for name in names}
         for file, table in zip(self.files, self._tables, strict=True):
             # Each table checks by itself that no row of it is lost.
             for batch in table.batches(*names):
                 values = [_plain(batch[name]) for name in names]
                 for column in values:
-                    self._check_type(column.name, column.dtype, known, file)
+                    self._check_type(column, known[column.name], file)
                 yield pl.DataFrame([column.alias(f"{place}") for place, column in enumerate(values)])
 
     def where(self, row: int) -> str:
@@ -101,17 +101,19 @@ class PartsReader:
     def _name(self, file: Path) -> str:
         return str(file.relative_to(self.folder) if file.is_relative_to(self.folder) else file)
 
-    def _check_type(self, name: str, dtype: pl.DataType, known: dict[str, tuple[pl.DataType, str]], file: Path) -> None:
-        """Refuse a column that is of one kind in one file and of another in the next."""
-        if dtype == pl.Null:
+    def _check_type(self, column: pl.Series, known: dict[pl.DataType, Path], file: Path) -> None:
+        """Refuse a column that is of one kind in one file and of another in the next; `known` learns its type."""
+        dtype = column.dtype
+        if dtype in known:
             return
-        before, other = known.setdefault(name, (dtype, self._name(file)))
-        if not _go_together(before, dtype):
-            raise UserError(
-                f"column '{name}' has the type {dtype}, and {before} in {other}",
-                place=str(file),
-                cure="Write the column alike in all files",
-            )
+        for before, other in known.items():
+            if not _go_together(before, dtype):
+                raise UserError(
+                    f"column '{column.name}' has the type {dtype}, and {before} in {self._name(other)}",
+                    place=str(file),
+                    cure="Write the column alike in all files",
+                )
+        known[dtype] = file
 
 
 def _plain(column: pl.Series) -> pl.Series:

@@ -168,6 +168,16 @@ def test_a_column_of_another_kind_in_another_file_is_refused(tmp_path: Path, val
         preprocess(config(folder, interactions_file="interactions/*.parquet"))
 
 
+def test_lists_that_hold_nothing_in_the_first_file_go_with_one_kind_alone(tmp_path: Path) -> None:
+    files = []
+    for number, values in enumerate(([[], []], [["a"]], [[1]])):
+        files.append(write(pl.DataFrame({"a": values}), tmp_path / f"{number}.parquet"))
+    two, all_ = (PartsReader(tmp_path, files[:size], lambda file: open_file(file, RULES)) for size in (2, 3))
+    assert RawTable(two, "table").collect("a")["a"].to_list() == [[], [], ["a"]]
+    with pytest.raises(UserError, match=r"2.parquet: column 'a' has the type List\(Int64\), and List\(String\) in 1"):
+        RawTable(all_, "table").collect("a")
+
+
 def test_columns_stand_in_each_file_where_they_like(tmp_path: Path) -> None:
     one, other = pl.DataFrame({"a": [1], "b": ["x"]}), pl.DataFrame({"c": [0.5], "b": ["y"], "a": [2]})
     files = [write(frame, tmp_path / f"{n}.parquet") for n, frame in enumerate((one, other))]
