@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prorec_core.data.filtering import Funnel, counts, k_core
@@ -31,6 +31,7 @@ def largest_core(rows: Pairs, min_user: int, min_item: int) -> Pairs:
         left.remove(bad[0])
 
 
+@settings(deadline=None)
 @given(pairs, least, least)
 def test_core_is_a_fixed_point_in_which_everyone_has_enough(rows: Pairs, min_user: int, min_item: int) -> None:
     users, items = columns(rows)
@@ -41,6 +42,7 @@ def test_core_is_a_fixed_point_in_which_everyone_has_enough(rows: Pairs, min_use
     assert k_core(users, items, min_user, min_item).all()
 
 
+@settings(deadline=None)
 @given(pairs, least, least)
 def test_core_is_the_largest_one(rows: Pairs, min_user: int, min_item: int) -> None:
     mask = k_core(*columns(rows), min_user, min_item)
@@ -48,6 +50,7 @@ def test_core_is_the_largest_one(rows: Pairs, min_user: int, min_item: int) -> N
     assert sorted(kept) == sorted(largest_core(rows, min_user, min_item))
 
 
+@settings(deadline=None)
 @given(pairs)
 def test_counts_are_those_of_different_users_and_items(rows: Pairs) -> None:
     users, items = columns(rows)

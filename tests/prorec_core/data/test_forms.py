@@ -62,7 +62,7 @@ def test_any_text_has_a_form_that_is_its_own(texts: list[str]) -> None:
     assert forms.len() == len(texts) and not forms.has_nulls()
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.lists(
         st.text(st.sampled_from("07a.eE+-'\" \u00a0\u00e9"), max_size=6) | st.text(max_size=6), max_size=6, unique=True

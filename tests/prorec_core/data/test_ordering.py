@@ -27,7 +27,7 @@ def blocks(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ordering, "_BLOCK", request.param)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(numbers, numbers, st.integers(0, 2)), max_size=50), st.sampled_from([63, 20, 7]))
 def test_order_is_that_of_the_keys_and_then_of_the_rows(rows: Rows, bits: int) -> None:
     keys = np.array(rows, np.int64).reshape(-1, 3).T
@@ -54,6 +54,7 @@ def test_duplicates(policy: str, expected: Rows) -> None:
     assert ordered.filter(pl.Series(without_duplicates(ordered, policy))).rows() == expected
 
 
+@settings(deadline=None)
 @given(logs)
 def test_the_first_of_what_is_repeated_stays(rows: Rows) -> None:
     ordered = in_order_of_time(log(*rows), numbered=True)
@@ -62,6 +63,7 @@ def test_the_first_of_what_is_repeated_stays(rows: Rows) -> None:
         assert kept.equals(ordered.unique(key, keep="first", maintain_order=True))
 
 
+@settings(deadline=None)
 @given(logs.filter(bool))
 def test_ties_stay_as_in_the_input_or_are_shuffled_by_the_seed(rows: Rows) -> None:
     frame = log(*rows)
@@ -75,6 +77,7 @@ def test_ties_stay_as_in_the_input_or_are_shuffled_by_the_seed(rows: Rows) -> No
     assert ties_share(ordered) == round(ordered.select(pl.struct("user", "timestamp").is_duplicated().mean()).item(), 6)
 
 
+@settings(deadline=None)
 @given(logs.filter(bool), st.randoms(use_true_random=False))
 def test_filters_between_do_not_change_how_what_is_left_is_shuffled(rows: Rows, chance: Any) -> None:
     frame = log(*rows)
