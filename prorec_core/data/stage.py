@@ -48,6 +48,10 @@ def preprocess(config: DataConfig, seed: int = 0, report: Report = silent) -> Da
     Users and items that remain are numbered in the order of their ids as strings, so the order of rows in the files
     does not change the numbers.
 
+    Files are read in batches by several threads, which change nothing: an id's number is its place among the sorted
+    ids, and rows are ordered by user, time and their place in the file, or in the files of a pattern one after the
+    other.
+
     Args:
         config: source, columns and policies.
         seed: not used: the shop and the shuffling of ties have seeds of their own in `config`, so that experiments
