@@ -34,9 +34,13 @@ class DataConfig(Section):
     )
     demo: DemoShop = Field(default_factory=DemoShop, description="The generated shop (source: demo).")
     interactions_file: Name | None = Field(
-        None, description="File of interactions in `path`; by default interactions.* or *.inter."
+        None,
+        description="File of interactions in `path`, or a pattern as logs/*.parquet for several; by default "
+        "interactions.* or *.inter.",
     )
-    items_file: Name | None = Field(None, description="File of items in `path`; by default items.* or *.item.")
+    items_file: Name | None = Field(
+        None, description="File of items in `path`, or a pattern for several; by default items.* or *.item."
+    )
     quotes: bool = Field(True, description="CSV, TSV: quotes enclose fields; false: they are characters like others.")
     multiline: bool = Field(False, description="CSV, TSV: a quoted field may have lines that look like rows.")
     user_column: Name = Field("user_id", description="Column of the user's id in the interactions.")
