@@ -10,8 +10,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS, SOURCES
-from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Change, Name, Place, Probability, Renamed, Section, Width
+from prorec_core.registry import ENCODERS, GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS, SOURCES
+from prorec_core.sections import (
+    MANY,
+    MOST_SEED,
+    RUN_ONLY,
+    Added,
+    Change,
+    Name,
+    Place,
+    Probability,
+    Renamed,
+    Section,
+    Width,
+)
 from prorec_core.values import Missing, SimilarIds, TimestampFormat
 
 
@@ -105,9 +117,14 @@ class DataConfig(Section):
 class TextConfig(Section):
     """The text encoder."""
 
+    encoder: Annotated[str, ENCODERS] = Field(
+        "sentences",
+        description="sentences: a model of sentence-transformers; vectors: item vectors of one's own, from a file.",
+    )
     model: Place = Field(
         "all-MiniLM-L6-v2",
-        description="Encoder: a local path, an installed package that carries it, or a model of the hub.",
+        description="sentences: a local path, an installed package that carries it, or a model of the hub; vectors: a "
+        "Parquet file with the columns item_id and embedding.",
     )
     max_tokens: int = Field(128, ge=8, le=8192, description="Longer texts are cut, in tokens.")
     batch_size: int = Field(64, ge=1, le=4096, description="Texts a batch.", json_schema_extra=RUN_ONLY)
@@ -369,6 +386,7 @@ class Experiment(Section):
 
 CHANGES: tuple[tuple[Change, ...], ...] = (
     (
+        Added("text.encoder", "sentences"),
         Renamed("data.cold_items", "data.new_items"),
         Renamed("data.cold_seed", "data.new_items_seed"),
         Renamed("evaluate.cold_bonus", "evaluate.new_item_bonus"),

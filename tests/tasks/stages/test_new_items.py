@@ -49,7 +49,7 @@ Run = Callable[..., Mapping[str, Path]]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run all stages one after the other, and tell where each left its files."""
 
-    def texts(_: Any, texts: list[str], *__: Any) -> Any:
+    def texts(_: Any, __: list[str], texts: list[str], *___: Any) -> Any:
         return np.random.default_rng(len(texts)).normal(size=(len(texts), 12)).astype(np.float32)
 
     def run(**changes: Any) -> Mapping[str, Path]:
