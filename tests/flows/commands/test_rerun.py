@@ -13,7 +13,7 @@ from prorec.tasks.tracking.mlflow_runs import EXPERIMENT_FILE, EXPERIMENT_TAG, T
 from prorec_core import versions
 from prorec_core.errors import UserError
 
-KEPT = Path(__file__).resolve().parents[1] / "kept"
+KEPT = Path(__file__).resolve().parents[2] / "kept"
 
 
 def test_the_newest_that_failed_is_meant_also_where_a_newer_one_went_well(artifacts_folder: Path) -> None:
