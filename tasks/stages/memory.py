@@ -15,6 +15,8 @@ from prorec.tasks.execution.needs import Need, Part, total
 from prorec_core.config import Experiment, Training
 
 _FLOAT = 4
+_LIBRARIES = 2**26
+"""What libraries take at the first call of much that a stage calls, and what they keep of what was freed."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def of_quantize(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
     return [
         *_data(sizes),
         Part("the embedding and what levels leave over of it", 3 * table, _NARROWER, certain=True),
-        Part("copies of it in clustering", 5 * table, _NARROWER),
+        Part("copies of it in clustering, sums in double precision", 9 * table, _NARROWER),
     ]
 
 
@@ -154,6 +156,7 @@ def _data(sizes: Sizes) -> list[Part]:
     """Sequences and times as they are read and held, and the batches of an epoch, all made at once."""
     held = 24 * sizes.interactions + 2 * sizes.texts
     return [
+        Part("libraries at work", _LIBRARIES, _FEWER_DATA),
         Part("interactions and texts", held, _FEWER_DATA, certain=True),
         Part("splits and batches of all histories", 60 * sizes.interactions, _FEWER_DATA),
     ]
@@ -190,10 +193,13 @@ def _whole_scores(sizes: Sizes, table: int) -> list[Part]:
 
 
 def _states(config: Training, dim: int) -> Part:
-    """What the layers keep of a batch for the way back, a few layers of some ten numbers a dimension."""
-    return Part(
-        "layers' states of a batch", 40 * config.tokens_per_batch * dim * _FLOAT, "a smaller tokens_per_batch", True
-    )
+    """What the layers keep of a batch for the way back, a few layers of some ten numbers a dimension; less, of a larger
+    batch, in validation.
+    """
+    from prorec_core.sequential.base import INFERENCE_TOKENS
+
+    numbers = max(40 * config.tokens_per_batch, 20 * INFERENCE_TOKENS) * dim
+    return Part("layers' states of a batch", numbers * _FLOAT, "a smaller tokens_per_batch or dim", True)
 
 
 def _search(experiment: Experiment, sizes: Sizes, splits: int) -> list[Part]:

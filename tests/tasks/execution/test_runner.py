@@ -378,9 +378,7 @@ def test_what_cannot_fit_is_refused_before_the_work_and_what_is_close_is_told(
 
     first = pipeline.stages[0]
     pipeline.stages = (first, needing(2**33))
-    with pytest.raises(
-        UserError, match=r"train_collaborative: it needs at least 8.0 GiB .* a smaller collaborative.dim"
-    ):
+    with pytest.raises(UserError, match=r"train_collaborative: it needs at least 8.0 GiB .* smaller collaborative.dim"):
         pipeline.run()
     assert not began
     pipeline.stages = (first, needing(2**31))
