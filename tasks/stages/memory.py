@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from prorec.tasks.execution.needs import Need, Part, total
@@ -81,7 +82,7 @@ def of_align(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
         Part("text embeddings as they were read", 2 * texts, "a text.model of fewer dimensions", certain=True),
         Part("text embeddings where models are", texts, "a text.model of fewer dimensions", True, True),
         *_trained(table),
-        *_larger(step, [Part(adapted.what, 6 * table, adapted.cure, True), *_whole_scores(sizes, wide)]),
+        *_larger(step, [Part(adapted.what, 6 * table, adapted.cure, True), *_whole_scores(sizes, wide)], _domination()),
         _states(config, shape.dim),
     ]
     if config.graph:
@@ -109,8 +110,8 @@ def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
     items, dim = sizes.items, _quantized_dim(experiment, sizes)
     table, own = items * dim * _FLOAT, items * experiment.collaborative.dim * _FLOAT
     nodes = _nodes(experiment, items)
-    positions = config.tokens_per_batch
-    products = 3 * positions * max((count for count in nodes[:-1] if count < items), default=0) * _FLOAT
+    positions = min(config.tokens_per_batch, sizes.interactions)
+    products = max(_products(positions, above, count, dim) for above, count in pairwise([1, *nodes]))
     soft = config.distill.soft_targets > 0
     step = [
         Part("logits of distillation", int(1.5 * 512 * items * _FLOAT), "generator.distill.beta=0", True),
@@ -192,6 +193,13 @@ def _whole_scores(sizes: Sizes, table: int) -> list[Part]:
     return [Part("validation's scores of all items", table + size, "fewer items: data.min_item_interactions", True)]
 
 
+def _domination() -> list[Part]:
+    """Similarities of some items with all, and the nearest of them."""
+    from prorec_core.metrics.domination import _CELLS
+
+    return [Part("neighbours of items", 2 * _CELLS * _FLOAT, "nothing: it is the same for all data")]
+
+
 def _states(config: Training, dim: int) -> Part:
     """What the layers keep of a batch for the way back, a few layers of some ten numbers a dimension; less, of a larger
     batch, in validation.
@@ -207,11 +215,12 @@ def _search(experiment: Experiment, sizes: Sizes, splits: int) -> list[Part]:
     from prorec_core.generation.candidates import _CELLS, DENSE_CANDIDATES
 
     beams = experiment.evaluate.beams
-    users = min(sizes.users, max(1, _CELLS // (beams * experiment.quantize.codes)))
+    children = experiment.quantize.codes
+    users = min(sizes.users, max(1, _CELLS // (beams * children)))
     candidates = sizes.users * (beams + DENSE_CANDIDATES) * (3 * _FLOAT + (40 if splits == 1 else 0))
     return [
         Part("candidates of all users", candidates, "fewer evaluate.beams"),
-        Part("tables of the search", 8 * _CELLS * _FLOAT, "fewer evaluate.beams", True),
+        Part("tables of the search", 8 * users * beams * children * _FLOAT, "fewer evaluate.beams", True),
         Part("dense scores of all items", 4 * users * sizes.items * _FLOAT, "generator.dense=head", True),
     ]
 
@@ -231,6 +240,12 @@ def _nodes(experiment: Experiment, items: int) -> list[int]:
     return [*found, items] if experiment.quantize.collisions == "suffix" else [*found[:-1], items]
 
 
-def _larger(first: list[Part], second: list[Part]) -> list[Part]:
-    """Of two things that are not there at the same time the larger."""
-    return max(first, second, key=total)
+def _products(positions: int, above: int, nodes: int, dim: int) -> int:
+    """Products of targets with the nodes of a level, as `generation.base` makes them: with all, or a few's vectors."""
+    children = -(-nodes // above)
+    return (5 * children * dim if 2 * children < nodes else 3 * nodes) * positions * _FLOAT
+
+
+def _larger(*phases: list[Part]) -> list[Part]:
+    """The largest of what is not there at the same time."""
+    return max(phases, key=total)
