@@ -31,7 +31,9 @@ DENSE_CANDIDATES = 50
 same candidates."""
 _TOKENS = 16_384
 _CELLS = 6_000_000
-"""Cells of the largest table of a batch: users times beams times children."""
+"""Cells of the largest table of a batch of search: users times beams times children."""
+_DENSE_CELLS = 1 << 26
+"""Cells of a batch's dense scores, users times items: 256 MiB."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,11 @@ def find_candidates(
     width = beams + (min(k, generator.trie.n_items) if whole else 0)
     items = np.full((histories.n_users, width), -1, np.int32)
     generative, scores = (np.full(items.shape, -np.inf, np.float32) for _ in range(2))
-    children = max(table.shape[1] for table in generator.trie.children)
+    most = max(1, _CELLS // (beams * max(generator.trie.widest)))
+    if whole:
+        most = max(1, min(most, _DENSE_CELLS // generator.trie.n_items))
     done = 0
-    batches = inference_batches(
-        histories, generator.config.max_history, _TOKENS, max(1, _CELLS // (beams * children)), device
-    )
+    batches = inference_batches(histories, generator.config.max_history, _TOKENS, most, device)
     for batch in batches:
         users = batch.users_B.cpu().numpy()
         context = last_context(generator, batch)
@@ -154,9 +156,9 @@ def item_log_probabilities(generator: Generator, context: Context, items_UC: Ten
     trie, items = generator.trie, items_UC.clamp(min=0)
     total = torch.zeros(items.shape, device=items.device)
     for level in range(trie.depth):
-        parents = trie.item_nodes(level)[items]
+        parents = trie.item_nodes(level, items)
         log_p = generator.child_log_probabilities(level, context, trie.codes[items][..., :level], parents)
-        slot = trie.item_nodes(level + 1)[items] - trie.children[level][parents][..., 0]
+        slot = trie.item_nodes(level + 1, items) - trie.first_child[level][parents]
         total += log_p.gather(-1, slot[..., None])[..., 0]
     return total.masked_fill(items_UC < 0, -torch.inf)
 
@@ -172,8 +174,10 @@ def _join_dense(
 ) -> tuple[Tensor, Tensor, Tensor]:
     beams_UB, beam_scores_UB = found
     log_p_UN = logits_UN.log_softmax(-1)
-    open_UN = log_p_UN if masked is None else mask_history(log_p_UN.clone(), batch, masked)
-    top_UK = open_UN.topk(min(k, open_UN.shape[1]), dim=1)
+    if masked is not None:
+        # In place: nothing that was masked is asked for again, and a copy would be as large as the catalogue.
+        mask_history(log_p_UN, batch, masked)
+    top_UK = log_p_UN.topk(min(k, log_p_UN.shape[1]), dim=1)
     fresh_UK = top_UK.indices.masked_fill(top_UK.values == -torch.inf, -1)
     fresh_UK = fresh_UK.masked_fill((fresh_UK[:, :, None] == beams_UB[:, None, :]).any(-1), -1)
     # What the beams have found already goes to the end, where the whole batch can do without those columns.
