@@ -92,12 +92,16 @@ def of_align(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
 
 def of_quantize(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
     """`quantize`: copies of the embedding, what each level leaves over, and sums in double precision."""
-    sizes = Sizes.of(inputs)
-    table = sizes.items * _quantized_dim(experiment, sizes) * _FLOAT
+    from prorec_core.quantization.blocks import LARGE_TABLE
+
+    sizes, codes = Sizes.of(inputs), experiment.quantize.codes
+    row = _quantized_dim(experiment, sizes) * _FLOAT
+    # Above, codebooks are fitted to a sample, and what needs a copy takes blocks of about as many rows.
+    copied = sizes.items if sizes.items <= LARGE_TABLE else min(sizes.items, max(2**16, 256 * codes))
     return [
         *_data(sizes),
-        Part("the embedding and what levels leave over of it", 3 * table, _NARROWER, certain=True),
-        Part("copies of it in clustering, sums in double precision", 9 * table, _NARROWER),
+        Part("the embedding, and what levels leave over of it", 2 * sizes.items * row, _NARROWER, certain=True),
+        Part("copies of it, and sums in double precision", 10 * copied * row, _NARROWER),
     ]
 
 
@@ -212,11 +216,11 @@ def _states(config: Training, dim: int) -> Part:
 
 def _search(experiment: Experiment, sizes: Sizes, splits: int) -> list[Part]:
     """Beam search for everyone: candidates with both scores, tables of beams times children, dense scores."""
-    from prorec_core.generation.candidates import _CELLS, DENSE_CANDIDATES
+    from prorec_core.generation.candidates import _CELLS, _DENSE_CELLS, DENSE_CANDIDATES
 
     beams = experiment.evaluate.beams
     children = experiment.quantize.codes
-    users = min(sizes.users, max(1, _CELLS // (beams * children)))
+    users = min(sizes.users, max(1, min(_CELLS // (beams * children), _DENSE_CELLS // sizes.items)))
     candidates = sizes.users * (beams + DENSE_CANDIDATES) * (3 * _FLOAT + (40 if splits == 1 else 0))
     return [
         Part("candidates of all users", candidates, "fewer evaluate.beams"),
