@@ -24,7 +24,7 @@ from prorec.tasks.execution.remarks import remarks_of
 from prorec.tasks.execution.stage import FlowTracking, Stage, Work
 from prorec.tasks.local import paths
 from prorec.tasks.local.machine_errors import explained
-from prorec.tasks.local.memory import OF_PROCESS, Peak, peak_memory
+from prorec.tasks.local.memory import OF_PROCESS, Peak, give_back, peak_memory
 from prorec.tasks.local.stopping import stops_kept
 from prorec.tasks.tracking import mlflow_runs as tracked
 from prorec.tasks.tracking import store
@@ -171,6 +171,7 @@ def _execute(
         run.parameters(work.config)
         for data in _data_sets(experiment, inputs, refs, outside):
             run.data_set(data)
+        give_back()
         for told in expect_room(of.name, of.memory(experiment, inputs), experiment.device) if of.memory else ():
             _notice(of, told)
         with peak_memory() as peak:

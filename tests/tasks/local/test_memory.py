@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +37,25 @@ def test_the_peak_is_of_the_work_and_not_of_what_was_before(how: str, monkeypatc
     assert small.how == large.how == how
     assert small.device_bytes is None
     assert 200 * MIB < large.bytes - small.bytes < 400 * MIB
+
+
+KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**26)}
+FREED = """
+import numpy as np
+from prorec.tasks.local.memory import _status, give_back
+np.ones(2**25).sum()
+kept = _status("VmRSS")
+give_back()
+print(kept - _status("VmRSS"))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps what is freed at these settings")
+def test_what_was_freed_is_given_back() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FREED], env={**os.environ, **KEEPING}, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) > 200 * MIB
 
 
 def test_what_cannot_be_told_of_the_work_is_called_the_processs(

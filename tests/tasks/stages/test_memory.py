@@ -60,7 +60,7 @@ def write_inputs(folder: Path, n_items: int, n_users: int, text_dim: int) -> dic
     times = np.arange(len(sequences.items))
     Dataset(pl.DataFrame(items), pl.DataFrame(users), sequences, times, {}).save(folders["preprocess"])
     vectors = random.normal(size=(n_items, text_dim)).astype(np.float32)
-    write_embeddings(folders["embed_text"] / "embeddings.parquet", vectors, "embed_text")
+    write_embeddings(folders["embed_text"] / "embeddings.parquet", vectors)
     return folders
 
 
