@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import polars as pl
+import pyarrow as pa
 
 from prorec_core.data.columns import as_ids, need_columns
 from prorec_core.data.dataset import Dataset
@@ -21,12 +22,17 @@ from prorec_core.data.times import as_timestamps
 from prorec_core.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chunk:
-    """Some users and their histories, item ids with the oldest first."""
+    """Some users and their histories, as columns.
 
-    user_ids: list[str]
-    histories: list[list[str]]
+    Attributes:
+        user_ids: strings.
+        histories: in the same order, lists of strings: item ids with the oldest first.
+    """
+
+    user_ids: pl.Series
+    histories: pl.Series
 
 
 class Histories(Protocol):
@@ -69,11 +75,12 @@ class DatasetHistories:
         return self.dataset.all_items()["item_id"]
 
     def chunks(self, size: int) -> Iterator[Chunk]:
-        items, users = self.dataset.items["item_id"].to_list(), self.dataset.users["user_id"].to_list()
+        ids, users, sequences = self.dataset.items["item_id"], self.dataset.users["user_id"], self.dataset.sequences
         for start in range(0, self.n_users, size):
-            chosen = range(start, min(start + size, self.n_users))
-            histories = [[items[item] for item in self.dataset.sequences.of_user(user)] for user in chosen]
-            yield Chunk(users[chosen.start : chosen.stop], histories)
+            offsets = sequences.offsets[start : start + size + 1]
+            items = ids.gather(sequences.items[offsets[0] : offsets[-1]])
+            lists = pa.LargeListArray.from_arrays(pa.array(offsets - offsets[0]), items.to_arrow())
+            yield Chunk(users.slice(start, size), pl.Series("history", lists, pl.List(pl.String)))
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ class FileHistories:
 
     def chunks(self, size: int) -> Iterator[Chunk]:
         for rows in _exactly(self._frames(), size):
-            yield Chunk(rows["user"].to_list(), rows["history"].to_list())
+            yield Chunk(rows["user"], rows["history"])
 
     @cached_property
     def _ids(self) -> tuple[pl.Series, pl.Series]:

@@ -90,7 +90,25 @@ class Sequences:
 
     def select(self, users: npt.NDArray[np.int64]) -> Sequences:
         """The sequences of some users, in the order named."""
-        return replace(from_lists([self.of_user(int(user)) for user in users], self.n_items), held_back=self.held_back)
+        lengths = np.diff(self.offsets)[users]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[users] - offsets[:-1], lengths)
+        return replace(self, items=self.items[places], offsets=offsets)
+
+    def differs(self, other: Sequences) -> npt.NDArray[np.bool_]:
+        """Whether each user has other items, or the same in another order, than the user of equal number there.
+
+        Args:
+            other: sequences of as many users.
+
+        Returns:
+            Shape (users,).
+        """
+        found: npt.NDArray[np.bool_] = np.diff(self.offsets) != np.diff(other.offsets)
+        alike = np.flatnonzero(~found)
+        own, theirs = self.select(alike), other.select(alike)
+        found[np.repeat(alike, np.diff(own.offsets))[own.items != theirs.items]] = True
+        return found
 
     def _without_last(self, held_back: int) -> Sequences:
         lengths = np.maximum(np.diff(self.offsets) - held_back, 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from prorec_core.data.dataset import Dataset
@@ -36,8 +35,7 @@ def data_differences(first: Dataset, second: Dataset, names: tuple[str, str]) ->
     # Users and items are numbered by their ids, so equal numbers now mean equal ids.
     users, (one, two) = first.users["user_id"], (first.sequences, second.sequences)
     targets = one.targets(Split.TEST) != two.targets(Split.TEST)
-    lists = np.array([not np.array_equal(one.of_user(user), two.of_user(user)) for user in range(one.n_users)])
-    for what, differ in (("another test item", targets), ("another history", lists)):
+    for what, differ in (("another test item", targets), ("another history", one.differs(two))):
         if differ.any():
             return [f"{differ.sum():,} of {len(users):,} users have {what} ({_some(users.filter(pl.Series(differ)))})"]
     return found

@@ -195,7 +195,7 @@ def _rank_rows(split: str, users: IntArray, targets: IntArray, ranks: Mapping[st
     columns = {
         "user": users.astype(np.int32),
         "target": targets.astype(np.int32),
-        "split": pa.array([split] * len(users), pa.string()),
+        "split": pa.repeat(pa.scalar(split, pa.string()), len(users)),
         **{f"rank_{scorer}": found for scorer, found in ranks.items()},
     }
     return pa.table(columns)

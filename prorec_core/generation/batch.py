@@ -13,8 +13,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,6 +40,8 @@ SCHEMA = pa.schema(
 """A row an item: users in the order of the input, `rank` from 1, `score` a log-probability up to a constant."""
 
 _EXAMPLES = 3
+_ROWS = 2**20
+"""Rows whose texts are put together at a time: one Arrow array of texts holds 2 GiB at most."""
 _log = logging.getLogger(__name__)
 
 
@@ -163,17 +165,34 @@ def recommend_all(
 def _key(chunk: Chunk, settings: BatchSettings) -> str:
     """Equal for two chunks whose rows must be equal."""
     asked = [SCHEMA_VERSION, settings.model_digest, settings.k, settings.mask_history]
-    return sha256_json([*asked, chunk.user_ids, chunk.histories])
+    content = hashlib.sha256(sha256_json(asked).encode())
+    lengths = chunk.histories.list.len()
+    content.update(lengths.to_numpy().tobytes())
+    for texts in (chunk.user_ids, chunk.histories.filter(lengths > 0).explode()):
+        # Where one text ends and the next begins counts too.
+        content.update(texts.str.len_bytes().to_numpy().tobytes())
+        content.update(texts.str.join("").item().encode())
+    return content.hexdigest()
 
 
 def _rows(recommender: Recommender, chunk: Chunk, settings: BatchSettings) -> pa.Table:
-    best = recommender.recommend(chunk.histories, settings.k, mask_history=settings.mask_history)
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    for user, items in zip(chunk.user_ids, best, strict=True):
-        for rank, each in enumerate(items, start=1):
-            for name, value in zip(SCHEMA.names, (user, rank, each.item_id, each.title, each.score), strict=True):
-                columns[name].append(value)
-    return pa.table(columns, schema=SCHEMA)
+    best = recommender.top(recommender.known(chunk.histories), settings.k, mask_history=settings.mask_history)
+    users, places = np.nonzero(best.items_UK >= 0)
+    user_ids = chunk.user_ids.to_arrow().cast(pa.string())
+
+    def part(rows: slice) -> pa.Table:
+        user, place = users[rows], places[rows]
+        item = pa.array(best.items_UK[user, place])
+        columns = (
+            user_ids.take(pa.array(user)),
+            pa.array(place + 1, pa.int32()),
+            recommender.item_id_column.take(item),
+            recommender.title_column.take(item),
+            pa.array(best.scores_UK[user, place], pa.float32()),
+        )
+        return pa.table(columns, schema=SCHEMA)
+
+    return pa.concat_tables(part(slice(start, start + _ROWS)) for start in range(0, max(len(users), 1), _ROWS))
 
 
 def _whole_part(folder: Path, key: str) -> Path | None:

@@ -20,8 +20,9 @@ from torch import Tensor
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.base import Context, Generator
 from prorec_core.generation.beam import beam_search
+from prorec_core.metrics.top import padded_histories
 from prorec_core.progress import Progress, Report, silent
-from prorec_core.sequential.base import mask_history, owned_items
+from prorec_core.sequential.base import mask_history
 from prorec_core.training.batching import HistoryBatch, inference_batches
 
 Floats = npt.NDArray[np.float32]
@@ -137,11 +138,7 @@ def last_context(generator: Generator, batch: HistoryBatch) -> Context:
 
 
 def _forbidden(histories: Sequences, users: npt.NDArray[np.int64], device: torch.device) -> Tensor:
-    rows, items = owned_items(histories, users)
-    lengths = np.diff(histories.offsets)[users]
-    table = torch.full((len(users), max(int(lengths.max(initial=0)), 1)), -1)
-    table[rows, torch.from_numpy(np.concatenate([np.arange(n) for n in lengths]).astype(np.int64))] = items
-    return table.to(device)
+    return torch.from_numpy(padded_histories(histories.select(users))).to(device)
 
 
 def _search(

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -21,6 +23,7 @@ from prorec_core.errors import UserError, did_you_mean
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
+from prorec_core.metrics.top import TopItems
 from prorec_core.quantization.quantized import CodeTable
 
 Rank = Callable[[Candidates, Sequences, int], tuple[IntArray, npt.NDArray[np.float32]]]
@@ -45,6 +48,8 @@ class Recommender:
         self.beams = beams
         self.item_ids: list[str] = items["item_id"].to_list()
         self.titles: list[str] = items["title"].to_list()
+        self.item_id_column = pa.array(self.item_ids, pa.string())
+        self.title_column = pa.array(self.titles, pa.string())
         self._index = {item_id: index for index, item_id in enumerate(self.item_ids)}
         counts = items["train_count"].to_numpy()
         self._popular = np.argsort(-counts, kind="stable").astype(np.int32)
@@ -91,21 +96,47 @@ class Recommender:
         Raises:
             UserError: k is not positive.
         """
-        if k < 1:
-            raise UserError(f"k must be at least 1, not {k}", place="k")
-        known = [[self._index[i] for i in history if i in self._index] for history in histories]
-        k = min(k, len(self.item_ids))
-        asked = [np.array(items, np.int32) for items in known if items]
-        ranked = zip(*self._ranked(from_lists(asked, len(self.item_ids)), k, mask_history), strict=True)
-        popular = self._popular[:k], self._popular_scores[:k]
+        known = [np.array([self._index[i] for i in history if i in self._index], np.int32) for history in histories]
+        best = self.top(from_lists(known, len(self.item_ids)), k, mask_history=mask_history)
         return [
             [
                 Recommendation(self.item_ids[item], self.titles[item], float(score))
-                for item, score in zip(*(next(ranked) if history else popular), strict=True)
+                for item, score in zip(items, scores, strict=True)
                 if item >= 0
             ]
-            for history in known
+            for items, scores in zip(best.items_UK, best.scores_UK, strict=True)
         ]
+
+    def known(self, histories: pl.Series) -> Sequences:
+        """Histories by the numbers of their items; item ids that the catalogue lacks are passed over.
+
+        Args:
+            histories: lists of item ids, none of them null.
+        """
+        lengths = histories.list.len()
+        ids = histories.filter(lengths > 0).explode().to_list()
+        # Joins and casts of columns look through the whole catalogue for each chunk; this costs what the chunk costs.
+        items = np.fromiter(map(self._index.get, ids, repeat(-1)), np.int32, len(ids))
+        users = np.repeat(np.arange(len(histories)), lengths.to_numpy())
+        offsets = np.cumsum(np.bincount(users[items >= 0] + 1, minlength=len(histories) + 1), dtype=np.int64)
+        return Sequences(items[items >= 0], offsets, len(self.item_ids))
+
+    def top(self, histories: Sequences, k: int = 10, *, mask_history: bool = True) -> TopItems:
+        """The k best items of each history by their numbers, or all items where there are fewer.
+
+        An empty history gets what is popular.
+
+        Raises:
+            UserError: k is not positive.
+        """
+        if k < 1:
+            raise UserError(f"k must be at least 1, not {k}", place="k")
+        k = min(k, len(self.item_ids))
+        items = np.tile(self._popular[:k], (histories.n_users, 1))
+        scores = np.tile(self._popular_scores[:k], (histories.n_users, 1))
+        some = np.flatnonzero(np.diff(histories.offsets))
+        items[some], scores[some] = self._ranked(histories.select(some), k, mask_history)
+        return TopItems(items, scores)
 
     def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[IntArray, npt.NDArray[np.float32]]:
         found = find_candidates(

@@ -33,13 +33,15 @@ def neighbours(embeddings: Floats, queries: npt.NDArray[np.int64], k: int) -> np
     n_items = len(embeddings)
     vectors = torch.nn.functional.normalize(torch.from_numpy(np.ascontiguousarray(embeddings, np.float32)), dim=1)
     chunk = max(1, _CELLS // n_items)
-    found = []
+    found = np.empty((len(queries), k), np.int64)
+    # One table for all chunks: a new one each time leaves holes in the heap, which then grows by many tables.
+    table = torch.empty((min(chunk, len(queries)), n_items))
     for start in range(0, len(queries), chunk):
         asked = torch.from_numpy(queries[start : start + chunk])
-        similarities = vectors[asked] @ vectors.T
+        similarities = torch.mm(vectors[asked], vectors.T, out=table[: len(asked)])
         similarities[torch.arange(len(asked)), asked] = -torch.inf
-        found.append(similarities.topk(k, dim=1).indices)
-    return torch.cat(found).numpy()
+        found[start : start + chunk] = similarities.topk(k, dim=1).indices.numpy()
+    return found
 
 
 def neighbour_overlap(a: Floats, b: Floats, k: int = 10, seed: int = 0) -> float:

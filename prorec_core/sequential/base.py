@@ -160,11 +160,9 @@ class ItemSoftmax(nn.Module):
 
 def owned_items(histories: Sequences, users: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """All items that some users have, also those that no model saw: row among `users` and item, int64 each."""
-    lengths = np.diff(histories.offsets)[users]
-    rows = np.repeat(np.arange(len(users)), lengths)
-    within = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    items = histories.items[np.repeat(histories.offsets[users], lengths) + within]
-    return torch.from_numpy(rows), torch.from_numpy(items.astype(np.int64))
+    owned = histories.select(users)
+    rows = np.repeat(np.arange(len(users)), np.diff(owned.offsets))
+    return torch.from_numpy(rows), torch.from_numpy(owned.items.astype(np.int64))
 
 
 def mask_history(scores_BN: Tensor, batch: HistoryBatch, histories: Sequences) -> Tensor:

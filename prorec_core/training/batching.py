@@ -78,13 +78,11 @@ def _under_budget(
     """Cut users, sorted by length, into groups whose padded size stays under the budget."""
     groups, start = [], 0
     while start < len(users):
-        end = start + 1
-        while (
-            end < len(users)
-            and (end + 1 - start) * lengths[end] <= tokens
-            and (max_users is None or end - start < max_users)
-        ):
-            end += 1
+        # A user has a token at least, so that no group reaches further than this.
+        last = min(len(users), start + max(1, min(tokens, max_users or tokens)))
+        sizes = np.arange(1, last - start + 1) * lengths[start:last]
+        # The padded size rises with every user, as lengths do; a user who alone is over the budget has a group too.
+        end = start + max(1, int(np.searchsorted(sizes, tokens, side="right")))
         groups.append(users[start:end])
         start = end
     return groups

@@ -6,9 +6,7 @@ Knows Prefect, MLflow and manifests; knows nothing of the method: each stage's b
 from __future__ import annotations
 
 import inspect
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial, wraps
@@ -19,12 +17,14 @@ from prefect import Task, get_run_logger
 from prefect.states import Completed
 
 from prorec.tasks.execution.events import Notice, StageEnded, StageProgress, StageStarted, StageStoppedError, emit
+from prorec.tasks.execution.needs import expect_room
 from prorec.tasks.execution.pages import stage_page
 from prorec.tasks.execution.prefect_run import PrefectRun, failed
 from prorec.tasks.execution.remarks import remarks_of
 from prorec.tasks.execution.stage import FlowTracking, Stage, Work
 from prorec.tasks.local import paths
 from prorec.tasks.local.machine_errors import explained
+from prorec.tasks.local.memory import OF_PROCESS, Peak, give_back, peak_memory
 from prorec.tasks.local.stopping import stops_kept
 from prorec.tasks.tracking import mlflow_runs as tracked
 from prorec.tasks.tracking import store
@@ -171,7 +171,12 @@ def _execute(
         run.parameters(work.config)
         for data in _data_sets(experiment, inputs, refs, outside):
             run.data_set(data)
-        measured = dict(of.body(work) or {})
+        give_back()
+        for told in expect_room(of.name, of.memory(experiment, inputs), experiment.device) if of.memory else ():
+            _notice(of, told)
+        with peak_memory() as peak:
+            measured = dict(of.body(work) or {})
+        measured |= _of_memory(peak)
         if of.found_outside(experiment) != outside:
             raise UserError("what the stage reads was changed while it read it", place=of.name, cure="Run it again")
         ref = _keep(of, work, refs, run, seen, measured, begun, page)
@@ -212,7 +217,7 @@ def _keep(
     run.upload(work.folder, last=MANIFEST)
     tags = dict(of.publish(work)) if of.publish else {}
     seconds = time.monotonic() - begun
-    run.metrics({**measured, "seconds": seconds, "peak_memory_mib": _peak_memory_mib()})
+    run.metrics({**measured, "seconds": seconds})
     run.tags(
         {
             **tags,
@@ -274,6 +279,7 @@ def _epochs(folder: Path) -> list[dict[str, Any]]:
     return list(read_json(path)["epochs"]) if path.is_file() else []
 
 
-def _peak_memory_mib() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+def _of_memory(peak: Peak) -> dict[str, float]:
+    """Metrics in MiB; named for the process where it could not be told what the stage took."""
+    found = {"peak_process_memory_mib" if peak.how == OF_PROCESS else "peak_memory_mib": peak.bytes / 2**20}
+    return found if peak.device_bytes is None else found | {"peak_device_memory_mib": peak.device_bytes / 2**20}

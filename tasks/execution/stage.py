@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from prorec.tasks.execution.needs import Need
 from prorec.tasks.execution.reads import declared, view
 from prorec.tasks.execution.sources import source_hash
 from prorec.tasks.tracking import mlflow_runs as tracked
@@ -81,6 +82,9 @@ class Work:
 Body = Callable[[Work], Mapping[str, float] | None]
 """Does the stage's work by one call of `prorec_core`; may return metrics."""
 
+Memory = Callable[[Experiment, Mapping[str, Path]], Need]
+"""Estimates what a stage needs, from the experiment and a local folder for each artifact that it reads."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -97,6 +101,7 @@ class Stage:
         publish: what is to be done once the artifact is stored; its result becomes tags of the run.
         validates: whether it measures on validation users after each epoch, so that it can be tuned.
         version: of what it leaves; raised when files, or what they mean, change without a change of sources.
+        memory: what it needs of it, from an experiment and the folders of what it reads; decides nothing.
     """
 
     name: str
@@ -109,6 +114,7 @@ class Stage:
     publish: Callable[[Work], Mapping[str, str]] | None = None
     validates: bool = False
     version: int = 1
+    memory: Memory | None = None
 
     def values(self, experiment: Experiment) -> dict[str, Any]:
         """All that it reads of an experiment, by dotted name, without what changes only where or how fast it runs."""
@@ -172,10 +178,13 @@ def stage(
     publish: Callable[[Work], Mapping[str, str]] | None = None,
     validates: bool = False,
     version: int = 1,
+    memory: Memory | None = None,
 ) -> Callable[[Body], Stage]:
     """Make a stage of the function that does its work; the arguments are those of `Stage`."""
 
     def made(body: Body) -> Stage:
-        return Stage(name, reads, body, body.__module__, config, libraries, outside, publish, validates, version)
+        return Stage(
+            name, reads, body, body.__module__, config, libraries, outside, publish, validates, version, memory
+        )
 
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.stages.inputs import read_dataset
+from prorec.tasks.stages.memory import of_align
 from prorec.tasks.tracking.metrics import numbers
 
 
@@ -13,6 +14,7 @@ from prorec.tasks.tracking.metrics import numbers
     config=("align", "evaluate.mask_history", "train_on_validation", "seed"),
     libraries=("torch", "numpy", "polars", "scipy"),
     validates=True,
+    memory=of_align,
 )
 def align(work: Work) -> dict[str, float]:
     """Train Stage I: next-item prediction and cross-modality alignment, jointly."""

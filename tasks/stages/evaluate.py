@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.stages.inputs import new_quantized_embedding, quantized_embedding, read_dataset
+from prorec.tasks.stages.memory import of_evaluate
 from prorec.tasks.tracking.metrics import measured
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     reads=("preprocess", "embed_text", "train_collaborative", "align", "quantize", "train_generator"),
     config=("evaluate", "quantize.embedding", "train_on_validation", "seed"),
     libraries=("torch", "numpy", "scipy", "polars"),
+    memory=of_evaluate,
 )
 def evaluate(work: Work) -> dict[str, float]:
     """Rank the whole catalogue for every user, and measure."""

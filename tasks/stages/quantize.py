@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.stages.inputs import new_quantized_embedding, quantized_embedding
+from prorec.tasks.stages.memory import of_quantize
 from prorec.tasks.tracking.metrics import numbers
 
 
@@ -12,6 +13,7 @@ from prorec.tasks.tracking.metrics import numbers
     reads=("preprocess", "embed_text", "train_collaborative", "align"),
     config=("quantize", "seed"),
     libraries=("numpy", "scipy", "scikit-learn", "torch", "polars"),
+    memory=of_quantize,
 )
 def quantize(work: Work) -> dict[str, float]:
     """Quantize the chosen embedding, and give every item a tuple of its own."""

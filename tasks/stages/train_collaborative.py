@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.stages.inputs import read_dataset
+from prorec.tasks.stages.memory import of_collaborative
 
 
 @stage(
@@ -12,6 +13,7 @@ from prorec.tasks.stages.inputs import read_dataset
     config=("collaborative", "evaluate.mask_history", "train_on_validation", "seed"),
     libraries=("torch", "numpy", "polars"),
     validates=True,
+    memory=of_collaborative,
 )
 def train_collaborative(work: Work) -> None:
     """Train the sequential recommender that knows items by their ids."""

@@ -6,6 +6,7 @@ import logging
 
 from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.stages.inputs import quantized_embedding, read_dataset, texts
+from prorec.tasks.stages.memory import of_generator
 from prorec.tasks.stages.registration import register
 
 _log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
     libraries=("torch", "numpy", "scipy", "polars"),
     publish=register,
     validates=True,
+    memory=of_generator,
 )
 def train_generator(work: Work) -> dict[str, float]:
     """Train Stage II: generate codes, distil back what quantization lost, and rank what is found."""

@@ -383,11 +383,13 @@ def checkpoint_kind(scratch: Path) -> Kind:
 
 def chunk_kind(scratch: Path) -> Kind:
     """Chunks of a batch of recommendations that was cut short."""
+    import numpy as np
     import polars as pl
 
     from prorec_core.data.histories import FileHistories
+    from prorec_core.data.sequences import Sequences
     from prorec_core.generation.batch import BatchSettings, recommend_all
-    from prorec_core.generation.recommender import Recommendation, Recommender
+    from prorec_core.generation.recommender import Recommender
     from prorec_core.progress import Progress
 
     items = [f"i{item}" for item in range(6)]
@@ -396,13 +398,13 @@ def chunk_kind(scratch: Path) -> Kind:
 
     class Circle(Recommender):
         def __init__(self) -> None:
-            self.item_ids = items
+            nothing: Any = None
+            super().__init__(nothing, pl.DataFrame({"item_id": items, "title": items, "train_count": 1}), nothing, 1)
 
-        def recommend(
-            self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool = True
-        ) -> list[list[Recommendation]]:
-            starts = [items.index(history[-1]) + 1 for history in histories]
-            return [[Recommendation(items[(start + n) % 6], "Title", -float(n)) for n in range(k)] for start in starts]
+        def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[Any, Any]:
+            starts = histories.items[histories.offsets[1:] - 1] + 1
+            ranked = (starts[:, None] + np.arange(k)) % len(items)
+            return ranked, np.tile(-np.arange(k, dtype=np.float32), (len(starts), 1))
 
     pl.DataFrame(
         {"user_id": [f"u{user}" for user in range(10)], "history": [items[: 1 + user % 6] for user in range(10)]}

@@ -315,8 +315,9 @@ def _users(path: Path, config: DataConfig) -> int:
     histories = FileHistories(path, columns, TextRules(config.quotes, config.multiline))
     chunks = list(histories.chunks(3))
     assert sum(len(chunk.user_ids) for chunk in chunks) == histories.n_users
-    assert {item for chunk in chunks for items in chunk.histories for item in items} == set(histories.item_ids())
-    return sum(len(items) for chunk in chunks for items in chunk.histories)
+    lists = [items for chunk in chunks for items in chunk.histories.to_list()]
+    assert {item for items in lists for item in items} == set(histories.item_ids())
+    return sum(map(len, lists))
 
 
 def campaign(seconds: float, seed: int, *, say: bool = False) -> Figures:

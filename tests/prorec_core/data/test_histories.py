@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.histories import Chunk, Columns, DatasetHistories, FileHistories, Histories
+from prorec_core.data.histories import Columns, DatasetHistories, FileHistories, Histories
 from prorec_core.data.sequences import from_lists
 from prorec_core.errors import UserError
 
@@ -18,7 +18,7 @@ LISTS = [["a", "b"], [], ["b", "c", "a"]]
 def everyone(histories: Histories, size: int) -> list[tuple[str, list[str]]]:
     chunks = list(histories.chunks(size))
     assert all(len(chunk.user_ids) == size for chunk in chunks[:-1])
-    return [pair for chunk in chunks for pair in zip(chunk.user_ids, chunk.histories, strict=True)]
+    return [pair for each in chunks for pair in zip(each.user_ids, each.histories.to_list(), strict=True)]
 
 
 def write(frame: pl.DataFrame, path: Path) -> Path:
@@ -107,7 +107,7 @@ def test_a_data_set_gives_whole_sequences() -> None:
     )
     found = DatasetHistories(data)
     assert found.n_users == 2 and found.item_ids().to_list() == ["x", "y", "z"]
-    assert list(found.chunks(1)) == [Chunk(["u"], [["x", "z", "y"]]), Chunk(["v"], [["z", "z", "x", "y"]])]
+    assert everyone(found, 1) == everyone(found, 5) == [("u", ["x", "z", "y"]), ("v", ["z", "z", "x", "y"])]
 
 
 def test_times_may_be_written_as_declared(tmp_path: Path) -> None:

@@ -45,6 +45,21 @@ def test_selected_users_come_in_the_order_named(lists: list[list[int]]) -> None:
     assert as_lists(sequences(lists).select(chosen)) == lists[::-1]
 
 
+@given(st.lists(st.lists(st.integers(0, N_ITEMS - 1), max_size=5), min_size=1, max_size=8), st.data())
+def test_users_are_selected_as_one_by_one(lists: list[list[int]], data: st.DataObject) -> None:
+    found = sequences(lists).with_validation_in_training()
+    users = data.draw(st.lists(st.integers(0, len(lists) - 1), max_size=12))
+    chosen = found.select(np.array(users, np.int64))
+    assert as_lists(chosen) == [lists[user] for user in users]
+    assert (chosen.n_items, chosen.held_back, chosen.items.dtype) == (found.n_items, found.held_back, np.int32)
+
+
+@given(st.lists(st.tuples(*[st.lists(st.integers(0, 2), max_size=3)] * 2), min_size=1, max_size=8))
+def test_users_who_differ_are_those_with_another_list(pairs: list[tuple[list[int], list[int]]]) -> None:
+    one, two = (sequences([pair[side] for pair in pairs]) for side in (0, 1))
+    assert one.differs(two).tolist() == [first != second for first, second in pairs]
+
+
 def test_validation_items_can_be_trained_on_and_test_items_never() -> None:
     sequences = from_lists([np.array([3, 1, 2, 0], np.int32), np.array([4, 2, 3], np.int32)], 5)
     more = sequences.with_validation_in_training()

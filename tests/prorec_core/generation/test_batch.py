@@ -4,19 +4,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from prorec_core.artifacts import sha256_file
-from prorec_core.data.histories import FileHistories
+from prorec_core.data.dataset import Dataset
+from prorec_core.data.histories import Chunk, DatasetHistories, FileHistories, Histories
+from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.errors import UserError
-from prorec_core.generation.batch import SCHEMA, BatchSettings, check_catalogue, recommend_all
-from prorec_core.generation.recommender import Recommendation, Recommender
+from prorec_core.generation.batch import SCHEMA, BatchSettings, _key, check_catalogue, recommend_all
+from prorec_core.generation.recommender import Recommender
 from prorec_core.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,23 +32,24 @@ class Cycle(Recommender):
     """Recommends the items after the last one of a history, in a circle; dies after some calls if told to."""
 
     def __init__(self, calls_to_live: int = -1) -> None:
-        self.item_ids = ITEMS
+        counts = range(len(ITEMS), 0, -1)
+        items = pl.DataFrame({"item_id": ITEMS, "title": [f"Title {item}" for item in ITEMS], "train_count": counts})
+        nothing: Any = None
+        super().__init__(nothing, items, nothing, 1)
         self.calls = 0
         self.calls_to_live = calls_to_live
 
-    def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool = True
-    ) -> list[list[Recommendation]]:
+    def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[Any, Any]:
         if self.calls == self.calls_to_live:
             os.kill(os.getpid(), signal.SIGKILL)
         self.calls += 1
-        answers = []
-        for history in histories:
-            start = ITEMS.index(history[-1]) + 1
-            order = [ITEMS[(start + step) % len(ITEMS)] for step in range(len(ITEMS))]
-            open_ = [item for item in order if not mask_history or item not in history]
-            answers.append([Recommendation(item, f"Title {item}", -float(n)) for n, item in enumerate(open_[:k])])
-        return answers
+        ranked = np.full((histories.n_users, k), -1, np.int32)
+        for user in range(histories.n_users):
+            history = histories.of_user(user)
+            order = (history[-1] + 1 + np.arange(len(ITEMS))) % len(ITEMS)
+            open_ = [item for item in order if not mask_history or item not in history][:k]
+            ranked[user, : len(open_)] = open_
+        return ranked, np.where(ranked >= 0, -np.arange(k), -np.inf).astype(np.float32)
 
 
 def make_file(folder: Path) -> FileHistories:
@@ -81,6 +86,64 @@ def test_the_file_holds_what_is_recommended(tmp_path: Path) -> None:
     assert result.sha256 == sha256_file(output)
     assert [(each.step, each.total, each.unit) for each in told] == [(4, 10, "user"), (8, 10, "user"), (10, 10, "user")]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["histories.parquet", "out.parquet"]
+
+
+def make_data() -> DatasetHistories:
+    """Users of all kinds: with nothing, with one item twice, with all items."""
+    lists = [[0], [], [1, 1, 2], [5, 4, 3, 2, 1, 0], [], [3], [2, 5]]
+    sequences = from_lists([np.array(items, np.int32) for items in lists], len(ITEMS))
+    users = pl.DataFrame({"user_id": [f"user {'é' * user}" for user in range(len(lists))]})
+    timestamps = np.zeros(len(sequences.items), np.int64)
+    return DatasetHistories(Dataset(pl.DataFrame({"item_id": ITEMS}), users, sequences, timestamps, {}))
+
+
+@pytest.mark.parametrize("k", [1, 3, 6, 50])
+@pytest.mark.parametrize("mask_history", [True, False])
+@pytest.mark.parametrize("rows_at_once", [2**20, 5])
+def test_its_columns_are_the_recommendations_row_by_row(
+    tmp_path: Path, k: int, mask_history: bool, rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prorec_core.generation.batch._ROWS", rows_at_once)
+    asked = replace(SETTINGS, k=k, mask_history=mask_history, chunk=3)
+    for name, histories in (("file", make_file(tmp_path)), ("data", make_data())):
+        output = tmp_path / f"{name}.parquet"
+        recommend_all(Cycle(), histories, asked, output)
+        assert pq.read_table(output).equals(_row_by_row(Cycle(), histories, asked))
+
+
+def _row_by_row(recommender: Recommender, histories: Histories, asked: BatchSettings) -> pa.Table:
+    rows = [
+        {"user_id": user, "rank": rank, "item_id": each.item_id, "title": each.title, "score": each.score}
+        for chunk in histories.chunks(asked.chunk)
+        for user, history in zip(chunk.user_ids, chunk.histories.to_list(), strict=True)
+        for rank, each in enumerate(recommender.recommend([history], asked.k, mask_history=asked.mask_history)[0], 1)
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("histories", "users"),
+    [
+        ([["a", "b"], ["c"]], ["u", "v"]),
+        ([["a"], ["b", "c"]], ["u", "v"]),
+        ([["ab"], ["c"]], ["u", "v"]),
+        ([["a", "b", "c"], []], ["u", "v"]),
+        ([[], ["a", "b", "c"]], ["u", "v"]),
+        ([["a", "b"], ["c"]], ["uv", ""]),
+        ([["a", "b"], ["c"]], ["v", "u"]),
+    ],
+)
+def test_a_chunk_is_known_by_its_content(histories: list[list[str]], users: list[str]) -> None:
+    def chunk(lists: list[list[str]], names: list[str]) -> Chunk:
+        return Chunk(pl.Series(names, dtype=pl.String), pl.Series(lists, dtype=pl.List(pl.String)))
+
+    of = _key(chunk(histories, users), SETTINGS)
+    # The same as a piece of something longer.
+    longer = chunk([["x"], *histories, ["y"]], ["s", *users, "t"])
+    assert _key(Chunk(longer.user_ids.slice(1, 2), longer.histories.slice(1, 2)), SETTINGS) == of
+    others = [([["b", "a"], ["c"]], ["u", "v"]), ([["a", "b"], ["c"]], ["u", "w"]), ([["a", "b", "c"]], ["uv"])]
+    assert of not in {_key(chunk(*other), SETTINGS) for other in others}
+    assert of != _key(chunk(histories, users), replace(SETTINGS, k=4))
 
 
 SCRIPT = """

@@ -91,6 +91,26 @@ def test_a_history_of_nothing_known_gets_what_is_popular(
     assert all(first.score >= second.score for first, second in pairwise(empty))
 
 
+def test_columns_of_histories_get_what_each_history_gets(
+    bundle: tuple[Path, GeneratorInputs, TrainedGenerator], checkerboard: Sequences
+) -> None:
+    recommender, histories = Recommender.load(bundle[0]), checkerboard.histories(Split.TEST)
+    asked = [[IDS[item] for item in histories.of_user(user)] for user in range(9)]
+    asked[1:1] = [[], ["nobody"]]
+    asked[5] = ["nobody", asked[5][0], asked[5][0], "id-99"]
+    known = recommender.known(pl.Series(asked, dtype=pl.List(pl.String)))
+    assert [known.of_user(user).tolist() for user in range(len(asked))] == [
+        [IDS.index(item) for item in history if item in IDS] for history in asked
+    ]
+    best = recommender.top(known, 30)
+    for answer, items, scores in zip(recommender.recommend(asked, 30), best.items_UK, best.scores_UK, strict=True):
+        assert [IDS.index(each.item_id) for each in answer] == items[items >= 0].tolist()
+        assert [each.score for each in answer] == scores[items >= 0].tolist()
+    nobody = recommender.known(pl.Series([[], ["nobody"]], dtype=pl.List(pl.String)))
+    assert nobody.offsets.tolist() == [0, 0, 0]
+    assert recommender.top(nobody, 2).items_UK.tolist() == [[0, 1], [0, 1]]
+
+
 def test_the_history_is_masked_unless_asked_for(bundle: tuple[Path, GeneratorInputs, TrainedGenerator]) -> None:
     recommender, history = Recommender.load(bundle[0]), ["id-02", "id-04", "id-06"]
     (masked,) = recommender.recommend([history], 24)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prorec_core.data.sequences import IntArray, Sequences, from_lists
-from prorec_core.training.batching import HistoryBatch, inference_batches, training_batches
+from prorec_core.training.batching import HistoryBatch, _under_budget, inference_batches, training_batches
 
 CPU = torch.device("cpu")
 _ITEMS = 1000
@@ -141,3 +141,20 @@ def test_last_takes_each_history_s_own_end(lengths: list[int]) -> None:
     last = batch.last(batch.items_BL[:, :, None].float())[:, 0]
     for user, value in zip(batch.users_B.tolist(), last.tolist(), strict=True):
         assert value == (items[user][-1] if lengths[user] else 0)
+
+
+@given(
+    st.lists(st.integers(1, 9), max_size=40),
+    st.integers(1, 60),
+    st.none() | st.integers(1, 10),
+)
+def test_a_group_takes_users_as_long_as_there_is_room(lengths: list[int], tokens: int, most: int | None) -> None:
+    ordered, users = np.sort(np.array(lengths, np.int64)), np.arange(len(lengths))
+    groups: list[list[int]] = []
+    for user in users.tolist():
+        room = groups and (len(groups[-1]) + 1) * ordered[user] <= tokens and (most is None or len(groups[-1]) < most)
+        if room:
+            groups[-1].append(user)
+        else:
+            groups.append([user])
+    assert [group.tolist() for group in _under_budget(users, ordered, tokens, most)] == groups

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.orchestration import get_client
 
+from prorec.tasks.execution import needs
 from prorec.tasks.execution.events import Event, Notice, StageProgress, StageStoppedError, listening
+from prorec.tasks.execution.needs import Part
 from prorec.tasks.execution.runner import _may_pass, _task
 from prorec.tasks.execution.stage import Work
 from prorec.tasks.local import paths
+from prorec.tasks.local.memory import Room
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import client
 from prorec_core.artifacts import ArtifactRef, Manifest, read_json, verify, write_json
@@ -343,3 +348,43 @@ def test_what_the_data_have_to_say_is_told_also_from_the_cache(make_tiny: MakeTi
         assert "25.0% of the test targets (1 of 4)" in unreachable and "evaluate.mask_history=false" in unreachable
     pipeline.run(Experiment.model_validate({"evaluate": {"mask_history": False}}))
     assert _notices(pipeline) == ["preprocess: half of it is odd"], "then all can be reached"
+
+
+def test_the_peak_of_memory_is_the_stages_own(make_tiny: MakeTiny) -> None:
+    def much(work: Work) -> None:
+        np.ones(300 * 2**20 // 8).sum()
+        (work.folder / "seed.txt").write_text("1")
+
+    refs = make_tiny(first=much).run()
+    first, second = (client().get_run(ref.run_id).data.metrics for ref in refs.values())
+    if "peak_memory_mib" not in first:
+        pytest.skip("what a stage took cannot be told here")
+    assert 200 < first["peak_memory_mib"] - second["peak_memory_mib"] < 400
+
+
+def test_what_cannot_fit_is_refused_before_the_work_and_what_is_close_is_told(
+    make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(needs, "room", lambda: Room(available=2**30, total=2**32))
+    pipeline, began = make_tiny(), list[str]()
+
+    def needing(size: int) -> Any:
+        def body(work: Work) -> None:
+            began.append(work.folder.name)
+            (work.folder / "doubled.txt").write_text("")
+
+        part = Part("item vectors", size, "a smaller collaborative.dim", certain=True)
+        return replace(pipeline.stages[1], body=body, memory=lambda experiment, inputs: [part] if inputs else [])
+
+    first = pipeline.stages[0]
+    pipeline.stages = (first, needing(2**33))
+    with pytest.raises(UserError, match=r"train_collaborative: it needs at least 8.0 GiB .* smaller collaborative.dim"):
+        pipeline.run()
+    assert not began
+    pipeline.stages = (first, needing(2**31))
+    refs = pipeline.run()
+    told = [text for text in _notices(pipeline) if text.startswith("train_collaborative: it needs about 2.0 GiB")]
+    assert len(began) == len(told) == 1
+    # The estimate decides nothing: what was made stays what it is, and is not told again.
+    pipeline.stages = (first, needing(2**33))
+    assert pipeline.run() == refs and not _notices(pipeline)

@@ -1,0 +1,255 @@
+"""What the stages need of memory, from the tensors that are known to be large; a factor of two is as near as it comes.
+
+Knows configuration, the sizes of artifacts and how trainings use their tables; measures nothing, and no result depends
+on it. A formula belongs to the code that it counts, and changes with it. Axes: N items, D dimensions of a model, E of
+what is quantized, S of texts, I interactions, U users. All sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from prorec.tasks.execution.needs import Need, Part, total
+from prorec_core.config import Experiment, Training
+
+_FLOAT = 4
+_LIBRARIES = 2**26
+"""What libraries take at the first call of much that a stage calls, and what they keep of what was freed."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the data that a stage reads.
+
+    Attributes:
+        users: U.
+        items: N.
+        interactions: I.
+        texts: bytes of ids, titles and texts.
+        text_dim: S, 0 where the stage does not read text embeddings.
+    """
+
+    users: int
+    items: int
+    interactions: int
+    texts: int = 0
+    text_dim: int = 0
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, Path]) -> Sizes:
+        """Those that the metadata of `preprocess` and `embed_text` tell."""
+        import pyarrow.parquet as pq
+
+        folder = inputs["preprocess"]
+        sequences, items = (pq.read_metadata(folder / name) for name in ("sequences.parquet", "items.parquet"))
+        groups = [sequences.row_group(index) for index in range(sequences.num_row_groups)]
+        place = groups[0].num_columns - 2 if groups else 0
+        text_dim = 0
+        if "embed_text" in inputs:
+            text_dim = pq.read_schema(inputs["embed_text"] / "embeddings.parquet").field("embedding").type.list_size
+        return cls(
+            sequences.num_rows,
+            items.num_rows,
+            sum(group.column(place).num_values for group in groups),
+            sum(items.row_group(index).total_byte_size for index in range(items.num_row_groups)),
+            text_dim,
+        )
+
+
+def of_collaborative(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
+    """`train_collaborative`: an item table that is trained, and the scores of validation."""
+    config, sizes = experiment.collaborative, Sizes.of(inputs)
+    table = sizes.items * config.dim * _FLOAT
+    step = _softmax(experiment, sizes.items, config.dim, config.tokens_per_batch)
+    return [*_data(sizes), *_trained(table), *_larger(step, _whole_scores(sizes, table)), _states(config, config.dim)]
+
+
+def of_align(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
+    """`align`: a table that is trained, and all that a step makes of every item's text and vector."""
+    config, shape, sizes = experiment.align, experiment.collaborative, Sizes.of(inputs)
+    table, texts = sizes.items * shape.dim * _FLOAT, sizes.items * sizes.text_dim * _FLOAT
+    wide = table * (2 if config.fusion == "concat" else 1)
+    # The adapter's three outputs, the layer norm, the product and the sum, and the gradients of all but one.
+    adapted = Part("what a step makes of all texts", 11 * table + texts // 2, "a smaller collaborative.dim", True)
+    # Fused, smoothed over the graph and normalised, and the gradient of each.
+    fused = Part("the fused vectors of a step", (6 if config.graph else 4) * wide, "a smaller collaborative.dim", True)
+    step = [adapted, fused, *_softmax(experiment, sizes.items, wide // sizes.items // _FLOAT, config.tokens_per_batch)]
+    found = [
+        *_data(sizes),
+        Part("text embeddings as they were read", 2 * texts, "a text.model of fewer dimensions", certain=True),
+        Part("text embeddings where models are", texts, "a text.model of fewer dimensions", True, True),
+        *_trained(table),
+        *_larger(step, [Part(adapted.what, 6 * table, adapted.cure, True), *_whole_scores(sizes, wide)], _domination()),
+        _states(config, shape.dim),
+    ]
+    if config.graph:
+        found.append(Part("the graph of items", 60 * sizes.interactions, "align.graph=0"))
+    return found
+
+
+def of_quantize(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
+    """`quantize`: copies of the embedding, what each level leaves over, and sums in double precision."""
+    from prorec_core.quantization.blocks import LARGE_TABLE
+
+    sizes, codes = Sizes.of(inputs), experiment.quantize.codes
+    row = _quantized_dim(experiment, sizes) * _FLOAT
+    # Above, codebooks are fitted to a sample, and what needs a copy takes blocks of about as many rows.
+    copied = sizes.items if sizes.items <= LARGE_TABLE else min(sizes.items, max(2**16, 256 * codes))
+    return [
+        *_data(sizes),
+        Part("the embedding, and what levels leave over of it", 2 * sizes.items * row, _NARROWER, certain=True),
+        Part("copies of it, and sums in double precision", 10 * copied * row, _NARROWER),
+    ]
+
+
+def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
+    """`train_generator`: frozen tables of items and nodes, a step's products with them, and the search for the choice.
+
+    The codes are not looked at: a level is taken to have as many nodes as it can.
+    """
+    config, sizes = experiment.generator, Sizes.of(inputs)
+    items, dim = sizes.items, _quantized_dim(experiment, sizes)
+    table, own = items * dim * _FLOAT, items * experiment.collaborative.dim * _FLOAT
+    nodes = _nodes(experiment, items)
+    positions = min(config.tokens_per_batch, sizes.interactions)
+    products = max(_products(positions, above, count, dim) for above, count in pairwise([1, *nodes]))
+    soft = config.distill.soft_targets > 0
+    step = [
+        Part("logits of distillation", int(1.5 * 512 * items * _FLOAT), "generator.distill.beta=0", True),
+        Part("products with nodes", products, "a smaller generator.tokens_per_batch or quantize.codes", True),
+        Part(
+            "the soft teacher's masses of all items",
+            3 * positions * items * _FLOAT if soft else 0,
+            "generator.distill.soft_targets=0 or a smaller generator.tokens_per_batch",
+            True,
+        ),
+    ]
+    return [
+        *_data(sizes),
+        Part("embeddings of the stages before", table + 3 * own, _NARROWER, certain=True),
+        Part("text embeddings", 3 * items * sizes.text_dim * _FLOAT, "generator.ranker=false"),
+        Part("frozen vectors of items", 3 * table, _NARROWER, True),
+        Part("vectors of nodes", sum(nodes) * dim * _FLOAT if config.node_scores else 0, _NARROWER, True),
+        Part("the trie of codes", 8 * items * (2 * len(nodes) + 4), "fewer quantize.levels", True),
+        Part("counts of what follows what", 60 * sizes.interactions if config.ranker else 0, "generator.ranker=false"),
+        *_larger(step, _search(experiment, sizes, 1)),
+        _states(config, config.dim),
+    ]
+
+
+def of_evaluate(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
+    """`evaluate`: frozen tables, a search, and every scorer's lists of both splits."""
+    sizes = Sizes.of(inputs)
+    table = sizes.items * _quantized_dim(experiment, sizes) * _FLOAT
+    lists = 2 * 7 * sizes.users * experiment.evaluate.list_length * 2 * _FLOAT
+    return [
+        *_data(sizes),
+        Part("frozen vectors of items and nodes", (4 + len(_nodes(experiment, sizes.items))) * table, _NARROWER, True),
+        Part("the lists of all scorers", lists, "a smaller evaluate.list_length"),
+        *_search(experiment, sizes, 2),
+    ]
+
+
+_NARROWER = "a smaller collaborative.dim"
+_FEWER_DATA = "fewer data: a larger data.min_user_interactions or data.min_item_interactions"
+
+
+def _data(sizes: Sizes) -> list[Part]:
+    """Sequences and times as they are read and held, and the batches of an epoch, all made at once."""
+    held = 24 * sizes.interactions + 2 * sizes.texts
+    return [
+        Part("libraries at work", _LIBRARIES, _FEWER_DATA),
+        Part("interactions and texts", held, _FEWER_DATA, certain=True),
+        Part("splits and batches of all histories", 60 * sizes.interactions, _FEWER_DATA),
+    ]
+
+
+def _trained(table: int) -> list[Part]:
+    """A table with gradient, two moments and the best so far; and a checkpoint, which is put together in memory."""
+    return [
+        Part("item vectors, gradient, moments", 4 * table, _NARROWER, True, True),
+        Part("the best item vectors so far", table, _NARROWER, True),
+        Part("a checkpoint", 8 * table, _NARROWER),
+    ]
+
+
+def _softmax(experiment: Experiment, items: int, dim: int, tokens: int) -> list[Part]:
+    """A step of the softmax over items: whole, in chunks of 512 positions, or of a sample."""
+    config, table = experiment.collaborative, items * dim * _FLOAT
+    gradients = Part("gradients of all item vectors", 3 * table, _NARROWER, True)
+    if items <= config.full_softmax_items:
+        logits, cure = int(1.3 * 512 * items * _FLOAT), "collaborative.full_softmax_items below the number of items"
+    else:
+        logits, cure = 4 * tokens * config.negatives * _FLOAT, "fewer collaborative.negatives"
+    return [gradients, Part("logits of the softmax over items", logits, cure, True)]
+
+
+def _whole_scores(sizes: Sizes, table: int) -> list[Part]:
+    """Validation by the scores of all items for a batch of users: two tables of scores, and comparisons of them."""
+    from prorec_core.sequential.base import INFERENCE_TOKENS, INFERENCE_USERS
+
+    mean = max(1, sizes.interactions // max(sizes.users, 1))
+    users = min(sizes.users, INFERENCE_USERS, INFERENCE_TOKENS // mean)
+    size = users * sizes.items * (2 * _FLOAT + 5)
+    return [Part("validation's scores of all items", table + size, "fewer items: data.min_item_interactions", True)]
+
+
+def _domination() -> list[Part]:
+    """Similarities of some items with all, and the nearest of them."""
+    from prorec_core.metrics.domination import _CELLS
+
+    return [Part("neighbours of items", 2 * _CELLS * _FLOAT, "nothing: it is the same for all data")]
+
+
+def _states(config: Training, dim: int) -> Part:
+    """What the layers keep of a batch for the way back, a few layers of some ten numbers a dimension; less, of a larger
+    batch, in validation.
+    """
+    from prorec_core.sequential.base import INFERENCE_TOKENS
+
+    numbers = max(40 * config.tokens_per_batch, 20 * INFERENCE_TOKENS) * dim
+    return Part("layers' states of a batch", numbers * _FLOAT, "a smaller tokens_per_batch or dim", True)
+
+
+def _search(experiment: Experiment, sizes: Sizes, splits: int) -> list[Part]:
+    """Beam search for everyone: candidates with both scores, tables of beams times children, dense scores."""
+    from prorec_core.generation.candidates import _CELLS, _DENSE_CELLS, DENSE_CANDIDATES
+
+    beams = experiment.evaluate.beams
+    children = experiment.quantize.codes
+    users = min(sizes.users, max(1, min(_CELLS // (beams * children), _DENSE_CELLS // sizes.items)))
+    candidates = sizes.users * (beams + DENSE_CANDIDATES) * (3 * _FLOAT + (40 if splits == 1 else 0))
+    return [
+        Part("candidates of all users", candidates, "fewer evaluate.beams"),
+        Part("tables of the search", 8 * users * beams * children * _FLOAT, "fewer evaluate.beams", True),
+        Part("dense scores of all items", 4 * users * sizes.items * _FLOAT, "generator.dense=head", True),
+    ]
+
+
+def _quantized_dim(experiment: Experiment, sizes: Sizes) -> int:
+    """E, of what codes are made of."""
+    dim = experiment.collaborative.dim
+    wide = 2 * dim if experiment.align.fusion == "concat" else dim
+    of = {"integrated": wide, "semantic": sizes.text_dim, "collaborative": dim}
+    return of.get(experiment.quantize.embedding, sizes.text_dim + dim)
+
+
+def _nodes(experiment: Experiment, items: int) -> list[int]:
+    """Most nodes of each level of the trie, without the root."""
+    levels, codes = experiment.quantize.levels, experiment.quantize.codes
+    found = [min(items, codes ** (level + 1)) for level in range(levels)]
+    return [*found, items] if experiment.quantize.collisions == "suffix" else [*found[:-1], items]
+
+
+def _products(positions: int, above: int, nodes: int, dim: int) -> int:
+    """Products of targets with the nodes of a level, as `generation.base` makes them: with all, or a few's vectors."""
+    children = -(-nodes // above)
+    return (5 * children * dim if 2 * children < nodes else 3 * nodes) * positions * _FLOAT
+
+
+def _larger(*phases: list[Part]) -> list[Part]:
+    """The largest of what is not there at the same time."""
+    return max(phases, key=total)
