@@ -121,6 +121,9 @@ class Training(Section):
     dropout: Probability = Field(0.2, description="Dropout of embeddings and of feed-forward layers.")
     patience: int = Field(4, ge=1, le=1000, description="Epochs without a better validation NDCG@10 before stopping.")
     max_history: int = Field(50, ge=1, le=4096, description="Items of history that a model sees, the latest.")
+    validation_users: int = Field(
+        25_000, ge=1, le=MANY, description="Users at most in the validation after each epoch."
+    )
     precision: Literal["auto", "float32"] = Field(
         "auto", description="auto: bfloat16 matrix products where the hardware has them."
     )
@@ -149,9 +152,10 @@ class CollaborativeConfig(Training):
         50_000,
         ge=0,
         le=MANY,
-        description="Catalogues up to this size get the whole softmax, larger ones a sampled one.",
+        description="Catalogues up to this size get the whole softmax. In larger ones a training step meets the items "
+        "of its batch and `negatives` sampled ones alone, here, in align and in the generator's distillation.",
     )
-    negatives: int = Field(2048, ge=1, le=2**24, description="Items sampled a batch by the sampled softmax.")
+    negatives: int = Field(2048, ge=1, le=2**24, description="Items sampled a batch where the softmax is not whole.")
     epochs: int = Field(12, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
     dropout: Probability = Field(0.3, description="Dropout of embeddings and of feed-forward layers.")
 
@@ -177,6 +181,13 @@ class AlignConfig(Training):
         ge=0,
         le=10,
         description="Weight in E_I of the items that stand beside an item in training histories; 0: none.",
+    )
+    graph_neighbours: int = Field(
+        8,
+        ge=1,
+        le=MANY,
+        description="Neighbours of an item in the graph, those of the strongest ties, in catalogues over "
+        "collaborative.full_softmax_items; smaller ones have all.",
     )
     start: Literal["collaborative", "scratch"] = Field(
         "collaborative", description="Where the collaborative part starts: the stage before, or anew."

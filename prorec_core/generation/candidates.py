@@ -21,7 +21,7 @@ from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.base import Context, Generator
 from prorec_core.generation.beam import beam_search
 from prorec_core.progress import Progress, Report, silent
-from prorec_core.sequential.base import mask_history, owned_items
+from prorec_core.sequential.base import mask_history, owned_items, users_at_a_time
 from prorec_core.training.batching import HistoryBatch, inference_batches
 
 Floats = npt.NDArray[np.float32]
@@ -107,9 +107,10 @@ def find_candidates(
     generative, scores = (np.full(items.shape, -np.inf, np.float32) for _ in range(2))
     children = max(table.shape[1] for table in generator.trie.children)
     done = 0
-    batches = inference_batches(
-        histories, generator.config.max_history, _TOKENS, max(1, _CELLS // (beams * children)), device
-    )
+    users_a_batch = max(1, _CELLS // (beams * children))
+    if whole:
+        users_a_batch = users_at_a_time(generator.trie.n_items, users_a_batch)
+    batches = inference_batches(histories, generator.config.max_history, _TOKENS, users_a_batch, device)
     for batch in batches:
         users = batch.users_B.cpu().numpy()
         context = last_context(generator, batch)
