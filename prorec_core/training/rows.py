@@ -29,38 +29,57 @@ _BLOCK = 65_536
 
 
 class RowTable(nn.Module):
-    """A free vector an item; where `by_rows`, a step reads some of them, each once, and the rest stays untouched."""
+    """A free vector an item; where `by_rows`, a step reads some of them, once, and the rest stays untouched.
+
+    Attributes:
+        weight: all vectors, shape (N, D); a parameter, which gets a gradient only where it is read as a whole.
+        by_rows: whether steps read rows.
+        met: the items that this step has read, and their rows, which get the gradient; None: none yet.
+    """
 
     def __init__(self, vectors_ND: Tensor, *, by_rows: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(vectors_ND)
         self.by_rows = by_rows
+        self.met: tuple[Tensor, Tensor] | None = None
         self.before_reading: Callable[[Tensor], None] | None = None
 
     def forward(self, items_R: Tensor) -> Tensor:
-        """The rows of some items, int64, each named once, as of now, shape (R, D); the gradient is sparse."""
+        """The rows of some items, int64, each named once, as of now, shape (R, D).
+
+        Raises:
+            RuntimeError: the rows of this step have been read: the gradients of those would be lost.
+        """
+        if self.met is not None:
+            raise RuntimeError("a table's rows are read once a step")
         if self.before_reading is not None:
             self.before_reading(items_R)
-        return F.embedding(items_R, self.weight, sparse=True)
+        # A leaf of its own: sparse gradients are not known on every device.
+        rows_RD = F.embedding(items_R, self.weight.detach()).requires_grad_()
+        self.met = items_R, rows_RD
+        return rows_RD
 
 
 class RowAdamW(torch.optim.AdamW):
     """AdamW over all parameters, which touches of the tables those rows alone that are read."""
 
-    def __init__(self, groups: list[dict[str, Any]], tables: list[RowTable]) -> None:
-        super().__init__(groups, fused=True)
+    def __init__(self, groups: list[dict[str, Any]], tables: list[RowTable], *, fused: bool = True) -> None:
+        super().__init__(groups, fused=fused, foreach=False)
         self._pending = [_Pending(self, table) for table in tables]
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step: of the tables' rows those with a gradient, of all others the whole parameter."""
-        gradients = [each.table.weight.grad for each in self._pending]
-        for each in self._pending:
-            each.table.weight.grad = None
         loss = super().step(closure)
-        for each, gradient in zip(self._pending, gradients, strict=True):
-            each.step(gradient)
+        for each in self._pending:
+            each.step()
         return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, and which rows were read."""
+        super().zero_grad(set_to_none)
+        for each in self._pending:
+            each.table.met = None
 
     def settle(self) -> None:
         """Bring all rows up to date: from now on the tables may be read whole, and the state is AdamW's."""
@@ -120,8 +139,8 @@ class _Pending:
         state["exp_avg_sq"][rows_R] = second_RD * beta_2**missed_R1
         self._last_N[rows_R] = now
 
-    def step(self, gradient: Tensor | None) -> None:
-        """The rows of the gradient, which are up to date, make this step; all others have it to make."""
+    def step(self) -> None:
+        """The rows that were read, which are up to date, make this step; all others have it to make."""
         weight, (beta_1, beta_2), rate = self.table.weight, self._group["betas"], float(self._group["lr"])
         state = self._optimizer.state[weight]
         if not state:
@@ -133,9 +152,9 @@ class _Pending:
         kept = 1 - min(rate * self._group["weight_decay"], 1 - 1e-6)
         # lr √(1 − β₂^k) / (1 − β₁^k), with which m / √v is a step.
         reach = rate * math.sqrt(1 - beta_2**step) / (1 - beta_1**step)
-        if gradient is not None:
-            gradient = gradient.coalesce()
-            rows_R, gradient_RD = gradient.indices()[0], gradient.values()
+        if self.table.met is not None and self.table.met[1].grad is not None:
+            rows_R, gradient_RD = self.table.met[0], self.table.met[1].grad
+            self.table.met = None
             first_RD = state["exp_avg"][rows_R].lerp_(gradient_RD, 1 - beta_1)
             second_RD = state["exp_avg_sq"][rows_R].lerp_(gradient_RD.square(), 1 - beta_2)
             state["exp_avg"][rows_R], state["exp_avg_sq"][rows_R] = first_RD, second_RD

@@ -80,5 +80,5 @@ def met_cross_entropy(states_PD: Tensor, table_RD: Tensor, rows_P: Tensor, scale
         scale: factor of the scores, one over the temperature.
         met: what the rows of the table stand for.
     """
-    logits_PR = (states_PD * scale) @ table_RD.t()
+    logits_PR = (states_PD * scale).to(table_RD.dtype) @ table_RD.t()
     return F.cross_entropy(logits_PR.float() + met.log_weights_R, rows_P)
