@@ -72,7 +72,7 @@ def prepare(experiment: Experiment, folder: Path) -> None:
         work = work_of(stage, brief, folder)
         if stage is STAGES["embed_text"]:
             texts = pl.read_parquet(folder / "preprocess" / "items.parquet")["text"].to_list()
-            write_embeddings(work.folder / "embeddings.parquet", _hashed_words(texts), stage.name)
+            write_embeddings(work.folder / "embeddings.parquet", _hashed_words(texts))
         else:
             stage.body(work)
 

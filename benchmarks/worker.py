@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.inputs import experiment_for, prepare
 from benchmarks.laps import Laps
 from prorec_core.data.dataset import Dataset
-from prorec_core.quantization.table import CodeTable
+from prorec_core.quantization.quantized import CodeTable
 
 
 def run(subject: str, config: Path, data: Path, folder: Path) -> None:

@@ -13,6 +13,7 @@ import prefect.runtime
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from prorec.flows.configuration.experiments import Parameter
 from prorec.flows.configuration.variants import Variants, joined, load_variants
 from prorec.tasks import comparison
 from prorec.tasks.execution.events import (
@@ -72,7 +73,7 @@ class IncompleteComparisonError(Exception):
     flow_run_name="{experiment.name} · comparison",
 )
 def compare(
-    experiment: Experiment = Experiment(),  # noqa: B008 Prefect shows the default
+    experiment: Parameter = Experiment(),  # noqa: B008 Prefect shows the default
     variants: list[str] = ["core"],  # noqa: B006
     seeds: int | list[int] = 3,
     against: str | None = None,

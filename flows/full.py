@@ -11,6 +11,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from prorec.flows.configuration.experiments import Parameter
 from prorec.tasks.execution import pages
 from prorec.tasks.execution.events import StageEnded, listening
 from prorec.tasks.execution.prefect_run import PrefectRun, failed
@@ -24,6 +25,7 @@ from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.upkeep.tidy import tidy_first
+from prorec_core import versions
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
 from prorec_core.errors import one_line
@@ -47,7 +49,7 @@ def forcing(stages: frozenset[str]) -> Iterator[None]:
     description="From interactions and texts to recommendations by generated codes.",
     flow_run_name="{experiment.name} · seed {experiment.seed}",
 )
-def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B008 Prefect shows the default
+def prorec(experiment: Parameter = Experiment()) -> dict[str, Any]:  # noqa: B008 Prefect shows the default
     """Run all stages of an experiment.
 
     Returns:
@@ -77,7 +79,7 @@ def prorec(experiment: Experiment = Experiment()) -> dict[str, Any]:  # noqa: B0
     again = f"To run it again: {prefect_run.again}"
     at_work = ""
     try:
-        run.text(mlflow_runs.EXPERIMENT_FILE, experiment.model_dump_json(indent=1))
+        run.text(mlflow_runs.EXPERIMENT_FILE, json.dumps(versions.stored(experiment.model_dump(mode="json")), indent=1))
         run.tags({mlflow_runs.NOTE_TAG: note("not finished.")})
         run.parameters(experiment.model_dump(mode="json"))
         get_run_logger().info("Left by processes that died: %s", tidy_first())

@@ -22,17 +22,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from prorec_core.errors import UserError
 
-_RAISED: Mapping[str, int] = {}
-"""Versions of the files of those stages whose meaning or columns have changed; all others are at 1."""
-
 MANIFEST = "manifest.json"
 _SCHEMA_KEY = b"prorec_schema_version"
 _LIBRARIES = ("torch", "polars", "pyarrow", "numpy", "scikit-learn", "sentence-transformers", "transformers")
-
-
-def schema_version(stage: str) -> int:
-    """Version of the files of a stage; raised when their meaning or columns change."""
-    return _RAISED.get(stage, 1)
 
 
 class ArtifactRef(BaseModel):
@@ -118,16 +110,21 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def write_parquet(path: Path, table: pa.Table, stage: str) -> None:
-    """Write a table as Parquet with the stage's schema version in its metadata."""
-    metadata = {**(table.schema.metadata or {}), _SCHEMA_KEY: str(schema_version(stage)).encode()}
+def write_parquet(path: Path, table: pa.Table, version: int = 1) -> None:
+    """Write a table as Parquet with a version in its metadata, which is raised when columns or their meaning change."""
+    metadata = {**(table.schema.metadata or {}), _SCHEMA_KEY: str(version).encode()}
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", store_schema=True)
     write_bytes(path, sink.getvalue().to_pybytes())
 
 
-def read_parquet(path: Path, stage: str) -> pa.Table:
+def read_parquet(path: Path, stage: str, version: int = 1) -> pa.Table:
     """Read a stage's table.
+
+    Args:
+        path: the file.
+        stage: the stage that makes it anew.
+        version: what `write_parquet` was given.
 
     Raises:
         UserError: the file cannot be read, or was written by an incompatible version of this software.
@@ -139,11 +136,12 @@ def read_parquet(path: Path, stage: str) -> pa.Table:
             f"the table cannot be read ({error})", place=str(path), cure=f"Run the stage '{stage}' again"
         ) from error
     found = (table.schema.metadata or {}).get(_SCHEMA_KEY, b"?").decode()
-    if found != str(schema_version(stage)):
+    if found != str(version):
+        later = found.isdecimal() and int(found) > version
         raise UserError(
-            f"the table has schema version {found}, this version of prorec reads {schema_version(stage)}",
+            f"the table has schema version {found}, this version of prorec reads {version}",
             place=str(path),
-            cure=f"Run the stage '{stage}' again",
+            cure="Use the version that made it, or a later one" if later else f"Run the stage '{stage}' again",
         )
     return table
 
@@ -172,8 +170,9 @@ def write_manifest(
     config: Mapping[str, Any],
     upstream: Mapping[str, str],
     made_with: Mapping[str, str] | None = None,
+    version: int = 1,
 ) -> Manifest:
-    """Describe every file in `folder` and write `manifest.json` there, last."""
+    """Describe every file in `folder` and write `manifest.json` there, last; `version` is the stage's."""
     files = [
         FileEntry(path=path.relative_to(folder).as_posix(), sha256=sha256_file(path), bytes=path.stat().st_size)
         for path in sorted(folder.rglob("*"))
@@ -181,7 +180,7 @@ def write_manifest(
     ]
     manifest = Manifest(
         stage=stage,
-        schema_version=schema_version(stage),
+        schema_version=version,
         config=dict(config),
         upstream=dict(upstream),
         files=files,

@@ -10,8 +10,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS, SOURCES
-from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Name, Place, Probability, Section, Width
+from prorec_core.registry import ENCODERS, GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS, SOURCES
+from prorec_core.sections import (
+    MANY,
+    MOST_SEED,
+    RUN_ONLY,
+    Added,
+    Change,
+    Name,
+    Place,
+    Probability,
+    Renamed,
+    Section,
+    Width,
+)
 from prorec_core.values import Missing, SimilarIds, TimestampFormat
 
 
@@ -34,9 +46,13 @@ class DataConfig(Section):
     )
     demo: DemoShop = Field(default_factory=DemoShop, description="The generated shop (source: demo).")
     interactions_file: Name | None = Field(
-        None, description="File of interactions in `path`; by default interactions.* or *.inter."
+        None,
+        description="File of interactions in `path`, or a pattern as logs/*.parquet for several; by default "
+        "interactions.* or *.inter.",
     )
-    items_file: Name | None = Field(None, description="File of items in `path`; by default items.* or *.item.")
+    items_file: Name | None = Field(
+        None, description="File of items in `path`, or a pattern for several; by default items.* or *.item."
+    )
     quotes: bool = Field(True, description="CSV, TSV: quotes enclose fields; false: they are characters like others.")
     multiline: bool = Field(False, description="CSV, TSV: a quoted field may have lines that look like rows.")
     user_column: Name = Field("user_id", description="Column of the user's id in the interactions.")
@@ -71,12 +87,12 @@ class DataConfig(Section):
         "input", description="Order of interactions of a user at the same time: as in the file, or shuffled."
     )
     ties_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the shuffling of ties.")
-    cold_items: Probability = Field(
+    new_items: Probability = Field(
         0.0,
         description="Share of the items that are held out as new: no model sees an interaction with them, and what "
         "recommends them knows their text alone; 0 holds out none.",
     )
-    cold_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the choice of new items.")
+    new_items_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the choice of new items.")
     items_without_text: Literal["keep", "drop", "error"] = Field(
         "keep", description="Items whose text is empty: keep (text is the bare id), drop, or stop with an error."
     )
@@ -101,9 +117,14 @@ class DataConfig(Section):
 class TextConfig(Section):
     """The text encoder."""
 
+    encoder: Annotated[str, ENCODERS] = Field(
+        "sentences",
+        description="sentences: a model of sentence-transformers; vectors: item vectors of one's own, from a file.",
+    )
     model: Place = Field(
         "all-MiniLM-L6-v2",
-        description="Encoder: a local path, an installed package that carries it, or a model of the hub.",
+        description="sentences: a local path, an installed package that carries it, or a model of the hub; vectors: a "
+        "Parquet file with the columns item_id and embedding.",
     )
     max_tokens: int = Field(128, ge=8, le=8192, description="Longer texts are cut, in tokens.")
     batch_size: int = Field(64, ge=1, le=4096, description="Texts a batch.", json_schema_extra=RUN_ONLY)
@@ -323,11 +344,11 @@ class EvaluateConfig(Section):
         max_length=1000,
         description="Weights λ of the dense score among which validation NDCG@10 chooses.",
     )
-    cold_bonus: float = Field(
+    new_item_bonus: float = Field(
         0.0,
         ge=0,
         le=20,
-        description="Added to the score of each new item (data.cold_items), in nats: with 0.7 it counts twice.",
+        description="Added to the score of each new item (data.new_items), in nats: with 0.7 it counts twice.",
     )
     bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of paired comparisons.")
     examples: int = Field(5, ge=0, le=100, description="Users shown in words in the report.")
@@ -372,3 +393,14 @@ class Experiment(Section):
         if taught and self.collaborative.model == "sasrec" and self.generator.max_history > self.align.max_history:
             raise ValueError("soft_targets are Stage I's: set generator.max_history to at most align.max_history")
         return self
+
+
+CHANGES: tuple[tuple[Change, ...], ...] = (
+    (
+        Added("text.encoder", "sentences"),
+        Renamed("data.cold_items", "data.new_items"),
+        Renamed("data.cold_seed", "data.new_items_seed"),
+        Renamed("evaluate.cold_bonus", "evaluate.new_item_bonus"),
+    ),
+)
+"""From each version of what is stored to the next, from version 1 on: which of these fields were added or renamed."""

@@ -74,6 +74,13 @@ SOURCES = Registry(
         "recbole": "prorec_core.data.sources:two_files",
     },
 )
+ENCODERS = Registry(
+    "text.encoder",
+    {
+        "sentences": "prorec_core.text.sentences:SentenceEncoder",
+        "vectors": "prorec_core.text.given:GivenVectors",
+    },
+)
 SEQUENTIAL_MODELS = Registry(
     "collaborative.model",
     {"sasrec": "prorec_core.sequential.sasrec:SASRec", "din": "prorec_core.sequential.din:DIN"},

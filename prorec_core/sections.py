@@ -1,10 +1,13 @@
 """What a section of a configuration is: its fields all known, its numbers and texts bounded, its mistakes told shortly.
+And how one says that a field was added or renamed.
 
 Knows pydantic; knows nothing of what the fields mean.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -39,6 +42,31 @@ UNKNOWN_FIELDS, MORE_MISTAKES = "unknown_fields", "more_mistakes"
 _MOST_MISTAKES = 5
 _COUNT = "mistakes"
 _LONGEST_KEY = 80
+
+
+@dataclass(frozen=True)
+class Added:
+    """A field that came to be.
+
+    Attributes:
+        field: its dotted name.
+        before: the value with which is done what was done before it came to be, whatever its default; or a function
+            that gives it from the other fields of its section.
+    """
+
+    field: str
+    before: Any | Callable[[Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A field, or a whole section, that got another name: its dotted name then, and the one now."""
+
+    field: str
+    now: str
+
+
+Change = Added | Renamed
 
 
 class Section(BaseModel):

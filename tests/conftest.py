@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 from prorec_core.data.sequences import Sequences, from_lists
@@ -30,6 +31,9 @@ _QUIET = {
     "MPLBACKEND": "Agg",
 }
 _folders: list[str] = []
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("prorec", deadline=None)
+settings.load_profile("prorec")
 
 
 def pytest_configure() -> None:

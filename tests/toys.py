@@ -16,7 +16,7 @@ from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.stages.inputs import read_dataset
 from prorec.tasks.stages.pipeline import STAGES
 from prorec_core.artifacts import write_json
-from prorec_core.config import CollaborativeConfig, DataConfig, QuantizeConfig, Training
+from prorec_core.config import CollaborativeConfig, DataConfig, QuantizeConfig, TextConfig, Training
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.data.tables import RawTable
 from prorec_core.metrics.measures import Values, hits_at_k
@@ -25,8 +25,9 @@ from prorec_core.metrics.table import METRICS, Metric, View
 from prorec_core.metrics.top import TopItems, padded_histories, top_from_scores
 from prorec_core.progress import Report, silent
 from prorec_core.quantization.quantizer import Codes, Floats, Quantizer, State
-from prorec_core.registry import QUANTIZERS, SEQUENTIAL_MODELS, SOURCES
+from prorec_core.registry import ENCODERS, QUANTIZERS, SEQUENTIAL_MODELS, SOURCES
 from prorec_core.sequential.base import Products, SequentialModel
+from prorec_core.text.base import Encoder
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.sampling import MetItems
 
@@ -58,6 +59,22 @@ class Signs(Quantizer):
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         return cls(state["means"], int(state["levels"][0]))
+
+
+class Letters(Encoder):
+    """How often each letter occurs in a text."""
+
+    @classmethod
+    def digest(cls, config: TextConfig) -> str:
+        return "a to z"
+
+    @classmethod
+    def open(cls, config: TextConfig, device: str) -> Self:
+        return cls()
+
+    def encode(self, item_ids: list[str], texts: list[str], report: Report) -> Floats:
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        return np.array([[text.count(letter) for letter in letters] for text in texts], np.float32)
 
 
 class LastItem(SequentialModel):
@@ -142,6 +159,7 @@ def lengths(work: Work) -> dict[str, float]:
 def register() -> None:
     """Add all of them: one line each, as each would have in the project."""
     SOURCES.places["rows"] = "tests.toys:rows"
+    ENCODERS.places["letters"] = "tests.toys:Letters"
     QUANTIZERS.places["signs"] = "tests.toys:Signs"
     SEQUENTIAL_MODELS.places["last_item"] = "tests.toys:LastItem"
     everywhere: dict[View, tuple[int, ...]] = dict.fromkeys(get_args(View), (10,))

@@ -109,21 +109,14 @@ def _alive(run: Run) -> bool | None:
 
 
 def _experiment(run: Run) -> Experiment:
-    """The experiment that a run was given, with every value."""
-    from pydantic import ValidationError
-
+    """The experiment that a run was given, with every value; one of an earlier version means what it meant then."""
     from prorec.tasks.tracking.mlflow_runs import EXPERIMENT_FILE, read_text
+    from prorec_core import versions
     from prorec_core.config import Experiment
 
-    try:
-        return Experiment.model_validate_json(read_text(run.info.run_id, EXPERIMENT_FILE))
-    except ValidationError as error:
-        field = ".".join(map(str, error.errors()[0]["loc"]))
-        raise UserError(
-            f"the run's experiment is not one of this version of prorec ({field}: {error.errors()[0]['msg']})",
-            place=str(run.info.run_name),
-            cure="Use `prorec run`",
-        ) from error
+    place = f"{run.info.run_name}: {EXPERIMENT_FILE}"
+    record = versions.parsed(read_text(run.info.run_id, EXPERIMENT_FILE), place)
+    return versions.whole(Experiment, versions.up_to_date(record, place), place)
 
 
 def _in_prefect(run: Run) -> FlowRun | None:

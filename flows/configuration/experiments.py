@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import ErrorDetails
 
 from prorec.flows.configuration import plain_yaml
@@ -18,10 +18,13 @@ from prorec.tasks.local import paths
 from prorec_core.config import Experiment
 from prorec_core.errors import SeveralMistakesError, UserError, did_you_mean
 from prorec_core.sections import MORE_MISTAKES, UNKNOWN_FIELDS, few_mistakes
+from prorec_core.versions import now_named, with_names_of_today
 from prorec_core.visible import shortened
 
 BUILT_IN = "demo"
 """The preset that needs no file: all defaults."""
+Parameter = Annotated[Experiment, BeforeValidator(with_names_of_today)]
+"""A flow's parameter as deployments and their schedules keep it: under the names that fields had then."""
 _LONGEST_SHOWN = 80
 _OF_MANY = {UNKNOWN_FIELDS, MORE_MISTAKES}
 
@@ -175,7 +178,11 @@ def explained(
         from_settings = any(path[: len(each)] == each or each[: len(path)] == path for each in raw or ())
         field = ".".join(path) or ("experiment" if root is Experiment else "")
         where = field if from_settings or not place else f"{place}: {field}".removesuffix(": ")
-        errors.append(UserError(_problem(details), place=where, cure=_cure(details, path, root)))
+        now = now_named(field) if root is Experiment and details["type"] == "extra_forbidden" else field
+        if now != field:
+            errors.append(UserError(f"{field} is now {now}", place="" if from_settings else place))
+        else:
+            errors.append(UserError(_problem(details), place=where, cure=_cure(details, path, root)))
     return errors[0] if len(errors) == 1 else SeveralMistakesError(errors)
 
 

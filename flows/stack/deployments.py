@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ from prorec.flows.terminal.screen import say
 from prorec.tasks.local import paths
 from prorec_core.artifacts import write_json
 from prorec_core.errors import UserError
+from prorec_core.versions import with_names_of_today
 
 if TYPE_CHECKING:
     from prefect.events.schemas.automations import AutomationCore
@@ -110,7 +113,7 @@ def register() -> dict[str, Any]:
             skipped[name] = f"there is no file {entrypoint.partition(':')[0]}"
             continue
         with _schedules_kept(name):
-            problem = _deploy(name)
+            problem = _deploy(name, _own_parameters(name))
         if problem:
             skipped[name] = problem
         else:
@@ -170,6 +173,24 @@ def _schedules_kept(name: str) -> Iterator[None]:
             )
 
 
+def _own_parameters(name: str) -> dict[str, Any]:
+    """The parameters that a deployment was given at the server, an experiment's fields by their names of today.
+
+    Registering replaces parameters by those of prefect.yaml; the server takes none that this version does not know.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            found = dict(client.read_deployment_by_name(name).parameters)
+        except ObjectNotFound:
+            return {}
+    if "experiment" in found:
+        found["experiment"] = with_names_of_today(found["experiment"])
+    return found
+
+
 def deployments(file: Path) -> Iterator[tuple[str, str]]:
     """The deployments that a prefect.yaml names: `flow/name` and the entrypoint each."""
     import yaml
@@ -195,14 +216,14 @@ def _make_pool() -> None:
             client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
 
 
-def _deploy(name: str) -> str:
-    """Register one deployment as `prefect deploy` does; gives what went wrong, or nothing."""
+def _deploy(name: str, parameters: Mapping[str, Any]) -> str:
+    """Register one deployment as `prefect deploy` does; gives what went wrong, or nothing. It then stays as it was."""
     from prefect.cli import app
 
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
-            sys.argv = ["prefect", "--no-prompt", "deploy", "--name", name]
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            sys.argv = ["prefect", "--no-prompt", "deploy", "--name", name, "--params", json.dumps(parameters)]
             app()
     except SystemExit as ended:
         if ended.code in {None, 0}:
@@ -213,6 +234,8 @@ def _deploy(name: str) -> str:
     else:
         return ""
     say(said.getvalue(), error=True, lines=True)
+    if refused := re.search(r"Validation failed for field [^\"]+", said.getvalue()):
+        return f"the server keeps parameters for it that this version does not know; change them there. {refused[0]}"
     last = [line.strip() for line in said.getvalue().splitlines() if line.strip()][-1:]
     return " ".join([*last, problem])
 

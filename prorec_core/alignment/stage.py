@@ -15,8 +15,8 @@ from torch import Tensor
 from prorec_core.alignment.adapter import scaled_text
 from prorec_core.alignment.graph import ItemGraph
 from prorec_core.alignment.model import StageOne
+from prorec_core.alignment.new_items import by_similar_text
 from prorec_core.alignment.trained import AlignedModel, NewEmbeddings
-from prorec_core.alignment.unseen import by_similar_text
 from prorec_core.config import AlignConfig
 from prorec_core.data.sequences import Sequences
 from prorec_core.metrics.domination import domination

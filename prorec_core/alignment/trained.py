@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prorec_core import versions
 from prorec_core.artifacts import read_json, write_json
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.data.embeddings import read_embeddings, write_embeddings
@@ -22,7 +23,7 @@ from prorec_core.sequential.trained import Floats, build_model
 from prorec_core.training.checkpoint import load_tensors, save_tensors
 
 _EMBEDDINGS = {"integrated": "embeddings", "collaborative": "collaborative", "semantic": "semantic"}
-"""Names of the files of embeddings; those of new items have `cold_` before."""
+"""Names of the files of embeddings; those of new items have `new_` before."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class AlignedModel:
         config: Stage I's section of the configuration.
         collaborative_config: the sequential model's.
         adapter: the adapter's weights, which place the texts of new items.
-        cold: the embeddings of new items; None where there are none.
+        new_items: the embeddings of new items; None where there are none.
     """
 
     integrated: Floats
@@ -66,52 +67,54 @@ class AlignedModel:
     config: AlignConfig
     collaborative_config: CollaborativeConfig
     adapter: Mapping[str, Tensor]
-    cold: NewEmbeddings | None = None
+    new_items: NewEmbeddings | None = None
 
     def save(self, folder: Path) -> None:
         """Write the embeddings (of new items too), weights, config.json, domination.json and training.json."""
         configs = {"align": self.config, "collaborative": self.collaborative_config}
-        write_json(folder / "config.json", {name: each.model_dump(mode="json") for name, each in configs.items()})
+        written = {name: each.model_dump(mode="json") for name, each in configs.items()}
+        write_json(folder / "config.json", versions.stored(written))
         save_tensors(folder / "adapter.safetensors", self.adapter)
         for name, file in _EMBEDDINGS.items():
-            write_embeddings(folder / f"{file}.parquet", getattr(self, name), "align")
-            if self.cold is not None:
-                write_embeddings(folder / f"cold_{file}.parquet", getattr(self.cold, name), "align")
+            write_embeddings(folder / f"{file}.parquet", getattr(self, name))
+            if self.new_items is not None:
+                write_embeddings(folder / f"new_{file}.parquet", getattr(self.new_items, name))
         save_tensors(folder / "model.safetensors", self.tensors)
         write_json(folder / "domination.json", self.domination)
         write_json(folder / "training.json", {"epochs": self.training})
 
     @classmethod
     def load(cls, folder: Path) -> AlignedModel:
-        """Read what `save` wrote."""
+        """Read what `save` wrote, in this or an earlier version."""
 
         def embeddings(prefix: str = "") -> dict[str, Floats]:
             files = {name: folder / f"{prefix}{file}.parquet" for name, file in _EMBEDDINGS.items()}
             return {name: read_embeddings(path, "align") for name, path in files.items()}
 
-        configs = read_json(folder / "config.json")
+        place = folder / "config.json"
+        configs = versions.read(place)
         return cls(
             **embeddings(),
             tensors=load_tensors(folder / "model.safetensors"),
             domination=read_json(folder / "domination.json"),
             training=read_json(folder / "training.json")["epochs"],
-            config=AlignConfig.model_validate(configs["align"]),
-            collaborative_config=CollaborativeConfig.model_validate(configs["collaborative"]),
+            config=versions.whole(AlignConfig, configs.get("align"), str(place)),
+            collaborative_config=versions.whole(CollaborativeConfig, configs.get("collaborative"), str(place)),
             adapter=load_tensors(folder / "adapter.safetensors"),
-            cold=NewEmbeddings(**embeddings("cold_")) if (folder / "cold_embeddings.parquet").is_file() else None,
+            new_items=NewEmbeddings(**embeddings("new_")) if (folder / "new_embeddings.parquet").is_file() else None,
         )
 
     def with_new(self) -> AlignedModel:
         """The same model over all items: the new ones' embeddings stand after the others."""
-        if self.cold is None:
+        if self.new_items is None:
             return self
-        new = self.cold
+        new = self.new_items
         return replace(
             self,
             integrated=np.concatenate([self.integrated, new.integrated]),
             collaborative=np.concatenate([self.collaborative, new.collaborative]),
             semantic=np.concatenate([self.semantic, new.semantic]),
-            cold=None,
+            new_items=None,
         )
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
 
@@ -53,6 +53,12 @@ class Field:
 
     name: str
     place: str
+    start: int = 0
+    """Row of the table at which the values begin that rows are counted in."""
+
+    def at(self, start: int) -> Field:
+        """The column from a row on."""
+        return replace(self, start=start)
 
     def refuse(
         self,
@@ -83,7 +89,7 @@ class Field:
 
     def row(self, row: int) -> str:
         """A row in words, given its index."""
-        return Place.of(self.place).row(row)
+        return Place.of(self.place).row(self.start + row)
 
 
 def without_missing(column: pl.Series, missing: Sequence[str]) -> pl.Series:
@@ -98,9 +104,14 @@ def without_missing(column: pl.Series, missing: Sequence[str]) -> pl.Series:
     if column.dtype not in LETTERS:
         return column
     texts = column.cast(pl.String)
-    gone = texts.str.strip_chars().is_in([*EMPTY, *(word.strip() for word in missing)])
+    gone = missing_texts(texts, missing)
     # A column without a missing value is not written anew.
     return texts.set(gone, None) if gone.any() else texts
+
+
+def missing_texts(texts: pl.Series, missing: Sequence[str]) -> pl.Series:
+    """Which texts are empty or one of `missing`, blanks around them aside; null where there is no text."""
+    return texts.str.strip_chars().is_in([*EMPTY, *(word.strip() for word in missing)])
 
 
 def as_ids(column: pl.Series, place: str, missing: Sequence[str] = EMPTY, beside: str = "") -> pl.Series:
@@ -115,30 +126,65 @@ def as_ids(column: pl.Series, place: str, missing: Sequence[str] = EMPTY, beside
     Raises:
         UserError: another type, or an id that is missing (names the first row, counted from 1).
     """
-    field, column = Field(column.name, place), column.alias(PLAIN)
-    if not (column.dtype.is_integer() or column.dtype in (*LETTERS, pl.Null)):
-        there = column.is_not_null()
-        held = f", as {shown(value_at(column, first(there)))}" if there.any() else ""
-        raise UserError(
-            f"column '{field.name}' has the type {column.dtype}{held}{f'; {beside}' if beside else ''}",
-            place=place,
-            cure="Ids must be strings or whole numbers: write them so, as the other file does",
-        )
-    ids = without_missing(column, missing).cast(pl.String)
+    field = Field(column.name, place)
+    column = column.alias(PLAIN)
+    ids = without_missing(id_texts(column, field, missing, beside), missing)
     bad = ids.is_null()
-    if bad.any() and column[first(bad)] not in (None, ""):
-        field.refuse(bad, "has an id that counts as missing", column, "Fill it in or drop the row")
-    field.refuse(bad, "has no id", cure="Fill it in or drop the row")
+    if bad.any():
+        refuse_id(field, first(bad), column[first(bad)])
     return ids
 
 
-def as_ratings(column: pl.Series, place: str, missing: Sequence[str] = EMPTY) -> pl.Series:
+def id_texts(column: pl.Series, field: Field, missing: Sequence[str], beside: str) -> pl.Series:
+    """Ids as strings; of texts those that count as missing are still there.
+
+    Raises:
+        UserError: another type than strings and whole numbers; a whole number that counts as missing.
+    """
+    column = column.alias(PLAIN)
+    if not (column.dtype.is_integer() or column.dtype in (*LETTERS, pl.Null)):
+        there = column.is_not_null()
+        row = first(there) if there.any() else None
+        held = "" if row is None else f", as {shown(value_at(column, row))} in {field.row(row)}"
+        raise UserError(
+            f"column '{field.name}' has the type {column.dtype}{held}{f'; {beside}' if beside else ''}",
+            place=field.place,
+            cure="Ids must be strings or whole numbers: write them so, as the other file does",
+        )
+    if column.dtype.is_integer():
+        there = without_missing(column, missing)
+        gone = there.is_null() & column.is_not_null()
+        if gone.any():
+            refuse_id(field, first(gone), column[first(gone)])
+    return column.cast(pl.String)
+
+
+def refuse_id(field: Field, row: int, value: Any) -> NoReturn:
+    """Refuse a row for the lack of an id; `value` is what stands there.
+
+    Raises:
+        UserError: always.
+    """
+    told = "has no id" if value in (None, "") else "has an id that counts as missing"
+    held = "" if value in (None, "") else f": {shown(value)}"
+    raise UserError(
+        f"column '{field.name}' {told} in {field.row(row)}{held}", place=field.place, cure="Fill it in or drop the row"
+    )
+
+
+def as_ratings(column: pl.Series, place: str, missing: Sequence[str] = EMPTY, start: int = 0) -> pl.Series:
     """Ratings as float64; a missing one is null.
+
+    Args:
+        column: the ratings, from row `start` of the table on.
+        place: of the table, for messages.
+        missing: texts that mean that there is no rating.
+        start: see above.
 
     Raises:
         UserError: a rating that is no number (names the first row).
     """
-    field, column = Field(column.name, place), column.alias(PLAIN)
+    field, column = Field(column.name, place, start), column.alias(PLAIN)
     if not (column.dtype.is_numeric() or column.dtype in (*LETTERS, pl.Null)):
         field.refuse_type(column.dtype, "ratings must be numbers")
     column = without_missing(column, missing)

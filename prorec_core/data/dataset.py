@@ -15,8 +15,8 @@ import polars as pl
 import pyarrow as pa
 
 from prorec_core.artifacts import read_json, read_parquet, write_json, write_parquet
-from prorec_core.data.cold import ColdItems
-from prorec_core.data.sequences import Sequences
+from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.versions import file
 
 _STAGE = "preprocess"
 _ITEMS = pa.schema(
@@ -28,9 +28,28 @@ _ITEMS = pa.schema(
         ("train_count", pa.int64()),
     ]
 )
-_COLD_ITEMS = pa.schema([("item_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
-_COLD_TESTS = pa.schema([("user", pa.int32()), ("target", pa.int32())])
+_NEW_ITEMS = pa.schema([("item_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+_NEW_TESTS = pa.schema([("user", pa.int32()), ("target", pa.int32())])
 _USERS = pa.schema([("user", pa.int32()), ("user_id", pa.string())])
+
+
+@dataclass(frozen=True)
+class NewItems:
+    """Items with a text and without interactions, and the interactions with them that are measured.
+
+    Attributes:
+        items: one row a new item, sorted by `item_id`: item_id, title, text (strings). In tables that hold all items
+            they stand after the others, in this order.
+        users: users whose last interaction of all is with a new item, int32, ascending, shape (T,).
+        targets: which new item that is, a row of `items`, int32, shape (T,).
+    """
+
+    items: pl.DataFrame
+    users: IntArray
+    targets: IntArray
+
+    def __len__(self) -> int:
+        return self.items.height
 
 
 @dataclass(frozen=True)
@@ -44,7 +63,7 @@ class Dataset:
         sequences: every user's items in order of time.
         timestamps: int64, aligned with `sequences.items`.
         profile: counts before and after each filter, quantiles of history lengths, ties; plain JSON values.
-        cold: the new items held out of all the above, and who took one last; None where none are.
+        new_items: the new items held out of all the above, and who took one last; None where none are.
     """
 
     items: pl.DataFrame
@@ -52,19 +71,19 @@ class Dataset:
     sequences: Sequences
     timestamps: npt.NDArray[np.int64]
     profile: dict[str, Any]
-    cold: ColdItems | None = None
+    new_items: NewItems | None = None
 
     @property
     def n_items_with_new(self) -> int:
         """Size of the catalogue once the new items are in it, after the others."""
-        return self.items.height + (0 if self.cold is None else len(self.cold))
+        return self.items.height + (0 if self.new_items is None else len(self.new_items))
 
     def all_items(self) -> pl.DataFrame:
         """`items`, and after them the new ones with a train_count of 0."""
-        if self.cold is None:
+        if self.new_items is None:
             return self.items
         index = pl.int_range(self.items.height, self.n_items_with_new, dtype=pl.Int32).alias("item")
-        new = self.cold.items.select(index, pl.all(), pl.lit(0, pl.Int64).alias("train_count"))
+        new = self.new_items.items.select(index, pl.all(), pl.lit(0, pl.Int64).alias("train_count"))
         return pl.concat([self.items, new])
 
     def save_all_items(self, path: Path) -> None:
@@ -74,7 +93,7 @@ class Dataset:
     def save(self, folder: Path) -> None:
         """Write items.parquet, users.parquet, sequences.parquet and profile.json.
 
-        With new items also cold_items.parquet (item_id, title, text) and cold_tests.parquet (user, and target, a row
+        With new items also new_items.parquet (item_id, title, text) and new_tests.parquet (user, and target, a row
         of the former).
         """
         offsets = pa.array(self.sequences.offsets.astype(np.int32))
@@ -86,13 +105,13 @@ class Dataset:
             }
         )
         _write_items(folder / "items.parquet", self.items)
-        write_parquet(folder / "users.parquet", self.users.to_arrow().cast(_USERS), _STAGE)
-        write_parquet(folder / "sequences.parquet", sequences, _STAGE)
+        write_parquet(folder / "users.parquet", self.users.to_arrow().cast(_USERS))
+        write_parquet(folder / "sequences.parquet", sequences)
         write_json(folder / "profile.json", self.profile)
-        if self.cold is not None:
-            tests = pa.table({"user": self.cold.users, "target": self.cold.targets})
-            write_parquet(folder / "cold_items.parquet", self.cold.items.to_arrow().cast(_COLD_ITEMS), _STAGE)
-            write_parquet(folder / "cold_tests.parquet", tests.cast(_COLD_TESTS), _STAGE)
+        if self.new_items is not None:
+            tests = pa.table({"user": self.new_items.users, "target": self.new_items.targets})
+            write_parquet(folder / "new_items.parquet", self.new_items.items.to_arrow().cast(_NEW_ITEMS))
+            write_parquet(folder / "new_tests.parquet", tests.cast(_NEW_TESTS))
 
     @classmethod
     def load(cls, folder: Path) -> Dataset:
@@ -116,20 +135,20 @@ class Dataset:
             sequences=sequences,
             timestamps=table.column("timestamps").combine_chunks().flatten().to_numpy().astype(np.int64),
             profile=read_json(folder / "profile.json"),
-            cold=_cold(folder),
+            new_items=_new_items(folder),
         )
 
 
 def _write_items(path: Path, items: pl.DataFrame) -> None:
-    write_parquet(path, items.to_arrow().cast(_ITEMS), _STAGE)
+    write_parquet(path, items.to_arrow().cast(_ITEMS))
 
 
-def _cold(folder: Path) -> ColdItems | None:
-    if not (folder / "cold_items.parquet").is_file():
+def _new_items(folder: Path) -> NewItems | None:
+    if not (path := file(folder, "new_items.parquet")).is_file():
         return None
-    tests = read_parquet(folder / "cold_tests.parquet", _STAGE)
+    tests = read_parquet(file(folder, "new_tests.parquet"), _STAGE)
     users, targets = (tests[name].to_numpy().astype(np.int32) for name in ("user", "target"))
-    return ColdItems(_frame(read_parquet(folder / "cold_items.parquet", _STAGE)), users, targets)
+    return NewItems(_frame(read_parquet(path, _STAGE)), users, targets)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from prorec_core.errors import UserError
 FloatArray = npt.NDArray[np.float32]
 
 
-def write_embeddings(path: Path, embeddings: FloatArray, stage: str) -> None:
+def write_embeddings(path: Path, embeddings: FloatArray) -> None:
     """Write float32 rows of shape (items, dims) as the columns item int32, embedding fixed_size_list<float32>."""
     n_items, dims = embeddings.shape
     values = pa.array(np.ascontiguousarray(embeddings, dtype=np.float32).reshape(-1))
@@ -24,7 +24,7 @@ def write_embeddings(path: Path, embeddings: FloatArray, stage: str) -> None:
             "embedding": pa.FixedSizeListArray.from_arrays(values, dims),
         }
     )
-    write_parquet(path, table, stage)
+    write_parquet(path, table)
 
 
 def read_embeddings(path: Path, stage: str) -> FloatArray:

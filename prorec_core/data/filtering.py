@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from prorec_core.data.counting import Codes, gathered, occurrences
 from prorec_core.errors import UserError
 
 BoolArray = npt.NDArray[np.bool_]
@@ -17,7 +18,8 @@ BoolArray = npt.NDArray[np.bool_]
 class Funnel:
     """Interactions on their way through the filters, and what each filter took.
 
-    `frame` holds one row an interaction, in the order of the file: user and item (integer codes), timestamp (int64).
+    `frame` holds one row an interaction: user and item (integer codes from 0), timestamp (int64). It may be put in
+    another order.
     Where nothing is left, the first of `remarks` on the data is told too: it may say why.
     """
 
@@ -26,17 +28,21 @@ class Funnel:
         self.steps: list[dict[str, Any]] = []
         self._place = place
         self._remarks = remarks
+        self._counts = counts(frame)
         self._check_left()
 
-    def apply(self, name: str, keep: pl.Series | BoolArray | pl.DataFrame, setting: str = "") -> None:
-        """Keep the rows of a mask, or replace the frame by what is left of it, and note the counts.
+    def apply(self, name: str, keep: pl.Series | BoolArray, setting: str = "") -> None:
+        """Keep the rows of a mask, and note the counts.
 
         Raises:
             UserError: nothing is left; says which filter took what.
         """
-        before = counts(self.frame)
-        self.frame = keep if isinstance(keep, pl.DataFrame) else self.frame.filter(pl.Series(keep))
-        self.steps.append({"filter": name, "setting": setting, "before": before, "after": counts(self.frame)})
+        before = self._counts
+        keep = pl.Series(keep)
+        if not keep.all():
+            self.frame = self.frame.filter(keep)
+            self._counts = counts(self.frame)
+        self.steps.append({"filter": name, "setting": setting, "before": before, "after": self._counts})
         self._check_left()
 
     def _check_left(self) -> None:
@@ -62,15 +68,17 @@ class Funnel:
 def counts(frame: pl.DataFrame) -> dict[str, int]:
     """How many users, items and interactions a frame holds."""
     return {
-        "users": frame["user"].n_unique(),
-        "items": frame["item"].n_unique(),
+        "users": _different(frame["user"].to_numpy()),
+        "items": _different(frame["item"].to_numpy()),
         "interactions": frame.height,
     }
 
 
-def k_core(
-    users: npt.NDArray[np.integer[Any]], items: npt.NDArray[np.integer[Any]], min_user: int, min_item: int
-) -> BoolArray:
+def _different(codes: Codes) -> int:
+    return int(np.count_nonzero(occurrences(codes, int(codes.max(initial=-1)) + 1)))
+
+
+def k_core(users: Codes, items: Codes, min_user: int, min_item: int) -> BoolArray:
     """The largest set of interactions in which every user has `min_user` and every item `min_item` of them.
 
     Args:
@@ -81,30 +89,18 @@ def k_core(
         Mask of the interactions kept, shape (interactions,). Filters users and items in turn until nothing changes;
         the result does not depend on the order of the rows.
     """
-    rows = np.arange(len(users))
-    while True:
-        size = len(rows)
-        for codes, least in ((users, min_user), (items, min_item)):
-            kept = codes[rows]
-            rows = rows[np.bincount(kept)[kept] >= least] if len(rows) else rows
-        if len(rows) == size:
-            mask = np.zeros(len(users), dtype=np.bool_)
-            mask[rows] = True
-            return mask
-
-
-def without_duplicates(frame: pl.DataFrame, policy: str) -> pl.DataFrame:
-    """Drop repeated rows: `exact` those equal in user, item and time; `first` all but a user's first of an item."""
-    if policy == "exact":
-        return frame.unique(["user", "item", "timestamp"], keep="first", maintain_order=True)
-    if policy == "first":
-        earliest = frame.with_row_index("row").sort("timestamp", maintain_order=True)
-        return earliest.unique(["user", "item"], keep="first", maintain_order=True).sort("row").drop("row")
-    return frame
-
-
-def in_order_of_time(frame: pl.DataFrame, ties: str, seed: int) -> pl.DataFrame:
-    """Sort by user and time; rows of a user at one time stay as in the file (`input`) or are shuffled by the seed."""
-    if ties == "shuffle":
-        frame = frame[np.random.default_rng(seed).permutation(frame.height)]
-    return frame.sort("user", "timestamp", maintain_order=True)
+    kept = np.ones(len(users), np.bool_)
+    left = [users, items]
+    sizes = [int(codes.max(initial=-1)) + 1 for codes in left]
+    changed = True
+    while changed:
+        changed = False
+        for side, least in ((0, min_user), (1, min_item)):
+            times = occurrences(left[side], sizes[side])
+            if not ((times > 0) & (times < least)).any():
+                continue
+            enough = gathered(times >= least, left[side])
+            kept[kept] = enough
+            left = [codes[enough] for codes in left]
+            changed = True
+    return kept

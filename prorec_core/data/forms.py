@@ -17,6 +17,12 @@ _WORDS_FOR_NOTHING = (
 )  # fmt: skip
 _UNSEEN = r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
 _SHOWN = 3
+_MAY_CHANGE = r"[^!#-&(-~]|^\+|^-?0[0-9]|^-?[0-9]+\.|^-?[0-9.]+[eE]"
+"""What `form_of` may make something else of: blanks, quotes, what is not ASCII; signs, zeros, fractions.
+
+Most columns have no such id, and to look for one costs a fraction of what forms cost."""
+_MAY_BE_TOLD = r"^\s*(?:[nN]|[uU][nN]|[tT][rR]|[fF][aA]|[-#<(\\?\[{])"
+"""How words for nothing begin, and `true`, `false`, lists and objects."""
 
 
 def form_of(ids: pl.Series) -> pl.Series:
@@ -25,6 +31,14 @@ def form_of(ids: pl.Series) -> pl.Series:
     >>> form_of(pl.Series(["007", "7.0 ", "+7", "7e0", "'7'", "a7"])).to_list()
     ['7', '7', '7', '7', '7', 'a7']
     """
+    may_change = ids.str.contains(_MAY_CHANGE)
+    if not may_change.any():
+        return ids
+    places = may_change.arg_true()
+    return ids.clone().scatter(places, _form_of(ids.gather(places)))
+
+
+def _form_of(ids: pl.Series) -> pl.Series:
     bare = ids.str.normalize("NFKC").str.replace_all(_UNSEEN, "").str.strip_chars().str.strip_chars("'\"")
     bare = bare.str.strip_chars().str.replace(r"^\+?(-?)0*([0-9]+)(?:\.0*)?$", "${1}${2}")
     powers = bare.str.contains(r"^[+-]?[0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]{1,2}$")
@@ -66,13 +80,13 @@ def remarks_on_values(values: pl.Series, rows: pl.Series, field: Field, *, ids: 
     """What a user should know of a column's texts: words that other programs write for nothing, ids that are none.
 
     Args:
-        values: the different texts as they are taken.
+        values: the different texts as they are taken, each once.
         rows: how many rows have each of them.
         field: the column.
         ids: whether they are ids.
     """
-    found = pl.DataFrame({"value": values, "rows": rows})
-    low = values.str.strip_chars().str.to_lowercase()
+    found = pl.DataFrame({"value": values, "rows": rows}).filter(values.str.contains(_MAY_BE_TOLD))
+    low = found["value"].str.strip_chars().str.to_lowercase()
     it_has = f"{field.place}: column {shown(field.name)} has"
     words = found.filter(low.is_in(_WORDS_FOR_NOTHING))
     if words.height:
@@ -87,6 +101,8 @@ def remarks_on_values(values: pl.Series, rows: pl.Series, field: Field, *, ids: 
     if odd.height:
         yield f"{it_has} {_told(odd)}, which look like no ids and are taken as they are"
     forms = form_of(values)
+    if forms.equals(values):
+        return
     twins = forms.is_duplicated()
     if twins.any():
         one, other = pair_shown(*values.filter(forms == forms.filter(twins)[0])[:2])

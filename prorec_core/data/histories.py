@@ -55,7 +55,7 @@ class Histories(Protocol):
 class DatasetHistories:
     """Everything that each user of a data set has, held-back items included: what comes after is to be recommended.
 
-    Interactions with new items that were held out (`Dataset.cold`) are in no history.
+    Interactions with new items that were held out (`Dataset.new_items`) are in no history.
     """
 
     dataset: Dataset

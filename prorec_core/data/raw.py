@@ -5,9 +5,10 @@ Knows which columns are read and what they mean. Knows nothing of formats of fil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,18 +16,19 @@ import polars as pl
 from prorec_core.config import DataConfig
 from prorec_core.data.columns import Field, as_ids, as_ratings, first, need_columns, shown, value_at
 from prorec_core.data.forms import in_other_forms, pair_shown, remarks_on_values
+from prorec_core.data.ids import Distinct, IdColumn, as_places, sorted_ids
+from prorec_core.data.in_turn import in_turn
 from prorec_core.data.tables import RawTable
 from prorec_core.data.texts import as_text
-from prorec_core.data.times import as_timestamps
+from prorec_core.data.times import Times
 from prorec_core.errors import UserError
 
 
 @dataclass(frozen=True)
 class Log:
-    """The interactions.
+    """What is known of the interactions beside their rows.
 
     Attributes:
-        rows: in the order of the file: user and item (int32, places in `ids`), timestamp (int64), perhaps rating.
         ids: of "user" and of "item", each once and sorted.
         unit: of the timestamps.
         place: where they come from.
@@ -34,7 +36,6 @@ class Log:
         same_ids: `items` and `interactions` whose item the catalogue has in another form; {} where there are none.
     """
 
-    rows: pl.DataFrame
     ids: Mapping[str, pl.Series]
     unit: str
     place: str
@@ -51,26 +52,38 @@ class Catalogue:
     remarks: list[str]
 
 
-def read_tables(config: DataConfig, interactions: RawTable, items: RawTable) -> tuple[Log, Catalogue]:
+def read_tables(config: DataConfig, interactions: RawTable, items: RawTable) -> tuple[pl.DataFrame, Log, Catalogue]:
     """Read the columns that the configuration names, of all rows.
+
+    Returns:
+        The interactions in the order of the file: user and item (int32, places in `Log.ids`), timestamp (int64), rating
+        (float64) where there is one to be read; what is known of them; the items. Interactions are read batch by batch:
+        in memory are these numbers, each id once, and the texts of a few batches.
 
     Raises:
         UserError: a column is not there; a value cannot be used; ids of both files do not meet.
     """
-    logged, stocked = _logged(config, interactions), _stocked(config, items)
+    columns, stocked = _logged(config, interactions), _stocked(config, items)
     ids = config.item_column
-    catalogue = _catalogue(config, stocked, items.place, _written(logged[ids], interactions.place))
-    return _log(config, logged, interactions.place, catalogue, _written(stocked[ids], items.place)), catalogue
+    catalogue = _catalogue(config, stocked, items.place, _written(_first_ids(interactions, ids), interactions.place))
+    rows, log = _log(config, interactions, columns, catalogue, _written(stocked[ids], items.place))
+    return rows, log, catalogue
 
 
-def _logged(config: DataConfig, table: RawTable) -> pl.DataFrame:
+def _logged(config: DataConfig, table: RawTable) -> list[str]:
     wanted = {config.user_column: "data.user_column", config.item_column: "data.item_column"}
     if config.timestamp_column is not None:
         wanted[config.timestamp_column] = "data.timestamp_column"
     if config.rating_column is not None:
         wanted[config.rating_column] = "data.rating_column"
     need_columns(table, wanted)
-    return table.collect(*wanted)
+    return list(wanted)
+
+
+def _first_ids(table: RawTable, column: str) -> pl.Series:
+    """The column's values in the first batch that has rows."""
+    batches = (batch[column] for batch in table.batches(column))
+    return next((ids for ids in batches if ids.len()), pl.Series([], dtype=pl.Null))
 
 
 def _stocked(config: DataConfig, table: RawTable) -> pl.DataFrame:
@@ -127,46 +140,81 @@ def _remarks(column: pl.Series, field: Field, *, ids: bool) -> list[str]:
     return list(remarks_on_values(counts[column.name], counts["rows"], field, ids=ids))
 
 
-def _log(config: DataConfig, raw: pl.DataFrame, place: str, catalogue: Catalogue, beside: str) -> Log:
+def _log(
+    config: DataConfig, table: RawTable, columns: list[str], catalogue: Catalogue, beside: str
+) -> tuple[pl.DataFrame, Log]:
     """Reads what the catalogue's ids have to meet."""
-    users = as_ids(raw[config.user_column], place, config.missing)
-    items = as_ids(raw[config.item_column], place, config.missing, beside)
-    if config.timestamp_column is None:
-        times, unit = pl.int_range(raw.height, dtype=pl.Int64, eager=True), "row of the file"
+    place, missing, rating = table.place, config.missing, config.rating_column
+    names = {"user": config.user_column, "item": config.item_column}
+    dictionaries = {
+        "user": IdColumn(Field(names["user"], place), missing),
+        "item": IdColumn(Field(names["item"], place), missing, beside),
+    }
+    times = Times(Field(config.timestamp_column or "", place), config.timestamp_format, missing)
+
+    def read(batch: tuple[int, pl.DataFrame]) -> dict[str, Any]:
+        start, frame = batch
+        found: dict[str, Any] = {side: dictionaries[side].numbers(frame[names[side]], start) for side in names}
+        if config.timestamp_column is not None:
+            found["timestamp"] = times.read(frame[config.timestamp_column], start)
+        if rating is not None:
+            found["rating"] = as_ratings(frame[rating], place, missing, start)
+        return found
+
+    parts: dict[str, list[Any]] = {}
+    for found in in_turn(read, _with_starts(table.batches(*columns))):
+        for name, part in found.items():
+            parts.setdefault(name, []).append(part)
+
+    numbers: dict[str, Any] = {side: np.concatenate(parts.pop(side)) for side in names}
+    distinct = {side: dictionaries[side].distinct(numbers[side]) for side in names}
+    if config.timestamp_column is not None:
+        column, unit = times.join(parts.pop("timestamp"))
     else:
-        times, unit = as_timestamps(raw[config.timestamp_column], place, config.timestamp_format, config.missing)
-    items, same = _met(items, catalogue, config, place)
-    ids, codes = {}, {}
+        column, unit = pl.int_range(len(numbers["user"]), dtype=pl.Int64, eager=True), "row of the file"
+    items, same = _met(distinct["item"], catalogue, config, place)
+    ids: dict[str, pl.Series] = {}
     remarks: list[str] = []
-    for name, column, values in (("user", config.user_column, users), ("item", config.item_column, items)):
-        ids[name] = values.unique().sort()
-        codes[name] = values.cast(pl.Enum(ids[name])).to_physical().cast(pl.Int32)
-        counts = pl.Series(np.bincount(codes[name].to_numpy(), minlength=ids[name].len()))
-        remarks += remarks_on_values(ids[name], counts, Field(column, place), ids=True)
-    rows = pl.DataFrame({**codes, "timestamp": times})
-    if config.rating_column is not None:
-        rows = rows.with_columns(rating=as_ratings(raw[config.rating_column], place, config.missing))
-    return Log(rows, ids, unit, place, remarks, same)
+    for side, called in (("user", distinct["user"].ids), ("item", items)):
+        ids[side], table_ = sorted_ids(distinct[side], called)
+        counts = np.bincount(table_[distinct[side].numbers], distinct[side].rows).astype(np.int64)
+        remarks += remarks_on_values(ids[side], pl.Series(counts), Field(names[side], place), ids=True)
+        numbers[side] = as_places(numbers[side], table_)
+    rows = pl.DataFrame({**numbers, "timestamp": column})
+    if rating is not None:
+        rows = rows.with_columns(rating=pl.concat(parts.pop("rating")))
+    return rows, Log(ids, unit, place, remarks, same)
 
 
-def _met(items: pl.Series, catalogue: Catalogue, config: DataConfig, place: str) -> tuple[pl.Series, Mapping[str, int]]:
-    """The items of the log by the ids of the catalogue, and how many it has in another form.
+def _with_starts(batches: Iterable[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Each batch that has rows, or one that has none where no other is, with the number of rows above it."""
+    start, empty = 0, pl.DataFrame()
+    for batch in batches:
+        if batch.height:
+            yield start, batch
+        start, empty = start + batch.height, batch
+    if not start:
+        yield start, empty
+
+
+def _met(items: Distinct, catalogue: Catalogue, config: DataConfig, place: str) -> tuple[pl.Series, Mapping[str, int]]:
+    """The log's different items by the ids of the catalogue, and how many it has in another form.
 
     Raises:
         UserError: it has some in another form, and nobody said what that means; or it has none at all.
     """
-    known, distinct = catalogue.items["item_id"], items.unique()
+    known, distinct = catalogue.items["item_id"], items.ids
     unknown = distinct.filter(~distinct.is_in(known.implode()))
     if unknown.is_empty():
-        return items, {}
+        return distinct, {}
     pairs = in_other_forms(unknown, known)
     if pairs.height and config.similar_ids != "apart":
-        rows = int(items.is_in(pairs["id"].implode()).sum())
+        rows = int(items.rows[distinct.is_in(pairs["id"].implode()).to_numpy()].sum())
         if config.similar_ids == "same":
-            return items.replace(pairs["id"], pairs["known"]), {"items": pairs.height, "interactions": rows}
+            return distinct.replace(pairs["id"], pairs["known"]), {"items": pairs.height, "interactions": rows}
         one, other = pair_shown(*pairs.row(0))
         raise UserError(
-            f"{pairs.height:,} of {distinct.len():,} item ids ({rows:,} of {items.len():,} interactions) are in "
+            f"{pairs.height:,} of {distinct.len():,} item ids ({rows:,} of {items.rows.sum():,} interactions) are in "
             f"{_name(catalogue.place)} in another form alone: {one} here is {other} there",
             place=place,
             cure="Write ids alike in both files, or set data.similar_ids=same to take them for the same items, or "
@@ -180,4 +228,4 @@ def _met(items: pl.Series, catalogue: Catalogue, config: DataConfig, place: str)
             place=place,
             cure="Check that data.item_column is the same id in both files",
         )
-    return items, {}
+    return distinct, {}

@@ -75,13 +75,13 @@ class Sequences:
 
         Lists that leave out the history cannot hold it.
         """
-        lengths = np.diff(self.offsets)
-        last = lengths - 1 - split.value
-        position = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], lengths)
-        before = position < np.repeat(last, lengths)
-        again = before & (self.items == np.repeat(self.targets(split), lengths))
-        users = np.repeat(np.arange(self.n_users), lengths)[again]
-        return np.bincount(users, minlength=self.n_users) > 0
+        lengths, targets = np.diff(self.offsets), self.targets(split)
+        same = np.flatnonzero(np.repeat(targets, lengths) == self.items)
+        users = np.searchsorted(self.offsets, same, side="right") - 1
+        before = same < self.offsets[users + 1] - 1 - split.value
+        found = np.zeros(self.n_users, np.bool_)
+        found[users[before]] = True
+        return found
 
     def train_counts(self) -> npt.NDArray[np.int64]:
         """How often each item occurs in the training part, shape (n_items,)."""
@@ -94,8 +94,10 @@ class Sequences:
 
     def _without_last(self, held_back: int) -> Sequences:
         lengths = np.maximum(np.diff(self.offsets) - held_back, 0)
-        position = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
-        keep = position < np.repeat(lengths, np.diff(self.offsets))
+        keep = np.ones(len(self.items), np.bool_)
+        for back in range(1, held_back + 1):
+            last = self.offsets[1:] - back
+            keep[last[last >= self.offsets[:-1]]] = False
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         return Sequences(self.items[keep], offsets, self.n_items)
 

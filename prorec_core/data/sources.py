@@ -18,6 +18,7 @@ from prorec_core.data.demo import DemoData, make_demo_shop
 from prorec_core.data.json_lines import JsonLinesReader
 from prorec_core.data.lines import Opener
 from prorec_core.data.parquet import ParquetReader
+from prorec_core.data.parts import PartsReader, is_pattern, matching
 from prorec_core.data.quotes import Dialect
 from prorec_core.data.tables import RawTable, Reader, reading
 from prorec_core.errors import UserError
@@ -75,7 +76,7 @@ def two_files(config: DataConfig) -> Source:
                 (config.items_file, "items_file", names[1]),
             )
         ]
-    return FileSource(found[0], found[1], TextRules(config.quotes, config.multiline))
+    return FileSource(folder, found[0], found[1], TextRules(config.quotes, config.multiline))
 
 
 @dataclass(frozen=True)
@@ -116,29 +117,55 @@ RULES = TextRules()
 
 
 @dataclass(frozen=True)
-class FileSource:
-    """Two files, each read by the reader that its suffix names."""
+class Files:
+    """One file, or those that a pattern means."""
 
-    interactions_file: Path
-    items_file: Path
+    path: Path
+    """The file, or the pattern."""
+    parts: tuple[Path, ...] | None = None
+    """The files of a pattern in their order."""
+
+    def digest(self) -> list[Any]:
+        """Suffix and content."""
+        found = []
+        for file in self.parts or (self.path,):
+            with reading(str(file)):
+                found.append(sha256_file(file))
+        return [self.path.suffix.lower(), found[0] if self.parts is None else found]
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Two files or patterns in a folder, each read by the reader that its suffix names."""
+
+    folder: Path
+    interactions_files: Files
+    items_files: Files
     rules: TextRules
 
     def interactions(self) -> RawTable:
-        return open_file(self.interactions_file, self.rules)
+        return self._open(self.interactions_files)
 
     def items(self) -> RawTable:
-        return open_file(self.items_file, self.rules)
+        return self._open(self.items_files)
 
     def facts(self) -> dict[str, Any]:
-        return {"files": [self.interactions_file.name, self.items_file.name]}
+        """Names alone: the same rows in more files are the same data."""
+        return {"files": [self._name(files) for files in (self.interactions_files, self.items_files)]}
 
     def digest(self) -> str:
-        files = (self.interactions_file, self.items_file)
-        parts = []
-        for file in files:
-            with reading(str(file)):
-                parts.append([file.suffix.lower(), sha256_file(file)])
-        return sha256_json(parts)
+        return sha256_json([files.digest() for files in (self.interactions_files, self.items_files)])
+
+    def _open(self, files: Files) -> RawTable:
+        if files.parts is None:
+            return open_file(files.path, self.rules)
+        reader = PartsReader(self.folder, files.parts, lambda file: open_file(file, self.rules))
+        return RawTable(reader, str(files.path))
+
+    def _name(self, files: Files) -> str:
+        if files.parts is None or not files.path.is_relative_to(self.folder):
+            return files.path.name
+        return files.path.relative_to(self.folder).as_posix()
 
 
 def table_of(path: Path, rules: TextRules = RULES) -> RawTable:
@@ -242,7 +269,7 @@ def is_file(path: Path) -> bool:
         return path.is_file()
 
 
-def _find(folder: Path, given: str | None, setting: str, stem: str, *, suffixes: tuple[str, ...], other: str) -> Path:
+def _find(folder: Path, given: str | None, setting: str, stem: str, *, suffixes: tuple[str, ...], other: str) -> Files:
     if given is not None:
         path = folder / given
         if path.suffix.lower() not in suffixes:
@@ -251,9 +278,11 @@ def _find(folder: Path, given: str | None, setting: str, stem: str, *, suffixes:
                 place=str(path),
                 cure=f"Give a file that ends in {', '.join(suffixes)}, or set data.source={other}",
             )
-        if not is_file(path):
-            raise UserError("there is no such file", place=str(path), cure=f"Set data.{setting} to {_present(folder)}")
-        return path
+        if is_file(path):
+            return Files(path)
+        if is_pattern(given):
+            return Files(path, tuple(matching(folder, given)))
+        raise UserError("there is no such file", place=str(path), cure=f"Set data.{setting} to {_present(folder)}")
     files = [path for path in folder.iterdir() if path.is_file()]
     if stem.startswith("."):
         found, sought = sorted(path for path in files if path.suffix == stem), f"*{stem}"
@@ -261,7 +290,7 @@ def _find(folder: Path, given: str | None, setting: str, stem: str, *, suffixes:
         names = [stem + suffix for suffix in suffixes]
         found, sought = sorted(path for path in files if path.name in names), " or ".join(names)
     if len(found) == 1:
-        return found[0]
+        return Files(found[0])
     if found:
         raise UserError(
             f"several files could be meant: {', '.join(path.name for path in found)}",

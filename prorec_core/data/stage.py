@@ -13,12 +13,14 @@ import numpy.typing as npt
 import polars as pl
 
 from prorec_core.config import DataConfig
-from prorec_core.data.cold import ColdItems, HeldOut, hold_out
 from prorec_core.data.columns import shown
-from prorec_core.data.dataset import Dataset
-from prorec_core.data.filtering import Funnel, in_order_of_time, k_core, without_duplicates
+from prorec_core.data.counting import gathered, occurrences
+from prorec_core.data.dataset import Dataset, NewItems
+from prorec_core.data.filtering import Funnel, k_core
+from prorec_core.data.new_items import HeldOut, hold_out
+from prorec_core.data.ordering import in_order_of_time, shuffled_ties, ties_share, without_duplicates
 from prorec_core.data.raw import Catalogue, Log, read_tables
-from prorec_core.data.sequences import Sequences, Split
+from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.data.sources import open_source
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress, Report, silent
@@ -42,9 +44,14 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
     """Read a source, filter it, order every user's items in time and number users and items.
 
     The filters, in this order: ratings, items that the items file lacks, items without text, duplicates, k-core,
-    new items held out. The new items stand apart (`Dataset.cold`); all else is as if the shop did not have them yet.
+    new items held out. The new items stand apart (`Dataset.new_items`); all else is as if the shop
+    did not have them yet.
     Users and items that remain are numbered in the order of their ids as strings, so the order of rows in the files
     does not change the numbers.
+
+    Files are read in batches by several threads, which change nothing: an id's number is its place among the sorted
+    ids, and rows are ordered by user, time and their place in the file, or in the files of a pattern one after the
+    other.
 
     Args:
         config: source, columns and policies; the demo shop and the shuffling of ties have seeds of their own in it, so
@@ -55,36 +62,38 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
         UserError: files, columns or values that cannot be used, or nothing left after filtering.
     """
     source = open_source(config)
-    log, stock = read_tables(config, source.interactions(), source.items())
+    rows, log, stock = read_tables(config, source.interactions(), source.items())
     ids, warnings = log.ids, [*stock.remarks, *log.remarks]
     report(Progress(1, _STEPS, "step"))
 
-    funnel = Funnel(log.rows, log.place, warnings)
+    funnel = Funnel(rows, log.place, warnings)
+    del rows
     catalogue, policies = _filter(config, funnel, log, stock)
     warnings += _unknown_told(policies["unknown_items"], funnel.steps, log, stock)
     report(Progress(2, _STEPS, "step"))
 
-    ordered = in_order_of_time(funnel.frame, config.ties, config.ties_seed)
+    if config.ties == "shuffle":
+        funnel.frame = shuffled_ties(funnel.frame, config.ties_seed)
+    ordered = funnel.frame
     held = None
-    if config.cold_items > 0:
+    if config.new_items > 0:
         log_items = ordered["item"].to_numpy()
-        held = hold_out(ordered["user"].to_numpy(), log_items, config.cold_items, config.cold_seed)
+        held = hold_out(ordered["user"].to_numpy(), log_items, config.new_items, config.new_items_seed)
         if held.keep.any() and not len(held.users):
             raise UserError(
                 f"nobody took one of the {len(held.items):,} new items last, so there is nothing to measure them on",
-                place="data.cold_items",
-                cure="Raise it, or give another data.cold_seed",
+                place="data.new_items",
+                cure="Raise it, or give another data.new_items_seed",
             )
-        funnel.frame = ordered
-        funnel.apply("new_items", held.keep, "data.cold_items")
+        funnel.apply("new_items", held.keep, "data.new_items")
         ordered = funnel.frame
     report(Progress(3, _STEPS, "step"))
 
     users, user_codes = _number(ordered["user"], ids["user"])
     kept, item_codes = _number(ordered["item"], ids["item"])
-    lengths = np.bincount(user_codes, minlength=len(users))
+    lengths = occurrences(user_codes, len(users))
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-    sequences = Sequences(item_codes.astype(np.int32), offsets, len(kept))
+    sequences = Sequences(item_codes, offsets, len(kept))
     texts = pl.DataFrame({"item_id": kept}).join(catalogue, on="item_id", how="left", maintain_order="left")
     profile = {
         "source": config.source,
@@ -94,16 +103,16 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
         "kept": {"users": len(users), "items": len(kept), "interactions": len(item_codes)},
         "policies": policies,
         "history_length": _length_profile(lengths),
-        "ties": {"order": config.ties, "seed": config.ties_seed, "share": _ties_share(ordered)},
+        "ties": {"order": config.ties, "seed": config.ties_seed, "share": ties_share(ordered)},
         "distinct_texts": texts["text"].n_unique(),
         "targets_in_history": {split.name.lower(): int(sequences.taken_before(split).sum()) for split in _TARGETS},
         "warnings": warnings,
     }
     if log.same_ids:
         profile["items_in_another_form"] = log.same_ids
-    cold = None if held is None else _cold(held, ids, users, catalogue)
-    if cold is not None:
-        profile["new_items"] = {"items": len(cold), "test_interactions": len(cold.users), "seed": config.cold_seed}
+    new = None if held is None else _new_items(held, ids, users, catalogue)
+    if new is not None:
+        profile["new_items"] = {"items": len(new), "test_interactions": len(new.users), "seed": config.new_items_seed}
     report(Progress(_STEPS, _STEPS, "step"))
     return Dataset(
         items=texts.select(
@@ -115,20 +124,20 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
         ),
         users=pl.DataFrame({"user": np.arange(len(users), dtype=np.int32), "user_id": users}),
         sequences=sequences,
-        timestamps=ordered["timestamp"].to_numpy().astype(np.int64),
+        timestamps=ordered["timestamp"].to_numpy(),
         profile=profile,
-        cold=cold,
+        new_items=new,
     )
 
 
-def _cold(held: HeldOut, ids: Mapping[str, pl.Series], users: pl.Series, catalogue: pl.DataFrame) -> ColdItems:
+def _new_items(held: HeldOut, ids: Mapping[str, pl.Series], users: pl.Series, catalogue: pl.DataFrame) -> NewItems:
     """The items held out with their texts, and their test interactions in the numbers of the users that are left."""
     item_ids = ids["item"].gather(held.items)
     texts = pl.DataFrame({"item_id": item_ids}).join(catalogue, on="item_id", how="left", maintain_order="left")
     # Ids are sorted, and so are the codes into them: places among those left are found by bisection.
     who = users.search_sorted(ids["user"].gather(held.users)).to_numpy()
     which = np.searchsorted(held.items, held.targets)
-    return ColdItems(texts.select("item_id", "title", "text"), who.astype(np.int32), which.astype(np.int32))
+    return NewItems(texts.select("item_id", "title", "text"), who.astype(np.int32), which.astype(np.int32))
 
 
 def _filter(
@@ -159,6 +168,7 @@ def _filter(
         funnel.apply("items_without_text", _by_item(~blank, funnel), "data.items_without_text")
 
     repeated = funnel.frame.height
+    funnel.frame = in_order_of_time(funnel.frame, numbered=config.ties == "shuffle")
     funnel.apply("duplicates", without_duplicates(funnel.frame, config.duplicates), "data.duplicates")
     repeated -= funnel.frame.height
     users, items = funnel.frame["user"].to_numpy(), funnel.frame["item"].to_numpy()
@@ -179,7 +189,7 @@ def _filter(
 
 def _unknown_told(policy: dict[str, Any], steps: list[dict[str, Any]], log: Log, stock: Catalogue) -> list[str]:
     """What is said of interactions with items that the items file lacks, where they are many."""
-    total = log.rows.height if not steps or steps[0]["filter"] != "rating" else steps[0]["after"]["interactions"]
+    total = steps[0]["after" if steps[0]["filter"] == "rating" else "before"]["interactions"]
     if policy["interactions"] <= _TOLD_FROM * total:
         return []
     lacking = log.ids["item"].filter(~log.ids["item"].is_in(stock.items["item_id"].implode()))
@@ -195,12 +205,12 @@ def _unknown_told(policy: dict[str, Any], steps: list[dict[str, Any]], log: Log,
 
 def _concerned(chosen: pl.Series, funnel: Funnel, item_ids: pl.Series) -> tuple[pl.Series, int]:
     """The chosen items that still have interactions, and how many those are."""
-    counts = pl.Series(np.bincount(funnel.frame["item"].to_numpy(), minlength=item_ids.len()))
+    counts = pl.Series(occurrences(funnel.frame["item"].to_numpy(), item_ids.len()))
     return item_ids.filter(chosen & (counts > 0)), int(counts.filter(chosen).sum())
 
 
 def _by_item(keep: pl.Series, funnel: Funnel) -> pl.Series:
-    return keep.gather(funnel.frame["item"])
+    return pl.Series(gathered(keep.to_numpy(), funnel.frame["item"].to_numpy()))
 
 
 def _none_may_be(items: pl.Series, problem: str, place: str, setting: str) -> None:
@@ -209,19 +219,14 @@ def _none_may_be(items: pl.Series, problem: str, place: str, setting: str) -> No
         raise UserError(f"the item '{items[0]}'{others} {problem}", place=place, cure=f"Add it, or set {setting}=drop")
 
 
-def _number(codes: pl.Series, ids: pl.Series) -> tuple[pl.Series, npt.NDArray[np.int64]]:
+def _number(codes: pl.Series, ids: pl.Series) -> tuple[pl.Series, IntArray]:
     """Ids still in use, in their order, and each row's index among them."""
     values = codes.to_numpy()
-    used = np.bincount(values, minlength=ids.len()) > 0
-    return ids.filter(pl.Series(used)), (np.cumsum(used) - 1)[values]
+    used = occurrences(values, ids.len()) > 0
+    return ids.filter(pl.Series(used)), gathered(np.cumsum(used, dtype=np.int32) - 1, values)
 
 
 def _length_profile(lengths: npt.NDArray[np.int64]) -> dict[str, float]:
     quantiles = {"min": 0.0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
     found = {name: float(np.quantile(lengths, share)) for name, share in quantiles.items()}
     return {**found, "mean": round(float(lengths.mean()), 4)}
-
-
-def _ties_share(ordered: pl.DataFrame) -> float:
-    """Share of interactions that have another of the same user at the same time."""
-    return round(float(ordered.select(pl.struct("user", "timestamp").is_duplicated().mean()).item()), 6)

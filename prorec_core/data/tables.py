@@ -90,6 +90,11 @@ class RawTable:
         with reading(self.place):
             return self._columns
 
+    def rows(self) -> int:
+        """How many rows there are, counted without the parser that reads them."""
+        with reading(self.place):
+            return self._reader.rows()
+
     def collect(self, *columns: str) -> pl.DataFrame:
         """Read some columns of all rows, in the order of the file.
 

@@ -22,6 +22,8 @@ _FIRST_DAY, _LAST_DAY = -719_162, 2_932_897
 """Days from 1970 to the first one of the year 1, and to that of the year 10,000."""
 _AMPERSANDS = re.compile(r"&(?:(?:amp|AMP);?|#0*38(?:;|(?![0-9]))|#[xX]0*26(?:;|(?![0-9a-fA-F])))+")
 """An ampersand encoded once or many times over."""
+_UNCLEAN = r"[^ !-%'-~]|  |^ | $"
+"""What `clean` may make something else of: an ampersand, blanks that are not single ones, and what is not ASCII."""
 _ENDLESS_NUMBER = re.compile(r"&#[0-9]{1000,};?")
 
 _STRING = r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\""""
@@ -43,7 +45,11 @@ def as_text(column: pl.Series, place: str, missing: Sequence[str] = EMPTY) -> pl
     field, column = Field(column.name, place), column.alias(PLAIN)
     frame = column.to_frame().select(_joined(pl.col(PLAIN), column.dtype, field, missing))
     joined = without_missing(frame.to_series(), missing)
-    return pl.Series(PLAIN, [clean(text) for text in _without_brackets(joined)], dtype=pl.String)
+    texts = _without_brackets(joined).fill_null("")
+    # Most texts are clean: to see that costs less than to clean them.
+    places = texts.str.contains(_UNCLEAN).arg_true()
+    cleaned = pl.Series([clean(text) for text in texts.gather(places)], dtype=pl.String)
+    return texts.scatter(places, cleaned) if places.len() else texts
 
 
 def clean(text: str | None) -> str:
@@ -150,7 +156,7 @@ def _leaves(found: list[Any]) -> Iterator[Any]:
             yield each
 
 
-def _without_brackets(texts: pl.Series) -> Iterator[str | None]:
+def _without_brackets(texts: pl.Series) -> pl.Series:
     """The texts, those that are lists as their words; each different one is looked at once."""
     starts = texts.str.strip_chars_start()
     may_be = starts.str.starts_with("[") | starts.str.starts_with("(") | starts.str.starts_with("{")
@@ -159,7 +165,7 @@ def _without_brackets(texts: pl.Series) -> Iterator[str | None]:
         words = words_of_list(text)
         words = words_of_list(clean(text)) if words is None else words
         known[text] = text if words is None else ", ".join(words)
-    return (known.get(text, text) for text in texts) if known else iter(texts)
+    return texts.replace(list(known), list(known.values())) if known else texts
 
 
 def _joined(expression: pl.Expr, dtype: pl.DataType, field: Field, missing: Sequence[str]) -> pl.Expr:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import polars as pl
 
-from prorec_core.data.columns import EMPTY, LETTERS, PER_SECOND, PLAIN, Field, first, shown, without_missing
+from prorec_core.data.columns import EMPTY, LETTERS, PER_SECOND, PLAIN, Field, first, shown, value_at, without_missing
 from prorec_core.errors import UserError
 from prorec_core.values import UNITS
 
@@ -62,25 +64,89 @@ def as_timestamps(
         UserError: another type; a time that is missing, negative or written in another way (names the first row);
             numbers of which some look like seconds and some like milliseconds since 1970.
     """
-    field, dtype, column = Field(column.name, place), column.dtype, column.alias(PLAIN)
-    if not (dtype.is_numeric() or dtype in (*LETTERS, pl.Date, pl.Null) or isinstance(dtype, pl.Datetime)):
-        field.refuse_type(dtype, "times must be numbers, dates or ISO 8601 strings")
-    column = without_missing(column, missing)
-    field.refuse(column.is_null(), "has no time")
-    if dtype in LETTERS:
-        column = column.str.strip_chars()
-    if dtype.is_temporal():
-        seconds, nanos = _of_dates(column)
-    elif form is not None and form not in UNITS:
-        seconds, nanos = _of_format(column, field, form)
-    elif (numbers := _as_numbers(column, field, form)) is not None:
-        return _of_numbers(numbers, column, field, form)
-    else:
-        seconds, nanos = _of_iso(column, field)
-    early = "Times are counted from 1970: correct the value or drop the row"
-    field.refuse(seconds < 0, "holds a negative time", column, early)
-    field.refuse(seconds > _LAST_SECOND, "holds a time after the year 9999", column)
-    return _in_coarsest_unit(seconds, nanos)
+    times = Times(Field(column.name, place), form, missing)
+    return times.join([times.read(column, 0)])
+
+
+@dataclass(frozen=True)
+class ReadTimes:
+    """The times of some rows of a column.
+
+    Attributes:
+        times: numbers as they stand there (int64 or float64), or whole seconds since 1970 (int64).
+        nanos: nanoseconds beyond those seconds, int64; None where there are none.
+        numbers: whether the column holds numbers; None: there are no rows.
+        start: place of the first row in the column.
+        first: what stands there in the first row, for messages.
+    """
+
+    times: pl.Series
+    nanos: pl.Series | None
+    numbers: bool | None
+    start: int
+    first: Any
+
+
+class Times:
+    """One column of times, read batch by batch. `read` may be called by several threads.
+
+    What is meant by a column is known once all of it is read: `as_timestamps` says what comes of it.
+    """
+
+    def __init__(self, field: Field, form: str | None, missing: Sequence[str]) -> None:
+        """As `as_timestamps` has them."""
+        self._field, self._form, self._missing = field, form, missing
+
+    def read(self, batch: pl.Series, start: int) -> ReadTimes:
+        """Some rows of the column, of which the first is its row `start`.
+
+        Raises:
+            UserError: as `as_timestamps`, of what one batch shows.
+        """
+        field, form, dtype, column = self._field.at(start), self._form, batch.dtype, batch.alias(PLAIN)
+        if not (dtype.is_numeric() or dtype in (*LETTERS, pl.Date, pl.Null) or isinstance(dtype, pl.Datetime)):
+            field.refuse_type(dtype, "times must be numbers, dates or ISO 8601 strings")
+        column = without_missing(column, self._missing)
+        field.refuse(column.is_null(), "has no time")
+        if dtype in LETTERS:
+            column = column.str.strip_chars()
+        told = value_at(column, 0) if column.len() else None
+        if dtype.is_temporal():
+            seconds, nanos = _of_dates(column)
+        elif form is not None and form not in UNITS:
+            seconds, nanos = _of_format(column, field, form)
+        elif (numbers := _as_numbers(column, field, form)) is not None:
+            _check_numbers(numbers, column, field, form)
+            return ReadTimes(numbers, None, True if column.len() else None, start, told)
+        else:
+            seconds, nanos = _of_iso(column, field)
+        early = "Times are counted from 1970: correct the value or drop the row"
+        field.refuse(seconds < 0, "holds a negative time", column, early)
+        field.refuse(seconds > _LAST_SECOND, "holds a time after the year 9999", column)
+        exact = nanos if (nanos != 0).any() else None
+        return ReadTimes(seconds, exact, False if column.len() else None, start, told)
+
+    def join(self, parts: Sequence[ReadTimes]) -> tuple[pl.Series, str]:
+        """All rows of the column, given its batches in their order: times and unit as `as_timestamps` has them.
+
+        Raises:
+            UserError: the same, of what batches show beside each other.
+        """
+        kinds = {part.numbers for part in parts} - {None}
+        if len(kinds) > 1:
+            odd = next(part for part in parts if part.numbers is False)
+            _refuse_beside_numbers(self._field.at(odd.start), odd.first)
+        parts = [part for part in parts if part.numbers is not None] or parts[:1]
+        if True in kinds:
+            # Whole numbers in one batch and fractions in the next are fractions all.
+            fractions = any(part.times.dtype.is_float() for part in parts)
+            numbers = pl.concat([part.times.cast(pl.Float64) if fractions else part.times for part in parts])
+            return _of_numbers(numbers, self._field, self._form)
+        seconds = pl.concat([part.times for part in parts])
+        if all(part.nanos is None for part in parts):
+            return seconds, "seconds"
+        zero = [part.times * 0 if part.nanos is None else part.nanos for part in parts]
+        return _in_finer_unit(seconds, pl.concat(zero))
 
 
 def _of_dates(column: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -107,49 +173,72 @@ def _as_numbers(column: pl.Series, field: Field, unit: str | None) -> pl.Series 
     if not whole.has_nulls():
         return whole
     numbers = column.cast(pl.Float64, strict=False)
-    if numbers.null_count() == column.len() and unit is None:
+    if unit is not None:
+        told = f"data.timestamp_format says that times are numbers of {unit}"
+        field.refuse(numbers.is_null(), "holds what is no time", column, f"{told}: correct the value or drop the row")
+    elif numbers.null_count() == column.len():
         return None
-    told = "Other rows hold numbers" if unit is None else f"data.timestamp_format says that times are numbers of {unit}"
-    field.refuse(numbers.is_null(), "holds what is no time", column, f"{told}: correct the value or drop the row")
+    elif numbers.has_nulls():
+        row = first(numbers.is_null())
+        _refuse_beside_numbers(field.at(field.start + row), column[row])
     return numbers
 
 
-def _of_numbers(numbers: pl.Series, column: pl.Series, field: Field, unit: str | None) -> tuple[pl.Series, str]:
-    """Whole numbers as they are, others in a unit in which they are whole; and the unit."""
+def _refuse_beside_numbers(field: Field, value: Any) -> NoReturn:
+    raise UserError(
+        f"column '{field.name}' holds what is no time in {field.row(0)}: {shown(value)}",
+        place=field.place,
+        cure="Other rows hold numbers: correct the value or drop the row",
+    )
+
+
+def _check_numbers(numbers: pl.Series, column: pl.Series, field: Field, unit: str | None) -> None:
+    """Refuse numbers that are no times."""
     field.refuse(numbers.is_null() | ~numbers.is_finite(), "holds what is no time", column)
     field.refuse(numbers < 0, "holds a negative time", column)
-    if unit is None:
-        _refuse_two_units(numbers, column, field)
-    else:
+    if unit is not None:
         last = min(_LAST_SECOND * _PARTS[unit], 2**63 - 1)
         told = f"holds a time after the year 9999, if it is in {unit} (data.timestamp_format),"
         field.refuse(numbers > last, told, column)
+    if numbers.dtype.is_float():
+        field.refuse(numbers >= 2.0**63, "holds too large a time", column)
+
+
+def _of_numbers(numbers: pl.Series, field: Field, unit: str | None) -> tuple[pl.Series, str]:
+    """Whole numbers as they are, others in a unit in which they are whole; and the unit."""
+    if unit is None:
+        _refuse_two_units(numbers, field)
     if numbers.dtype == pl.Int64:
         return numbers, unit or "as given"
     unit = unit or "seconds"
+    found = numbers
     if bool((numbers.floor() != numbers).any()):
         finer = "microseconds" if unit in ("seconds", "milliseconds") else "nanoseconds"
         numbers, unit = (numbers * (_PARTS[finer] // _PARTS[unit])).round(), finer
     times = numbers.cast(pl.Int64, strict=False)
-    field.refuse(times.is_null(), "holds too large a time", column)
+    field.refuse(times.is_null(), "holds too large a time", found)
     return times, unit
 
 
-def _refuse_two_units(numbers: pl.Series, column: pl.Series, field: Field) -> None:
+def _refuse_two_units(numbers: pl.Series, field: Field) -> None:
     """Refuse plausible seconds since 1970 beside plausible milliseconds, and so on.
 
     Numbers that merely run from small to large are none of these: they fill what lies between.
     """
     low, high = _PLAUSIBLE
-    found = {unit: (numbers >= low * parts) & (numbers < high * parts) for unit, parts in _PARTS.items()}
+    least, most = numbers.min(), numbers.max()
+    within = [unit for unit, parts in _PARTS.items() if least < high * parts and most >= low * parts]  # type: ignore[operator]
+    if len(within) < 2:
+        return
+    found = {unit: (numbers >= low * _PARTS[unit]) & (numbers < high * _PARTS[unit]) for unit in within}
     first_rows = {unit: first(rows) for unit, rows in found.items() if rows.any()}
     if len(first_rows) < 2:
         return
-    least = next(iter(first_rows))
-    large = int((numbers >= low * _PARTS[least]).sum())
+    smallest = next(iter(first_rows))
+    large = int((numbers >= low * _PARTS[smallest]).sum())
     if sum(int(rows.sum()) for rows in found.values()) < 0.95 * large:
         return
-    told = " and ".join(f"in {unit} ({field.row(row)}: {shown(column[row])})" for unit, row in first_rows.items())
+    told = " and ".join(f"in {unit} ({field.row(row)}: {shown(numbers[row])})" for unit, row in first_rows.items())
     raise UserError(
         f"column '{field.name}' holds times {told}",
         place=field.place,
@@ -197,9 +286,7 @@ def _number(digits: pl.Series) -> pl.Series:
     return digits.cast(pl.Int64, strict=False).fill_null(0)
 
 
-def _in_coarsest_unit(seconds: pl.Series, nanos: pl.Series) -> tuple[pl.Series, str]:
-    if not bool((nanos != 0).any()):
-        return seconds, "seconds"
+def _in_finer_unit(seconds: pl.Series, nanos: pl.Series) -> tuple[pl.Series, str]:
     if not bool((nanos % 1000 != 0).any()) or int(seconds.max() or 0) >= 2**63 // _NANOSECONDS:  # type: ignore[arg-type]
         return seconds * _MICROSECONDS + nanos // 1000, "microseconds"
     return seconds * _NANOSECONDS + nanos, "nanoseconds"

@@ -108,15 +108,15 @@ def new_item_lists(config: EvaluateConfig, models: Models, dataset: Dataset, rep
     if offsets_N is not None:
         models.generator.offset_items(offsets_N)
     known, new = (lists_after(config, models, histories, report) for histories in new_item_histories(dataset))
-    return NewItemLists(known, new, config.cold_bonus)
+    return NewItemLists(known, new, config.new_item_bonus)
 
 
 def new_item_offsets(config: EvaluateConfig, dataset: Dataset, device: torch.device) -> torch.Tensor | None:
     """What is added to the score of each item, new ones after the others, in nats, shape (N,); None for nothing."""
-    if not config.cold_bonus:
+    if not config.new_item_bonus:
         return None
     offsets_N = torch.zeros(dataset.n_items_with_new, device=device)
-    offsets_N[dataset.items.height :] = config.cold_bonus
+    offsets_N[dataset.items.height :] = config.new_item_bonus
     return offsets_N
 
 

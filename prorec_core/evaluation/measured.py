@@ -63,8 +63,8 @@ class Evaluation:
     def save(self, folder: Path) -> None:
         """Write metrics.json, ranks.parquet and lists.parquet."""
         write_json(folder / "metrics.json", self.metrics)
-        write_parquet(folder / "ranks.parquet", self.ranks, _STAGE)
-        write_parquet(folder / "lists.parquet", _lists_table(self.lists), _STAGE)
+        write_parquet(folder / "ranks.parquet", self.ranks)
+        write_parquet(folder / "lists.parquet", _lists_table(self.lists))
 
     @classmethod
     def load(cls, folder: Path, *, lists: bool = False) -> Evaluation:

@@ -30,7 +30,7 @@ class NewItemLists:
     Attributes:
         known: by scorer the lists of every user before the test item, as in the plain evaluation.
         new: by scorer those of the users whose last interaction of all is with a new item, in the order of
-            `Dataset.cold`, after all that these users have of other items.
+            `Dataset.new_items`, after all that these users have of other items.
         bonus: what was added to the score of each new item, in nats.
     """
 
@@ -45,10 +45,10 @@ def new_item_histories(dataset: Dataset) -> tuple[Sequences, Sequences]:
     Raises:
         ValueError: the data set holds no items out.
     """
-    if dataset.cold is None:
+    if dataset.new_items is None:
         raise ValueError("the data set has no new items")
     known, n_items = dataset.sequences.histories(Split.TEST), dataset.n_items_with_new
-    new = dataset.sequences.select(dataset.cold.users.astype(np.int64))
+    new = dataset.sequences.select(dataset.new_items.users.astype(np.int64))
     return tuple(Sequences(found.items, found.offsets, n_items) for found in (known, new))  # type: ignore[return-value]
 
 
@@ -61,13 +61,13 @@ def new_item_metrics(
         The metrics: `items`, the new ones, `interactions`, those measured, and `bonus`; `new` and `known`: by scorer
         recall_at_k for k = 10 and 50 with standard errors over users; `share_of_catalogue` of the new items, and
         `share_at_10`: by scorer their share of all users' first ten. And by scorer the rank of each new target, int32,
-        0 where it is not in the list, in the order of `Dataset.cold`.
+        0 where it is not in the list, in the order of `Dataset.new_items`.
 
     Raises:
         ValueError: the data set holds no items out, or lists are not a row a user.
     """
     histories = new_item_histories(dataset)
-    assert dataset.cold is not None
+    assert dataset.new_items is not None
     length = min(config.list_length, dataset.n_items_with_new)
     training = dataset.sequences.training()
     training = Sequences(training.items, training.offsets, dataset.n_items_with_new)
@@ -84,12 +84,12 @@ def new_item_metrics(
         for found, asked in zip((known, new), targets, strict=True)
     )
     metrics = {
-        "items": len(dataset.cold),
-        "interactions": len(dataset.cold.users),
+        "items": len(dataset.new_items),
+        "interactions": len(dataset.new_items.users),
         "bonus": lists.bonus,
         "new": {scorer: _recall(ranks, cutoffs) for scorer, ranks in of_new.items()},
         "known": {scorer: _recall(ranks, cutoffs) for scorer, ranks in of_known.items()},
-        "share_of_catalogue": round(len(dataset.cold) / dataset.n_items_with_new, 6),
+        "share_of_catalogue": round(len(dataset.new_items) / dataset.n_items_with_new, 6),
         "share_at_10": {scorer: new_share(known[scorer], first_new) for scorer in of_known},
     }
     return metrics, of_new
@@ -101,9 +101,9 @@ def new_targets(dataset: Dataset) -> IntArray:
     Raises:
         ValueError: the data set holds no items out.
     """
-    if dataset.cold is None:
+    if dataset.new_items is None:
         raise ValueError("the data set has no new items")
-    return (dataset.cold.targets + dataset.items.height).astype(np.int32)
+    return (dataset.new_items.targets + dataset.items.height).astype(np.int32)
 
 
 def new_share(lists: TopItems, first_new: int, k: int = 10) -> float:

@@ -56,7 +56,7 @@ def find_all(dataset: Dataset, find: Find, with_new: Callable[[], Find] | None =
         with_new: gives it over the catalogue with the new items; asked where there are any. None: it knows ids alone.
     """
     known = {split: find(dataset.sequences.histories(split)) for split in (Split.VALIDATION, Split.TEST)}
-    if dataset.cold is None or with_new is None:
+    if dataset.new_items is None or with_new is None:
         return Found(known)
     find = with_new()
     everyone, takers = (find(histories) for histories in new_item_histories(dataset))
@@ -153,7 +153,7 @@ def own_and_ranked(
         known, takers = (
             made(each, histories) for each, histories in zip(found.new, new_item_histories(dataset), strict=True)
         )
-        of_new = NewItemLists(known, takers, config.cold_bonus)
+        of_new = NewItemLists(known, takers, config.new_item_bonus)
     recommended = scorer
     if fitted is not None:
         ranks = rank_of_target(lists[Split.VALIDATION][scorer].items_UK, sequences.targets(Split.VALIDATION))

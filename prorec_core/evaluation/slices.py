@@ -15,14 +15,14 @@ from prorec_core.data.sequences import IntArray
 from prorec_core.metrics.measures import Values, hits_at_k, standard_error
 
 Groups = npt.NDArray[np.int64]
-POPULARITY = ("head", "middle", "tail", "unseen")
+POPULARITY = ("head", "middle", "tail", "not in training")
 
 
 def popularity_groups(train_counts: npt.NDArray[np.int64]) -> Groups:
     """Head (0), middle (1) and tail (2) of the catalogue, shape (N,), each with a third of what is bought in training.
 
     Items are taken from the most to the least frequent; items of equal count stay together, in the group in which
-    the first of them falls. Items that do not occur in training are unseen (3).
+    the first of them falls. Items that do not occur in training are a group of their own (3).
 
     >>> popularity_groups(np.array([1, 6, 1, 3, 3, 1, 1, 1, 0])).tolist()
     [2, 0, 2, 1, 1, 2, 2, 2, 3]

@@ -106,7 +106,7 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         on_test, sequences.targets(Split.TEST), np.diff(sequences.histories(Split.TEST).offsets), train_counts
     )
     # What a source knows of itself, it knows of all its items.
-    metrics["reference"] = {} if inputs.dataset.cold is not None else _reference(inputs.dataset.profile)
+    metrics["reference"] = {} if inputs.dataset.new_items is not None else _reference(inputs.dataset.profile)
     of_new: dict[str, IntArray] = {}
     if inputs.new is not None:
         metrics["new_items"], of_new = new_item_metrics(inputs.new, inputs.dataset, inputs.config)
@@ -186,8 +186,8 @@ def _ranks_table(
     parts = [
         _rank_rows(_NAMES[split], everyone, dataset.sequences.targets(split), found) for split, found in ranks.items()
     ]
-    if dataset.cold is not None and of_new:
-        parts.append(_rank_rows(NEW_ITEMS, dataset.cold.users, new_targets(dataset), of_new))
+    if dataset.new_items is not None and of_new:
+        parts.append(_rank_rows(NEW_ITEMS, dataset.new_items.users, new_targets(dataset), of_new))
     return pa.concat_tables(parts, promote_options="default").combine_chunks()
 
 

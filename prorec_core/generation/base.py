@@ -18,9 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prorec_core.config import GeneratorConfig
-from prorec_core.generation.trie import CodeTrie
+from prorec_core.generation.trie import WHOLE_TABLES, CodeTrie
 from prorec_core.sequential.base import SequentialModel
 from prorec_core.training.batching import HistoryBatch
+
+_GATHERED = 48
+"""What a product costs whose node is looked up, in products with nodes as they come; 30 to 70 on a CPU."""
+_ROWS = 2048
+"""Nodes that are looked up at a time: what is made of them stays in the cache."""
+_SCORES = 1 << 27
+"""Cells of a table of all nodes of a level, at most: queries times nodes."""
 
 
 @dataclass(frozen=True)
@@ -228,12 +235,13 @@ class Generator(nn.Module, ABC):
 
     def child_logits(self, level: int, scores: LevelScores, children_PHC: Tensor) -> Tensor:
         """Logits of nodes of level `level + 1`, float32, shape (P, H, C); where a node is -1 they mean nothing."""
-        children_PHC = children_PHC.clamp(min=0)
-        logits_PHC = scores.codes_PHK.gather(-1, self.trie.node_code[level + 1][children_PHC])
+        nodes_PHC = children_PHC.clamp(min=0)
+        logits_PHC = scores.codes_PHK.gather(-1, self.trie.node_code[level + 1][nodes_PHC])
         if scores.query_PE is not None:
-            logits_PHC = logits_PHC + _products(scores.query_PE, getattr(self, f"nodes_{level}"), children_PHC)
+            products = _products(scores.query_PE, getattr(self, f"nodes_{level}"), nodes_PHC, children_PHC >= 0)
+            logits_PHC = logits_PHC + products
         if self.node_offsets:
-            logits_PHC = logits_PHC + self.node_offsets[level][children_PHC]
+            logits_PHC = logits_PHC + self.node_offsets[level][nodes_PHC]
         return logits_PHC
 
     def child_log_probabilities(self, level: int, context: Context, codes_PHl: Tensor, nodes_PH: Tensor) -> Tensor:
@@ -242,7 +250,7 @@ class Generator(nn.Module, ABC):
         Normalised over the children where training was; otherwise over all codes of the level.
         """
         hidden_PHD = self.next_hidden(context, codes_PHl).float()
-        children_PHC = self.trie.children[level][nodes_PH]
+        children_PHC = self.trie.children_of(level, nodes_PH)
         scores = self.level_scores(level, context.vector_PD, hidden_PHD)
         logits_PHC = self.child_logits(level, scores, children_PHC)
         if self.siblings_compete:
@@ -260,13 +268,27 @@ class Generator(nn.Module, ABC):
         return found
 
 
-def _products(query_PE: Tensor, nodes_ME: Tensor, wanted_PHC: Tensor) -> Tensor:
-    """Products of each query with the nodes wanted of it, float32, shape (P, H, C)."""
-    if wanted_PHC.shape[1] == 1 and 2 * wanted_PHC.shape[2] < len(nodes_ME):
+def _products(query_PE: Tensor, nodes_ME: Tensor, wanted_PHC: Tensor, real_PHC: Tensor) -> Tensor:
+    """Products of each query with the nodes wanted of it, float32, shape (P, H, C); any number where none is real.
+
+    Either of the nodes wanted alone, or of all nodes and then those wanted, whichever is less work.
+    """
+    people, beams, width = wanted_PHC.shape
+    if beams == 1 and 2 * width < len(nodes_ME):
         # Not as a batched product: oneDNN makes a program for every new shape, and here each is new.
         return (F.embedding(wanted_PHC, nodes_ME) * query_PE[:, None, None, :]).sum(-1)
-    scores_PM = (query_PE @ nodes_ME.t()).float()
-    return scores_PM.gather(1, wanted_PHC.flatten(1)).view(wanted_PHC.shape)
+    if len(nodes_ME) > WHOLE_TABLES:
+        places = real_PHC.nonzero(as_tuple=True)
+        if _GATHERED * len(places[0]) < people * len(nodes_ME):
+            asked = zip(places[0].split(_ROWS), wanted_PHC[places].split(_ROWS), strict=True)
+            parts = [(F.embedding(rows, query_PE) * F.embedding(nodes, nodes_ME)).sum(-1) for rows, nodes in asked]
+            return query_PE.new_zeros(wanted_PHC.shape).index_put(places, torch.cat(parts))
+    at_once = max(1, _SCORES // len(nodes_ME))
+    parts = [
+        (query @ nodes_ME.t()).float().gather(1, wanted.flatten(1)).view(wanted.shape)
+        for query, wanted in zip(query_PE.split(at_once), wanted_PHC.split(at_once), strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _frozen(module: nn.Module, name: str, tensor: Tensor) -> Tensor:

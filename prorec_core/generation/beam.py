@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from prorec_core.generation.trie import CodeTrie
+from prorec_core.metrics.top import best_places
 
 _DEAD = float("-inf")
 
@@ -29,8 +30,8 @@ class Scorer(Protocol):
             codes_UBl: the codes chosen so far, int64, shape (U, B, level).
 
         Returns:
-            Shape (U, B, C), aligned with `trie.children[level][nodes_UB]`; what stands at missing children
-            (-1) is ignored.
+            Shape (U, B, C), aligned with `trie.children_of(level, nodes_UB)`, or wider; what stands at missing
+            children (-1) is ignored.
         """
         ...
 
@@ -81,14 +82,15 @@ def beam_search(
         alive_UB = totals_UB > _DEAD
         scores_UBC = scorer(level, nodes_UB, codes_UBl).float() + totals_UB.unsqueeze(-1)
         n_children = torch.where(alive_UB, trie.n_children[level][nodes_UB], 0)
-        n_slots = trie.children[level].shape[1]
+        n_slots = scores_UBC.shape[-1]
         missing_UBC = torch.arange(n_slots, device=device) >= n_children.unsqueeze(-1)
         scores_UBC.masked_fill_(missing_UBC, _DEAD)
-        first_child_UB = trie.children[level][:, 0][nodes_UB]
+        first_child_UB = trie.first_child[level][nodes_UB]
         if leaves_UH is not None:
             _leave_out(trie, level, leaves_UH, nodes_UB.masked_fill(~alive_UB, -1), scores_UBC)
         last = level == trie.depth - 1
-        totals_UB, slots_UB = _best(scores_UBC.flatten(1), keep if last else beams)
+        # The places of a row follow the order of the nodes; so do the beams, and ties fall to the lower codes.
+        totals_UB, slots_UB = best_places(scores_UBC.flatten(1), keep if last else beams)
         parents_UB = slots_UB // n_slots
         nodes_UB = first_child_UB.gather(1, parents_UB) + slots_UB % n_slots
         nodes_UB = nodes_UB.masked_fill(totals_UB == _DEAD, 0)
@@ -101,29 +103,6 @@ def beam_search(
         torch.nn.functional.pad(items_UK, (0, missing), value=-1),
         torch.nn.functional.pad(totals_UK, (0, missing), value=_DEAD),
     )
-
-
-def _best(scores_UM: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` best of each row and their places, ordered by place; of equal ones the first places win.
-
-    As the places of a row follow the order of the nodes, so do the beams, and ties fall to the lower codes on
-    every device. `topk` alone leaves open which of equal ones it takes, so rows in which equal scores stand on
-    both sides of the cut are settled here.
-    """
-    count = min(count, scores_UM.shape[1])
-    values, places = scores_UM.topk(min(count + 1, scores_UM.shape[1]), dim=1)
-    if values.shape[1] > count:
-        cut = values[:, count - 1 : count]
-        rows = ((cut == values[:, count:]) & (cut > _DEAD)).nonzero()[:, 0]
-        places = places[:, :count]
-        if len(rows):
-            scores, cut = scores_UM[rows], cut[rows]
-            above, equal = scores > cut, scores == cut
-            room = count - above.sum(dim=1, keepdim=True)
-            taken = above | (equal & (equal.cumsum(dim=1) <= room))
-            places[rows] = taken.nonzero()[:, 1].view(-1, count)
-    places = places.sort(dim=1).values
-    return scores_UM.gather(1, places), places
 
 
 def _sorted_leaves(trie: CodeTrie, forbidden_items_UH: Tensor) -> Tensor:
@@ -140,12 +119,12 @@ def _leave_out(trie: CodeTrie, level: int, leaves_UH: Tensor, nodes_UB: Tensor, 
     """Set the scores of children below which every item is forbidden to -inf, in place."""
     real_UH = leaves_UH < trie.n_items
     items_UH = trie.leaf_item[leaves_UH.clamp(max=trie.n_items - 1)]
-    child_UH = trie.item_nodes(level + 1)[items_UH]
-    parent_UH = trie.item_nodes(level)[items_UH]
+    child_UH = trie.item_nodes(level + 1, items_UH)
+    parent_UH = trie.item_nodes(level, items_UH)
     below = torch.searchsorted(leaves_UH, trie.last_leaf[level + 1][child_UH])
     below -= torch.searchsorted(leaves_UH, trie.first_leaf[level + 1][child_UH])
     size = trie.last_leaf[level + 1][child_UH] - trie.first_leaf[level + 1][child_UH]
     whole_UH = real_UH & (below == size)
     user, place, beam = (whole_UH[:, :, None] & (parent_UH[:, :, None] == nodes_UB[:, None, :])).nonzero(as_tuple=True)
-    slot = child_UH[user, place] - trie.children[level][parent_UH[user, place], 0]
+    slot = child_UH[user, place] - trie.first_child[level][parent_UH[user, place]]
     scores_UBC[user, beam, slot] = _DEAD

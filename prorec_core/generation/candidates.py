@@ -21,7 +21,7 @@ from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.base import Context, Generator
 from prorec_core.generation.beam import beam_search
 from prorec_core.progress import Progress, Report, silent
-from prorec_core.sequential.base import mask_history, owned_items, users_at_a_time
+from prorec_core.sequential.base import mask_history, owned_items
 from prorec_core.training.batching import HistoryBatch, inference_batches
 
 Floats = npt.NDArray[np.float32]
@@ -30,7 +30,9 @@ DENSE_CANDIDATES = 50
 same candidates."""
 _TOKENS = 16_384
 _CELLS = 6_000_000
-"""Cells of the largest table of a batch: users times beams times children."""
+"""Cells of the largest table of a batch of search: users times beams times children."""
+_DENSE_CELLS = 1 << 26
+"""Cells of a batch's dense scores, users times items: 256 MiB."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,11 @@ def find_candidates(
     width = beams + (min(k, generator.trie.n_items) if whole else 0)
     items = np.full((histories.n_users, width), -1, np.int32)
     generative, scores = (np.full(items.shape, -np.inf, np.float32) for _ in range(2))
-    children = max(table.shape[1] for table in generator.trie.children)
-    done = 0
-    users_a_batch = max(1, _CELLS // (beams * children))
+    most = max(1, _CELLS // (beams * max(generator.trie.widest)))
     if whole:
-        users_a_batch = users_at_a_time(generator.trie.n_items, users_a_batch)
-    batches = inference_batches(histories, generator.config.max_history, _TOKENS, users_a_batch, device)
+        most = max(1, min(most, _DENSE_CELLS // generator.trie.n_items))
+    done = 0
+    batches = inference_batches(histories, generator.config.max_history, _TOKENS, most, device)
     for batch in batches:
         users = batch.users_B.cpu().numpy()
         context = last_context(generator, batch)
@@ -158,9 +159,9 @@ def item_log_probabilities(generator: Generator, context: Context, items_UC: Ten
     trie, items = generator.trie, items_UC.clamp(min=0)
     total = torch.zeros(items.shape, device=items.device)
     for level in range(trie.depth):
-        parents = trie.item_nodes(level)[items]
+        parents = trie.item_nodes(level, items)
         log_p = generator.child_log_probabilities(level, context, trie.codes[items][..., :level], parents)
-        slot = trie.item_nodes(level + 1)[items] - trie.children[level][parents][..., 0]
+        slot = trie.item_nodes(level + 1, items) - trie.first_child[level][parents]
         total += log_p.gather(-1, slot[..., None])[..., 0]
     return total.masked_fill(items_UC < 0, -torch.inf)
 
@@ -176,8 +177,10 @@ def _join_dense(
 ) -> tuple[Tensor, Tensor, Tensor]:
     beams_UB, beam_scores_UB = found
     log_p_UN = logits_UN.log_softmax(-1)
-    open_UN = log_p_UN if masked is None else mask_history(log_p_UN.clone(), batch, masked)
-    top_UK = open_UN.topk(min(k, open_UN.shape[1]), dim=1)
+    if masked is not None:
+        # In place: nothing that was masked is asked for again, and a copy would be as large as the catalogue.
+        mask_history(log_p_UN, batch, masked)
+    top_UK = log_p_UN.topk(min(k, log_p_UN.shape[1]), dim=1)
     fresh_UK = top_UK.indices.masked_fill(top_UK.values == -torch.inf, -1)
     fresh_UK = fresh_UK.masked_fill((fresh_UK[:, :, None] == beams_UB[:, None, :]).any(-1), -1)
     # What the beams have found already goes to the end, where the whole batch can do without those columns.

@@ -62,7 +62,7 @@ def joint_candidates(
     items_UC = np.full((histories.n_users, 2 * beams), -1, np.int32)
     log_p = [np.full(items_UC.shape, -np.inf, np.float32) for _ in range(2)]
     device = first.inputs_NE.device
-    children = max(table.shape[1] for each in (first, second) for table in each.trie.children)
+    children = max(width for each in (first, second) for width in each.trie.widest)
     users_a_batch = max(1, _CELLS // (2 * beams * children))
     for batch in inference_batches(histories, longest, _TOKENS, users_a_batch, device):
         users = batch.users_B.cpu().numpy()

@@ -107,13 +107,9 @@ class Objective:
         if not self.generator.siblings_compete:
             return torch.arange(len(items_P), device=items_P.device)
         trie = self.generator.trie
-        n_children_P = trie.n_children[level][self._nodes(level, items_P)]
+        n_children_P = trie.n_children[level][trie.item_nodes(level, items_P)]
         order = n_children_P.argsort(stable=True)
         return order[n_children_P[order] > 1]
-
-    def _nodes(self, level: int, items: Tensor) -> Tensor:
-        """The nodes of some items at a level, int64; nothing is made of all items."""
-        return self.generator.trie.path[items, level - 1] if level else torch.zeros_like(items)
 
     def _level_loss(
         self,
@@ -134,7 +130,7 @@ class Objective:
             return total
         scores = generator.level_scores(level, F.embedding(rows_W, context.vector_PD), hidden_WD[:, None])
         # Parents with about as many children are dealt with together: padding all to the widest doubles the work.
-        groups = _WIDTHS if level > 0 and trie.children[level].shape[1] > _WIDE else 1
+        groups = _WIDTHS if level > 0 and trie.widest[level] > _WIDE else 1
         for part, rows in zip(scores.chunks(groups), rows_W.chunk(groups), strict=True):
             told = None if seen is None else seen[rows]
             total = total + self._children_loss(level, part, items_P[rows], told)
@@ -143,13 +139,13 @@ class Objective:
     def _children_loss(self, level: int, scores: LevelScores, items_W: Tensor, seen: Tensor | None) -> Tensor:
         """Summed cross-entropy of the targets' nodes among the children of their parents."""
         generator, trie = self.generator, self.generator.trie
-        parents_W = self._nodes(level, items_W)
+        parents_W = trie.item_nodes(level, items_W)
         n_children_W1 = trie.n_children[level][parents_W][:, None]
-        children_WC = trie.children[level][parents_W, : int(n_children_W1.max())]
+        children_WC = trie.children_of(level, parents_W, int(n_children_W1.max()))
         missing_WC = children_WC < 0
         logits_WC = generator.child_logits(level, scores, children_WC[:, None])[:, 0]
         log_p_WC = logits_WC.masked_fill(missing_WC, -torch.inf).log_softmax(-1).masked_fill(missing_WC, 0)
-        wanted_WC = (children_WC == self._nodes(level + 1, items_W)[:, None]).float()
+        wanted_WC = (children_WC == trie.item_nodes(level + 1, items_W)[:, None]).float()
         if self.config.label_smoothing:
             share = self.config.label_smoothing
             wanted_WC = (1 - share) * wanted_WC + share * (~missing_WC) / n_children_W1

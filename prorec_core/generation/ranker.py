@@ -20,7 +20,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 from torch import Tensor
 
-from prorec_core.alignment.unseen import nearest_by_text
+from prorec_core.alignment.new_items import nearest_by_text
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates, best_of
 from prorec_core.metrics.measures import gains_at_k

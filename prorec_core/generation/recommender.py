@@ -21,7 +21,7 @@ from prorec_core.errors import UserError, did_you_mean
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
-from prorec_core.quantization.table import CodeTable
+from prorec_core.quantization.quantized import CodeTable
 
 Rank = Callable[[Candidates, Sequences, int], tuple[IntArray, npt.NDArray[np.float32]]]
 """The k best of each history's candidates, and their scores."""

@@ -15,12 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prorec_core import versions
 from prorec_core.artifacts import read_json, write_json
 from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
+from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator, Items
 from prorec_core.generation.ranker import Ranker, Relations
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.registry import GENERATORS
+from prorec_core.sections import Section
 from prorec_core.sequential.trained import Floats, build_model
 from prorec_core.training.checkpoint import load_tensors, save_tensors
 
@@ -49,15 +52,19 @@ class TrainedGenerator:
     def save(self, folder: Path) -> None:
         """Write model.safetensors, config.json and training.json."""
         save_tensors(folder / "model.safetensors", self.tensors)
-        write_json(folder / "config.json", self.config)
+        write_json(folder / "config.json", versions.stored(self.config))
         write_json(folder / "training.json", {"epochs": self.training})
 
     @classmethod
     def load(cls, folder: Path) -> TrainedGenerator:
-        """Read what `save` wrote."""
+        """Read what `save` wrote, in this or an earlier version.
+
+        Raises:
+            UserError: a newer version of this software wrote it, or a file cannot be read.
+        """
         return cls(
             load_tensors(folder / "model.safetensors"),
-            read_json(folder / "config.json"),
+            _read_config(folder / "config.json"),
             read_json(folder / "training.json")["epochs"],
         )
 
@@ -70,7 +77,7 @@ class TrainedGenerator:
     @property
     def ranker(self) -> Ranker | None:
         """What ranks the candidates of both scores; None where there is none."""
-        fitted = self.config.get("ranker")
+        fitted = self.config["ranker"]
         if fitted is None:
             return None
         known = {name.removeprefix(RANKER): tensor for name, tensor in self.tensors.items() if name.startswith(RANKER)}
@@ -79,13 +86,38 @@ class TrainedGenerator:
     @property
     def recommended(self) -> str:
         """The score that was best on validation and so recommends: ranked, fused or generative."""
-        # A model from before there was a ranker does not say it.
-        return str(self.config.get("recommended", "generative" if self.fusion_weight is None else "fused"))
+        return str(self.config["recommended"])
 
     @property
     def beams(self) -> int:
         """Beams with which it was measured."""
-        return int(self.config.get("beams", 50))
+        return int(self.config["beams"])
+
+
+_STAGE_ONE: dict[str, type[Section]] = {"collaborative": CollaborativeConfig, "align": AlignConfig}
+"""Sections that tell the shape of Stage I's model."""
+_NEEDED = ("beams", "fusion_weight", "ranker", "recommended", "stage_one", "teachers")
+"""What recommending reads beside the sections."""
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """The content of config.json, up to date; its sections were found whole."""
+    stored = versions.parsed(path.read_bytes(), str(path))
+    own = {name: value for name, value in stored.items() if name not in {versions.KEY, "generator"}}
+    named = {name: stored[name] for name in (versions.KEY, "generator") if name in stored}
+    record = named | (own.get("stage_one") or {}) | {"trained_generator": own}
+    sections = versions.up_to_date(record, str(path))
+    config = dict(sections["trained_generator"])
+    if missing := [name for name in _NEEDED if name not in config]:
+        raise UserError(
+            f"there is no {', '.join(missing)}", place=str(path), cure="Run the stage 'train_generator' again"
+        )
+    kinds: dict[str, type[Section]] = {"generator": GeneratorConfig, **(_STAGE_ONE if config["stage_one"] else {})}
+    for name, kind in kinds.items():
+        versions.whole(kind, sections.get(name), str(path))
+    if config["stage_one"]:
+        config["stage_one"] = {name: sections[name] for name in _STAGE_ONE}
+    return {**config, "generator": sections["generator"]}
 
 
 def build_generator(config: GeneratorConfig, items: Items, low_precision: bool) -> Generator:
@@ -121,7 +153,7 @@ def restore_generator(
     items = Items(trie, torch.from_numpy(embeddings), teachers, [None] * trie.depth)
     config = GeneratorConfig.model_validate(trained.config["generator"])
     generator = build_generator(config, items, low_precision=False)
-    if shape := trained.config.get("stage_one"):
+    if shape := trained.config["stage_one"]:
         collaborative = CollaborativeConfig.model_validate(shape["collaborative"])
         align = AlignConfig.model_validate(shape["align"])
         generator.attach_stage_one(build_model(collaborative, align, embeddings.shape[1], low_precision=False))

@@ -2,7 +2,7 @@
 
 Axes: N items, D dimensions, C children of a node (padded). Level 0 is the root, level `depth` the leaves, one
 an item. Nodes of a level are numbered in the lexicographic order of their codes, so the children of a node
-are contiguous, and so are the leaves below it.
+are contiguous, and so are the leaves below it: two numbers a node say which they are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,12 @@ from torch import Tensor
 
 from prorec_core.errors import UserError
 
+WHOLE_TABLES = 65_536
+"""Nodes of a level, or items of a catalogue, up to which search works on tables of all: whole rows of children, scores
+of all nodes. Above, it costs what the nodes that it asks for have of children."""
+_COLUMNS = 16
+"""Dimensions of embeddings of which there are float64 sums at a time."""
+
 
 @dataclass(frozen=True)
 class CodeTrie:
@@ -25,8 +31,10 @@ class CodeTrie:
 
     Attributes:
         n_nodes: number of nodes at levels 0 … depth; 1 at level 0 and the number of items at level `depth`.
-        children: at levels 0 … depth-1, shape (n_nodes[l], C): nodes of level l+1, ascending, padded with -1.
-        n_children: at levels 0 … depth-1, shape (n_nodes[l],): how many of these are children.
+        first_child: at levels 0 … depth-1, shape (n_nodes[l],): the children of a node are the nodes of level l+1
+            from `first_child` on.
+        n_children: at levels 0 … depth-1, shape (n_nodes[l],): how many they are, at least one.
+        widest: at levels 0 … depth-1: most children of a node.
         node_code: at levels 0 … depth, shape (n_nodes[l],): a node's own code; 0 for the root.
         first_leaf, last_leaf: at levels 0 … depth, shape (n_nodes[l],): the leaves below a node are those
             from `first_leaf` up to, without, `last_leaf`.
@@ -37,8 +45,9 @@ class CodeTrie:
     """
 
     n_nodes: list[int]
-    children: list[Tensor]
+    first_child: list[Tensor]
     n_children: list[Tensor]
+    widest: list[int]
     node_code: list[Tensor]
     first_leaf: list[Tensor]
     last_leaf: list[Tensor]
@@ -50,7 +59,7 @@ class CodeTrie:
     @property
     def depth(self) -> int:
         """Number of codes of an item."""
-        return len(self.children)
+        return len(self.n_children)
 
     @property
     def n_items(self) -> int:
@@ -89,20 +98,16 @@ class CodeTrie:
         node_of_leaf = begins.cumsum(axis=1) - 1
         first = [np.flatnonzero(row) for row in begins]
         last = [np.append(row[1:], n_items) for row in first]
-        children, n_children = [], []
-        for level in range(depth):
-            first_child = node_of_leaf[level + 1, first[level]]
-            count = node_of_leaf[level + 1, last[level] - 1] + 1 - first_child
-            offset = np.arange(count.max())
-            children.append(np.where(offset < count[:, None], first_child[:, None] + offset, -1))
-            n_children.append(count)
+        first_child = [node_of_leaf[level + 1, first[level]] for level in range(depth)]
+        n_children = [node_of_leaf[level + 1, last[level] - 1] + 1 - first_child[level] for level in range(depth)]
         item_leaf = np.empty(n_items, dtype=np.int64)
         item_leaf[order] = np.arange(n_items)
         root = [np.zeros(1, dtype=np.int64)]
         return cls(
             n_nodes=[len(row) for row in first],
-            children=[torch.from_numpy(table) for table in children],
+            first_child=[torch.from_numpy(row) for row in first_child],
             n_children=[torch.from_numpy(count) for count in n_children],
+            widest=[int(count.max()) for count in n_children],
             node_code=[torch.from_numpy(row) for row in root + [rows[first[k + 1], k].copy() for k in range(depth)]],
             first_leaf=[torch.from_numpy(row) for row in first],
             last_leaf=[torch.from_numpy(row) for row in last],
@@ -116,8 +121,9 @@ class CodeTrie:
         """The same trie on another device."""
         return CodeTrie(
             n_nodes=self.n_nodes,
-            children=[tensor.to(device) for tensor in self.children],
+            first_child=[tensor.to(device) for tensor in self.first_child],
             n_children=[tensor.to(device) for tensor in self.n_children],
+            widest=self.widest,
             node_code=[tensor.to(device) for tensor in self.node_code],
             first_leaf=[tensor.to(device) for tensor in self.first_leaf],
             last_leaf=[tensor.to(device) for tensor in self.last_leaf],
@@ -127,9 +133,31 @@ class CodeTrie:
             codes=self.codes.to(device),
         )
 
-    def item_nodes(self, level: int) -> Tensor:
-        """The node of each item at a level (0 … depth), int64, shape (N,)."""
-        return self.path[:, level - 1] if level else torch.zeros_like(self.item_leaf)
+    def children_of(self, level: int, nodes: Tensor, width: int | None = None) -> Tensor:
+        """The children of nodes of a level (0 … depth-1).
+
+        Args:
+            level: of the nodes.
+            nodes: int64, any shape.
+            width: C, at least what any of them has; by default that of the largest family of the level, in a
+                catalogue of more than `WHOLE_TABLES` items that of the nodes given.
+
+        Returns:
+            Nodes of the next level, ascending, padded with -1, int64, shape (*nodes.shape, C).
+        """
+        n_children = self.n_children[level][nodes].unsqueeze(-1)
+        if width is None:
+            narrow = self.n_items > WHOLE_TABLES and nodes.numel()
+            width = int(n_children.max()) if narrow else self.widest[level]
+        offset = torch.arange(width, device=nodes.device)
+        children = self.first_child[level][nodes].unsqueeze(-1) + offset
+        return children.masked_fill_(offset >= n_children, -1)
+
+    def item_nodes(self, level: int, items: Tensor | None = None) -> Tensor:
+        """The nodes of items (int64, any shape), or of each item, at a level (0 … depth), int64."""
+        if items is None:
+            return self.path[:, level - 1] if level else torch.zeros_like(self.item_leaf)
+        return self.path[items, level - 1] if level else torch.zeros_like(items)
 
     def node_sums(self, level: int, values: Tensor) -> Tensor:
         """Sum values of items over the items below each node of a level.
@@ -153,6 +181,8 @@ class CodeTrie:
         Returns:
             Shape (n_nodes[level], D), of the type of `embeddings_ND`.
         """
-        sums = self.node_sums(level, embeddings_ND.T.double()).T
-        size = (self.last_leaf[level] - self.first_leaf[level]).unsqueeze(-1)
-        return (sums / size).to(embeddings_ND.dtype)
+        size = self.last_leaf[level] - self.first_leaf[level]
+        means_ND = embeddings_ND.new_empty((self.n_nodes[level], embeddings_ND.shape[1]))
+        for columns, target in zip(embeddings_ND.split(_COLUMNS, dim=1), means_ND.split(_COLUMNS, dim=1), strict=True):
+            target.copy_((self.node_sums(level, columns.T.double()) / size).T)
+        return means_ND

@@ -120,11 +120,15 @@ SCORERS: dict[str, Scorer] = {
     "item_to_item": Scorer(
         "item to item",
         "the items that occur together with the latest one",
+        "#6b8e23",
+        "*",
         counts="prorec_core.evaluation.baselines:item_to_item_lists",
     ),
     "two_stream": Scorer(
         "two-stream",
         "two generators over two code tables: log-probability of the one plus λ times that of the other",
+        "#b05a9c",
+        "p",
         generates=True,
         reranked=True,
     ),

@@ -64,6 +64,29 @@ def padded_histories(histories: Sequences) -> npt.NDArray[np.int64]:
     return padded_UH
 
 
+def best_places(scores_UM: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best scores of each row (all, where it has no more) and their places, ordered by place.
+
+    Of equal scores those at the first places win, on every device: `topk` alone leaves open which it takes, so rows
+    in which equal scores stand on both sides of the cut are settled here. Where the cut is at -inf, any place may
+    stand for another. What is not a number counts as best.
+    """
+    count = min(count, scores_UM.shape[1])
+    values, places = scores_UM.topk(min(count + 1, scores_UM.shape[1]), dim=1)
+    if values.shape[1] > count:
+        cut = values[:, count - 1 : count]
+        rows = ((cut == values[:, count:]) & (cut > -torch.inf)).nonzero()[:, 0]
+        places = places[:, :count]
+        if len(rows):
+            scores, cut = scores_UM[rows], cut[rows]
+            above, equal = ~(scores <= cut), scores == cut
+            room = count - above.sum(dim=1, keepdim=True)
+            taken = above | (equal & (equal.cumsum(dim=1) <= room))
+            places[rows] = taken.nonzero()[:, 1].view(-1, count)
+    places = places.sort(dim=1).values
+    return scores_UM.gather(1, places), places
+
+
 @torch.no_grad()
 def top_from_scores(scores_UN: Tensor, k: int, forbidden_items_UH: Tensor | None = None) -> TopItems:
     """The K best items of each user; of items with equal scores the lower index comes first, on every device.
@@ -82,22 +105,10 @@ def top_from_scores(scores_UN: Tensor, k: int, forbidden_items_UH: Tensor | None
         scores_UN = scores_UN.index_put((user, forbidden_items_UH[user, place]), scores_UN.new_tensor(-torch.inf))
     n_users, n_items = scores_UN.shape
     count = min(k, n_items)
-    values, places = scores_UN.topk(min(count + 1, n_items), dim=1)
+    values, places = best_places(scores_UN, count)
     if bool(values.isnan().any()):
         raise ValueError("a score is not a number")
-    if values.shape[1] > count:
-        # topk leaves open which of equal items it takes: rows with a tie across the cut are settled here.
-        cut = values[:, count - 1 : count]
-        rows = (cut == values[:, count:]).nonzero()[:, 0]
-        places = places[:, :count]
-        if len(rows):
-            scores, cut = scores_UN[rows], cut[rows]
-            above, equal = scores > cut, scores == cut
-            room = count - above.sum(dim=1, keepdim=True)
-            taken = above | (equal & (equal.cumsum(dim=1) <= room))
-            places[rows] = taken.nonzero()[:, 1].view(-1, count)
-    places = places.sort(dim=1).values
-    values, order = scores_UN.gather(1, places).sort(dim=1, descending=True, stable=True)
+    values, order = values.sort(dim=1, descending=True, stable=True)
     items = places.gather(1, order).masked_fill(values == -torch.inf, -1)
     items_UK = np.full((n_users, k), -1, np.int32)
     scores_UK = np.full((n_users, k), -np.inf, np.float32)

@@ -5,14 +5,15 @@ Axes: N items, D dimensions, L code levels, K codes a level, l levels of a prefi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from prorec_core.errors import UserError
-from prorec_core.quantization.quantizer import Codes, Floats
+from prorec_core.quantization.quantizer import Codes, Floats, squared_distances
 
 Indices = npt.NDArray[np.int64]
 Costs = npt.NDArray[np.float64]
@@ -21,13 +22,34 @@ Decode = Callable[[Codes], Floats]
 
 _LAST_SUFFIX = 65_535
 _DECODED_AT_ONCE = 16_384
+_ONE_BY_ONE = 16_384
+"""Items whose costs are computed one by one."""
+_COSTS_AT_ONCE = 1 << 25
+"""Of items and codes, 256 MiB; those of the items of one family stay together."""
+_LARGEST_FAMILY = 1024
+"""Items that may share their codes and be told apart by a suffix, where a level has no more codes than that."""
 
 
 def collision_groups(codes_NL: Codes) -> Indices:
-    """A number for each item that it shares with the items of equal codes and no others, shape (N,)."""
-    if not codes_NL.shape[1]:
-        return np.zeros(len(codes_NL), np.int64)
-    return np.unique(codes_NL, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    """A number for each item that it shares with the items of equal codes and no others, shape (N,).
+
+    Groups are numbered from 0 in the lexicographic order of their codes.
+    """
+    group = np.zeros(len(codes_NL), np.int64)
+    for codes in codes_NL.T.astype(np.int64):
+        # Rows are sorted as numbers, level by level: as a whole they would be compared byte by byte.
+        group = np.unique(group << 16 | codes, return_inverse=True)[1].reshape(-1)
+    return group
+
+
+def largest_family(n_items: int, n_codes: int, levels: int) -> int:
+    """How many items may share their tuple of codes before a suffix tells them apart.
+
+    As many as a level has codes, and at least 1,024; more only where the items would not have room otherwise. Search
+    over a trie pays for the largest family.
+    """
+    tuples: int = n_codes**levels
+    return max(n_codes, _LARGEST_FAMILY, -(-n_items // tuples))
 
 
 def add_suffix(codes_NL: Codes) -> Codes:
@@ -52,12 +74,12 @@ def add_suffix(codes_NL: Codes) -> Codes:
     return np.concatenate([codes_NL, suffix[:, None].astype(np.uint16)], axis=1)
 
 
-def reassign(codes_NL: Codes, embeddings_ND: Floats, n_codes: int, decode: Decode) -> Codes:
-    """Move as few items as needed to the nearest free codes until no two share their tuple.
+def reassign(codes_NL: Codes, embeddings_ND: Floats, n_codes: int, decode: Decode, family: int = 1) -> Codes:
+    """Move as few items as needed to the nearest free codes until no more than `family` share their tuple.
 
-    From the first level to the last: where more items have a prefix than there are tuples below it, the surplus
-    that loses least goes to the siblings with room, and is encoded anew from there on. At the last level each
-    tuple holds one item, and the moves are a linear assignment: the fewest changes, and among these the least
+    From the first level to the last: where more items have a prefix than there is room below it, the surplus
+    that loses least goes to the siblings with room, and is encoded anew from there on. At the last level, where each
+    tuple holds one item, the moves are a linear assignment: the fewest changes, and among these the least
     total squared distance between the embeddings and what their codes stand for.
 
     Args:
@@ -65,34 +87,53 @@ def reassign(codes_NL: Codes, embeddings_ND: Floats, n_codes: int, decode: Decod
         embeddings_ND: float32.
         n_codes: K; also codes that no item had may be given.
         decode: of the quantizer that gave the codes.
+        family: items that may share a tuple.
 
     Returns:
-        uint16, shape (N, L), rows distinct; unchanged where they already were.
+        uint16, shape (N, L), no row more than `family` times; unchanged where that was so.
 
     Raises:
-        UserError: there are more items than tuples.
+        UserError: there are more items than room.
     """
     n_items, levels = codes_NL.shape
-    check_room(n_items, n_codes, levels)
+    check_room(-(-n_items // family), n_codes, levels)
     codes = codes_NL.copy()
     for level in range(levels):
-        capacity = n_codes ** (levels - 1 - level)
+        capacity = family * n_codes ** (levels - 1 - level)
         crowded = _crowded(codes[:, : level + 1], capacity)
         if not len(crowded):
             continue
-        costs = _next_code_costs(codes[crowded, :level], embeddings_ND[crowded], n_codes, decode)
         settled = codes[crowded, level].astype(np.int64)
-        family = collision_groups(codes[:, :level])
+        above = collision_groups(codes[:, :level])
         place = _assign if capacity == 1 else _spill
-        for rows, siblings in zip(_members(family[crowded]), _members(family, of=family[crowded]), strict=True):
-            size = np.bincount(codes[siblings, level], minlength=n_codes)
-            settled[rows] = place(settled[rows], costs[rows], size, capacity)
+        families = zip(_members(above[crowded]), _members(above, of=above[crowded]), strict=True)
+        for together in _batches(families, n_codes):
+            batch = np.sort(np.concatenate([rows for rows, _ in together]))
+            costs = _next_code_costs(codes[crowded[batch], :level], embeddings_ND[crowded[batch]], n_codes, decode)
+            for rows, siblings in together:
+                size = np.bincount(codes[siblings, level], minlength=n_codes)
+                settled[rows] = place(settled[rows], costs[np.searchsorted(batch, rows)], size, capacity)
         moved = crowded[settled != codes[crowded, level]]
         codes[crowded, level] = settled.astype(np.uint16)
+        at_once = max(1, _COSTS_AT_ONCE // n_codes)
         for deeper in range(level + 1, levels):
-            again = _next_code_costs(codes[moved, :deeper], embeddings_ND[moved], n_codes, decode)
-            codes[moved, deeper] = again.argmin(axis=1).astype(np.uint16)
+            for part in (moved[start : start + at_once] for start in range(0, len(moved), at_once)):
+                again = _next_code_costs(codes[part, :deeper], embeddings_ND[part], n_codes, decode)
+                codes[part, deeper] = again.argmin(axis=1).astype(np.uint16)
     return codes
+
+
+def _batches(families: Iterator[tuple[Indices, Indices]], n_codes: int) -> Iterator[list[tuple[Indices, Indices]]]:
+    """Families, their crowded items first, of as many items together as there may be costs of at once."""
+    batch: list[tuple[Indices, Indices]] = []
+    size = 0
+    for rows, siblings in families:
+        if batch and (size + len(rows)) * n_codes > _COSTS_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+        batch.append((rows, siblings))
+        size += len(rows)
+    yield batch
 
 
 def suffix_beside(codes_NL: Codes, table: Codes) -> Codes:
@@ -187,16 +228,25 @@ def _crowded(prefix_Nl: Codes, capacity: int) -> Indices:
 def _next_code_costs(prefix_Ml: Codes, embeddings_MD: Floats, n_codes: int, decode: Decode) -> Costs:
     """Squared distance between each embedding and what its prefix with each next code stands for, (M, K)."""
     costs = np.empty((len(prefix_Ml), n_codes))
+    if len(prefix_Ml) > _ONE_BY_ONE:
+        # Once for all items of equal prefixes; below, item by item, as rounding would settle ties otherwise.
+        for rows in _members(collision_groups(prefix_Ml)):
+            costs[rows] = squared_distances(embeddings_MD[rows], decode(_continued(prefix_Ml[rows[:1]], n_codes)))
+        return costs
     step = max(1, _DECODED_AT_ONCE // n_codes)
     for start in range(0, len(prefix_Ml), step):
         part = slice(start, min(start + step, len(prefix_Ml)))
-        rows = part.stop - start
-        longer = np.empty((rows * n_codes, prefix_Ml.shape[1] + 1), np.uint16)
-        longer[:, :-1] = np.repeat(prefix_Ml[part], n_codes, axis=0)
-        longer[:, -1] = np.tile(np.arange(n_codes, dtype=np.uint16), rows)
-        meant = decode(longer).reshape(rows, n_codes, -1).astype(np.float64)
-        costs[part] = np.square(meant - embeddings_MD[part, None]).sum(axis=2)
+        meant = decode(_continued(prefix_Ml[part], n_codes)).reshape(part.stop - start, n_codes, -1)
+        costs[part] = np.square(meant.astype(np.float64) - embeddings_MD[part, None]).sum(axis=2)
     return costs
+
+
+def _continued(prefix_Ml: Codes, n_codes: int) -> Codes:
+    """Each prefix with each next code, shape (M * K, l + 1)."""
+    longer = np.empty((len(prefix_Ml) * n_codes, prefix_Ml.shape[1] + 1), np.uint16)
+    longer[:, :-1] = np.repeat(prefix_Ml, n_codes, axis=0)
+    longer[:, -1] = np.tile(np.arange(n_codes, dtype=np.uint16), len(prefix_Ml))
+    return longer
 
 
 def _assign(own_M: Indices, costs_MK: Costs, size_K: Indices, capacity: int) -> Indices:
@@ -214,24 +264,28 @@ def _assign(own_M: Indices, costs_MK: Costs, size_K: Indices, capacity: int) -> 
 
 
 def _spill(own_M: Indices, costs_MK: Costs, size_K: Indices, capacity: int) -> Indices:
-    """Move the surplus of overfull codes to siblings with room, the cheapest move first."""
+    """Move the surplus of overfull codes to siblings with room, the cheapest move first; changes the costs."""
     found, size = own_M.copy(), size_K.copy()
-    extra = costs_MK - costs_MK[np.arange(len(own_M)), own_M][:, None]
+    extra = costs_MK
+    extra -= costs_MK[np.arange(len(own_M)), own_M][:, None]
     extra[:, size >= capacity] = np.inf
     target = extra.argmin(axis=1)
-    loss = extra.min(axis=1)
-    while (size > capacity).any():
-        item = int(loss.argmin())
+    moves = list(zip(extra.min(axis=1).tolist(), range(len(own_M)), strict=True))
+    heapify(moves)
+    surplus = int(np.maximum(size - capacity, 0).sum())
+    while surplus:
+        _, item = heappop(moves)
         left, joined = found[item], target[item]
+        if size[left] <= capacity:
+            continue
+        if size[joined] == capacity:
+            # Its code has filled up since: the next best costs no less, so the order stays.
+            row = np.where(size < capacity, extra[item], np.inf)
+            target[item] = row.argmin()
+            heappush(moves, (float(row[target[item]]), item))
+            continue
         found[item] = joined
         size[left] -= 1
         size[joined] += 1
-        loss[item] = np.inf
-        if size[left] == capacity:
-            loss[own_M == left] = np.inf
-        if size[joined] == capacity:
-            extra[:, joined] = np.inf
-            movable = np.isfinite(loss)
-            target[movable] = extra[movable].argmin(axis=1)
-            loss[movable] = extra[movable].min(axis=1)
+        surplus -= 1
     return found

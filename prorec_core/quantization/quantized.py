@@ -11,15 +11,65 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from safetensors.numpy import load, save
 
-from prorec_core.artifacts import read_json, write_bytes, write_json
-from prorec_core.quantization.table import CodeTable
+from prorec_core.artifacts import read_json, read_parquet, write_bytes, write_json, write_parquet
+from prorec_core.errors import UserError
 
 Arrays = dict[str, npt.NDArray[Any]]
 CENTROIDS = "level_centroids."
 QUANTIZER = "quantizer."
 """Before the names of arrays: what each code of a level means, and the quantizer's own."""
+_STAGE = "quantize"
+
+
+@dataclass(frozen=True)
+class CodeTable:
+    """One row an item, in the order of the item indices.
+
+    Attributes:
+        codes: uint16, shape (items, depth); no two rows are equal. The depth is the number of code levels, and
+            one more where collisions are told apart by a suffix.
+        item_ids: the items' own ids.
+    """
+
+    codes: npt.NDArray[np.uint16]
+    item_ids: list[str]
+
+    @property
+    def depth(self) -> int:
+        """Codes of an item."""
+        return int(self.codes.shape[1])
+
+    def save(self, path: Path) -> None:
+        """Write Parquet with the columns item int32, item_id string, code_0 … code_{depth-1} uint16."""
+        columns = {
+            "item": pa.array(np.arange(len(self.codes), dtype=np.int32)),
+            "item_id": pa.array(self.item_ids, pa.string()),
+        }
+        for level, codes in enumerate(self.codes.T):
+            columns[f"code_{level}"] = pa.array(np.ascontiguousarray(codes, dtype=np.uint16))
+        write_parquet(path, pa.table(columns))
+
+    @classmethod
+    def load(cls, path: Path) -> CodeTable:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: the file is not a code table, or one of another schema version.
+        """
+        table = read_parquet(path, _STAGE)
+        depth = len(table.column_names) - 2
+        expected = ["item", "item_id", *(f"code_{level}" for level in range(depth))]
+        if depth < 1 or table.column_names != expected:
+            raise UserError(
+                f"the columns of a code table are item, item_id, code_0 …; found {', '.join(table.column_names)}",
+                place=str(path),
+                cure=f"Run the stage '{_STAGE}' again",
+            )
+        codes = [table.column(name).to_numpy().astype(np.uint16) for name in expected[2:]]
+        return cls(np.stack(codes, axis=1), table.column("item_id").to_pylist())
 
 
 @dataclass(frozen=True)
@@ -34,20 +84,20 @@ class Quantized:
             table, the suffix included, and for each level but the suffix `relative_error`, the reconstruction
             error after it; `collisions`: `handling`, `before` and `after` (`collision_quality`), and `moved`,
             items whose codes handling changed; `relative_error` of the final codes.
-        cold: the code table of new items, none of whose tuples is in `table`; None where there are none.
+        new_items: the code table of new items, none of whose tuples is in `table`; None where there are none.
     """
 
     table: CodeTable
     codebooks: Arrays
     quality: dict[str, Any]
-    cold: CodeTable | None = None
+    new_items: CodeTable | None = None
 
     def all_items(self) -> CodeTable:
         """The code table of all items: the new ones stand after the others."""
-        if self.cold is None:
+        if self.new_items is None:
             return self.table
-        codes = np.concatenate([self.table.codes, self.cold.codes])
-        return CodeTable(codes, [*self.table.item_ids, *self.cold.item_ids])
+        codes = np.concatenate([self.table.codes, self.new_items.codes])
+        return CodeTable(codes, [*self.table.item_ids, *self.new_items.item_ids])
 
     @property
     def level_centroids(self) -> list[npt.NDArray[np.float32]]:
@@ -56,9 +106,9 @@ class Quantized:
         return [self.codebooks[f"{CENTROIDS}{level}"] for level in range(len(names))]
 
     def save(self, folder: Path) -> None:
-        """Write codes.parquet (cold_codes.parquet for new items), codebooks.safetensors and quality.json."""
-        if self.cold is not None:
-            self.cold.save(folder / "cold_codes.parquet")
+        """Write codes.parquet (new_codes.parquet for new items), codebooks.safetensors and quality.json."""
+        if self.new_items is not None:
+            self.new_items.save(folder / "new_codes.parquet")
         self.table.save(folder / "codes.parquet")
         arrays = {name: np.ascontiguousarray(value) for name, value in self.codebooks.items()}
         write_bytes(folder / "codebooks.safetensors", save(arrays))
@@ -71,5 +121,5 @@ class Quantized:
             CodeTable.load(folder / "codes.parquet"),
             load((folder / "codebooks.safetensors").read_bytes()),
             read_json(folder / "quality.json"),
-            CodeTable.load(folder / "cold_codes.parquet") if (folder / "cold_codes.parquet").is_file() else None,
+            CodeTable.load(folder / "new_codes.parquet") if (folder / "new_codes.parquet").is_file() else None,
         )

@@ -6,7 +6,7 @@ Axes: N items, D dimensions, L code levels, K codes a level, l levels (1 … L) 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -16,12 +16,15 @@ from scipy.sparse import csr_array
 from prorec_core.config import QuantizeConfig
 from prorec_core.errors import UserError
 from prorec_core.progress import Report, silent
+from prorec_core.quantization.blocks import LARGE_TABLE, all_cores, pieces
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.uint16]
 State = dict[str, npt.NDArray[Any]]
 
 _CHUNK = 4096
+_DISTANCES = 1 << 24
+"""Distances of a chunk of points, at most: 128 MiB in float64."""
 
 
 class Quantizer(ABC):
@@ -105,20 +108,35 @@ def squared_distances(points_ND: npt.NDArray[Any], centroids_KD: npt.NDArray[Any
 
 def nearest(points_ND: Floats, centroids_KD: Floats) -> npt.NDArray[np.int64]:
     """Index of the nearest centroid of each point, the first of equal ones, shape (N,)."""
-    chunks = [
-        squared_distances(points_ND[start : start + _CHUNK], centroids_KD).argmin(axis=1)
-        for start in range(0, len(points_ND), _CHUNK)
-    ]
-    return np.concatenate(chunks) if chunks else np.zeros(0, np.int64)
+
+    def closest(piece: slice) -> npt.NDArray[np.int64]:
+        found: npt.NDArray[np.int64] = squared_distances(points_ND[piece], centroids_KD).argmin(axis=1)
+        return found
+
+    size = max(1, min(_CHUNK, _DISTANCES // len(centroids_KD)))
+    if len(points_ND) > LARGE_TABLE:
+        with all_cores() as share:
+            return np.concatenate(share(closest, len(points_ND), size))
+    return np.concatenate([np.zeros(0, np.int64), *map(closest, pieces(len(points_ND), size))])
 
 
 def group_means(points_ND: npt.NDArray[Any], group_N: npt.NDArray[np.int64], n_groups: int) -> npt.NDArray[np.float64]:
     """Mean of the points of each group, added up in float64; zero for an empty one; shape (n_groups, D)."""
-    size = np.bincount(group_N, minlength=n_groups)
-    row = np.arange(len(group_N))
-    member = csr_array((np.ones(len(row)), (group_N, row)), shape=(n_groups, len(row)))
-    total: npt.NDArray[np.float64] = member @ points_ND.astype(np.float64)
-    return total / np.maximum(size, 1)[:, None]
+    return _means_of(lambda piece: points_ND[piece].astype(np.float64), group_N, n_groups)
+
+
+def _means_of(
+    points_in: Callable[[slice], npt.NDArray[np.float64]], group_N: npt.NDArray[np.int64], n_groups: int
+) -> npt.NDArray[np.float64]:
+    """`group_means` of points that are made piece by piece."""
+    total: npt.NDArray[np.float64] | float = 0.0
+    for piece in pieces(len(group_N)):
+        group = group_N[piece]
+        row = np.arange(len(group))
+        member = csr_array((np.ones(len(row)), (group, row)), shape=(n_groups, len(row)))
+        total = total + member @ points_in(piece)
+    means: npt.NDArray[np.float64] = total / np.maximum(np.bincount(group_N, minlength=n_groups), 1)[:, None]
+    return means
 
 
 def level_centroids(embeddings_ND: Floats, codes_NL: Codes, n_codes: int) -> list[Floats]:
@@ -130,18 +148,28 @@ def level_centroids(embeddings_ND: Floats, codes_NL: Codes, n_codes: int) -> lis
     Returns:
         L arrays, float32, shape (K, D) with K = `n_codes`; zero where no item has the code.
     """
-    left = embeddings_ND.astype(np.float64)
-    found = []
+    exact: list[npt.NDArray[np.float64]] = []
+
+    def left(piece: slice) -> npt.NDArray[np.float64]:
+        points = embeddings_ND[piece].astype(np.float64)
+        for centroids, codes in zip(exact, codes_NL[piece].T, strict=False):
+            points -= centroids[codes]
+        return points
+
     for codes in codes_NL.T.astype(np.int64):
-        centroids = group_means(left, codes, n_codes)
-        left -= centroids[codes]
-        found.append(centroids.astype(np.float32))
-    return found
+        exact.append(_means_of(left, codes, n_codes))
+    return [centroids.astype(np.float32) for centroids in exact]
 
 
 def relative_error(embeddings_ND: Floats, reconstructed_ND: Floats) -> float:
     """Mean squared error of a reconstruction relative to the variance of the embeddings; 0 when both are 0."""
-    exact = embeddings_ND.astype(np.float64)
-    error = np.square(exact - reconstructed_ND).sum()
-    variance = np.square(exact - exact.mean(axis=0)).sum()
-    return float(error / variance) if variance > 0 else float(error > 0)
+    total: npt.NDArray[np.float64] | float = 0.0
+    for piece in pieces(len(embeddings_ND)):
+        total = total + embeddings_ND[piece].astype(np.float64).sum(axis=0)
+    mean = total / len(embeddings_ND)
+    error = variance = 0.0
+    for piece in pieces(len(embeddings_ND)):
+        exact = embeddings_ND[piece].astype(np.float64)
+        error += float(np.square(exact - reconstructed_ND[piece]).sum())
+        variance += float(np.square(exact - mean).sum())
+    return error / variance if variance > 0 else float(error > 0)

@@ -6,7 +6,7 @@ k-means codebooks. Knows embeddings and codes; knows nothing of items or files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from prorec_core.config import QuantizeConfig
 from prorec_core.progress import Progress, Report, silent
+from prorec_core.quantization.blocks import pieces
 from prorec_core.quantization.kmeans import kmeans, level_seed
 from prorec_core.quantization.quantizer import Codes, Floats, Quantizer, State, nearest
 
@@ -30,15 +31,16 @@ class ResidualKMeans(Quantizer):
     def fit(
         cls, embeddings_ND: Floats, config: QuantizeConfig, seed: int, report: Report = silent
     ) -> tuple[Self, Codes]:
-        left = embeddings_ND
-        power = float(np.square(embeddings_ND - embeddings_ND.mean(axis=0)).mean())
+        left = embeddings_ND.copy()
+        mean = embeddings_ND.mean(axis=0)
+        power = _mean_square(lambda piece: embeddings_ND[piece] - mean, embeddings_ND)
         codebooks, codes = [], []
         for level in range(config.levels):
             codebook, code = cls._fit_level(left, config, level_seed(seed, level))
-            left = left - codebook[code]
+            _subtract(left, codebook, code)
             codebooks.append(codebook)
             codes.append(code)
-            error = float(np.square(left).mean()) / power if power > 0 else 0.0
+            error = _mean_square(lambda piece: left[piece], left) / power if power > 0 else 0.0
             report(Progress(level + 1, config.levels, "level", {"relative_error": error}))
         return cls(codebooks), np.stack(codes, axis=1).astype(np.uint16)
 
@@ -49,11 +51,11 @@ class ResidualKMeans(Quantizer):
         return codebook, nearest(left_ND, codebook)
 
     def encode(self, embeddings_ND: Floats) -> Codes:
-        left = embeddings_ND
+        left = embeddings_ND.copy()
         codes = []
         for codebook in self.codebooks:
             code = nearest(left, codebook)
-            left = left - codebook[code]
+            _subtract(left, codebook, code)
             codes.append(code)
         return np.stack(codes, axis=1).astype(np.uint16)
 
@@ -70,3 +72,18 @@ class ResidualKMeans(Quantizer):
     @classmethod
     def from_state(cls, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         return cls([state[f"codebook.{level}"] for level in range(len(state))])
+
+
+def _subtract(left_ND: Floats, codebook_KD: Floats, code_N: npt.NDArray[np.int64]) -> None:
+    """Take each item's centroid from what is left of it, in place."""
+    for piece in pieces(len(left_ND)):
+        left_ND[piece] -= codebook_KD[code_N[piece]]
+
+
+def _mean_square(values_in: Callable[[slice], Floats], like_ND: Floats) -> float:
+    """Mean square of values of the shape of `like_ND` that are made piece by piece."""
+    total = 0.0
+    for piece in pieces(len(like_ND)):
+        values = values_in(piece)
+        total += float(np.square(values).mean()) * len(values)
+    return total / len(like_ND)

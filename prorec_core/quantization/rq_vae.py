@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from prorec_core.config import QuantizeConfig
 from prorec_core.progress import Progress, Report, silent
+from prorec_core.quantization.blocks import pieces
 from prorec_core.quantization.kmeans import level_seed
 from prorec_core.quantization.quantizer import Codes, Floats, Quantizer, State
 from prorec_core.quantization.residual_kmeans import ResidualKMeans
@@ -139,7 +140,7 @@ class RQVAE(Quantizer):
 @torch.no_grad()
 def _start_codebooks(network: _Network, inputs_ND: Tensor, config: QuantizeConfig, seed: int) -> None:
     """Residual k-means of the untrained encoder's outputs."""
-    latent_NE = network.encoder(inputs_ND).numpy()
+    latent_NE = torch.cat([network.encoder(inputs_ND[piece]) for piece in pieces(len(inputs_ND))]).numpy()
     start = config.model_copy(update={"iterations": min(config.iterations, 10)})
     fitted, _ = ResidualKMeans.fit(latent_NE, start, level_seed(seed, 1))
     network.codebooks.extend([nn.Parameter(torch.from_numpy(book.copy())) for book in fitted.codebooks])

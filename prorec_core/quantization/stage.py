@@ -11,9 +11,10 @@ import numpy.typing as npt
 from prorec_core.config import QuantizeConfig
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.progress import Report, silent
-from prorec_core.quantization.collisions import add_suffix, free_beside, reassign, suffix_beside
+from prorec_core.quantization.blocks import pieces
+from prorec_core.quantization.collisions import add_suffix, free_beside, largest_family, reassign, suffix_beside
 from prorec_core.quantization.quality import collision_quality, level_quality
-from prorec_core.quantization.quantized import CENTROIDS, QUANTIZER, Quantized
+from prorec_core.quantization.quantized import CENTROIDS, QUANTIZER, CodeTable, Quantized
 from prorec_core.quantization.quantizer import (
     Codes,
     Floats,
@@ -22,7 +23,6 @@ from prorec_core.quantization.quantizer import (
     level_centroids,
     relative_error,
 )
-from prorec_core.quantization.table import CodeTable
 from prorec_core.registry import QUANTIZERS
 
 
@@ -54,10 +54,10 @@ def quantize(
         )
     kind: type[Quantizer] = QUANTIZERS.load(config.method)
     quantizer, found = kind.fit(embeddings_ND, config, seed, report)
-    if config.collisions == "suffix":
-        level_codes, final = found, add_suffix(found)
-    else:
-        level_codes = final = reassign(found, embeddings_ND, config.codes, quantizer.decode)
+    suffix = config.collisions == "suffix"
+    family = largest_family(len(found), config.codes, config.levels) if suffix else 1
+    level_codes = reassign(found, embeddings_ND, config.codes, quantizer.decode, family)
+    final = add_suffix(level_codes) if suffix else level_codes
     quality = _quality(config, quantizer, embeddings_ND, found, level_codes, final)
     codebooks = {
         f"{CENTROIDS}{level}": centroids
@@ -106,7 +106,7 @@ def with_new(
         codes = suffix_beside(found, quantized.table.codes)
     else:
         codes = free_beside(found, embeddings_ND, quantized.table.codes, config.codes, quantizer.decode)
-    return replace(quantized, cold=CodeTable(codes, list(item_ids)))
+    return replace(quantized, new_items=CodeTable(codes, list(item_ids)))
 
 
 def _quality(
@@ -123,7 +123,9 @@ def _quality(
         is_suffix = level == config.levels
         figures = level_quality(codes, int(codes.max()) + 1 if is_suffix else config.codes)
         if not is_suffix:
-            decoded = quantizer.decode(level_codes_NL[:, : level + 1])
+            decoded = np.empty_like(embeddings_ND)
+            for piece in pieces(len(decoded)):
+                decoded[piece] = quantizer.decode(level_codes_NL[piece, : level + 1])
             figures["relative_error"] = relative_error(embeddings_ND, decoded)
         levels.append({"level": level, "suffix": is_suffix, **figures})
     return {

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from prorec_core import versions
 from prorec_core.artifacts import read_json, write_json
 from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.data.embeddings import read_embeddings, write_embeddings
@@ -44,19 +45,20 @@ class CollaborativeModel:
 
     def save(self, folder: Path) -> None:
         """Write embeddings.parquet, model.safetensors, config.json and training.json."""
-        write_json(folder / "config.json", {"collaborative": self.config.model_dump(mode="json")})
-        write_embeddings(folder / "embeddings.parquet", self.embeddings, "train_collaborative")
+        write_json(folder / "config.json", versions.stored({"collaborative": self.config.model_dump(mode="json")}))
+        write_embeddings(folder / "embeddings.parquet", self.embeddings)
         save_tensors(folder / "model.safetensors", self.tensors)
         write_json(folder / "training.json", {"epochs": self.training})
 
     @classmethod
     def load(cls, folder: Path) -> CollaborativeModel:
-        """Read what `save` wrote."""
+        """Read what `save` wrote, in this or an earlier version."""
+        config = folder / "config.json"
         return cls(
             read_embeddings(folder / "embeddings.parquet", "train_collaborative"),
             load_tensors(folder / "model.safetensors"),
             read_json(folder / "training.json")["epochs"],
-            CollaborativeConfig.model_validate(read_json(folder / "config.json")["collaborative"]),
+            versions.whole(CollaborativeConfig, versions.read(config).get("collaborative"), str(config)),
         )
 
     @property

@@ -208,7 +208,7 @@ def _keep(
         step = int(epoch["epoch"])
         run.metrics({k: v for k, v in epoch.items() if k != "epoch" and (step, k) not in seen}, step)
     upstream = {name: ref.digest for name, ref in refs.items()}
-    manifest = write_manifest(work.folder, of.name, work.config, upstream, work.made_with)
+    manifest = write_manifest(work.folder, of.name, work.config, upstream, work.made_with, of.version)
     run.upload(work.folder, last=MANIFEST)
     tags = dict(of.publish(work)) if of.publish else {}
     seconds = time.monotonic() - begun

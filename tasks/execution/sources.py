@@ -31,6 +31,8 @@ _WITHOUT_EFFECT = {
     "prorec_core.errors",
     "prorec_core.progress",
     "prorec_core.sections",
+    # It reads what was written before as it was meant, so that it changes nothing that is made.
+    "prorec_core.versions",
     _CHOOSING,
 }
 

@@ -18,7 +18,7 @@ from prorec.tasks.execution.reads import declared, view
 from prorec.tasks.execution.sources import source_hash
 from prorec.tasks.tracking import mlflow_runs as tracked
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
-from prorec_core.artifacts import ArtifactRef, schema_version, sha256_json
+from prorec_core.artifacts import ArtifactRef, sha256_json
 from prorec_core.config import Experiment
 from prorec_core.progress import Report
 
@@ -96,6 +96,7 @@ class Stage:
         outside: digest of what the result depends on besides: the source of the data, an encoder's files.
         publish: what is to be done once the artifact is stored; its result becomes tags of the run.
         validates: whether it measures on validation users after each epoch, so that it can be tuned.
+        version: of what it leaves; raised when files, or what they mean, change without a change of sources.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Stage:
     outside: Callable[[Experiment], str] | None = None
     publish: Callable[[Work], Mapping[str, str]] | None = None
     validates: bool = False
+    version: int = 1
 
     def values(self, experiment: Experiment) -> dict[str, Any]:
         """All that it reads of an experiment, by dotted name, without what changes only where or how fast it runs."""
@@ -138,7 +140,7 @@ class Stage:
         several = any("@" in name for name in self.reads)
         parts = {
             "stage": self.name,
-            "schema_version": schema_version(self.name),
+            "schema_version": self.version,
             "config": self.values(experiment),
             "upstream": {name: upstream[name].digest for name in self.reads},
             "outside": self.found_outside(experiment) if outside is None else outside,
@@ -169,10 +171,11 @@ def stage(
     outside: Callable[[Experiment], str] | None = None,
     publish: Callable[[Work], Mapping[str, str]] | None = None,
     validates: bool = False,
+    version: int = 1,
 ) -> Callable[[Body], Stage]:
     """Make a stage of the function that does its work; the arguments are those of `Stage`."""
 
     def made(body: Body) -> Stage:
-        return Stage(name, reads, body, body.__module__, config, libraries, outside, publish, validates)
+        return Stage(name, reads, body, body.__module__, config, libraries, outside, publish, validates, version)
 
     return made

@@ -20,7 +20,7 @@ def align(work: Work) -> dict[str, float]:
     from prorec_core.data.embeddings import read_embeddings
     from prorec_core.sequential.trained import CollaborativeModel
 
-    experiment, new = work.experiment, work.inputs["embed_text"] / "cold_embeddings.parquet"
+    experiment, new = work.experiment, work.inputs["embed_text"] / "new_embeddings.parquet"
     result = run(
         experiment.align,
         read_dataset(work).sequences,

@@ -22,6 +22,6 @@ def expect_capacity(experiment: Experiment, preprocess: ArtifactRef) -> None:
 
     from prorec_core.quantization.collisions import check_room
 
-    files = [store.fetch(preprocess) / name for name in ("items.parquet", "cold_items.parquet")]
+    files = [store.fetch(preprocess) / name for name in ("items.parquet", "new_items.parquet")]
     n_items = sum(pq.read_metadata(file).num_rows for file in files if file.is_file())
     check_room(n_items, experiment.quantize.codes, experiment.quantize.levels)

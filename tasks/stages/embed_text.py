@@ -8,10 +8,10 @@ from prorec_core.config import Experiment
 
 def _encoder_digest(experiment: Experiment) -> str:
     from prorec_core.errors import UserError
-    from prorec_core.text.location import encoder_digest
+    from prorec_core.registry import ENCODERS
 
     try:
-        return encoder_digest(experiment.text.model)
+        return str(ENCODERS.load(experiment.text.encoder).digest(experiment.text))
     except UserError:
         # The stage itself says where it was looked for, and fails.
         return "nowhere"
@@ -34,11 +34,13 @@ def embed_text(work: Work) -> None:
     experiment = work.experiment
     work.runtime(experiment.text.precision)
     dataset = Dataset.load(work.inputs["preprocess"])
-    embeddings = run(experiment.text, dataset.all_items()["text"].to_list(), experiment.device, work.report)
+    items = dataset.all_items()
+    texts, item_ids = items["text"].to_list(), items["item_id"].to_list()
+    embeddings = run(experiment.text, item_ids, texts, experiment.device, work.report)
     # What new texts have to be embedded with, to stand beside these; not where it was found.
     encoder = {"digest": _encoder_digest(experiment), "max_tokens": experiment.text.max_tokens}
     write_json(work.folder / "encoder.json", encoder)
     known = dataset.items.height
-    write_embeddings(work.folder / "embeddings.parquet", embeddings[:known], "embed_text")
-    if dataset.cold is not None:
-        write_embeddings(work.folder / "cold_embeddings.parquet", embeddings[known:], "embed_text")
+    write_embeddings(work.folder / "embeddings.parquet", embeddings[:known])
+    if dataset.new_items is not None:
+        write_embeddings(work.folder / "new_embeddings.parquet", embeddings[known:])

@@ -65,7 +65,7 @@ def _with_new_items(
     from prorec_core.evaluation.lists import new_item_lists
     from prorec_core.generation.trained import restore_generator
 
-    if dataset.cold is None:
+    if dataset.new_items is None:
         return None
     runtime = work.runtime()
     embeddings = np.concatenate([quantized_embedding(work), new_quantized_embedding(work)])

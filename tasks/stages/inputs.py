@@ -44,7 +44,7 @@ def read_texts(folder: Path) -> FloatArray:
 
     from prorec_core.data.embeddings import read_embeddings
 
-    files = [folder / name for name in ("embeddings.parquet", "cold_embeddings.parquet")]
+    files = [folder / name for name in ("embeddings.parquet", "new_embeddings.parquet")]
     return np.concatenate([read_embeddings(file, "embed_text") for file in files if file.is_file()])
 
 
@@ -63,13 +63,13 @@ def read_new_quantized(embedding: str, inputs: Mapping[str, Path]) -> FloatArray
 
     Where the codes are of a collaborative embedding, which new items lack, that of items of similar text stands in.
     """
-    from prorec_core.alignment.unseen import by_similar_text
+    from prorec_core.alignment.new_items import by_similar_text
 
     def new(stage: str) -> FloatArray:
         if stage != "train_collaborative":
-            return _embeddings(inputs, stage, "cold_embeddings.parquet")
+            return _embeddings(inputs, stage, "new_embeddings.parquet")
         known, text = (_embeddings(inputs, name) for name in (stage, "embed_text"))
-        return by_similar_text(known, text, _embeddings(inputs, "embed_text", "cold_embeddings.parquet"))
+        return by_similar_text(known, text, _embeddings(inputs, "embed_text", "new_embeddings.parquet"))
 
     return _side_by_side([new(stage) for stage in QUANTIZED[embedding]])
 

@@ -23,8 +23,8 @@ def quantize(work: Work) -> dict[str, float]:
     dataset = Dataset.load(work.inputs["preprocess"])
     item_ids = dataset.items["item_id"].to_list()
     result = run(experiment.quantize, quantized_embedding(work), item_ids, experiment.seed, work.report)
-    if dataset.cold is not None:
-        new_ids = dataset.cold.items["item_id"].to_list()
+    if dataset.new_items is not None:
+        new_ids = dataset.new_items.items["item_id"].to_list()
         result = with_new(result, experiment.quantize, new_quantized_embedding(work), new_ids)
     result.save(work.folder)
     return numbers(result.quality)

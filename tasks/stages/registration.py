@@ -121,11 +121,11 @@ def _fill(bundle: Path, work: Work) -> list[str]:
         bundle / "encoder.json", {**read_json(work.inputs["embed_text"] / "encoder.json"), "model": text["model"]}
     )
     embeddings = quantized_embedding(work)
-    if dataset.cold is not None:
+    if dataset.new_items is not None:
         embeddings = np.concatenate([embeddings, new_quantized_embedding(work)])
         Quantized.load(work.inputs["quantize"]).all_items().save(bundle / "codes.parquet")
         dataset.save_all_items(bundle / "items.parquet")
-    write_embeddings(bundle / "embeddings.parquet", embeddings, "align")
+    write_embeddings(bundle / "embeddings.parquet", embeddings)
     return [str(item) for item in dataset.items["item_id"].head(3)]
 
 

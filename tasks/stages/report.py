@@ -22,7 +22,7 @@ def draw(work: Work) -> None:
     """Draw the report of the one evaluation among what is read, with whatever else is there beside it."""
     from prorec_core.artifacts import write_bytes
     from prorec_core.evaluation.measured import Evaluation
-    from prorec_core.quantization.table import CodeTable
+    from prorec_core.quantization.quantized import CodeTable
     from prorec_core.reports.background import Background
     from prorec_core.reports.evaluation import plot_files, render
     from prorec_core.reports.tables import result_markdown

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorec.tasks.local import databases, paths
+from prorec_core import versions
 from prorec_core.artifacts import sha256_json
 from prorec_core.errors import UserError
 
@@ -30,6 +31,8 @@ COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _SETTINGS, _RUN, _SECONDS, _REASON = "settings", "mlflow_run", "seconds", "reason"
+_PROGRAM = "program"
+"""The setting that holds the hash of the sources."""
 _AGAIN = "again"
 """On a trial with the values of one that its process left: the number of that one."""
 
@@ -87,7 +90,7 @@ def open_study(
         path(name).parent.mkdir(parents=True, exist_ok=True)
         with _stored(name) as stored:
             _expect_same(stored, name, settings)
-            stored.set_user_attr(_SETTINGS, dict(settings))
+            stored.set_user_attr(_SETTINGS, versions.stored(settings))
             pruners = optuna.pruners
             median = pruners.MedianPruner(_TRIALS_BEFORE_PRUNING, n_warmup_steps=_EPOCHS_BEFORE_PRUNING)
             stored.pruner = median if prune else pruners.NopPruner()
@@ -135,14 +138,16 @@ def _expect_same(stored: OptunaStudy, name: str, settings: Mapping[str, Any]) ->
     found = stored.user_attrs.get(_SETTINGS)
     if found is None and not stored.get_trials(deepcopy=False):
         return
-    then = found or {}
+    then = versions.flat_up_to_date(found, settings, f"study {name}") if found else {}
     differing = [key for key in sorted({*then, *settings}) if then.get(key) != settings.get(key)]
     if not differing:
         return
+    # That is what anybody meets who changed nothing.
+    by = ", by another version of prorec" if found and _PROGRAM in differing else ""
     differences = [f"{key} was {_shown(then.get(key))}, is {_shown(settings.get(key))}" for key in differing]
     more = f", and {len(differences) - _DIFFERENCES_SHOWN} more" if len(differences) > _DIFFERENCES_SHOWN else ""
     raise UserError(
-        f"the study exists with other settings: {'; '.join(differences[:_DIFFERENCES_SHOWN])}{more}",
+        f"the study exists with other settings{by}: {'; '.join(differences[:_DIFFERENCES_SHOWN])}{more}",
         place=f"study {name}",
         cure=f"Begin another with --study NAME, or delete {path(name)}",
     )

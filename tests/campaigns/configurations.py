@@ -85,8 +85,8 @@ CHOICES: dict[str, Sequence[Any]] = {
     "data.min_user_interactions": [3, 4, 7],
     "data.duplicates": ["keep", "first"],
     "data.ties": ["shuffle"],
-    "data.cold_items": [0.05, 0.1, 0.3, 0.9],
-    "data.cold_seed": range(3),
+    "data.new_items": [0.05, 0.1, 0.3, 0.9],
+    "data.new_items_seed": range(3),
     "collaborative.model": ["din"],
     "collaborative.dim": [4, 12, 16, 30],
     "collaborative.layers": [2, 3],
@@ -165,7 +165,7 @@ CHOICES: dict[str, Sequence[Any]] = {
     "evaluate.list_length": [11, 25, 100],
     "evaluate.mask_history": [False],
     "evaluate.fusion_weights": [[0.0], [2.0], [0.0, 1.0, 1000.0], [1.0, 1.0]],
-    "evaluate.cold_bonus": [0.7, 20.0],
+    "evaluate.new_item_bonus": [0.7, 20.0],
     "evaluate.examples": [0, 100],
 }
 """By field what it is drawn from where it is not left as it is: other choices, and the ends of ranges."""
@@ -275,9 +275,9 @@ class Workspace:
             texts.mkdir()
             dataset = Dataset.load(work.folder)
             vectors = fake_embeddings(dataset.all_items()["text"].to_list())
-            write_embeddings(texts / "embeddings.parquet", vectors[: dataset.items.height], "embed_text")
-            if dataset.cold is not None:
-                write_embeddings(texts / "cold_embeddings.parquet", vectors[dataset.items.height :], "embed_text")
+            write_embeddings(texts / "embeddings.parquet", vectors[: dataset.items.height])
+            if dataset.new_items is not None:
+                write_embeddings(texts / "new_embeddings.parquet", vectors[dataset.items.height :])
             write_json(texts / "encoder.json", {"digest": "none", "max_tokens": experiment.text.max_tokens})
             write_manifest(texts, "embed_text", {"text": {"model": "none"}}, {})
             self._kept[key] = {"preprocess": work.folder, "embed_text": texts}
@@ -345,9 +345,9 @@ def _work(stage: Stage, experiment: Experiment, inputs: Mapping[str, Path], fold
 
 def check_codes(folder: Path) -> None:
     """Every item has a tuple of codes of its own, the new ones too."""
-    from prorec_core.quantization.table import CodeTable
+    from prorec_core.quantization.quantized import CodeTable
 
-    files = [folder / name for name in ("codes.parquet", "cold_codes.parquet")]
+    files = [folder / name for name in ("codes.parquet", "new_codes.parquet")]
     codes = np.concatenate([CodeTable.load(file).codes for file in files if file.is_file()])
     if len(np.unique(codes, axis=0)) < len(codes):
         raise WrongResultError("two items share a tuple of codes")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from prorec_core.errors import UserError
-from prorec_core.quantization.table import CodeTable
+from prorec_core.quantization.quantized import CodeTable
 
 from . import configurations
 from .configurations import (

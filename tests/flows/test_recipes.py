@@ -12,12 +12,14 @@ import pytest
 import yaml
 
 from prorec_core.artifacts import read_json
+from prorec_core.data.embeddings import read_embeddings
 
 ROOT = Path(__file__).resolve().parents[2]
 WITH_TOYS = "from tests.toys import register; register(); from prorec.flows.cli import main; main()"
 CHOSEN = {
     "data.source": "rows",
     "data.min_item_interactions": 1,
+    "text.encoder": "letters",
     "collaborative.model": "last_item",
     "collaborative.epochs": 1,
     "collaborative.dim": 16,
@@ -83,6 +85,7 @@ def test_all_of_them_go_through_a_run(store: tuple[Path, str]) -> None:
     assert {"by_number", "ranked", "aligned"} <= found["metrics"]["test"].keys()
     assert found["metrics"]["test"]["by_number"]["steep_at_10_standard_error"] > 0
     assert read_json(Path(made["preprocess"]["uri"]) / "profile.json")["source"] == "rows"
+    assert read_embeddings(Path(made["embed_text"]["uri"]) / "embeddings.parquet", "embed_text").shape == (24, 26)
     page = (Path(made["report"]["uri"]) / "report.html").read_text()
     assert "Steep gain@10" in page and "by number</dt><dd>the lowest first" in page
 

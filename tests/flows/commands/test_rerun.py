@@ -1,12 +1,19 @@
-"""Which run `prorec rerun` takes when none is named."""
+"""Which run `prorec rerun` takes when none is named, and what an experiment of an earlier version is today."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from prorec.flows.commands.rerun import RERUN_BY_TAG, _find
+import pytest
+
+from prorec.flows.commands.rerun import RERUN_BY_TAG, _experiment, _find
 from prorec.tasks.tracking import mlflow_runs
-from prorec.tasks.tracking.mlflow_runs import EXPERIMENT_TAG, TrackedRun, client
+from prorec.tasks.tracking.mlflow_runs import EXPERIMENT_FILE, EXPERIMENT_TAG, TrackedRun, client
+from prorec_core import versions
+from prorec_core.errors import UserError
+
+KEPT = Path(__file__).resolve().parents[2] / "kept"
 
 
 def test_the_newest_that_failed_is_meant_also_where_a_newer_one_went_well(artifacts_folder: Path) -> None:
@@ -24,3 +31,31 @@ def test_the_newest_that_failed_is_meant_also_where_a_newer_one_went_well(artifa
     for run in client().search_runs([experiment], "attributes.status = 'FAILED'"):
         client().set_tag(run.info.run_id, RERUN_BY_TAG, well.id)
     assert _find(None).info.run_id == well.id
+
+
+def test_an_experiment_of_each_version_is_run_as_it_was_meant(artifacts_folder: Path) -> None:
+    experiment = mlflow_runs.experiment_id("kept")
+    for version in range(versions.VERSION + 1):
+        run = TrackedRun.start(experiment, "kept", tags={EXPERIMENT_TAG: "kept"})
+        run.text(EXPERIMENT_FILE, (KEPT / str(version) / EXPERIMENT_FILE).read_text())
+        found = _experiment(client().get_run(run.id))
+        assert (found.name, found.generator.dim, found.data.new_items) == ("kept", 8, 0.1)
+        assert found.data.similar_ids == ("apart" if version == 0 else "error")
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"version": versions.VERSION + 1}, "kept: experiment.json: a newer version of prorec wrote this"),
+        ({"name": "kept"}, "(seed: the field is missing). Make it again with this version, or use the one that made"),
+        ({"name": "kept", "gone": 1}, "(gone: Extra inputs are not permitted)"),
+    ],
+)
+def test_an_experiment_that_cannot_be_read_is_one_line(
+    artifacts_folder: Path, record: dict[str, object], message: str
+) -> None:
+    run = TrackedRun.start(mlflow_runs.experiment_id("kept"), "kept", tags={EXPERIMENT_TAG: "kept"})
+    run.text(EXPERIMENT_FILE, json.dumps(record))
+    with pytest.raises(UserError) as raised:
+        _experiment(client().get_run(run.id))
+    assert message in str(raised.value) and "\n" not in str(raised.value)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.exceptions import ParameterTypeError
 
 from prorec.flows.configuration.experiments import load, nested, preset_files
+from prorec_core import versions
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
+from prorec_core.sections import Renamed
 
 
 def test_demo_is_all_defaults() -> None:
@@ -158,3 +162,35 @@ def test_dotted_fields_are_sections() -> None:
     assert nested({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
     with pytest.raises(UserError, match=r"'a\.b' names a field inside 'a', which is no section"):
         nested({"a": 1, "a.b": 2})
+
+
+@pytest.fixture
+def renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a field and a section of today had been renamed in the newest version."""
+    step = (Renamed("data.shuffle_seed", "data.ties_seed"), Renamed("fuse", "align"))
+    monkeypatch.setattr(versions, "STEPS", (*versions.STEPS, step))
+    monkeypatch.setattr(versions, "VERSION", versions.VERSION + 1)
+
+
+@pytest.mark.usefixtures("renamed")
+def test_a_field_under_its_former_name_is_told_the_one_of_today(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("data: {shuffle_seed: 1}\n")
+    with pytest.raises(UserError) as caught:
+        load(str(path))
+    assert str(caught.value) == f"{path}: data.shuffle_seed is now data.ties_seed."
+    with pytest.raises(UserError) as caught:
+        load("demo", ["data.shuffle_seed=1"])
+    assert str(caught.value) == "data.shuffle_seed is now data.ties_seed."
+
+
+@pytest.mark.usefixtures("renamed")
+@pytest.mark.parametrize("module", ["full.prorec", "compare.compare"])
+def test_parameters_that_a_deployment_keeps_are_read_under_former_names(module: str) -> None:
+    name, _, of = module.partition(".")
+    flow = getattr(importlib.import_module(f"prorec.flows.{name}"), of)
+    given = {"experiment": {"seed": 3, "data": {"shuffle_seed": 5}, "fuse": {"alpha": 0.5}}}
+    found = flow.validate_parameters(given)["experiment"]
+    assert found == Experiment.model_validate({"seed": 3, "data": {"ties_seed": 5}, "align": {"alpha": 0.5}})
+    with pytest.raises(ParameterTypeError, match=r"experiment\.data\.gone: Extra inputs are not permitted"):
+        flow.validate_parameters({"experiment": {"data": {"gone": 5}}})

@@ -225,7 +225,7 @@ _VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), _VALUES, max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_is_dumped_is_read_or_refused_in_one_line(value: dict[str, Any]) -> None:
     text = yaml.safe_dump(value)
     try:
@@ -237,7 +237,7 @@ def test_what_is_dumped_is_read_or_refused_in_one_line(value: dict[str, Any]) ->
 
 
 @given(st.text(max_size=200) | st.text("{}[]:,&*!|>'\"%@`#-? \n\tab1~<", max_size=60))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_any_text_is_a_value_or_one_line(text: str) -> None:
     try:
         parse(text)
@@ -246,7 +246,7 @@ def test_any_text_is_a_value_or_one_line(text: str) -> None:
 
 
 @given(st.text(max_size=60) | st.text("{}[]:,&*!|>'\"%@`#-? \n\tab1~<.=", max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_setting_is_an_experiment_or_one_line(text: str) -> None:
     for setting in (text, f"seed={text}", f"data.path={text}", f"data.text_columns={text}", f"evaluate={text}"):
         try:

@@ -39,7 +39,7 @@ from prorec_core.generation.base import Items
 from prorec_core.generation.trained import TrainedGenerator, build_generator
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.progress import silent
-from prorec_core.quantization.table import CodeTable
+from prorec_core.quantization.quantized import CodeTable
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "prorec-tiny"
@@ -70,12 +70,12 @@ def make_version(folder: Path, seed: int) -> None:
     (stages["embed_text"] / "encoder.json").write_text("{}")
     (stages["embed_text"] / MANIFEST).write_text('{"config": {"text": {"model": "none"}}}')
     embeddings = torch.randn(24, 16)
-    write_embeddings(stages["align"] / "embeddings.parquet", embeddings.numpy(), "align")
+    write_embeddings(stages["align"] / "embeddings.parquet", embeddings.numpy())
     config = GeneratorConfig(dim=16, layers=1, decoder_layers=1, heads=2)
     trie = CodeTrie.from_codes(codes)
     generator = build_generator(config, Items(trie, embeddings, {"integrated": embeddings}, [None] * 2), False)
     described = {"generator": config.model_dump(mode="json"), "teachers": ["integrated"], "fusion_weight": 1.0}
-    described |= {"ranker": None, "recommended": "fused"}
+    described |= {"ranker": None, "recommended": "fused", "stage_one": None, "beams": 50}
     TrainedGenerator(generator.state_dict(), described, []).save(stages["out"])
     run = TrackedRun.start(mlflow_runs.experiment_id("tiny"), "train_generator")
     run.tags(register(Work(Experiment(name="tiny"), {}, stages, stages["out"], folder, silent, run)))

@@ -125,7 +125,9 @@ def test_up_fail_retry_kill_retry_down(
         "train_collaborative": {"KILLED": 1, "FINISHED": 1},
     }
 
-    # Registered again, schedules of prefect.yaml stay switched on, and others stay.
+    # Registered again, schedules of prefect.yaml stay switched on, and others stay, and parameters given there.
+    given = {"experiment": {"data": {"demo": {"users": 60}}}}
+    stack.ask("PATCH", f"/deployments/{deployment}", json={"parameters": given})
     schedules = f"/deployments/{deployment}/schedules"
     (nightly,) = stack.ask("GET", schedules)
     stack.ask("PATCH", f"{schedules}/{nightly['id']}", json={"active": True})
@@ -135,6 +137,15 @@ def test_up_fail_retry_kill_retry_down(
         assert done.returncode == 0, done
     kept = [(each["slug"], each["schedule"]["cron"], each["active"]) for each in stack.ask("GET", schedules)]
     assert sorted(kept, key=str) == [("nightly", "0 3 * * *", True), (None, "0 5 1 1 *", False)]
+    assert stack.ask("GET", f"/deployments/{deployment}")["parameters"] == given
+    # What this version does not know is told, and the deployment is left as it was.
+    unknown = {"experiment": {"data": {"gone": 1}}}
+    edited = {"parameters": unknown, "enforce_parameter_schema": False}
+    stack.ask("PATCH", f"/deployments/{deployment}", json=edited)
+    refused = stack.register()
+    assert refused.returncode != 0 and "prorec/full is not registered: the server keeps parameters" in refused.stderr
+    assert "'gone' was unexpected" in refused.stderr
+    assert stack.ask("GET", f"/deployments/{deployment}")["parameters"] == unknown
 
     assert listener.requests == []
     # No log, no database and no artifact holds the password.

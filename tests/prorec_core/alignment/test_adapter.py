@@ -10,7 +10,7 @@ from prorec_core.alignment.adapter import AdaLNAdapter, scaled_text
 
 
 @given(st.integers(1, 9), st.integers(1, 7), st.integers(2, 8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_adapter_starts_as_a_plain_layer_norm(items: int, text_dim: int, dim: int) -> None:
     torch.manual_seed(0)
     adapter, text = AdaLNAdapter(text_dim, dim), torch.randn(items, text_dim)

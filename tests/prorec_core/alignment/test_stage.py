@@ -9,9 +9,9 @@ import torch
 
 from prorec_core.alignment.adapter import scaled_text
 from prorec_core.alignment.model import StageOne
+from prorec_core.alignment.new_items import by_similar_text
 from prorec_core.alignment.stage import align
 from prorec_core.alignment.trained import AlignedModel
-from prorec_core.alignment.unseen import by_similar_text
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.data.sequences import IntArray, Sequences, Split, from_lists
 from prorec_core.progress import Progress
@@ -247,27 +247,27 @@ def test_new_items_are_embedded_by_their_text_and_change_nothing(
     config, new = align_config(epochs=1, fusion=fusion), texts[:5] + np.float32(0.01)
     plain = align(config, shop, start, texts, 0, CPU)
     found = align(config, shop, start, texts, 0, CPU, new_semantic=new)
-    assert plain.cold is None
-    assert found.cold is not None
+    assert plain.new_items is None
+    assert found.new_items is not None
     for name in ("integrated", "collaborative", "semantic"):
         assert np.array_equal(getattr(plain, name), getattr(found, name))
     # A text nearly that of a known item gives nearly its E_T, and of what users do nothing is known.
-    assert np.allclose(found.cold.semantic, found.semantic[:5], atol=0.1)
-    assert not found.cold.collaborative.any()
+    assert np.allclose(found.new_items.semantic, found.semantic[:5], atol=0.1)
+    assert not found.new_items.collaborative.any()
     # Between its own text and where the items of nearest text are, and as long as items are.
-    both = [found.cold.collaborative, found.cold.semantic]
+    both = [found.new_items.collaborative, found.new_items.semantic]
     own = _directions(np.concatenate(both, axis=1) if fusion == "concat" else sum(both))
     near = _directions(by_similar_text(_directions(found.integrated), texts, new, 5))
-    assert np.allclose(_directions(found.cold.integrated), _directions(0.4 * own + 0.6 * near), atol=1e-5)
-    lengths = np.linalg.norm(found.cold.integrated, axis=1)
+    assert np.allclose(_directions(found.new_items.integrated), _directions(0.4 * own + 0.6 * near), atol=1e-5)
+    lengths = np.linalg.norm(found.new_items.integrated, axis=1)
     assert np.allclose(lengths, np.linalg.norm(found.integrated, axis=1).mean(), rtol=1e-4)
     joined = found.with_new()
-    assert np.array_equal(joined.integrated, np.concatenate([found.integrated, found.cold.integrated]))
+    assert np.array_equal(joined.integrated, np.concatenate([found.integrated, found.new_items.integrated]))
     assert plain.with_new() is plain
     found.save(tmp_path)
     again = AlignedModel.load(tmp_path)
-    assert again.cold is not None
-    assert np.array_equal(again.cold.integrated, found.cold.integrated)
+    assert again.new_items is not None
+    assert np.array_equal(again.new_items.integrated, found.new_items.integrated)
 
 
 def _directions(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

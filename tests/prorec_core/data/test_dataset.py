@@ -24,7 +24,7 @@ def dataset(lists: list[list[int]], n_items: int) -> Dataset:
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=8), min_size=1, max_size=6))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_round_trip(lists: list[list[int]]) -> None:
     saved = dataset(lists, 6)
     with TemporaryDirectory() as name:
@@ -50,7 +50,7 @@ def test_round_trip(lists: list[list[int]]) -> None:
 def test_embeddings_round_trip(tmp_path: Path, shape: tuple[int, int]) -> None:
     rows: npt.NDArray[np.float32] = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     path = tmp_path / "embeddings.parquet"
-    write_embeddings(path, rows, "align")
+    write_embeddings(path, rows)
     found = read_embeddings(path, "align")
     assert found.dtype == np.float32 and found.shape == shape and (found == rows).all()
     assert pl.read_parquet(path).schema == {"item": pl.Int32, "embedding": pl.Array(pl.Float32, shape[1])}
@@ -60,6 +60,6 @@ def test_foreign_parquet_is_refused(tmp_path: Path) -> None:
     pl.DataFrame({"item": [0]}).write_parquet(tmp_path / "embeddings.parquet")
     with pytest.raises(UserError, match="schema version"):
         read_embeddings(tmp_path / "embeddings.parquet", "align")
-    write_parquet(tmp_path / "embeddings.parquet", pa.table({"item": [0]}), "align")
+    write_parquet(tmp_path / "embeddings.parquet", pa.table({"item": [0]}))
     with pytest.raises(UserError, match="holds no embeddings"):
         read_embeddings(tmp_path / "embeddings.parquet", "align")

@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prorec_core.data.filtering import Funnel, in_order_of_time, k_core, without_duplicates
+from prorec_core.data.filtering import Funnel, counts, k_core
 from prorec_core.errors import UserError
 
 Pairs = list[tuple[int, int]]
@@ -31,6 +31,7 @@ def largest_core(rows: Pairs, min_user: int, min_item: int) -> Pairs:
         left.remove(bad[0])
 
 
+@settings(deadline=None)
 @given(pairs, least, least)
 def test_core_is_a_fixed_point_in_which_everyone_has_enough(rows: Pairs, min_user: int, min_item: int) -> None:
     users, items = columns(rows)
@@ -41,6 +42,7 @@ def test_core_is_a_fixed_point_in_which_everyone_has_enough(rows: Pairs, min_use
     assert k_core(users, items, min_user, min_item).all()
 
 
+@settings(deadline=None)
 @given(pairs, least, least)
 def test_core_is_the_largest_one(rows: Pairs, min_user: int, min_item: int) -> None:
     mask = k_core(*columns(rows), min_user, min_item)
@@ -48,37 +50,17 @@ def test_core_is_the_largest_one(rows: Pairs, min_user: int, min_item: int) -> N
     assert sorted(kept) == sorted(largest_core(rows, min_user, min_item))
 
 
+@settings(deadline=None)
+@given(pairs)
+def test_counts_are_those_of_different_users_and_items(rows: Pairs) -> None:
+    users, items = columns(rows)
+    found = counts(pl.DataFrame({"user": users, "item": items}))
+    expected = {"users": len(set(users.tolist())), "items": len(set(items.tolist())), "interactions": len(rows)}
+    assert found == expected
+
+
 def log(*rows: tuple[int, int, int]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["user", "item", "timestamp"], orient="row")
-
-
-@pytest.mark.parametrize(
-    ("policy", "expected"),
-    [
-        ("keep", [(0, 1, 5), (0, 1, 5), (0, 1, 3), (1, 1, 5)]),
-        ("exact", [(0, 1, 5), (0, 1, 3), (1, 1, 5)]),
-        ("first", [(0, 1, 3), (1, 1, 5)]),
-    ],
-)
-def test_duplicates(policy: str, expected: list[tuple[int, int, int]]) -> None:
-    frame = log((0, 1, 5), (0, 1, 5), (0, 1, 3), (1, 1, 5))
-    assert without_duplicates(frame, policy).rows() == expected
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(0, 2)), min_size=1, max_size=60))
-def test_ties_stay_as_in_the_input_or_are_shuffled_by_the_seed(rows: list[tuple[int, int, int]]) -> None:
-    frame = log(*rows)
-    ordered = in_order_of_time(frame, "input", seed=0)
-    assert ordered.rows() == sorted(rows, key=lambda row: (row[0], row[2]))
-    shuffled = in_order_of_time(frame, "shuffle", seed=3)
-    assert shuffled.equals(in_order_of_time(frame, "shuffle", seed=3))
-    assert shuffled.sort("user", "timestamp", "item").equals(ordered.sort("user", "timestamp", "item"))
-    assert shuffled.select("user", "timestamp").equals(ordered.select("user", "timestamp"))
-
-
-def test_shuffling_moves_ties() -> None:
-    frame = log(*[(0, item, 7) for item in range(50)])
-    assert not in_order_of_time(frame, "shuffle", seed=0).equals(frame)
 
 
 def test_funnel_says_which_filter_took_what() -> None:

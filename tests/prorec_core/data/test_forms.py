@@ -6,9 +6,10 @@ import unicodedata
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prorec_core.data import forms
 from prorec_core.data.columns import Field
 from prorec_core.data.forms import form_of, in_other_forms, remarks_on_values
 
@@ -59,6 +60,23 @@ def test_a_whole_number_has_one_form(number: int, zeros: int, decimals: int) -> 
 def test_any_text_has_a_form_that_is_its_own(texts: list[str]) -> None:
     forms = form_of(pl.Series("id", texts, dtype=pl.String))
     assert forms.len() == len(texts) and not forms.has_nulls()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.text(st.sampled_from("07a.eE+-'\" \u00a0\u00e9"), max_size=6) | st.text(max_size=6), max_size=6, unique=True
+    )
+)
+def test_what_is_passed_over_has_no_other_form(texts: list[str]) -> None:
+    ids = pl.Series("id", texts, dtype=pl.String)
+    assert form_of(ids).to_list() == forms._form_of(ids).to_list() and form_of(ids).name == "id"
+
+
+@pytest.mark.parametrize("word", [*forms._WORDS_FOR_NOTHING, "true", "False", "[1]", "{}"])
+def test_every_word_that_is_told_is_found(word: str) -> None:
+    for written in (word, f"\t{word} ", word.upper()):
+        assert "has '" in told(["a", written])
 
 
 def told(values: list[str], ids: bool = True) -> str:

@@ -76,7 +76,7 @@ class TestAtomic(ReaderContract):
     def test_names_of_columns_are_literal(self, tmp_path: Path, name: str) -> None:
         super().test_names_of_columns_are_literal(tmp_path, name)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(st.lists(st.tuples(*[st.text('a"7, ', min_size=1)] * 2), max_size=8))
     def test_what_was_written_is_read_or_refused(self, tmp_path_factory: Any, rows: Rows) -> None:
         path = self.write(tmp_path_factory.mktemp("contract"), ["a", "b"], rows)
@@ -203,7 +203,7 @@ def test_every_row_is_named_by_the_line_where_it_begins(tmp_path: Path) -> None:
     assert [place.row(row) for row in range(3)] == ["line 5", "line 8", "line 11"]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(tables(), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.integers(1, 20))
 def test_any_quoting_and_any_size_of_blocks(table: tuple[list[str], Rows], quoting: Any, size: int) -> None:
     names, rows = table

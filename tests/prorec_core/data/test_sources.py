@@ -81,7 +81,7 @@ def test_files_are_those_that_are_named(tmp_path: Path, suffix: str, name: str) 
     assert read(preprocess(config(tmp_path, **files))) == (32, 8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0/"), min_size=1, max_size=12))
 def test_any_name_of_a_folder_and_a_file(tmp_path_factory: Any, name: str) -> None:
     base = tmp_path_factory.mktemp("names")

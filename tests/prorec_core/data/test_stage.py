@@ -318,7 +318,7 @@ def test_numbers_of_different_types_are_shown_side_by_side(tmp_path: Path) -> No
     shop(tmp_path, rows_of(["7", "8", "9"]), stock(7, 8, 9))
     log = pl.read_parquet(tmp_path / "interactions.parquet").cast({"item_id": pl.Float64})
     log.write_parquet(tmp_path / "interactions.parquet")
-    with pytest.raises(UserError, match=r"type Float64, as '7.0'; items.parquet has '7'"):
+    with pytest.raises(UserError, match=r"type Float64, as '7.0' in row 1; items.parquet has '7'"):
         preprocess(config(tmp_path))
     log.cast({"item_id": pl.Int32}).write_parquet(tmp_path / "interactions.parquet")
     assert preprocess(config(tmp_path)).items["item_id"].to_list() == ["7", "8", "9"]

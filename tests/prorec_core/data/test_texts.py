@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prorec_core.data.columns import as_ids
@@ -33,6 +33,13 @@ from prorec_core.errors import UserError
 )
 def test_text(values: list[Any], expected: list[str]) -> None:
     assert as_text(pl.Series("t", values, strict=False), "f").to_list() == expected
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.sampled_from("a &;\t\u00a0\u2003\x1fé#3")) | st.text(), max_size=5))
+def test_what_is_passed_over_is_clean(texts: list[str]) -> None:
+    given = [f"x{text}" for text in texts]
+    assert as_text(pl.Series("t", given, dtype=pl.String), "f").to_list() == [clean(text) for text in given]
 
 
 def test_structures_are_no_text() -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from prorec_core.config import DataConfig
-from prorec_core.data.times import as_timestamps
+from prorec_core.data.columns import Field
+from prorec_core.data.times import Times, as_timestamps
 from prorec_core.errors import UserError
 
 NEW_YEAR = 1_388_534_400
@@ -305,3 +306,28 @@ def test_formats_that_can_work_are_taken(form: str) -> None:
 def test_a_time_that_is_declared_missing_is_missing() -> None:
     with pytest.raises(UserError, match="has no time in row 2"):
         as_timestamps(pl.Series("t", ["2024-01-31", " NULL"]), "f", missing=["NULL"])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            ["1600000000", "1600000001.5", "1600000000000", "7", "1e9", "2024-01-31", "2024-01-31 10:00:00.25", "x", ""]
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.integers(0, 6),
+)
+def test_batches_are_read_as_the_whole_column_is(texts: list[str], cut: int) -> None:
+    """Where both are refused, what is told first may differ: a batch knows nothing of those below it."""
+    column = pl.Series("t", texts)
+    times = Times(Field("t", "f"), None, ())
+    try:
+        expected, unit = as_timestamps(column, "f", missing=())
+    except UserError:
+        with pytest.raises(UserError):
+            times.join([times.read(column[:cut], 0), times.read(column[cut:], cut)])
+        return
+    found, told = times.join([times.read(column[:cut], 0), times.read(column[cut:], cut)])
+    assert found.equals(expected) and told == unit

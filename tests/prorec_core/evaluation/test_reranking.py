@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from prorec_core.config import EvaluateConfig
-from prorec_core.data.cold import ColdItems
-from prorec_core.data.dataset import Dataset
+from prorec_core.data.dataset import Dataset, NewItems
 from prorec_core.data.sequences import Sequences, Split, from_lists
 from prorec_core.evaluation.reranking import Found, as_candidates, find_all, own_and_ranked, sequential_find
 from prorec_core.evaluation.stage import EvaluationInputs
@@ -140,7 +139,7 @@ def test_a_baseline_is_asked_over_the_larger_catalogue_where_there_are_new_items
         Split.TEST: USERS,
     }
     items = pl.DataFrame({"item_id": ["new"], "title": [""], "text": ["new"]})
-    grown = replace(dataset, cold=ColdItems(items, np.array([5, 9], np.int32), np.zeros(2, np.int32)))
+    grown = replace(dataset, new_items=NewItems(items, np.array([5, 9], np.int32), np.zeros(2, np.int32)))
     assert find_all(grown, find).new is None, "it knows ids alone"
     new = find_all(grown, find, lambda: find).new
     assert new is not None and [each.items_UC.tolist() for each in new] == [[[ITEMS]] * USERS, [[ITEMS]] * 2]

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prorec_core.config import EvaluateConfig
-from prorec_core.data.cold import ColdItems
+from prorec_core.data.dataset import NewItems
 from prorec_core.data.sequences import Split, from_lists
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
@@ -341,7 +341,7 @@ def with_new_items(inputs, found):
     new[:, found - 1] = ITEMS + targets
     return replace(
         inputs,
-        dataset=replace(inputs.dataset, cold=ColdItems(items, users, targets)),
+        dataset=replace(inputs.dataset, new_items=NewItems(items, users, targets)),
         new=NewItemLists({"fused": known}, {"fused": TopItems(new, known.scores_UK[:5])}, bonus=0.25),
     )
 

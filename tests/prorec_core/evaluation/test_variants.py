@@ -147,9 +147,9 @@ def test_groups_of_users_add_up_over_seeds():
         groups = found["slices"][kind]
         assert sum(group["users"] for group in groups) == USERS
         assert sum(group["users"] * group["recall"]["prorec"] for group in groups) / USERS == pytest.approx(whole)
-    unseen = [group for group in found["slices"]["target_popularity"] if group["group"] == "unseen"]
+    without = [group for group in found["slices"]["target_popularity"] if group["group"] == "not in training"]
     never = (data.train_counts() == 0)[data.targets(Split.TEST)].sum()
-    assert sum(group["users"] for group in unseen) == never
+    assert sum(group["users"] for group in without) == never
 
 
 def test_own_seconds_are_those_that_nothing_before_needed_with_that_seed():

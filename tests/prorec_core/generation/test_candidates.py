@@ -5,8 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from prorec_core.data.sequences import Sequences, from_lists
+from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import (
     Candidates,
     dense_logits,
@@ -14,7 +17,10 @@ from prorec_core.generation.candidates import (
     item_log_probabilities,
     last_context,
 )
+from prorec_core.generation.trained import build_generator
+from prorec_core.generation.trie import CodeTrie
 from prorec_core.progress import Progress
+from prorec_core.quantization.collisions import add_suffix
 from prorec_core.training.batching import inference_batches
 
 CPU = torch.device("cpu")
@@ -175,3 +181,70 @@ def test_nobody_to_recommend_to(make_config: Any, make_generator: Any) -> None:
     found = find_candidates(make_generator(make_config()), from_lists([], N_ITEMS), 4, 6)
     assert found.generative(3)[0].shape == (0, 3)
     assert found.fused(1.0, 3)[0].shape == (0, 3)
+
+
+@pytest.mark.parametrize("node_scores", [True, False])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_search_in_a_large_catalogue_finds_what_tables_of_all_nodes_give(
+    make_config: Any, make_generator: Any, architecture: str, node_scores: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = make_generator(make_config(architecture=architecture, max_history=4, node_scores=node_scores))
+    generator.offset_items(torch.linspace(-1, 1, N_ITEMS))
+    whole = find_candidates(generator, _histories(), 5, 6)
+    for module in ("trie", "base"):
+        monkeypatch.setattr(f"prorec_core.generation.{module}.WHOLE_TABLES", 0)
+    for gathered, scores in ((0, 1), (0, 10**9), (10**9, 1), (10**9, 10**9)):
+        monkeypatch.setattr("prorec_core.generation.base._GATHERED", gathered)
+        monkeypatch.setattr("prorec_core.generation.base._SCORES", scores)
+        monkeypatch.setattr("prorec_core.generation.base._ROWS", 7)
+        found = find_candidates(generator, _histories(), 5, 6)
+        assert np.array_equal(found.items_UC, whole.items_UC)
+        np.testing.assert_allclose(found.generative_UC, whole.generative_UC, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found.dense_UC, whole.dense_UC, rtol=1e-5, atol=1e-5)
+
+
+def test_few_users_at_a_time_find_the_same(
+    make_config: Any, make_generator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = make_generator(make_config(max_history=4))
+    together = find_candidates(generator, _histories(), 5, 6)
+    monkeypatch.setattr("prorec_core.generation.candidates._DENSE_CELLS", 3 * N_ITEMS)
+    told: list[Progress] = []
+    found = find_candidates(generator, _histories(), 5, 6, report=told.append)
+    assert [each.step for each in told] == [3, 6, 9, 12]
+    assert np.array_equal(found.items_UC, together.items_UC)
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the elements of the largest tensor that is made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, torch.Tensor)]
+        views = {each.untyped_storage().data_ptr() for each in given}
+        for tensor in tree_flatten(result)[0]:
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in views:
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_search_in_a_large_catalogue_makes_no_table_of_it(make_config: Any) -> None:
+    """250,000 items, among them a family of 500: neither a row for each node nor a number for each item."""
+    random, users, beams, dim = np.random.default_rng(0), 8, 10, 16
+    codes = random.integers(0, 64, (250_000, 3))
+    codes[:500] = codes[0]
+    codes = add_suffix(codes.astype(np.uint16))
+    trie = CodeTrie.from_codes(codes)
+    tensors = [*trie.first_child, *trie.n_children, *trie.node_code, *trie.first_leaf, *trie.last_leaf]
+    tensors += [trie.leaf_item, trie.item_leaf, trie.path, trie.codes]
+    assert sum(tensor.numel() for tensor in tensors) < 25 * trie.n_items
+    assert trie.widest[-1] >= 500
+    embeddings = torch.from_numpy(random.normal(size=(250_000, dim)).astype(np.float32))
+    books = [None] * trie.depth
+    generator = build_generator(make_config(dim=dim), Items(trie, embeddings, {}, books), False).eval()
+    with _Largest() as largest, torch.no_grad():
+        found = find_candidates(generator, _histories(250_000, users), beams, beams, with_dense=False)
+    assert (found.items_UC >= 0).all()
+    assert largest.elements <= users * beams * max(trie.widest[:-1]) * dim < trie.n_items

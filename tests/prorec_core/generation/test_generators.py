@@ -266,7 +266,7 @@ class GeneratorContract:
                         rows = (model.trie.codes[:, :level] == before).all(1)
                         alive = model.trie.codes[rows, level].unique()
                         parent = model.trie.item_nodes(level)[item]
-                        children = model.trie.children[level][parent]
+                        children = model.trie.children_of(level, parent)
                         scores = model.level_scores(level, one.vector_PD, state[None, None])
                         logits = model.child_logits(level, scores, children[None, None])[0, 0]
                         logits = logits[: len(alive)]
@@ -308,19 +308,20 @@ class GeneratorContract:
     def test_node_scores_are_those_of_the_mean_embedding_below(self, generator: Any) -> None:
         with_scores = generator(node_scores=True, node_temperature=0.5)
         trie, batch = with_scores.trie, _batch(_histories())
-        assert any(2 * trie.children[level].shape[1] < trie.n_nodes[level + 1] for level in range(3))
+        assert any(2 * trie.widest[level] < trie.n_nodes[level + 1] for level in range(3))
         with torch.no_grad():
             context = last_context(with_scores, batch)
             for level in range(3):
-                children = with_scores.trie.children[level].expand(5, -1, -1)
+                of_all = trie.children_of(level, torch.arange(trie.n_nodes[level]))
+                children = of_all.expand(5, -1, -1)
                 hidden = torch.zeros(5, children.shape[1], 16)
                 scores = with_scores.level_scores(level, context.vector_PD, hidden)
                 given = with_scores.child_logits(level, scores, children)
                 plain = with_scores.code_logits(level, hidden)
                 query = F.normalize(with_scores.node_queries[level](context.vector_PD), dim=-1) / 0.5
                 embeddings = F.normalize(with_scores.inputs_NE, dim=-1)
-                for node, child in (with_scores.trie.children[level] >= 0).nonzero().tolist():
-                    below = with_scores.trie.children[level][node, child]
+                for node, child in (of_all >= 0).nonzero().tolist():
+                    below = of_all[node, child]
                     mean = embeddings[with_scores.trie.item_nodes(level + 1) == below].mean(0)
                     code = with_scores.trie.node_code[level + 1][below]
                     torch.testing.assert_close(

@@ -27,7 +27,7 @@ def grown(stage_one: AlignedModel) -> AlignedModel:
     near = np.float32(1.01)
     return replace(
         stage_one,
-        cold=NewEmbeddings(
+        new_items=NewEmbeddings(
             *(table[[3, 8, 20]] * near for table in (stage_one.integrated, stage_one.collaborative, stage_one.semantic))
         ),
     )
@@ -59,7 +59,7 @@ def restored(trained: tuple[Any, TrainedGenerator]) -> tuple[Any, Any]:
 
 def test_training_knows_nothing_of_new_items(trained: tuple[Any, TrainedGenerator], make_inputs: Any) -> None:
     inputs, result = trained
-    plain = train_generator(replace(inputs, aligned=replace(inputs.aligned, cold=None)), 0, Runtime(CPU))
+    plain = train_generator(replace(inputs, aligned=replace(inputs.aligned, new_items=None)), 0, Runtime(CPU))
     for name, tensor in plain.tensors.items():
         assert torch.equal(result.tensors[name][: len(tensor)] if tensor.ndim else result.tensors[name], tensor), name
         grew = name.startswith("teacher.")

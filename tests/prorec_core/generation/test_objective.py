@@ -67,21 +67,21 @@ def test_masses_are_the_softmax_summed_over_the_items_below(
     assert cumulative.dtype == torch.float32
     for level in range(trie.depth):
         parents = torch.arange(len(targets.items_P)) % trie.n_nodes[level]
-        children = trie.children[level][parents]
+        children = trie.children_of(level, parents)
         masses = teacher.masses(level, cumulative, children)
         expected = torch.zeros(children.shape)
         for row, column in (children >= 0).nonzero().tolist():
             below = trie.item_nodes(level + 1) == children[row, column]
             expected[row, column] = softmax[row, below].sum()
         torch.testing.assert_close(masses, expected, rtol=1e-3, atol=2e-6)
-    whole = teacher.masses(0, cumulative, trie.children[0].expand(len(cumulative), -1)).sum(1)
+    whole = teacher.masses(0, cumulative, trie.children_of(0, torch.zeros(len(cumulative), dtype=torch.int64))).sum(1)
     torch.testing.assert_close(whole, torch.ones(len(cumulative)))
 
 
 def _levels(generator: Generator, positions: int) -> list[Tensor]:
     """For each level the children of some node a position."""
     trie = generator.trie
-    return [trie.children[level][torch.arange(positions) % trie.n_nodes[level]] for level in range(trie.depth)]
+    return [trie.children_of(level, torch.arange(positions) % trie.n_nodes[level]) for level in range(trie.depth)]
 
 
 @pytest.mark.parametrize(("score", "temperature"), [("cosine", 0.2), ("cosine", 0.002), ("dot", 0.06)])
@@ -138,7 +138,7 @@ def test_soft_targets_mix_the_teacher_s_choice_among_the_children(
             parents = trie.item_nodes(level)[targets.items_P]
             log_p = generator.child_log_probabilities(level, context, codes[..., :level], parents[:, None])[:, 0]
             for row, item in enumerate(targets.items_P.tolist()):
-                children = [child for child in trie.children[level][parents[row]].tolist() if child >= 0]
+                children = [child for child in trie.children_of(level, parents[row]).tolist() if child >= 0]
                 masses = torch.stack([softmax[row, trie.item_nodes(level + 1) == child].sum() for child in children])
                 hard = torch.tensor([float(child == trie.item_nodes(level + 1)[item]) for child in children])
                 wanted = (1 - weight) * hard + weight * masses / masses.sum()

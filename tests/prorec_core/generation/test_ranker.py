@@ -79,7 +79,7 @@ def test_a_new_item_counts_as_what_is_nearest_by_its_text(monkeypatch: pytest.Mo
     assert grown.counts_N.tolist() == [4, 2, 1, 1, 1.5, 3], "the last one is as near to 0 as to 1 and 2"
     assert grown.successors[0, 4] == 1.5 and grown.successors[3, 4] == 0, "half of what 1 and half of what 2 has"
     assert grown.successors[5, 4] == 0.75, "as history, too"
-    monkeypatch.setattr("prorec_core.alignment.unseen._CHUNK", 1)
+    monkeypatch.setattr("prorec_core.alignment.new_items._CHUNK", 1)
     assert (Relations.of(training, texts).successors != grown.successors).nnz == 0
 
 

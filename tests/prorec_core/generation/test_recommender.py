@@ -18,7 +18,7 @@ from prorec_core.generation.candidates import find_candidates
 from prorec_core.generation.recommender import Recommender
 from prorec_core.generation.stage import GeneratorInputs, train_generator
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
-from prorec_core.quantization.table import CodeTable
+from prorec_core.quantization.quantized import CodeTable
 from prorec_core.training.runtime import Runtime
 
 CPU = torch.device("cpu")
@@ -40,11 +40,11 @@ def bundle(
     trained = replace(trained, config={**trained.config, "recommended": recommended})
     trained.save(folder)
     CodeTable(inputs.codes, IDS).save(folder / "codes.parquet")
-    write_embeddings(folder / "embeddings.parquet", inputs.embeddings, "align")
+    write_embeddings(folder / "embeddings.parquet", inputs.embeddings)
     items = pl.DataFrame(
         {"item_id": IDS, "title": [f"Title {id_}" for id_ in IDS], "train_count": np.arange(24)[::-1].copy()}
     )
-    write_parquet(folder / "items.parquet", items.to_arrow(), "preprocess")
+    write_parquet(folder / "items.parquet", items.to_arrow())
     return folder, inputs, trained
 
 

@@ -31,14 +31,15 @@ def items_below(codes: Codes, level: int) -> list[tuple[tuple[int, ...], list[in
 
 
 @given(code_tables())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_item_is_found_by_walking_its_codes(codes: Codes) -> None:
     trie = CodeTrie.from_codes(codes)
     assert trie.n_items == len(codes) and trie.depth == codes.shape[1]
     for item, row in enumerate(codes.tolist()):
         node = 0
         for level, code in enumerate(row):
-            children = trie.children[level][node]
+            children = trie.children_of(level, torch.tensor(node))
+            assert children.shape == (trie.widest[level],)
             children = children[children >= 0]
             assert len(children) == trie.n_children[level][node]
             matching = children[trie.node_code[level + 1][children] == code]
@@ -50,8 +51,28 @@ def test_every_item_is_found_by_walking_its_codes(codes: Codes) -> None:
     assert torch.equal(trie.codes, torch.from_numpy(codes.astype(np.int64)))
 
 
-@given(code_tables())
+@given(code_tables(), st.booleans(), st.data())
 @settings(max_examples=60, deadline=None)
+def test_children_are_those_of_a_plain_dictionary(codes: Codes, narrow: bool, data: st.DataObject) -> None:
+    trie = CodeTrie.from_codes(codes)
+    with pytest.MonkeyPatch.context() as patch:
+        if narrow:
+            patch.setattr("prorec_core.generation.trie.WHOLE_TABLES", 0)
+        for level in range(trie.depth):
+            prefixes = sorted({tuple(row[:level]) for row in codes.tolist()})
+            longer = sorted({tuple(row[: level + 1]) for row in codes.tolist()})
+            children: dict[tuple[int, ...], list[int]] = {prefix: [] for prefix in prefixes}
+            for number, path in enumerate(longer):
+                children[path[:-1]].append(number)
+            nodes = data.draw(st.lists(st.integers(0, len(prefixes) - 1), min_size=1, max_size=5))
+            expected = [children[prefixes[node]] for node in nodes]
+            width = max(map(len, expected if narrow else children.values()))
+            found = trie.children_of(level, torch.tensor(nodes))
+            assert found.tolist() == [row + [-1] * (width - len(row)) for row in expected]
+
+
+@given(code_tables())
+@settings(max_examples=60)
 def test_nodes_stand_in_lexicographic_order_and_cover_their_items(codes: Codes) -> None:
     trie = CodeTrie.from_codes(codes)
     for level in range(trie.depth + 1):
@@ -65,7 +86,7 @@ def test_nodes_stand_in_lexicographic_order_and_cover_their_items(codes: Codes) 
 
 
 @given(code_tables(), st.integers(0, 2**31))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_sums_and_means_are_those_of_the_items_below(codes: Codes, seed: int) -> None:
     trie = CodeTrie.from_codes(codes)
     generator = torch.Generator().manual_seed(seed)
@@ -81,8 +102,10 @@ def test_sums_and_means_are_those_of_the_items_below(codes: Codes, seed: int) ->
 
 def test_children_of_a_small_table() -> None:
     trie = CodeTrie.from_codes(np.array([[2, 0], [0, 1], [0, 3], [2, 5], [0, 2]], dtype=np.uint16))
-    assert trie.children[0].tolist() == [[0, 1]]
-    assert trie.children[1].tolist() == [[0, 1, 2], [3, 4, -1]]
+    assert trie.children_of(0, torch.tensor([0])).tolist() == [[0, 1]]
+    assert trie.children_of(1, torch.tensor([0, 1])).tolist() == [[0, 1, 2], [3, 4, -1]]
+    assert trie.children_of(1, torch.tensor([[1], [1]]), width=2).tolist() == [[[3, 4]], [[3, 4]]]
+    assert trie.widest == [2, 3]
     assert trie.leaf_item.tolist() == [1, 4, 2, 0, 3]
 
 
@@ -101,7 +124,9 @@ def test_a_tensor_of_codes_gives_the_same_trie() -> None:
 def test_moving_keeps_every_field() -> None:
     trie = CodeTrie.from_codes(np.array([[1, 0], [0, 0], [1, 2]], dtype=np.uint16))
     moved = trie.to("cpu")
-    assert moved.n_nodes == trie.n_nodes and torch.equal(moved.children[1], trie.children[1])
+    assert moved.n_nodes == trie.n_nodes and moved.widest == trie.widest
+    assert torch.equal(moved.first_child[1], trie.first_child[1])
+    assert torch.equal(moved.n_children[1], trie.n_children[1])
 
 
 def test_two_items_with_the_same_codes_are_refused_by_name() -> None:
@@ -113,3 +138,10 @@ def test_two_items_with_the_same_codes_are_refused_by_name() -> None:
 def test_an_empty_table_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="at least one item"):
         CodeTrie.from_codes(np.zeros(shape, dtype=np.uint16))
+
+
+def test_no_nodes_have_no_children() -> None:
+    trie = CodeTrie.from_codes(np.array([[1, 0], [0, 0]], dtype=np.uint16))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prorec_core.generation.trie.WHOLE_TABLES", 0)
+        assert trie.children_of(1, torch.zeros((0, 3), dtype=torch.int64)).shape == (0, 3, 1)

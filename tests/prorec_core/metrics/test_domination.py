@@ -17,7 +17,7 @@ def rotation(seed, size):
     return np.linalg.qr(noise(seed, size, size))[0].astype(np.float32)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(2, 30), st.integers(1, 6))
 def test_neighbours_equal_a_full_sort_of_cosines(seed, rows, columns):
     embeddings = noise(seed, rows, columns)

@@ -10,6 +10,7 @@ from prorec_core.data.sequences import from_lists
 from prorec_core.evaluation.baselines import popularity_lists
 from prorec_core.metrics.top import (
     TopItems,
+    best_places,
     padded_histories,
     rank_of_target,
     top_from_scores,
@@ -93,3 +94,32 @@ def test_rank_of_target(case):
 def test_lists_and_scores_must_agree_in_shape():
     with pytest.raises(ValueError, match="must be equal"):
         TopItems(np.zeros((2, 3), np.int32), np.zeros((2, 4), np.float32))
+
+
+@given(
+    st.integers(1, 4).flatmap(
+        lambda rows: st.tuples(
+            st.lists(
+                st.lists(st.sampled_from([0.0, 1.0, 2.5, -np.inf]), min_size=7, max_size=7),
+                min_size=rows,
+                max_size=rows,
+            ),
+            st.integers(1, 9),
+        )
+    )
+)
+def test_the_best_places_are_the_first_of_a_stable_sort(case):
+    scores, count = case
+    values, places = best_places(torch.tensor(scores), count)
+    for row, found, told in zip(scores, places.tolist(), values.tolist(), strict=True):
+        expected = sorted(sorted(range(7), key=lambda place: (-row[place], place))[:count])
+        assert found == sorted(set(found)) and len(found) == len(expected)
+        assert told == [row[place] for place in found]
+        real = [place for place in expected if row[place] > -np.inf]
+        assert [place for place in found if row[place] > -np.inf] == real
+
+
+def test_what_is_no_number_counts_as_best():
+    values, places = best_places(torch.tensor([[1.0, 1.0, float("nan"), 1.0, 0.0]]), 2)
+    assert places.tolist() == [[0, 2]]
+    assert values[0, 1].isnan()

@@ -37,7 +37,7 @@ def shared(codes: Codes) -> int:
 
 
 @given(tables())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_suffix_makes_tuples_unique_and_keeps_the_codes(table: tuple[Codes, int]) -> None:
     codes, _ = table
     longer = add_suffix(codes)
@@ -57,7 +57,7 @@ def test_a_group_too_large_for_a_suffix_is_refused() -> None:
 
 
 @given(tables(at_most_tuples=True), st.integers(0, 10_000))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_reassigning_makes_tuples_unique(table: tuple[Codes, int], seed: int) -> None:
     codes, n_codes = table
     embeddings, decoder = embeddings_and_decoder(codes, n_codes, seed)
@@ -71,7 +71,7 @@ def test_reassigning_makes_tuples_unique(table: tuple[Codes, int], seed: int) ->
 
 
 @given(tables(at_most_tuples=True), st.integers(0, 10_000))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_reassigning_moves_no_more_than_it_must(table: tuple[Codes, int], seed: int) -> None:
     codes, n_codes = table
     embeddings, decoder = embeddings_and_decoder(codes, n_codes, seed)
@@ -87,7 +87,7 @@ def test_reassigning_moves_no_more_than_it_must(table: tuple[Codes, int], seed: 
 
 
 @given(st.integers(2, 5), st.integers(0, 10_000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_reassigning_loses_the_least_distance(items: int, seed: int) -> None:
     """All of one tuple: against every way of giving them distinct codes that moves as few."""
     codes = np.zeros((items, 1), np.uint16)

@@ -96,7 +96,7 @@ def test_level_centroids_of_unused_codes_are_zero(clustered: Make) -> None:
 
 
 @given(st.integers(1, 60), st.integers(2, 9), st.integers(1, 3), st.booleans(), st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_balanced_codes_are_given_to_equally_many(items: int, codes: int, levels: int, equal: bool, seed: int) -> None:
     random = np.random.default_rng(seed)
     points = np.ones((items, 3)) if equal else random.normal(size=(items, 3)) * random.uniform(0, 9, (items, 1))
@@ -107,7 +107,7 @@ def test_balanced_codes_are_given_to_equally_many(items: int, codes: int, levels
 
 
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(0, 3), st.integers(0, 10_000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_assignment_keeps_capacities(points: int, clusters: int, spare: int, seed: int) -> None:
     costs = np.random.default_rng(seed).exponential(size=(points, clusters)) ** 4
     capacity = -(-points // clusters) + spare

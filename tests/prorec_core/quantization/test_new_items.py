@@ -78,14 +78,14 @@ def test_new_items_get_codes_beside_which_nothing_changes(
     found = with_new(alone, config, new, [f"n{item}" for item in range(40)])
     assert found.table is alone.table
     assert found.codebooks is alone.codebooks
-    assert found.cold is not None
+    assert found.new_items is not None
     everything = found.all_items()
-    assert everything.item_ids == [*alone.table.item_ids, *found.cold.item_ids]
+    assert everything.item_ids == [*alone.table.item_ids, *found.new_items.item_ids]
     assert np.array_equal(everything.codes[:240], alone.table.codes)
     assert everything.codes.dtype == np.uint16
     assert len(np.unique(everything.codes, axis=0)) == 280
     nearest = fitted_quantizer(alone).encode(new)
-    as_found = (found.cold.codes[:, :3] == nearest).all(axis=1)
+    as_found = (found.new_items.codes[:, :3] == nearest).all(axis=1)
     if collisions == "suffix":
         assert as_found.all()
     else:
@@ -93,13 +93,13 @@ def test_new_items_get_codes_beside_which_nothing_changes(
         assert all(as_found[row] or tuple(nearest[row].tolist()) in taken for row in (0, 1, 2))
     found.save(tmp_path)
     again = Quantized.load(tmp_path)
-    assert again.cold is not None
-    assert np.array_equal(again.cold.codes, found.cold.codes)
+    assert again.new_items is not None
+    assert np.array_equal(again.new_items.codes, found.new_items.codes)
 
 
 def test_without_new_items_there_is_no_trace(clustered: Make, small_config: Config, tmp_path: Path) -> None:
     found = quantize(small_config(), clustered(), [f"i{item}" for item in range(240)], seed=0)
     found.save(tmp_path)
     assert found.all_items() is found.table
-    assert not (tmp_path / "cold_codes.parquet").exists()
-    assert Quantized.load(tmp_path).cold is None
+    assert not (tmp_path / "new_codes.parquet").exists()
+    assert Quantized.load(tmp_path).new_items is None

@@ -135,7 +135,7 @@ def test_one_level_of_two_codes(method: type[Quantizer], clustered: Make, small_
 
 
 @given(st.integers(1, 30), st.integers(1, 4), st.integers(2, 9), st.integers(1, 4), st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_small_input_is_quantized(items: int, dims: int, codes: int, levels: int, seed: int) -> None:
     embeddings = np.random.default_rng(seed).integers(-2, 3, (items, dims)).astype(np.float32)
     rq_vae = RQVAEConfig(epochs=1, batch_size=8, hidden=[4], latent=2)

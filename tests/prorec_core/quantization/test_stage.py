@@ -13,10 +13,9 @@ from prorec_core.config import QuantizeConfig
 from prorec_core.errors import UserError
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.quantization.quality import collision_quality, level_quality
-from prorec_core.quantization.quantized import Quantized
+from prorec_core.quantization.quantized import CodeTable, Quantized
 from prorec_core.quantization.quantizer import Floats
 from prorec_core.quantization.stage import fitted_quantizer, quantize
-from prorec_core.quantization.table import CodeTable
 from prorec_core.registry import QUANTIZERS
 
 Make = Callable[..., Floats]
@@ -81,7 +80,7 @@ def test_code_table_columns_and_types(clustered: Make, small_config: Config, tmp
 
 
 def test_a_file_that_is_no_code_table_is_refused(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "codes.parquet", pa.table({"item": [0], "code_1": [1]}), "quantize")
+    write_parquet(tmp_path / "codes.parquet", pa.table({"item": [0], "code_1": [1]}))
     with pytest.raises(UserError, match="columns of a code table are item, item_id, code_0"):
         CodeTable.load(tmp_path / "codes.parquet")
 

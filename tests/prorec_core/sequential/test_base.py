@@ -51,7 +51,7 @@ def cases(draw: st.DrawFn) -> tuple[Sequences, npt.NDArray[np.int32], Tensor]:
 
 
 @given(cases(), st.integers(1, 4), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ranks_are_those_of_the_list_that_is_recommended(
     case: tuple[Sequences, npt.NDArray[np.int32], Tensor], max_history: int, masked: bool
 ) -> None:
@@ -67,7 +67,7 @@ def test_ranks_are_those_of_the_list_that_is_recommended(
 
 
 @given(cases())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_all_that_a_user_has_is_masked_also_what_no_model_sees(
     case: tuple[Sequences, npt.NDArray[np.int32], Tensor],
 ) -> None:

@@ -14,7 +14,7 @@ def _transformer(dropout: float = 0.2) -> CausalTransformer:
 
 
 @given(st.integers(1, 3), st.integers(2, 12), st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_state_depends_on_nothing_after_it(batch: int, length: int, data: st.DataObject) -> None:
     place = data.draw(st.integers(0, length - 2))
     transformer = _transformer()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prorec_core.errors import UserError
-from prorec_core.text import encoders, location
+from prorec_core.text import location, sentences
 
 CPU = torch.device("cpu")
 packaged = pytest.mark.skipif(
@@ -44,7 +44,7 @@ def test_local_folder_comes_first(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_hub")
 def test_four_places_are_named() -> None:
     with pytest.raises(UserError) as caught:
-        encoders.load_encoder("some-encoder-of-nobody", CPU)
+        sentences.load_encoder("some-encoder-of-nobody", CPU)
     message = str(caught.value)
     for place in ("local folder", "installed package", "hub's cache", "on the hub"):
         assert place in message
@@ -55,11 +55,11 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(UserError, match="pickled"):
-        encoders.load_encoder(str(tmp_path), CPU)
+        sentences.load_encoder(str(tmp_path), CPU)
 
 
 def test_broken_folder_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="cannot be loaded") as caught:
-        encoders.load_encoder(str(tmp_path), CPU)
+        sentences.load_encoder(str(tmp_path), CPU)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)

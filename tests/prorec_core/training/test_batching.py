@@ -39,7 +39,7 @@ def _rows(batch: HistoryBatch) -> list[tuple[int, list[int], list[int]]]:
 
 
 @given(histories(), st.integers(1, 14), st.integers(1, 60), st.integers(0, 9))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_an_epoch_holds_the_latest_places_of_every_history_once(
     sequences: Sequences, max_history: int, tokens: int, seed: int
 ) -> None:
@@ -57,7 +57,7 @@ def test_an_epoch_holds_the_latest_places_of_every_history_once(
 
 
 @given(histories(), st.integers(1, 14), st.integers(1, 60), st.integers(1, 7))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_batches_stay_under_the_budget_and_are_well_formed(
     sequences: Sequences, max_history: int, tokens: int, most: int
 ) -> None:
@@ -81,7 +81,7 @@ def test_batches_stay_under_the_budget_and_are_well_formed(
 
 
 @given(histories(), st.integers(1, 14), st.integers(1, 60), st.integers(1, 7))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_inference_holds_every_user_once_also_those_without_history(
     sequences: Sequences, max_history: int, tokens: int, most: int
 ) -> None:

@@ -34,7 +34,7 @@ def _with_gradients(loss: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
     st.booleans(),
     st.sampled_from([0.5, 1.0, 16.0, 70.0, 200.0]),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_catalogue_cross_entropy_is_the_ordinary_one(
     positions: int, items: int, dim: int, bounded: bool, scale: float
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 from collections.abc import Iterator
 from functools import cache
@@ -215,6 +216,12 @@ def test_another_version_of_a_library_changes_the_keys_of_those_that_it_decides(
     assert moved == {"quantize"}
     monkeypatch.setattr(stages, "_version", lambda name: f"{real(name).partition('+')[0]}+cu130")
     assert all(stage.key(Experiment(), UPSTREAM, "") == before()[stage.name] for stage in PIPELINE)
+
+
+def test_a_stage_of_another_version_has_another_key() -> None:
+    for stage in PIPELINE:
+        raised = dataclasses.replace(stage, version=stage.version + 1)
+        assert raised.key(Experiment(), UPSTREAM, "") != stage.key(Experiment(), UPSTREAM, "")
 
 
 @pytest.mark.parametrize("stage", EVERY, ids=lambda stage: stage.name)

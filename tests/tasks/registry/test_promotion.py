@@ -117,7 +117,7 @@ def make_version(
             f"rank_{scorer}": found,
         }
     )
-    write_parquet(parts["evaluate"] / "ranks.parquet", table, "evaluate")
+    write_parquet(parts["evaluate"] / "ranks.parquet", table)
     upstream["train_generator"] = generator.digest
     evaluate = store_artifact("evaluate", parts["evaluate"], experiment, upstream, **parent)
     refs = {"preprocess": preprocess, "train_generator": generator, "evaluate": evaluate}

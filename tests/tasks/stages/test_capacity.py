@@ -24,7 +24,7 @@ def test_more_items_than_tuples_are_refused_at_once(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(store, "fetch", lambda ref: tmp_path)
     pl.DataFrame({"item_id": [str(item) for item in range(9)]}).write_parquet(tmp_path / "items.parquet")
     expect_capacity(_experiment("reassign", 3), REF)
-    pl.DataFrame({"item_id": ["new"]}).write_parquet(tmp_path / "cold_items.parquet")
+    pl.DataFrame({"item_id": ["new"]}).write_parquet(tmp_path / "new_items.parquet")
     with pytest.raises(UserError, match=r"10 items cannot each have their own of 3\^2 tuples of codes"):
         expect_capacity(_experiment("reassign", 3), REF)
     expect_capacity(_experiment("reassign", 4), REF)

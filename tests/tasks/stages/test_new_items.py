@@ -34,12 +34,12 @@ from prorec_core.quantization.quantized import Quantized
 STAGES = (preprocess, embed_text, train_collaborative, align, quantize, train_generator, evaluate, report)
 SMALL: dict[str, Any] = {"epochs": 1, "dim": 16, "layers": 1}
 TINY: dict[str, Any] = {
-    "data": {"demo": {"users": 120, "items": 50}, "cold_items": 0.2},
+    "data": {"demo": {"users": 120, "items": 50}, "new_items": 0.2},
     "collaborative": SMALL,
     "align": {"epochs": 1},
     "quantize": {"codes": 4},
     "generator": SMALL,
-    "evaluate": {"cold_bonus": 0.5},
+    "evaluate": {"new_item_bonus": 0.5},
 }
 SCORERS = ["ranked", "fused", "generative", "dense", "aligned", "popularity"]
 Run = Callable[..., Mapping[str, Path]]
@@ -49,7 +49,7 @@ Run = Callable[..., Mapping[str, Path]]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Run all stages one after the other, and tell where each left its files."""
 
-    def texts(_: Any, texts: list[str], *__: Any) -> Any:
+    def texts(_: Any, __: list[str], texts: list[str], *___: Any) -> Any:
         return np.random.default_rng(len(texts)).normal(size=(len(texts), 12)).astype(np.float32)
 
     def run(**changes: Any) -> Mapping[str, Path]:
@@ -102,7 +102,7 @@ def check_other_recommenders(places: Mapping[str, Path], root: Path, of_the_pipe
 def test_new_items_are_embedded_coded_generated_and_measured(run: Run, changes: dict[str, Any], tmp_path: Path) -> None:
     places = run(**changes)
     dataset = Dataset.load(places["preprocess"])
-    assert dataset.cold is not None
+    assert dataset.new_items is not None
     table = Quantized.load(places["quantize"]).all_items()
     assert table.item_ids == dataset.all_items()["item_id"].to_list()
     found = json.loads((places["evaluate"] / "metrics.json").read_text())
@@ -111,8 +111,8 @@ def test_new_items_are_embedded_coded_generated_and_measured(run: Run, changes: 
     held_out, ranker = found["validation"]["ranked"]["ndcg_at_10"], found["ranker"]["ndcg_at_10"]
     assert held_out == pytest.approx(ranker, abs=1e-4) != found["validation"]["fused"]["ndcg_at_10"]
     new = found["new_items"]
-    assert new["items"] == len(dataset.cold)
-    assert new["interactions"] == len(dataset.cold.users) > 0
+    assert new["items"] == len(dataset.new_items)
+    assert new["interactions"] == len(dataset.new_items.users) > 0
     assert new["bonus"] == 0.5
     assert sorted(new["new"]) == sorted(new["known"]) == sorted(SCORERS)
     assert "new items" in (places["report"] / "result.md").read_text()
@@ -130,4 +130,4 @@ def test_new_items_are_embedded_coded_generated_and_measured(run: Run, changes: 
     recommender = Recommender.load(tmp_path / "bundle")
     assert recommender.item_ids == table.item_ids
     listed = {item.item_id for each in recommender.recommend([example], k=50) for item in each}
-    assert listed & set(dataset.cold.items["item_id"])
+    assert listed & set(dataset.new_items.items["item_id"])

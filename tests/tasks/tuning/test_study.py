@@ -11,7 +11,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from prorec.tasks.tuning.study import Attempt, Study, best_of, expect_same, open_study, path
+from prorec_core import versions
 from prorec_core.errors import UserError
+from prorec_core.sections import Added, Renamed
 
 RANGES = {"rate": FloatDistribution(1e-4, 1e-1, log=True), "dropout": FloatDistribution(0.0, 0.5, step=0.05)}
 FIRST = {"rate": 0.01, "dropout": 0.3}
@@ -150,6 +152,8 @@ def test_other_settings_are_told(artifacts_folder: Path) -> None:
         "data was dddddddd, is eeeeeeee; new was nothing, is low 1, high 2."
     )
     assert "--study NAME" in text and str(path("s")) in text
+    with pytest.raises(UserError, match=r"other settings, by another version of prorec: program was"):
+        expect_same("s", {**SETTINGS, "program": "f" * 64})
     with pytest.raises(UserError, match="exists with other settings"):
         expect_same("s", {**SETTINGS, **others})
     with opened() as study:
@@ -194,3 +198,22 @@ def test_a_damaged_study_is_refused_in_one_line_and_an_empty_one_begun_anew(
     with opened() as study:
         assert study.ended == 0
     assert "the file is empty; the study is begun anew" in caplog.text
+
+
+def test_a_study_of_an_earlier_version_goes_on_where_only_names_and_added_fields_differ(
+    artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened() as study:
+        run(study, 2)
+    step = (Renamed("align.epochs", "align.rounds"), Added("align.graph_depth", 1), Added("align.unread", 1))
+    monkeypatch.setattr(versions, "STEPS", (*versions.STEPS, step))
+    monkeypatch.setattr(versions, "VERSION", versions.VERSION + 1)
+    now = {"align.rounds": 3, "data": "d" * 64, "align.graph_depth": 1}
+    for _ in range(2):
+        with open_study("s", now, RANGES, 7, prune=False) as study:
+            assert study.ended == 2
+    with pytest.raises(UserError, match=r"align\.graph_depth was 1, is 2\. "):
+        expect_same("s", {**now, "align.graph_depth": 2})
+    monkeypatch.setattr(versions, "VERSION", versions.VERSION - 1)
+    with pytest.raises(UserError, match="study s: a newer version of prorec wrote this"):
+        expect_same("s", now)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from prorec_core.alignment.unseen import by_similar_text
+from prorec_core.alignment.new_items import by_similar_text
 
 
 def test_the_mean_of_the_items_of_nearest_text() -> None:

@@ -9,31 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
-
-from prorec_core.data.sequences import IntArray
 
 LEAST_LEFT = 3
 """Interactions that a user needs beside those with new items: one to train on, one to validate, one to test."""
-
-
-@dataclass(frozen=True)
-class ColdItems:
-    """Items with a text and without interactions, and the interactions with them that are measured.
-
-    Attributes:
-        items: one row a new item, sorted by `item_id`: item_id, title, text (strings). In tables that hold all items
-            they stand after the others, in this order.
-        users: users whose last interaction of all is with a new item, int32, ascending, shape (T,).
-        targets: which new item that is, a row of `items`, int32, shape (T,).
-    """
-
-    items: pl.DataFrame
-    users: IntArray
-    targets: IntArray
-
-    def __len__(self) -> int:
-        return self.items.height
 
 
 @dataclass(frozen=True)
@@ -68,9 +46,9 @@ def hold_out(users: npt.NDArray[np.integer], items: npt.NDArray[np.integer], sha
     present = np.unique(items).astype(np.int64)
     count = max(1, round(share * len(present)))
     chosen = np.sort(np.random.default_rng(seed).permutation(present)[:count])
-    is_cold = np.isin(items, chosen)
-    left = np.bincount(users[~is_cold], minlength=int(users.max(initial=-1)) + 1)
+    is_new = np.isin(items, chosen)
+    left = np.bincount(users[~is_new], minlength=int(users.max(initial=-1)) + 1)
     stays = left[users] >= LEAST_LEFT
     is_last = np.append(users[1:] != users[:-1], True)[: len(users)]
-    measured = is_last & is_cold & stays
-    return HeldOut(chosen, ~is_cold & stays, users[measured].astype(np.int64), items[measured].astype(np.int64))
+    measured = is_last & is_new & stays
+    return HeldOut(chosen, ~is_new & stays, users[measured].astype(np.int64), items[measured].astype(np.int64))

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prorec_core.config import DataConfig
-from prorec_core.data.cold import LEAST_LEFT, hold_out
 from prorec_core.data.dataset import Dataset
+from prorec_core.data.new_items import LEAST_LEFT, hold_out
 from prorec_core.data.stage import preprocess
 from prorec_core.errors import UserError
 
@@ -29,7 +29,7 @@ def whole() -> Dataset:
 
 @pytest.fixture(scope="module")
 def held_out() -> Dataset:
-    return preprocess(shop(cold_items=0.2, cold_seed=3))
+    return preprocess(shop(new_items=0.2, new_items_seed=3))
 
 
 @given(LOGS, st.floats(0.01, 0.99), st.integers(0, 5))
@@ -60,9 +60,9 @@ def test_a_larger_share_holds_out_the_same_and_more() -> None:
 
 
 def test_no_new_item_is_in_what_models_see(held_out: Dataset, whole: Dataset) -> None:
-    cold = held_out.cold
-    assert cold is not None
-    new_ids, known_ids = set(cold.items["item_id"]), set(held_out.items["item_id"])
+    new = held_out.new_items
+    assert new is not None
+    new_ids, known_ids = set(new.items["item_id"]), set(held_out.items["item_id"])
     assert len(new_ids) == round(0.2 * whole.items.height)
     assert not new_ids & known_ids
     assert new_ids | known_ids == set(whole.items["item_id"])
@@ -71,69 +71,69 @@ def test_no_new_item_is_in_what_models_see(held_out: Dataset, whole: Dataset) ->
     assert held_out.sequences.items.max() < len(known_ids)
     assert held_out.items["train_count"].sum() == len(held_out.sequences.training().items)
     assert held_out.profile["filters"][-1]["filter"] == "new_items"
-    assert held_out.profile["new_items"] == {"items": len(cold), "test_interactions": len(cold.users), "seed": 3}
+    assert held_out.profile["new_items"] == {"items": len(new), "test_interactions": len(new.users), "seed": 3}
 
 
 def test_histories_are_the_plain_ones_without_new_items(held_out: Dataset, whole: Dataset) -> None:
-    cold = held_out.cold
-    assert cold is not None
-    new_ids = set(cold.items["item_id"])
+    new = held_out.new_items
+    assert new is not None
+    new_ids = set(new.items["item_id"])
     plain = {
         user_id: [whole.items["item_id"][int(item)] for item in whole.sequences.of_user(user)]
         for user, user_id in enumerate(whole.users["user_id"])
     }
-    measured = dict(zip(cold.users.tolist(), cold.targets.tolist(), strict=True))
+    measured = dict(zip(new.users.tolist(), new.targets.tolist(), strict=True))
     for user, user_id in enumerate(held_out.users["user_id"]):
         own = [held_out.items["item_id"][int(item)] for item in held_out.sequences.of_user(user)]
         assert own == [item for item in plain[user_id] if item not in new_ids]
         assert (user in measured) is (plain[user_id][-1] in new_ids)
         if user in measured:
-            assert cold.items["item_id"][measured[user]] == plain[user_id][-1]
+            assert new.items["item_id"][measured[user]] == plain[user_id][-1]
     assert len(measured) > 10
 
 
 def test_new_items_keep_their_texts_and_stand_last(held_out: Dataset, whole: Dataset) -> None:
-    assert held_out.cold is not None
+    assert held_out.new_items is not None
     everything = held_out.all_items()
     assert everything.columns == held_out.items.columns
     assert everything["item"].to_list() == list(range(held_out.n_items_with_new))
-    assert everything["train_count"][held_out.items.height :].to_list() == [0] * len(held_out.cold)
+    assert everything["train_count"][held_out.items.height :].to_list() == [0] * len(held_out.new_items)
     texts = dict(zip(whole.items["item_id"], whole.items["text"], strict=True))
     assert [texts[item] for item in everything["item_id"]] == everything["text"].to_list()
 
 
 def test_saved_and_loaded(held_out: Dataset, tmp_path: Path) -> None:
     held_out.save(tmp_path)
-    again = Dataset.load(tmp_path).cold
-    assert held_out.cold is not None
+    again = Dataset.load(tmp_path).new_items
+    assert held_out.new_items is not None
     assert again is not None
-    assert again.items.equals(held_out.cold.items)
-    assert np.array_equal(again.users, held_out.cold.users)
-    assert np.array_equal(again.targets, held_out.cold.targets)
+    assert again.items.equals(held_out.new_items.items)
+    assert np.array_equal(again.users, held_out.new_items.users)
+    assert np.array_equal(again.targets, held_out.new_items.targets)
 
 
 def test_by_default_nothing_is_held_out(whole: Dataset, tmp_path: Path) -> None:
-    assert whole.cold is None
+    assert whole.new_items is None
     assert whole.all_items() is whole.items
     assert "new_items" not in whole.profile
     assert all(step["filter"] != "new_items" for step in whole.profile["filters"])
     whole.save(tmp_path)
     names = ["items.parquet", "profile.json", "sequences.parquet", "users.parquet"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    assert Dataset.load(tmp_path).cold is None
+    assert Dataset.load(tmp_path).new_items is None
 
 
 def test_too_large_a_share_says_so() -> None:
     with pytest.raises(UserError, match=r"new_items took .*"):
-        preprocess(shop(cold_items=0.99))
+        preprocess(shop(new_items=0.99))
 
 
 def test_new_items_that_nobody_took_last_say_so() -> None:
-    share, told = 0.001, "data.cold_items: nobody took one of the 1 new items last"
+    share, told = 0.001, "data.new_items: nobody took one of the 1 new items last"
     for seed in range(50):
         try:
-            preprocess(shop(cold_items=share, cold_seed=seed))
+            preprocess(shop(new_items=share, new_items_seed=seed))
         except UserError as error:
-            assert told in str(error) and "cold_seed" in str(error)
+            assert told in str(error) and "new_items_seed" in str(error)
             return
     pytest.fail("some item of a small shop is last in no history")

@@ -1,0 +1,128 @@
+"""Several files as one table: which of them a pattern means, and a reader of them one after the other.
+
+Knows names of files and the types of their columns. Knows nothing of formats or of what columns mean.
+
+A pattern is meant where a name holds `*`, `?` or `[` and no file has this very name. The files are read in the order of
+their paths, compared part by part as text (`a/9.csv` after `a/10.csv`), whatever the file system gives them in.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+
+from prorec_core.data.tables import RawTable, reading, row_number
+from prorec_core.errors import UserError
+
+
+def is_pattern(given: str) -> bool:
+    """Whether a name could be a pattern."""
+    return glob.has_magic(given)
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """The files in a folder that a pattern means, at least one, in their order.
+
+    `*`, `?` and `[…]` stand for what they do in a shell, `**` for folders however deep. A dot at the beginning of a
+    name is matched by a dot alone, so that files that are still being written do not count.
+
+    Raises:
+        UserError: it means no file, or a folder.
+    """
+    place = str(folder / pattern)
+    with reading(place):
+        # Unlike `Path.glob` it passes over hidden names and takes the folder's own name as it is.
+        names = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
+        found = sorted({folder / name for name in names}, key=lambda path: path.parts)
+        folders = [path for path in found if path.is_dir()]
+        files = [path for path in found if path.is_file()]
+    if folders:
+        raise UserError(
+            f"the pattern means a folder, {folders[0].name}, as if it were a file",
+            place=place,
+            cure=f"Name the files in it, as {folders[0].name}/*{folders[0].suffix}",
+        )
+    if not files:
+        raise UserError(
+            "there is no file of this name, and none that it means as a pattern",
+            place=place,
+            cure="Check the name; * stands for any part of a name, ? for a character, [ab] for one of some",
+        )
+    return files
+
+
+@dataclass(frozen=True)
+class PartsReader:
+    """The rows of several files, file after file, by the names of the first one's columns."""
+
+    folder: Path
+    """What is left out of the files' names in messages."""
+    files: Sequence[Path]
+    open_file: Callable[[Path], RawTable]
+
+    def columns(self) -> list[str]:
+        return self._tables[0].columns()
+
+    def rows(self) -> int:
+        return sum(self._rows)
+
+    def batches(self, columns: Sequence[int]) -> Iterator[pl.DataFrame]:
+        names = [self.columns()[place] for place in columns]
+        known: dict[str, dict[pl.DataType, Path]] = {name: {} for name in names}
+        for file, table in zip(self.files, self._tables, strict=True):
+            # Each table checks by itself that no row of it is lost.
+            for batch in table.batches(*names):
+                values = [_plain(batch[name]) for name in names]
+                for column in values:
+                    self._check_type(column, known[column.name], file)
+                yield pl.DataFrame([column.alias(f"{place}") for place, column in enumerate(values)])
+
+    def where(self, row: int) -> str:
+        left = row
+        for file, table, rows in zip(self.files, self._tables, self._rows, strict=True):
+            if left < rows:
+                return f"{table.place.row(left)} of {self._name(file)}"
+            left -= rows
+        return row_number(row)
+
+    @cached_property
+    def _tables(self) -> list[RawTable]:
+        return [self.open_file(file) for file in self.files]
+
+    @cached_property
+    def _rows(self) -> list[int]:
+        return [table.rows() for table in self._tables]
+
+    def _name(self, file: Path) -> str:
+        return str(file.relative_to(self.folder) if file.is_relative_to(self.folder) else file)
+
+    def _check_type(self, column: pl.Series, known: dict[pl.DataType, Path], file: Path) -> None:
+        """Refuse a column that is of one kind in one file and of another in the next; `known` learns its type."""
+        dtype = column.dtype
+        if dtype in known:
+            return
+        for before, other in known.items():
+            if not _go_together(before, dtype):
+                raise UserError(
+                    f"column '{column.name}' has the type {dtype}, and {before} in {self._name(other)}",
+                    place=str(file),
+                    cure="Write the column alike in all files",
+                )
+        known[dtype] = file
+
+
+def _plain(column: pl.Series) -> pl.Series:
+    """The column; each file may have the categories of its own."""
+    return column.cast(pl.String) if column.dtype in (pl.Categorical, pl.Enum) else column
+
+
+def _go_together(one: pl.DataType, other: pl.DataType) -> bool:
+    """Whether values of both types can stand in one column as what they are."""
+    if isinstance(one, pl.List) and isinstance(other, pl.List):
+        return _go_together(one.inner, other.inner)  # type: ignore[arg-type]
+    return one == other or pl.Null in (one, other) or (one.is_numeric() and other.is_numeric())
