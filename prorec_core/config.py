@@ -142,9 +142,7 @@ class Training(Section):
     dropout: Probability = Field(0.2, description="Dropout of embeddings and of feed-forward layers.")
     patience: int = Field(4, ge=1, le=1000, description="Epochs without a better validation NDCG@10 before stopping.")
     max_history: int = Field(50, ge=1, le=4096, description="Items of history that a model sees, the latest.")
-    validation_users: int = Field(
-        25_000, ge=1, le=MANY, description="Users at most in the validation after each epoch."
-    )
+    validation_users: int = Field(25_000, ge=1, le=MANY, description="Users at most in an epoch's validation.")
     precision: Literal["auto", "float32"] = Field(
         "auto", description="auto: bfloat16 matrix products where the hardware has them."
     )
@@ -173,8 +171,8 @@ class CollaborativeConfig(Training):
         50_000,
         ge=0,
         le=MANY,
-        description="Catalogues up to this size get the whole softmax. In larger ones a training step meets the items "
-        "of its batch and `negatives` sampled ones alone, here, in align and in the generator's distillation.",
+        description="Catalogues up to this size get the whole softmax. In larger ones a step of any training meets the "
+        "items of its batch and `negatives` sampled ones alone.",
     )
     negatives: int = Field(2048, ge=1, le=2**24, description="Items sampled a batch where the softmax is not whole.")
     epochs: int = Field(12, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
@@ -204,11 +202,7 @@ class AlignConfig(Training):
         description="Weight in E_I of the items that stand beside an item in training histories; 0: none.",
     )
     graph_neighbours: int = Field(
-        8,
-        ge=1,
-        le=MANY,
-        description="Neighbours of an item in the graph, those of the strongest ties, in catalogues over "
-        "collaborative.full_softmax_items; smaller ones have all.",
+        8, ge=1, le=MANY, description="Strongest neighbours that an item has over full_softmax_items; else it has all."
     )
     start: Literal["collaborative", "scratch"] = Field(
         "collaborative", description="Where the collaborative part starts: the stage before, or anew."
