@@ -142,6 +142,7 @@ class Training(Section):
     dropout: Probability = Field(0.2, description="Dropout of embeddings and of feed-forward layers.")
     patience: int = Field(4, ge=1, le=1000, description="Epochs without a better validation NDCG@10 before stopping.")
     max_history: int = Field(50, ge=1, le=4096, description="Items of history that a model sees, the latest.")
+    validation_users: int = Field(25_000, ge=1, le=MANY, description="Users at most in an epoch's validation.")
     precision: Literal["auto", "float32"] = Field(
         "auto", description="auto: bfloat16 matrix products where the hardware has them."
     )
@@ -170,9 +171,10 @@ class CollaborativeConfig(Training):
         50_000,
         ge=0,
         le=MANY,
-        description="Catalogues up to this size get the whole softmax, larger ones a sampled one.",
+        description="Catalogues up to this size get the whole softmax. In larger ones a step of any training meets the "
+        "items of its batch and `negatives` sampled ones alone.",
     )
-    negatives: int = Field(2048, ge=1, le=2**24, description="Items sampled a batch by the sampled softmax.")
+    negatives: int = Field(2048, ge=1, le=2**24, description="Items sampled a batch where the softmax is not whole.")
     epochs: int = Field(12, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
     dropout: Probability = Field(0.3, description="Dropout of embeddings and of feed-forward layers.")
 
@@ -198,6 +200,9 @@ class AlignConfig(Training):
         ge=0,
         le=10,
         description="Weight in E_I of the items that stand beside an item in training histories; 0: none.",
+    )
+    graph_neighbours: int = Field(
+        8, ge=1, le=MANY, description="Strongest neighbours that an item has over full_softmax_items; else it has all."
     )
     start: Literal["collaborative", "scratch"] = Field(
         "collaborative", description="Where the collaborative part starts: the stage before, or anew."
@@ -387,6 +392,10 @@ class Experiment(Section):
 CHANGES: tuple[tuple[Change, ...], ...] = (
     (
         Added("text.encoder", "sentences"),
+        # Validation asked everybody, and every neighbour counted.
+        Added("collaborative.validation_users", MANY),
+        Added("align.validation_users", MANY),
+        Added("align.graph_neighbours", MANY),
         Renamed("data.cold_items", "data.new_items"),
         Renamed("data.cold_seed", "data.new_items_seed"),
         Renamed("evaluate.cold_bonus", "evaluate.new_item_bonus"),

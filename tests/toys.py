@@ -29,6 +29,7 @@ from prorec_core.registry import ENCODERS, QUANTIZERS, SEQUENTIAL_MODELS, SOURCE
 from prorec_core.sequential.base import Products, SequentialModel
 from prorec_core.text.base import Encoder
 from prorec_core.training.batching import HistoryBatch
+from prorec_core.training.sampling import MetItems
 
 
 class Signs(Quantizer):
@@ -90,10 +91,11 @@ class LastItem(SequentialModel):
     def _states(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
         return F.embedding(batch.items_BL, table_ND) * self.scale
 
-    def training_loss(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
+    def training_loss(self, table_ND: Tensor, batch: HistoryBatch, met: MetItems | None = None) -> Tensor:
         assert batch.targets_BL is not None
         real = batch.targets_BL >= 0
-        return F.cross_entropy(self._states(table_ND, batch)[real] @ table_ND.t(), batch.targets_BL[real])
+        logits = self._states(table_ND, batch)[real] @ table_ND.t()
+        return F.cross_entropy(logits if met is None else logits + met.log_weights_R, batch.targets_BL[real])
 
     def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
         return batch.last(self._states(table_ND, batch)) @ table_ND.t()

@@ -42,7 +42,7 @@ _PROTOCOL = (
     "data",
     "evaluate",
     "train_on_validation",
-    "generator.validation_users",
+    *(f"{section}.validation_users" for section in ("collaborative", "align", "generator")),
     "generator.validation_beams",
 )
 """What no trial may change: all are measured on the same users in the same way."""

@@ -1,6 +1,7 @@
 """The graph of items that stand beside each other in histories, and the smoothing of item vectors over it.
 
-Knows sequences; knows nothing of text or models. Axes: N items, D dimensions, T ties.
+Knows sequences; knows nothing of text or models. Axes: N items, D dimensions, T ties, R some of the items, K neighbours
+of one.
 """
 
 from __future__ import annotations
@@ -22,17 +23,24 @@ class ItemGraph(nn.Module):
     A_ij counts how often items i and j stand next to each other in a training history, in either order; no item is
     its own neighbour, and one without neighbours keeps its vector. One layer of a graph convolution without weights
     (He et al., 2020).
+
+    With `strongest`, of each item's neighbours those of the strongest ties alone are added, at the strength that they
+    have among all: what an item is then takes a bounded number of others to tell.
     """
 
-    def __init__(self, training: Sequences, weight: float) -> None:
+    def __init__(self, training: Sequences, weight: float, strongest: int | None = None) -> None:
         """
         Args:
             training: users' items without those held back.
             weight: of the neighbours.
+            strongest: neighbours an item at most, of equally strong ones those of lower index; None: all.
         """
         super().__init__()
         self.weight = weight
+        self.whole = strongest is None
         ties = _ties(training)
+        if strongest is not None:
+            ties = _strongest(ties, strongest)
         self.offsets: Tensor
         self.items_T: Tensor
         self.strengths_T: Tensor
@@ -43,8 +51,27 @@ class ItemGraph(nn.Module):
     def forward(self, vectors_ND: Tensor) -> Tensor:
         """Smoothed vectors, float32, shape (N, D)."""
         vectors_ND = vectors_ND.float()
-        added_ND: Tensor = _SumOfNeighbours.apply(vectors_ND, self.items_T, self.offsets, self.strengths_T)
+        sums = _SumOfNeighbours.apply if self.whole else _sums
+        added_ND: Tensor = sums(vectors_ND, self.items_T, self.offsets, self.strengths_T)
         return vectors_ND + self.weight * added_ND
+
+    def neighbours(self, items_R: Tensor) -> tuple[Tensor, Tensor]:
+        """The neighbours of some items and how strong each tie is, int64 and float32, shape (R, K).
+
+        K is the largest number among these items; where an item has fewer it stands itself, at strength 0.
+        """
+        starts_R = self.offsets[items_R]
+        counts_R = self.offsets[items_R + 1] - starts_R
+        columns = torch.arange(int(counts_R.max()), device=items_R.device)
+        inside_RK = columns < counts_R[:, None]
+        places_RK = torch.where(inside_RK, starts_R[:, None] + columns, 0)
+        neighbours_RK = torch.where(inside_RK, self.items_T[places_RK], items_R[:, None])
+        return neighbours_RK, self.strengths_T[places_RK] * inside_RK
+
+    def smoothed(self, vectors_RD: Tensor, neighbours_RKD: Tensor, strengths_RK: Tensor) -> Tensor:
+        """What `forward` makes of some items, from their vectors and those of their neighbours, float32."""
+        added_RD = (neighbours_RKD.float() * strengths_RK[:, :, None]).sum(1)
+        return vectors_RD.float() + self.weight * added_RD
 
 
 def _ties(training: Sequences) -> sparse.csr_matrix:
@@ -59,6 +86,15 @@ def _ties(training: Sequences) -> sparse.csr_matrix:
     ties = (scale @ counts @ scale).tocsr()
     ties.sort_indices()
     return ties
+
+
+def _strongest(ties: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
+    """Of each row the `count` largest entries, of equal ones the first."""
+    rows = np.repeat(np.arange(ties.shape[0]), np.diff(ties.indptr))
+    order = np.lexsort((-ties.data, rows))
+    kept = np.sort(order[np.arange(len(rows)) - ties.indptr[rows] < count])
+    offsets = np.concatenate([[0], np.minimum(np.diff(ties.indptr), count).cumsum()])
+    return sparse.csr_matrix((ties.data[kept], ties.indices[kept], offsets), ties.shape)
 
 
 class _SumOfNeighbours(torch.autograd.Function):

@@ -1,12 +1,14 @@
 """Stage I: the integrated embedding and the sequential model that reads it.
 
 Knows how the two modalities are joined; knows nothing of training or files. Axes: N items, S text dimensions,
-D model dimensions, E dimensions of the integrated embedding (D for `sum`, 2 D for `concat`).
+D model dimensions, E dimensions of the integrated embedding (D for `sum`, 2 D for `concat`), R some of the items, K
+neighbours of one, M those items and their neighbours.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prorec_core.alignment.adapter import AdaLNAdapter
@@ -14,6 +16,7 @@ from prorec_core.alignment.graph import ItemGraph
 from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.sequential.base import ITEM_DEVIATION
 from prorec_core.sequential.trained import build_model
+from prorec_core.training.rows import RowTable
 
 
 def fused_dim(config: AlignConfig, dim: int) -> int:
@@ -38,12 +41,14 @@ class StageOne(nn.Module):
         text_NS: Tensor,
         graph: ItemGraph | None,
         low_precision: bool,
+        *,
+        by_rows: bool = False,
     ) -> None:
         super().__init__()
         self.fusion = config.fusion
         self.graph = graph
         dim = collaborative.dim
-        self.items = nn.Parameter(torch.randn(len(text_NS), dim) * ITEM_DEVIATION)
+        self.items = RowTable(torch.randn(len(text_NS), dim) * ITEM_DEVIATION, by_rows=by_rows)
         self.adapter = AdaLNAdapter(text_NS.shape[1], dim)
         self.model = build_model(collaborative, config, fused_dim(config, dim), low_precision)
         self.text_NS: Tensor
@@ -52,8 +57,27 @@ class StageOne(nn.Module):
     def embeddings(self) -> tuple[Tensor, Tensor, Tensor]:
         """E_I, E_C and E_T of all items, shapes (N, E), (N, D), (N, D)."""
         semantic_ND = self.adapter(self.text_NS)
-        fused_NE = self.fused(self.items, semantic_ND)
-        return fused_NE if self.graph is None else self.graph(fused_NE), self.items, semantic_ND
+        fused_NE = self.fused(self.items.weight, semantic_ND)
+        return fused_NE if self.graph is None else self.graph(fused_NE), self.items.weight, semantic_ND
+
+    def embeddings_of(self, items_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """E_I, E_C and E_T of some items, int64, each named once, shapes (R, E), (R, D), (R, D).
+
+        Nothing is looked at but these items and their neighbours in the graph.
+        """
+        if self.graph is None:
+            ids_RD, semantic_RD = self.items(items_R), self.adapter(self.text_NS[items_R])
+            return self.fused(ids_RD, semantic_RD), ids_RD, semantic_RD
+        neighbours_RK, strengths_RK = self.graph.neighbours(items_R)
+        asked = torch.cat([items_R, neighbours_RK.flatten()])
+        items_M, places = torch.unique(asked, return_inverse=True)
+        own_R, places_RK = places[: len(items_R)], places[len(items_R) :].view(neighbours_RK.shape)
+        ids_MD, semantic_MD = self.items(items_M), self.adapter(self.text_NS[items_M])
+        fused_ME = self.fused(ids_MD, semantic_MD)
+        integrated_RE = self.graph.smoothed(
+            F.embedding(own_R, fused_ME), F.embedding(places_RK, fused_ME), strengths_RK
+        )
+        return integrated_RE, F.embedding(own_R, ids_MD), F.embedding(own_R, semantic_MD)
 
     def fused(self, collaborative_ND: Tensor, semantic_ND: Tensor) -> Tensor:
         """E_I of some items from their E_C and E_T, shape (N, E); nothing of their neighbours."""

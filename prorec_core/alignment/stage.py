@@ -23,9 +23,10 @@ from prorec_core.metrics.domination import domination
 from prorec_core.sequential.base import target_ranks
 from prorec_core.sequential.trained import CollaborativeModel, Floats
 from prorec_core.training.batching import HistoryBatch
-from prorec_core.training.loop import fit_next_item
+from prorec_core.training.loop import fit_next_item, validation_users
 from prorec_core.training.losses import info_nce
 from prorec_core.training.runtime import Runtime, derive_seed
+from prorec_core.training.sampling import met_in
 
 _SIMILAR = 5
 """Items of nearest text that tell where a new one belongs."""
@@ -46,6 +47,9 @@ def align(
 ) -> AlignedModel:
     """Train Stage I.
 
+    In a catalogue over `full_softmax_items` of `start`'s configuration a step makes the embeddings of those items alone
+    that it meets: its batch's and the sampled ones, each with its `graph_neighbours` strongest neighbours.
+
     Args:
         config: fusion, weight of the alignment and training.
         sequences: all users' items; what they hold back from training is held back here.
@@ -57,16 +61,21 @@ def align(
         new_semantic: text embeddings of new items, float32, shape (M, S), which get embeddings once all is trained.
     """
     torch.manual_seed(derive_seed(seed, "align", "start"))
-    graph = ItemGraph(sequences.training(), config.graph) if config.graph else None
+    by_rows = sequences.n_items > start.config.full_softmax_items
+    strongest = config.graph_neighbours if by_rows else None
+    graph = ItemGraph(sequences.training(), config.graph, strongest) if config.graph else None
     low = runtime.low_precision(config.precision)
-    stage = StageOne(config, start.config, scaled_text(semantic), graph, low)
+    stage = StageOne(config, start.config, scaled_text(semantic), graph, low, by_rows=by_rows)
     if config.start == "collaborative":
         _start_from(stage, start)
     stage.to(runtime.device)
 
     def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
-        integrated, ids, adapted = stage.embeddings()
-        next_item = stage.model.training_loss(integrated, batch)
+        met = None
+        if by_rows:
+            met, batch = met_in(batch, sequences.n_items, start.config.negatives)
+        integrated, ids, adapted = stage.embeddings() if met is None else stage.embeddings_of(met.items_R)
+        next_item = stage.model.training_loss(integrated, batch, met)
         if config.alpha == 0:
             return {"loss": next_item}
         items = torch.unique(batch.items_BL[batch.is_item_BL])
@@ -89,6 +98,7 @@ def align(
         config,
         derive_seed(seed, "align"),
         runtime,
+        users=validation_users(sequences, config, derive_seed(seed, "align", "validation")),
     )
     with torch.no_grad():
         integrated, ids, adapted = (_array(table) for table in stage.embeddings())
@@ -112,7 +122,7 @@ def _new_embeddings(stage: StageOne, integrated: Floats, semantic: Floats, new_s
 
     The length is the mean one.
     """
-    adapted = stage.adapter(scaled_text(new_semantic).to(stage.items.device))
+    adapted = stage.adapter(scaled_text(new_semantic).to(stage.items.weight.device))
     nothing = torch.zeros_like(adapted)
     own = F.normalize(stage.fused(nothing, adapted).cpu().float(), dim=-1)
     known = torch.from_numpy(integrated)
@@ -125,7 +135,7 @@ def _new_embeddings(stage: StageOne, integrated: Floats, semantic: Floats, new_s
 def _start_from(stage: StageOne, start: CollaborativeModel) -> None:
     """Take over the collaborative stage's item vectors, and its model as far as the shapes agree."""
     with torch.no_grad():
-        stage.items.copy_(torch.from_numpy(start.embeddings))
+        stage.items.weight.copy_(torch.from_numpy(start.embeddings))
         own = stage.model.state_dict()
         fits = {name: value for name, value in start.tensors.items() if own[name].shape == value.shape}
     stage.model.load_state_dict({**own, **fits})

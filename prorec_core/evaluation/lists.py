@@ -20,7 +20,7 @@ from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.ranker import Ranker
 from prorec_core.metrics.top import TopItems, padded_histories, top_from_scores
 from prorec_core.progress import Report, silent
-from prorec_core.sequential.base import INFERENCE_TOKENS, INFERENCE_USERS, SequentialModel
+from prorec_core.sequential.base import INFERENCE_TOKENS, SequentialModel, users_at_a_time
 from prorec_core.training.batching import inference_batches
 
 
@@ -135,7 +135,8 @@ def dense_lists(
     items = np.full((histories.n_users, k), -1, np.int32)
     scores = np.full((histories.n_users, k), -np.inf, np.float32)
     scorer = model.scorer(table_NE)
-    for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, INFERENCE_USERS, table_NE.device):
+    users_a_batch = users_at_a_time(len(table_NE))
+    for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, users_a_batch, table_NE.device):
         users = batch.users_B.cpu().numpy()
         forbidden = torch.from_numpy(padded_histories(histories.select(users))) if masked else None
         scores_BN = scorer(batch) if offsets_N is None else scorer(batch) + offsets_N

@@ -1,7 +1,7 @@
 """The generator's objective: `L_2 = L_gen + β · L_distill`, with soft targets over trie nodes.
 
 Knows generators, tries and a frozen Stage-I teacher; knows nothing of batching or optimisation. Axes as in
-`generation.base`.
+`generation.base`; W some of the targets.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prorec_core.generation.base import Context, Generator, LevelScores
-from prorec_core.sequential.base import Products
+from prorec_core.generation.soft_teacher import SoftTeacher
 from prorec_core.training.batching import HistoryBatch
-from prorec_core.training.losses import BOUND, catalogue_cross_entropy
+from prorec_core.training.losses import catalogue_cross_entropy
+from prorec_core.training.sampling import met_cross_entropy, met_items
 
 _WIDTHS = 6
 """Groups of targets by the number of their parents' children."""
@@ -53,40 +54,17 @@ def some_targets(batch: HistoryBatch, per_user: int) -> Targets:
     return Targets(rows[real], chosen[real], items[real])
 
 
-class SoftTeacher:
-    """The Stage-I model's distribution over the catalogue, as masses of trie nodes."""
-
-    def __init__(self, scores: Products, generator: Generator) -> None:
-        self.scores = scores
-        self.trie = generator.trie
-        self.low_precision = generator.low_precision
-        # In the order of the leaves every node covers one stretch, so sums over stretches give its mass.
-        self.by_leaf_NE = scores.keys_ND[self.trie.leaf_item]
-
-    @torch.no_grad()
-    def cumulative(self, batch: HistoryBatch, targets: Targets) -> Tensor:
-        """Mass of the first n leaves, for n = 0 … N, float32, shape (P, N + 1)."""
-        query_PE = self.scores.queries(batch, targets.rows_P, targets.columns_P)
-        kind = torch.bfloat16 if self.low_precision else torch.float32
-        mass_PN = query_PE.to(kind) @ self.by_leaf_NE.to(kind).t()
-        if self.scores.bound >= BOUND:
-            mass_PN -= mass_PN.amax(1, keepdim=True)
-        mass_PN.exp_()
-        total_PN = F.pad(mass_PN.cumsum(1, dtype=torch.float32), (1, 0))
-        return total_PN / total_PN[:, -1:]
-
-    def masses(self, level: int, cumulative_PN: Tensor, children_PC: Tensor) -> Tensor:
-        """Mass of nodes of level `level + 1`, shape (P, C); -1 has none."""
-        nodes = children_PC.clamp(min=0)
-        first, last = self.trie.first_leaf[level + 1][nodes], self.trie.last_leaf[level + 1][nodes]
-        masses = (cumulative_PN.gather(1, last) - cumulative_PN.gather(1, first)).clamp(min=0)
-        return masses.masked_fill(children_PC < 0, 0)
-
-
 class Objective:
     """Both losses of a batch of targets."""
 
-    def __init__(self, generator: Generator, teacher: SoftTeacher | None) -> None:
+    def __init__(self, generator: Generator, teacher: SoftTeacher | None, sample: int | None = None) -> None:
+        """
+        Args:
+            generator: that is trained.
+            teacher: of soft targets.
+            sample: items that stand for those that are no targets of the batch in distillation; None: all are met.
+        """
+        self.sample = sample
         self.generator = generator
         self.teacher = teacher
         self.config = generator.config
@@ -108,10 +86,10 @@ class Objective:
             distilled = states_PTD[:, -teachers:].unbind(1)
         else:
             states = generator.hidden_of(context, codes_Pl, rows)
-        cumulative = self.teacher.cumulative(batch, targets) if self.teacher else None
+        seen = self.teacher.seen(batch, targets.rows_P, targets.columns_P) if self.teacher else None
         generate = context.vector_PD.new_zeros((), dtype=torch.float32)
         for level, (rows_W, states_WD) in enumerate(zip(rows, states, strict=True)):
-            generate = generate + self._level_loss(level, context, states_WD, rows_W, targets.items_P, cumulative)
+            generate = generate + self._level_loss(level, context, states_WD, rows_W, targets.items_P, seen)
         if self.distill.beta == 0:
             return {"loss": generate, "loss_generate": generate.detach()}
         distill = self._distill_loss(distilled, targets.items_P)
@@ -140,7 +118,7 @@ class Objective:
         hidden_WD: Tensor,
         rows_W: Tensor,
         items_P: Tensor,
-        cumulative: Tensor | None,
+        seen: Tensor | None,
     ) -> Tensor:
         """Mean over all P targets, of which the W given have something to learn."""
         generator, trie = self.generator, self.generator.trie
@@ -154,11 +132,11 @@ class Objective:
         # Parents with about as many children are dealt with together: padding all to the widest doubles the work.
         groups = _WIDTHS if level > 0 and trie.widest[level] > _WIDE else 1
         for part, rows in zip(scores.chunks(groups), rows_W.chunk(groups), strict=True):
-            masses = None if cumulative is None else cumulative[rows]
-            total = total + self._children_loss(level, part, items_P[rows], masses)
+            told = None if seen is None else seen[rows]
+            total = total + self._children_loss(level, part, items_P[rows], told)
         return total / len(items_P)
 
-    def _children_loss(self, level: int, scores: LevelScores, items_W: Tensor, cumulative: Tensor | None) -> Tensor:
+    def _children_loss(self, level: int, scores: LevelScores, items_W: Tensor, seen: Tensor | None) -> Tensor:
         """Summed cross-entropy of the targets' nodes among the children of their parents."""
         generator, trie = self.generator, self.generator.trie
         parents_W = trie.item_nodes(level, items_W)
@@ -171,15 +149,15 @@ class Objective:
         if self.config.label_smoothing:
             share = self.config.label_smoothing
             wanted_WC = (1 - share) * wanted_WC + share * (~missing_WC) / n_children_W1
-        if cumulative is not None and self.teacher is not None:
-            masses_WC = self.teacher.masses(level, cumulative, children_WC)
+        if seen is not None and self.teacher is not None:
+            masses_WC = self.teacher.masses(level, seen, children_WC)
             total_W1 = masses_WC.sum(1, keepdim=True)
             weight_W1 = self.distill.soft_targets * (total_W1 > 1e-6)
             wanted_WC = (1 - weight_W1) * wanted_WC + weight_W1 * masses_WC / total_W1.clamp(min=1e-6)
         return -(wanted_WC * log_p_WC).sum()
 
     def _distill_loss(self, states_PD: Sequence[Tensor], items_P: Tensor) -> Tensor:
-        """InfoNCE between each teacher's state and its embedding of the target, against all other items.
+        """InfoNCE between each teacher's state and its embedding of the target, against all other items or a sample.
 
         Over a random share of the targets: without bias, and the products over the catalogue are what costs.
         """
@@ -187,15 +165,22 @@ class Objective:
             count = math.ceil(self.distill.share * len(items_P))
             drawn = torch.randperm(len(items_P), device=items_P.device)[:count]
             states_PD, items_P = [F.embedding(drawn, state) for state in states_PD], items_P[drawn]
+        queries, scale = self.generator.dense_queries_of(states_PD), 1 / self.distill.temperature
+        if self.sample is not None:
+            met = met_items(items_P, self.generator.trie.n_items, self.sample)
+            rows_P = met.rows_of(items_P)
+            tables = {name: F.embedding(met.items_R, self.teachers[name]) for name in queries}
+            parts = [met_cross_entropy(query, tables[name], rows_P, scale, met) for name, query in queries.items()]
+            return torch.stack(parts).mean()
         parts = [
             catalogue_cross_entropy(
                 query_PE,
                 self.teachers[name],
                 items_P,
-                1 / self.distill.temperature,
+                scale,
                 bounded=True,
                 low_precision=self.generator.low_precision,
             )
-            for name, query_PE in self.generator.dense_queries_of(states_PD).items()
+            for name, query_PE in queries.items()
         ]
         return torch.stack(parts).mean()

@@ -21,14 +21,15 @@ from prorec_core.errors import UserError
 from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.choice import choose
-from prorec_core.generation.objective import Objective, SoftTeacher, all_targets, some_targets
+from prorec_core.generation.objective import Objective, all_targets, some_targets
 from prorec_core.generation.ranker import Relations
+from prorec_core.generation.soft_teacher import SampledTeacher, SoftTeacher, WholeTeacher
 from prorec_core.generation.trained import RANKER, TEACHER, TrainedGenerator, build_generator
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.metrics.top import rank_of_target
 from prorec_core.sequential.trained import Floats
 from prorec_core.training.batching import HistoryBatch
-from prorec_core.training.loop import fit_next_item
+from prorec_core.training.loop import fit_next_item, validation_users
 from prorec_core.training.runtime import Runtime, derive_seed
 
 
@@ -67,6 +68,8 @@ class GeneratorInputs:
 def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> TrainedGenerator:
     """Train the generator; then choose the fusion weight and fit the ranker on validation, or take those given.
 
+    In a catalogue over Stage I's `full_softmax_items` distillation and soft targets meet a sample of it in each step.
+
     Args:
         inputs: configuration, sequences, codes and embeddings.
         seed: of the experiment.
@@ -92,21 +95,21 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         generator.attach_stage_one(stage_one)
     generator.to(runtime.device)
     generator.trie = trie.to(runtime.device)
-    teacher = None
+    sample = _sample(inputs)
+    teacher: SoftTeacher | None = None
     if config.distill.soft_targets > 0 and inputs.integrated and (scores := stage_one.products(table_NE)):
         _check_histories(inputs)
-        teacher = SoftTeacher(scores, generator)
-    objective = Objective(generator, teacher)
-    users = _sample(sequences.n_users, config.validation_users, derive_seed(seed, "generator", "validation"))
+        teacher = WholeTeacher(scores, generator) if sample is None else SampledTeacher(scores, generator, sample)
+    objective = Objective(generator, teacher, sample)
 
     def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
         every = generator.every_position
         return objective(batch, all_targets(batch) if every else some_targets(batch, config.targets_per_user))
 
     def ranks(histories: Sequences, targets: IntArray) -> IntArray:
-        sampled, beams = histories.select(users), config.validation_beams
-        found = find_candidates(generator, sampled, beams, 10, masked=inputs.mask_history, with_dense=False)
-        return rank_of_target(found.generative(10)[0], targets[users])
+        beams = config.validation_beams
+        found = find_candidates(generator, histories, beams, 10, masked=inputs.mask_history, with_dense=False)
+        return rank_of_target(found.generative(10)[0], targets)
 
     records = fit_next_item(
         generator,
@@ -117,6 +120,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         derive_seed(seed, "generator"),
         runtime,
         dict.fromkeys(warm, config.warm_start_rate),
+        users=validation_users(sequences, config, derive_seed(seed, "generator", "validation")),
     )
     relations = Relations.of(sequences.training(), inputs.texts) if _ranks(inputs) else None
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
@@ -218,7 +222,7 @@ def _not_applied(inputs: GeneratorInputs, *, warm: bool, taught: bool) -> Iterat
         yield "generator.distill.soft_targets (wants integrated codes and a model of states in Stage I)"
 
 
-def _sample(n_users: int, count: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    if n_users <= count:
-        return np.arange(n_users)
-    return np.sort(np.random.default_rng(seed).choice(n_users, count, replace=False))
+def _sample(inputs: GeneratorInputs) -> int | None:
+    """Items that a step samples; None where it meets all."""
+    shape = inputs.aligned.collaborative_config
+    return shape.negatives if len(inputs.codes) > shape.full_softmax_items else None

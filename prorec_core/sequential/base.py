@@ -1,7 +1,8 @@
 """What every sequential recommender offers. Knows item vectors and histories; knows nothing of how vectors arise.
 
 A model is given the table of item vectors at each call: the collaborative embedding when it is trained alone,
-the integrated one when it is aligned. Axes: B users, L positions, N items, D dimensions of the table, P targets.
+the integrated one when it is aligned; in training it may be the part of a large table that a step meets. Axes: B users,
+L positions, N items, D dimensions of the table, P targets.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from torch import Tensor, nn
 from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.training.batching import HistoryBatch, inference_batches
-from prorec_core.training.losses import catalogue_cross_entropy, sampled_cross_entropy
+from prorec_core.training.losses import catalogue_cross_entropy
+from prorec_core.training.sampling import MetItems, met_cross_entropy
 
 INFERENCE_TOKENS = 16_384
 INFERENCE_USERS = 1024
+_SCORES = 2**26
+"""Scores of items held at a time (float32: 256 MiB)."""
 ITEM_DEVIATION = 0.02
 """Standard deviation of new item vectors."""
 
@@ -64,8 +68,14 @@ class SequentialModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def training_loss(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
-        """Mean cross-entropy of the next item at every position of the batch."""
+    def training_loss(self, table_ND: Tensor, batch: HistoryBatch, met: MetItems | None = None) -> Tensor:
+        """Mean cross-entropy of the next item at every position of the batch.
+
+        Args:
+            table_ND: the vectors of all items, or of those that the step meets.
+            batch: rows of the table.
+            met: what the rows stand for; None: each for itself, and all are there.
+        """
 
     @abstractmethod
     def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
@@ -103,23 +113,13 @@ class ItemSoftmax(nn.Module):
         self.cosine = config.score == "cosine"
         self.scale = 1 / config.temperature if self.cosine else 1.0
 
-    def forward(self, states_PD: Tensor, table_ND: Tensor, targets_P: Tensor) -> Tensor:
-        """Mean cross-entropy of the targets given the states before them."""
-        states_PD, scale = self.compared(states_PD.float()), self.scale
-        n_items = len(table_ND)
-        if n_items <= self.config.full_softmax_items:
-            table_ND = self.compared(table_ND)
-            return catalogue_cross_entropy(
-                states_PD, table_ND, targets_P, scale, bounded=self.cosine, low_precision=self.low_precision
-            )
-        sampled_S = torch.randint(n_items, (self.config.negatives,), device=targets_P.device)
-        negatives_SD = self.compared(F.embedding(sampled_S, table_ND))
-        target_PD = self.compared(F.embedding(targets_P, table_ND))
-        return sampled_cross_entropy(
-            (states_PD * target_PD).sum(-1) * scale,
-            states_PD @ negatives_SD.t() * scale,
-            targets_P[:, None] == sampled_S,
-            n_items,
+    def forward(self, states_PD: Tensor, table_ND: Tensor, targets_P: Tensor, met: MetItems | None = None) -> Tensor:
+        """Mean cross-entropy of the targets given the states before them; `met` as in `training_loss`."""
+        states_PD, table_ND, scale = self.compared(states_PD.float()), self.compared(table_ND), self.scale
+        if met is not None:
+            return met_cross_entropy(states_PD, table_ND, targets_P, scale, met)
+        return catalogue_cross_entropy(
+            states_PD, table_ND, targets_P, scale, bounded=self.cosine, low_precision=self.low_precision
         )
 
     def binary(
@@ -152,10 +152,20 @@ class ItemSoftmax(nn.Module):
         """Item vectors as a network reads them: times √D, under the cosine their direction alone."""
         return self.compared(vectors) * math.sqrt(vectors.shape[-1])
 
-    def scores(self, states_BD: Tensor, table_ND: Tensor) -> Tensor:
-        """Logits of all items, float32, shape (B, N)."""
-        scores_BN = self.compared(states_BD.float()) @ self.compared(table_ND.float()).t()
-        return scores_BN / self.config.temperature if self.cosine else scores_BN
+    def scorer(self, table_ND: Tensor) -> Callable[[Tensor], Tensor]:
+        """Gives the logits of all items from states of shape (B, D), float32, shape (B, N)."""
+        keys_ND = self.compared(table_ND.float())
+
+        def scores(states_BD: Tensor) -> Tensor:
+            scores_BN = self.compared(states_BD.float()) @ keys_ND.t()
+            return scores_BN.div_(self.config.temperature) if self.cosine else scores_BN
+
+        return scores
+
+
+def users_at_a_time(n_items: int, most: int = INFERENCE_USERS) -> int:
+    """Users of a batch that is scored against all of N items, so that its scores take bounded memory."""
+    return max(1, min(most, _SCORES // n_items))
 
 
 def owned_items(histories: Sequences, users: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -186,7 +196,8 @@ def target_ranks(
     From 1; of items with equal scores the lower index comes first. 0 where the user has the target already.
     """
     ranks, scores = np.zeros(len(targets), np.int32), model.scorer(table_ND)
-    for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, INFERENCE_USERS, table_ND.device):
+    users_a_batch = users_at_a_time(len(table_ND))
+    for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, users_a_batch, table_ND.device):
         users = batch.users_B.cpu().numpy()
         scores_BN = scores(batch)
         target_B = torch.from_numpy(targets[users].astype(np.int64)).to(scores_BN.device)[:, None]

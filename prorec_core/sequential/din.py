@@ -22,6 +22,7 @@ from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.sequential.base import SequentialModel
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.losses import sampled_cross_entropy
+from prorec_core.training.sampling import MetItems
 
 _BLOCK = {"cpu": (16, 512)}
 """History items and candidates whose pairs are scored at a time: their hidden units stay in a processor's cache."""
@@ -34,8 +35,8 @@ _PAIRS_KEPT = 300_000_000
 class DIN(SequentialModel):
     """Target attention over a history; always trained with a sampled softmax when pairs would be too many.
 
-    Catalogues up to `min(full_softmax_items, negatives)` are scored whole in training: DIN's cost is one small
-    network a pair of history item and candidate, not one product.
+    Catalogues up to `negatives` items are scored whole in training: DIN's cost is one small network a pair of history
+    item and candidate, not one product.
     """
 
     def __init__(self, config: CollaborativeConfig, table_dim: int, dropout: float, low_precision: bool) -> None:
@@ -87,12 +88,12 @@ class DIN(SequentialModel):
     def _scale(self) -> float:
         return 1 / self.config.temperature if self.config.score == "cosine" else 1.0
 
-    def training_loss(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
+    def training_loss(self, table_ND: Tensor, batch: HistoryBatch, met: MetItems | None = None) -> Tensor:
         assert batch.targets_BL is not None
         n_items, device = len(table_ND), table_ND.device
         real = batch.targets_BL >= 0
         targets_P = batch.targets_BL[real]
-        whole = n_items <= min(self.config.full_softmax_items, self.config.negatives)
+        whole = met is not None or n_items <= self.config.negatives
         candidates_C = (
             torch.arange(n_items, device=device)
             if whole
@@ -104,7 +105,7 @@ class DIN(SequentialModel):
         weights_BL1 = batch.is_item_BL[:, :, None].float()
         logits_PC = (F.embedding(index, pairs_UC) * weights_BL1).cumsum(1)[real] * self._scale()
         if whole:
-            return F.cross_entropy(logits_PC, targets_P)
+            return F.cross_entropy(logits_PC if met is None else logits_PC + met.log_weights_R, targets_P)
         # A target is scored for its own user alone: axis T is the positions of the targets.
         own_BTD = self._vectors(F.embedding(batch.targets_BL.clamp(min=0), table_ND))
         own_BLT = self._pairs(F.embedding(index, history_UD), own_BTD) * weights_BL1

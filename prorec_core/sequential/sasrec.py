@@ -8,7 +8,7 @@ P targets.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 import torch
@@ -19,6 +19,7 @@ from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.sequential.base import ItemSoftmax, Products, SequentialModel
 from prorec_core.sequential.transformer import CausalTransformer
 from prorec_core.training.batching import HistoryBatch
+from prorec_core.training.sampling import MetItems
 
 
 class SASRec(SequentialModel):
@@ -52,20 +53,26 @@ class SASRec(SequentialModel):
         states: Tensor = self.outputs(self.transformer(self.inputs(vectors_BLD)))
         return states
 
-    def training_loss(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
+    def training_loss(self, table_ND: Tensor, batch: HistoryBatch, met: MetItems | None = None) -> Tensor:
         assert batch.targets_BL is not None
         real = batch.targets_BL >= 0
         states_PD, targets_P = self.states(table_ND, batch)[real], batch.targets_BL[real]
         if self.softmax.config.loss == "binary_cross_entropy":
-            drawn_P = torch.randint(len(table_ND), targets_P.shape, device=targets_P.device)
+            # Of a part of the catalogue from what was drawn, which may be nothing: then from all of it.
+            first = met.own if met is not None and met.own < len(table_ND) else 0
+            drawn_P = torch.randint(first, len(table_ND), targets_P.shape, device=targets_P.device)
             sequence_BL = torch.cat([batch.items_BL.masked_fill(~batch.is_item_BL, -1), batch.targets_BL], 1)
             owned_P = (sequence_BL[real.nonzero()[:, 0]] == drawn_P[:, None]).any(1)
             return self.softmax.binary(states_PD, table_ND, targets_P, drawn_P, ~owned_P)
-        loss: Tensor = self.softmax(states_PD, table_ND, targets_P)
+        loss: Tensor = self.softmax(states_PD, table_ND, targets_P, met)
         return loss
 
     def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
-        return self.softmax.scores(batch.last(self.states(table_ND, batch)), table_ND)
+        return self.scorer(table_ND)(batch)
+
+    def scorer(self, table_ND: Tensor) -> Callable[[HistoryBatch], Tensor]:
+        scores = self.softmax.scorer(table_ND)
+        return lambda batch: scores(batch.last(self.states(table_ND, batch)))
 
     def products(self, table_ND: Tensor) -> Products:
         softmax = self.softmax

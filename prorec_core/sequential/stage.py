@@ -5,30 +5,37 @@ Axes: N items, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prorec_core.config import CollaborativeConfig
 from prorec_core.data.sequences import Sequences
 from prorec_core.sequential.base import ITEM_DEVIATION, SequentialModel, target_ranks
 from prorec_core.sequential.trained import CollaborativeModel, build_model
-from prorec_core.training.loop import fit_next_item
+from prorec_core.training.batching import HistoryBatch
+from prorec_core.training.loop import fit_next_item, validation_users
+from prorec_core.training.rows import RowTable
 from prorec_core.training.runtime import Runtime, derive_seed
+from prorec_core.training.sampling import met_in
 
 
 class _IdsAlone(nn.Module):
     """A sequential model with a free vector an item."""
 
-    def __init__(self, model: SequentialModel, n_items: int, dim: int) -> None:
+    def __init__(self, model: SequentialModel, n_items: int, dim: int, *, by_rows: bool) -> None:
         super().__init__()
         self.model = model
-        self.items = nn.Parameter(torch.randn(n_items, dim) * ITEM_DEVIATION)
+        self.items = RowTable(torch.randn(n_items, dim) * ITEM_DEVIATION, by_rows=by_rows)
 
 
 def train_collaborative(
     config: CollaborativeConfig, sequences: Sequences, seed: int, runtime: Runtime, *, mask_history: bool = True
 ) -> CollaborativeModel:
     """Train DIN or SASRec on next-item prediction over item ids.
+
+    In a catalogue over `full_softmax_items` a step meets the items of its batch and `negatives` sampled ones alone.
 
     Args:
         config: the model and its training.
@@ -39,17 +46,26 @@ def train_collaborative(
     """
     torch.manual_seed(derive_seed(seed, "collaborative", "start"))
     model = build_model(config, config, config.dim, runtime.low_precision(config.precision))
-    whole = _IdsAlone(model, sequences.n_items, config.dim).to(runtime.device)
+    by_rows = sequences.n_items > config.full_softmax_items
+    whole = _IdsAlone(model, sequences.n_items, config.dim, by_rows=by_rows).to(runtime.device)
+
+    def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
+        if not by_rows:
+            return {"loss": model.training_loss(whole.items.weight, batch)}
+        met, batch = met_in(batch, sequences.n_items, config.negatives)
+        return {"loss": model.training_loss(whole.items(met.items_R), batch, met)}
+
     records = fit_next_item(
         whole,
-        lambda batch: {"loss": model.training_loss(whole.items, batch)},
+        losses,
         lambda histories, targets: target_ranks(
-            model, whole.items, histories, targets, config.max_history, masked=mask_history
+            model, whole.items.weight, histories, targets, config.max_history, masked=mask_history
         ),
         sequences,
         config,
         derive_seed(seed, "collaborative"),
         runtime,
+        users=validation_users(sequences, config, derive_seed(seed, "collaborative", "validation")),
     )
-    embeddings = whole.items.detach().cpu().float().numpy()
+    embeddings = whole.items.weight.detach().cpu().float().numpy()
     return CollaborativeModel(embeddings, dict(model.state_dict()), records, config)

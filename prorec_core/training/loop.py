@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,7 @@ from prorec_core.metrics.measures import ndcg_at_k, recall_at_k
 from prorec_core.progress import Progress
 from prorec_core.training.batching import HistoryBatch, training_batches
 from prorec_core.training.checkpoint import Checkpoint
+from prorec_core.training.rows import RowAdamW, RowTable
 from prorec_core.training.runtime import Runtime, derive_seed, deterministic
 
 Batch = TypeVar("Batch")
@@ -38,6 +41,8 @@ def fit_next_item(
     seed: int,
     runtime: Runtime,
     shares: Mapping[nn.Parameter, float] | None = None,
+    *,
+    users: npt.NDArray[np.int64] | None = None,
 ) -> list[dict[str, Any]]:
     """Train a model to predict the next items of users; all else is as in `train`.
 
@@ -45,16 +50,19 @@ def fit_next_item(
         model: on the runtime's device.
         losses: as in `train`; called in bfloat16 where configuration and device say so.
         ranks: given histories and the item that comes next in each, shape (users,), the ranks of these items among
-            what the model recommends, from 1, 0 for one that is not found; of all users or of some. Not asked where
-            the validation items are trained on.
+            what the model recommends, from 1, 0 for one that is not found. Not asked where the validation items are
+            trained on.
         sequences: all users' items; what they hold back from training is held back here.
         config: also of the batches and their precision.
         seed: of the whole training.
         runtime: device, progress and checkpoints.
         shares: as in `train`.
+        users: those whom validation asks about (see `validation_users`); None: all.
     """
     low, training = runtime.low_precision(config.precision), sequences.training()
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
+    if users is not None:
+        histories, targets = histories.select(users), targets[users]
 
     def losses_of(batch: HistoryBatch) -> Mapping[str, Tensor]:
         with torch.autocast(runtime.device.type, torch.bfloat16, enabled=low):
@@ -70,6 +78,14 @@ def fit_next_item(
         runtime,
         shares,
     )
+
+
+def validation_users(sequences: Sequences, config: Training, seed: int) -> npt.NDArray[np.int64] | None:
+    """The users whom validation asks about after each epoch, ascending, int64; None: all, who are few enough."""
+    if sequences.n_users <= config.validation_users:
+        return None
+    drawn = np.random.default_rng(seed).choice(sequences.n_users, config.validation_users, replace=False)
+    return np.sort(drawn)
 
 
 def validation_measures(ranks: IntArray) -> dict[str, float]:
@@ -176,6 +192,8 @@ def _one_epoch(
         optimizer.step()
         for name, value in found.items():
             totals[name] = totals[name] + value.detach()
+    if isinstance(optimizer, RowAdamW):
+        optimizer.settle()
     record: dict[str, Any] = {"epoch": epoch + 1}
     record |= {name: round(float(value) / len(batches), 6) for name, value in totals.items()}
     if not all(math.isfinite(value) for value in record.values()):
@@ -192,17 +210,16 @@ def _optimizer(model: nn.Module, config: Training, shares: Mapping[nn.Parameter,
     for parameter in model.parameters():
         if parameter.requires_grad:
             groups[parameter.ndim > 1, shares.get(parameter, 1.0)].append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": config.learning_rate * share,
-                "weight_decay": config.weight_decay if is_matrix else 0.0,
-            }
-            for (is_matrix, share), parameters in groups.items()
-        ],
-        fused=True,
-    )
+    described: list[dict[str, Any]] = [
+        {
+            "params": parameters,
+            "lr": config.learning_rate * share,
+            "weight_decay": config.weight_decay if is_matrix else 0.0,
+        }
+        for (is_matrix, share), parameters in groups.items()
+    ]
+    tables = [module for module in model.modules() if isinstance(module, RowTable) and module.by_rows]
+    return RowAdamW(described, tables) if tables else torch.optim.AdamW(described, fused=True)
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -64,7 +64,8 @@ def of_collaborative(experiment: Experiment, inputs: Mapping[str, Path]) -> Need
     config, sizes = experiment.collaborative, Sizes.of(inputs)
     table = sizes.items * config.dim * _FLOAT
     step = _softmax(experiment, sizes.items, config.dim, config.tokens_per_batch)
-    return [*_data(sizes), *_trained(table), *_larger(step, _whole_scores(sizes, table)), _states(config, config.dim)]
+    trained = _trained(table, by_rows=_by_rows(experiment, sizes.items))
+    return [*_data(sizes), *trained, *_larger(step, _whole_scores(sizes, table)), _states(config, config.dim)]
 
 
 def of_align(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
@@ -76,12 +77,15 @@ def of_align(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
     adapted = Part("what a step makes of all texts", 11 * table + texts // 2, "a smaller collaborative.dim", True)
     # Fused, smoothed over the graph and normalised, and the gradient of each.
     fused = Part("the fused vectors of a step", (6 if config.graph else 4) * wide, "a smaller collaborative.dim", True)
-    step = [adapted, fused, *_softmax(experiment, sizes.items, wide // sizes.items // _FLOAT, config.tokens_per_batch)]
+    softmax = _softmax(experiment, sizes.items, wide // sizes.items // _FLOAT, config.tokens_per_batch)
+    # In a large catalogue a step makes what it meets, and all of it is made for validation alone.
+    by_rows = _by_rows(experiment, sizes.items)
+    step = softmax if by_rows else [adapted, fused, *softmax]
     found = [
         *_data(sizes),
         Part("text embeddings as they were read", 2 * texts, "a text.model of fewer dimensions", certain=True),
         Part("text embeddings where models are", texts, "a text.model of fewer dimensions", True, True),
-        *_trained(table),
+        *_trained(table, by_rows=by_rows),
         *_larger(step, [Part(adapted.what, 6 * table, adapted.cure, True), *_whole_scores(sizes, wide)], _domination()),
         _states(config, shape.dim),
     ]
@@ -117,12 +121,13 @@ def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
     positions = min(config.tokens_per_batch, sizes.interactions)
     products = max(_products(positions, above, count, dim) for above, count in pairwise([1, *nodes]))
     soft = config.distill.soft_targets > 0
+    met = experiment.collaborative.negatives + positions if _by_rows(experiment, items) else items
     step = [
-        Part("logits of distillation", int(1.5 * 512 * items * _FLOAT), "generator.distill.beta=0", True),
+        Part("logits of distillation", int(1.5 * 512 * met * _FLOAT), "generator.distill.beta=0", True),
         Part("products with nodes", products, "a smaller generator.tokens_per_batch or quantize.codes", True),
         Part(
-            "the soft teacher's masses of all items",
-            3 * positions * items * _FLOAT if soft else 0,
+            "the soft teacher's masses of items",
+            3 * positions * met * _FLOAT if soft else 0,
             "generator.distill.soft_targets=0 or a smaller generator.tokens_per_batch",
             True,
         ),
@@ -167,10 +172,15 @@ def _data(sizes: Sizes) -> list[Part]:
     ]
 
 
-def _trained(table: int) -> list[Part]:
+def _by_rows(experiment: Experiment, items: int) -> bool:
+    """Whether a step touches the rows that it meets alone."""
+    return items > experiment.collaborative.full_softmax_items
+
+
+def _trained(table: int, *, by_rows: bool) -> list[Part]:
     """A table with gradient, two moments and the best so far; and a checkpoint, which is put together in memory."""
     return [
-        Part("item vectors, gradient, moments", 4 * table, _NARROWER, True, True),
+        Part("item vectors, gradient, moments", (3 if by_rows else 4) * table, _NARROWER, True, True),
         Part("the best item vectors so far", table, _NARROWER, True),
         Part("a checkpoint", 8 * table, _NARROWER),
     ]
@@ -179,20 +189,22 @@ def _trained(table: int) -> list[Part]:
 def _softmax(experiment: Experiment, items: int, dim: int, tokens: int) -> list[Part]:
     """A step of the softmax over items: whole, in chunks of 512 positions, or of a sample."""
     config, table = experiment.collaborative, items * dim * _FLOAT
-    gradients = Part("gradients of all item vectors", 3 * table, _NARROWER, True)
-    if items <= config.full_softmax_items:
-        logits, cure = int(1.3 * 512 * items * _FLOAT), "collaborative.full_softmax_items below the number of items"
-    else:
-        logits, cure = 4 * tokens * config.negatives * _FLOAT, "fewer collaborative.negatives"
-    return [gradients, Part("logits of the softmax over items", logits, cure, True)]
+    if _by_rows(experiment, items):
+        logits = 4 * tokens * (config.negatives + tokens) * _FLOAT
+        return [Part("logits of the softmax over items", logits, "fewer collaborative.negatives", True)]
+    cure = "collaborative.full_softmax_items below the number of items"
+    return [
+        Part("gradients of all item vectors", 3 * table, _NARROWER, True),
+        Part("logits of the softmax over items", int(1.3 * 512 * items * _FLOAT), cure, True),
+    ]
 
 
 def _whole_scores(sizes: Sizes, table: int) -> list[Part]:
     """Validation by the scores of all items for a batch of users: two tables of scores, and comparisons of them."""
-    from prorec_core.sequential.base import INFERENCE_TOKENS, INFERENCE_USERS
+    from prorec_core.sequential.base import INFERENCE_TOKENS, users_at_a_time
 
     mean = max(1, sizes.interactions // max(sizes.users, 1))
-    users = min(sizes.users, INFERENCE_USERS, INFERENCE_TOKENS // mean)
+    users = min(sizes.users, users_at_a_time(sizes.items), max(1, INFERENCE_TOKENS // mean))
     size = users * sizes.items * (2 * _FLOAT + 5)
     return [Part("validation's scores of all items", table + size, "fewer items: data.min_item_interactions", True)]
 

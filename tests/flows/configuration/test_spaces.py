@@ -154,6 +154,7 @@ def test_settings_are_equal_where_trials_may_be_mixed(tmp_path: Path) -> None:
         ({"data.demo.users": {"low": 50, "high": 60}}, "data.demo.users: cannot be tuned."),
         ({"evaluate.mask_history": {"choices": [True, False]}}, "evaluate.mask_history: cannot be tuned."),
         ({"generator.validation_users": {"low": 5, "high": 9}}, "generator.validation_users: cannot be tuned."),
+        ({"align.validation_users": {"low": 5, "high": 9}}, "align.validation_users: cannot be tuned."),
         ({"train_on_validation": {"choices": [True, False]}}, "train_on_validation: cannot be tuned."),
         ({"seed": {"low": 1, "high": 9}}, "seed: cannot be tuned. All trials share data, seeds and protocol."),
         ({}, "mine: a space is a section of fields with ranges."),

@@ -23,6 +23,7 @@ from prorec_core.generation.candidates import find_candidates
 from prorec_core.generation.stage import train_generator
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.sequential.stage import train_collaborative
+from prorec_core.training.rows import RowAdamW
 from prorec_core.training.runtime import Runtime
 
 ELSEWHERE = torch.device("meta")
@@ -102,6 +103,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     autocast, adamw = torch.autocast, torch.optim.AdamW
     monkeypatch.setattr(torch, "autocast", lambda _, *args, **kwargs: autocast("cpu", *args, **kwargs))
     monkeypatch.setattr(torch.optim, "AdamW", lambda groups, fused: adamw(groups, foreach=False))
+    by_rows = RowAdamW.__init__
+    monkeypatch.setattr(RowAdamW, "__init__", lambda self, *args: by_rows(self, *args, fused=False))
     with Pretend():
         yield ELSEWHERE
 

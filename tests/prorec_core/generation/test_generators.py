@@ -199,6 +199,7 @@ class GeneratorContract:
         targets = all_targets(batch)
         with torch.no_grad():
             loss = Objective(model, None)(batch, targets)["loss_distill"]
+            of_all = Objective(model, None, sample=model.trie.n_items)(batch, targets)["loss_distill"]
             context = model.contexts(batch, targets.rows_P, targets.columns_P)
             teachers = len(model.teacher_names)
             states = [context.vector_PD] * teachers
@@ -211,6 +212,7 @@ class GeneratorContract:
             ]
         assert len(parts) == (2 if teacher == "both" else 1)
         torch.testing.assert_close(loss, torch.stack(parts).mean(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(of_all, loss, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("at", ["context", "summary"])
     def test_distilling_at_a_share_of_the_targets_means_the_same_on_average(self, generator: Any, at: str) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from prorec_core.config import CollaborativeConfig
 from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.generation.base import Generator
-from prorec_core.generation.objective import Objective, SoftTeacher, Targets, all_targets, some_targets
+from prorec_core.generation.objective import Objective, Targets, all_targets, some_targets
+from prorec_core.generation.soft_teacher import SampledTeacher, SoftTeacher, WholeTeacher
 from prorec_core.sequential.sasrec import SASRec
 from prorec_core.training.batching import HistoryBatch, training_batches
 
@@ -31,7 +32,9 @@ def _batch(*lengths: int) -> HistoryBatch:
     return batch
 
 
-def _teacher(generator: Generator, score: str = "cosine", temperature: float = 0.2) -> tuple[SoftTeacher, Scores]:
+def _teacher(
+    generator: Generator, score: str = "cosine", temperature: float = 0.2, sample: int | None = None
+) -> tuple[SoftTeacher, Scores]:
     """A teacher, and the scores of all items after each position that it has its masses from."""
     torch.manual_seed(7)
     config = CollaborativeConfig.model_validate(
@@ -41,9 +44,11 @@ def _teacher(generator: Generator, score: str = "cosine", temperature: float = 0
     table = torch.randn(N_ITEMS, DIM)
 
     def scores(batch: HistoryBatch, targets: Targets) -> Tensor:
-        return model.softmax.scores(model.states(table, batch)[targets.rows_P, targets.columns_P], table)
+        return model.softmax.scorer(table)(model.states(table, batch)[targets.rows_P, targets.columns_P])
 
-    return SoftTeacher(model.products(table), generator), scores
+    products = model.products(table)
+    teacher = WholeTeacher(products, generator) if sample is None else SampledTeacher(products, generator, sample)
+    return teacher, scores
 
 
 @pytest.mark.parametrize(
@@ -57,7 +62,7 @@ def test_masses_are_the_softmax_summed_over_the_items_below(
     targets = all_targets(batch)
     teacher, scores = _teacher(generator, score, temperature)
     with torch.no_grad():
-        cumulative = teacher.cumulative(batch, targets)
+        cumulative = teacher.seen(batch, targets.rows_P, targets.columns_P)
         softmax = scores(batch, targets).softmax(1)
     assert cumulative.dtype == torch.float32
     for level in range(trie.depth):
@@ -71,6 +76,47 @@ def test_masses_are_the_softmax_summed_over_the_items_below(
         torch.testing.assert_close(masses, expected, rtol=1e-3, atol=2e-6)
     whole = teacher.masses(0, cumulative, trie.children_of(0, torch.zeros(len(cumulative), dtype=torch.int64))).sum(1)
     torch.testing.assert_close(whole, torch.ones(len(cumulative)))
+
+
+def _levels(generator: Generator, positions: int) -> list[Tensor]:
+    """For each level the children of some node a position."""
+    trie = generator.trie
+    return [trie.children_of(level, torch.arange(positions) % trie.n_nodes[level]) for level in range(trie.depth)]
+
+
+@pytest.mark.parametrize(("score", "temperature"), [("cosine", 0.2), ("cosine", 0.002), ("dot", 0.06)])
+def test_a_sampled_teacher_that_looks_at_all_leaves_is_the_whole_one(
+    make_config: Any, make_generator: Any, score: str, temperature: float
+) -> None:
+    generator, batch = make_generator(make_config()), _batch(2, 6, 9)
+    where = all_targets(batch)
+    whole, sampled = (_teacher(generator, score, temperature, sample)[0] for sample in (None, N_ITEMS))
+    seen = [teacher.seen(batch, where.rows_P, where.columns_P) for teacher in (whole, sampled)]
+    for level, children in enumerate(_levels(generator, len(where.items_P))):
+        masses = [each.masses(level, told, children) for each, told in zip((whole, sampled), seen, strict=True)]
+        torch.testing.assert_close(masses[1], masses[0], rtol=1e-3, atol=2e-6)
+
+
+def test_a_sampled_teacher_s_masses_are_unbiased_up_to_the_normaliser(
+    make_config: Any, make_generator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One normaliser for all draws, so that what is left is the sums below nodes."""
+    monkeypatch.setattr("prorec_core.generation.soft_teacher.LEAVES", 3)
+    generator, batch = make_generator(make_config()), _batch(5)
+    where = all_targets(batch)
+    exact, few = (_teacher(generator, sample=sample)[0] for sample in (N_ITEMS, 7))
+    seen = exact.seen(batch, where.rows_P, where.columns_P)
+    # Far from the clamp, which is for normalisers that are too small.
+    seen[:, -1] += 5
+    torch.manual_seed(0)
+    for level, children in enumerate(_levels(generator, len(where.items_P))):
+        draws = torch.stack([few.masses(level, seen, children) for _ in range(4000)])
+        monkeypatch.setattr("prorec_core.generation.soft_teacher.LEAVES", N_ITEMS)
+        wanted = exact.masses(level, seen, children)
+        monkeypatch.setattr("prorec_core.generation.soft_teacher.LEAVES", 3)
+        error = draws.std(0) / 4000**0.5
+        assert ((draws.mean(0) - wanted).abs() <= 5 * error + 1e-6).all()
+        assert (level == 2) or (error > 0).any()
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7, 1.0])

@@ -19,6 +19,7 @@ from prorec_core.sequential.base import (
     target_ranks,
 )
 from prorec_core.training.batching import HistoryBatch, inference_batches
+from prorec_core.training.sampling import MetItems
 
 
 class Fixed(SequentialModel):
@@ -28,7 +29,7 @@ class Fixed(SequentialModel):
     def build(cls, config: CollaborativeConfig, training: Training, table_dim: int, low_precision: bool) -> Self:
         raise NotImplementedError
 
-    def training_loss(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
+    def training_loss(self, table_ND: Tensor, batch: HistoryBatch, met: MetItems | None = None) -> Tensor:
         raise NotImplementedError
 
     def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:

@@ -24,6 +24,7 @@ from prorec_core.sequential.trained import CollaborativeModel, build_model
 from prorec_core.sequential.transformer import CausalTransformer
 from prorec_core.training.batching import HistoryBatch, inference_batches, training_batches
 from prorec_core.training.runtime import Runtime
+from prorec_core.training.sampling import met_in
 
 CPU = torch.device("cpu")
 DIM, ITEMS = 8, 11
@@ -68,6 +69,14 @@ class SequentialContract:
         }
         return CollaborativeConfig.model_validate({**settings, **changes})
 
+    @staticmethod
+    def loss(model: SequentialModel, table: Tensor, batch: HistoryBatch, sample: int | None) -> Tensor:
+        """Over the whole catalogue, or over what the batch and a sample meet of it."""
+        if sample is None:
+            return model.training_loss(table, batch)
+        met, rows = met_in(batch, len(table), sample)
+        return model.training_loss(F.embedding(met.items_R, table), rows, met)
+
     def model(
         self, low_precision: bool = False, table_dim: int = DIM, seed: int = 0, **changes: Any
     ) -> SequentialModel:
@@ -82,9 +91,9 @@ class SequentialContract:
     @pytest.mark.parametrize("score", SCORES)
     @pytest.mark.parametrize("whole", [True, False])
     def test_the_loss_is_finite_and_its_gradient_reaches_table_and_weights(self, score: Score, whole: bool) -> None:
-        model, table = self.model(score=score, full_softmax_items=100 if whole else 0, negatives=40), self.table()
+        model, table = self.model(score=score, negatives=40), self.table()
         batch = whole_batch(histories_of(2, 5, 9), training=True)
-        loss = model.training_loss(table, batch)
+        loss = self.loss(model, table, batch, None if whole else 3)
         assert loss.isfinite()
         assert loss.shape == ()
         loss.backward()
@@ -112,18 +121,18 @@ class SequentialContract:
         torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("score", SCORES)
-    def test_a_large_sample_stands_for_the_whole_catalogue(self, score: Score) -> None:
+    def test_a_sample_of_all_stands_for_the_whole_catalogue(self, score: Score) -> None:
         table, batch = self.table(), whole_batch(histories_of(5, 5), training=True)
-        whole = self.model(score=score, full_softmax_items=100).eval()
-        sampled = self.model(score=score, full_softmax_items=0, negatives=30_000).eval()
-        torch.testing.assert_close(
-            sampled.training_loss(table, batch), whole.training_loss(table, batch), rtol=0.03, atol=0.0
-        )
+        model = self.model(score=score).eval()
+        losses = [self.loss(model, table, batch, sample) for sample in (None, ITEMS)]
+        torch.testing.assert_close(losses[1], losses[0])
+        of_whole, of_rows = (torch.autograd.grad(loss, [table, *model.parameters()]) for loss in losses)
+        torch.testing.assert_close(of_rows, of_whole, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("n_items", [1, 2, 3])
     def test_catalogues_smaller_than_the_sample(self, n_items: int) -> None:
-        model, table = self.model(full_softmax_items=0, negatives=4), self.table(n_items)
-        loss = model.training_loss(table, whole_batch(histories_of(2, 4, n_items=n_items), training=True))
+        model, table = self.model(), self.table(n_items)
+        loss = self.loss(model, table, whole_batch(histories_of(2, 4, n_items=n_items), training=True), 4)
         loss.backward()
         assert loss.isfinite()
         assert table.grad is not None
@@ -217,13 +226,12 @@ class SequentialContract:
 
     @pytest.mark.parametrize("whole", [True, False])
     def test_bfloat16_stays_near(self, whole: bool) -> None:
-        settings = {"full_softmax_items": 100 if whole else 0, "negatives": 64}
         batch, losses = whole_batch(histories_of(5, 9), training=True), []
         for low in (False, True):
-            model = self.model(low, **settings).eval()
+            model = self.model(low).eval()
             torch.manual_seed(1)
             with torch.autocast("cpu", torch.bfloat16, enabled=low):
-                losses.append(model.training_loss(self.table(), batch))
+                losses.append(self.loss(model, self.table(), batch, None if whole else 3))
         torch.testing.assert_close(losses[1].float(), losses[0], rtol=0.03, atol=0.03)
 
     def test_wider_tables_are_read_too(self) -> None:

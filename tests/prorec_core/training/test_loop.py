@@ -22,7 +22,7 @@ from prorec_core.progress import Progress, Report, silent
 from prorec_core.sequential.transformer import Dropout
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.checkpoint import Checkpoint, load_tensors, save_tensors
-from prorec_core.training.loop import TARGET, _optimizer, fit_next_item, train, validation_measures
+from prorec_core.training.loop import TARGET, _optimizer, fit_next_item, train, validation_measures, validation_users
 from prorec_core.training.runtime import Runtime
 
 CPU = torch.device("cpu")
@@ -481,3 +481,25 @@ def test_next_items_are_learnt_from_what_may_be_trained_on(checkerboard: Sequenc
     first = np.bincount(training.items[training.offsets[:-1]], minlength=sequences.n_items)
     assert asked == (3 * (np.bincount(training.items, minlength=sequences.n_items) - first)).tolist()
     assert [record.get(TARGET) for record in records] == ([None] * 3 if with_validation else [1.0, 0.0, 1.0])
+
+
+@pytest.mark.parametrize("most", [4, 30, 31])
+def test_validation_asks_about_as_many_users_as_it_may(most: int) -> None:
+    sequences = Sequences(np.arange(150, dtype=np.int32) % 40, np.arange(0, 151, 5), 40)
+    config, asked = CONFIG.model_copy(update={"validation_users": most, "epochs": 2}), []
+    net = Net()
+
+    def ranks(histories: Sequences, targets: IntArray) -> IntArray:
+        # Whose items these are, their targets are: each history goes on by one.
+        assert (histories.items[histories.offsets[1:] - 1] + 1 == targets).all()
+        asked.append(targets.tolist())
+        return np.ones(len(targets), np.int32)
+
+    users = validation_users(sequences, config, 3)
+    fit_next_item(
+        net, lambda batch: {"loss": net.first.weight.sum()}, ranks, sequences, config, 0, Runtime(CPU), users=users
+    )
+    assert (users is None) == (most >= 30)
+    assert asked[0] == asked[1]
+    assert len(asked[0]) == min(most, 30)
+    assert users is None or (np.diff(users) > 0).all()

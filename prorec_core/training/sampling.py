@@ -1,0 +1,84 @@
+"""The items that a step meets: those of its batch, and a sample that stands for all others.
+
+Knows items by their index; knows nothing of models. Axes: B users, L positions, N items, R rows of a step's own small
+table, P positions, D dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prorec_core.training.batching import HistoryBatch
+
+
+@dataclass(frozen=True)
+class MetItems:
+    """A part of the catalogue that stands for all of it.
+
+    Sums over the catalogue are estimated by sums over its rows, each times its weight: 1 for the batch's own items,
+    which are all there, and (N − own) / sampled for those drawn uniformly from the rest. So each estimate is unbiased
+    (a stratified sample, the first stratum taken whole); its logarithm is not, and the bias of a softmax's gradient
+    falls as the sample grows (Bengio and Senécal, 2008). With a sample of all the rest both are exact.
+
+    Attributes:
+        items_R: each item once: the batch's own, ascending, then the sampled ones, ascending; int64.
+        own: how many are the batch's own.
+        log_weights_R: logarithm of each row's weight, float32.
+    """
+
+    items_R: Tensor
+    own: int
+    log_weights_R: Tensor
+
+    def rows_of(self, items: Tensor) -> Tensor:
+        """The rows of some of the batch's own items, int64, of the same shape."""
+        return torch.searchsorted(self.items_R[: self.own], items)
+
+
+def met_items(own: Tensor, n_items: int, sample: int) -> MetItems:
+    """The items of a batch and a sample of all others.
+
+    Args:
+        own: the batch's items, int64, any shape, each as often as it comes.
+        n_items: size N of the catalogue.
+        sample: items drawn; equal ones count once. From N less the batch's own on all others are taken.
+    """
+    own_U = torch.unique(own)
+    others = n_items - len(own_U)
+    if sample >= others:
+        places_S = torch.arange(others, device=own.device)
+    else:
+        places_S = torch.unique(torch.randint(others, (sample,), device=own.device))
+    # Places among the items that are not the batch's own, in the order of the catalogue.
+    skipped_S = torch.searchsorted(own_U - torch.arange(len(own_U), device=own.device), places_S, right=True)
+    log_weights_R = torch.zeros(len(own_U) + len(places_S), device=own.device)
+    if len(places_S):
+        log_weights_R[len(own_U) :] = torch.tensor(others / len(places_S)).log()
+    return MetItems(torch.cat([own_U, places_S + skipped_S]), len(own_U), log_weights_R)
+
+
+def met_in(batch: HistoryBatch, n_items: int, sample: int) -> tuple[MetItems, HistoryBatch]:
+    """What a training batch meets, and the batch with rows instead of items."""
+    assert batch.targets_BL is not None
+    wanted_BL = batch.targets_BL.clamp(min=0)
+    met = met_items(torch.stack([batch.items_BL, wanted_BL]), n_items, sample)
+    targets_BL = met.rows_of(wanted_BL).masked_fill(batch.targets_BL < 0, -1)
+    return met, replace(batch, items_BL=met.rows_of(batch.items_BL), targets_BL=targets_BL)
+
+
+def met_cross_entropy(states_PD: Tensor, table_RD: Tensor, rows_P: Tensor, scale: float, met: MetItems) -> Tensor:
+    """Mean cross-entropy of `softmax(scale · states · tableᵀ)` at the targets, the catalogue as `met` has it.
+
+    Args:
+        states_PD: floating point.
+        table_RD: the vectors of the met items.
+        rows_P: rows of the targets, int64.
+        scale: factor of the scores, one over the temperature.
+        met: what the rows of the table stand for.
+    """
+    logits_PR = (states_PD * scale).to(table_RD.dtype) @ table_RD.t()
+    return F.cross_entropy(logits_PR.float() + met.log_weights_R, rows_P)
