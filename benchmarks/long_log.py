@@ -52,7 +52,7 @@ def write_log(folder: Path, rows: int, users: int, items: int) -> None:
 
 def lap(work: str, folder: Path) -> dict[str, float]:
     """Do one piece of work in this process, and say what it took."""
-    from prorec_core.config import DataConfig
+    from prorec_core.config_data import DataConfig
     from prorec_core.data.stage import preprocess
 
     before, started = _processor(), time.perf_counter()

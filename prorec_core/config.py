@@ -10,125 +10,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from prorec_core.registry import ENCODERS, GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS, SOURCES
+from prorec_core.config_data import DataConfig, TextConfig
+from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
 from prorec_core.sections import (
     MANY,
     MOST_SEED,
     RUN_ONLY,
     Added,
     Change,
-    Name,
-    Place,
     Probability,
     Renamed,
     Section,
     Width,
 )
-from prorec_core.values import Missing, SimilarIds, TimestampFormat
-
-
-class DemoShop(Section):
-    """Size and planted structure of the generated shop."""
-
-    users: int = Field(3000, ge=50, le=1_000_000, description="Users in the generated shop.")
-    items: int = Field(1200, ge=40, le=100_000, description="Items in the generated shop.")
-    seed: int = Field(7, ge=0, le=MOST_SEED, description="Seed of the shop itself, apart from the seed of training.")
-
-
-class DataConfig(Section):
-    """Where interactions and items come from, and what is kept of them."""
-
-    source: Annotated[str, SOURCES] = Field(
-        "demo", description="demo: the generated shop; tables: Parquet, CSV or JSON Lines; recbole: atomic files."
-    )
-    path: Place | None = Field(
-        None, description="Folder with the data (not used by the demo).", json_schema_extra=RUN_ONLY
-    )
-    demo: DemoShop = Field(default_factory=DemoShop, description="The generated shop (source: demo).")
-    interactions_file: Name | None = Field(
-        None,
-        description="File of interactions in `path`, or a pattern as logs/*.parquet for several; by default "
-        "interactions.* or *.inter.",
-    )
-    items_file: Name | None = Field(
-        None, description="File of items in `path`, or a pattern for several; by default items.* or *.item."
-    )
-    quotes: bool = Field(True, description="CSV, TSV: quotes enclose fields; false: they are characters like others.")
-    multiline: bool = Field(False, description="CSV, TSV: a quoted field may have lines that look like rows.")
-    user_column: Name = Field("user_id", description="Column of the user's id in the interactions.")
-    item_column: Name = Field("item_id", description="Column of the item's id in both files.")
-    timestamp_column: Name | None = Field(
-        "timestamp", description="Column of the time of an interaction; null: the file is already in order."
-    )
-    timestamp_format: TimestampFormat = None
-    missing: Missing = Field(default=[""])
-    similar_ids: SimilarIds = "error"
-    rating_column: Name | None = Field(None, description="Column of a rating, for `min_rating`.")
-    min_rating: float | None = Field(None, ge=-1e9, le=1e9, description="Interactions rated lower are left out.")
-    text_columns: list[Name] = Field(
-        default=["title", "categories"],
-        min_length=1,
-        max_length=100,
-        description="Item columns that make up its text, in order.",
-    )
-    text_separator: str = Field(". ", max_length=100, description="What stands between the text columns.")
-    title_column: Name | None = Field(
-        None, description="Item column shown as its title; by default the first text column."
-    )
-    duplicates: Literal["keep", "exact", "first"] = Field(
-        "exact",
-        description="keep: all rows; exact: rows with equal user, item and time once; first: each item once a user.",
-    )
-    min_user_interactions: int = Field(
-        5, ge=3, le=MANY, description="k-core: users with fewer are left out; the split needs at least 3."
-    )
-    min_item_interactions: int = Field(5, ge=1, le=MANY, description="k-core: items with fewer are left out.")
-    ties: Literal["input", "shuffle"] = Field(
-        "input", description="Order of interactions of a user at the same time: as in the file, or shuffled."
-    )
-    ties_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the shuffling of ties.")
-    new_items: Probability = Field(
-        0.0,
-        description="Share of the items that are held out as new: no model sees an interaction with them, and what "
-        "recommends them knows their text alone; 0 holds out none.",
-    )
-    new_items_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the choice of new items.")
-    items_without_text: Literal["keep", "drop", "error"] = Field(
-        "keep", description="Items whose text is empty: keep (text is the bare id), drop, or stop with an error."
-    )
-    unknown_items: Literal["drop", "keep", "error"] = Field(
-        "drop", description="Interactions with items that the items file lacks: drop, keep (no text), or error."
-    )
-
-    @model_validator(mode="after")
-    def _rating_and_minimum(self) -> DataConfig:
-        if (self.min_rating is None) != (self.rating_column is None):
-            raise ValueError("rating_column and min_rating go together")
-        return self
-
-    @model_validator(mode="after")
-    def _columns_of_their_own(self) -> DataConfig:
-        names = [self.user_column, self.item_column, self.timestamp_column, self.rating_column]
-        if len(set(given := [name for name in names if name is not None])) < len(given):
-            raise ValueError("user_column, item_column, timestamp_column and rating_column must be different columns")
-        return self
-
-
-class TextConfig(Section):
-    """The text encoder."""
-
-    encoder: Annotated[str, ENCODERS] = Field(
-        "sentences",
-        description="sentences: a model of sentence-transformers; vectors: item vectors of one's own, from a file.",
-    )
-    model: Place = Field(
-        "all-MiniLM-L6-v2",
-        description="sentences: a local path, an installed package that carries it, or a model of the hub; vectors: a "
-        "Parquet file with the columns item_id and embedding.",
-    )
-    max_tokens: int = Field(128, ge=8, le=8192, description="Longer texts are cut, in tokens.")
-    batch_size: int = Field(64, ge=1, le=4096, description="Texts a batch.", json_schema_extra=RUN_ONLY)
-    precision: Literal["auto", "float32"] = Field("auto", description="auto: bfloat16 where the hardware has it.")
 
 
 class Training(Section):

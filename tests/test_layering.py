@@ -32,7 +32,18 @@ OF_NOBODY = {"tasks", "flows", "tests"}
 """What must not be imported by its bare name: others have modules of these names, and come first on some paths."""
 
 ORDER = (
-    {"visible", "sections", "errors", "progress", "values", "registry", "config", "artifacts", "versions"},
+    {
+        "visible",
+        "sections",
+        "errors",
+        "progress",
+        "values",
+        "registry",
+        "config_data",
+        "config",
+        "artifacts",
+        "versions",
+    },
     {"data"},
     {"metrics"},
     {"training"},

@@ -16,7 +16,8 @@ from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.stages.inputs import read_dataset
 from prorec.tasks.stages.pipeline import STAGES
 from prorec_core.artifacts import write_json
-from prorec_core.config import CollaborativeConfig, DataConfig, QuantizeConfig, TextConfig, Training
+from prorec_core.config import CollaborativeConfig, QuantizeConfig, Training
+from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.data.tables import RawTable
 from prorec_core.metrics.measures import Values, hits_at_k

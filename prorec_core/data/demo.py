@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from prorec_core.config import DemoShop
+from prorec_core.config_data import DemoShop
 from prorec_core.data.demo_words import ADJECTIVES, BRANDS, CATEGORIES, FINISHES
 
 Floats = npt.NDArray[np.float64]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from prorec_core.config import DataConfig
+from prorec_core.config_data import DataConfig
 from prorec_core.data.columns import Field, as_ids, as_ratings, first, need_columns, shown, value_at
 from prorec_core.data.forms import in_other_forms, pair_shown, remarks_on_values
 from prorec_core.data.ids import Distinct, IdColumn, as_places, sorted_ids

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prorec_core.artifacts import sha256_file, sha256_json
-from prorec_core.config import DataConfig, DemoShop
+from prorec_core.config_data import DataConfig, DemoShop
 from prorec_core.data.delimited import DelimitedReader
 from prorec_core.data.demo import DemoData, make_demo_shop
 from prorec_core.data.json_lines import JsonLinesReader

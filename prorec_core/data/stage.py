@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from prorec_core.config import DataConfig
+from prorec_core.config_data import DataConfig
 from prorec_core.data.columns import shown
 from prorec_core.data.counting import gathered, occurrences
 from prorec_core.data.dataset import Dataset, NewItems

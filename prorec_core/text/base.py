@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from prorec_core.config import TextConfig
+from prorec_core.config_data import TextConfig
 from prorec_core.progress import Report
 
 FloatArray = npt.NDArray[np.float32]

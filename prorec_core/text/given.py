@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prorec_core.artifacts import sha256_file
-from prorec_core.config import TextConfig
+from prorec_core.config_data import TextConfig
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress, Report
 from prorec_core.text.base import Encoder, FloatArray

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
-from prorec_core.config import TextConfig
+from prorec_core.config_data import TextConfig
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress, Report
 from prorec_core.text.base import Encoder, FloatArray

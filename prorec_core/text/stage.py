@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prorec_core.config import TextConfig
+from prorec_core.config_data import TextConfig
 from prorec_core.progress import Report, silent
 from prorec_core.registry import ENCODERS
 from prorec_core.text.base import Encoder, FloatArray

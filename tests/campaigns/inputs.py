@@ -33,7 +33,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from prorec_core.config import DataConfig
+from prorec_core.config_data import DataConfig
 from prorec_core.data.histories import Columns, FileHistories
 from prorec_core.data.sources import TextRules
 from prorec_core.data.stage import preprocess

@@ -11,7 +11,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from prorec_core.config import CollaborativeConfig, EvaluateConfig, Experiment, GeneratorConfig, TextConfig
+from prorec_core.config import CollaborativeConfig, EvaluateConfig, Experiment, GeneratorConfig
+from prorec_core.config_data import TextConfig
 from prorec_core.registry import Registry
 
 Path = tuple[str, ...]

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from prorec_core.config import DataConfig
+from prorec_core.config_data import DataConfig
 from prorec_core.data.columns import as_ids, as_ratings, need_columns, shown
 from prorec_core.data.tables import RawTable
 from prorec_core.data.texts import as_text

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from prorec_core.config import DataConfig, DemoShop
+from prorec_core.config_data import DataConfig, DemoShop
 from prorec_core.data import demo
 from prorec_core.data.demo import make_demo_shop
 from prorec_core.data.demo_words import CATEGORIES

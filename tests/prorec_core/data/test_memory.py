@@ -17,7 +17,7 @@ from prorec_core.data.counting import gathered, occurrences
 _ROWS = 2_000_000
 _PROGRAM = """
 import json, resource, sys
-from prorec_core.config import DataConfig
+from prorec_core.config_data import DataConfig
 from prorec_core.data.stage import preprocess
 taken = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 before = taken()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prorec_core.config import DataConfig
+from prorec_core.config_data import DataConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.new_items import LEAST_LEFT, hold_out
 from prorec_core.data.stage import preprocess

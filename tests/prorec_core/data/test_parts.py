@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from prorec_core.artifacts import write_manifest
-from prorec_core.config import DataConfig
+from prorec_core.config_data import DataConfig
 from prorec_core.data import ordering, parquet
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.parts import PartsReader, matching

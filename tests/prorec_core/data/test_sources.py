@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prorec_core.config import DataConfig
+from prorec_core.config_data import DataConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.histories import Columns, FileHistories
 from prorec_core.data.sources import TextRules

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prorec_core.config import DataConfig
+from prorec_core.config_data import DataConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.stage import preprocess, source_digest
 from prorec_core.errors import UserError

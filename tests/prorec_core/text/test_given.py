@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from prorec_core.config import TextConfig
+from prorec_core.config_data import TextConfig
 from prorec_core.errors import UserError
 from prorec_core.text.given import GivenVectors
 from prorec_core.text.stage import embed_text

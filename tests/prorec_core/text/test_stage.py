@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prorec_core.config import DemoShop, TextConfig
+from prorec_core.config_data import DemoShop, TextConfig
 from prorec_core.data.demo import make_demo_shop
 from prorec_core.progress import Progress, Report, silent
 from prorec_core.text import stage
