@@ -113,10 +113,10 @@ def test_the_images_are_made_of_what_is_there(files: Any) -> None:
     sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert copied == sent and all((ROOT / name).exists() for name in copied)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    setuptools = project["tool"]["setuptools"]
-    packages = {name.rstrip("*") for name in setuptools["packages"]["find"]["include"]}
-    packages |= {f"{name}.py" for name in setuptools["py-modules"]}
-    assert packages | {"configs", "deploy", "prefect.yaml"} <= copied
+    packages = {name.partition(".")[0] for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    linked = {path.resolve().name for path in (ROOT / "prorec").iterdir() if path.is_symlink()}
+    assert packages == {"prorec", "prorec_core"} and linked == {"flows", "tasks"}
+    assert packages | linked | {"configs", "deploy", "prefect.yaml"} <= copied
     for service in files.services.values():
         if "build" in service:
             assert service["build"]["target"] in stages
