@@ -13,7 +13,7 @@ from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.metrics import numbers
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec.tasks.tracking.retries import retrying
-from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, sha256_file, write_bytes, write_json, write_manifest
+from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, write_bytes, write_json, write_manifest
 from prorec_core.config import Experiment
 
 if TYPE_CHECKING:
@@ -138,14 +138,12 @@ def keep(
             write_bytes(folder / "plots" / name, png)
         manifest = write_manifest(folder, store.COMPARISON, config, upstream)
         run.upload(folder, last=MANIFEST)
-        described = sha256_file(folder / MANIFEST)
+        described = store.tags_of(run.artifact_uri, folder, manifest)
     run.metrics(_figures(found))
     run.tags(
         {
             store.STAGE_TAG: store.COMPARISON,
-            store.URI_TAG: run.artifact_uri,
-            store.MANIFEST_TAG: described,
-            store.DIGEST_TAG: manifest.digest,
+            **described,
             mlflow_runs.NOTE_TAG: table_markdown(found),
             mlflow_runs.REPORT_TAG: f"{run.artifact_uri}/report.html",
         }

@@ -36,7 +36,6 @@ from prorec_core.artifacts import (
     ArtifactRef,
     Manifest,
     read_json,
-    sha256_file,
     write_manifest,
 )
 from prorec_core.config import Experiment
@@ -221,9 +220,7 @@ def _keep(
     run.tags(
         {
             **tags,
-            store.URI_TAG: run.artifact_uri,
-            store.MANIFEST_TAG: sha256_file(work.folder / MANIFEST),
-            store.DIGEST_TAG: manifest.digest,
+            **store.tags_of(run.artifact_uri, work.folder, manifest),
             tracked.NOTE_TAG: page(f"done in {duration(seconds)}.", manifest),
         }
     )

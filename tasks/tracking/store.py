@@ -76,6 +76,17 @@ def _ref_of(run: Run) -> ArtifactRef:
     return ArtifactRef(stage=tags[STAGE_TAG], digest=tags[DIGEST_TAG], run_id=run.info.run_id, uri=tags[URI_TAG])
 
 
+def tags_of(uri: str, folder: Path, manifest: Manifest) -> dict[str, str]:
+    """What a run says of the artifact that it stored.
+
+    Args:
+        uri: where it is.
+        folder: a folder with its files and the manifest.
+        manifest: what the manifest says.
+    """
+    return {URI_TAG: uri, MANIFEST_TAG: sha256_file(folder / MANIFEST), DIGEST_TAG: manifest.digest}
+
+
 def find(key: str) -> ArtifactRef | None:
     """The newest artifact that any process on any machine stored under a cache key, unless it is gone."""
     condition = f"tags.`{KEY_TAG}` = '{key}' and {_STORED}"

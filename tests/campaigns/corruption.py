@@ -536,7 +536,7 @@ def small_store(folder: Path) -> None:
     """Two artifacts and what lies beside a run, without a pipeline."""
     from prorec.tasks.tracking import mlflow_runs, store
     from prorec.tasks.tracking.mlflow_runs import TrackedRun
-    from prorec_core.artifacts import MANIFEST, sha256_file, write_manifest
+    from prorec_core.artifacts import MANIFEST, write_manifest
 
     for number in range(2):
         work = folder / f"work-{number}"
@@ -553,9 +553,7 @@ def small_store(folder: Path) -> None:
         run.tags(
             {
                 store.STAGE_TAG: "preprocess",
-                store.URI_TAG: run.artifact_uri,
-                store.DIGEST_TAG: manifest.digest,
-                store.MANIFEST_TAG: sha256_file(work / MANIFEST),
+                **store.tags_of(run.artifact_uri, work, manifest),
             }
         )
         run.finish()

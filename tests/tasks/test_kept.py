@@ -30,13 +30,7 @@ def register(version: str) -> str:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
         made = TrackedRun.start(experiment, stage, parent=run.id, tags={store.STAGE_TAG: stage})
         made.upload(folder, last=MANIFEST)
-        made.tags(
-            {
-                store.URI_TAG: made.artifact_uri,
-                store.MANIFEST_TAG: sha256_file(folder / MANIFEST),
-                store.DIGEST_TAG: manifest.digest,
-            }
-        )
+        made.tags(store.tags_of(made.artifact_uri, folder, manifest))
         made.finish()
         stages[models.run_tag(stage)] = made.id
     run.finish()

@@ -3,7 +3,6 @@
 import html
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import polars as pl
@@ -28,10 +27,10 @@ from prorec_core.reports.examples import choose_users, examples
 from prorec_core.reports.plots import curves_by_k
 from prorec_core.reports.tables import chosen_settings, new_item_rows, result_markdown
 from tests.data_sets import data_set
+from tests.html_page import Page
 
 USERS, ITEMS, LENGTH = 60, 30, 12
 EVIL = "<script>alert('x')</script> & \"Sons\" {{ 7 * 7 }} $x_1$"
-VOID = {"meta", "br", "img", "link", "input", "hr", "use", "path"}
 
 
 def make_dataset():
@@ -232,33 +231,6 @@ def test_same_inputs_give_the_same_bytes(inputs, evaluation, background, page):
     assert as_png(curves_by_k(ranks, LENGTH)) == as_png(curves_by_k(ranks, LENGTH))
     assert {"curves.png", "groups.png", "codes.png", "domination.png", "training.png"} <= set(plots)
     assert all(content.startswith(b"\x89PNG") for content in plots.values())
-
-
-class Page(HTMLParser):
-    """Checks that what is opened is closed, and gathers ids, links and captions."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.ids, self.links, self.tags = [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.note(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.note(tag, attrs)
-
-    def note(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self.ids += [value for name, value in attrs if name == "id"]
-        self.links += [value for name, value in attrs if name in {"href", "src", "xlink:href"}]
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag, f"</{tag}> closes something else"
 
 
 def test_page_is_whole_safe_and_needs_nothing_else(evaluation, page):

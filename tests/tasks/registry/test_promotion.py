@@ -37,13 +37,7 @@ def store_artifact(stage: str, folder: Path, experiment: str, upstream: dict[str
     manifest = write_manifest(folder, stage, {}, upstream)
     run = TrackedRun.start(experiment, stage, tags={store.STAGE_TAG: stage, **tags})
     run.upload(folder, last=MANIFEST)
-    run.tags(
-        {
-            store.URI_TAG: run.artifact_uri,
-            store.MANIFEST_TAG: sha256_file(folder / MANIFEST),
-            store.DIGEST_TAG: manifest.digest,
-        }
-    )
+    run.tags(store.tags_of(run.artifact_uri, folder, manifest))
     run.finish()
     return ArtifactRef(stage=stage, digest=manifest.digest, run_id=run.id, uri=run.artifact_uri)
 

@@ -113,9 +113,7 @@ def store_two_files(folder: Path) -> ArtifactRef:
     run.upload(folder, last=MANIFEST)
     tags = {
         store.STAGE_TAG: "preprocess",
-        store.URI_TAG: run.artifact_uri,
-        store.DIGEST_TAG: manifest.digest,
-        store.MANIFEST_TAG: sha256_file(folder / MANIFEST),
+        **store.tags_of(run.artifact_uri, folder, manifest),
     }
     run.tags(tags)
     run.finish()
