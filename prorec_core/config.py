@@ -16,10 +16,8 @@ from prorec_core.sections import (
     MANY,
     MOST_SEED,
     RUN_ONLY,
-    Added,
     Change,
     Probability,
-    Renamed,
     Section,
     Width,
 )
@@ -283,16 +281,5 @@ class Experiment(Section):
         return self
 
 
-CHANGES: tuple[tuple[Change, ...], ...] = (
-    (
-        Added("text.encoder", "sentences"),
-        # Validation asked everybody, and every neighbour counted.
-        Added("collaborative.validation_users", MANY),
-        Added("align.validation_users", MANY),
-        Added("align.graph_neighbours", MANY),
-        Renamed("data.cold_items", "data.new_items"),
-        Renamed("data.cold_seed", "data.new_items_seed"),
-        Renamed("evaluate.cold_bonus", "evaluate.new_item_bonus"),
-    ),
-)
+CHANGES: tuple[tuple[Change, ...], ...] = ()
 """From each version of what is stored to the next, from version 1 on: which of these fields were added or renamed."""

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from prorec_core.config import CHANGES
 from prorec_core.errors import UserError
-from prorec_core.sections import Added, Change, Renamed
+from prorec_core.sections import MANY, Added, Change, Renamed
 
 KEY = "version"
 """The name under which a record says its version."""
@@ -46,6 +46,14 @@ _TO_THE_FIRST: tuple[Change, ...] = (
     Added("data.similar_ids", "apart"),
     Added("data.quotes", True),
     Added("data.multiline", True),
+    Added("text.encoder", "sentences"),
+    # Validation asked everybody, and every neighbour counted.
+    Added("collaborative.validation_users", MANY),
+    Added("align.validation_users", MANY),
+    Added("align.graph_neighbours", MANY),
+    Renamed("data.cold_items", "data.new_items"),
+    Renamed("data.cold_seed", "data.new_items_seed"),
+    Renamed("evaluate.cold_bonus", "evaluate.new_item_bonus"),
     Added("trained_generator.stage_one", None),
     Added("trained_generator.ranker", None),
     Added("trained_generator.recommended", _recommended_before_rankers),
