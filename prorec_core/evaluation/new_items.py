@@ -16,7 +16,7 @@ from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.metrics.measures import hits_at_k, recall_at_k, standard_error
-from prorec_core.metrics.scorers import SCORERS, in_order
+from prorec_core.metrics.scorers import SCORERS
 from prorec_core.metrics.top import TopItems, rank_of_target
 
 CUTOFFS = (10, 50)
@@ -80,7 +80,7 @@ def new_item_metrics(
     targets = dataset.sequences.targets(Split.TEST), new_targets(dataset)
     cutoffs = [k for k in CUTOFFS if k <= max(length, 10)]
     of_known, of_new = (
-        {scorer: _ranks(found[scorer], asked) for scorer in in_order(found)}
+        {scorer: _ranks(found[scorer], asked) for scorer in SCORERS if scorer in found}
         for found, asked in zip((known, new), targets, strict=True)
     )
     metrics = {

@@ -20,8 +20,8 @@ from prorec_core.evaluation.new_items import NewItemLists, new_item_metrics, new
 from prorec_core.evaluation.remarks import remarks, validation_tells
 from prorec_core.evaluation.slices import sliced_recall
 from prorec_core.metrics.intervals import compare
-from prorec_core.metrics.scorers import SCORERS, in_order, pairs
-from prorec_core.metrics.table import list_metrics, rank_metrics
+from prorec_core.metrics.measuring import list_metrics, rank_metrics
+from prorec_core.metrics.scorers import SCORERS
 from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.progress import Progress, Report, silent
 
@@ -117,7 +117,8 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
 def _pairs(ranks: Mapping[str, IntArray]) -> list[tuple[str, str]]:
     """The scorers to hold against each other; Stage I stands there once where it is the dense score too."""
     same = "dense" in ranks and "aligned" in ranks and np.array_equal(ranks["dense"], ranks["aligned"])
-    return pairs(ranks.keys() - ({"dense"} if same else set()))
+    there = ranks.keys() - ({"dense"} if same else set())
+    return [(name, other) for name, row in SCORERS.items() for other in row.compared if {name, other} <= there]
 
 
 def _length(inputs: EvaluationInputs) -> int:
@@ -144,7 +145,7 @@ def _with_counts(inputs: EvaluationInputs, split: Split) -> dict[str, TopItems]:
             found[scorer] = row.lists()(
                 sequences.training(), sequences.histories(split), length, masked=inputs.config.mask_history
             )
-    return {scorer: found[scorer] for scorer in in_order(found)}
+    return {scorer: found[scorer] for scorer in SCORERS if scorer in found}
 
 
 def _protocol(inputs: EvaluationInputs) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.evaluation.slices import sliced
 from prorec_core.metrics.intervals import paired_bootstrap
 from prorec_core.metrics.measures import Values
+from prorec_core.metrics.measuring import compared, values_by_user
 from prorec_core.metrics.scorers import GENERATOR, SCORERS, in_order, ranked_baselines
-from prorec_core.metrics.table import columns, compared, values_by_user
+from prorec_core.metrics.table import columns
 
 APART, MIXED = "†", "‡"
 MARKS = {

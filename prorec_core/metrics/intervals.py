@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from prorec_core.data.sequences import IntArray
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.metrics.measures import Values
-from prorec_core.metrics.table import compared, values_by_user
+from prorec_core.metrics.measuring import compared, values_by_user
 
 _CELLS = 4_000_000
 

@@ -21,6 +21,19 @@ Values = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 
+WHOLE = 0
+"""In place of a length: the whole list."""
+
+
+def full_name(name: str, k: int) -> str:
+    """The name of a metric at a length.
+
+    >>> full_name("recall", 10), full_name("mrr", WHOLE)
+    ('recall_at_10', 'mrr')
+    """
+    return f"{name}_at_{k}" if k != WHOLE else name
+
+
 def hits_at_k(ranks: IntArray, k: int) -> Values:
     """1.0 for each user whose target is among the first k, else 0.0; shape (U,)."""
     return ((ranks > 0) & (ranks <= k)).astype(np.float64)
@@ -34,9 +47,10 @@ def gains_at_k(ranks: IntArray, k: int) -> Values:
     return np.where(hits_at_k(ranks, k) > 0, 1.0 / np.log2(np.maximum(ranks, 1) + 1.0), 0.0)
 
 
-def reciprocal_ranks(ranks: IntArray) -> Values:
-    """1 / rank, 0 where the target is not in the list; shape (U,)."""
-    return np.where(ranks > 0, 1.0 / np.maximum(ranks, 1), 0.0)
+def reciprocal_ranks(ranks: IntArray, k: int = WHOLE) -> Values:
+    """1 / rank, 0 where the target is not among the first k, or in the list; shape (U,)."""
+    found = np.where(ranks > 0, 1.0 / np.maximum(ranks, 1), 0.0)
+    return found if k == WHOLE else found * hits_at_k(ranks, k)
 
 
 def recall_at_k(ranks: IntArray, k: int) -> float:

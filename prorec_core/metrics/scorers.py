@@ -166,12 +166,6 @@ def in_order(names: Iterable[str]) -> list[str]:
     return [name for name in SCORERS if name in there] + sorted(there - SCORERS.keys())
 
 
-def pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Which of some scorers are held against which, in order."""
-    there = set(names)
-    return [(name, other) for name, row in SCORERS.items() for other in row.compared if {name, other} <= there]
-
-
 def what_decides() -> Iterator[list[Any]]:
     """Of every scorer what decides an evaluation's figures, as plain values: all but words and colours."""
     for name, row in SCORERS.items():

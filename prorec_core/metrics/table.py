@@ -1,38 +1,38 @@
 """Every metric: how it is measured, at which lengths of a list, what it is called, and where it is shown.
 
 Knows ranks and counts through `measures`; knows nothing of scorers, models, files or pages. A new metric is a row of
-`METRICS`: evaluation, comparison, reports, terminal and tracking read it from here. A rank counts from 1, and 0 stands
-for a target that is not in the list. Axes: U users, K items of a list, N items of the catalogue.
+`METRICS`: evaluation, comparison, reports, terminal and tracking read it from here. Only rows stand here, and how they
+are shown; what measures by them is `measuring`, so that another word measures nothing again. A rank counts from 1; 0 is
+that of a target that is not in the list. Axes: U users, N items of the catalogue.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from prorec_core.data.sequences import IntArray
 from prorec_core.metrics.measures import (
+    WHOLE,
     Counts,
     Values,
     distinct_items,
+    full_name,
     gains_at_k,
     hits_at_k,
     mean_percentile,
     mean_popularity,
     reciprocal_ranks,
     share_of_catalogue,
-    standard_error,
-    times_listed,
 )
 
 if TYPE_CHECKING:
-    from prorec_core.metrics.top import TopItems
+    pass
 
 CUTOFFS = (1, 5, 10, 20, 50)
 """Lengths k at which most metrics are measured."""
-WHOLE = 0
-"""In place of a length: the whole list."""
 
 View = Literal["page", "result", "comparison", "terminal", "headline"]
 """Where figures are shown: the report of an evaluation, its short table, that of a comparison, the terminal, and the
@@ -95,7 +95,7 @@ METRICS: dict[str, Metric] = {
     "mrr": Metric(
         "MRR",
         "mean of 1 / rank of the target, 0 where it is not in the list",
-        of_ranks=lambda ranks, _: reciprocal_ranks(ranks),
+        of_ranks=reciprocal_ranks,
         cutoffs=(WHOLE,),
         shown=dict.fromkeys(("page", "result", "comparison", "terminal"), (WHOLE,)),
     ),
@@ -131,20 +131,6 @@ METRICS: dict[str, Metric] = {
     ),
 }
 """By the name that metrics.json and tracking know it by, before `_at_k`; in the order in which they are shown."""
-
-
-def full_name(name: str, k: int) -> str:
-    """The name of a metric at a length.
-
-    >>> full_name("recall", 10), full_name("mrr", WHOLE)
-    ('recall_at_10', 'mrr')
-    """
-    return f"{name}_at_{k}" if k != WHOLE else name
-
-
-def _parts(full: str) -> tuple[str, int]:
-    name, _, k = full.partition("_at_")
-    return name, int(k) if k else WHOLE
 
 
 def label(full: str) -> str:
@@ -191,65 +177,9 @@ def columns(view: View, of: Literal["ranks", "lists"] | None = None) -> tuple[st
     return tuple(full for _, full in sorted(found))
 
 
-def compared() -> tuple[str, ...]:
-    """The full names of those by which scorers and variants are held against each other."""
-    return tuple(full_name(name, k) for name, metric in METRICS.items() for k in metric.compared)
-
-
-def values_by_user(full: str, ranks: IntArray) -> Values:
-    """A metric's value for each user, shape (U,), from the ranks of the targets, shape (U,).
-
-    >>> values_by_user("recall_at_5", np.array([1, 9])).tolist()
-    [1.0, 0.0]
-
-    Raises:
-        KeyError: there is no such metric of ranks.
-    """
-    name, k = _parts(full)
-    measure = METRICS[name].of_ranks
-    if measure is None:
-        raise KeyError(f"{full} is no metric of ranks")
-    return measure(ranks, k)
-
-
-def rank_metrics(ranks: IntArray, longest: int = max(CUTOFFS)) -> dict[str, float]:
-    """By full name the mean over users of every metric of ranks, and the standard errors of those that are compared.
-
-    Args:
-        ranks: shape (U,).
-        longest: greatest length that the lists have anything to say about.
-    """
-    found: dict[str, float] = {}
-    for name, metric in METRICS.items():
-        if metric.of_ranks is None:
-            continue
-        for k in metric.cutoffs:
-            if k <= longest:
-                values = metric.of_ranks(ranks, k)
-                found[full_name(name, k)] = round(float(values.mean()), 6) if len(values) else 0.0
-                if k in metric.compared:
-                    found[f"{full_name(name, k)}_standard_error"] = standard_error(values)
-    return found
-
-
-def list_metrics(lists: TopItems, train_counts: Counts) -> dict[str, float]:
-    """By full name what the lists of all users are made of, whoever the targets were.
-
-    Args:
-        lists: recommendations to every user.
-        train_counts: how often each item occurs in training, shape (N,).
-    """
-    return {
-        full_name(name, k): metric.of_lists(times_listed(lists, len(train_counts), k), train_counts)
-        for name, metric in METRICS.items()
-        if metric.of_lists is not None
-        for k in metric.cutoffs
-    }
-
-
 def what_decides() -> Iterator[list[Any]]:
     """Of every metric what decides its figures, as plain values: all but words and places."""
     for name, metric in METRICS.items():
         measure = metric.of_ranks or metric.of_lists
         assert measure is not None, f"{name} measures nothing"
-        yield [name, measure.__module__, measure.__qualname__, metric.cutoffs, metric.compared]
+        yield [name, inspect.getsource(measure), metric.cutoffs, metric.compared]

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from prorec_core.evaluation.variants import marked
-from prorec_core.metrics.table import compared, label
+from prorec_core.metrics.measuring import compared
+from prorec_core.metrics.table import label
 from prorec_core.reports.drawing import (
     BEHAVIOUR_COLOUR,
     INK,

@@ -18,7 +18,7 @@ from prorec_core.data.sequences import Split, from_lists
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
 from prorec_core.evaluation.stage import EvaluationInputs, evaluate
-from prorec_core.metrics.table import rank_metrics
+from prorec_core.metrics.measuring import rank_metrics
 from prorec_core.metrics.top import TopItems
 from prorec_core.reports.background import Background
 from prorec_core.reports.drawing import as_png

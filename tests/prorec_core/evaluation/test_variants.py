@@ -16,8 +16,8 @@ from prorec_core.evaluation.variants import (
     quantized_domination,
 )
 from prorec_core.metrics.intervals import compare
+from prorec_core.metrics.measuring import rank_metrics, values_by_user
 from prorec_core.metrics.scorers import GENERATOR
-from prorec_core.metrics.table import rank_metrics, values_by_user
 
 USERS, ITEMS = 40, 12
 PROTOCOL = {

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from prorec_core.metrics import measures, scorers, table, top
+from prorec_core.metrics import measures, measuring, scorers, table, top
 from prorec_core.metrics.measures import (
     mean_percentile,
     mean_popularity,
@@ -20,13 +20,14 @@ from prorec_core.metrics.measures import (
     standard_error,
     times_listed,
 )
-from prorec_core.metrics.table import CUTOFFS, list_metrics, rank_metrics, values_by_user
+from prorec_core.metrics.measuring import list_metrics, rank_metrics, values_by_user
+from prorec_core.metrics.table import CUTOFFS
 from prorec_core.metrics.top import TopItems
 
 some_ranks = arrays.arrays(np.int32, st.integers(1, 40), elements=st.integers(0, 50))
 
 
-@pytest.mark.parametrize("module", [measures, scorers, table, top])
+@pytest.mark.parametrize("module", [measures, measuring, scorers, table, top])
 def test_examples_in_docstrings(module):
     result = doctest.testmod(module, extraglobs={"np": np})
     assert result.attempted

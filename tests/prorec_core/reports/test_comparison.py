@@ -8,8 +8,8 @@ import pytest
 
 from prorec_core.data.sequences import from_lists
 from prorec_core.evaluation.variants import Measured, compare_variants
+from prorec_core.metrics.measuring import rank_metrics
 from prorec_core.metrics.scorers import GENERATOR
-from prorec_core.metrics.table import rank_metrics
 from prorec_core.reports.comparison.page import _table, new_item_rows, plot_files, render, table_markdown
 from tests.html_page import Page
 

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -27,6 +28,9 @@ from prorec.tasks.stages.pipeline import STAGES, up_to
 from prorec.tasks.tracking import mlflow_runs
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
+from prorec_core.metrics import scorers, table
+from prorec_core.metrics.scorers import SCORERS
+from prorec_core.metrics.table import METRICS
 from prorec_core.registry import Registry
 from prorec_core.sections import RUN_ONLY
 
@@ -317,6 +321,46 @@ def test_a_page_is_part_of_its_own_report_alone() -> None:
     assert {stage for stage, files in names.items() if any(file.endswith(".j2") for file in files)} == {"report"}
     assert "evaluation.html.j2" in names["report"] and "comparison.html.j2" not in names["report"]
     assert not {"plots.py", "report.py", "tables.py", "drawing.py"} & names["evaluate"]
+
+
+def _hashes() -> dict[str, str]:
+    return {stage.name: sources.source_hash((stage.module,), Experiment()) for stage in EVERY}
+
+
+def test_a_row_of_a_table_measures_again_and_its_words_draw_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    measuring = {"evaluate", *(stage.name for stage in BASELINES)}
+    before = _hashes()
+    words = {"label": "other", "meaning": "other"}
+    monkeypatch.setitem(METRICS, "mrr", replace(METRICS["mrr"], **words, format=".2f", shown={}))
+    monkeypatch.setitem(SCORERS, "fused", replace(SCORERS["fused"], **words, colour="#000000", marker="."))
+    assert _hashes() == before
+    monkeypatch.setitem(METRICS, "mrr", replace(METRICS["mrr"], of_ranks=lambda ranks, k: ranks * 0.5))
+    assert {name for name, found in _hashes().items() if found != before[name]} == measuring
+    monkeypatch.undo()
+    monkeypatch.setitem(METRICS, "recall", replace(METRICS["recall"], cutoffs=(10,)))
+    assert {name for name, found in _hashes().items() if found != before[name]} == measuring
+    monkeypatch.undo()
+    monkeypatch.setitem(SCORERS, "fused", replace(SCORERS["fused"], compared=()))
+    assert {name for name, found in _hashes().items() if found != before[name]} == measuring
+    # What is shown rests on the whole files, words and all.
+    assert {"table.py", "scorers.py"} <= {path.name for path in sources.source_files((STAGES["report"].module,))}
+    assert _depend_on("measuring.py") == {"evaluate"}
+
+
+def test_no_code_that_measures_stands_in_a_table() -> None:
+    """Of these files only the rows count in the key of what measures."""
+    measures = [row.of_ranks or row.of_lists for row in METRICS.values()]
+    for module, shown in (
+        (table, {"label", "figure", "columns", "what_decides"}),
+        (scorers, {"about", "label", "in_order", "ranked_baselines", "what_decides"}),
+    ):
+        own = {
+            node.name
+            for node in ast.parse(Path(str(module.__file__)).read_text()).body
+            if isinstance(node, ast.FunctionDef)
+        }
+        # The source of what a row measures by is part of what decides.
+        assert own - {measure.__name__ for measure in measures if measure} == shown
 
 
 def test_changed_source_changes_the_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split
 from prorec_core.errors import UserError
-from prorec_core.metrics.table import rank_metrics
+from prorec_core.metrics.measuring import rank_metrics
 from tests.data_sets import data_set
 
 NAME = "prorec-demo"

@@ -27,8 +27,8 @@ from prorec_core.config import Experiment
 from prorec_core.data.sequences import from_lists
 from prorec_core.evaluation.stage import Evaluation
 from prorec_core.evaluation.variants import Measured, compare_variants
+from prorec_core.metrics.measuring import rank_metrics
 from prorec_core.metrics.scorers import GENERATOR
-from prorec_core.metrics.table import rank_metrics
 from prorec_core.training.checkpoint import save_tensors
 
 USERS = 20
