@@ -28,6 +28,15 @@ def fused_dim(config: AlignConfig, dim: int) -> int:
             return dim
 
 
+def fused(config: AlignConfig, collaborative_ND: Tensor, semantic_ND: Tensor) -> Tensor:
+    """E_I of some items from their E_C and E_T, shape (N, E)."""
+    match config.fusion:
+        case "concat":
+            return torch.cat([collaborative_ND, semantic_ND], dim=-1)
+        case "sum":
+            return collaborative_ND + semantic_ND
+
+
 class StageOne(nn.Module):
     """E_C (free), E_T (adapted from the frozen E_S), their fusion E_I, and the sequential model over E_I.
 
@@ -45,7 +54,7 @@ class StageOne(nn.Module):
         by_rows: bool = False,
     ) -> None:
         super().__init__()
-        self.fusion = config.fusion
+        self.config = config
         self.graph = graph
         dim = collaborative.dim
         self.items = RowTable(torch.randn(len(text_NS), dim) * ITEM_DEVIATION, by_rows=by_rows)
@@ -81,8 +90,4 @@ class StageOne(nn.Module):
 
     def fused(self, collaborative_ND: Tensor, semantic_ND: Tensor) -> Tensor:
         """E_I of some items from their E_C and E_T, shape (N, E); nothing of their neighbours."""
-        match self.fusion:
-            case "concat":
-                return torch.cat([collaborative_ND, semantic_ND], dim=-1)
-            case "sum":
-                return collaborative_ND + semantic_ND
+        return fused(self.config, collaborative_ND, semantic_ND)

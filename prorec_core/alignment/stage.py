@@ -15,8 +15,8 @@ from torch import Tensor
 from prorec_core.alignment.adapter import scaled_text
 from prorec_core.alignment.graph import ItemGraph
 from prorec_core.alignment.model import StageOne
-from prorec_core.alignment.new_items import by_similar_text
-from prorec_core.alignment.trained import AlignedModel, NewEmbeddings
+from prorec_core.alignment.placing import place
+from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import AlignConfig
 from prorec_core.data.sequences import Sequences
 from prorec_core.metrics.domination import domination
@@ -27,11 +27,6 @@ from prorec_core.training.loop import fit_next_item, validation_users
 from prorec_core.training.losses import info_nce
 from prorec_core.training.runtime import Runtime, derive_seed
 from prorec_core.training.sampling import met_in
-
-_SIMILAR = 5
-"""Items of nearest text that tell where a new one belongs."""
-_SHARE_OF_SIMILAR = 0.6
-"""Their share in where it is put; its own text has the rest."""
 
 
 def align(
@@ -112,24 +107,8 @@ def align(
         config,
         start.config,
         dict(stage.adapter.state_dict()),
-        None if new_semantic is None else _new_embeddings(stage, integrated, semantic, new_semantic),
+        None if new_semantic is None else place(stage.adapter, config, integrated, semantic, new_semantic),
     )
-
-
-@torch.no_grad()
-def _new_embeddings(stage: StageOne, integrated: Floats, semantic: Floats, new_semantic: Floats) -> NewEmbeddings:
-    """By the text alone: the direction of its own E_T, and of what items of similar text have become.
-
-    The length is the mean one.
-    """
-    adapted = stage.adapter(scaled_text(new_semantic).to(stage.items.weight.device))
-    nothing = torch.zeros_like(adapted)
-    own = F.normalize(stage.fused(nothing, adapted).cpu().float(), dim=-1)
-    known = torch.from_numpy(integrated)
-    similar = torch.from_numpy(by_similar_text(F.normalize(known, dim=-1).numpy(), semantic, new_semantic, _SIMILAR))
-    mixed = torch.lerp(own, F.normalize(similar, dim=-1), _SHARE_OF_SIMILAR)
-    placed = F.normalize(mixed, dim=-1) * known.norm(dim=-1).mean()
-    return NewEmbeddings(_array(placed), _array(nothing), _array(adapted))
 
 
 def _start_from(stage: StageOne, start: CollaborativeModel) -> None:

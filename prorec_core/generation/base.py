@@ -39,12 +39,14 @@ class Items:
         embeddings_NE: the embedding that was quantized, float32.
         teachers: the embeddings to distil from, by name, float32, shape (N, ·) each.
         codebooks: mean embedding of each code of a level, shape (K, E), None for a level that has none.
+        since_N: when each item came, int64 (see `CodeTrie.node_means`); None: all with the training.
     """
 
     trie: CodeTrie
     embeddings_NE: Tensor
     teachers: Mapping[str, Tensor]
     codebooks: list[Tensor | None]
+    since_N: Tensor | None = None
 
     @property
     def code_counts(self) -> list[int]:
@@ -121,12 +123,17 @@ class Generator(nn.Module, ABC):
         self.inputs_NE = _frozen(self, "inputs_NE", normal_NE * math.sqrt(width))
         self.embeddings_NE = _frozen(self, "embeddings_NE", items.embeddings_NE)
         for level in range(len(self.node_queries)):
-            _frozen(self, f"nodes_{level}", items.trie.node_means(level + 1, normal_NE))
+            _frozen(self, f"nodes_{level}", items.trie.node_means(level + 1, normal_NE, items.since_N))
         self.teacher_names = list(items.teachers)
         for name, teacher in items.teachers.items():
             _frozen(self, f"teacher_{name}", F.normalize(teacher, dim=-1))
         self.item_offsets: Tensor | None = None
         self.node_offsets: list[Tensor] = []
+        # Where all codes of a level compete, those that came later have no share in the normaliser of the others.
+        self.competing: list[int] | None = None
+        if items.since_N is not None:
+            first = items.trie.codes[items.since_N == items.since_N.min()]
+            self.competing = (first.amax(0) + 1).tolist()
         self._start_codes(items)
 
     def offset_items(self, offsets_N: Tensor) -> None:
@@ -134,18 +141,20 @@ class Generator(nn.Module, ABC):
 
         A node's offset is `log mean exp` of those of the items below it, what a softmax over equally likely items
         would make of them; each code's logit gets the difference between its node's and its parent's, so that the
-        offsets along an item's path add up to its own, less the root's.
+        offsets along an item's path add up to its own, less the root's. An item with an offset of minus infinity is as
+        good as not there: nothing leads to it, and it has no share in any normaliser.
 
         Args:
             offsets_N: float32, on the device of the generator and of its trie, as they stand then.
         """
-        trie, exact_N = self.trie, offsets_N.double().exp()
-        sizes = [last - first for first, last in zip(trie.first_leaf, trie.last_leaf, strict=True)]
-        by_level = [(trie.node_sums(level, exact_N) / size).log() for level, size in enumerate(sizes)]
+        trie, exact_N, there_N = self.trie, offsets_N.double().exp(), (offsets_N > -torch.inf).double()
+        sizes = [trie.node_sums(level, there_N) for level in range(trie.depth + 1)]
+        by_level = [(trie.node_sums(level, exact_N) / size.clamp(min=1)).log() for level, size in enumerate(sizes)]
         self.node_offsets = []
         for level in range(trie.depth):
             parents = trie.item_nodes(level)[trie.leaf_item[trie.first_leaf[level + 1]]]
-            self.node_offsets.append((by_level[level + 1] - by_level[level][parents]).float())
+            differences = (by_level[level + 1] - by_level[level][parents]).float()
+            self.node_offsets.append(differences.masked_fill(sizes[level + 1] == 0, -torch.inf))
         self.item_offsets = offsets_N
 
     def _start_codes(self, items: Items) -> None:
@@ -255,7 +264,8 @@ class Generator(nn.Module, ABC):
         logits_PHC = self.child_logits(level, scores, children_PHC)
         if self.siblings_compete:
             return logits_PHC.masked_fill(children_PHC < 0, -torch.inf).log_softmax(-1)
-        return logits_PHC - scores.codes_PHK.logsumexp(-1, keepdim=True)
+        competing = None if self.competing is None else self.competing[level]
+        return logits_PHC - scores.codes_PHK[..., :competing].logsumexp(-1, keepdim=True)
 
     def dense_queries_of(self, states: Sequence[Tensor]) -> dict[str, Tensor]:
         """Normalised queries into each teacher's space, float32, from a state a teacher, in the teachers' order."""

@@ -79,11 +79,23 @@ class Relations:
             pairs = training.items[:-step][own], training.items[step:][own]
             strength = np.full(len(pairs[0]), WINDOW_DECAY ** (step - 1), np.float32)
             total = total + sparse.coo_matrix((strength, pairs), (n_items, n_items)).tocsr()
-        lengths = np.linalg.norm(texts_NT, axis=1, keepdims=True)
-        directions = (texts_NT / np.maximum(lengths, 1e-12)).astype(np.float32)
         counts = np.bincount(training.items, minlength=n_items).astype(np.float32)
-        if len(texts_NT) > n_items:
-            stands_for = _stand_for(directions, n_items)
+        return cls._with_new(counts, total, _directions(texts_NT))
+
+    def with_more(self, texts_MT: Floats, known: int) -> Relations:
+        """The same with items that came since, M of them after the others; nothing of the others changes.
+
+        Args:
+            texts_MT: their text embeddings.
+            known: how many of the items, the first ones, were taken by somebody in training.
+        """
+        directions = np.concatenate([self.texts_NT, _directions(texts_MT)])
+        return self._with_new(self.counts_N[:known], self.successors[:known, :known], directions)
+
+    @classmethod
+    def _with_new(cls, counts: Floats, total: sparse.csr_matrix, directions: Floats) -> Relations:
+        if len(directions) > len(counts):
+            stands_for = _stand_for(directions, len(counts))
             counts, total = stands_for @ counts, stands_for @ total @ stands_for.T
         total = total.tocsr().astype(np.float32)
         total.sort_indices()
@@ -152,6 +164,11 @@ class Relations:
         nearest_UC = np.where((latest_UH >= 0)[:, :, None], cosine_UHC, -1.0).max(1)
         # The very latest comes first: who lacks that has none.
         return np.where(latest_UH[:, :1] >= 0, nearest_UC, 0.0).astype(np.float32)
+
+
+def _directions(texts_NT: Floats) -> Floats:
+    lengths = np.linalg.norm(texts_NT, axis=1, keepdims=True)
+    return np.asarray(texts_NT / np.maximum(lengths, 1e-12), np.float32)
 
 
 def _stand_for(texts_NT: Floats, known: int) -> sparse.csr_matrix:

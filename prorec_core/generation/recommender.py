@@ -1,7 +1,6 @@
 """A trained generator that recommends to histories of item ids. Knows ids, titles and scores.
 
-Knows nothing of training, tracking or servers. What it loads is a folder of plain files: model.safetensors,
-config.json and training.json of the generator, codes.parquet, items.parquet and the quantized embeddings.parquet.
+Knows nothing of training, tracking or servers. What it loads is a folder of plain files (`Bundle`).
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from prorec_core.data.sequences import IntArray, Sequences, from_lists
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.generation.base import Generator
+from prorec_core.generation.bundle import Bundle
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
+from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.metrics.top import TopItems
-from prorec_core.quantization.quantized import CodeTable
 
 Rank = Callable[[Candidates, Sequences, int], tuple[IntArray, npt.NDArray[np.float32]]]
 """The k best of each history's candidates, and their scores."""
@@ -42,18 +41,27 @@ class Recommendation:
 class Recommender:
     """Recommends items to histories, by the score that was best on validation."""
 
-    def __init__(self, generator: Generator, items: pl.DataFrame, rank: Rank, beams: int) -> None:
+    def __init__(
+        self, generator: Generator, items: pl.DataFrame, rank: Rank, beams: int, catalogue: Catalogue | None = None
+    ) -> None:
         self.generator = generator
         self.rank = rank
         self.beams = beams
+        self.catalogue = catalogue or Catalogue.of_training(items.height)
         self.item_ids: list[str] = items["item_id"].to_list()
         self.titles: list[str] = items["title"].to_list()
         self.item_id_column = pa.array(self.item_ids, pa.string())
         self.title_column = pa.array(self.titles, pa.string())
-        self._index = {item_id: index for index, item_id in enumerate(self.item_ids)}
+        gone = self.catalogue.withdrawn
+        self.withdrawn = {item_id for item_id, out in zip(self.item_ids, gone, strict=True) if out}
+        """Items that were withdrawn: they are recommended to nobody, and passed over in histories."""
+        self._index = {item_id: index for index, item_id in enumerate(self.item_ids) if not gone[index]}
         counts = items["train_count"].to_numpy()
-        self._popular = np.argsort(-counts, kind="stable").astype(np.int32)
-        self._popular_scores = np.log((counts[self._popular] + 1) / (counts.sum() + len(counts))).astype(np.float32)
+        popular = np.argsort(-counts, kind="stable").astype(np.int32)
+        self._popular = popular[~gone[popular]]
+        # What came later has no share in the scores of the others.
+        everything = counts.sum() + np.count_nonzero(self.catalogue.since == 0)
+        self._popular_scores = np.log((counts[self._popular] + 1) / everything).astype(np.float32)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Recommender:
@@ -62,28 +70,22 @@ class Recommender:
         Raises:
             UserError: a file of the bundle is missing or unreadable, or its parts do not belong together.
         """
-        names = ("model.safetensors", "config.json", "codes.parquet", "items.parquet", "embeddings.parquet")
-        for name in names:
-            if not (folder / name).is_file():
-                raise UserError("a file of the model is missing", place=str(folder / name), cure="Register it anew")
-        trained = TrainedGenerator.load(folder)
-        items = pl.DataFrame(pl.from_arrow(pq.read_table(folder / "items.parquet").replace_schema_metadata(None)))
-        table = CodeTable.load(folder / "codes.parquet")
-        if table.item_ids != items["item_id"].to_list():
-            raise UserError("codes and items are of different catalogues", place=str(folder), cure="Register it anew")
-        column = pq.read_table(folder / "embeddings.parquet").column("embedding").combine_chunks()
-        embeddings = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
-        embeddings = embeddings.reshape(-1, column.type.list_size)
-        generator = restore_generator(trained, table.codes, embeddings, torch.device(device))
-        return cls(generator, items, _rank_of(trained), trained.beams)
+        return cls.of(Bundle.load(folder), device)
+
+    @classmethod
+    def of(cls, bundle: Bundle, device: str = "cpu") -> Recommender:
+        """The recommender that a bundle is."""
+        trained, place = bundle.trained, torch.device(device)
+        generator = restore_generator(trained, bundle.codes.codes, bundle.embeddings, place, bundle.catalogue)
+        return cls(generator, bundle.items, _rank_of(trained), trained.beams, bundle.catalogue)
 
     def unknown(self, history: Sequence[str]) -> list[str]:
-        """The item ids of a history that the catalogue lacks, in order, each once."""
+        """The item ids of a history that the catalogue lacks or that were withdrawn, in order, each once."""
         return [item_id for item_id in dict.fromkeys(history) if item_id not in self._index]
 
     def suggest(self, item_id: str) -> str:
         """The cure for an unknown item id: the nearest known one."""
-        near = did_you_mean(item_id, self.item_ids)
+        near = did_you_mean(item_id, self._index)
         return near if near.startswith("Did") else "Look the id up in items.parquet"
 
     def recommend(
@@ -108,7 +110,7 @@ class Recommender:
         ]
 
     def known(self, histories: pl.Series) -> Sequences:
-        """Histories by the numbers of their items; item ids that the catalogue lacks are passed over.
+        """Histories by the numbers of their items; item ids that `unknown` names are passed over.
 
         Args:
             histories: lists of item ids, none of them null.
@@ -131,7 +133,7 @@ class Recommender:
         """
         if k < 1:
             raise UserError(f"k must be at least 1, not {k}", place="k")
-        k = min(k, len(self.item_ids))
+        k = min(k, len(self._popular))
         items = np.tile(self._popular[:k], (histories.n_users, 1))
         scores = np.tile(self._popular_scores[:k], (histories.n_users, 1))
         some = np.flatnonzero(np.diff(histories.offsets))

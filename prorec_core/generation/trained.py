@@ -20,6 +20,7 @@ from prorec_core.artifacts import read_json, write_json
 from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
 from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator, Items
+from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.ranker import Ranker, Relations
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.registry import GENERATORS
@@ -131,6 +132,7 @@ def restore_generator(
     codes: np.ndarray[Any, np.dtype[np.uint16]],
     embeddings: Floats,
     device: torch.device,
+    catalogue: Catalogue | None = None,
 ) -> Generator:
     """A trained generator, ready for inference in float32, over the items that it was trained on or new ones besides.
 
@@ -141,6 +143,7 @@ def restore_generator(
         codes: the code table, uint16, shape (N, levels); new items stand after the others.
         embeddings: the embedding that was quantized, float32, shape (N, E), in the same order.
         device: where to put it.
+        catalogue: what came later and what was withdrawn; None: nothing.
     """
     # In the order of training: each teacher has its own summary token.
     teachers = {
@@ -150,7 +153,8 @@ def restore_generator(
         for name in trained.config["teachers"]
     }
     trie = CodeTrie.from_codes(codes)
-    items = Items(trie, torch.from_numpy(embeddings), teachers, [None] * trie.depth)
+    since = None if catalogue is None or not catalogue.grown else torch.from_numpy(catalogue.since.astype(np.int64))
+    items = Items(trie, torch.from_numpy(embeddings), teachers, [None] * trie.depth, since)
     config = GeneratorConfig.model_validate(trained.config["generator"])
     generator = build_generator(config, items, low_precision=False)
     if shape := trained.config["stage_one"]:
@@ -164,6 +168,9 @@ def restore_generator(
     generator.load_state_dict(own)
     generator.to(device).eval()
     generator.trie = trie.to(device)
+    offsets = None if catalogue is None else catalogue.offsets()
+    if offsets is not None:
+        generator.offset_items(torch.from_numpy(offsets).to(device))
     return generator
 
 

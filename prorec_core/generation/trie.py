@@ -175,14 +175,29 @@ class CodeTrie:
         sums = values.new_zeros((*values.shape[:-1], self.n_nodes[level]))
         return sums.index_add(-1, self.item_nodes(level), values)
 
-    def node_means(self, level: int, embeddings_ND: Tensor) -> Tensor:
+    def node_means(self, level: int, embeddings_ND: Tensor, since_N: Tensor | None = None) -> Tensor:
         """Mean embedding of the items below each node of a level (0 … depth), added up in float64.
+
+        Args:
+            level: of the nodes.
+            embeddings_ND: one an item.
+            since_N: when each item came, int64: of the items below a node the earliest alone count, so that no later
+                one moves its mean; None: all count.
 
         Returns:
             Shape (n_nodes[level], D), of the type of `embeddings_ND`.
         """
         size = self.last_leaf[level] - self.first_leaf[level]
+        counts_N = None
+        if since_N is not None:
+            nodes_N = self.item_nodes(level)
+            first = since_N.new_zeros(self.n_nodes[level]).scatter_reduce(
+                0, nodes_N, since_N, "amin", include_self=False
+            )
+            counts_N = (since_N == first[nodes_N]).double()
+            size = self.node_sums(level, counts_N)
         means_ND = embeddings_ND.new_empty((self.n_nodes[level], embeddings_ND.shape[1]))
         for columns, target in zip(embeddings_ND.split(_COLUMNS, dim=1), means_ND.split(_COLUMNS, dim=1), strict=True):
-            target.copy_((self.node_sums(level, columns.T.double()) / size).T)
+            values = columns.T.double() if counts_N is None else columns.T.double() * counts_N
+            target.copy_((self.node_sums(level, values) / size).T)
         return means_ND
