@@ -52,7 +52,9 @@ def list_models(
             version.title,
             ", ".join(version.aliases),
             tags.get(models.SEED_TAG, ""),
-            tags.get(models.SCORER_TAG, "not evaluated") + ", validation trained on" * (models.VALIDATION_TAG in tags),
+            tags.get(models.SCORER_TAG, "not evaluated")
+            + ", validation trained on" * (models.VALIDATION_TAG in tags)
+            + (f", of {tags[of]}" if (of := models.EVALUATION_OF_TAG) in tags else ""),
             *(
                 figure(metric, float(tags[key])) if (key := f"test.{metric}") in tags else ""
                 for metric in columns("headline")
@@ -71,7 +73,7 @@ def promote(
 ) -> None:
     """Make a version the champion, unless it is worse than the present one beyond chance."""
     from prorec.tasks.local import paths
-    from prorec.tasks.registry import promotion
+    from prorec.tasks.registry import models, promotion
     from prorec.tasks.registry.recommenders import CHAMPION
 
     if paths.nothing_tracked():
@@ -80,6 +82,9 @@ def promote(
         judged = promotion.judge(what)
         version = judged.challenger.version
         console().print(_table(judged))
+        for each in (judged.challenger.version, judged.holder):
+            if each is not None and (of := each.tags.get(models.EVALUATION_OF_TAG)):
+                say(f"{each.title} was made without training and carries the evaluation of {of}.")
         if judged.already:
             say(f"{version.title} is the champion already.")
             return

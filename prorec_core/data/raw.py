@@ -70,6 +70,15 @@ def read_tables(config: DataConfig, interactions: RawTable, items: RawTable) -> 
     return rows, log, catalogue
 
 
+def read_items(config: DataConfig, table: RawTable) -> Catalogue:
+    """The items of a table by themselves, as `read_tables` reads them.
+
+    Raises:
+        UserError: a column is not there, a value cannot be used, or an item stands there more than once.
+    """
+    return _catalogue(config, _stocked(config, table), table.place, "")
+
+
 def _logged(config: DataConfig, table: RawTable) -> list[str]:
     wanted = {config.user_column: "data.user_column", config.item_column: "data.item_column"}
     if config.timestamp_column is not None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from prorec_core import versions
 from prorec_core.alignment.adapter import AdaLNAdapter
 from prorec_core.alignment.new_items import by_similar_text
-from prorec_core.alignment.placing import place
+from prorec_core.alignment.placing import place as place_by_text
 from prorec_core.alignment.trained import NewEmbeddings
 from prorec_core.artifacts import read_json
 from prorec_core.config import AlignConfig
@@ -76,22 +76,27 @@ def add_items(
     )
 
 
-def withdraw_items(bundle: Bundle, item_ids: list[str]) -> Bundle:
+def withdraw_items(bundle: Bundle, item_ids: list[str], place: str = "--ids") -> Bundle:
     """The model without some of its items: they are recommended to nobody, and passed over in histories.
+
+    Args:
+        bundle: the model.
+        item_ids: of its items.
+        place: what named them, for the error.
 
     Raises:
         UserError: one is not there, or was withdrawn already; nothing would be left.
     """
-    rows = rows_of(bundle, item_ids)
+    rows = rows_of(bundle, item_ids, place)
     if gone := [item for item, row in zip(item_ids, rows, strict=True) if bundle.catalogue.withdrawn[row]]:
-        raise UserError(f"{named(gone)} withdrawn already", place="--ids", cure="Leave out what is")
+        raise UserError(f"{named(gone)} withdrawn already", place=place, cure="Leave out what is")
     left = bundle.withdrawn(rows, True)
     if left.catalogue.withdrawn.all():
-        raise UserError("no item would be left to recommend", place="--ids", cure="Keep some")
+        raise UserError("no item would be left to recommend", place=place, cure="Keep some")
     return left
 
 
-def rows_of(bundle: Bundle, item_ids: list[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def rows_of(bundle: Bundle, item_ids: list[str], place: str = "--ids") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Places of items in the tables.
 
     Raises:
@@ -99,7 +104,7 @@ def rows_of(bundle: Bundle, item_ids: list[str]) -> np.ndarray[tuple[int], np.dt
     """
     place_of = {item: row for row, item in enumerate(bundle.codes.item_ids)}
     if lacking := [item for item in item_ids if item not in place_of]:
-        raise UserError(f"{named(lacking)} not in the model", place="--ids", cure="Leave out what is not there")
+        raise UserError(f"{named(lacking)} not in the model", place=place, cure="Leave out what is not there")
     return np.array([place_of[item] for item in item_ids], np.int64)
 
 
@@ -119,7 +124,7 @@ def _aligned(bundle: Bundle, placing: Placing, vectors_MS: FloatArray) -> NewEmb
     weight = tensors["linear.weight"]
     adapter = AdaLNAdapter(weight.shape[1], weight.shape[0] // 3)
     adapter.load_state_dict(dict(tensors))
-    return place(adapter, config, bundle.embeddings[: bundle.catalogue.n_trained], placing.texts, vectors_MS)
+    return place_by_text(adapter, config, bundle.embeddings[: bundle.catalogue.n_trained], placing.texts, vectors_MS)
 
 
 def _quantized(bundle: Bundle, placing: Placing, vectors_MS: FloatArray, new: NewEmbeddings | None) -> FloatArray:

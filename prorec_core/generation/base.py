@@ -156,6 +156,8 @@ class Generator(nn.Module, ABC):
             differences = (by_level[level + 1] - by_level[level][parents]).float()
             self.node_offsets.append(differences.masked_fill(sizes[level + 1] == 0, -torch.inf))
         self.item_offsets = offsets_N
+        if not there_N.all():
+            self.trie = trie.closing(there_N == 0)
 
     def _start_codes(self, items: Items) -> None:
         """Start heads, and for histories of codes alone the code vectors too, from the codebooks."""

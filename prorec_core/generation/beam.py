@@ -109,6 +109,8 @@ def _sorted_leaves(trie: CodeTrie, forbidden_items_UH: Tensor) -> Tensor:
     """Each user's forbidden leaves, ascending and each once, padded at the end with the number of items."""
     padding = trie.n_items
     leaves = trie.item_leaf[forbidden_items_UH.clamp(min=0)].masked_fill(forbidden_items_UH < 0, padding)
+    if trie.closed is not None:
+        leaves = leaves.masked_fill(trie.closed.diff(append=trie.closed[-1:])[leaves] > 0, padding)
     leaves = leaves.sort(dim=1).values
     again = torch.zeros_like(leaves, dtype=torch.bool)
     again[:, 1:] = leaves[:, 1:] == leaves[:, :-1]
@@ -121,9 +123,11 @@ def _leave_out(trie: CodeTrie, level: int, leaves_UH: Tensor, nodes_UB: Tensor, 
     items_UH = trie.leaf_item[leaves_UH.clamp(max=trie.n_items - 1)]
     child_UH = trie.item_nodes(level + 1, items_UH)
     parent_UH = trie.item_nodes(level, items_UH)
-    below = torch.searchsorted(leaves_UH, trie.last_leaf[level + 1][child_UH])
-    below -= torch.searchsorted(leaves_UH, trie.first_leaf[level + 1][child_UH])
-    size = trie.last_leaf[level + 1][child_UH] - trie.first_leaf[level + 1][child_UH]
+    first, last = trie.first_leaf[level + 1][child_UH], trie.last_leaf[level + 1][child_UH]
+    below = torch.searchsorted(leaves_UH, last) - torch.searchsorted(leaves_UH, first)
+    size = last - first
+    if trie.closed is not None:
+        size = size - (trie.closed[last] - trie.closed[first])
     whole_UH = real_UH & (below == size)
     user, place, beam = (whole_UH[:, :, None] & (parent_UH[:, :, None] == nodes_UB[:, None, :])).nonzero(as_tuple=True)
     slot = child_UH[user, place] - trie.first_child[level][parent_UH[user, place]]

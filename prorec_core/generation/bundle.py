@@ -28,8 +28,8 @@ from prorec_core.quantization.quantized import CodeTable
 
 _STAGE = "train_generator"
 _NEEDED = ("model.safetensors", "config.json", "codes.parquet", "items.parquet", "embeddings.parquet")
-_PLACING, _TEXTS = "placing.json", "texts.parquet"
-_FOR_PLACING = (_PLACING, _TEXTS, "encoder.json", "adapter.safetensors", "align.json", "codebooks.safetensors")
+PLACING, _TEXTS = "placing.json", "texts.parquet"
+_FOR_PLACING = (PLACING, _TEXTS, "encoder.json", "adapter.safetensors", "align.json", "codebooks.safetensors")
 _OWN = {*_NEEDED, "training.json", "catalogue.parquet"}
 """Files that are written from what is read of them; all others are copied."""
 
@@ -126,7 +126,7 @@ class Placing:
                 place=model,
                 cure="Run its experiment again with --force train_generator, and add items to what that registers",
             )
-        place = folder / _PLACING
+        place = folder / PLACING
         sections = versions.read(place)
         return cls(
             versions.whole(DataConfig, sections.get("data"), str(place)),
@@ -140,6 +140,6 @@ class Placing:
         """Write placing.json, encoder.json and texts.parquet."""
         parts = {"data": self.data, "text": self.text, "quantize": self.quantize}
         sections = {name: part.model_dump(mode="json") for name, part in parts.items()}
-        write_json(folder / _PLACING, versions.stored(sections))
+        write_json(folder / PLACING, versions.stored(sections))
         write_json(folder / "encoder.json", self.encoder)
         write_embeddings(folder / _TEXTS, self.texts)

@@ -7,11 +7,12 @@ are contiguous, and so are the leaves below it: two numbers a node say which the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from prorec_core.errors import UserError
@@ -42,6 +43,7 @@ class CodeTrie:
         item_leaf: shape (N,): the leaf of an item.
         path: shape (N, depth): an item's node at levels 1 … depth.
         codes: shape (N, depth): an item's codes.
+        closed: shape (N + 1,): of the first 0 … N leaves, how many are of items that are as good as not there; or None.
     """
 
     n_nodes: list[int]
@@ -55,6 +57,7 @@ class CodeTrie:
     item_leaf: Tensor
     path: Tensor
     codes: Tensor
+    closed: Tensor | None = None
 
     @property
     def depth(self) -> int:
@@ -131,7 +134,12 @@ class CodeTrie:
             item_leaf=self.item_leaf.to(device),
             path=self.path.to(device),
             codes=self.codes.to(device),
+            closed=None if self.closed is None else self.closed.to(device),
         )
+
+    def closing(self, closed_N: Tensor) -> CodeTrie:
+        """The same trie, some items of which are as good as not there, bool, shape (N,)."""
+        return replace(self, closed=F.pad(closed_N[self.leaf_item].cumsum(0), (1, 0)))
 
     def children_of(self, level: int, nodes: Tensor, width: int | None = None) -> Tensor:
         """The children of nodes of a level (0 … depth-1).

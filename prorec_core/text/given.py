@@ -16,7 +16,9 @@ from prorec_core.errors import UserError
 from prorec_core.progress import Progress, Report
 from prorec_core.text.base import Encoder, FloatArray
 
-_COLUMNS = ("item_id", "embedding")
+VECTORS = "embedding"
+"""The column of vectors."""
+_COLUMNS = ("item_id", VECTORS)
 _SAID = 3
 
 
@@ -54,7 +56,7 @@ class GivenVectors(Encoder):
             raise UserError(
                 f"row {twice + 1:,}: item_id '{ids[twice]}' stands there twice", place=str(path), cure="Keep one"
             )
-        return cls(str(path), row_of, _numbers(table["embedding"], ids, str(path)))
+        return cls(str(path), row_of, vectors_of(table[VECTORS], ids, str(path)))
 
     def encode(self, item_ids: list[str], texts: list[str], report: Report) -> FloatArray:
         without = [item for item in item_ids if item not in self.row_of]
@@ -78,9 +80,21 @@ def _file(config: TextConfig) -> Path:
     return path
 
 
-def _numbers(column: pa.ChunkedArray, ids: list[str], place: str) -> FloatArray:
-    """The vectors as a matrix, float32, shape (rows, s)."""
-    rows = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+def vectors_of(column: pa.ChunkedArray | pa.Array, ids: list[str], place: str) -> FloatArray:
+    """The vectors in a column of lists as a matrix, float32, shape (rows, s).
+
+    Args:
+        column: a list of numbers a row.
+        ids: the rows' item ids, for messages.
+        place: where they come from.
+
+    Raises:
+        UserError: a row has no vector, one of another length, or a number that is not finite.
+    """
+    if isinstance(column, pa.ChunkedArray):
+        rows = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    else:
+        rows = column
     kind = rows.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not is_list or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):

@@ -29,6 +29,7 @@ def semantic_vectors(
     given: FloatArray | None = None,
     device: str = "auto",
     report: Report = silent,
+    place: str = "--items",
 ) -> FloatArray:
     """Vectors of new items as the model's own items have them, float32, shape (items, width).
 
@@ -40,6 +41,7 @@ def semantic_vectors(
         given: vectors that came with the items, one a row.
         device: auto, cpu, cuda, …
         report: told how far it is.
+        place: what the items came in, for errors.
 
     Raises:
         UserError: the encoder is not there, or it is another one; vectors are wanted and none were given, or the other
@@ -49,7 +51,7 @@ def semantic_vectors(
         if given is None:
             raise UserError(
                 "the model's items have vectors of their own, and these have none",
-                place="--items",
+                place=place,
                 cure="Give a Parquet file with the column embedding, made as those of text.model were",
             )
         found = given
@@ -67,9 +69,9 @@ def semantic_vectors(
     if found.shape[1] != width:
         raise UserError(
             f"the vectors have {found.shape[1]} numbers, those of the model {width}",
-            place="--items",
+            place=place,
             cure="Give vectors of the encoder that made the model's",
         )
     if broken := int((~np.isfinite(found).all(axis=1)).sum()):
-        raise UserError(f"{broken:,} vectors hold what is no finite number", place="--items", cure="Correct them")
+        raise UserError(f"{broken:,} vectors hold what is no finite number", place=place, cure="Correct them")
     return found

@@ -51,6 +51,7 @@ def publish(
     *,
     made: Mapping[str, Any] = _NOTHING,
     tags: Mapping[str, str] = _NO_TAGS,
+    note: str | None = None,
 ) -> Mapping[str, str]:
     """Log a bundle as a model of a run and register it as the newest version of a registered model.
 
@@ -64,6 +65,7 @@ def publish(
         example: item ids of a short history.
         made: what the model was made of, for its manifest.
         tags: for the version, there from its first moment on.
+        note: what describes the version.
 
     Returns:
         Tags for the run: where the model is, and the hash of its manifest.
@@ -92,7 +94,7 @@ def publish(
     return {
         **found,
         store.MODEL_TAG: model_id,
-        store.MODEL_URI_TAG: models.register(name, model_id, run_id, {**tags, **found}),
+        store.MODEL_URI_TAG: models.register(name, model_id, run_id, {**tags, **found}, note),
     }
 
 

@@ -32,6 +32,9 @@ SCORER_TAG = "prorec.scorer"
 VALIDATION_TAG = "prorec.trained_on_validation"
 """On a version: the scorer by which it recommends."""
 
+MADE_FROM_TAG, EVALUATION_OF_TAG = "prorec.made_from", "prorec.evaluation_of"
+"""On a version made without training: the version that it was made from, and the one whose evaluation it carries."""
+
 MODEL_OF_RUN_TAG = "prorec.model"
 """On the run of an experiment: the version that it made or found cached."""
 
@@ -214,8 +217,8 @@ def of_content(name: str, content: str) -> Version | None:
     return None
 
 
-def register(name: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> str:
-    """Make a logged model the newest version of a registered model; returns its URI."""
+def register(name: str, model_id: str, run_id: str, tags: Mapping[str, str], note: str | None = None) -> str:
+    """Make a logged model the newest version of a registered model, described by a note; returns its URI."""
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -227,7 +230,13 @@ def register(name: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> 
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     version = retrying(
-        client().create_model_version, name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
+        client().create_model_version,
+        name,
+        f"models:/{model_id}",
+        run_id=run_id,
+        tags=dict(tags),
+        description=note,
+        model_id=model_id,
     )
     return f"models:/{name}/{version.version}"
 

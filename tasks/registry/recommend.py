@@ -127,6 +127,8 @@ def _write(
     )
     if unknown:
         _notice(f"{unknown:,} items of {histories.place} are unknown to the model and passed over")
+    if recommender.withdrawn and (gone := len(recommender.withdrawn.intersection(histories.item_ids().to_list()))):
+        _notice(f"{gone:,} items of {histories.place} were withdrawn and are passed over in histories")
     settings = BatchSettings(request.k, request.mask_history, request.chunk, version.uri, version.manifest_sha256)
 
     def report(progress: Progress) -> None:

@@ -68,7 +68,9 @@ def make_version(folder: Path, seed: int) -> None:
         for file in files:
             (stages[stage] / file).write_text("of no use to a generator that is asked for known items")
     (stages["embed_text"] / "encoder.json").write_text("{}")
-    (stages["embed_text"] / MANIFEST).write_text('{"config": {"text": {"model": "none"}}}')
+    write_embeddings(stages["embed_text"] / "embeddings.parquet", np.ones((24, 8), np.float32))
+    for stage, part in {"preprocess": "data", "embed_text": "text", "quantize": "quantize"}.items():
+        (stages[stage] / MANIFEST).write_text(json.dumps({"config": {part: {}}}))
     embeddings = torch.randn(24, 16)
     write_embeddings(stages["align"] / "embeddings.parquet", embeddings.numpy())
     config = GeneratorConfig(dim=16, layers=1, decoder_layers=1, heads=2)

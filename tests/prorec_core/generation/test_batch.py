@@ -20,6 +20,7 @@ from prorec_core.data.histories import Chunk, DatasetHistories, FileHistories, H
 from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.errors import UserError
 from prorec_core.generation.batch import SCHEMA, BatchSettings, _key, check_catalogue, recommend_all
+from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.recommender import Recommender
 from prorec_core.progress import Progress
 
@@ -216,9 +217,16 @@ def test_no_room_is_one_line_and_keeps_what_is_done(tmp_path: Path) -> None:
 def test_another_catalogue_is_refused(tmp_path: Path) -> None:
     recommender, histories = Cycle(), make_file(tmp_path)
     assert check_catalogue(recommender, histories, whole=True, drop_unknown=False) == 0
-    recommender.item_ids = ["i0", "i1", "i2", "x"]
+    recommender.item_ids, recommender.catalogue = ["i0", "i1", "i2", "x"], Catalogue.of_training(4)
     with pytest.raises(UserError, match=r"3 of 6 items are unknown to the model \(i3, i4, i5\).*--unknown-items drop"):
         check_catalogue(recommender, histories, whole=False, drop_unknown=False)
     assert check_catalogue(recommender, histories, whole=False, drop_unknown=True) == 3
     with pytest.raises(UserError, match=r"and 1 of 4 items of the model are not in the data \(x\)"):
         check_catalogue(recommender, histories, whole=True, drop_unknown=False)
+
+
+def test_what_came_after_the_training_and_what_was_withdrawn_is_no_other_catalogue(tmp_path: Path) -> None:
+    recommender, histories = Cycle(), make_file(tmp_path)
+    recommender.item_ids = [*ITEMS, "later"]
+    recommender.catalogue = Catalogue.of_training(6).with_more(1, 0.0).with_withdrawn(np.array([2]), True)
+    assert check_catalogue(recommender, histories, whole=True, drop_unknown=False) == 0

@@ -1,0 +1,128 @@
+"""New and withdrawn items as a Prefect flow: what lies in a folder goes into the model that serves.
+
+Knows folders and times of files; knows nothing of how a version is made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import flow, get_run_logger
+from pydantic import Field
+
+from prorec.tasks.execution.events import Event, Notice, listening
+from prorec.tasks.execution.prefect_run import failed
+from prorec.tasks.local import paths
+from prorec.tasks.local.stopping import end_when_asked, stops_kept
+from prorec.tasks.registry import promotion
+from prorec.tasks.registry.items import Change, How, update
+from prorec.tasks.upkeep.tidy import tidy_first
+from prorec_core.data.sources import READERS, path_of
+from prorec_core.errors import UserError, one_line
+from prorec_core.generation.arrivals import LISTS
+from prorec_core.sections import Place, Section
+
+FOLDERS: dict[str, Literal["add", "remove"]] = {"add": "add", "remove": "remove"}
+"""Folders in the folder that is watched, and what files in them are for."""
+
+
+class UpdateRequest(Section):
+    """Which model follows which folder."""
+
+    model: Place = Field("models:/prorec-demo@champion", description="models:/NAME@ALIAS or models:/NAME/VERSION.")
+    folder: Place | None = Field(
+        None,
+        description="Holds the folders add (items files) and remove (.txt with an id a line, or tables); by default "
+        "items in the folder of artifacts.",
+    )
+    promote: bool = Field(True, description="Make the new version the champion, as prorec promote does.")
+    quiet_seconds: int = Field(
+        60, ge=0, le=86_400, description="Files that were written later than so long ago are left for the next time."
+    )
+    encoder: Place | None = Field(None, description="Where the model's text encoder is, if elsewhere by now.")
+    bonus: float = Field(0.0, ge=0, le=20, description="Added to the score of each new item, in nats.")
+
+
+@flow(
+    name="items",
+    description="New and withdrawn items from a folder, into the model that serves, without training.",
+    flow_run_name="items · {request.model}",
+)
+def items(request: UpdateRequest = UpdateRequest()) -> dict[str, Any]:  # noqa: B008 Prefect shows the default
+    """Make the next version of a model with what lies in a folder, and promote it.
+
+    Files stay where they are. A version knows by digest with which files it was made: what is in already is passed
+    over, and after a training that knows nothing of it, it is done again. In the order of the files' times.
+
+    Returns:
+        `model` (URI of the version), `added`, `withdrawn`, `back`, `refused` (files, with reasons) and `promoted`.
+
+    Raises:
+        UserError: a mistake that the user can put right; files that cannot be used are told once all others are in.
+    """
+    end_when_asked()
+    log = get_run_logger()
+    log.info("Left by processes that died: %s", tidy_first())
+    folder = paths.artifacts() / "items" if request.folder is None else path_of(request.folder)
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Notice):
+            log.warning("%s", event.text)
+
+    with stops_kept(), listening(tell):
+        changes = list(waiting(folder, request.quiet_seconds))
+        outcome = update(request.model, changes, How(strict=False, encoder=request.encoder, bonus=request.bonus))
+        promoted = request.promote and _promoted(outcome.uri)
+    summary = {
+        "model": outcome.uri,
+        "added": outcome.added,
+        "withdrawn": outcome.withdrawn,
+        "back": outcome.back,
+        "refused": list(outcome.refused),
+        "promoted": promoted,
+    }
+    if outcome.refused:
+        more = f" (and {len(outcome.refused) - 1} more files)" if len(outcome.refused) > 1 else ""
+        error = UserError(f"{outcome.refused[0].rstrip('.')}{more}")
+        result: dict[str, Any] = failed(error, one_line(error))
+        return result
+    return summary
+
+
+def waiting(folder: Path, quiet_seconds: float) -> Iterator[Change]:
+    """The files in a folder that is watched, in the order of their times; not those that may still be written.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError("there is no such folder", place=str(folder), cure="Make it, with the folders add and remove")
+    found = []
+    for name, kind in FOLDERS.items():
+        for path in (folder / name).iterdir() if (folder / name).is_dir() else ():
+            suffix = path.suffix.lower()
+            reads = suffix in READERS or (kind == "remove" and suffix in LISTS)
+            if path.name.startswith(".") or not reads or not path.is_file():
+                continue
+            written = path.stat().st_mtime
+            if time.time() - written >= quiet_seconds:
+                found.append((written, path.name, kind, path))
+    for _, _, kind, path in sorted(found):
+        yield Change.of(kind, path)
+
+
+def _promoted(uri: str) -> bool:
+    """Make a version the champion unless it is already; whether it became so now.
+
+    Raises:
+        UserError: something speaks against it.
+    """
+    with paths.lock("promotion"):
+        judged = promotion.judge(uri.removeprefix("models:/"))
+        if judged.already:
+            return False
+        promotion.promote(judged, anyway=False)
+    return True

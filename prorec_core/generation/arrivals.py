@@ -1,0 +1,159 @@
+"""Files that say which items come to a model and which go. Knows how the shop's tables are read; knows no registry.
+
+A file is read as it is at one moment: who writes it meanwhile is found out by its digest, and it counts as not there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from prorec_core.artifacts import sha256_file
+from prorec_core.config_data import DataConfig, TextConfig
+from prorec_core.data.columns import as_ids
+from prorec_core.data.embeddings import FloatArray
+from prorec_core.data.forms import in_other_forms, pair_shown
+from prorec_core.data.raw import read_items
+from prorec_core.data.sources import ATOMIC, TABLES, TextRules, is_file, open_file
+from prorec_core.data.tables import RawTable, reading
+from prorec_core.errors import UserError
+from prorec_core.text.given import VECTORS, vectors_of
+from prorec_core.text.placing import GIVEN
+
+LISTS = (".txt",)
+"""Suffixes of files that hold an item id a line."""
+
+
+class ChangingError(UserError):
+    """Somebody writes the file."""
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """New items as a file has them.
+
+    Attributes:
+        items: item_id, title and text, strings, a row an item.
+        vectors: their semantic vectors where they came with them, float32; None where an encoder makes them.
+        remarks: what a user should know of the values, a sentence each.
+    """
+
+    items: pl.DataFrame
+    vectors: FloatArray | None
+    remarks: list[str]
+
+    def without(self, known: pl.Series) -> Arrivals:
+        """Those that are not among some ids."""
+        left = ~self.items["item_id"].is_in(known.implode())
+        vectors = None if self.vectors is None else self.vectors[left.to_numpy()]
+        return Arrivals(self.items.filter(left), vectors, self.remarks)
+
+
+def read_arrivals(data: DataConfig, text: TextConfig, file: Path, sha256: str) -> Arrivals:
+    """New items in a file with the columns of the shop's items file.
+
+    Args:
+        data: how the shop's items are read.
+        text: their encoder; where its vectors are in a file those of new items stand in the column `embedding`.
+        file: of any format of items files.
+        sha256: what the file is.
+
+    Raises:
+        UserError: no such file, no row, a column is not there, a value cannot be used, an item stands there twice.
+        ChangingError: it is another file by now.
+    """
+    table = _table(data, file)
+    wanted = [data.item_column, *data.text_columns, *([data.title_column] if data.title_column else [])]
+    vectors = None
+    with reading(str(file)):
+        _need(table, wanted, "Give the columns that the model's items were read by")
+        found = read_items(data, table)
+        if text.encoder == GIVEN:
+            _need(table, [VECTORS], "The model's items have vectors of their own: give these some in")
+            ids = found.items["item_id"].to_list()
+            if ids:
+                vectors = vectors_of(table.collect(VECTORS)[VECTORS].to_arrow(), ids, str(file))
+    _unchanged(file, sha256)
+    items = found.items
+    if not items.height:
+        raise UserError("the file holds no item", place=str(file), cure="Give at least one")
+    blank = items.filter(pl.col("text") == "")["item_id"]
+    if blank.len() and (data.items_without_text != "keep"):
+        raise UserError(
+            f"{blank.len():,} items have no text, such as '{blank[0]}', and the model's shop takes none of these "
+            f"(data.items_without_text={data.items_without_text})",
+            place=str(file),
+            cure="Give them texts, or leave them out",
+        )
+    named = [pl.when(pl.col(name) == "").then("item_id").otherwise(name).alias(name) for name in ("title", "text")]
+    return Arrivals(items.with_columns(named), vectors, list(found.remarks))
+
+
+def read_ids(data: DataConfig, file: Path, sha256: str) -> list[str]:
+    """Ids of items in a file: one a line in a `.txt`, else the shop's column of item ids; each once.
+
+    Raises:
+        UserError: no such file, no id, or no such column.
+        ChangingError: it is another file by now.
+    """
+    if file.suffix.lower() in LISTS:
+        with reading(str(file)):
+            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        ids = pl.Series([line for line in lines if line], dtype=pl.String)
+    else:
+        table = _table(data, file)
+        with reading(str(file)):
+            _need(table, [data.item_column], "Name items in the column")
+            ids = as_ids(table.collect(data.item_column)[data.item_column], str(file), data.missing, "")
+    _unchanged(file, sha256)
+    if ids.is_empty():
+        raise UserError("the file names no item", place=str(file), cure="Name at least one")
+    return [str(item) for item in ids.unique(maintain_order=True)]
+
+
+def expect_own_forms(new: pl.Series, known: pl.Series, data: DataConfig, place: str) -> None:
+    """Refuse new ids that are known ones in another form (7.0 and 7), unless the shop tells such items apart.
+
+    Raises:
+        UserError: shows the first of them.
+    """
+    if data.similar_ids == "apart":
+        return
+    pairs = in_other_forms(new, known)
+    if pairs.height:
+        one, other = pair_shown(*pairs.row(0))
+        raise UserError(
+            f"{pairs.height:,} item ids are in the model in another form: {one} here is {other} there",
+            place=place,
+            cure="Write ids as the model has them",
+        )
+
+
+def _table(data: DataConfig, file: Path) -> RawTable:
+    readers = ATOMIC if data.source == "recbole" else TABLES
+    if file.suffix.lower() not in readers:
+        known = ", ".join(readers)
+        raise UserError("a file of this kind is not read", place=str(file), cure=f"Give one that ends in {known}")
+    if not is_file(file):
+        raise UserError("there is no such file", place=str(file), cure="Check the name")
+    return open_file(file, TextRules(data.quotes, data.multiline))
+
+
+def _need(table: RawTable, wanted: list[str], why: str) -> None:
+    present = table.columns()
+    if missing := [name for name in dict.fromkeys(wanted) if name not in present]:
+        raise UserError(
+            f"there is no column {', '.join(map(repr, missing))} but {', '.join(present)}",
+            place=table.place,
+            cure=f"{why}: {', '.join(dict.fromkeys(wanted))}",
+        )
+
+
+def _unchanged(file: Path, sha256: str) -> None:
+    with reading(str(file)):
+        if sha256_file(file) != sha256:
+            raise ChangingError(
+                "the file was changed while it was read", place=str(file), cure="Wait until it is whole"
+            )
