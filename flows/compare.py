@@ -37,6 +37,7 @@ from prorec.tasks.stages.capacity import expect_capacity
 from prorec.tasks.stages.evaluate_two_stream import SIDES
 from prorec.tasks.stages.preprocess import preprocess
 from prorec.tasks.stages.quantize import quantize
+from prorec.tasks.stages.start import pinned
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.metrics import measured as figures
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
@@ -97,6 +98,7 @@ def compare(
         IncompleteComparisonError: some variants failed; the others are reported.
     """
     end_when_asked()
+    experiment = pinned(experiment, PrefectRun.here().tags)
     known = load_variants()
     if definitions is not None:
         known = joined(known, definitions, "definitions")

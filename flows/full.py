@@ -22,6 +22,7 @@ from prorec.tasks.local.stopping import end_when_asked
 from prorec.tasks.registry import models
 from prorec.tasks.stages.capacity import expect_capacity
 from prorec.tasks.stages.pipeline import STAGES
+from prorec.tasks.stages.start import pinned
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.upkeep.tidy import tidy_first
@@ -62,6 +63,7 @@ def prorec(experiment: Parameter = Experiment()) -> dict[str, Any]:  # noqa: B00
     end_when_asked()
     mlflow_experiment = mlflow_runs.experiment_id(experiment.name)
     prefect_run = PrefectRun.here()
+    experiment = pinned(experiment, prefect_run.tags)
     attempt = f" · attempt {prefect_run.attempt}" if prefect_run.attempt > 1 else ""
     run = TrackedRun.start(
         mlflow_experiment,

@@ -28,6 +28,7 @@ from prorec.tasks.execution.stage import FlowTracking
 from prorec.tasks.local.stopping import end_when_asked, stops_kept
 from prorec.tasks.registry import models
 from prorec.tasks.stages.pipeline import STAGES
+from prorec.tasks.stages.start import pinned
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.tuning import results
@@ -78,6 +79,7 @@ def tune(
         UserError: a mistake that the user can put right, or no trial came to its end.
     """
     end_when_asked()
+    experiment = pinned(experiment, PrefectRun.here().tags)
     planned = plan(space, experiment, stage)
     name = study or planned.study
     settings = planned.settings(source_digest(experiment.data))

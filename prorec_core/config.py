@@ -6,7 +6,7 @@ demo. A YAML file in `configs/` holds only what differs from these defaults.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -16,7 +16,9 @@ from prorec_core.sections import (
     MANY,
     MOST_SEED,
     RUN_ONLY,
+    Added,
     Change,
+    Place,
     Probability,
     Section,
     Width,
@@ -38,6 +40,9 @@ class Training(Section):
     precision: Literal["auto", "float32"] = Field(
         "auto", description="auto: bfloat16 matrix products where the hardware has them."
     )
+
+
+TrainingT = TypeVar("TrainingT", bound=Training)
 
 
 class CollaborativeConfig(Training):
@@ -240,6 +245,26 @@ class EvaluateConfig(Section):
     examples: int = Field(5, ge=0, le=100, description="Users shown in words in the report.")
 
 
+class ContinuingConfig(Section):
+    """How a training goes on from an earlier one (`start_from`)."""
+
+    epochs_share: float = Field(
+        0.3, gt=0, le=1, description="Epochs of each training, as a share of those of one that begins anew."
+    )
+    rate_share: float = Field(
+        0.5, gt=0, le=1, description="Peak learning rate, as a share of that of a training that begins anew."
+    )
+    codes: Literal["keep", "anew"] = Field(
+        "keep", description="keep: known items keep their codes; anew: all items are quantized anew."
+    )
+
+    def shortened(self, training: TrainingT) -> TrainingT:
+        """A training's section as one that goes on has it."""
+        epochs = max(1, round(training.epochs * self.epochs_share))
+        rate = training.learning_rate * self.rate_share
+        return training.model_copy(update={"epochs": epochs, "learning_rate": rate})
+
+
 class Experiment(Section):
     """One experiment: a name, a seed and a section a stage. The flow's only parameter."""
 
@@ -255,6 +280,15 @@ class Experiment(Section):
         False,
         description="Train on each user's validation item too: all epochs, with the one evaluate.fusion_weights and "
         "the generator.ranker_weights given. What comes out is not comparable with models that never saw those items.",
+    )
+    start_from: Place | None = Field(
+        None,
+        description="A model whose training is gone on from: models:/NAME/VERSION, models:/NAME@ALIAS, or a run; "
+        "resolved when the run is made. Its content, not its name, decides what is cached.",
+        json_schema_extra=RUN_ONLY,
+    )
+    continuing: ContinuingConfig = Field(
+        default_factory=ContinuingConfig, description="How training goes on from that model."
     )
     data: DataConfig = Field(default_factory=DataConfig, description="Interactions and items.")
     text: TextConfig = Field(default_factory=TextConfig, description="The text encoder.")
@@ -275,11 +309,22 @@ class Experiment(Section):
                 "train_on_validation leaves nothing to choose a fusion weight on; give the one that was chosen "
                 "without it, as in evaluate.fusion_weights=[2]"
             )
+        if self.start_from is not None and self.data.new_items > 0:
+            raise ValueError(
+                "start_from with data.new_items would measure items as new that the model to start from may know"
+            )
         taught = self.generator.distill.soft_targets > 0 and self.quantize.embedding == "integrated"
         if taught and self.collaborative.model == "sasrec" and self.generator.max_history > self.align.max_history:
             raise ValueError("soft_targets are Stage I's: set generator.max_history to at most align.max_history")
         return self
 
 
-CHANGES: tuple[tuple[Change, ...], ...] = ()
+_TO_THE_SECOND: tuple[Change, ...] = (
+    Added("start_from", None),
+    Added("continuing", {}),
+    Added("continuing.epochs_share", 0.3),
+    Added("continuing.rate_share", 0.5),
+    Added("continuing.codes", "keep"),
+)
+CHANGES: tuple[tuple[Change, ...], ...] = (_TO_THE_SECOND,)
 """From each version of what is stored to the next, from version 1 on: which of these fields were added or renamed."""

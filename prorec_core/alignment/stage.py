@@ -21,6 +21,7 @@ from prorec_core.config import AlignConfig
 from prorec_core.data.sequences import Sequences
 from prorec_core.metrics.domination import domination
 from prorec_core.sequential.base import target_ranks
+from prorec_core.sequential.start import Start, carried, load_weights
 from prorec_core.sequential.trained import CollaborativeModel, Floats
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.loop import fit_next_item, validation_users
@@ -39,6 +40,7 @@ def align(
     *,
     mask_history: bool = True,
     new_semantic: Floats | None = None,
+    base: Start[AlignedModel] | None = None,
 ) -> AlignedModel:
     """Train Stage I.
 
@@ -54,6 +56,10 @@ def align(
         runtime: device, progress and checkpoints.
         mask_history: whether validation leaves out what a user already has.
         new_semantic: text embeddings of new items, float32, shape (M, S), which get embeddings once all is trained.
+        base: what an earlier alignment left, from which this one goes on; config.start does not count then.
+
+    Raises:
+        UserError: what is gone on from is of another shape.
     """
     torch.manual_seed(derive_seed(seed, "align", "start"))
     by_rows = sequences.n_items > start.config.full_softmax_items
@@ -61,7 +67,9 @@ def align(
     graph = ItemGraph(sequences.training(), config.graph, strongest) if config.graph else None
     low = runtime.low_precision(config.precision)
     stage = StageOne(config, start.config, scaled_text(semantic), graph, low, by_rows=by_rows)
-    if config.start == "collaborative":
+    if base is not None:
+        _go_on_from(stage, base, sequences.training())
+    elif config.start == "collaborative":
         _start_from(stage, start)
     stage.to(runtime.device)
 
@@ -118,6 +126,14 @@ def _start_from(stage: StageOne, start: CollaborativeModel) -> None:
         own = stage.model.state_dict()
         fits = {name: value for name, value in start.tensors.items() if own[name].shape == value.shape}
     stage.model.load_state_dict({**own, **fits})
+
+
+def _go_on_from(stage: StageOne, base: Start[AlignedModel], training: Sequences) -> None:
+    """Take over an earlier alignment's adapter and model, and E_C of the items that it had."""
+    load_weights(stage.adapter, base.model.adapter, "align")
+    load_weights(stage.model, base.model.tensors, "align")
+    with torch.no_grad():
+        stage.items.weight.copy_(torch.from_numpy(carried(base.model.collaborative, base.rows_N, training)))
 
 
 def _array(table: Tensor) -> Floats:

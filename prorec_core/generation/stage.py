@@ -24,7 +24,7 @@ from prorec_core.generation.choice import choose
 from prorec_core.generation.objective import Objective, all_targets, some_targets
 from prorec_core.generation.ranker import Relations
 from prorec_core.generation.soft_teacher import SampledTeacher, SoftTeacher, WholeTeacher
-from prorec_core.generation.trained import RANKER, TEACHER, TrainedGenerator, build_generator
+from prorec_core.generation.trained import RANKER, TEACHER, TrainedGenerator, build_generator, go_on_from
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.metrics.top import rank_of_target
 from prorec_core.sequential.trained import Floats
@@ -50,6 +50,8 @@ class GeneratorInputs:
         integrated: whether that is the integrated embedding; only then is Stage I's model used.
         aligned: Stage I's outcome.
         texts: text embeddings E_S, float32, shape (N, text dimensions); new items stand after the others.
+        start: an earlier generator's tensors, from which this one goes on; None: it starts anew.
+        same_codes: whether codes mean what they meant there.
     """
 
     config: GeneratorConfig
@@ -63,6 +65,8 @@ class GeneratorInputs:
     integrated: bool
     aligned: AlignedModel
     texts: Floats
+    start: Mapping[str, Tensor] | None = None
+    same_codes: bool = True
 
 
 def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> TrainedGenerator:
@@ -90,7 +94,11 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     )
     generator = build_generator(config, items, runtime.low_precision(config.precision))
     stage_one, table_NE = inputs.aligned.sequential_model(runtime.device)
-    warm = generator.warm_start(stage_one) if config.warm_start and inputs.integrated else []
+    warm = []
+    if inputs.start is not None:
+        go_on_from(generator, inputs.start, same_codes=inputs.same_codes)
+    elif config.warm_start and inputs.integrated:
+        warm = generator.warm_start(stage_one)
     if _attaches_stage_one(inputs):
         generator.attach_stage_one(stage_one)
     generator.to(runtime.device)
@@ -140,7 +148,9 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         "teachers": list(generator.teacher_names),
         "beams": inputs.beams,
         **choice,
-        "not_applied": list(_not_applied(inputs, warm=bool(warm), taught=teacher is not None)),
+        "not_applied": list(
+            _not_applied(inputs, warm=bool(warm) or inputs.start is not None, taught=teacher is not None)
+        ),
     }
     # What recommends may know new items besides: their teachers stand after the others.
     with_new = replace(inputs, aligned=inputs.aligned.with_new())

@@ -25,6 +25,7 @@ from prorec_core.generation.ranker import Ranker, Relations
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.registry import GENERATORS
 from prorec_core.sections import Section
+from prorec_core.sequential.start import load_weights
 from prorec_core.sequential.trained import Floats, build_model
 from prorec_core.training.checkpoint import load_tensors, save_tensors
 
@@ -33,6 +34,8 @@ RANKER = "ranker."
 """Before the names of tensors: teachers of new items too, and what only the ranker reads."""
 _OF_CODES = ("heads.", "code_vectors.")
 """Parameters with a row a code."""
+_STAGE_ONES = "stage_one."
+"""Those of the model of Stage I that it carries along."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,25 @@ def restore_generator(
     if offsets is not None:
         generator.offset_items(torch.from_numpy(offsets).to(device))
     return generator
+
+
+def go_on_from(generator: Generator, tensors: Mapping[str, Tensor], *, same_codes: bool) -> None:
+    """Have a new generator start with the weights of an earlier one, whatever catalogue that had.
+
+    Args:
+        generator: without a model of Stage I.
+        tensors: what the earlier one left.
+        same_codes: whether codes mean what they meant there; if not, those of the new one stay as they start.
+
+    Raises:
+        UserError: the earlier one is of another shape.
+    """
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith((TEACHER, RANKER, _STAGE_ONES))}
+    for name, table in generator.state_dict().items():
+        if name.startswith(_OF_CODES):
+            carried = same_codes and name in own
+            own[name] = _as_many(own[name], len(table))[: len(table)] if carried else table
+    load_weights(generator, own, "generator")
 
 
 def _as_many(tensor: Tensor, rows: int) -> Tensor:

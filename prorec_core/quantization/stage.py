@@ -109,6 +109,77 @@ def with_new(
     return replace(quantized, new_items=CodeTable(codes, list(item_ids)))
 
 
+def kept(
+    before: Quantized, config: QuantizeConfig, embeddings: npt.NDArray[np.float32], item_ids: list[str]
+) -> Quantized:
+    """Codes of known items as they were, and codes by the same quantizer for items that it had not.
+
+    Embeddings have moved since; how far, `quality["kept"]` says: `known` and `new` items, `relative_error` of the known
+    ones' codes, and `moved_share`, the share of them whose nearest codes are others by now. The same of the time when
+    the codes were given is in `relative_error_then` and `moved_share_then`.
+
+    Args:
+        before: what gave the codes; its table may hold items that are not there any more.
+        config: as it was then.
+        embeddings: of all items as they are now, float32, shape (items, D).
+        item_ids: the items' own ids, in the same order.
+
+    Raises:
+        UserError: the configuration is another one, embeddings are missing or not finite, or no free tuple is left.
+    """
+    embeddings_ND, quantizer = check_embeddings(embeddings), fitted_quantizer(before)
+    _expect_like(before, config, embeddings_ND.shape[1])
+    row_of = {item: row for row, item in enumerate(before.table.item_ids)}
+    rows = np.array([row_of.get(item, -1) for item in item_ids], np.int64)
+    known, new = rows >= 0, np.flatnonzero(rows < 0)
+    if not known.any():
+        raise UserError("no item was there before", place="start_from", cure="Name a model of the same shop")
+    codes = np.zeros((len(item_ids), before.table.depth), np.uint16)
+    codes[known] = before.table.codes[rows[known]]
+    if len(new):
+        added = with_new(before, config, embeddings_ND[new], [item_ids[row] for row in new]).new_items
+        assert added is not None
+        codes[new] = added.codes
+    level_codes, found = codes[:, : config.levels], quantizer.encode(embeddings_ND)
+    quality = _quality(config, quantizer, embeddings_ND, found, level_codes, codes)
+    own = embeddings_ND[known]
+    quality["kept"] = {
+        "known": int(known.sum()),
+        "new": len(new),
+        "relative_error": relative_error(own, quantizer.decode(level_codes[known])),
+        "relative_error_then": before.quality["relative_error"],
+        "moved_share": float((found[known] != level_codes[known]).any(axis=1).mean()),
+        "moved_share_then": before.quality["collisions"]["moved"] / before.quality["items"],
+    }
+    centroids = level_centroids(embeddings_ND, level_codes, config.codes)
+    state = {name: value for name, value in before.codebooks.items() if name.startswith(QUANTIZER)}
+    books = {f"{CENTROIDS}{level}": each for level, each in enumerate(centroids)}
+    return Quantized(CodeTable(codes, list(item_ids)), books | state, quality)
+
+
+def _expect_like(before: Quantized, config: QuantizeConfig, width: int) -> None:
+    centroids = before.level_centroids
+    then = {
+        "method": before.quality["method"],
+        "collisions": before.quality["collisions"]["handling"],
+        "levels": len(centroids),
+        "codes": len(centroids[0]),
+    }
+    for name, value in then.items():
+        if value != getattr(config, name):
+            raise UserError(
+                f"quantize.{name} is {getattr(config, name)}, and the codes to keep were given with {value}",
+                place="start_from",
+                cure=f"Set quantize.{name}={value}, or continuing.codes=anew",
+            )
+    if centroids[0].shape[1] != width:
+        raise UserError(
+            f"embeddings of {width} dimensions have no codes of a quantizer of {centroids[0].shape[1]}",
+            place="start_from",
+            cure="Set continuing.codes=anew",
+        )
+
+
 def _quality(
     config: QuantizeConfig,
     quantizer: Quantizer,

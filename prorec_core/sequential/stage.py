@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from prorec_core.config import CollaborativeConfig
 from prorec_core.data.sequences import Sequences
 from prorec_core.sequential.base import ITEM_DEVIATION, SequentialModel, target_ranks
+from prorec_core.sequential.start import Start, carried, load_weights
 from prorec_core.sequential.trained import CollaborativeModel, build_model
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.loop import fit_next_item, validation_users
@@ -31,7 +32,13 @@ class _IdsAlone(nn.Module):
 
 
 def train_collaborative(
-    config: CollaborativeConfig, sequences: Sequences, seed: int, runtime: Runtime, *, mask_history: bool = True
+    config: CollaborativeConfig,
+    sequences: Sequences,
+    seed: int,
+    runtime: Runtime,
+    *,
+    mask_history: bool = True,
+    start: Start[CollaborativeModel] | None = None,
 ) -> CollaborativeModel:
     """Train DIN or SASRec on next-item prediction over item ids.
 
@@ -43,11 +50,21 @@ def train_collaborative(
         seed: of the experiment.
         runtime: device, progress and checkpoints.
         mask_history: whether validation leaves out what a user already has.
+        start: what is gone on from; None: training begins anew.
+
+    Raises:
+        UserError: what is gone on from is of another shape.
     """
     torch.manual_seed(derive_seed(seed, "collaborative", "start"))
     model = build_model(config, config, config.dim, runtime.low_precision(config.precision))
     by_rows = sequences.n_items > config.full_softmax_items
-    whole = _IdsAlone(model, sequences.n_items, config.dim, by_rows=by_rows).to(runtime.device)
+    whole = _IdsAlone(model, sequences.n_items, config.dim, by_rows=by_rows)
+    if start is not None:
+        load_weights(model, start.model.tensors, "collaborative")
+        with torch.no_grad():
+            table = carried(start.model.embeddings, start.rows_N, sequences.training())
+            whole.items.weight.copy_(torch.from_numpy(table))
+    whole.to(runtime.device)
 
     def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
         if not by_rows:

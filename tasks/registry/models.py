@@ -35,6 +35,9 @@ VALIDATION_TAG = "prorec.trained_on_validation"
 MADE_FROM_TAG, EVALUATION_OF_TAG = "prorec.made_from", "prorec.evaluation_of"
 """On a version made without training: the version that it was made from, and the one whose evaluation it carries."""
 
+STARTED_FROM_TAG = "prorec.started_from"
+"""On a version, and on the run that made it: the version that its training went on from."""
+
 MODEL_OF_RUN_TAG = "prorec.model"
 """On the run of an experiment: the version that it made or found cached."""
 
@@ -297,6 +300,7 @@ def note_evaluation(
             RUN_TAG: run.id,
             SOURCE_TAG: _source_digest(refs["preprocess"]),
             SCORER_TAG: scorer,
+            **({STARTED_FROM_TAG: experiment.start_from} if experiment.start_from else {}),
             **({VALIDATION_TAG: "true"} if _trained_on_validation(metrics) else {}),
             **{
                 f"{split}.{metric}": f"{metrics[split][scorer][metric]:.6f}"

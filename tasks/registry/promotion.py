@@ -186,6 +186,22 @@ def _challenger(text: str) -> Measured:
     return _measured(replace(version, tags={**version.tags, **_artifacts_of(tags)}))
 
 
+def version_named(text: str) -> Version:
+    """The version that `models:/NAME/3` or `NAME@ALIAS` names, or that the run of a whole experiment made.
+
+    Raises:
+        UserError: there is none.
+    """
+    if "/" in text or "@" in text:
+        return models.named(text)
+    if paths.nothing_tracked():
+        raise UserError("nothing was ever run here", place=text, cure="Run `prorec run demo` first")
+    uri = _run(text).data.tags.get(MODEL_OF_RUN_TAG)
+    if not uri:
+        raise UserError("the run made no model", place=text, cure=models.known_versions())
+    return models.named(uri)
+
+
 def _artifacts_of(tags: Mapping[str, str]) -> dict[str, str]:
     return {models.run_tag(stage): tags[models.run_tag(stage)] for stage in ("preprocess", "evaluate")}
 

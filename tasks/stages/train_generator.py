@@ -8,6 +8,7 @@ from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.stages.inputs import quantized_embedding, read_dataset, texts
 from prorec.tasks.stages.memory import of_generator
 from prorec.tasks.stages.registration import register
+from prorec.tasks.stages.start import base_of, start_digest
 
 _log = logging.getLogger(__name__)
 
@@ -17,6 +18,7 @@ _log = logging.getLogger(__name__)
     reads=("preprocess", "embed_text", "train_collaborative", "align", "quantize"),
     config=(
         "generator",
+        "continuing",
         "quantize.embedding",
         "evaluate.fusion_weights",
         "evaluate.beams",
@@ -26,6 +28,7 @@ _log = logging.getLogger(__name__)
         "name",
     ),
     libraries=("torch", "numpy", "scipy", "polars"),
+    outside=start_digest,
     publish=register,
     validates=True,
     memory=of_generator,
@@ -35,13 +38,18 @@ def train_generator(work: Work) -> dict[str, float]:
     from prorec_core.alignment.trained import AlignedModel
     from prorec_core.generation.stage import GeneratorInputs
     from prorec_core.generation.stage import train_generator as run
+    from prorec_core.generation.trained import TrainedGenerator
     from prorec_core.quantization.quantized import Quantized
 
     experiment = work.experiment
     quantized = Quantized.load(work.inputs["quantize"])
     centroids = quantized.level_centroids
+    base, config, start = base_of(experiment), experiment.generator, None
+    if base is not None:
+        start = TrainedGenerator.load(base.artifact("train_generator")).tensors
+        config = experiment.continuing.shortened(config)
     inputs = GeneratorInputs(
-        config=experiment.generator,
+        config=config,
         fusion_weights=experiment.evaluate.fusion_weights,
         beams=experiment.evaluate.beams,
         mask_history=experiment.evaluate.mask_history,
@@ -52,6 +60,8 @@ def train_generator(work: Work) -> dict[str, float]:
         integrated=experiment.quantize.embedding == "integrated",
         aligned=AlignedModel.load(work.inputs["align"]),
         texts=texts(work),
+        start=start,
+        same_codes=experiment.continuing.codes == "keep",
     )
     result = run(inputs, experiment.seed, work.runtime(experiment.generator.precision))
     result.save(work.folder)

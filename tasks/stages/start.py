@@ -1,0 +1,200 @@
+"""The model that a training goes on from: found, held against the data, and its artifacts read.
+
+Knows the experiment's `start_from`, versions and what their tags name; knows nothing of training. What is read are the
+artifacts that the version was made of, and the codes of the version itself, which may have items that were added since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prorec.tasks.execution.stage import Work
+from prorec.tasks.registry import models, promotion, recommenders
+from prorec.tasks.registry.models import Version
+from prorec.tasks.tracking import mlflow_runs, store
+from prorec_core.artifacts import MANIFEST, read_json, sha256_json
+from prorec_core.config import Experiment
+from prorec_core.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.generation.bundle import Bundle
+    from prorec_core.sequential.start import Start
+
+M = TypeVar("M")
+READ = ("preprocess", "embed_text", "train_collaborative", "align", "quantize", "train_generator")
+"""The stages whose artifacts a start is made of."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A version that is gone on from."""
+
+    version: Version
+
+    def artifact(self, stage: str) -> Path:
+        """A local folder with the artifact of a stage that it was made of.
+
+        Raises:
+            UserError: it is not known, or gone.
+        """
+        ref = self.version.artifact(stage)
+        if ref is None:
+            raise UserError(
+                f"the artifact of '{stage}' that it was made of is not known",
+                place=f"start_from {self.version.uri}",
+                cure="Name a version that a run of an experiment made",
+            )
+        return store.fetch(ref)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data that it was trained on."""
+        from prorec_core.data.dataset import Dataset
+
+        return Dataset.load(self.artifact("preprocess"))
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """Its files."""
+        from prorec_core.generation.bundle import Bundle
+        from prorec_core.serving import BUNDLE
+
+        found = recommenders.find(self.version.uri)
+        return Bundle.load(store.fetch_model(found.location, found.manifest_sha256) / "artifacts" / BUNDLE)
+
+    def start(self, model: M, dataset: Dataset) -> Start[M]:
+        """What it left of a training, with where each item of other data stands in its tables."""
+        from prorec_core.sequential.start import Start
+
+        return Start(model, self.rows(dataset))
+
+    def rows(self, dataset: Dataset) -> npt.NDArray[np.int64]:
+        """Where each item of other data stands in its tables, -1 for those that it lacks, int64."""
+        import numpy as np
+
+        row_of = {item: row for row, item in enumerate(self.dataset.items["item_id"])}
+        return np.array([row_of.get(item, -1) for item in dataset.items["item_id"]], np.int64)
+
+
+def base_of(experiment: Experiment) -> Base | None:
+    """The version that an experiment goes on from; None where it begins anew.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    return None if experiment.start_from is None else Base(models.named(experiment.start_from))
+
+
+def start_digest(experiment: Experiment) -> str:
+    """What tells the version that is gone on from from any other, whatever its name; nothing where there is none.
+
+    Raises:
+        UserError: there is none of this name, or it is not known what it was made of.
+    """
+    base = base_of(experiment)
+    if base is None:
+        return ""
+    tags = base.version.tags
+    made_of = {stage: tags.get(models.digest_tag(stage), "") for stage in READ}
+    if missing := [stage for stage, digest in made_of.items() if not digest]:
+        base.artifact(missing[0])
+    return sha256_json([tags.get(models.CONTENT_TAG, ""), made_of])
+
+
+def expect_unseen(work: Work, base: Base, now: Dataset) -> None:
+    """Refuse a start that was trained on what is now to be measured, or chosen by.
+
+    Looks at all versions that one was gone on from before the other, as far as their data are there.
+
+    Raises:
+        UserError: says of how many users, and names one.
+    """
+    from prorec_core.data.seen import seen_targets
+    from prorec_core.data.sequences import Split
+
+    splits = (Split.TEST,) if work.experiment.train_on_validation else (Split.TEST, Split.VALIDATION)
+    for each in _line(base):
+        sequences = each.dataset.sequences
+        if models.VALIDATION_TAG in each.version.tags:
+            sequences = sequences.with_validation_in_training()
+        for split in splits:
+            seen = seen_targets(each.dataset, sequences.training(), now, split)
+            if seen.any():
+                user = int(seen.argmax())
+                item = now.items["item_id"][int(now.sequences.targets(split)[user])]
+                raise UserError(
+                    f"{each.version.title} was trained on the {split.name.lower()} items of {int(seen.sum()):,} of "
+                    f"{len(seen):,} users, as '{item}' of '{now.users['user_id'][user]}'",
+                    place=f"start_from {base.version.uri}",
+                    cure="Start from a version that was trained before them, or train anew",
+                )
+
+
+def expect_encoder(work: Work, base: Base) -> None:
+    """Refuse a start whose texts were embedded otherwise than these.
+
+    Raises:
+        UserError: the encoders differ.
+    """
+
+    def read(folder: Path) -> tuple[Any, Any]:
+        config: dict[str, Any] = read_json(folder / MANIFEST)["config"]["text"]
+        own = {name: value for name, value in config.items() if name != "model"}
+        # Vectors of one's own are another file whenever an item comes.
+        return own, None if config["encoder"] == "vectors" else read_json(folder / "encoder.json")
+
+    if read(base.artifact("embed_text")) != read(work.inputs["embed_text"]):
+        raise UserError(
+            "its texts were embedded by another encoder, or otherwise, than these",
+            place=f"start_from {base.version.uri}",
+            cure="Give the section text the values that it was trained with, or train anew",
+        )
+
+
+def _line(base: Base) -> Iterator[Base]:
+    """A version and those that were gone on from before, the nearest first, as far as they are there."""
+    seen = set[str]()
+    while base.version.title not in seen:
+        seen.add(base.version.title)
+        yield base
+        before = base.version.tags.get(models.STARTED_FROM_TAG)
+        name, _, number = (before or "").removeprefix("models:/").partition("/")
+        found = models.find(name, number) if before else None
+        if found is None:
+            return
+        base = Base(found)
+        try:
+            _ = base.dataset
+        except UserError:
+            return
+
+
+def pinned(experiment: Experiment, run_tags: Mapping[str, str]) -> Experiment:
+    """The experiment with its start as the version that it names now, whatever becomes of an alias later.
+
+    Where the flow run was tried before, the version that it started from then.
+
+    Args:
+        experiment: as it was given.
+        run_tags: those that tell the flow run (`PrefectRun.tags`).
+
+    Raises:
+        UserError: there is no such version.
+    """
+    if experiment.start_from is None:
+        return experiment
+    flow_run = run_tags.get(mlflow_runs.FLOW_RUN_TAG)
+    if flow_run:
+        for run in mlflow_runs.search(f"tags.`{mlflow_runs.FLOW_RUN_TAG}` = '{flow_run}'"):
+            for name in ("start_from", "experiment.start_from"):
+                if found := run.data.params.get(name):
+                    return experiment.model_copy(update={"start_from": found})
+    return experiment.model_copy(update={"start_from": promotion.version_named(experiment.start_from).uri})
