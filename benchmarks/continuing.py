@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ from rich.table import Table
 
 from prorec.flows.configuration.experiments import load
 from prorec.flows.local.running import TRAINING
+from prorec_core.artifacts import write_json
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.stage import preprocess
 from prorec_core.metrics.intervals import compare_runs
@@ -45,7 +47,7 @@ class Run:
     """One training and what came of it: seconds of its training stages by the clock, and of the processor in all."""
 
     title: str
-    settings: tuple[str, ...]
+    settings: list[str]
     scorer: str
     seconds: float
     processor_seconds: float
@@ -71,7 +73,7 @@ def yesterday(dataset: Dataset, cut: str, share: float, seed: int) -> np.ndarray
 
 def write_log(dataset: Dataset, keep: np.ndarray[Any, np.dtype[np.bool_]], folder: Path) -> None:
     """Write some interactions and all items as tables."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     users = np.repeat(np.arange(dataset.sequences.n_users), np.diff(dataset.sequences.offsets))[keep]
     rows = {
         "user_id": dataset.users["user_id"].gather(users),
@@ -83,8 +85,11 @@ def write_log(dataset: Dataset, keep: np.ndarray[Any, np.dtype[np.bool_]], folde
 
 
 def run(title: str, experiment: dict[str, Any], folder: Path, settings: Sequence[str] = ()) -> Run:
-    """Run an experiment by the command line in a store below `folder`."""
+    """Run an experiment by the command line in a store below `folder`; one that was done there is not run again."""
     name = title.replace(" ", "-").replace("=", "-").replace(",", "-")
+    done = folder / f"{name}.done.json"
+    if done.is_file():
+        return Run(**json.loads(done.read_text()))
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(experiment))
     words = [
         sys.executable,
@@ -96,18 +101,19 @@ def run(title: str, experiment: dict[str, Any], folder: Path, settings: Sequence
         str(folder / f"{name}.json"),
     ]
     words += [word for setting in settings for word in ("--set", setting)]
+    # All of it is timed: nothing is cached, and no training that was killed is gone on with.
+    words += [word for stage in TRAINED for word in ("--force", stage)]
+    shutil.rmtree(folder / "store" / "checkpoints", ignore_errors=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(words, env={**os.environ, **TRAINING, "PROREC_ARTIFACTS": str(folder / "store")}, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     found = json.loads((folder / f"{name}.json").read_text())
     stages = {stage["name"]: stage for stage in found["stages"]}
-    if cached := [stage for stage in TRAINED if stages[stage]["cached"]]:
-        raise SystemExit(f"{title}: {cached[0]} came from the cache; give an empty --folder")
     metrics, scorer = found["metrics"], found["metrics"]["recommended"]
     epochs = sum(len(_read(stages[stage], "training.json")["epochs"]) for stage in TRAINED if stage != "quantize")
-    return Run(
+    made = Run(
         title=title,
-        settings=tuple(settings),
+        settings=list(settings),
         scorer=scorer,
         seconds=round(sum(stages[stage]["seconds"] for stage in TRAINED), 1),
         processor_seconds=round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
@@ -118,6 +124,8 @@ def run(title: str, experiment: dict[str, Any], folder: Path, settings: Sequence
         ranks=str(Path(stages["evaluate"]["uri"]) / "ranks.parquet"),
         kept=_read(stages["quantize"], "quality.json").get("kept"),
     )
+    write_json(done, asdict(made))
+    return made
 
 
 def _read(stage: dict[str, Any], file: str) -> dict[str, Any]:
@@ -171,7 +179,9 @@ def main() -> int:
         dest="variants",
         help="settings of one more training that goes on; '' for the defaults",
     )
-    parser.add_argument("--folder", type=Path, help="where to work, and to leave it all; by default a passing one")
+    parser.add_argument(
+        "--folder", type=Path, help="where to work; what was done there counts. By default a passing one"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     console = Console(width=160)

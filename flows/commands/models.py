@@ -79,7 +79,7 @@ def promote(
     if paths.nothing_tracked():
         raise UserError("there is no model yet", place=what, cure="Run `prorec run demo` first")
     with paths.lock("promotion"):
-        judged = promotion.judge(what)
+        judged = promotion.judge(what, say)
         version = judged.challenger.version
         console().print(_table(judged))
         for each in (judged.challenger.version, judged.holder):

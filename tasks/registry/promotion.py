@@ -6,7 +6,7 @@ Knows runs, versions and their evaluations. Knows nothing of how metrics are com
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prorec.tasks.local import paths
-from prorec.tasks.registry import models
+from prorec.tasks.registry import models, recommenders
 from prorec.tasks.registry.models import MODEL_OF_RUN_TAG, Version
 from prorec.tasks.registry.recommenders import CHAMPION
 from prorec.tasks.tracking import mlflow_runs, store
@@ -30,16 +30,25 @@ if TYPE_CHECKING:
 SAMPLES = 10_000
 """Resamples of all users, for intervals of the difference."""
 
+_LENGTH = 50
+"""Of lists, where an evaluation does not say it."""
 _NAMES = ("the challenger", "the champion")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A version and how it was evaluated."""
+    """A version and how it was evaluated.
+
+    Attributes:
+        version: the version.
+        evaluation, preprocess: the artifacts that it was measured with.
+        here: its test metrics on the challenger's test, where that is another one than its own.
+    """
 
     version: Version
     evaluation: ArtifactRef
     preprocess: ArtifactRef
+    here: Mapping[str, float] | None = None
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -55,6 +64,8 @@ class Measured:
     @property
     def test(self) -> Mapping[str, float]:
         """Its test metrics."""
+        if self.here is not None:
+            return self.here
         found: Mapping[str, float] = self.metrics["test"][self.scorer]
         return found
 
@@ -113,11 +124,14 @@ def interval(found: Mapping[str, float]) -> str:
     return f"{found['difference']:+.4f} (95% interval {found['low']:+.4f} to {found['high']:+.4f})"
 
 
-def judge(text: str) -> Judgement:
+def judge(text: str, tell: Callable[[str], None] = lambda _: None) -> Judgement:
     """Compare the version of a run, or a version, with the champion of its model.
+
+    Where the data are others by now, the champion is measured on the challenger's test first, as it serves.
 
     Args:
         text: an MLflow run or a Prefect flow run of a whole experiment, or `prorec-demo/3`.
+        tell: told what takes long.
 
     Raises:
         UserError: there is no such run or version, it did not end well, it was not evaluated, or its files are
@@ -132,12 +146,17 @@ def judge(text: str) -> Judgement:
         return Judgement(challenger, holder)
     try:
         champion = _measured(holder)
-        obstacles = _obstacles(challenger, champion)
+        obstacles, moved = _obstacles(challenger, champion)
     except UserError as error:
         # A champion whose evaluation is gone must not stay the champion for ever.
         return Judgement(challenger, holder, obstacles=(f"the champion's evaluation cannot be read ({error})",))
-    if obstacles:
-        return Judgement(challenger, holder, champion, obstacles=tuple(obstacles))
+    if moved and not obstacles:
+        try:
+            return _on_new_test(challenger, champion, tell)
+        except UserError as error:
+            obstacles = [f"the champion cannot be measured on the challenger's ({error})"]
+    if obstacles or moved:
+        return Judgement(challenger, holder, champion, obstacles=(*obstacles, *moved))
     from prorec_core.metrics.intervals import compare_runs
 
     scorers = (challenger.scorer, champion.scorer)
@@ -234,12 +253,47 @@ def _measured(version: Version) -> Measured:
     return Measured(version, found[0], found[1])
 
 
-def _obstacles(challenger: Measured, champion: Measured) -> list[str]:
+def _obstacles(challenger: Measured, champion: Measured) -> tuple[list[str], list[str]]:
+    """Why the two cannot be compared: for how they were measured, and for the data that they were measured on."""
     from prorec_core.data.dataset import Dataset
     from prorec_core.evaluation.comparable import data_differences, protocol_differences
 
     found = protocol_differences(challenger.metrics["protocol"], champion.metrics["protocol"], _NAMES)
     if challenger.preprocess.digest == champion.preprocess.digest:
-        return found
+        return found, []
     data = [Dataset.load(store.fetch(each.preprocess)) for each in (challenger, champion)]
-    return found + data_differences(data[0], data[1], _NAMES)
+    return found, data_differences(data[0], data[1], _NAMES)
+
+
+def _on_new_test(challenger: Measured, champion: Measured, tell: Callable[[str], None]) -> Judgement:
+    """Measure the champion on the challenger's test, and compare.
+
+    Raises:
+        UserError: it was trained on it, or its files or data cannot be read.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.data.seen import seen_targets
+    from prorec_core.data.sequences import Split
+    from prorec_core.evaluation.served import served_ranks
+    from prorec_core.metrics.intervals import compare
+    from prorec_core.metrics.measuring import rank_metrics
+
+    now, then = (Dataset.load(store.fetch(each.preprocess)) for each in (challenger, champion))
+    sequences = then.sequences
+    if models.VALIDATION_TAG in champion.version.tags:
+        sequences = sequences.with_validation_in_training()
+    if seen := int(seen_targets(then, sequences.training(), now, Split.TEST).sum()):
+        raise UserError(f"it was trained on the test items of {seen:,} of {now.sequences.n_users:,} users")
+    title = champion.version.title
+    tell(f"Measuring {title} on the test of {challenger.version.title}: {now.sequences.n_users:,} users.")
+    protocol = challenger.metrics["protocol"]
+    recommender = recommenders.load(recommenders.find(champion.version.uri))
+    length = int(protocol.get("list_length", _LENGTH))
+    ranks = served_ranks(recommender, now, length, masked=protocol["history_masked"])
+    table = challenger.ranks.filter(pc.equal(challenger.ranks["split"], "test")).sort_by("user")
+    own = np.asarray(table[f"rank_{challenger.scorer}"].to_numpy())
+    here = rank_metrics(ranks, length)
+    return Judgement(challenger, champion.version, replace(champion, here=here), compare(own, ranks, samples=SAMPLES))
