@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,9 +109,9 @@ def register() -> dict[str, Any]:
     for automation in automations():
         _stand(automation)
     registered, skipped = [], {}
-    for name, entrypoint in deployments(paths.project_root() / "prefect.yaml"):
-        if not (paths.project_root() / entrypoint.partition(":")[0]).is_file():
-            skipped[name] = f"there is no file {entrypoint.partition(':')[0]}"
+    for name, entrypoint in deployments(paths.installed("prefect.yaml")):
+        if find_spec(entrypoint.rpartition(".")[0]) is None:
+            skipped[name] = f"there is no module {entrypoint.rpartition('.')[0]}"
             continue
         with _schedules_kept(name):
             problem = _deploy(name, _own_parameters(name))
@@ -196,7 +197,7 @@ def deployments(file: Path) -> Iterator[tuple[str, str]]:
     import yaml
 
     for entry in yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]:
-        yield f"{entry['entrypoint'].partition(':')[2]}/{entry['name']}", entry["entrypoint"]
+        yield f"{entry['entrypoint'].rpartition('.')[2]}/{entry['name']}", entry["entrypoint"]
 
 
 def _make_pool() -> None:
@@ -223,7 +224,9 @@ def _deploy(name: str, parameters: Mapping[str, Any]) -> str:
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            sys.argv = ["prefect", "--no-prompt", "deploy", "--name", name, "--params", json.dumps(parameters)]
+            file = str(paths.installed("prefect.yaml"))
+            given = ["--name", name, "--params", json.dumps(parameters)]
+            sys.argv = ["prefect", "--no-prompt", "deploy", "--prefect-file", file, *given]
             app()
     except SystemExit as ended:
         if ended.code in {None, 0}:

@@ -34,6 +34,11 @@ def project_root() -> Path:
     return beside if (beside / "pyproject.toml").is_file() else Path.cwd()
 
 
+def installed(name: str) -> Path:
+    """A file or folder that comes with this software and is no Python: `configs`, `prefect.yaml`."""
+    return Path(prorec.__file__).resolve().parent / name
+
+
 def artifacts() -> Path:
     """The folder that runs write to: `PROREC_ARTIFACTS`, by default `artifacts/` in the project.
 

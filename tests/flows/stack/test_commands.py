@@ -137,9 +137,9 @@ def test_logs_are_shown(artifacts_folder: Path) -> None:
 def test_every_deployment_queues_and_refuses_wrong_values() -> None:
     names = dict(deployments(ROOT / "prefect.yaml"))
     assert names == {
-        "prorec/full": "flows/full.py:prorec",
-        "compare/full": "flows/compare.py:compare",
-        "recommend/batch": "flows/recommend.py:recommend",
+        "prorec/full": "prorec.flows.full.prorec",
+        "compare/full": "prorec.flows.compare.compare",
+        "recommend/batch": "prorec.flows.recommend.recommend",
     }
     for entry in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
         assert entry["enforce_parameter_schema"] is True and "prorec" in entry["tags"]
