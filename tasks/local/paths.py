@@ -6,7 +6,6 @@ Knows paths and environment variables; imports neither Prefect nor MLflow.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -244,6 +243,8 @@ def lock(name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None
 
 def output_lock(path: Path) -> str:
     """The name of the lock that whoever writes a file of recommendations holds."""
+    import hashlib
+
     return f"recommend-{hashlib.sha256(str(path).encode()).hexdigest()}"
 
 
