@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prorec.tasks.local import paths
 from prorec.tasks.tracking import mlflow_runs, store
-from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
+from prorec.tasks.tracking.mlflow_runs import HEADLINE, TrackedRun, client
 from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
@@ -277,11 +277,16 @@ def note_evaluation(
     version = find(name, number) if uri else None
     new = version is not None and version.tags.get(digest_tag("evaluate")) != refs["evaluate"].digest
     _log(run.id, metrics, version.model_id if version and new else None)
+    scorer = served_scorer(metrics)
+    run.metrics(
+        {shown: metrics["test"][scorer][name] for name, shown in HEADLINE.items() if name in metrics["test"][scorer]}
+    )
+    run.tags({SCORER_TAG: scorer})
     if version is None:
         return
+    run.model(version.model_id)
     wanted = stage_tags(refs)
     if new:
-        scorer = served_scorer(metrics)
         wanted |= {
             EXPERIMENT_TAG: experiment.name,
             SEED_TAG: str(experiment.seed),
@@ -343,7 +348,7 @@ def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, 
     from prorec_core.metrics import scorers
     from prorec_core.metrics.table import columns, figure, label
 
-    page = mlflow_runs.page(run.experiment, run.id) or f"#/experiments/{run.experiment}/runs/{run.id}"
+    page = mlflow_runs.page(run.experiment, run.id) or mlflow_runs.path_of_page(run.experiment, run.id)
     shown = columns("headline")
     rows = [
         f"| {split} | {scorers.label(name)}{' (served)' if name == scorer else ''} | "
