@@ -72,17 +72,13 @@ HEADLINE = {"recall_at_10": "Recall at 10", "ndcg_at_10": "NDCG at 10"}
 
 _VIEW_KEY = "prorec"
 _VIEW_TAG = f"mlflow.sharedViewState.{_VIEW_KEY}"
-_VIEW = json.dumps(
-    {
-        "selectedColumns": [
-            *(f"metrics.`{name}`" for name in HEADLINE.values()),
-            "tags.`prorec.scorer`",
-            "params.`seed`",
-            "attributes.`Dataset`",
-            "attributes.`Models`",
-        ]
-    }
+_COLUMNS = (
+    *(f"metrics.`{name}`" for name in HEADLINE.values()),
+    "tags.`prorec.scorer`",
+    "params.`seed`",
+    "attributes.`Dataset`",
 )
+_VIEW = json.dumps({"selectedColumns": _COLUMNS, "columnOrder": _COLUMNS})
 """On an experiment: the columns of its table of runs as MLflow's pages keep a view that is shared."""
 
 _STORE = "prorec store"
