@@ -120,6 +120,8 @@ def update(model: str, changes: Sequence[Change], how: How) -> Outcome:
     Raises:
         UserError: no such model, a file that cannot be used, the model or the encoder does not allow it.
     """
+    from prorec_core.generation.arrivals import ChangingError
+
     begun = time.monotonic()
     emit(StageStarted(NAME))
     name = recommenders.find(model).name
@@ -138,8 +140,10 @@ def update(model: str, changes: Sequence[Change], how: How) -> Outcome:
             except UserError as error:
                 if how.strict:
                     raise
-                refused.append(str(error))
                 _notice(str(error))
+                # One that is being written is for the next time.
+                if not isinstance(error, ChangingError):
+                    refused.append(str(error))
         outcome = Outcome(base.title, base.uri, *work.counts, tuple(refused))
         if not work.steps:
             return outcome

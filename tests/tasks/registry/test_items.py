@@ -110,6 +110,7 @@ def test_many_files_are_one_version_and_what_is_in_is_passed_over(base: str, tmp
         Change.of("add", items_file(tmp_path / "2.parquet", ["n2", "n3"], width=5)),
         Change.of("remove", ids_file(tmp_path / "3.txt", ["nobody", IDS[0]])),
         Change.of("add", tmp_path / "1.parquet"),
+        Change("add", items_file(tmp_path / "4.parquet", ["n4"]), "what it was before"),
     ]
     first = update(CHAMPION, made, How(strict=False))
     assert (first.added, first.withdrawn, first.uri) == (2, 1, f"models:/{NAME}/3")
