@@ -16,6 +16,7 @@ from prorec_core.sections import (
     MANY,
     MOST_SEED,
     RUN_ONLY,
+    Added,
     Change,
     Probability,
     Section,
@@ -202,7 +203,9 @@ class GeneratorConfig(Training):
     targets_per_user: int = Field(
         4, ge=1, le=4096, description="Training targets drawn from each history an epoch (encoder_decoder)."
     )
-    validation_users: int = Field(2000, ge=1, le=MANY, description="Users at most in the validation after each epoch.")
+    validation_users: int = Field(
+        2000, ge=1, le=MANY, description="Users, or targets of data.split, at most in the validation after each epoch."
+    )
     validation_beams: int = Field(20, ge=10, le=1000, description="Beams in the validation after each epoch.")
 
     @model_validator(mode="after")
@@ -281,5 +284,15 @@ class Experiment(Section):
         return self
 
 
-CHANGES: tuple[tuple[Change, ...], ...] = ()
+_TO_THE_SECOND: tuple[Change, ...] = (
+    Added("data.demo.repeats", 0.0),
+    Added("data.split", "leave_one_out"),
+    Added("data.validation_from", None),
+    Added("data.test_from", None),
+    Added("data.validation_share", 0.1),
+    Added("data.test_share", 0.1),
+    Added("data.targets", "all"),
+)
+
+CHANGES: tuple[tuple[Change, ...], ...] = (_TO_THE_SECOND,)
 """From each version of what is stored to the next, from version 1 on: which of these fields were added or renamed."""

@@ -128,8 +128,10 @@ def own_and_ranked(
     if sequences.validates:
         known_NT = np.zeros((sequences.n_items, 1), np.float32) if texts_NT is None else texts_NT
         relations = Relations.of(sequences.training(), known_NT)
-        histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
-        ranker, about = fit_ranker(found.known[Split.VALIDATION], histories, targets, relations)
+        asked = sequences.answerable(Split.VALIDATION)
+        histories = sequences.histories(Split.VALIDATION).select(asked)
+        targets = sequences.targets(Split.VALIDATION)[asked]
+        ranker, about = fit_ranker(found.known[Split.VALIDATION].select(asked), histories, targets, relations)
         tables = {name: table for name, table in relations.tensors().items() if texts_NT is not None or name != "texts"}
         numbers = len(ranker.weights_F) + sum(table.numel() for table in tables.values())
         # Where no target is a candidate nothing was learned, and it would rank by the items' numbers.
@@ -156,8 +158,8 @@ def own_and_ranked(
         of_new = NewItemLists(known, takers, config.new_item_bonus)
     recommended = scorer
     if fitted is not None:
-        ranks = rank_of_target(lists[Split.VALIDATION][scorer].items_UK, sequences.targets(Split.VALIDATION))
-        if fitted[1]["ndcg_at_10"] > ndcg_at_k(ranks, 10):
+        ranks = rank_of_target(lists[Split.VALIDATION][scorer].items_UK[asked], targets)
+        if fitted[1]["ndcg_at_10"] > ndcg_at_k(ranks, 10, histories.owner):
             recommended = RANKED
     told = None if fitted is None else fitted[1]
     return EvaluationInputs(config, dataset, lists, seed=seed, new=of_new, ranker=told, recommended=recommended)

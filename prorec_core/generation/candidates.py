@@ -52,6 +52,10 @@ class Candidates:
     dense_UC: Floats
     beams: int
 
+    def select(self, rows: npt.NDArray[np.integer]) -> Candidates:
+        """Those of some rows, in the order named."""
+        return Candidates(self.items_UC[rows], self.generative_UC[rows], self.dense_UC[rows], self.beams)
+
     def generative(self, k: int) -> tuple[IntArray, Floats]:
         """Each user's best items by the generator's beams alone, and their log-probabilities, shape (U, k)."""
         return best_of(self.items_UC[:, : self.beams], self.generative_UC[:, : self.beams], k)

@@ -30,8 +30,8 @@ def choose(
         find: makes their candidates; not asked where nothing is to be chosen.
         weights: weights λ of the dense score; none where there is no dense score.
         relations: what a ranker knows of items; None where there is to be none.
-        histories: the users' items without the target.
-        targets: the items that they took, shape (U,).
+        histories: the items before each target; whose they are says which targets stay together.
+        targets: the items that were taken, shape (U,).
         given: the ranker's weights where no users are left to fit it on, one a feature.
 
     Returns:
@@ -56,8 +56,9 @@ def choose(
             "validation_tells": True,
         }
     found = find()
-    reached = {"generative": ndcg_at_k(rank_of_target(found.generative(10)[0], targets), 10)}
-    trials, weight, ranker = fusion_trials(found, targets, weights), None, None
+    owners = histories.owner
+    reached = {"generative": ndcg_at_k(rank_of_target(found.generative(10)[0], targets), 10, owners)}
+    trials, weight, ranker = fusion_trials(found, targets, weights, owners), None, None
     if trials:
         weight, reached["fused"] = best_trial(trials)
     if relations is not None:
@@ -92,6 +93,9 @@ def best_trial(trials: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return max(trials, key=lambda trial: trial[1])
 
 
-def fusion_trials(candidates: Candidates, targets: IntArray, weights: Sequence[float]) -> list[tuple[float, float]]:
-    """The NDCG@10 that each weight λ reaches."""
-    return [(weight, ndcg_at_k(rank_of_target(candidates.fused(weight, 10)[0], targets), 10)) for weight in weights]
+def fusion_trials(
+    candidates: Candidates, targets: IntArray, weights: Sequence[float], owners: IntArray | None = None
+) -> list[tuple[float, float]]:
+    """The NDCG@10 that each weight λ reaches, the mean over users; `owners` says whose each target is."""
+    found = [rank_of_target(candidates.fused(weight, 10)[0], targets) for weight in weights]
+    return [(weight, ndcg_at_k(ranks, 10, owners)) for weight, ranks in zip(weights, found, strict=True)]
