@@ -193,11 +193,12 @@ class GeneratorConfig(Training):
         "counts, texts and popularity, on validation users; it recommends where it is better on those left out.",
     )
     ranker_weights: (
-        Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=5, max_length=5)] | None
+        Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=5, max_length=7)] | None
     ) = Field(
         None,
-        description="Weights of the ranker's features (generative, dense, successor, text, popularity), as an earlier "
-        "model of the same data has them; null: they are fitted, which train_on_validation leaves no users for.",
+        description="Weights of the ranker's features (generative, dense, successor, text, popularity; own_count and "
+        "own_recency too where the history is not masked), as an earlier model of the same data has them; null: they "
+        "are fitted, which train_on_validation leaves no users for.",
     )
     distill: DistillConfig = Field(default_factory=DistillConfig, description="Knowledge distillation.")
     targets_per_user: int = Field(
@@ -212,6 +213,8 @@ class GeneratorConfig(Training):
     def _parts_have_what_they_need(self) -> GeneratorConfig:
         if self.dim % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
+        if self.ranker_weights is not None and len(self.ranker_weights) == 6:
+            raise ValueError("ranker_weights are 5, or 7 with own_count and own_recency")
         if self.ranker_weights is not None and not self.ranker:
             raise ValueError("ranker_weights without ranker would weigh nothing; leave one of both out")
         if self.distill.soft_targets > 0 and not (self.trie_mask or self.node_scores):

@@ -20,7 +20,7 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.evaluation.baselines import with_fallback
 from prorec_core.metrics.measures import hits_at_k, recall_at_k, standard_error, user_means
-from prorec_core.metrics.scorers import SCORERS
+from prorec_core.metrics.scorers import SCORERS, measured_always
 from prorec_core.metrics.top import TopItems, rank_of_target
 
 CUTOFFS = (10, 50)
@@ -86,7 +86,7 @@ def new_item_metrics(
     length = min(config.list_length, dataset.n_items_with_new)
     training = dataset.sequences.training()
     training = Sequences(training.items, training.offsets, dataset.n_items_with_new)
-    of_counts = {scorer: row.lists() for scorer, row in SCORERS.items() if row.everywhere}
+    of_counts = {scorer: SCORERS[scorer].lists() for scorer in measured_always(masked=config.mask_history)}
     known, new = (
         with_fallback(
             {

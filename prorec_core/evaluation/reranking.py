@@ -131,7 +131,8 @@ def own_and_ranked(
         asked = sequences.answerable(Split.VALIDATION)
         histories = sequences.histories(Split.VALIDATION).select(asked)
         targets = sequences.targets(Split.VALIDATION)[asked]
-        ranker, about = fit_ranker(found.known[Split.VALIDATION].select(asked), histories, targets, relations)
+        candidates = found.known[Split.VALIDATION].select(asked)
+        ranker, about = fit_ranker(candidates, histories, targets, relations, own=not config.mask_history)
         tables = {name: table for name, table in relations.tensors().items() if texts_NT is not None or name != "texts"}
         numbers = len(ranker.weights_F) + sum(table.numel() for table in tables.values())
         # Where no target is a candidate nothing was learned, and it would rank by the items' numbers.

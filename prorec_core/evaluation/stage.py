@@ -22,7 +22,7 @@ from prorec_core.evaluation.remarks import remarks, validation_tells
 from prorec_core.evaluation.slices import sliced_recall, what_is_asked
 from prorec_core.metrics.intervals import compare
 from prorec_core.metrics.measuring import list_metrics, rank_metrics
-from prorec_core.metrics.scorers import SCORERS
+from prorec_core.metrics.scorers import SCORERS, measured_always
 from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.progress import Progress, Report, silent
 
@@ -129,6 +129,7 @@ def _length(inputs: EvaluationInputs) -> int:
 def _with_counts(inputs: EvaluationInputs, split: Split) -> dict[str, TopItems]:
     """The lists of a split, checked and cut to the declared length, and those of interactions alone."""
     sequences, length, masked = inputs.dataset.sequences, _length(inputs), inputs.config.mask_history
+    always = measured_always(masked=masked)
     histories, training, found = sequences.histories(split), sequences.training(), {}
     for scorer, lists in inputs.lists.get(split, {}).items():
         if scorer not in SCORERS:
@@ -142,7 +143,7 @@ def _with_counts(inputs: EvaluationInputs, split: Split) -> dict[str, TopItems]:
             raise ValueError(f"the lists of {scorer} hold items that the data set does not have")
         found[scorer] = TopItems(lists.items_UK[:, :length], lists.scores_UK[:, :length])
     for scorer, row in SCORERS.items():
-        if row.counts and (row.everywhere or inputs.all_counts):
+        if row.counts and (scorer in always or inputs.all_counts):
             found[scorer] = row.lists()(training, histories, length, masked=masked)
     found = with_fallback(found, training, histories)
     return {scorer: found[scorer] for scorer in SCORERS if scorer in found}

@@ -231,7 +231,7 @@ def _over_seeds(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, 
 
 def _same_for_all() -> set[str]:
     """Scorers that every variant has with the same figures."""
-    return {name for name, row in SCORERS.items() if row.everywhere}
+    return {name for name, row in SCORERS.items() if row.everywhere or row.again}
 
 
 def _scorers(seeds: Sequence[Measured], reference: Sequence[Measured], samples: int, seed: int) -> dict[str, Any]:

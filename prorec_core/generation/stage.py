@@ -136,12 +136,15 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         histories,
         targets,
         config.ranker_weights,
+        own=not inputs.mask_history,
     )
     description = {
         "generator": config.model_dump(mode="json"),
         "stage_one": _shape(inputs) if generator.stage_one is not None else None,
         "teachers": list(generator.teacher_names),
         "beams": inputs.beams,
+        # Said only where it is so: models of before, which say nothing, leave out what a user has.
+        **({} if inputs.mask_history else {"history_masked": False}),
         **choice,
         "not_applied": list(_not_applied(inputs, warm=bool(warm), taught=teacher is not None)),
     }

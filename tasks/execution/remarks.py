@@ -20,5 +20,9 @@ def remarks_of(ref: ArtifactRef, experiment: Experiment) -> list[str]:
     profile = read_json(path) if path.is_file() else {}
     unreachable = ""
     if experiment.evaluate.mask_history and profile.get("targets_in_history"):
-        unreachable = out_of_reach(profile["targets_in_history"], profile["kept"]["users"])
+        split, users = profile.get("split"), profile["kept"]["users"]
+        names = ("test", "validation")
+        unreachable = out_of_reach(
+            profile["targets_in_history"], {name: split[name]["targets"] if split else users for name in names}
+        )
     return [*profile.get("warnings", []), *([unreachable] if unreachable else [])]

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from prorec.tasks.execution.needs import Need, Part, total
+from prorec_core.artifacts import read_json
 from prorec_core.config import Experiment, Training
 
 _FLOAT = 4
@@ -25,7 +26,7 @@ class Sizes:
     """Of the data that a stage reads.
 
     Attributes:
-        users: U.
+        users: U, or how many targets there are in the test, where these are more.
         items: N.
         interactions: I.
         texts: bytes of ids, titles and texts.
@@ -50,8 +51,9 @@ class Sizes:
         text_dim = 0
         if "embed_text" in inputs:
             text_dim = pq.read_schema(inputs["embed_text"] / "embeddings.parquet").field("embedding").type.list_size
+        split = read_json(folder / "profile.json").get("split", {})
         return cls(
-            sequences.num_rows,
+            max(sequences.num_rows, split.get("test", {}).get("targets", 0)),
             items.num_rows,
             sum(group.column(place).num_values for group in groups),
             sum(items.row_group(index).total_byte_size for index in range(items.num_row_groups)),

@@ -17,6 +17,7 @@ from prorec_core.metrics import scorers
 from prorec_core.metrics.table import columns, figure, label
 from prorec_core.reports.comparison import plots
 from prorec_core.reports.drawing import as_png, as_svg
+from prorec_core.reports.plots import GROUPINGS
 from prorec_core.reports.tables import new_item_line, protocol_line, signed
 from prorec_core.reports.templates import template
 
@@ -50,6 +51,7 @@ def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
         new_items_line=new_item_line(found["new_items"]) if found["new_items"] else "",
         remarks=_remarks(found),
         figures=figures,
+        groupings=GROUPINGS,
         slices=[(kind, groups) for kind, groups in found["slices"].items() if groups],
         configuration=yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True, width=100),
     )
