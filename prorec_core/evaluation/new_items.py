@@ -73,7 +73,8 @@ def new_item_metrics(
 
     Returns:
         The metrics: `items`, the new ones, `interactions`, those measured, and `bonus`; `new` and `known`: by scorer
-        recall_at_k for k = 10 and 50 with standard errors over users; by time also `all`, of every target together;
+        recall_at_k for k = 10 and 50 with standard errors over users; by time also `all`, of every target together, and
+        `by_time`;
         `share_of_catalogue` of the new items, and `share_at_10`: by scorer their share of the first ten of the lists
         before other targets. And by scorer the rank of each new target, int32,
         0 where it is not in the list, in the order of `Dataset.new_items`.
@@ -119,6 +120,7 @@ def new_item_metrics(
     }
     if by_time:
         everyone = np.concatenate([each.owners for each in histories])
+        metrics["by_time"] = True
         metrics["all"] = {
             scorer: _recall(np.concatenate([ranks, of_new[scorer]]), cutoffs, everyone)
             for scorer, ranks in of_known.items()

@@ -256,6 +256,8 @@ def _about_new_items(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {}
     bonuses = {each["bonus"] for each in measured}
     about = {key: measured[0][key] for key in ("items", "interactions", "share_of_catalogue")}
+    if measured[0].get("by_time"):
+        about["by_time"] = True
     return {**about, "bonus": bonuses.pop() if len(bonuses) == 1 else 0.0}
 
 

@@ -109,9 +109,10 @@ def leak_line(protocol: Mapping[str, Any]) -> str:
     """What a figure knows that a shop would not know, or who stays outside; in one sentence."""
     kind = protocol.get("split", _LEAVE_ONE_OUT)
     if kind == "by time":
+        held = "test" if protocol.get("trained_on_validation") else "validation"
         return (
-            "Split by time: nothing that happened after training began to be measured was trained on. The users of the "
-            "test are those who came in its stretch of time"
+            f"Split by time: nothing that anybody did once the {held} had begun was trained on, and whoever came in "
+            "the stretch of the test is asked about, at the moment of each interaction"
         )
     order = "each user's last item is" if kind == _LEAVE_ONE_OUT else "each user's last items are"
     return (
@@ -130,12 +131,14 @@ def unseen_line(protocol: Mapping[str, Any], split: str = "test") -> str:
     def share(part: int) -> str:
         return f"{part:,} of {total:,} {split} targets ({part / total:.1%})"
 
-    return (
-        f"{share(found['targets_of_new_users'])} are of {found['new_users']:,} users whom training never saw, "
-        f"{found['without_history']:,} of the targets have no history before them, where popular items are "
-        f"recommended. {share(found['targets_of_new_items'])} are {found['new_items']:,} items that training never "
-        "saw, and count as missed by all whose catalogue lacks them"
+    if not (found["targets_of_new_users"] or found["targets_of_new_items"] or found["without_history"]):
+        return ""
+    told = (
+        f"{share(found['targets_of_new_users'])} are of {found['new_users']:,} users whom training never saw; before "
+        f"{found['without_history']:,} there is no history at all, and popular items are recommended. "
+        f"{share(found['targets_of_new_items'])} are {found['new_items']:,} items that training never saw"
     )
+    return told + (", and count as missed wherever the catalogue lacks them" if found["targets_of_new_items"] else "")
 
 
 def _asked(protocol: Mapping[str, Any], split: str) -> str:
@@ -243,7 +246,7 @@ def new_item_rows(found: Mapping[str, Any]) -> list[list[str]]:
 def new_item_line(found: Mapping[str, Any]) -> str:
     """What the figures of new items were measured on, in one sentence."""
     bonus = f" · {found['bonus']:g} nats added to the score of each new item" if found["bonus"] else ""
-    if "all" in found:
+    if found.get("by_time"):
         return (
             f"{found['items']:,} new items, {found['share_of_catalogue']:.1%} of the catalogue, which training never "
             f"saw, placed by their text · {found['interactions']:,} test targets are such · new and other items ranked "

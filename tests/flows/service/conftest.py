@@ -49,7 +49,9 @@ class FakeRecommender:
         return [
             [
                 Recommendation(item, item.title(), -float(rank))
-                for rank, item in enumerate(item for item in ITEMS if not (mask_history in (None, True) and item in history))
+                for rank, item in enumerate(
+                    item for item in ITEMS if not (mask_history in (None, True) and item in history)
+                )
             ][:k]
             for history in histories
         ]
