@@ -6,11 +6,10 @@ Where people buy again this is what a model has to beat. Axes: U users, K items 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from prorec_core.data.sequences import Sequences
 from prorec_core.evaluation.baselines import popularity_lists
-from prorec_core.metrics.top import TopItems
+from prorec_core.metrics.top import TopItems, own_items
 
 
 def often_taken_lists(training: Sequences, histories: Sequences, k: int, *, masked: bool) -> TopItems:
@@ -37,7 +36,7 @@ def _own_first(training: Sequences, histories: Sequences, k: int, *, masked: boo
     popular = popularity_lists(training, histories, k, masked=True)
     items_UK = popular.items_UK.copy()
     if not masked:
-        users, items, slots = _in_order(histories, by_count=by_count)
+        users, items, slots = own_items(histories, by_count=by_count)
         counts = np.minimum(np.bincount(users, minlength=histories.n_users), k)
         # What is popular moves behind what is the user's own.
         place_UK = np.arange(k) - counts[:, None]
@@ -47,18 +46,3 @@ def _own_first(training: Sequences, histories: Sequences, k: int, *, masked: boo
         items_UK[users[shown], slots[shown]] = items[shown]
     order = -np.arange(k, dtype=np.float32)
     return TopItems(items_UK, np.where(items_UK >= 0, order, -np.inf).astype(np.float32))
-
-
-def _in_order(
-    histories: Sequences, *, by_count: bool
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Each user's different items with their places in that user's list: user, item, place."""
-    lengths, size = np.diff(histories.offsets), max(histories.n_items, int(histories.items.max(initial=0)) + 1)
-    rows = np.repeat(np.arange(histories.n_users), lengths)
-    # What comes last in a history is found first from behind.
-    pairs, behind, times = np.unique((rows * size + histories.items)[::-1], return_index=True, return_counts=True)
-    users, items = np.divmod(pairs, size)
-    order = np.lexsort((behind, -times if by_count else np.zeros_like(times), users))
-    users, items = users[order], items[order]
-    firsts = np.searchsorted(users, users, side="left")
-    return users, items, np.arange(len(users)) - firsts

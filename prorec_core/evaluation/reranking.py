@@ -20,7 +20,7 @@ from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.evaluation.lists import dense_lists
 from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
 from prorec_core.evaluation.stage import EvaluationInputs
-from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates
+from prorec_core.generation.candidates import DENSE_CANDIDATES, OWN_CANDIDATES, Candidates
 from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import TopItems, rank_of_target
@@ -81,8 +81,9 @@ def sequential_find(
     def find(histories: Sequences) -> Candidates:
         k = min(config.beams + max(config.list_length, DENSE_CANDIDATES), histories.n_items)
         masked = config.mask_history
+        own = 0 if masked else OWN_CANDIDATES
         return as_candidates(
-            dense_lists(model, table_NE, histories, k, max_history, masked=masked, offsets_N=offsets_N)
+            dense_lists(model, table_NE, histories, k, max_history, masked=masked, offsets_N=offsets_N, own=own)
         )
 
     return find

@@ -230,12 +230,13 @@ def _states(config: Training, dim: int) -> Part:
 
 def _search(experiment: Experiment, sizes: Sizes, splits: int) -> list[Part]:
     """Beam search for everyone: candidates with both scores, tables of beams times children, dense scores."""
-    from prorec_core.generation.candidates import _CELLS, _DENSE_CELLS, DENSE_CANDIDATES
+    from prorec_core.generation.candidates import _CELLS, _DENSE_CELLS, DENSE_CANDIDATES, OWN_CANDIDATES
 
     beams = experiment.evaluate.beams
     children = experiment.quantize.codes
     users = min(sizes.users, max(1, min(_CELLS // (beams * children), _DENSE_CELLS // sizes.items)))
-    candidates = sizes.users * (beams + DENSE_CANDIDATES) * (3 * _FLOAT + (40 if splits == 1 else 0))
+    own = 0 if experiment.evaluate.mask_history else OWN_CANDIDATES
+    candidates = sizes.users * (beams + DENSE_CANDIDATES + own) * (3 * _FLOAT + (40 if splits == 1 else 0))
     return [
         Part("candidates of all users", candidates, "fewer evaluate.beams"),
         Part("tables of the search", 8 * users * beams * children * _FLOAT, "fewer evaluate.beams", True),
