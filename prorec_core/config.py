@@ -259,7 +259,7 @@ class Experiment(Section):
     )
     train_on_validation: bool = Field(
         False,
-        description="Train on each user's validation item too: all epochs, with the one evaluate.fusion_weights and "
+        description="Train on the validation items too: all epochs, with the one evaluate.fusion_weights and "
         "the generator.ranker_weights given. What comes out is not comparable with models that never saw those items.",
     )
     data: DataConfig = Field(default_factory=DataConfig, description="Interactions and items.")

@@ -20,7 +20,8 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.evaluation.baselines import with_fallback
 from prorec_core.metrics.measures import hits_at_k, recall_at_k, standard_error, user_means
-from prorec_core.metrics.scorers import SCORERS, measured_always
+from prorec_core.metrics.measuring import measured_always
+from prorec_core.metrics.scorers import SCORERS
 from prorec_core.metrics.top import TopItems, rank_of_target
 
 CUTOFFS = (10, 50)

@@ -21,8 +21,8 @@ from prorec_core.evaluation.new_items import NewItemLists, new_item_metrics, new
 from prorec_core.evaluation.remarks import remarks, validation_tells
 from prorec_core.evaluation.slices import sliced_recall, what_is_asked
 from prorec_core.metrics.intervals import compare
-from prorec_core.metrics.measuring import list_metrics, rank_metrics
-from prorec_core.metrics.scorers import SCORERS, measured_always
+from prorec_core.metrics.measuring import list_metrics, measured_always, rank_metrics
+from prorec_core.metrics.scorers import SCORERS
 from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.progress import Progress, Report, silent
 

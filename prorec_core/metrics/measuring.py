@@ -1,4 +1,4 @@
-"""All metrics of a ranking, as the table of metrics has them. Knows that table and numbers; knows no words.
+"""All metrics of a ranking, as the table of metrics has them, and by which scorers. Knows tables; knows no words.
 
 Axes: U users, T targets, N items of the catalogue.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prorec_core.data.sequences import IntArray
 from prorec_core.metrics.measures import WHOLE, Counts, Values, full_name, standard_error, times_listed, user_means
+from prorec_core.metrics.scorers import SCORERS
 from prorec_core.metrics.table import CUTOFFS, METRICS
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ def rank_metrics(ranks: IntArray, longest: int = max(CUTOFFS), owners: IntArray 
                 if k in metric.compared:
                     found[f"{full_name(name, k)}_standard_error"] = standard_error(values)
     return found
+
+
+def measured_always(*, masked: bool) -> list[str]:
+    """The scorers of interactions alone that every evaluation measures; `masked`: it leaves out what a user has."""
+    return [name for name, row in SCORERS.items() if row.everywhere or (row.again and not masked)]
 
 
 def list_metrics(lists: TopItems, train_counts: Counts) -> dict[str, float]:

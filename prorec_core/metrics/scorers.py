@@ -166,11 +166,6 @@ def ranked_baselines() -> dict[str, str]:
     return {f"{name}_ranked": name for name, row in SCORERS.items() if row.reranked}
 
 
-def measured_always(*, masked: bool) -> list[str]:
-    """The scorers of interactions alone that every evaluation measures; `masked`: it leaves out what a user has."""
-    return [name for name, row in SCORERS.items() if row.everywhere or (row.again and not masked)]
-
-
 def about(name: str) -> Scorer:
     """The row of a scorer; for a name that is none, one that is called so and has no colour of its own."""
     return SCORERS.get(name, _UNKNOWN)

@@ -18,7 +18,7 @@ from prorec_core.metrics.table import columns, figure, label
 from prorec_core.reports.comparison import plots
 from prorec_core.reports.drawing import as_png, as_svg
 from prorec_core.reports.plots import GROUPINGS
-from prorec_core.reports.tables import new_item_line, protocol_line, signed
+from prorec_core.reports.tables import leak_line, new_item_line, protocol_line, signed
 from prorec_core.reports.templates import template
 
 Found = Mapping[str, Any]
@@ -218,6 +218,7 @@ def _remarks(found: Found) -> list[str]:
         about["apart"] for about in found["variants"].values()
     ):
         remarks.append(f"{reference} trained on the validation items, so what did not is not held against it.")
+    remarks.append(f"{leak_line(found['protocol'])}.")
     if len(found["seeds"]) == 1:
         remarks.append("One seed alone: how much another seed would change is not known.")
     if reference not in found["variants"]:
