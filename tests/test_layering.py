@@ -54,6 +54,8 @@ ORDER = (
     {"generation"},
     {"evaluation"},
     {"reports"},
+    {"stages"},
+    {"api"},
     {"serving"},
 )
 """The parts of prorec_core; a part never imports a later one."""
