@@ -8,13 +8,14 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format docs bench clean
 
 help:
 	@echo "make demo    run the pipeline on the built-in shop"
 	@echo "make test    run the tests"
-	@echo "make check   formatting, lint, types, layering"
+	@echo "make check   formatting, lint, types, layering, documentation"
 	@echo "make format  put formatting and imports right"
+	@echo "make docs    build the documentation as a site, in docs/html"
 	@echo "make bench   measure speed and memory beside the usual implementation (DATA=FOLDER)"
 	@echo "make setup   create $(VENV) (every target does so when needed)"
 	@echo "make clean   remove $(VENV) and caches; artifacts/ stays"
@@ -32,10 +33,14 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layering.py
+	$(BIN)/python -m docsite
 
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)
+	$(BIN)/python -m docsite
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")
@@ -67,5 +72,5 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Creating $(VENV) with $$($$python --version); a few minutes, once."; \
 	  "$$python" -m venv --clear $(VENV); \
 	fi; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[text,servers,dev]'; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[text,servers,dev,docs]'; \
 	touch $@

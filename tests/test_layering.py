@@ -19,6 +19,7 @@ PACKAGES = {
     "tasks": "prorec.tasks",
     "flows": "prorec.flows",
     "benchmarks": "benchmarks",
+    "docsite": "docsite",
 }
 """The project's folders, and the package that each is imported as."""
 MAY_IMPORT = {
@@ -26,6 +27,7 @@ MAY_IMPORT = {
     "prorec.tasks": {"prorec_core", "prorec.tasks"},
     "prorec.flows": {"prorec_core", "prorec.tasks", "prorec.flows"},
     "benchmarks": {"prorec_core", "prorec.tasks", "prorec.flows", "benchmarks"},
+    "docsite": {"prorec_core", "prorec.flows", "docsite"},
 }
 """Which of these packages each may import."""
 OF_NOBODY = {"tasks", "flows", "tests"}

@@ -112,6 +112,9 @@ class Picture:
     def __init__(self, figure: Figure) -> None:
         self.figure = figure
 
+    def __repr__(self) -> str:
+        return "Picture"
+
     def _repr_png_(self) -> bytes:
         return as_png(self.figure, dots_per_inch=110)
 
