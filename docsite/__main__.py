@@ -6,6 +6,7 @@ Knows the steps; knows nothing of their insides.
 from __future__ import annotations
 
 import argparse
+import gc
 import shutil
 import sys
 import tempfile
@@ -21,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m docsite", description="Build the documentation as a site.")
     parser.add_argument("folder", nargs="?", type=Path, default=sources.DOCS / "html", help="by default docs/html")
     target: Path = parser.parse_args().folder
+    gc.disable()  # Trees of pages live until the end: to look through them takes a quarter of the time.
     with tempfile.TemporaryDirectory(prefix="prorec-docs-") as scratch:
         gathered, built = Path(scratch) / "pages", Path(scratch) / "html"
         gathered.mkdir()

@@ -49,7 +49,7 @@ def main() -> None:
     import nbformat
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook: Any = nbformat.from_dict(read())
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # The shop is too small for more.
     NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False, coalesce_streams=True).execute()
     for cell in notebook.cells:
@@ -61,8 +61,7 @@ def main() -> None:
                     # Who cannot show the other form can run the cell.
                     data.pop("text/plain", None)
     notebook.metadata = {**_KEPT_METADATA, _SOURCES: sources_hash(notebook)}
-    nbformat.validate(notebook)
-    write_bytes(NOTEBOOK, (nbformat.writes(notebook) + "\n").encode())
+    write_bytes(NOTEBOOK, (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -92,9 +92,7 @@ def _one_type(found: Mapping[str, Any]) -> str:
         return f"`{found['const']}`"
     if found["type"] == "array":
         return f"list of {_type(found['items'])}s"
-    return {"string": "text", "boolean": "true, false", "number": "number", "integer": "integer"}.get(
-        found["type"], found["type"]
-    )
+    return {"string": "text", "boolean": "true, false"}.get(found["type"], str(found["type"]))
 
 
 def _range(found: Mapping[str, Any]) -> str:
@@ -160,8 +158,8 @@ def python_api() -> str:
         "# Python API",
         "",
         "What `from prorec_core import …` gives is stable: a change that breaks it stands in the "
-        "[changelog](changelog.md). To import `prorec_core` costs nothing; what trains is loaded with the first name that "
-        "needs it. The [quickstart](quickstart.ipynb) shows it at work; an `Experiment` is told of under "
+        "[changelog](changelog.md). To import `prorec_core` costs nothing; what trains is loaded with the first name "
+        "that needs it. The [quickstart](quickstart.ipynb) shows it at work; an `Experiment` is told of under "
         "[configuration](configuration.md).",
         "",
         "```python",

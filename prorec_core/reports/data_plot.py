@@ -10,6 +10,8 @@ from prorec_core.data.sequences import Sequences
 from prorec_core.reports.drawing import BEHAVIOUR_COLOUR, MUTED, TEXT_COLOUR, panels, style
 
 _BINS = 30
+_POINTS = 2000
+"""Of a curve at most."""
 
 
 def data_plot(sequences: Sequences) -> Figure:
@@ -23,7 +25,8 @@ def data_plot(sequences: Sequences) -> Figure:
         figure, (users, items) = panels(2)
         users.hist(lengths, bins=(edges - 0.5).tolist(), color=BEHAVIOUR_COLOUR, rwidth=0.9)
         users.set(title=f"Histories of {sequences.n_users:,} users", xlabel="items in a history", ylabel="users")
-        items.fill_between(np.arange(1, len(taken) + 1), taken, step="mid", color=TEXT_COLOUR)
+        shown = np.unique(np.linspace(0, len(taken) - 1, _POINTS).astype(np.int64))
+        items.fill_between(shown + 1, taken[shown], step="mid", color=TEXT_COLOUR)
         items.set(
             title=f"Use of {sequences.n_items:,} items",
             xlabel="items, the most taken first",
