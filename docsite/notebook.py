@@ -6,6 +6,7 @@ Knows notebooks and their kernels; knows nothing of what the cells do.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -46,10 +47,10 @@ def kept_outputs_fit(notebook: Mapping[str, Any]) -> bool:
 
 def main() -> None:
     """Run the cells in a kernel of their own and write the notebook back, whole or not at all."""
-    import nbformat
     from nbclient import NotebookClient
 
-    notebook: Any = nbformat.from_dict(read())
+    nbformat: Any = importlib.import_module("nbformat")  # Its functions are without types.
+    notebook = nbformat.from_dict(read())
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # The shop is too small for more.
     NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False, coalesce_streams=True).execute()
     for cell in notebook.cells:
