@@ -87,7 +87,10 @@ class StagesInFolder:
             for name in names[: names.index(until) + 1]:
                 if not self.is_done(name):
                     self._make(name)
-                self._tell_remarks()
+                if not self._quiet and name not in self._told:
+                    for text in self._remarks_on(name):
+                        print(text, flush=True)
+                    self._told.add(name)
 
     def is_done(self, name: str) -> bool:
         """Whether a stage's files are there and whole, and were made from what the stages before it left."""
@@ -116,24 +119,20 @@ class StagesInFolder:
     @property
     def remarks(self) -> list[str]:
         """What one should know of the data and of what was trained, a sentence each."""
-        found = []
-        if self.is_done("preprocess"):
-            profile = read_json(self.folder / "preprocess" / "profile.json")
-            found += remarks_on_data(profile, mask_history=self.experiment.evaluate.mask_history)
-        if self.is_done("train_generator"):
-            found += remarks_on_generator(TrainedGenerator.load(self.folder / "train_generator"))
-        return found
+        return [text for name in self.inputs for text in self._remarks_on(name)]
+
+    def _remarks_on(self, name: str) -> list[str]:
+        if name == "preprocess":
+            profile = read_json(self.folder / name / "profile.json")
+            return remarks_on_data(profile, mask_history=self.experiment.evaluate.mask_history)
+        if name == "train_generator":
+            return list(remarks_on_generator(TrainedGenerator.load(self.folder / name)))
+        return []
 
     def _upstream(self, name: str) -> dict[str, str]:
         """The digests of the stages before one."""
         names = list(BODIES)
         return {each: self._digests[each] for each in names[: names.index(name)]}
-
-    def _tell_remarks(self) -> None:
-        for text in self.remarks if not self._quiet else ():
-            if text not in self._told:
-                print(text, flush=True)
-                self._told.add(text)
 
     def _claim(self) -> None:
         """Say whose the folder is, or see that it is this experiment's."""
