@@ -20,7 +20,8 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import csv
 
-from prorec_core.data.lines import Block, Opener
+from prorec_core.data.lines import Block
+from prorec_core.data.opening import Opener
 from prorec_core.data.quotes import Dialect, Records, records
 from prorec_core.data.tables import row_number
 from prorec_core.errors import UserError
