@@ -16,7 +16,9 @@ from prorec_core.sections import (
     MANY,
     MOST_SEED,
     RUN_ONLY,
+    Added,
     Change,
+    Place,
     Probability,
     Section,
     Width,
@@ -121,6 +123,12 @@ class QuantizeConfig(Section):
         "aligning; concatenation: E_S and that E_C side by side, naively.",
     )
     method: Annotated[str, QUANTIZERS] = Field("residual_kmeans", description="The quantizer.")
+    table: Place | None = Field(
+        None,
+        description="File with codes of one's own, in place of a quantizer: a table with item_id and codes (a list) or "
+        "code_0, code_1 and so on; or LETTER's NAME.index.json.",
+        json_schema_extra=RUN_ONLY,
+    )
     levels: int = Field(3, ge=1, le=16, description="Code levels L, without the suffix.")
     codes: int = Field(64, ge=2, le=65_535, description="Codes K a level.")
     iterations: int = Field(50, ge=1, le=100_000, description="Iterations of k-means at most.")
@@ -281,5 +289,11 @@ class Experiment(Section):
         return self
 
 
-CHANGES: tuple[tuple[Change, ...], ...] = ()
+_TO_THE_SECOND: tuple[Change, ...] = (
+    Added("data.repeated_items", "error"),
+    Added("data.expected", None),
+    Added("data.sql", None),
+    Added("quantize.table", None),
+)
+CHANGES: tuple[tuple[Change, ...], ...] = (_TO_THE_SECOND,)
 """From each version of what is stored to the next, from version 1 on: which of these fields were added or renamed."""

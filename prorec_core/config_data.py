@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from prorec_core.registry import ENCODERS, SOURCES
 from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Name, Place, Probability, Section
@@ -22,11 +22,44 @@ class DemoShop(Section):
     seed: int = Field(7, ge=0, le=MOST_SEED, description="Seed of the shop itself, apart from the seed of training.")
 
 
+class ExpectedCounts(Section):
+    """What others found after the same filters; what is found here is compared with it, and a difference is told."""
+
+    users: int | None = Field(None, ge=0, le=MANY, description="Users after filtering.")
+    items: int | None = Field(None, ge=0, le=MANY, description="Items after filtering.")
+    interactions: int | None = Field(None, ge=0, le=MANY, description="Interactions after filtering.")
+    source: str = Field("", max_length=1000, description="Where these counts are from.")
+
+
+class SqlConfig(Section):
+    """Two queries that give the tables (source: sql)."""
+
+    connection: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)] = Field(
+        "PROREC_SQL",
+        description="Name of the environment variable that holds the address of the database: postgresql://… or "
+        "duckdb:///FILE. The address itself stands nowhere else.",
+        json_schema_extra=RUN_ONLY,
+    )
+    interactions: Annotated[str, StringConstraints(min_length=1, max_length=100_000)] = Field(
+        "SELECT * FROM interactions ORDER BY timestamp", description="Query that gives the interactions."
+    )
+    items: Annotated[str, StringConstraints(min_length=1, max_length=100_000)] = Field(
+        "SELECT * FROM items ORDER BY item_id", description="Query that gives the items."
+    )
+    snapshot: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        None,
+        description="Digest of a snapshot that was kept: its rows are read, and no database is asked.",
+        json_schema_extra=RUN_ONLY,
+    )
+
+
 class DataConfig(Section):
     """Where interactions and items come from, and what is kept of them."""
 
     source: Annotated[str, SOURCES] = Field(
-        "demo", description="demo: the generated shop; tables: Parquet, CSV or JSON Lines; recbole: atomic files."
+        "demo",
+        description="demo: the generated shop; tables: Parquet, Arrow, CSV or JSON Lines; recbole: atomic files; "
+        "letter: NAME.inter.json and NAME.item.json; sql: two queries; others: the files of this published data set.",
     )
     path: Place | None = Field(
         None, description="Folder with the data (not used by the demo).", json_schema_extra=RUN_ONLY
@@ -74,6 +107,10 @@ class DataConfig(Section):
         "input", description="Order of interactions of a user at the same time: as in the file, or shuffled."
     )
     ties_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the shuffling of ties.")
+    expected: ExpectedCounts | None = Field(
+        None, description="Counts after filtering that the literature gives; others are told as a warning."
+    )
+    sql: SqlConfig | None = Field(None, description="The queries (source: sql).")
     new_items: Probability = Field(
         0.0,
         description="Share of the items that are held out as new: no model sees an interaction with them, and what "
@@ -82,6 +119,9 @@ class DataConfig(Section):
     new_items_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the choice of new items.")
     items_without_text: Literal["keep", "drop", "error"] = Field(
         "keep", description="Items whose text is empty: keep (text is the bare id), drop, or stop with an error."
+    )
+    repeated_items: Literal["error", "first"] = Field(
+        "error", description="Items that the items file has more than once: stop with an error, or take the first row."
     )
     unknown_items: Literal["drop", "keep", "error"] = Field(
         "drop", description="Interactions with items that the items file lacks: drop, keep (no text), or error."

@@ -68,8 +68,8 @@ def tune(
 
 def _study(planned: Plan, name: str | None) -> str:
     """The study's name, where no other study of that name is in the way."""
+    from prorec.tasks.stages.preprocess import source_digest
     from prorec.tasks.tuning.study import expect_same, path
-    from prorec_core.data.stage import source_digest
 
     chosen = name or planned.study
     if path(chosen).exists():

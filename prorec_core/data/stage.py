@@ -16,6 +16,7 @@ from prorec_core.config_data import DataConfig
 from prorec_core.data.columns import shown
 from prorec_core.data.counting import gathered, occurrences
 from prorec_core.data.dataset import Dataset, NewItems
+from prorec_core.data.expectation import differences
 from prorec_core.data.filtering import Funnel, k_core
 from prorec_core.data.new_items import HeldOut, hold_out
 from prorec_core.data.ordering import in_order_of_time, shuffled_ties, ties_share, without_duplicates
@@ -95,12 +96,14 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
     sequences = Sequences(item_codes, offsets, len(kept))
     texts = pl.DataFrame({"item_id": kept}).join(catalogue, on="item_id", how="left", maintain_order="left")
+    counts = {"users": len(users), "items": len(kept), "interactions": len(item_codes)}
+    warnings += differences(config, counts)
     profile = {
         "source": config.source,
         **source.facts(),
         "timestamp_unit": log.unit,
         "filters": funnel.steps,
-        "kept": {"users": len(users), "items": len(kept), "interactions": len(item_codes)},
+        "kept": counts,
         "policies": policies,
         "history_length": _length_profile(lengths),
         "ties": {"order": config.ties, "seed": config.ties_seed, "share": ties_share(ordered)},

@@ -6,6 +6,18 @@ from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.stages.inputs import new_quantized_embedding, quantized_embedding
 from prorec.tasks.stages.memory import of_quantize
 from prorec.tasks.tracking.metrics import numbers
+from prorec_core.config import Experiment
+
+
+def _table_digest(experiment: Experiment) -> str:
+    from prorec_core.errors import UserError
+    from prorec_core.quantization.given import digest
+
+    try:
+        return digest(experiment.quantize)
+    except UserError:
+        # The stage itself says where it was looked for, and fails.
+        return "nowhere"
 
 
 @stage(
@@ -13,6 +25,7 @@ from prorec.tasks.tracking.metrics import numbers
     reads=("preprocess", "embed_text", "train_collaborative", "align"),
     config=("quantize", "seed"),
     libraries=("numpy", "scipy", "scikit-learn", "torch", "polars"),
+    outside=_table_digest,
     memory=of_quantize,
 )
 def quantize(work: Work) -> dict[str, float]:

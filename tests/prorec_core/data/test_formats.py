@@ -196,7 +196,7 @@ def test_folders_of_datasets(tmp_path: Path) -> None:
     log = saved(tmp_path / "interactions", 3)
     assert read(preprocess(config(tmp_path))) == (48, 8)
     (log / "data-00001-of-00003.arrow").unlink()
-    with pytest.raises(UserError, match="there is no file 'data-00001-of-00003.arrow', which it names"):
+    with pytest.raises(UserError, match=r"there is no file 'data-00001.*', which it names"):
         preprocess(config(tmp_path))
     (log / "state.json").write_text(json.dumps({"_data_files": [{"filename": "../items.csv"}]}))
     with pytest.raises(UserError, match="there is no file"):
