@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from prorec.flows.access.proxies import stay_direct
-from prorec.flows.commands import artifacts, compare, models, recommend_all, rerun, serve, stack, tidy, tune
+from prorec.flows.commands import artifacts, compare, data, models, recommend_all, rerun, serve, stack, tidy, tune
 from prorec.flows.local.running import debugging, expect_folder, expect_stages, prepare_training, run_flow, show_result
 from prorec.flows.stack.state import connect
 from prorec.flows.terminal import streams
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made of.")
 app.add_typer(config_app, name="config")
-for topic in (compare, tune, stack, rerun, tidy, models, serve, recommend_all, artifacts):
+for topic in (data, compare, tune, stack, rerun, tidy, models, serve, recommend_all, artifacts):
     topic.add_to(app)
 
 _INTERRUPTED = 130
