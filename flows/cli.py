@@ -64,6 +64,7 @@ def run(
     chosen = load(experiment, settings or ())
     expect_stages("--force", force or ())
     expect_folder("--json", json_file)
+    data.have(experiment, chosen)
     prepare_training()
     summary = run_flow(chosen, frozenset(force or ()))
     if json_file is not None:

@@ -291,6 +291,7 @@ class Experiment(Section):
 
 _TO_THE_SECOND: tuple[Change, ...] = (
     Added("data.repeated_items", "error"),
+    Added("data.items_without_id", "error"),
     Added("data.expected", None),
     Added("data.sql", None),
     Added("quantize.table", None),

@@ -120,6 +120,9 @@ class DataConfig(Section):
     items_without_text: Literal["keep", "drop", "error"] = Field(
         "keep", description="Items whose text is empty: keep (text is the bare id), drop, or stop with an error."
     )
+    items_without_id: Literal["error", "drop"] = Field(
+        "error", description="Rows of the items file without an id: stop with an error, or leave them out."
+    )
     repeated_items: Literal["error", "first"] = Field(
         "error", description="Items that the items file has more than once: stop with an error, or take the first row."
     )

@@ -149,7 +149,9 @@ def find_layouts(
 ) -> list[tuple[Layout, Path, Path]]:
     """All pairs of files of these layouts, of the names that are given where some are."""
     with reading(str(folder)):
-        files = sorted(path for deep in range(_DEEP) for path in folder.glob("*/" * deep + "*") if path.is_file())
+        there = (path for deep in range(_DEEP) for path in folder.glob("*/" * deep + "*") if path.is_file())
+        # Names that begin with a dot are of programs: what is being fetched, and records of it.
+        files = sorted(path for path in there if not path.name.startswith("."))
     found = []
     for layout in layouts:
         logs, stocks = _matching(files, layout.interactions), _matching(files, layout.items)

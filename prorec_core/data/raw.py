@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from prorec_core.config_data import DataConfig
-from prorec_core.data.columns import Field, as_ids, as_ratings, first, need_columns, shown, value_at
+from prorec_core.data.columns import Field, as_ids, as_ratings, first, need_columns, shown, value_at, without_missing
 from prorec_core.data.forms import in_other_forms, pair_shown, remarks_on_values
 from prorec_core.data.ids import Distinct, IdColumn, as_places, sorted_ids
 from prorec_core.data.in_turn import in_turn
@@ -112,8 +112,14 @@ def _name(place: str) -> str:
 
 
 def _catalogue(config: DataConfig, raw: pl.DataFrame, place: str, beside: str) -> Catalogue:
-    ids = as_ids(raw[config.item_column], place, config.missing, beside)
     remarks = []
+    if config.items_without_id == "drop":
+        known = without_missing(raw[config.item_column], config.missing).is_not_null()
+        if not known.all():
+            gone = f"{int((~known).sum()):,} rows have no id and are left out"
+            remarks.append(f"{place}: {gone} (data.items_without_id=drop)")
+            raw = raw.filter(known)
+    ids = as_ids(raw[config.item_column], place, config.missing, beside)
     first_rows = ids.is_first_distinct()
     if not first_rows.all():
         twice, over = shown(ids.filter(~first_rows)[0]), int((~first_rows).sum())
