@@ -66,7 +66,9 @@ def _have(
         tell(f"{file.name}: {found.bytes:,} bytes, there")
     elif file.addresses:
         tell(f"{file.name}: from {file.addresses[0]}")
-        found = download(file.addresses, target, checksum=file.checksum(), most=file.most, report=report_of(file.name))
+        found = download(
+            file.addresses, target, checksum=file.checksum(), most=file.most, report=report_of(file.name), tell=tell
+        )
         tell(f"{file.name}: {found.bytes:,} bytes, {_compared(file, found, target)}")
     else:
         raise UserError(
