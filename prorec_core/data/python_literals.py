@@ -2,8 +2,8 @@
 
 Knows how Python writes texts, numbers, lists, tuples, dictionaries, True, False and None. Knows nothing of files.
 
-A text is the one thing that is handed to Python, each by itself, to take its escapes for what they mean. All else is
-rewritten piece by piece and read as JSON, which knows no names, calls or operators, and has bounds for what is nested.
+Piece by piece it is rewritten as JSON, which knows no names, calls or operators, and has bounds for what is nested. A
+single text with an escape that JSON has nothing like is the one thing that is handed to Python, as a literal.
 """
 
 from __future__ import annotations
@@ -16,12 +16,19 @@ from re import Match
 import orjson
 
 _PIECE = re.compile(
-    rb"""(?P<text>[uU]?(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"))"""
+    rb"""(?P<text>[uU]?(?:'[^'\\]*+(?:\\.[^'\\]*+)*+'|"[^"\\]*+(?:\\.[^"\\]*+)*+"))"""
     rb"""|(?P<word>(?<![\w.])[A-Za-z_]\w*)|(?P<end>,\s*[)\]}])|(?P<round>[()])|(?P<quote>['"])"""
+)
+_ESCAPE = re.compile(
+    rb"""\\(?:(?P<same>["\\nrtbf]|u[0-9a-fA-F]{4})|(?P<byte>x[0-9a-fA-F]{2})|(?P<single>')|(?P<odd>.))|\""""
 )
 _WORDS = {b"True": b"true", b"False": b"false", b"None": b"null"}
 _ENDS = {b"(": b"[", b")": b"]"}
 _SHOWN = 40
+
+
+class _OddEscapeError(Exception):
+    """An escape that JSON has nothing like."""
 
 
 class NoLiteralError(ValueError):
@@ -57,9 +64,30 @@ def _written(match: Match[bytes]) -> bytes:
 
 def _text(token: bytes) -> bytes:
     inner = token[1:-1]
+    # Python writes control characters as escapes; JSON refuses those that stand there bare.
     if b"\\" not in inner and b'"' not in inner:
-        # Python writes control characters as escapes; JSON refuses those that stand there bare.
         return b'"' + inner + b'"'
+    try:
+        return b'"' + _ESCAPE.sub(_escaped, inner) + b'"'
+    except _OddEscapeError:
+        return _odd_text(token)
+
+
+def _escaped(match: Match[bytes]) -> bytes:
+    """An escape of Python's as JSON has it; a double quote, which needs one there."""
+    if match["same"]:
+        return match[0]
+    if match["byte"]:
+        return b"\\u00" + match["byte"][1:]
+    if match["single"]:
+        return b"'"
+    if match["odd"]:
+        raise _OddEscapeError
+    return b'\\"'
+
+
+def _odd_text(token: bytes) -> bytes:
+    """A text with an escape that JSON has nothing like."""
     try:
         with warnings.catch_warnings():
             # An escape that Python does not know stands for itself, with a warning.

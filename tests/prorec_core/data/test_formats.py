@@ -10,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from prorec_core.data.formats import table_of
 from prorec_core.data.python_literals import NoLiteralError, as_json
@@ -130,6 +132,22 @@ def test_pythons_way_means_what_python_means(line: str, value: Any) -> None:
     assert json.loads(as_json(line.encode())) == expected
 
 
+ODD = st.text(st.sampled_from("\\'\"\n\x00\x07\xa0\u00e9x0u{N}\U0001f600"), max_size=10)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | ODD,
+    lambda inner: st.lists(inner, max_size=4) | st.tuples(inner, inner) | st.dictionaries(ODD, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(ODD, VALUES, max_size=4))
+def test_whatever_python_writes_is_read(written: dict[str, Any]) -> None:
+    expected = json.loads(json.dumps(written))
+    for line in (repr(written), ascii(written)):
+        assert json.loads(as_json(line.encode())) == expected
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -138,7 +156,8 @@ def test_pythons_way_means_what_python_means(line: str, value: Any) -> None:
         ("{'a': b'x'}", "holds the name 'b'"),
         ("{'a': nan}", "holds the name 'nan'"),
         ("{'a': '\\x4'}", "cannot be read"),
-        ("{'a': '\\ud800'}", "cannot be read"),
+        ("{'a': '\\ud800'}", "is no JSON object"),
+        ("{'a': '\\ud800\\a'}", "cannot be read"),
         ("{'a': 'never", "never closed"),
         ("{'a': 1 + 1}", "is no JSON object"),
         ("{'a': {1, 2}}", "is no JSON object"),
