@@ -5,13 +5,15 @@ Knows declarations and records. Knows nothing of how experiments are checked.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prorec.flows.datasets import kept
 from prorec.flows.datasets.declared import DataSet, data_sets
-from prorec.flows.datasets.fetching import ReportOf, Tell, fetch
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
+
+if TYPE_CHECKING:
+    from prorec.flows.datasets.fetching import ReportOf, Tell
 
 
 def of(name: str) -> DataSet | None:
@@ -47,5 +49,7 @@ def have(name: str, experiment: Experiment, tell: Tell, report_of: ReportOf) -> 
             place=str(kept.folder_of(dataset)),
             cure=f"{told[:1].upper()}{told[1:]} give: prorec data fetch {name}{accept}{handed}",
         )
+    from prorec.flows.datasets.fetching import fetch
+
     tell(f"The data set '{name}' is not here yet, and is fetched: {dataset.licence.name} ({dataset.licence.url}).")
     fetch(dataset, tell, report_of)
