@@ -292,8 +292,16 @@ class Experiment(Section):
 _TO_THE_SECOND: tuple[Change, ...] = (
     Added("data.repeated_items", "error"),
     Added("data.items_without_id", "error"),
-    Added("data.expected", None),
-    Added("data.sql", None),
+    Added("data.expected", {}),
+    Added("data.expected.users", 0),
+    Added("data.expected.items", 0),
+    Added("data.expected.interactions", 0),
+    Added("data.expected.source", ""),
+    Added("data.sql", {}),
+    Added("data.sql.connection", "PROREC_SQL"),
+    Added("data.sql.interactions", "SELECT * FROM interactions ORDER BY timestamp"),
+    Added("data.sql.items", "SELECT * FROM items ORDER BY item_id"),
+    Added("data.sql.snapshot", None),
     Added("quantize.table", None),
 )
 CHANGES: tuple[tuple[Change, ...], ...] = (_TO_THE_SECOND,)

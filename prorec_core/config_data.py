@@ -25,9 +25,9 @@ class DemoShop(Section):
 class ExpectedCounts(Section):
     """What others found after the same filters; what is found here is compared with it, and a difference is told."""
 
-    users: int | None = Field(None, ge=0, le=MANY, description="Users after filtering.")
-    items: int | None = Field(None, ge=0, le=MANY, description="Items after filtering.")
-    interactions: int | None = Field(None, ge=0, le=MANY, description="Interactions after filtering.")
+    users: int = Field(0, ge=0, le=MANY, description="Users after filtering; 0: not known.")
+    items: int = Field(0, ge=0, le=MANY, description="Items after filtering; 0: not known.")
+    interactions: int = Field(0, ge=0, le=MANY, description="Interactions after filtering; 0: not known.")
     source: str = Field("", max_length=1000, description="Where these counts are from.")
 
 
@@ -46,7 +46,7 @@ class SqlConfig(Section):
     items: Annotated[str, StringConstraints(min_length=1, max_length=100_000)] = Field(
         "SELECT * FROM items ORDER BY item_id", description="Query that gives the items."
     )
-    snapshot: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+    snapshot: Name | None = Field(
         None,
         description="Digest of a snapshot that was kept: its rows are read, and no database is asked.",
         json_schema_extra=RUN_ONLY,
@@ -107,10 +107,11 @@ class DataConfig(Section):
         "input", description="Order of interactions of a user at the same time: as in the file, or shuffled."
     )
     ties_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the shuffling of ties.")
-    expected: ExpectedCounts | None = Field(
-        None, description="Counts after filtering that the literature gives; others are told as a warning."
+    expected: ExpectedCounts = Field(
+        default_factory=ExpectedCounts,
+        description="Counts after filtering that the literature gives; others are told as a warning.",
     )
-    sql: SqlConfig | None = Field(None, description="The queries (source: sql).")
+    sql: SqlConfig = Field(default_factory=SqlConfig, description="The queries (source: sql).")
     new_items: Probability = Field(
         0.0,
         description="Share of the items that are held out as new: no model sees an interaction with them, and what "

@@ -14,9 +14,9 @@ def differences(config: DataConfig, kept: Mapping[str, int]) -> list[str]:
         config: what is expected.
         kept: `users`, `items` and `interactions` after filtering.
     """
-    if config.expected is None or config.new_items > 0:
+    if config.new_items > 0:
         return []
-    wanted = config.expected.model_dump(include=set(kept), exclude_none=True)
+    wanted = {name: count for name, count in config.expected.model_dump(include=set(kept)).items() if count}
     odd = [
         f"{kept[name]:,} {name} where {count:,} are expected" for name, count in wanted.items() if kept[name] != count
     ]

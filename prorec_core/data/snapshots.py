@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +24,7 @@ from prorec_core.errors import UserError
 
 _BEGUN = ".begun-"
 _LOCK, _GATE = "lock", ".gate"
+_DIGEST = re.compile("[0-9a-f]{64}")
 _ROWS = 1 << 17
 """Rows of a row group: the same rows give the same file, however they came."""
 
@@ -60,7 +62,7 @@ def kept(folder: Path, digest: str, names: Iterable[str]) -> Path:
     """
     found = folder / digest
     with reading(str(found)):
-        if not found.is_dir():
+        if not _DIGEST.fullmatch(digest) or not found.is_dir():
             raise UserError(
                 "there is no such snapshot", place=str(found), cure="Check data.sql.snapshot, or leave it out"
             )

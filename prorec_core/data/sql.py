@@ -78,4 +78,4 @@ def sql(config: DataConfig) -> SqlSource:
             place="data.path",
             cure="Set data.path to a folder",
         )
-    return SqlSource(config.sql or SqlConfig(), path_of(config.path))
+    return SqlSource(config.sql, path_of(config.path))

@@ -13,7 +13,7 @@ from prorec_core.errors import UserError, did_you_mean
 from prorec_core.progress import Report, silent
 from prorec_core.quantization.blocks import pieces
 from prorec_core.quantization.collisions import add_suffix, free_beside, largest_family, reassign, suffix_beside
-from prorec_core.quantization.given import METHOD, GivenCodes, given_codes
+from prorec_core.quantization.given_codes import METHOD, GivenCodes, given_codes
 from prorec_core.quantization.quality import collision_quality, level_quality
 from prorec_core.quantization.quantized import CENTROIDS, QUANTIZER, CodeTable, Quantized
 from prorec_core.quantization.quantizer import (

@@ -11,7 +11,7 @@ from prorec_core.config import Experiment
 
 def _table_digest(experiment: Experiment) -> str:
     from prorec_core.errors import UserError
-    from prorec_core.quantization.given import digest
+    from prorec_core.quantization.given_codes import digest
 
     try:
         return digest(experiment.quantize)
@@ -24,7 +24,7 @@ def _table_digest(experiment: Experiment) -> str:
     "quantize",
     reads=("preprocess", "embed_text", "train_collaborative", "align"),
     config=("quantize", "seed"),
-    libraries=("numpy", "scipy", "scikit-learn", "torch", "polars"),
+    libraries=("numpy", "scipy", "scikit-learn", "torch", "polars", "pyarrow", "orjson"),
     outside=_table_digest,
     memory=of_quantize,
 )
