@@ -127,7 +127,6 @@ class QuantizeConfig(Section):
         None,
         description="File with codes of one's own, in place of a quantizer: a table with item_id and codes (a list) or "
         "code_0, code_1 and so on; or LETTER's NAME.index.json.",
-        json_schema_extra=RUN_ONLY,
     )
     levels: int = Field(3, ge=1, le=16, description="Code levels L, without the suffix.")
     codes: int = Field(64, ge=2, le=65_535, description="Codes K a level.")

@@ -5,6 +5,7 @@ Knows the names and limits of choices; knows nothing of how they are carried out
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -143,6 +144,11 @@ class DataConfig(Section):
         if len(set(given := [name for name in names if name is not None])) < len(given):
             raise ValueError("user_column, item_column, timestamp_column and rating_column must be different columns")
         return self
+
+
+def kept_in(data: DataConfig, folder: Path) -> DataConfig:
+    """The same section; what a database gives is kept in this folder, where none is named."""
+    return data.model_copy(update={"path": str(folder)}) if data.source == "sql" and data.path is None else data
 
 
 class TextConfig(Section):

@@ -74,8 +74,27 @@ class Recommender:
         column = pq.read_table(folder / "embeddings.parquet").column("embedding").combine_chunks()
         embeddings = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
         embeddings = embeddings.reshape(-1, column.type.list_size)
-        generator = restore_generator(trained, table.codes, embeddings, torch.device(device))
-        return cls(generator, items, _rank_of(trained), trained.beams)
+        return cls.of(trained, items, table.codes, embeddings, torch.device(device))
+
+    @classmethod
+    def of(
+        cls,
+        trained: TrainedGenerator,
+        items: pl.DataFrame,
+        codes: npt.NDArray[np.uint16],
+        embeddings: npt.NDArray[np.float32],
+        device: torch.device,
+    ) -> Recommender:
+        """What a training left, ready to recommend; the last three as `restore_generator` takes them.
+
+        Args:
+            trained: what the stage left.
+            items: item_id, title and train_count of every item.
+            codes: the code table, uint16, shape (items, levels).
+            embeddings: the embedding that was quantized, float32, shape (items, E).
+            device: where it computes.
+        """
+        return cls(restore_generator(trained, codes, embeddings, device), items, _rank_of(trained), trained.beams)
 
     def unknown(self, history: Sequence[str]) -> list[str]:
         """The item ids of a history that the catalogue lacks, in order, each once."""
