@@ -18,6 +18,7 @@ from prorec_core.sections import (
     RUN_ONLY,
     Added,
     Change,
+    Place,
     Probability,
     Section,
     Width,
@@ -122,6 +123,11 @@ class QuantizeConfig(Section):
         "aligning; concatenation: E_S and that E_C side by side, naively.",
     )
     method: Annotated[str, QUANTIZERS] = Field("residual_kmeans", description="The quantizer.")
+    table: Place | None = Field(
+        None,
+        description="File with codes of one's own, in place of a quantizer: a table with item_id and codes (a list) or "
+        "code_0, code_1 and so on; or LETTER's NAME.index.json.",
+    )
     levels: int = Field(3, ge=1, le=16, description="Code levels L, without the suffix.")
     codes: int = Field(64, ge=2, le=65_535, description="Codes K a level.")
     iterations: int = Field(50, ge=1, le=100_000, description="Iterations of k-means at most.")
@@ -295,6 +301,19 @@ _TO_THE_SECOND: tuple[Change, ...] = (
     Added("data.validation_share", 0.1),
     Added("data.test_share", 0.1),
     Added("data.targets", "all"),
+    Added("data.repeated_items", "error"),
+    Added("data.items_without_id", "error"),
+    Added("data.expected", {}),
+    Added("data.expected.users", 0),
+    Added("data.expected.items", 0),
+    Added("data.expected.interactions", 0),
+    Added("data.expected.source", ""),
+    Added("data.sql", {}),
+    Added("data.sql.connection", "PROREC_SQL"),
+    Added("data.sql.interactions", "SELECT * FROM interactions ORDER BY timestamp"),
+    Added("data.sql.items", "SELECT * FROM items ORDER BY item_id"),
+    Added("data.sql.snapshot", None),
+    Added("quantize.table", None),
 )
 
 CHANGES: tuple[tuple[Change, ...], ...] = (_TO_THE_SECOND,)

@@ -5,9 +5,10 @@ Knows the names and limits of choices; knows nothing of how they are carried out
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from prorec_core.registry import ENCODERS, SOURCES
 from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Name, Place, Probability, Section
@@ -27,11 +28,44 @@ class DemoShop(Section):
     )
 
 
+class ExpectedCounts(Section):
+    """What others found after the same filters; what is found here is compared with it, and a difference is told."""
+
+    users: int = Field(0, ge=0, le=MANY, description="Users after filtering; 0: not known.")
+    items: int = Field(0, ge=0, le=MANY, description="Items after filtering; 0: not known.")
+    interactions: int = Field(0, ge=0, le=MANY, description="Interactions after filtering; 0: not known.")
+    source: str = Field("", max_length=1000, description="Where these counts are from.")
+
+
+class SqlConfig(Section):
+    """Two queries that give the tables (source: sql)."""
+
+    connection: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)] = Field(
+        "PROREC_SQL",
+        description="Name of the environment variable that holds the address of the database: postgresql://… or "
+        "duckdb:///FILE. The address itself stands nowhere else.",
+        json_schema_extra=RUN_ONLY,
+    )
+    interactions: Annotated[str, StringConstraints(min_length=1, max_length=100_000)] = Field(
+        "SELECT * FROM interactions ORDER BY timestamp", description="Query that gives the interactions."
+    )
+    items: Annotated[str, StringConstraints(min_length=1, max_length=100_000)] = Field(
+        "SELECT * FROM items ORDER BY item_id", description="Query that gives the items."
+    )
+    snapshot: Name | None = Field(
+        None,
+        description="Digest of a snapshot that was kept: its rows are read, and no database is asked.",
+        json_schema_extra=RUN_ONLY,
+    )
+
+
 class DataConfig(Section):
     """Where interactions and items come from, and what is kept of them."""
 
     source: Annotated[str, SOURCES] = Field(
-        "demo", description="demo: the generated shop; tables: Parquet, CSV or JSON Lines; recbole: atomic files."
+        "demo",
+        description="demo: the generated shop; tables: Parquet, Arrow, CSV or JSON Lines; recbole: atomic files; "
+        "letter: NAME.inter.json and NAME.item.json; sql: two queries; others: the files of this published data set.",
     )
     path: Place | None = Field(
         None, description="Folder with the data (not used by the demo).", json_schema_extra=RUN_ONLY
@@ -100,6 +134,11 @@ class DataConfig(Section):
     targets: Literal["all", "first"] = Field(
         "all", description="Targets of a user in a stretch (by_time, by_position): every interaction, or the first."
     )
+    expected: ExpectedCounts = Field(
+        default_factory=ExpectedCounts,
+        description="Counts after filtering that the literature gives; others are told as a warning.",
+    )
+    sql: SqlConfig = Field(default_factory=SqlConfig, description="The queries (source: sql).")
     new_items: Probability = Field(
         0.0,
         description="Share of the items that are held out as new: no model sees an interaction with them, and what "
@@ -108,6 +147,12 @@ class DataConfig(Section):
     new_items_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the choice of new items.")
     items_without_text: Literal["keep", "drop", "error"] = Field(
         "keep", description="Items whose text is empty: keep (text is the bare id), drop, or stop with an error."
+    )
+    items_without_id: Literal["error", "drop"] = Field(
+        "error", description="Rows of the items file without an id: stop with an error, or leave them out."
+    )
+    repeated_items: Literal["error", "first"] = Field(
+        "error", description="Items that the items file has more than once: stop with an error, or take the first row."
     )
     unknown_items: Literal["drop", "keep", "error"] = Field(
         "drop", description="Interactions with items that the items file lacks: drop, keep (no text), or error."
@@ -138,6 +183,11 @@ class DataConfig(Section):
         if len(set(given := [name for name in names if name is not None])) < len(given):
             raise ValueError("user_column, item_column, timestamp_column and rating_column must be different columns")
         return self
+
+
+def kept_in(data: DataConfig, folder: Path) -> DataConfig:
+    """The same section; what a database gives is kept in this folder, where none is named."""
+    return data.model_copy(update={"path": str(folder)}) if data.source == "sql" and data.path is None else data
 
 
 class TextConfig(Section):

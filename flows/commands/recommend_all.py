@@ -54,7 +54,8 @@ def recommend_all(
 ) -> None:
     """Write the best items of every user to a Parquet file; a run that was killed goes on where it was."""
     from prorec.tasks.local import paths
-    from prorec_core.data.sources import is_file, path_of
+    from prorec_core.data.files import path_of
+    from prorec_core.data.formats import is_file
     from prorec_core.values import known_format
 
     if paths.nothing_tracked():

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from prorec_core.data.columns import as_ids, need_columns
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.sources import RULES, TextRules, table_of
+from prorec_core.data.formats import RULES, TextRules, table_of
 from prorec_core.data.tables import RawTable
 from prorec_core.data.times import as_timestamps
 from prorec_core.errors import UserError

@@ -16,6 +16,7 @@ from prorec_core.config_data import DataConfig
 from prorec_core.data.columns import shown
 from prorec_core.data.counting import gathered, occurrences
 from prorec_core.data.dataset import Dataset, NewItems
+from prorec_core.data.expectation import differences
 from prorec_core.data.filtering import BoolArray, Funnel, k_core
 from prorec_core.data.new_items import HeldOut, hold_out
 from prorec_core.data.ordering import in_order_of_time, shuffled_ties, ties_share, without_duplicates
@@ -105,12 +106,14 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
         borders = borders_by_time(offsets, times, moments, config)
     sequences = Sequences(item_codes, offsets, len(kept), borders=borders)
     texts = _texts(kept, catalogue)
+    counts = {"users": len(users), "items": len(kept), "interactions": len(item_codes)}
+    warnings += differences(config, counts)
     profile = {
         "source": config.source,
         **source.facts(),
         "timestamp_unit": log.unit,
         "filters": funnel.steps,
-        "kept": {"users": len(users), "items": len(kept), "interactions": len(item_codes)},
+        "kept": counts,
         "policies": policies,
         "history_length": _length_profile(lengths),
         "ties": {"order": config.ties, "seed": config.ties_seed, "share": ties_share(ordered)},
