@@ -205,7 +205,7 @@ def main() -> int:
         runs = [base, anew]
         for variant in options.variants or [""]:
             settings = [setting for setting in variant.split(",") if setting]
-            title = " ".join(["continued", *(setting.rpartition(".")[2] for setting in settings)])
+            title = " ".join(["continued", *(setting.removeprefix("continuing.") for setting in settings)])
             runs.append(run(title, of("today", base.model), folder, settings))
         new = len(keep) - int(keep.sum())
         show(runs, anew, f"{experiment.name}, cut by {options.cut}: {new:,} of {len(keep):,} are today's", console)

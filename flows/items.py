@@ -20,7 +20,9 @@ from prorec.tasks.local.stopping import end_when_asked, stops_kept
 from prorec.tasks.registry import promotion
 from prorec.tasks.registry.items import Change, How, update
 from prorec.tasks.upkeep.tidy import tidy_first
-from prorec_core.data.sources import READERS, path_of
+from prorec_core.data.files import path_of
+from prorec_core.data.formats import READERS
+from prorec_core.data.opening import format_of
 from prorec_core.errors import UserError, one_line
 from prorec_core.generation.arrivals import LISTS
 from prorec_core.sections import Place, Section
@@ -103,8 +105,7 @@ def waiting(folder: Path, quiet_seconds: float) -> Iterator[Change]:
     found = []
     for name, kind in FOLDERS.items():
         for path in (folder / name).iterdir() if (folder / name).is_dir() else ():
-            suffix = path.suffix.lower()
-            reads = suffix in READERS or (kind == "remove" and suffix in LISTS)
+            reads = format_of(path) in READERS or (kind == "remove" and path.suffix.lower() in LISTS)
             if path.name.startswith(".") or not reads or not path.is_file():
                 continue
             written = path.stat().st_mtime

@@ -26,19 +26,20 @@ def seen_targets(trained: Dataset, training: Sequences, now: Dataset, split: Spl
         split: VALIDATION or TEST.
 
     Returns:
-        Shape (users of `now`,).
+        Shape (targets of the split,).
     """
     users_of, items_of = _places(trained.users, now.users, "user_id"), _places(trained.items, now.items, "item_id")
     users = users_of[np.repeat(np.arange(training.n_users), np.diff(training.offsets))]
-    items, targets = items_of[training.items], now.sequences.targets(split)
+    items, targets = items_of[training.items], now.sequences.targets(split).astype(np.int64)
     both = (users >= 0) & (items >= 0)
-    users, items = users[both], items[both]
-    n_users = now.sequences.n_users
-    then = np.bincount(users[items == targets[users]], minlength=n_users)
+    width = int(max(targets.max(initial=0), items.max(initial=0))) + 1
+    then = np.sort(users[both] * width + items[both])
+    asked = now.sequences.owners_of(split) * np.int64(width) + targets
+    times = np.searchsorted(then, asked, "right") - np.searchsorted(then, asked, "left")
     before = now.sequences.histories(split)
-    owners = np.repeat(np.arange(n_users), np.diff(before.offsets))
-    known = np.bincount(owners[before.items == targets[owners]], minlength=n_users)
-    found: npt.NDArray[np.bool_] = then > known
+    rows = np.repeat(np.arange(before.n_users), np.diff(before.offsets))
+    known = np.bincount(rows[before.items == targets[rows]], minlength=len(targets))
+    found: npt.NDArray[np.bool_] = times > known
     return found
 
 

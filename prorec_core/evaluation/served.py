@@ -21,7 +21,7 @@ _USERS = 1000
 def served_ranks(
     recommender: Recommender, dataset: Dataset, length: int, *, masked: bool, report: Report = silent
 ) -> IntArray:
-    """Rank of each user's test item in what a recommender serves after the history before it, 0 where it is not there.
+    """Rank of each test item in what a recommender serves after the history before it, 0 where it is not there.
 
     Args:
         recommender: of any catalogue.
@@ -31,12 +31,14 @@ def served_ranks(
         report: told of every so many users.
 
     Returns:
-        int32, shape (users,).
+        int32, shape (targets,).
     """
     histories, targets = dataset.sequences.histories(Split.TEST), dataset.sequences.targets(Split.TEST)
     place_of = {item: place for place, item in enumerate(recommender.item_ids) if item not in recommender.withdrawn}
-    places = np.array([place_of.get(item, -1) for item in dataset.items["item_id"]], np.int32)
     ids = dataset.items["item_id"]
+    # Targets that today's training never saw are numbered after its items: no list holds one.
+    places = np.full(max(len(ids), int(targets.max(initial=-1)) + 1), -1, np.int32)
+    places[: len(ids)] = [place_of.get(item, -1) for item in ids]
     ranks = np.zeros(len(targets), np.int32)
     for start in range(0, len(targets), _USERS):
         users = np.arange(start, min(start + _USERS, len(targets)))

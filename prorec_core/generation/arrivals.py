@@ -14,9 +14,10 @@ from prorec_core.artifacts import sha256_file
 from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.data.columns import as_ids
 from prorec_core.data.embeddings import FloatArray
+from prorec_core.data.formats import ATOMIC, TABLES, TextRules, ends_in, is_file, open_file
 from prorec_core.data.forms import in_other_forms, pair_shown
+from prorec_core.data.opening import format_of
 from prorec_core.data.raw import read_items
-from prorec_core.data.sources import ATOMIC, TABLES, TextRules, is_file, open_file
 from prorec_core.data.tables import RawTable, reading
 from prorec_core.errors import UserError
 from prorec_core.text.given import VECTORS, vectors_of
@@ -133,9 +134,8 @@ def expect_own_forms(new: pl.Series, known: pl.Series, data: DataConfig, place: 
 
 def _table(data: DataConfig, file: Path) -> RawTable:
     readers = ATOMIC if data.source == "recbole" else TABLES
-    if file.suffix.lower() not in readers:
-        known = ", ".join(readers)
-        raise UserError("a file of this kind is not read", place=str(file), cure=f"Give one that ends in {known}")
+    if format_of(file) not in readers:
+        raise UserError("a file of this kind is not read", place=str(file), cure=f"Give one that {ends_in(readers)}")
     if not is_file(file):
         raise UserError("there is no such file", place=str(file), cure="Check the name")
     return open_file(file, TextRules(data.quotes, data.multiline))

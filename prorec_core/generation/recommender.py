@@ -42,12 +42,20 @@ class Recommender:
     """Recommends items to histories, by the score that was best on validation."""
 
     def __init__(
-        self, generator: Generator, items: pl.DataFrame, rank: Rank, beams: int, catalogue: Catalogue | None = None
+        self,
+        generator: Generator,
+        items: pl.DataFrame,
+        rank: Rank,
+        beams: int,
+        catalogue: Catalogue | None = None,
+        *,
+        history_masked: bool = True,
     ) -> None:
         self.generator = generator
         self.rank = rank
         self.beams = beams
         self.catalogue = catalogue or Catalogue.of_training(items.height)
+        self.history_masked = history_masked
         self.item_ids: list[str] = items["item_id"].to_list()
         self.titles: list[str] = items["title"].to_list()
         self.item_id_column = pa.array(self.item_ids, pa.string())
@@ -70,14 +78,37 @@ class Recommender:
         Raises:
             UserError: a file of the bundle is missing or unreadable, or its parts do not belong together.
         """
-        return cls.of(Bundle.load(folder), device)
+        return cls.of_bundle(Bundle.load(folder), device)
 
     @classmethod
-    def of(cls, bundle: Bundle, device: str = "cpu") -> Recommender:
+    def of_bundle(cls, bundle: Bundle, device: str = "cpu") -> Recommender:
         """The recommender that a bundle is."""
-        trained, place = bundle.trained, torch.device(device)
-        generator = restore_generator(trained, bundle.codes.codes, bundle.embeddings, place, bundle.catalogue)
-        return cls(generator, bundle.items, _rank_of(trained), trained.beams, bundle.catalogue)
+        parts = bundle.trained, bundle.items, bundle.codes.codes, bundle.embeddings, torch.device(device)
+        return cls.of(*parts, bundle.catalogue)
+
+    @classmethod
+    def of(
+        cls,
+        trained: TrainedGenerator,
+        items: pl.DataFrame,
+        codes: npt.NDArray[np.uint16],
+        embeddings: npt.NDArray[np.float32],
+        device: torch.device,
+        catalogue: Catalogue | None = None,
+    ) -> Recommender:
+        """What a training left, ready to recommend; the last three as `restore_generator` takes them.
+
+        Args:
+            trained: what the stage left.
+            items: item_id, title and train_count of every item.
+            codes: the code table, uint16, shape (items, levels).
+            embeddings: the embedding that was quantized, float32, shape (items, E).
+            device: where it computes.
+            catalogue: what came later and what was withdrawn; None: nothing.
+        """
+        generator = restore_generator(trained, codes, embeddings, device, catalogue)
+        rank, masked = _rank_of(trained), trained.history_masked
+        return cls(generator, items, rank, trained.beams, catalogue, history_masked=masked)
 
     def unknown(self, history: Sequence[str]) -> list[str]:
         """The item ids of a history that the catalogue lacks or that were withdrawn, in order, each once."""
@@ -89,9 +120,11 @@ class Recommender:
         return near if near.startswith("Did") else "Look the id up in items.parquet"
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool = True
+        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool | None = None
     ) -> list[list[Recommendation]]:
-        """The k best items for each history of item ids, oldest first.
+        """The k best items for each history of item ids, oldest first; without those of the history if `mask_history`.
+
+        None: as the model was measured.
 
         Unknown item ids are passed over (see `unknown`); a history without a known item gets what is popular.
 
@@ -123,10 +156,10 @@ class Recommender:
         offsets = np.cumsum(np.bincount(users[items >= 0] + 1, minlength=len(histories) + 1), dtype=np.int64)
         return Sequences(items[items >= 0], offsets, len(self.item_ids))
 
-    def top(self, histories: Sequences, k: int = 10, *, mask_history: bool = True) -> TopItems:
+    def top(self, histories: Sequences, k: int = 10, *, mask_history: bool | None = None) -> TopItems:
         """The k best items of each history by their numbers, or all items where there are fewer.
 
-        An empty history gets what is popular.
+        An empty history gets what is popular. `mask_history` as of `recommend`.
 
         Raises:
             UserError: k is not positive.
@@ -137,7 +170,8 @@ class Recommender:
         items = np.tile(self._popular[:k], (histories.n_users, 1))
         scores = np.tile(self._popular_scores[:k], (histories.n_users, 1))
         some = np.flatnonzero(np.diff(histories.offsets))
-        items[some], scores[some] = self._ranked(histories.select(some), k, mask_history)
+        masked = self.history_masked if mask_history is None else mask_history
+        items[some], scores[some] = self._ranked(histories.select(some), k, masked)
         return TopItems(items, scores)
 
     def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[IntArray, npt.NDArray[np.float32]]:

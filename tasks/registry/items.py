@@ -52,7 +52,7 @@ class Change:
         Raises:
             UserError: there is no such file.
         """
-        from prorec_core.data.sources import is_file
+        from prorec_core.data.formats import is_file
         from prorec_core.data.tables import reading
 
         if not is_file(file):

@@ -271,14 +271,13 @@ def _on_new_test(challenger: Measured, champion: Measured, tell: Callable[[str],
     Raises:
         UserError: it was trained on it, or its files or data cannot be read.
     """
-    import numpy as np
-    import pyarrow.compute as pc
+    import pyarrow as pa
 
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.seen import seen_targets
     from prorec_core.data.sequences import Split
     from prorec_core.evaluation.served import served_ranks
-    from prorec_core.metrics.intervals import compare
+    from prorec_core.metrics.intervals import compare_runs
     from prorec_core.metrics.measuring import rank_metrics
 
     now, then = (Dataset.load(store.fetch(each.preprocess)) for each in (challenger, champion))
@@ -286,14 +285,16 @@ def _on_new_test(challenger: Measured, champion: Measured, tell: Callable[[str],
     if models.VALIDATION_TAG in champion.version.tags:
         sequences = sequences.with_validation_in_training()
     if seen := int(seen_targets(then, sequences.training(), now, Split.TEST).sum()):
-        raise UserError(f"it was trained on the test items of {seen:,} of {now.sequences.n_users:,} users")
+        raise UserError(f"it was trained on {seen:,} of the test items")
     title = champion.version.title
     tell(f"Measuring {title} on the test of {challenger.version.title}: {now.sequences.n_users:,} users.")
     protocol = challenger.metrics["protocol"]
     recommender = recommenders.load(recommenders.find(champion.version.uri))
     length = int(protocol.get("list_length", _LENGTH))
     ranks = served_ranks(recommender, now, length, masked=protocol["history_masked"])
-    table = challenger.ranks.filter(pc.equal(challenger.ranks["split"], "test")).sort_by("user")
-    own = np.asarray(table[f"rank_{challenger.scorer}"].to_numpy())
-    here = rank_metrics(ranks, length)
-    return Judgement(challenger, champion.version, replace(champion, here=here), compare(own, ranks, samples=SAMPLES))
+    owners = now.sequences.owners_of(Split.TEST)
+    rows = {"user": owners, "target": now.sequences.targets(Split.TEST), "split": ["test"] * len(ranks)}
+    table, scorers = pa.table({**rows, "rank_served": ranks}), (challenger.scorer, "served")
+    found = compare_runs(challenger.ranks, table, scorers, samples=SAMPLES)
+    here = rank_metrics(ranks, length, owners)
+    return Judgement(challenger, champion.version, replace(champion, here=here), found)

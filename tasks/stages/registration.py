@@ -9,9 +9,9 @@ from pathlib import Path
 
 from prorec.tasks.execution.stage import Work
 from prorec.tasks.registry import bundles
-from prorec.tasks.stages.inputs import new_quantized_embedding, quantized_embedding, texts
 from prorec.tasks.tracking.mlflow_runs import experiment_name
 from prorec_core.artifacts import MANIFEST, read_json
+from prorec_core.stages.inputs import new_quantized_embedding, quantized_embedding, texts
 
 
 def register(work: Work) -> Mapping[str, str]:

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from prorec.tasks.execution.stage import Work
 from prorec.tasks.registry import models, promotion, recommenders
 from prorec.tasks.registry.models import Version
 from prorec.tasks.tracking import mlflow_runs, store
@@ -26,9 +25,8 @@ if TYPE_CHECKING:
 
     from prorec_core.data.dataset import Dataset
     from prorec_core.generation.bundle import Bundle
-    from prorec_core.sequential.start import Start
+    from prorec_core.quantization.quantized import CodeTable
 
-M = TypeVar("M")
 READ = ("preprocess", "embed_text", "train_collaborative", "align", "quantize", "train_generator")
 """The stages whose artifacts a start is made of."""
 
@@ -70,18 +68,58 @@ class Base:
         found = recommenders.find(self.version.uri)
         return Bundle.load(store.fetch_model(found.location, found.manifest_sha256) / "artifacts" / BUNDLE)
 
-    def start(self, model: M, dataset: Dataset) -> Start[M]:
-        """What it left of a training, with where each item of other data stands in its tables."""
-        from prorec_core.sequential.start import Start
-
-        return Start(model, self.rows(dataset))
-
     def rows(self, dataset: Dataset) -> npt.NDArray[np.int64]:
         """Where each item of other data stands in its tables, -1 for those that it lacks, int64."""
         import numpy as np
 
         row_of = {item: row for row, item in enumerate(self.dataset.items["item_id"])}
         return np.array([row_of.get(item, -1) for item in dataset.items["item_id"]], np.int64)
+
+    @property
+    def codes(self) -> CodeTable:
+        """The code table of the version."""
+        return self.bundle.codes
+
+    def expect_unseen(self, dataset: Dataset, *, validation: bool) -> None:
+        """Refuse a start that was trained on what is now to be measured, or chosen by.
+
+        Looks at all versions that one was gone on from before the other, as far as their data are there.
+
+        Raises:
+            UserError: says how many targets, and names one.
+        """
+        from prorec_core.data.seen import seen_targets
+        from prorec_core.data.sequences import Split
+
+        for each in _line(self):
+            sequences = each.dataset.sequences
+            if models.VALIDATION_TAG in each.version.tags:
+                sequences = sequences.with_validation_in_training()
+            for split in (Split.TEST, Split.VALIDATION) if validation else (Split.TEST,):
+                seen = seen_targets(each.dataset, sequences.training(), dataset, split)
+                if seen.any():
+                    row = int(seen.argmax())
+                    item = dataset.items["item_id"][int(dataset.sequences.targets(split)[row])]
+                    user = dataset.users["user_id"][int(dataset.sequences.histories(split).owners[row])]
+                    raise UserError(
+                        f"{each.version.title} was trained on {int(seen.sum()):,} of the {len(seen):,} "
+                        f"{split.name.lower()} items, as '{item}' of '{user}'",
+                        place=f"start_from {self.version.uri}",
+                        cure="Start from a version that was trained before them, or train anew",
+                    )
+
+    def expect_encoder(self, embedded: Path) -> None:
+        """Refuse texts that were embedded otherwise than its own.
+
+        Raises:
+            UserError: the encoders differ.
+        """
+        if _encoder(self.artifact("embed_text")) != _encoder(embedded):
+            raise UserError(
+                "its texts were embedded by another encoder, or otherwise, than these",
+                place=f"start_from {self.version.uri}",
+                cure="Give the section text the values that it was trained with, or train anew",
+            )
 
 
 def base_of(experiment: Experiment) -> Base | None:
@@ -109,54 +147,11 @@ def start_digest(experiment: Experiment) -> str:
     return sha256_json([tags.get(models.CONTENT_TAG, ""), made_of])
 
 
-def expect_unseen(work: Work, base: Base, now: Dataset) -> None:
-    """Refuse a start that was trained on what is now to be measured, or chosen by.
-
-    Looks at all versions that one was gone on from before the other, as far as their data are there.
-
-    Raises:
-        UserError: says of how many users, and names one.
-    """
-    from prorec_core.data.seen import seen_targets
-    from prorec_core.data.sequences import Split
-
-    splits = (Split.TEST,) if work.experiment.train_on_validation else (Split.TEST, Split.VALIDATION)
-    for each in _line(base):
-        sequences = each.dataset.sequences
-        if models.VALIDATION_TAG in each.version.tags:
-            sequences = sequences.with_validation_in_training()
-        for split in splits:
-            seen = seen_targets(each.dataset, sequences.training(), now, split)
-            if seen.any():
-                user = int(seen.argmax())
-                item = now.items["item_id"][int(now.sequences.targets(split)[user])]
-                raise UserError(
-                    f"{each.version.title} was trained on the {split.name.lower()} items of {int(seen.sum()):,} of "
-                    f"{len(seen):,} users, as '{item}' of '{now.users['user_id'][user]}'",
-                    place=f"start_from {base.version.uri}",
-                    cure="Start from a version that was trained before them, or train anew",
-                )
-
-
-def expect_encoder(work: Work, base: Base) -> None:
-    """Refuse a start whose texts were embedded otherwise than these.
-
-    Raises:
-        UserError: the encoders differ.
-    """
-
-    def read(folder: Path) -> tuple[Any, Any]:
-        config: dict[str, Any] = read_json(folder / MANIFEST)["config"]["text"]
-        own = {name: value for name, value in config.items() if name != "model"}
-        # Vectors of one's own are another file whenever an item comes.
-        return own, None if config["encoder"] == "vectors" else read_json(folder / "encoder.json")
-
-    if read(base.artifact("embed_text")) != read(work.inputs["embed_text"]):
-        raise UserError(
-            "its texts were embedded by another encoder, or otherwise, than these",
-            place=f"start_from {base.version.uri}",
-            cure="Give the section text the values that it was trained with, or train anew",
-        )
+def _encoder(folder: Path) -> tuple[Any, Any]:
+    config: dict[str, Any] = read_json(folder / MANIFEST)["config"]["text"]
+    own = {name: value for name, value in config.items() if name != "model"}
+    # Vectors of one's own are another file whenever an item comes.
+    return own, None if config["encoder"] == "vectors" else read_json(folder / "encoder.json")
 
 
 def _line(base: Base) -> Iterator[Base]:

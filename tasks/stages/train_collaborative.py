@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from prorec.tasks.execution.stage import Work, stage
-from prorec.tasks.stages.inputs import read_dataset
 from prorec.tasks.stages.memory import of_collaborative
-from prorec.tasks.stages.start import base_of, expect_unseen, start_digest
+from prorec.tasks.stages.start import base_of, start_digest
 
 
 @stage(
@@ -19,14 +18,6 @@ from prorec.tasks.stages.start import base_of, expect_unseen, start_digest
 )
 def train_collaborative(work: Work) -> None:
     """Train the sequential recommender that knows items by their ids."""
-    from prorec_core.sequential.stage import train_collaborative as run
-    from prorec_core.sequential.trained import CollaborativeModel
+    from prorec_core.stages.train_collaborative import train_collaborative as run
 
-    experiment, dataset, base, start = work.experiment, read_dataset(work), base_of(work.experiment), None
-    config = experiment.collaborative
-    if base is not None:
-        expect_unseen(work, base, dataset)
-        start = base.start(CollaborativeModel.load(base.artifact("train_collaborative")), dataset)
-        config = experiment.continuing.shortened(config)
-    masked, runtime = experiment.evaluate.mask_history, work.runtime(config.precision)
-    run(config, dataset.sequences, experiment.seed, runtime, mask_history=masked, start=start).save(work.folder)
+    run(work, base_of(work.experiment))

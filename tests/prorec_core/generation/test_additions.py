@@ -144,7 +144,7 @@ def test_old_items_keep_their_codes_and_new_ones_have_their_own(bundle: Bundle, 
     after.save(tmp_path / "saved")
     read = Bundle.load(tmp_path / "saved")
     assert read.items.equals(after.items) and read.catalogue.since.tolist() == [0] * N_ITEMS + [1] * 40
-    one, other = (Recommender.of(each).recommend([IDS[:3], ["new-3", IDS[4]], []], 30) for each in (after, read))
+    one, other = (Recommender.of_bundle(each).recommend([IDS[:3], ["new-3", IDS[4]], []], 30) for each in (after, read))
     assert one == other
     assert any(item.item_id.startswith("new-") for item in one[0])
     assert placing_of(read).texts.shape == (N_ITEMS, WIDTH), "items that nobody has taken lend nothing to others"
@@ -184,7 +184,7 @@ def test_they_are_placed_and_counted_as_new_items_of_an_experiment_are(
 def test_what_is_withdrawn_is_recommended_to_nobody_and_passed_over_in_histories(bundle: Bundle) -> None:
     gone = [IDS[2], IDS[7], "new-1"]
     after = withdraw_items(grown(bundle, ["new-0", "new-1"]), gone)
-    recommender = Recommender.of(after)
+    recommender = Recommender.of_bundle(after)
     with_gone, without, empty = recommender.recommend([[IDS[0], IDS[7], IDS[4]], [IDS[0], IDS[4]], []], 100)
     assert with_gone == without
     assert recommender.unknown([IDS[0], IDS[7], "nobody"]) == [IDS[7], "nobody"]
@@ -196,12 +196,14 @@ def test_what_is_withdrawn_is_recommended_to_nobody_and_passed_over_in_histories
 
 def test_what_comes_back_is_what_it_was(bundle: Bundle) -> None:
     back = withdraw_items(bundle, IDS[:5]).withdrawn(np.arange(5), False)
-    one, other = (Recommender.of(each).recommend([IDS[5:8], []], 30) for each in (bundle, back))
+    one, other = (Recommender.of_bundle(each).recommend([IDS[5:8], []], 30) for each in (bundle, back))
     assert one == other
 
 
 def test_popular_items_keep_their_scores(bundle: Bundle) -> None:
-    (before,), (after,) = (Recommender.of(each).recommend([[]], 60) for each in (bundle, grown(bundle, ["a", "b"])))
+    (before,), (after,) = (
+        Recommender.of_bundle(each).recommend([[]], 60) for each in (bundle, grown(bundle, ["a", "b"]))
+    )
     assert after[:N_ITEMS] == before and [item.item_id for item in after[N_ITEMS:]] == ["a", "b"]
 
 
@@ -210,7 +212,7 @@ def test_a_bonus_lifts_new_items(bundle: Bundle, checkerboard: Sequences) -> Non
     asked = [[IDS[item] for item in checkerboard.of_user(user)[:3]] for user in range(40)]
     shares = []
     for bonus in (0.0, 3.0):
-        found = Recommender.of(grown(bundle, names, bonus=bonus)).recommend(asked, 5)
+        found = Recommender.of_bundle(grown(bundle, names, bonus=bonus)).recommend(asked, 5)
         shares.append(np.mean([item.item_id in names for each in found for item in each]))
     if bundle.trained.recommended != "ranked":
         assert shares[0] < shares[1]

@@ -79,5 +79,5 @@ def test_one_that_was_trained_on_the_test_cannot_be_measured_by_it(tmp_path: Pat
     serve(tmp_path, first)
     promotion.promote(promotion.judge(first), anyway=False)
     _, second = make_version(tmp_path / "2", [1] * 40, data=shop(0))
-    with pytest.raises(UserError, match=r"it was trained on the test items of \d+ of 40 users"):
+    with pytest.raises(UserError, match=r"it was trained on \d+ of the test items"):
         promotion.promote(promotion.judge(second), anyway=False)

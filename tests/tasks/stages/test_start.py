@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 
 from prorec.tasks.local import paths
 from prorec.tasks.registry import models
-from prorec.tasks.stages.start import READ, base_of, expect_unseen, pinned, start_digest
+from prorec.tasks.stages.start import READ, base_of, pinned, start_digest
 from prorec.tasks.tracking import mlflow_runs
 from prorec.tasks.tracking.mlflow_runs import FLOW_RUN_TAG, TrackedRun, client
 from prorec_core.config import Experiment
@@ -69,18 +68,17 @@ def test_a_start_that_saw_what_is_measured_now_is_refused(tmp_path: Path) -> Non
     client().set_model_version_tag(NAME, "2", models.STARTED_FROM_TAG, before)
     base = base_of(experiment(before))
     assert base is not None
-    work: Any = SimpleNamespace(experiment=experiment(before))
-    expect_unseen(work, base, shop(9))
-    with pytest.raises(UserError, match=r"demo/1 was trained on the test items of 20 of 20 users, as 'i.* of 'u"):
-        expect_unseen(work, base, shop(6))
-    with pytest.raises(UserError, match=r"prorec-demo/1 was trained on the validation items of 20 of 20 users"):
-        expect_unseen(work, base, shop(7))
+    base.expect_unseen(shop(9), validation=True)
+    with pytest.raises(UserError, match=r"demo/1 was trained on 20 of the 20 test items, as 'i.* of 'u"):
+        base.expect_unseen(shop(6), validation=True)
+    with pytest.raises(UserError, match=r"prorec-demo/1 was trained on 20 of the 20 validation"):
+        base.expect_unseen(shop(7), validation=True)
     # Also what was gone on from before counts.
     after = base_of(experiment(later))
     assert after is not None
     client().set_model_version_tag(NAME, "1", models.VALIDATION_TAG, "true")
-    with pytest.raises(UserError, match="start_from models:/prorec-demo/2: prorec-demo/1 was trained on the val"):
-        expect_unseen(work, after, shop(8))
+    with pytest.raises(UserError, match="models:/prorec-demo/2: prorec-demo/1 was trained on 20 of the 20 val"):
+        after.expect_unseen(shop(8), validation=True)
 
 
 def test_new_items_that_are_held_out_cannot_be_told_from_known_ones() -> None:
