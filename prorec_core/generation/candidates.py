@@ -26,6 +26,8 @@ from prorec_core.sequential.base import mask_history
 from prorec_core.training.batching import HistoryBatch, inference_batches
 
 Floats = npt.NDArray[np.float32]
+DenseScores = Callable[[Context, HistoryBatch], Tensor]
+"""Dense logits of all items, float32, shape (U, N)."""
 DENSE_CANDIDATES = 50
 """Items of the dense score that are looked at beside the beams, at least: what is chosen, measured and served ranks the
 same candidates."""
@@ -89,6 +91,7 @@ def find_candidates(
     *,
     masked: bool = True,
     with_dense: bool = True,
+    whole: DenseScores | None = None,
     report: Report = silent,
 ) -> Candidates:
     """Beam search for every user, joined with the dense score's top k.
@@ -100,11 +103,12 @@ def find_candidates(
         k: items a list.
         masked: leave out what a user already has.
         with_dense: also look at the dense score, if there is one.
+        whole: what `dense_scores` gave for this generator; None: it is asked.
         report: told of every batch, in users.
     """
     device = generator.inputs_NE.device
     dense = with_dense and generator.has_dense_score
-    whole = _whole_catalogue(generator) if dense else None
+    whole = (whole or dense_scores(generator)) if dense else None
     width = beams + (min(k, generator.trie.n_items) if whole else 0)
     items = np.full((histories.n_users, width), -1, np.int32)
     generative, scores = (np.full(items.shape, -np.inf, np.float32) for _ in range(2))
@@ -189,8 +193,11 @@ def _join_dense(
     return items_UC, generative_UC, dense_UC
 
 
-def _whole_catalogue(generator: Generator) -> Callable[[Context, HistoryBatch], Tensor] | None:
-    """Dense logits of all items, float32, shape (U, N); None if they can only be had item by item."""
+def dense_scores(generator: Generator) -> DenseScores | None:
+    """The dense score, with what no history decides made once; None if it can only be had item by item.
+
+    The generator's weights and offsets are those of now.
+    """
     if generator.stage_one is not None:
         scores, offsets_N = generator.stage_one.scorer(generator.embeddings_NE), generator.item_offsets
         return lambda _, batch: scores(batch) if offsets_N is None else scores(batch) + offsets_N

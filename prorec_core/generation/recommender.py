@@ -21,7 +21,7 @@ import torch
 from prorec_core.data.sequences import IntArray, Sequences, from_lists
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.generation.base import Generator
-from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
+from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, dense_scores, find_candidates
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.metrics.top import TopItems
 from prorec_core.quantization.quantized import CodeTable
@@ -46,6 +46,9 @@ class Recommender:
         self.generator = generator
         self.rank = rank
         self.beams = beams
+        # Made once: many are asked for few histories at a time.
+        with torch.no_grad():
+            self._dense = dense_scores(generator)
         self.item_ids: list[str] = items["item_id"].to_list()
         self.titles: list[str] = items["title"].to_list()
         self.item_id_column = pa.array(self.item_ids, pa.string())
@@ -140,7 +143,12 @@ class Recommender:
 
     def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[IntArray, npt.NDArray[np.float32]]:
         found = find_candidates(
-            self.generator, histories, max(self.beams, k), max(DENSE_CANDIDATES, k), masked=mask_history
+            self.generator,
+            histories,
+            max(self.beams, k),
+            max(DENSE_CANDIDATES, k),
+            masked=mask_history,
+            whole=self._dense,
         )
         return self.rank(found, histories, k)
 
