@@ -34,8 +34,8 @@ same candidates."""
 _TOKENS = 16_384
 _CELLS = 6_000_000
 """Cells of the largest table of a batch of search: users times beams times children."""
-_DENSE_CELLS = 1 << 26
-"""Cells of a batch's dense scores, users times items: 256 MiB."""
+_DENSE_CELLS = 1 << 24
+"""Cells of a batch's dense scores, users times items: 64 MiB."""
 
 
 @dataclass(frozen=True)
