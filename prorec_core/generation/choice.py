@@ -9,6 +9,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
 from prorec_core.generation.ranker import FEATURES, Relations, fit_ranker
@@ -23,6 +26,7 @@ def choose(
     histories: Sequences,
     targets: IntArray,
     given: Sequence[float] | None = None,
+    users: npt.NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Choose on validation users.
 
@@ -33,6 +37,7 @@ def choose(
         histories: the users' items without the target.
         targets: the items that they took, shape (U,).
         given: the ranker's weights where no users are left to fit it on, one a feature.
+        users: which users these are among all, ascending, int64; None: all.
 
     Returns:
         `fusion_weight`, None without weights; `fusion_trials`, each weight and its NDCG@10, none where only one was
@@ -61,7 +66,7 @@ def choose(
     if trials:
         weight, reached["fused"] = best_trial(trials)
     if relations is not None:
-        fitted, about = fit_ranker(found, histories, targets, relations)
+        fitted, about = fit_ranker(found, histories, targets, relations, users)
         # Without weights it would rank by the items' numbers.
         if fitted.weights_F.any():
             ranker = {**about, "weights": fitted.weights_F.tolist(), "folds": fitted.folds_PF.tolist()}

@@ -216,7 +216,11 @@ class Ranker:
 
 
 def fit_ranker(
-    candidates: Candidates, histories: Sequences, targets: IntArray, relations: Relations
+    candidates: Candidates,
+    histories: Sequences,
+    targets: IntArray,
+    relations: Relations,
+    users: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Ranker, dict[str, Any]]:
     """Fit a ranker on validation users and tell what it is worth to users that it was not fitted on.
 
@@ -229,6 +233,7 @@ def fit_ranker(
         histories: theirs, without the target.
         targets: the items that they took, shape (U,).
         relations: what is known of the items.
+        users: which users these are among all, ascending, int64; None: all.
 
     Returns:
         The ranker; and `features`, `standardised` (weights of features in standard deviations), `ndcg_at_10` on
@@ -245,7 +250,10 @@ def fit_ranker(
     spread_F = features_UCF[there_UC].astype(np.float64).std(0) if len(chosen) else np.ones(len(FEATURES))
     spread_F = np.where(spread_F > 0, spread_F, 1.0)
     problem = _Problem(
-        features_UCF / spread_F, items_UC, (items_UC == targets[chosen][:, None]).argmax(1), chosen % FOLDS
+        features_UCF / spread_F,
+        items_UC,
+        (items_UC == targets[chosen][:, None]).argmax(1),
+        (chosen if users is None else users[chosen]) % FOLDS,
     )
     everything = tuple(range(len(FEATURES)))
     whole_F = problem.fit(everything)

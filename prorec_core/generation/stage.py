@@ -29,8 +29,11 @@ from prorec_core.generation.trie import CodeTrie
 from prorec_core.metrics.top import rank_of_target
 from prorec_core.sequential.trained import Floats
 from prorec_core.training.batching import HistoryBatch
-from prorec_core.training.loop import fit_next_item, validation_users
+from prorec_core.training.loop import fit_next_item, some_users
 from prorec_core.training.runtime import Runtime, derive_seed
+
+CHOSEN_BY = 25_000
+"""Validation users at most by whom the fusion weight, the ranker and what recommends are chosen."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class GeneratorInputs:
 
 def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> TrainedGenerator:
     """Train the generator; then choose the fusion weight and fit the ranker on validation, or take those given.
+
+    Of more validation users than `CHOSEN_BY` so many are drawn, with the seed, by whom is chosen.
 
     In a catalogue over Stage I's `full_softmax_items` distillation and soft targets meet a sample of it in each step.
 
@@ -120,10 +125,13 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         derive_seed(seed, "generator"),
         runtime,
         dict.fromkeys(warm, config.warm_start_rate),
-        users=validation_users(sequences, config, derive_seed(seed, "generator", "validation")),
+        users=some_users(sequences, config.validation_users, derive_seed(seed, "generator", "validation")),
     )
     relations = Relations.of(sequences.training(), inputs.texts) if _ranks(inputs) else None
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
+    chosen_by = some_users(sequences, CHOSEN_BY, derive_seed(seed, "generator", "choice"))
+    if chosen_by is not None:
+        histories, targets = histories.select(chosen_by), targets[chosen_by]
     choice = choose(
         lambda: find_candidates(
             generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report
@@ -133,6 +141,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         histories,
         targets,
         config.ranker_weights,
+        chosen_by,
     )
     description = {
         "generator": config.model_dump(mode="json"),

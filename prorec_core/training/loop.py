@@ -57,7 +57,7 @@ def fit_next_item(
         seed: of the whole training.
         runtime: device, progress and checkpoints.
         shares: as in `train`.
-        users: those whom validation asks about (see `validation_users`); None: all.
+        users: those whom validation asks about (see `some_users`); None: all.
     """
     low, training = runtime.low_precision(config.precision), sequences.training()
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
@@ -80,12 +80,11 @@ def fit_next_item(
     )
 
 
-def validation_users(sequences: Sequences, config: Training, seed: int) -> npt.NDArray[np.int64] | None:
-    """The users whom validation asks about after each epoch, ascending, int64; None: all, who are few enough."""
-    if sequences.n_users <= config.validation_users:
+def some_users(sequences: Sequences, most: int, seed: int) -> npt.NDArray[np.int64] | None:
+    """Of very many users so many, drawn evenly, ascending, int64; None: all, who are no more."""
+    if sequences.n_users <= most:
         return None
-    drawn = np.random.default_rng(seed).choice(sequences.n_users, config.validation_users, replace=False)
-    return np.sort(drawn)
+    return np.sort(np.random.default_rng(seed).choice(sequences.n_users, most, replace=False))
 
 
 def validation_measures(ranks: IntArray) -> dict[str, float]:

@@ -194,3 +194,12 @@ def test_very_many_users_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> Non
     thinned, about = fit_ranker(found, asked, targets.astype(np.int32), known)
     assert not np.array_equal(whole.weights_F, thinned.weights_F)
     assert about["ndcg_at_10"] > 0.99, "a share of the users measured, not of their gain"
+
+
+def test_some_users_keep_the_folds_that_they_have_among_all() -> None:
+    found, asked, targets, known = chain()
+    users = np.flatnonzero(np.arange(200) % FOLDS < 2)
+    few = Candidates(found.items_UC[users], found.generative_UC[users], found.dense_UC[users], found.beams)
+    ranker, _ = fit_ranker(few, asked.select(users), targets[users].astype(np.int32), known, users)
+    # Nobody of the last folds was fitted to: leaving them out changes nothing.
+    assert [np.array_equal(fold, ranker.weights_F) for fold in ranker.folds_PF] == [False, False, True, True, True]
