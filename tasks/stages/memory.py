@@ -91,7 +91,8 @@ def of_align(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
         _states(config, shape.dim),
     ]
     if config.graph:
-        found.append(Part("the graph of items", 60 * sizes.interactions, "align.graph=0"))
+        remembered = 2 * wide if by_rows else 0
+        found.append(Part("the graph of items", 60 * sizes.interactions + remembered, "align.graph=0"))
     return found
 
 
