@@ -58,9 +58,11 @@ def machine() -> dict[str, Any]:
     """Where the figures were taken."""
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if "model name" in line] if info.is_file() else []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "processor": names[0].partition(":")[2].strip() if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores,
+        "threads": int(os.environ.get("OMP_NUM_THREADS", cores)),
         "python": platform.python_version(),
         "torch": version("torch"),
         "transformers": version("transformers"),

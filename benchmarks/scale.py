@@ -162,7 +162,8 @@ class Campaign:
     def _keep(self, row: Row) -> None:
         last = {(each.stage, each.items, each.users): each for each in [*self.rows, row]}
         self.rows = list(last.values())
-        described = {"machine": machine(), "asked": self.asked, "rows": [asdict(each) for each in self.rows]}
+        where = {**machine(), "device": _device(self.experiment.device)}
+        described = {"machine": where, "asked": self.asked, "rows": [asdict(each) for each in self.rows]}
         write_json(self.output / "scale.json", described)
 
     def _draw(self) -> None:
@@ -170,6 +171,16 @@ class Campaign:
             described = read_json(self.output / "scale.json")
             write_bytes(self.output / "scale.md", markdown(described).encode())
             write_bytes(self.output / "scale.png", plot(described))
+
+
+def _device(asked: str) -> str:
+    """The name of the CUDA device that trainings use; empty where they use none."""
+    import torch
+
+    from prorec_core.training.runtime import make_runtime
+
+    device = make_runtime(asked).device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
 
 
 def _large(row: Row) -> int:

@@ -27,6 +27,11 @@ def markdown(found: Mapping[str, Any]) -> str:
     totals = (_total([row for row in rows if (row["items"], row["users"]) == size]) for size in sizes)
     lines += [f"| all that was measured | {' | '.join(totals)} |", ""]
     lines.append("Seconds · seconds of the processor · largest memory of the process in GiB.")
+    threads = f", {machine['threads']} thread" + "s" * (machine["threads"] > 1)
+    device = f", {machine['device']}" if machine["device"] else ""
+    lines.append(f"On {machine['cores']} cores ({machine['processor']}){threads}{device}.")
+    lines += [f"| all that was measured | {' | '.join(totals)} |", ""]
+    lines.append("Seconds · seconds of the processor · largest memory of the process in GiB.")
     device = f", {machine['device']}" if machine.get("device") else ""
     lines.append(f"On {machine['cores']} cores ({machine['processor']}){device}.")
     lines += [
