@@ -26,9 +26,7 @@ class ItemGraph(nn.Module):
 
     With `looked_at`, a step looks at so many neighbours of an item at most: of one that has more at the half of them
     with the strongest ties, and at as many drawn evenly from all others, for which these stand. So each sum over
-    neighbours is estimated without bias, and what an item is in a step takes a bounded number of others to tell. What
-    is estimated is no more than how far the sum has moved since the vectors were remembered (a control variate: Chen,
-    Zhu and Song, "Stochastic training of graph convolutional networks with variance reduction", 2018).
+    neighbours is estimated without bias, and what an item is in a step takes a bounded number of others to tell.
     """
 
     def __init__(self, training: Sequences, weight: float, looked_at: int | None = None) -> None:
@@ -41,7 +39,6 @@ class ItemGraph(nn.Module):
         super().__init__()
         self.weight = weight
         self.looked_at = looked_at
-        self.remembered: tuple[Tensor, Tensor] | None = None
         ties = _ties(training)
         if looked_at is not None:
             ties = _strongest_first(ties)
@@ -55,16 +52,8 @@ class ItemGraph(nn.Module):
     def forward(self, vectors_ND: Tensor) -> Tensor:
         """Smoothed vectors, float32, shape (N, D)."""
         vectors_ND = vectors_ND.float()
-        return vectors_ND + self.weight * self._sums(vectors_ND)
-
-    def remember(self, vectors_ND: Tensor) -> None:
-        """From now on `smoothed` estimates how far sums of neighbours have moved from those of these vectors."""
-        vectors_ND = vectors_ND.float()
-        self.remembered = vectors_ND, self._sums(vectors_ND)
-
-    def _sums(self, vectors_ND: Tensor) -> Tensor:
-        sums_ND: Tensor = _SumOfNeighbours.apply(vectors_ND, self.items_T, self.offsets, self.strengths_T)
-        return sums_ND
+        added_ND: Tensor = _SumOfNeighbours.apply(vectors_ND, self.items_T, self.offsets, self.strengths_T)
+        return vectors_ND + self.weight * added_ND
 
     def neighbours(self, items_R: Tensor) -> tuple[Tensor, Tensor]:
         """Neighbours of some items and how strong each tie counts, int64 and float32, shape (R, K).
@@ -88,24 +77,9 @@ class ItemGraph(nn.Module):
         neighbours_RK = torch.where(inside_RK, self.items_T[places_RK], items_R[:, None])
         return neighbours_RK, self.strengths_T[places_RK] * factors_RK * inside_RK
 
-    def smoothed(
-        self, items_R: Tensor, vectors_RD: Tensor, neighbours_RK: Tensor, strengths_RK: Tensor, vectors_RKD: Tensor
-    ) -> Tensor:
-        """What `forward` makes of some items, or an estimate of it, float32, shape (R, D).
-
-        Args:
-            items_R: the items, int64.
-            vectors_RD: theirs.
-            neighbours_RK: what `neighbours` gave for them, with
-            strengths_RK: the strengths.
-            vectors_RKD: those of the neighbours.
-        """
-        vectors_RKD = vectors_RKD.float()
-        if self.remembered is not None:
-            vectors_RKD = vectors_RKD - F.embedding(neighbours_RK, self.remembered[0])
-        added_RD = (vectors_RKD * strengths_RK[:, :, None]).sum(1)
-        if self.remembered is not None:
-            added_RD = added_RD + F.embedding(items_R, self.remembered[1])
+    def smoothed(self, vectors_RD: Tensor, neighbours_RKD: Tensor, strengths_RK: Tensor) -> Tensor:
+        """What `forward` makes of some items, or an estimate, from their vectors and those of `neighbours`, float32."""
+        added_RD = (neighbours_RKD.float() * strengths_RK[:, :, None]).sum(1)
         return vectors_RD.float() + self.weight * added_RD
 
 

@@ -60,7 +60,9 @@ class StageOne(nn.Module):
 
     def embeddings(self) -> tuple[Tensor, Tensor, Tensor]:
         """E_I, E_C and E_T of all items, shapes (N, E), (N, D), (N, D)."""
-        semantic_ND = self._all_adapted()
+        # Of a large catalogue piece by piece: what the adapter makes on its way is several tables.
+        texts = self.text_NS.split(_AT_ONCE) if self.items.by_rows else (self.text_NS,)
+        semantic_ND = torch.cat([self.adapter(piece) for piece in texts]) if len(texts) > 1 else self.adapter(texts[0])
         fused_NE = self.fused(self.items.weight, semantic_ND)
         return fused_NE if self.graph is None else self.graph(fused_NE), self.items.weight, semantic_ND
 
@@ -80,20 +82,9 @@ class StageOne(nn.Module):
         ids_MD, semantic_MD = self.items(items_M), self._adapted(items_M)
         fused_ME = self.fused(ids_MD, semantic_MD)
         integrated_RE = self.graph.smoothed(
-            items_R, F.embedding(own_R, fused_ME), neighbours_RK, strengths_RK, F.embedding(places_RK, fused_ME)
+            F.embedding(own_R, fused_ME), F.embedding(places_RK, fused_ME), strengths_RK
         )
         return integrated_RE, F.embedding(own_R, ids_MD), F.embedding(own_R, semantic_MD)
-
-    @torch.no_grad()
-    def remember(self) -> None:
-        """Have the graph estimate how far the items' neighbours have moved from where they are now."""
-        if self.graph is not None and self.items.by_rows:
-            self.graph.remember(self.fused(self.items.weight, self._all_adapted()))
-
-    def _all_adapted(self) -> Tensor:
-        """E_T of all items, shape (N, D); of many piece by piece, as what the adapter makes on its way is large."""
-        texts = self.text_NS.split(_AT_ONCE) if self.items.by_rows else (self.text_NS,)
-        return torch.cat([self.adapter(piece) for piece in texts]) if len(texts) > 1 else self.adapter(texts[0])
 
     def _adapted(self, items_R: Tensor) -> Tensor:
         """E_T of some items, shape (R, D)."""

@@ -99,7 +99,6 @@ def align(
         derive_seed(seed, "align"),
         runtime,
         users=some_users(sequences, config.validation_users, derive_seed(seed, "align", "validation")),
-        before_epoch=stage.remember,
     )
     with torch.no_grad():
         integrated, ids, adapted = (_array(table) for table in stage.embeddings())

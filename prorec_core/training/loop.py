@@ -43,7 +43,6 @@ def fit_next_item(
     shares: Mapping[nn.Parameter, float] | None = None,
     *,
     users: npt.NDArray[np.int64] | None = None,
-    before_epoch: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train a model to predict the next items of users; all else is as in `train`.
 
@@ -59,7 +58,6 @@ def fit_next_item(
         runtime: device, progress and checkpoints.
         shares: as in `train`.
         users: those whom validation asks about (see `some_users`); None: all.
-        before_epoch: as in `train`.
     """
     low, training = runtime.low_precision(config.precision), sequences.training()
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
@@ -79,7 +77,6 @@ def fit_next_item(
         seed,
         runtime,
         shares,
-        before_epoch,
     )
 
 
@@ -104,7 +101,6 @@ def train(
     seed: int,
     runtime: Runtime,
     shares: Mapping[nn.Parameter, float] | None = None,
-    before_epoch: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train until the epochs are over or validation no longer improves; leaves the best epoch's weights in `model`.
 
@@ -120,7 +116,6 @@ def train(
         seed: of the whole training.
         runtime: device, progress and checkpoints.
         shares: of the learning rate, for the parameters that have a part of it alone.
-        before_epoch: called before each epoch, when all rows of tables are up to date; draws no random numbers.
 
     Returns:
         One record an epoch: mean losses and validation measures.
@@ -140,8 +135,6 @@ def train(
     with deterministic():
         while len(records) < config.epochs and not _exhausted(records, config.patience):
             epoch = len(records)
-            if before_epoch is not None:
-                before_epoch()
             torch.manual_seed(derive_seed(seed, "epoch", epoch))
             record, step = _one_epoch(
                 model,

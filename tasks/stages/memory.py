@@ -91,8 +91,7 @@ def of_align(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
         _states(config, shape.dim),
     ]
     if config.graph:
-        remembered = 2 * wide if by_rows else 0
-        found.append(Part("the graph of items", 60 * sizes.interactions + remembered, "align.graph=0"))
+        found.append(Part("the graph of items", 60 * sizes.interactions, "align.graph=0"))
     return found
 
 
