@@ -94,11 +94,7 @@ class AlignConfig(Training):
         description="Weight in E_I of the items that stand beside an item in training histories; 0: none.",
     )
     graph_neighbours: int = Field(
-        8,
-        ge=1,
-        le=MANY,
-        description="Neighbours of an item that a step looks at over full_softmax_items: half of them the strongest, "
-        "the others drawn; else it looks at all.",
+        8, ge=1, le=MANY, description="Strongest neighbours that an item has over full_softmax_items; else it has all."
     )
     start: Literal["collaborative", "scratch"] = Field(
         "collaborative", description="Where the collaborative part starts: the stage before, or anew."

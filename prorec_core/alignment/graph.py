@@ -24,24 +24,23 @@ class ItemGraph(nn.Module):
     its own neighbour, and one without neighbours keeps its vector. One layer of a graph convolution without weights
     (He et al., 2020).
 
-    With `looked_at`, a step looks at so many neighbours of an item at most: of one that has more at the half of them
-    with the strongest ties, and at as many drawn evenly from all others, for which these stand. So each sum over
-    neighbours is estimated without bias, and what an item is in a step takes a bounded number of others to tell.
+    With `strongest`, of each item's neighbours those of the strongest ties alone are added, at the strength that they
+    have among all: what an item is then takes a bounded number of others to tell.
     """
 
-    def __init__(self, training: Sequences, weight: float, looked_at: int | None = None) -> None:
+    def __init__(self, training: Sequences, weight: float, strongest: int | None = None) -> None:
         """
         Args:
             training: users' items without those held back.
             weight: of the neighbours.
-            looked_at: neighbours of an item that `neighbours` gives, at most; None: all.
+            strongest: neighbours an item at most, of equally strong ones those of lower index; None: all.
         """
         super().__init__()
         self.weight = weight
-        self.looked_at = looked_at
+        self.whole = strongest is None
         ties = _ties(training)
-        if looked_at is not None:
-            ties = _strongest_first(ties)
+        if strongest is not None:
+            ties = _strongest(ties, strongest)
         self.offsets: Tensor
         self.items_T: Tensor
         self.strengths_T: Tensor
@@ -52,33 +51,25 @@ class ItemGraph(nn.Module):
     def forward(self, vectors_ND: Tensor) -> Tensor:
         """Smoothed vectors, float32, shape (N, D)."""
         vectors_ND = vectors_ND.float()
-        added_ND: Tensor = _SumOfNeighbours.apply(vectors_ND, self.items_T, self.offsets, self.strengths_T)
+        sums = _SumOfNeighbours.apply if self.whole else _sums
+        added_ND: Tensor = sums(vectors_ND, self.items_T, self.offsets, self.strengths_T)
         return vectors_ND + self.weight * added_ND
 
     def neighbours(self, items_R: Tensor) -> tuple[Tensor, Tensor]:
-        """Neighbours of some items and how strong each tie counts, int64 and float32, shape (R, K).
+        """The neighbours of some items and how strong each tie is, int64 and float32, shape (R, K).
 
         K is the largest number among these items; where an item has fewer it stands itself, at strength 0.
         """
-        starts_R1 = self.offsets[items_R][:, None]
-        counts_R1 = self.offsets[items_R + 1][:, None] - starts_R1
-        most = int(counts_R1.max())
-        width = most if self.looked_at is None else min(most, self.looked_at)
-        columns_RK = torch.arange(width, device=items_R.device).expand(len(items_R), -1)
-        inside_RK, factors_RK = columns_RK < counts_R1, torch.ones((), device=items_R.device)
-        if width < most:
-            sure = width // 2
-            others_R1 = counts_R1 - sure
-            drawn_RK = (torch.rand(columns_RK.shape, device=items_R.device) * others_R1).long().minimum(others_R1 - 1)
-            stands_RK = (columns_RK >= sure) & (counts_R1 > width)
-            columns_RK = torch.where(stands_RK, sure + drawn_RK, columns_RK)
-            factors_RK = torch.where(stands_RK, others_R1 / (width - sure), factors_RK)
-        places_RK = torch.where(inside_RK, starts_R1 + columns_RK, 0)
+        starts_R = self.offsets[items_R]
+        counts_R = self.offsets[items_R + 1] - starts_R
+        columns = torch.arange(int(counts_R.max()), device=items_R.device)
+        inside_RK = columns < counts_R[:, None]
+        places_RK = torch.where(inside_RK, starts_R[:, None] + columns, 0)
         neighbours_RK = torch.where(inside_RK, self.items_T[places_RK], items_R[:, None])
-        return neighbours_RK, self.strengths_T[places_RK] * factors_RK * inside_RK
+        return neighbours_RK, self.strengths_T[places_RK] * inside_RK
 
     def smoothed(self, vectors_RD: Tensor, neighbours_RKD: Tensor, strengths_RK: Tensor) -> Tensor:
-        """What `forward` makes of some items, or an estimate, from their vectors and those of `neighbours`, float32."""
+        """What `forward` makes of some items, from their vectors and those of their neighbours, float32."""
         added_RD = (neighbours_RKD.float() * strengths_RK[:, :, None]).sum(1)
         return vectors_RD.float() + self.weight * added_RD
 
@@ -97,11 +88,13 @@ def _ties(training: Sequences) -> sparse.csr_matrix:
     return ties
 
 
-def _strongest_first(ties: sparse.csr_matrix) -> sparse.csr_matrix:
-    """The same with each row's largest entries first, of equal ones those of lower index."""
+def _strongest(ties: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
+    """Of each row the `count` largest entries, of equal ones the first."""
     rows = np.repeat(np.arange(ties.shape[0]), np.diff(ties.indptr))
     order = np.lexsort((-ties.data, rows))
-    return sparse.csr_matrix((ties.data[order], ties.indices[order], ties.indptr), ties.shape)
+    kept = np.sort(order[np.arange(len(rows)) - ties.indptr[rows] < count])
+    offsets = np.concatenate([[0], np.minimum(np.diff(ties.indptr), count).cumsum()])
+    return sparse.csr_matrix((ties.data[kept], ties.indices[kept], offsets), ties.shape)
 
 
 class _SumOfNeighbours(torch.autograd.Function):

@@ -69,8 +69,7 @@ class StageOne(nn.Module):
     def embeddings_of(self, items_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """E_I, E_C and E_T of some items, int64, each named once, shapes (R, E), (R, D), (R, D).
 
-        Nothing is looked at but these items and neighbours of theirs in the graph, by which E_I is estimated where they
-        have more than the graph gives.
+        Nothing is looked at but these items and their neighbours in the graph.
         """
         if self.graph is None:
             ids_RD, semantic_RD = self.items(items_R), self._adapted(items_R)

@@ -48,7 +48,7 @@ def align(
     """Train Stage I.
 
     In a catalogue over `full_softmax_items` of `start`'s configuration a step makes the embeddings of those items alone
-    that it meets: its batch's and the sampled ones, each with `graph_neighbours` of its neighbours.
+    that it meets: its batch's and the sampled ones, each with its `graph_neighbours` strongest neighbours.
 
     Args:
         config: fusion, weight of the alignment and training.
@@ -62,8 +62,8 @@ def align(
     """
     torch.manual_seed(derive_seed(seed, "align", "start"))
     by_rows = sequences.n_items > start.config.full_softmax_items
-    looked_at = config.graph_neighbours if by_rows else None
-    graph = ItemGraph(sequences.training(), config.graph, looked_at) if config.graph else None
+    strongest = config.graph_neighbours if by_rows else None
+    graph = ItemGraph(sequences.training(), config.graph, strongest) if config.graph else None
     low = runtime.low_precision(config.precision)
     stage = StageOne(config, start.config, scaled_text(semantic), graph, low, by_rows=by_rows)
     if config.start == "collaborative":
