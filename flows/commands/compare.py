@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prorec.flows.commands.data import have
 from prorec.flows.local.running import expect_folder, in_process, prepare_training
 from prorec.flows.terminal.screen import console, plain, say
 from prorec_core.errors import UserError
@@ -55,6 +56,7 @@ def compare(
     counted = _seeds(seeds)
     known.plan(words, chosen, counted, against)
     expect_folder("--json", json_file)
+    have(experiment, chosen)
     prepare_training()
     summary = _run(chosen, words, counted, against, known)
     if json_file is not None:
@@ -98,7 +100,7 @@ def _run(
 def _show(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from prorec.flows.local.embedded import mlflow_page
+    from prorec.flows.local.embedded import mlflow_lines
     from prorec.flows.terminal.display import plain_table
     from prorec_core.evaluation.variants import marked, marks_of
     from prorec_core.metrics import scorers
@@ -131,7 +133,6 @@ def _show(summary: dict[str, Any]) -> None:
     for each in summary["failed"]:
         text = f"failed: {each['variant']}, seed {each['seed']}, in {each['stage']}: {each['reason']}"
         screen.print(plain(text, "red"), soft_wrap=True)
-    command, page = mlflow_page(summary["mlflow"])
-    for name, text in {"report": summary["report"], "MLflow": command, "": page}.items():
+    for name, text in {"report": summary["report"], **mlflow_lines(summary["mlflow"])}.items():
         if text:
             say(f"{name:<10} {text}")

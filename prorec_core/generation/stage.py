@@ -29,7 +29,7 @@ from prorec_core.generation.trie import CodeTrie
 from prorec_core.metrics.top import rank_of_target
 from prorec_core.sequential.trained import Floats
 from prorec_core.training.batching import HistoryBatch
-from prorec_core.training.loop import fit_next_item, some_users
+from prorec_core.training.loop import fit_next_item, validation_targets
 from prorec_core.training.runtime import Runtime, derive_seed
 
 CHOSEN_BY = 25_000
@@ -125,13 +125,14 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         derive_seed(seed, "generator"),
         runtime,
         dict.fromkeys(warm, config.warm_start_rate),
-        users=some_users(sequences, config.validation_users, derive_seed(seed, "generator", "validation")),
+        asked=validation_targets(sequences, config.validation_users, derive_seed(seed, "generator", "validation")),
     )
     relations = Relations.of(sequences.training(), inputs.texts) if _ranks(inputs) else None
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
-    chosen_by = some_users(sequences, CHOSEN_BY, derive_seed(seed, "generator", "choice"))
-    if chosen_by is not None:
-        histories, targets = histories.select(chosen_by), targets[chosen_by]
+    asked = validation_targets(sequences, CHOSEN_BY, derive_seed(seed, "generator", "choice"))
+    if asked is not None:
+        # Whose they are stays known: the ranker's folds follow from it.
+        histories, targets = replace(histories, owner=histories.owners).select(asked), targets[asked]
     choice = choose(
         lambda: find_candidates(
             generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report
@@ -141,13 +142,15 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         histories,
         targets,
         config.ranker_weights,
-        chosen_by,
+        own=not inputs.mask_history,
     )
     description = {
         "generator": config.model_dump(mode="json"),
         "stage_one": _shape(inputs) if generator.stage_one is not None else None,
         "teachers": list(generator.teacher_names),
         "beams": inputs.beams,
+        # Said only where it is so: models of before, which say nothing, leave out what a user has.
+        **({} if inputs.mask_history else {"history_masked": False}),
         **choice,
         "not_applied": list(_not_applied(inputs, warm=bool(warm), taught=teacher is not None)),
     }
