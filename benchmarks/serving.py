@@ -205,7 +205,7 @@ def main() -> int:
     title = f"{options.model}, {options.rate:g} requests a second of {options.histories} histories, k = {options.k}"
     figures = show(outcome, title, seconds, Console())
     if options.json:
-        from benchmarks.__main__ import machine
+        from benchmarks.laps import machine
 
         options.json.write_text(json.dumps({"machine": machine(), **figures}, indent=1) + "\n")
     return 1 if outcome.errors else 0

@@ -26,6 +26,8 @@ from prorec_core.sequential.base import mask_history
 from prorec_core.training.batching import HistoryBatch, inference_batches
 
 Floats = npt.NDArray[np.float32]
+DenseScores = Callable[[Context, HistoryBatch], Tensor]
+"""Dense logits of all items, float32, shape (U, N)."""
 DENSE_CANDIDATES = 50
 """Items of the dense score that are looked at beside the beams, at least: what is chosen, measured and served ranks the
 same candidates."""
@@ -35,8 +37,8 @@ needed to know of them, and none may find them all."""
 _TOKENS = 16_384
 _CELLS = 6_000_000
 """Cells of the largest table of a batch of search: users times beams times children."""
-_DENSE_CELLS = 1 << 26
-"""Cells of a batch's dense scores, users times items: 256 MiB."""
+_DENSE_CELLS = 1 << 24
+"""Cells of a batch's dense scores, users times items: 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def find_candidates(
     *,
     masked: bool = True,
     with_dense: bool = True,
+    whole: DenseScores | None = None,
     report: Report = silent,
 ) -> Candidates:
     """Beam search for every user, joined with the dense score's top k, and unless `masked` with the user's own items.
@@ -108,11 +111,12 @@ def find_candidates(
         k: items a list.
         masked: leave out what a user already has.
         with_dense: also look at the dense score, if there is one, and at the user's own items; else at beams alone.
+        whole: what `dense_scores` gave for this generator; None: it is asked.
         report: told of every batch, in users.
     """
     device = generator.inputs_NE.device
     dense = with_dense and generator.has_dense_score
-    whole = _whole_catalogue(generator) if dense else None
+    whole = (whole or dense_scores(generator)) if dense else None
     own = with_dense and not masked
     width = beams + (min(k, generator.trie.n_items) if whole else 0) + (OWN_CANDIDATES if own else 0)
     items = np.full((histories.n_users, width), -1, np.int32)
@@ -213,8 +217,11 @@ def _without(items_UK: Tensor, others_UJ: Tensor) -> Tensor:
     return items_UK.masked_fill((items_UK[:, :, None] == others_UJ[:, None, :]).any(-1), -1)
 
 
-def _whole_catalogue(generator: Generator) -> Callable[[Context, HistoryBatch], Tensor] | None:
-    """Dense logits of all items, float32, shape (U, N); None if they can only be had item by item."""
+def dense_scores(generator: Generator) -> DenseScores | None:
+    """The dense score, with what no history decides made once; None if it can only be had item by item.
+
+    The generator's weights and offsets are those of now.
+    """
     if generator.stage_one is not None:
         scores, offsets_N = generator.stage_one.scorer(generator.embeddings_NE), generator.item_offsets
         return lambda _, batch: scores(batch) if offsets_N is None else scores(batch) + offsets_N

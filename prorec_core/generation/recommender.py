@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import torch
 from prorec_core.data.sequences import IntArray, Sequences, from_lists
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.generation.base import Generator
-from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
+from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, DenseScores, dense_scores, find_candidates
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.metrics.top import TopItems
 from prorec_core.quantization.quantized import CodeTable
@@ -57,6 +58,12 @@ class Recommender:
         counts = items["train_count"].to_numpy()
         self._popular = np.argsort(-counts, kind="stable").astype(np.int32)
         self._popular_scores = np.log((counts[self._popular] + 1) / (counts.sum() + len(counts))).astype(np.float32)
+
+    @cached_property
+    def _dense(self) -> DenseScores | None:
+        """Made once: many are asked for few histories at a time."""
+        with torch.no_grad():
+            return dense_scores(self.generator)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Recommender:
@@ -166,7 +173,12 @@ class Recommender:
 
     def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[IntArray, npt.NDArray[np.float32]]:
         found = find_candidates(
-            self.generator, histories, max(self.beams, k), max(DENSE_CANDIDATES, k), masked=mask_history
+            self.generator,
+            histories,
+            max(self.beams, k),
+            max(DENSE_CANDIDATES, k),
+            masked=mask_history,
+            whole=self._dense,
         )
         return self.rank(found, histories, k)
 
