@@ -199,23 +199,28 @@ class GeneratorConfig(Training):
         "counts, texts and popularity, on validation users; it recommends where it is better on those left out.",
     )
     ranker_weights: (
-        Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=5, max_length=5)] | None
+        Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=5, max_length=7)] | None
     ) = Field(
         None,
-        description="Weights of the ranker's features (generative, dense, successor, text, popularity), as an earlier "
-        "model of the same data has them; null: they are fitted, which train_on_validation leaves no users for.",
+        description="Weights of the ranker's features (generative, dense, successor, text, popularity; own_count and "
+        "own_recency too where the history is not masked), as an earlier model of the same data has them; null: they "
+        "are fitted, which train_on_validation leaves no users for.",
     )
     distill: DistillConfig = Field(default_factory=DistillConfig, description="Knowledge distillation.")
     targets_per_user: int = Field(
         4, ge=1, le=4096, description="Training targets drawn from each history an epoch (encoder_decoder)."
     )
-    validation_users: int = Field(2000, ge=1, le=MANY, description="Users at most in the validation after each epoch.")
+    validation_users: int = Field(
+        2000, ge=1, le=MANY, description="Users, or targets of data.split, at most in the validation after each epoch."
+    )
     validation_beams: int = Field(20, ge=10, le=1000, description="Beams in the validation after each epoch.")
 
     @model_validator(mode="after")
     def _parts_have_what_they_need(self) -> GeneratorConfig:
         if self.dim % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
+        if self.ranker_weights is not None and len(self.ranker_weights) == 6:
+            raise ValueError("ranker_weights are 5, or 7 with own_count and own_recency")
         if self.ranker_weights is not None and not self.ranker:
             raise ValueError("ranker_weights without ranker would weigh nothing; leave one of both out")
         if self.distill.soft_targets > 0 and not (self.trie_mask or self.node_scores):
@@ -260,7 +265,7 @@ class Experiment(Section):
     )
     train_on_validation: bool = Field(
         False,
-        description="Train on each user's validation item too: all epochs, with the one evaluate.fusion_weights and "
+        description="Train on the validation items too: all epochs, with the one evaluate.fusion_weights and "
         "the generator.ranker_weights given. What comes out is not comparable with models that never saw those items.",
     )
     data: DataConfig = Field(default_factory=DataConfig, description="Interactions and items.")
@@ -289,6 +294,13 @@ class Experiment(Section):
 
 
 _TO_THE_SECOND: tuple[Change, ...] = (
+    Added("data.demo.repeats", 0.0),
+    Added("data.split", "leave_one_out"),
+    Added("data.validation_from", None),
+    Added("data.test_from", None),
+    Added("data.validation_share", 0.1),
+    Added("data.test_share", 0.1),
+    Added("data.targets", "all"),
     Added("data.repeated_items", "error"),
     Added("data.items_without_id", "error"),
     Added("data.expected", {}),
@@ -303,5 +315,6 @@ _TO_THE_SECOND: tuple[Change, ...] = (
     Added("data.sql.snapshot", None),
     Added("quantize.table", None),
 )
+
 CHANGES: tuple[tuple[Change, ...], ...] = (_TO_THE_SECOND,)
 """From each version of what is stored to the next, from version 1 on: which of these fields were added or renamed."""

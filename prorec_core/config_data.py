@@ -14,6 +14,8 @@ from prorec_core.registry import ENCODERS, SOURCES
 from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Name, Place, Probability, Section
 from prorec_core.values import Missing, SimilarIds, TimestampFormat
 
+Moment = Name | Annotated[int, Field(ge=0, le=2**63 - 1)] | None
+
 
 class DemoShop(Section):
     """Size and planted structure of the generated shop."""
@@ -21,6 +23,9 @@ class DemoShop(Section):
     users: int = Field(3000, ge=50, le=1_000_000, description="Users in the generated shop.")
     items: int = Field(1200, ge=40, le=100_000, description="Items in the generated shop.")
     seed: int = Field(7, ge=0, le=MOST_SEED, description="Seed of the shop itself, apart from the seed of training.")
+    repeats: Probability = Field(
+        0.0, description="Chance that a user takes again what the user has already, at each step; 0: never."
+    )
 
 
 class ExpectedCounts(Section):
@@ -108,6 +113,27 @@ class DataConfig(Section):
         "input", description="Order of interactions of a user at the same time: as in the file, or shuffled."
     )
     ties_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the shuffling of ties.")
+    split: Literal["leave_one_out", "by_time", "by_position"] = Field(
+        "leave_one_out",
+        description="leave_one_out: each user's last item tests, the one before validates; by_time: what is earlier "
+        "than a moment trains, what follows validates, then tests; by_position: each user's last share tests, for data "
+        "without a clock.",
+    )
+    validation_from: Moment = Field(
+        None,
+        description="by_time: when validation begins, as 2024-01-31 or 2024-01-31 10:00:00 (UTC), or a number as in "
+        "the data; null: data.validation_share says.",
+    )
+    test_from: Moment = Field(None, description="by_time: when the test begins; null: data.test_share says.")
+    validation_share: Probability = Field(
+        0.1, description="Share of the interactions that validates: the last before the test; by_position: of a user's."
+    )
+    test_share: Probability = Field(
+        0.1, description="Share of the interactions that tests: the last in time; by_position: of each user's."
+    )
+    targets: Literal["all", "first"] = Field(
+        "all", description="Targets of a user in a stretch (by_time, by_position): every interaction, or the first."
+    )
     expected: ExpectedCounts = Field(
         default_factory=ExpectedCounts,
         description="Counts after filtering that the literature gives; others are told as a warning.",
@@ -136,6 +162,19 @@ class DataConfig(Section):
     def _rating_and_minimum(self) -> DataConfig:
         if (self.min_rating is None) != (self.rating_column is None):
             raise ValueError("rating_column and min_rating go together")
+        return self
+
+    @model_validator(mode="after")
+    def _split_has_its_own(self) -> DataConfig:
+        moments = [name for name in ("validation_from", "test_from") if getattr(self, name) is not None]
+        if moments and self.split != "by_time":
+            raise ValueError(f"{moments[0]} is for split: by_time")
+        if self.split == "leave_one_out" and self.targets != "all":
+            raise ValueError("targets is for split: by_time or by_position; leave_one_out has one target a user")
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave nothing to train on: together they must be below 1")
+        if self.split == "by_time" and self.new_items > 0:
+            raise ValueError("new_items is not for split: by_time, whose new items are those that training never saw")
         return self
 
     @model_validator(mode="after")

@@ -48,6 +48,7 @@ TOGETHER: dict[tuple[str, ...], dict[str, Any]] = {
     ("data", "min_rating"): {"rating_column": "stars"},
     ("data", "rating_column"): {"min_rating": 3.0},
     ("train_on_validation",): {"evaluate": {"fusion_weights": [2.0]}},
+    **{("data", name): {"split": "by_time"} for name in ("validation_from", "test_from", "targets")},
 }
 """What must be set beside a field."""
 
