@@ -301,6 +301,7 @@ _TO_THE_SECOND: tuple[Change, ...] = (
     Added("data.validation_share", 0.1),
     Added("data.test_share", 0.1),
     Added("data.targets", "all"),
+    Added("data.negative_times", "error"),
     Added("data.repeated_items", "error"),
     Added("data.items_without_id", "error"),
     Added("data.expected", {}),

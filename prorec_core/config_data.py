@@ -87,6 +87,10 @@ class DataConfig(Section):
         "timestamp", description="Column of the time of an interaction; null: the file is already in order."
     )
     timestamp_format: TimestampFormat = None
+    negative_times: Literal["error", "zero"] = Field(
+        "error",
+        description="Times that are negative numbers: stop with an error, or take them for 0, before all others.",
+    )
     missing: Missing = Field(default=[""])
     similar_ids: SimilarIds = "error"
     rating_column: Name | None = Field(None, description="Column of a rating, for `min_rating`.")

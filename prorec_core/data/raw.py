@@ -169,7 +169,8 @@ def _log(
         start, frame = batch
         found: dict[str, Any] = {side: dictionaries[side].numbers(frame[names[side]], start) for side in names}
         if config.timestamp_column is not None:
-            found["timestamp"] = times.read(frame[config.timestamp_column], start)
+            column, found["negative"] = _from_zero(frame[config.timestamp_column], config)
+            found["timestamp"] = times.read(column, start)
         if rating is not None:
             found["rating"] = as_ratings(frame[rating], place, missing, start)
         return found
@@ -188,6 +189,8 @@ def _log(
     items, same = _met(distinct["item"], catalogue, config, place)
     ids: dict[str, pl.Series] = {}
     remarks: list[str] = []
+    if negative := sum(parts.pop("negative", [])):
+        remarks.append(f"{place}: {negative:,} times are negative and taken for 0 (data.negative_times=zero)")
     for side, called in (("user", distinct["user"].ids), ("item", items)):
         ids[side], table_ = sorted_ids(distinct[side], called)
         counts = np.bincount(table_[distinct[side].numbers], distinct[side].rows).astype(np.int64)
@@ -197,6 +200,16 @@ def _log(
     if rating is not None:
         rows = rows.with_columns(rating=pl.concat(parts.pop("rating")))
     return rows, Log(ids, unit, place, remarks, same)
+
+
+def _from_zero(column: pl.Series, config: DataConfig) -> tuple[pl.Series, int]:
+    """The times, negative numbers of them 0 where the configuration says so, and how many those are."""
+    if config.negative_times == "error" or not (column.dtype.is_numeric() or column.dtype == pl.String):
+        return column, 0
+    numbers = column.dtype.is_numeric()
+    negative = (column < 0) if numbers else column.str.contains(r"^\s*-[0-9.]+\s*$")
+    negative = negative.fill_null(False)
+    return (column.set(negative, 0 if numbers else "0"), int(negative.sum())) if negative.any() else (column, 0)
 
 
 def _with_starts(batches: Iterable[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
