@@ -10,6 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+AttributeKind = Literal["number", "boolean", "date", "texts", "text"]
+"""Of a column of the items that is kept for rules; `texts`: each item has a list of them."""
+
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 """What `data.timestamp_format` may say of numbers."""
 

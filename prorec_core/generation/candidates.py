@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.generation.allowed import Rules, by_rule
 from prorec_core.generation.base import Context, Generator
 from prorec_core.generation.beam import beam_search
 from prorec_core.metrics.top import padded_histories
@@ -89,6 +90,7 @@ def find_candidates(
     *,
     masked: bool = True,
     with_dense: bool = True,
+    rules: Rules | None = None,
     report: Report = silent,
 ) -> Candidates:
     """Beam search for every user, joined with the dense score's top k.
@@ -100,6 +102,7 @@ def find_candidates(
         k: items a list.
         masked: leave out what a user already has.
         with_dense: also look at the dense score, if there is one.
+        rules: for each user the items that alone may be candidates.
         report: told of every batch, in users.
     """
     device = generator.inputs_NE.device
@@ -117,11 +120,12 @@ def find_candidates(
         users = batch.users_B.cpu().numpy()
         context = last_context(generator, batch)
         forbidden = _forbidden(histories, users, device) if masked else None
-        beam = _search(generator, context, len(users), beams, forbidden)
+        own = None if rules is None else [rules[user] for user in users]
+        beam = _search(generator, context, len(users), beams, forbidden, own)
         found: tuple[Tensor, ...] = beam
         if whole:
             logits_UN = whole(context, batch)
-            found = _join_dense(generator, context, beam, logits_UN, batch, histories if masked else None, k)
+            found = _join_dense(generator, context, beam, logits_UN, batch, histories if masked else None, own, k)
         elif dense:
             found = (*beam, _summary_scores(generator, context, beam[0]))
         for target, value in zip((items, generative, scores), found, strict=False):
@@ -142,12 +146,12 @@ def _forbidden(histories: Sequences, users: npt.NDArray[np.int64], device: torch
 
 
 def _search(
-    generator: Generator, context: Context, users: int, beams: int, forbidden: Tensor | None
+    generator: Generator, context: Context, users: int, beams: int, forbidden: Tensor | None, rules: Rules | None
 ) -> tuple[Tensor, Tensor]:
     def score(level: int, nodes_UB: Tensor, codes_UBl: Tensor) -> Tensor:
         return generator.child_log_probabilities(level, context, codes_UBl, nodes_UB)
 
-    result = beam_search(score, generator.trie, users, beams, beams, forbidden)
+    result = beam_search(score, generator.trie, users, beams, beams, forbidden, rules)
     return result.items_UK, result.log_probabilities_UK
 
 
@@ -170,6 +174,7 @@ def _join_dense(
     logits_UN: Tensor,
     batch: HistoryBatch,
     masked: Sequences | None,
+    rules: Rules | None,
     k: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     beams_UB, beam_scores_UB = found
@@ -177,6 +182,11 @@ def _join_dense(
     if masked is not None:
         # In place: nothing that was masked is asked for again, and a copy would be as large as the catalogue.
         mask_history(log_p_UN, batch, masked)
+    for rule, rows in by_rule(rules, log_p_UN.device):
+        if len(rows) == len(log_p_UN):
+            log_p_UN.masked_fill_(~rule.mask_N, -torch.inf)
+        else:
+            log_p_UN[rows] = log_p_UN[rows].masked_fill(~rule.mask_N, -torch.inf)
     top_UK = log_p_UN.topk(min(k, log_p_UN.shape[1]), dim=1)
     fresh_UK = top_UK.indices.masked_fill(top_UK.values == -torch.inf, -1)
     fresh_UK = fresh_UK.masked_fill((fresh_UK[:, :, None] == beams_UB[:, None, :]).any(-1), -1)

@@ -1,7 +1,8 @@
 """A trained generator that recommends to histories of item ids. Knows ids, titles and scores.
 
 Knows nothing of training, tracking or servers. What it loads is a folder of plain files: model.safetensors,
-config.json and training.json of the generator, codes.parquet, items.parquet and the quantized embeddings.parquet.
+config.json and training.json of the generator, codes.parquet, items.parquet and the quantized embeddings.parquet, and
+attributes.parquet where columns of the items are kept for rules.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from prorec_core.data import attributes as kept
+from prorec_core.data.conditions import Attributes
 from prorec_core.data.sequences import IntArray, Sequences, from_lists
 from prorec_core.errors import UserError, did_you_mean
+from prorec_core.generation.allowed import AllowedItems, Rules
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
+from prorec_core.generation.rules import RuleBook
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.metrics.top import TopItems
 from prorec_core.quantization.quantized import CodeTable
@@ -42,7 +47,9 @@ class Recommendation:
 class Recommender:
     """Recommends items to histories, by the score that was best on validation."""
 
-    def __init__(self, generator: Generator, items: pl.DataFrame, rank: Rank, beams: int) -> None:
+    def __init__(
+        self, generator: Generator, items: pl.DataFrame, rank: Rank, beams: int, attributes: pl.DataFrame | None = None
+    ) -> None:
         self.generator = generator
         self.rank = rank
         self.beams = beams
@@ -51,6 +58,9 @@ class Recommender:
         self.item_id_column = pa.array(self.item_ids, pa.string())
         self.title_column = pa.array(self.titles, pa.string())
         self._index = {item_id: index for index, item_id in enumerate(self.item_ids)}
+        columns = () if attributes is None else attributes.get_columns()
+        self.attributes = Attributes(columns, len(self.item_ids))
+        self.rules = RuleBook(generator.trie, self._index, self.attributes)
         counts = items["train_count"].to_numpy()
         self._popular = np.argsort(-counts, kind="stable").astype(np.int32)
         self._popular_scores = np.log((counts[self._popular] + 1) / (counts.sum() + len(counts))).astype(np.float32)
@@ -75,7 +85,9 @@ class Recommender:
         embeddings = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
         embeddings = embeddings.reshape(-1, column.type.list_size)
         generator = restore_generator(trained, table.codes, embeddings, torch.device(device))
-        return cls(generator, items, _rank_of(trained), trained.beams)
+        path = folder / kept.FILE
+        attributes = kept.load(path, items["item_id"]) if path.is_file() else None
+        return cls(generator, items, _rank_of(trained), trained.beams, attributes)
 
     def unknown(self, history: Sequence[str]) -> list[str]:
         """The item ids of a history that the catalogue lacks, in order, each once."""
@@ -87,17 +99,28 @@ class Recommender:
         return near if near.startswith("Did") else "Look the id up in items.parquet"
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool = True
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        *,
+        mask_history: bool = True,
+        rules: Rules | None = None,
     ) -> list[list[Recommendation]]:
         """The k best items for each history of item ids, oldest first.
 
         Unknown item ids are passed over (see `unknown`); a history without a known item gets what is popular.
 
+        Args:
+            histories: item ids.
+            k: items a list; there are fewer where no more may be recommended.
+            mask_history: leave out what a history has.
+            rules: for each history what alone may be recommended (see `RuleBook.left`).
+
         Raises:
             UserError: k is not positive.
         """
         known = [np.array([self._index[i] for i in history if i in self._index], np.int32) for history in histories]
-        best = self.top(from_lists(known, len(self.item_ids)), k, mask_history=mask_history)
+        best = self.top(from_lists(known, len(self.item_ids)), k, mask_history=mask_history, rules=rules)
         return [
             [
                 Recommendation(self.item_ids[item], self.titles[item], float(score))
@@ -121,10 +144,12 @@ class Recommender:
         offsets = np.cumsum(np.bincount(users[items >= 0] + 1, minlength=len(histories) + 1), dtype=np.int64)
         return Sequences(items[items >= 0], offsets, len(self.item_ids))
 
-    def top(self, histories: Sequences, k: int = 10, *, mask_history: bool = True) -> TopItems:
+    def top(
+        self, histories: Sequences, k: int = 10, *, mask_history: bool = True, rules: Rules | None = None
+    ) -> TopItems:
         """The k best items of each history by their numbers, or all items where there are fewer.
 
-        An empty history gets what is popular.
+        An empty history gets what is popular. `rules` as in `recommend`.
 
         Raises:
             UserError: k is not positive.
@@ -135,13 +160,26 @@ class Recommender:
         items = np.tile(self._popular[:k], (histories.n_users, 1))
         scores = np.tile(self._popular_scores[:k], (histories.n_users, 1))
         some = np.flatnonzero(np.diff(histories.offsets))
-        items[some], scores[some] = self._ranked(histories.select(some), k, mask_history)
+        own = None if rules is None else [rules[int(user)] for user in some]
+        items[some], scores[some] = self._ranked(histories.select(some), k, mask_history, own)
+        if rules is not None:
+            for user in np.flatnonzero(np.diff(histories.offsets) == 0):
+                if (rule := rules[int(user)]) is not None:
+                    items[user], scores[user] = self._popular_of(rule, k)
         return TopItems(items, scores)
 
-    def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[IntArray, npt.NDArray[np.float32]]:
-        found = find_candidates(
-            self.generator, histories, max(self.beams, k), max(DENSE_CANDIDATES, k), masked=mask_history
-        )
+    def _popular_of(self, rule: AllowedItems, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        """The k most popular items that a rule leaves, and their scores."""
+        places = np.flatnonzero(rule.mask_N.cpu().numpy()[self._popular])[:k]
+        items, scores = np.full(k, -1, np.int32), np.full(k, -np.inf, np.float32)
+        items[: len(places)], scores[: len(places)] = self._popular[places], self._popular_scores[places]
+        return items, scores
+
+    def _ranked(
+        self, histories: Sequences, k: int, mask_history: bool, rules: Rules | None
+    ) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        beams, dense = max(self.beams, k), max(DENSE_CANDIDATES, k)
+        found = find_candidates(self.generator, histories, beams, dense, masked=mask_history, rules=rules)
         return self.rank(found, histories, k)
 
 
