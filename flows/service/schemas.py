@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from prorec_core.generation.rules import Chosen
 
 MOST_HISTORIES = 64
 MOST_ITEMS = 1000
@@ -12,6 +15,9 @@ MOST_RECOMMENDED = 100
 LONGEST_ID = 256
 MOST_BYTES = 2**20
 """Bytes of a request's body."""
+MOST_LISTED = 1_000_000
+MOST_LIST_BYTES = 2**25
+"""Items of a named list, and bytes of the body that brings it."""
 
 
 def _whole(value: object) -> object:
@@ -41,6 +47,14 @@ class Request(_Strict):
         10, description="Items to recommend to each.", ge=1, le=MOST_RECOMMENDED, strict=True
     )
     keep_seen: bool = Field(False, description="Also recommend what is in the history.", strict=True)
+    only: Chosen | None = Field(
+        None,
+        description="What alone may be recommended: item ids; or `items`, a named `list` and conditions (`where`), all "
+        "of which an item has to meet.",
+    )
+    exclude: Chosen | None = Field(
+        None, description="What may not be: the same, and an item is left out that meets any of them."
+    )
 
 
 class Item(BaseModel):
@@ -59,8 +73,8 @@ class Result(BaseModel):
     items: list[Item] = Field(description="Best first; fewer than `k`, or none, where the catalogue has no more.")
     unknown_items: list[str] = Field(description="Item ids of the history that the model does not know, each once.")
     missing: int = Field(
-        description="How many items fewer than `k` there are, since the history holds the rest of the catalogue; with "
-        "no item at all it holds the whole."
+        description="How many items fewer than `k` there are, since the history holds the rest of the catalogue, or of "
+        "what the rule leaves of it; with no item at all it holds the whole."
     )
     fallback: bool = Field(description="No item of the history is known: these are the most popular items.")
 
@@ -72,11 +86,49 @@ class Model(BaseModel):
     version: str
 
 
+class AboutRule(BaseModel):
+    """What `only` and `exclude` leave."""
+
+    allowed: int = Field(description="Items of the catalogue that may be recommended.")
+    unknown: int = Field(description="Of the item ids that the rule itself names, how many the model does not know.")
+    unknown_items: list[str] = Field(description="The first of them.")
+
+
 class Answer(BaseModel):
     """A result for each history, in the order of the request."""
 
     model: Model
     results: list[Result]
+    rule: AboutRule | None = Field(None, description="Not there where there is neither `only` nor `exclude`.")
+
+
+class ListOfItems(_Strict):
+    """What a named list is put from."""
+
+    items: list[Id] = Field(description="Item ids; one that stands twice counts once.", max_length=MOST_LISTED)
+
+
+class AboutList(BaseModel):
+    """A named list."""
+
+    name: str
+    items: int = Field(description="How many.")
+    digest: str = Field(description="Tells its content.")
+    updated: datetime
+    unknown: int | None = Field(None, description="How many the model in use does not know; not there without a model.")
+    unknown_items: list[str] | None = Field(None, description="The first of them.")
+
+
+class WholeList(AboutList):
+    """A named list with its items."""
+
+    item_ids: list[str]
+
+
+class Lists(BaseModel):
+    """All named lists, by name."""
+
+    lists: list[AboutList]
 
 
 class Ready(BaseModel):
@@ -116,5 +168,9 @@ def example(item_ids: list[str]) -> dict[str, dict[str, Any]]:
                 "k": 3,
                 "keep_seen": True,
             },
+        },
+        "ruled": {
+            "summary": "Some items not",
+            "value": {"histories": [{"history": item_ids[:1]}], "k": 3, "exclude": item_ids[1:]},
         },
     }

@@ -22,7 +22,9 @@ import pyarrow.parquet as pq
 from prorec_core.artifacts import sha256_file, sha256_json, write_bytes
 from prorec_core.data.histories import Chunk, Histories
 from prorec_core.errors import UserError
+from prorec_core.generation.allowed import AllowedItems
 from prorec_core.generation.recommender import Recommender
+from prorec_core.generation.rules import Rule
 from prorec_core.progress import Progress, Report, silent
 
 SCHEMA_VERSION = 1
@@ -55,6 +57,7 @@ class BatchSettings:
         chunk: users at a time; results are kept chunk by chunk.
         model: the model's address, noted in the file.
         model_digest: digest of the model's files; chunks of another model are not used.
+        rule: what alone may be recommended.
     """
 
     k: int
@@ -62,6 +65,7 @@ class BatchSettings:
     chunk: int
     model: str
     model_digest: str
+    rule: Rule | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,8 @@ class BatchResult:
         rows: of the file.
         sha256: of the file, hex.
         users_found: whose rows were there already.
-        users_short: who got fewer than k items, since the catalogue has no more that they lack.
-        users_empty: who got none, since they have the whole catalogue.
+        users_short: who got fewer than k items, since no more may be recommended that they lack.
+        users_empty: who got none, since they have all that may be.
     """
 
     users: int
@@ -130,8 +134,9 @@ def recommend_all(
         report: told of every chunk, in users.
 
     Raises:
-        UserError: the output cannot be written.
+        UserError: the output cannot be written; the rule cannot be asked of the model, or leaves nothing.
     """
+    allowed = None if settings.rule is None else recommender.rules.left(settings.rule).allowed
     parts = output.parent / f".{output.name}.parts"
     try:
         parts.mkdir(parents=True, exist_ok=True)
@@ -143,7 +148,7 @@ def recommend_all(
             if part is not None:
                 found += len(chunk.user_ids)
             else:
-                part = _write_part(parts, key, _rows(recommender, chunk, settings))
+                part = _write_part(parts, key, _rows(recommender, chunk, settings, allowed))
             names.append(part)
             done += len(chunk.user_ids)
             report(Progress(done, total, "user"))
@@ -165,6 +170,8 @@ def recommend_all(
 def _key(chunk: Chunk, settings: BatchSettings) -> str:
     """Equal for two chunks whose rows must be equal."""
     asked = [SCHEMA_VERSION, settings.model_digest, settings.k, settings.mask_history]
+    if settings.rule is not None:
+        asked.append(settings.rule.key)
     content = hashlib.sha256(sha256_json(asked).encode())
     lengths = chunk.histories.list.len()
     content.update(lengths.to_numpy().tobytes())
@@ -175,8 +182,10 @@ def _key(chunk: Chunk, settings: BatchSettings) -> str:
     return content.hexdigest()
 
 
-def _rows(recommender: Recommender, chunk: Chunk, settings: BatchSettings) -> pa.Table:
-    best = recommender.top(recommender.known(chunk.histories), settings.k, mask_history=settings.mask_history)
+def _rows(recommender: Recommender, chunk: Chunk, settings: BatchSettings, allowed: AllowedItems | None) -> pa.Table:
+    known = recommender.known(chunk.histories)
+    rules = None if allowed is None else [allowed] * known.n_users
+    best = recommender.top(known, settings.k, mask_history=settings.mask_history, rules=rules)
     users, places = np.nonzero(best.items_UK >= 0)
     user_ids = chunk.user_ids.to_arrow().cast(pa.string())
 
@@ -221,6 +230,7 @@ def _metadata(settings: BatchSettings) -> Mapping[bytes, bytes]:
         "prorec_model_digest": settings.model_digest,
         "prorec_k": settings.k,
         "prorec_history_masked": str(settings.mask_history).lower(),
+        **({} if settings.rule is None else {"prorec_rule": settings.rule.key}),
     }
     return {name.encode(): str(value).encode() for name, value in values.items()}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
@@ -60,7 +61,6 @@ class Recommender:
         self._index = {item_id: index for index, item_id in enumerate(self.item_ids)}
         columns = () if attributes is None else attributes.get_columns()
         self.attributes = Attributes(columns, len(self.item_ids))
-        self.rules = RuleBook(generator.trie, self._index, self.attributes)
         counts = items["train_count"].to_numpy()
         self._popular = np.argsort(-counts, kind="stable").astype(np.int32)
         self._popular_scores = np.log((counts[self._popular] + 1) / (counts.sum() + len(counts))).astype(np.float32)
@@ -88,6 +88,11 @@ class Recommender:
         path = folder / kept.FILE
         attributes = kept.load(path, items["item_id"]) if path.is_file() else None
         return cls(generator, items, _rank_of(trained), trained.beams, attributes)
+
+    @cached_property
+    def rules(self) -> RuleBook:
+        """What rules leave of the catalogue."""
+        return RuleBook(self.generator.trie, self._index, self.attributes)
 
     def unknown(self, history: Sequence[str]) -> list[str]:
         """The item ids of a history that the catalogue lacks, in order, each once."""
