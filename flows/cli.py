@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from prorec.flows.access.proxies import stay_direct
-from prorec.flows.commands import artifacts, compare, models, recommend_all, rerun, serve, stack, tidy, tune
+from prorec.flows.commands import artifacts, compare, models, recommend_all, rerun, rules, serve, stack, tidy, tune
 from prorec.flows.local.running import debugging, expect_folder, expect_stages, prepare_training, run_flow, show_result
 from prorec.flows.stack.state import connect
 from prorec.flows.terminal import streams
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made of.")
 app.add_typer(config_app, name="config")
-for topic in (compare, tune, stack, rerun, tidy, models, serve, recommend_all, artifacts):
+for topic in (compare, tune, stack, rerun, tidy, models, serve, rules, recommend_all, artifacts):
     topic.add_to(app)
 
 _INTERRUPTED = 130
@@ -76,27 +76,38 @@ def recommend(
     model: Annotated[str, typer.Option(metavar="MODEL_URI", help="For instance models:/prorec-demo/1.")],
     history: Annotated[str, typer.Option(metavar="ITEM,ITEM,…", help="Ids of a user's items, the oldest first.")],
     k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Items to recommend.")] = 10,
+    only: rules.Only = None,
+    only_list: rules.OnlyList = None,
+    where: rules.Where = None,
+    exclude: rules.Exclude = None,
+    exclude_list: rules.ExcludeList = None,
+    exclude_where: rules.ExcludeWhere = None,
 ) -> None:
     """Recommend items to someone with this history."""
     from rich.table import Table
 
     from prorec.flows.local.embedded import predict
 
-    found = predict(model, history, k)
+    rule = {
+        "only": rules.choice("only", only, only_list, where),
+        "exclude": rules.choice("exclude", exclude, exclude_list, exclude_where),
+    }
+    found = predict(model, history, k, rule)
     table = Table("rank", "item", "title", "score")
     for row in found:
         table.add_row(str(row["rank"]), visible(row["item_id"]), visible(row["title"]), f"{row['score']:.3f}")
     if found:
         console().print(table)
     if len(found) < k:
-        say(_few(len(found), k), error=True)
+        say(_few(len(found), k, "what may be recommended" if any(rule.values()) else "the catalogue"), error=True)
 
 
-def _few(found: int, k: int) -> str:
+def _few(found: int, k: int, of: str) -> str:
     """Why there are fewer items than asked for."""
     if not found:
-        return "Nothing is left to recommend: the history holds the whole catalogue."
-    return f"{found:,} of {k:,} items: the catalogue has no more that the history lacks."
+        whole = of.replace("the catalogue", "the whole catalogue").replace("what", "all that")
+        return f"Nothing is left to recommend: the history holds {whole}."
+    return f"{found:,} of {k:,} items: {of} has no more that the history lacks."
 
 
 @config_app.command()

@@ -284,7 +284,7 @@ class Experiment(Section):
 
 _TO_THE_SECOND: tuple[Change, ...] = (
     Added("data.attribute_columns", []),
-    Added("data.attribute_kinds", {}),
+    Added("data.attribute_kinds", []),
 )
 
 CHANGES: tuple[tuple[Change, ...], ...] = (_TO_THE_SECOND,)

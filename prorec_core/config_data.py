@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from prorec_core.registry import ENCODERS, SOURCES
 from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Name, Place, Probability, Section
-from prorec_core.values import AttributeKind, Missing, SimilarIds, TimestampFormat
+from prorec_core.values import AttributeOfKind, Missing, SimilarIds, TimestampFormat, declared_kinds
 
 
 class DemoShop(Section):
@@ -67,10 +67,10 @@ class DataConfig(Section):
         max_length=100,
         description="Item columns that are kept with the model, so that rules may choose items by them (`where`).",
     )
-    attribute_kinds: dict[Name, AttributeKind] = Field(
-        default={},
+    attribute_kinds: list[AttributeOfKind] = Field(
+        default=[],
         max_length=100,
-        description="What such columns hold where their texts do not tell: number, boolean, date, texts or text.",
+        description="What they hold where their texts do not tell, as sku=text: number, boolean, date, texts or text.",
     )
     duplicates: Literal["keep", "exact", "first"] = Field(
         "exact",
@@ -107,8 +107,11 @@ class DataConfig(Section):
     def _attributes_once(self) -> DataConfig:
         if len(set(self.attribute_columns)) < len(self.attribute_columns):
             raise ValueError("attribute_columns names a column twice")
-        if odd := [name for name in self.attribute_kinds if name not in self.attribute_columns]:
+        kinds = declared_kinds(self.attribute_kinds)
+        if odd := [name for name in kinds if name not in self.attribute_columns]:
             raise ValueError(f"attribute_kinds names '{odd[0]}', which is none of attribute_columns")
+        if len(kinds) < len(self.attribute_kinds):
+            raise ValueError("attribute_kinds names a column twice")
         return self
 
     @model_validator(mode="after")

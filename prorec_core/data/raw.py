@@ -23,6 +23,7 @@ from prorec_core.data.tables import RawTable
 from prorec_core.data.texts import as_text
 from prorec_core.data.times import Times
 from prorec_core.errors import UserError
+from prorec_core.values import declared_kinds
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _catalogue(config: DataConfig, raw: pl.DataFrame, place: str, beside: str) -
     chosen = [str(names.index(name)) for name in config.text_columns]
     texts = there.select(pl.concat_str(chosen, separator=config.text_separator, ignore_nulls=True)).to_series()
     items = {"item_id": ids, "title": parts[names.index(title)], "text": texts.fill_null("")}
-    kinds, missing = config.attribute_kinds, config.missing
+    kinds, missing = declared_kinds(config.attribute_kinds), config.missing
     kept = [as_attribute(raw[name], place, missing, kinds.get(name)) for name in config.attribute_columns]
     return Catalogue(pl.DataFrame(items), pl.DataFrame(kept), place, remarks)
 

@@ -33,6 +33,7 @@ _SPECIAL: dict[Path, dict[str, Any]] = {
         "evaluate": {"fusion_weights": [3.0]},
         "generator": {"ranker_weights": [1.0, 2.0, 0.5, 0.0, -0.25]},
     },
+    ("data", "attribute_kinds"): {"data": {"attribute_columns": ["a=b"], "attribute_kinds": ["a=b=text"]}},
     ("evaluate", "fusion_weights"): {"evaluate": {"fusion_weights": [3.0]}},
 }
 

@@ -168,7 +168,7 @@ def shop(folder: Path, **more: Any) -> DataConfig:
 
 def test_columns_go_through_preprocess_in_the_order_of_the_items(tmp_path: Path) -> None:
     config = shop(
-        tmp_path, attribute_columns=["price", "item", "item_id"], attribute_kinds={"item_id": "text"}, new_items=0.3
+        tmp_path, attribute_columns=["price", "item", "item_id"], attribute_kinds=["item_id=text"], new_items=0.3
     )
     dataset = preprocess(config)
     assert dataset.new_items is not None and dataset.attributes is not None
@@ -191,4 +191,4 @@ def test_without_columns_nothing_is_kept(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no column 'colour'.*data\.attribute_columns"):
         preprocess(shop(tmp_path, attribute_columns=["colour"]))
     with pytest.raises(ValueError, match="none of attribute_columns"):
-        shop(tmp_path, attribute_kinds={"price": "number"})
+        shop(tmp_path, attribute_kinds=["price=number"])
