@@ -8,7 +8,7 @@ candidates, K items of a list, N items, B beams.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,14 +157,21 @@ def _search(
 
 def item_log_probabilities(generator: Generator, context: Context, items_UC: Tensor) -> Tensor:
     """Log-probability of the codes of given items, float32, shape (U, C); -1 stands for no item and gets -inf."""
-    trie, items = generator.trie, items_UC.clamp(min=0)
+    items = items_UC.clamp(min=0)
     total = torch.zeros(items.shape, device=items.device)
-    for level in range(trie.depth):
-        parents = trie.item_nodes(level, items)
-        log_p = generator.child_log_probabilities(level, context, trie.codes[items][..., :level], parents)
-        slot = trie.item_nodes(level + 1, items) - trie.first_child[level][parents]
-        total += log_p.gather(-1, slot[..., None])[..., 0]
+    for log_p in item_step_log_probabilities(generator, context, items):
+        total += log_p
     return total.masked_fill(items_UC < 0, -torch.inf)
+
+
+def item_step_log_probabilities(generator: Generator, context: Context, items_UC: Tensor) -> Iterator[Tensor]:
+    """Log-probability of each code of given items after those before it, a level at a time, float32, shape (U, C)."""
+    trie = generator.trie
+    for level in range(trie.depth):
+        parents = trie.item_nodes(level, items_UC)
+        log_p = generator.child_log_probabilities(level, context, trie.codes[items_UC][..., :level], parents)
+        slot = trie.item_nodes(level + 1, items_UC) - trie.first_child[level][parents]
+        yield log_p.gather(-1, slot[..., None])[..., 0]
 
 
 def _join_dense(

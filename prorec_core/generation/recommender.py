@@ -7,7 +7,7 @@ attributes.parquet where columns of the items are kept for rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -28,12 +28,11 @@ from prorec_core.generation.allowed import AllowedItems, Rules
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
 from prorec_core.generation.rules import RuleBook
+from prorec_core.generation.scoring import Scoring, scorings_of
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
+from prorec_core.generation.words import CodeWords
 from prorec_core.metrics.top import TopItems
 from prorec_core.quantization.quantized import CodeTable
-
-Rank = Callable[[Candidates, Sequences, int], tuple[IntArray, npt.NDArray[np.float32]]]
-"""The k best of each history's candidates, and their scores."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,26 @@ class Recommender:
     """Recommends items to histories, by the score that was best on validation."""
 
     def __init__(
-        self, generator: Generator, items: pl.DataFrame, rank: Rank, beams: int, attributes: pl.DataFrame | None = None
+        self,
+        generator: Generator,
+        items: pl.DataFrame,
+        scoring: Scoring,
+        beams: int,
+        attributes: pl.DataFrame | None = None,
+        others: Sequence[Scoring] = (),
     ) -> None:
+        """
+        Args:
+            generator: in evaluation mode.
+            items: item_id, title and train_count of its items, in their order.
+            scoring: what recommends.
+            beams: of the search.
+            attributes: columns kept for rules.
+            others: scores that are there too, for whoever would compare.
+        """
         self.generator = generator
-        self.rank = rank
+        self.scoring = scoring
+        self.others = others
         self.beams = beams
         self.item_ids: list[str] = items["item_id"].to_list()
         self.titles: list[str] = items["title"].to_list()
@@ -62,6 +77,7 @@ class Recommender:
         columns = () if attributes is None else attributes.get_columns()
         self.attributes = Attributes(columns, len(self.item_ids))
         counts = items["train_count"].to_numpy()
+        self.train_counts = counts
         self._popular = np.argsort(-counts, kind="stable").astype(np.int32)
         self._popular_scores = np.log((counts[self._popular] + 1) / (counts.sum() + len(counts))).astype(np.float32)
 
@@ -87,7 +103,13 @@ class Recommender:
         generator = restore_generator(trained, table.codes, embeddings, torch.device(device))
         path = folder / kept.FILE
         attributes = kept.load(path, items["item_id"]) if path.is_file() else None
-        return cls(generator, items, _rank_of(trained), trained.beams, attributes)
+        scoring, *others = scorings_of(trained, generator.has_dense_score)
+        return cls(generator, items, scoring, trained.beams, attributes, others)
+
+    @cached_property
+    def words(self) -> CodeWords:
+        """What items under the same codes have in common."""
+        return CodeWords(self.generator.trie, self.titles)
 
     @cached_property
     def rules(self) -> RuleBook:
@@ -162,16 +184,28 @@ class Recommender:
         if k < 1:
             raise UserError(f"k must be at least 1, not {k}", place="k")
         k = min(k, len(self.item_ids))
-        items = np.tile(self._popular[:k], (histories.n_users, 1))
-        scores = np.tile(self._popular_scores[:k], (histories.n_users, 1))
+        best = self.top_of_empty(histories, k, rules)
         some = np.flatnonzero(np.diff(histories.offsets))
         own = None if rules is None else [rules[int(user)] for user in some]
-        items[some], scores[some] = self._ranked(histories.select(some), k, mask_history, own)
+        best.items_UK[some], best.scores_UK[some] = self._ranked(histories.select(some), k, mask_history, own)
+        return best
+
+    def top_of_empty(self, histories: Sequences, k: int, rules: Rules | None) -> TopItems:
+        """The k most popular items for each history; of what its rule leaves where the history is empty."""
+        items = np.tile(self._popular[:k], (histories.n_users, 1))
+        scores = np.tile(self._popular_scores[:k], (histories.n_users, 1))
         if rules is not None:
             for user in np.flatnonzero(np.diff(histories.offsets) == 0):
                 if (rule := rules[int(user)]) is not None:
                     items[user], scores[user] = self._popular_of(rule, k)
         return TopItems(items, scores)
+
+    def candidates(
+        self, histories: Sequences, k: int, *, mask_history: bool = True, rules: Rules | None = None
+    ) -> Candidates:
+        """What is worth ranking for lists of k items."""
+        beams, dense = max(self.beams, k), max(DENSE_CANDIDATES, k)
+        return find_candidates(self.generator, histories, beams, dense, masked=mask_history, rules=rules)
 
     def _popular_of(self, rule: AllowedItems, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
         """The k most popular items that a rule leaves, and their scores."""
@@ -183,16 +217,4 @@ class Recommender:
     def _ranked(
         self, histories: Sequences, k: int, mask_history: bool, rules: Rules | None
     ) -> tuple[IntArray, npt.NDArray[np.float32]]:
-        beams, dense = max(self.beams, k), max(DENSE_CANDIDATES, k)
-        found = find_candidates(self.generator, histories, beams, dense, masked=mask_history, rules=rules)
-        return self.rank(found, histories, k)
-
-
-def _rank_of(trained: TrainedGenerator) -> Rank:
-    """How a trained generator's candidates are ranked: as validation chose."""
-    ranker, weight = trained.ranker, trained.fusion_weight
-    if trained.recommended == "ranked" and ranker is not None:
-        return ranker.rank
-    if trained.recommended == "fused" and weight is not None:
-        return lambda found, _, k: found.fused(weight, k)
-    return lambda found, _, k: found.generative(k)
+        return self.scoring(self.candidates(histories, k, mask_history=mask_history, rules=rules), histories, k)

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from prorec_core.data.conditions import Attributes
-from prorec_core.data.sequences import Sequences, from_lists
+from prorec_core.data.sequences import from_lists
 from prorec_core.errors import UserError
 from prorec_core.generation.allowed import AllowedItems
 from prorec_core.generation.beam import beam_search
-from prorec_core.generation.candidates import Candidates, find_candidates
+from prorec_core.generation.candidates import find_candidates
 from prorec_core.generation.ranker import FEATURES, Ranker, Relations
 from prorec_core.generation.recommender import Recommender
 from prorec_core.generation.rules import Choice, Chosen, ItemList, Rule, RuleBook
+from prorec_core.generation.scoring import Dense, Fused, Generative, Ranked, Scoring
 from prorec_core.generation.trie import CodeTrie
 
 from .conftest import N_ITEMS, code_table
@@ -100,15 +101,13 @@ def recommender_of(generator: Any, scorer: str = "fused", attributes: pl.DataFra
         }
     )
 
-    def rank(found: Candidates, histories: Sequences, k: int) -> Any:
-        if scorer == "ranked":
-            texts = np.random.default_rng(0).normal(size=(n_items, 8)).astype(np.float32)
-            walks = from_lists([np.arange(5, dtype=np.int32) + each for each in range(n_items - 5)], n_items)
-            weights = np.linspace(0.5, 1.5, len(FEATURES))
-            return Ranker(Relations.of(walks, texts), weights, weights[None]).rank(found, histories, k)
-        return found.fused(1.5, k) if scorer == "fused" else found.generative(k)
-
-    return Recommender(generator, items, rank, n_items, attributes)
+    texts = np.random.default_rng(0).normal(size=(n_items, 8)).astype(np.float32)
+    walks = from_lists([np.arange(5, dtype=np.int32) + each for each in range(n_items - 5)], n_items)
+    weights = np.linspace(0.5, 1.5, len(FEATURES))
+    ranker = Ranker(Relations.of(walks, texts), weights, weights[None])
+    scorings = {"ranked": Ranked(ranker), "fused": Fused(1.5), "dense": Dense(), "generative": Generative()}
+    scoring: Scoring = scorings.pop(scorer)  # type: ignore[assignment]
+    return Recommender(generator, items, scoring, n_items, attributes, list(scorings.values()))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("scorer", ["ranked", "fused", "generative"])
