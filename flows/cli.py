@@ -82,6 +82,7 @@ def recommend(
     exclude: rules.Exclude = None,
     exclude_list: rules.ExcludeList = None,
     exclude_where: rules.ExcludeWhere = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Also say why each item is there.")] = False,
 ) -> None:
     """Recommend items to someone with this history."""
     from rich.table import Table
@@ -92,12 +93,16 @@ def recommend(
         "only": rules.choice("only", only, only_list, where),
         "exclude": rules.choice("exclude", exclude, exclude_list, exclude_where),
     }
-    found = predict(model, history, k, rule)
+    found = predict(model, history, k, rule, explained=explain)
     table = Table("rank", "item", "title", "score")
     for row in found:
         table.add_row(str(row["rank"]), visible(row["item_id"]), visible(row["title"]), f"{row['score']:.3f}")
     if found:
         console().print(table)
+    for row in found if explain else ():
+        say(f"{row['rank']}. {visible(row['title'])}")
+        for line in row["why"]:
+            say(f"   {visible(line)}")
     if len(found) < k:
         say(_few(len(found), k, "what may be recommended" if any(rule.values()) else "the catalogue"), error=True)
 

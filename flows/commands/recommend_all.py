@@ -51,6 +51,7 @@ def recommend_all(
     exclude: rules.Exclude = None,
     exclude_list: rules.ExcludeList = None,
     exclude_where: rules.ExcludeWhere = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Add columns that say why each item is there.")] = False,
 ) -> None:
     """Write the best items of every user to a Parquet file; a run that was killed goes on where it was."""
     from prorec.tasks.local import paths
@@ -88,6 +89,7 @@ def recommend_all(
             "quotes": quotes,
             "multiline": multiline,
             "only": rules.choice("only", only, only_list, where),
+            "explain": explain,
             "exclude": rules.choice("exclude", exclude, exclude_list, exclude_where),
         }
     )

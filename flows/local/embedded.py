@@ -154,7 +154,9 @@ def mlflow_page(run: Mapping[str, Any]) -> tuple[str | None, str]:
     return command, f"then open http://127.0.0.1:5000/{path}"
 
 
-def predict(model: str, history: str, k: int, rule: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+def predict(
+    model: str, history: str, k: int, rule: Mapping[str, Any] | None = None, *, explained: bool = False
+) -> list[dict[str, Any]]:
     """What a registered model recommends after a history: `rank`, `item_id`, `title` and `score` each.
 
     Args:
@@ -162,6 +164,7 @@ def predict(model: str, history: str, k: int, rule: Mapping[str, Any] | None = N
         history: item ids with commas.
         k: items at most.
         rule: `only` and `exclude` in the form of a request, each None where nothing was said.
+        explained: also `why`, lines that say why each is there.
 
     Raises:
         UserError: there is no such model, or it cannot take this history or follow this rule.
@@ -179,8 +182,18 @@ def predict(model: str, history: str, k: int, rule: Mapping[str, Any] | None = N
         if len(unknown) == len(set(items)):
             raise UserError(text, place="--history", cure=recommender.suggest(unknown[0]))
         say(f"prorec: {shortened(text, _LONGEST_LINE)}; the others count.", error=True)
-    best = recommender.recommend([items], k, rules=rules)[0]
-    return [{"rank": rank, **asdict(each)} for rank, each in enumerate(best, start=1)]
+    if not explained:
+        best = recommender.recommend([items], k, rules=rules)[0]
+        return [{"rank": rank, **asdict(each)} for rank, each in enumerate(best, start=1)]
+    from prorec_core.generation.explain import explain, reasons, told
+
+    found = explain(recommender, recommender.numbered([items]), k, rules=rules)
+    best = recommender.named(found.lists)[0]
+    lines = [told(recommender, reason) for reason in reasons(recommender, found, 0)]
+    return [
+        {"rank": rank, **asdict(each), "why": why}
+        for rank, (each, why) in enumerate(zip(best, lines, strict=True), start=1)
+    ]
 
 
 def _rule(given: Mapping[str, Any]) -> Rule | None:

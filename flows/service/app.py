@@ -18,12 +18,14 @@ from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from prorec.flows.service import schemas
+from prorec.flows.service import explaining, schemas
 from prorec.flows.service.batching import Batcher, Found, Question, QueueFullError, StoppedError
+from prorec.flows.service.explore import routes as explore_routes
 from prorec.flows.service.gate import Door, Gate
 from prorec.flows.service.lists import routes as list_routes
 from prorec.flows.service.metrics import Metrics
 from prorec.flows.service.models import ModelKeeper
+from prorec.flows.service.page import routes as page_routes
 from prorec.flows.service.problems import NOT_READY, REFUSALS, RETRY_SECONDS, failed, invalid, unavailable
 from prorec.tasks.registry.lists import ListStore
 from prorec_core.errors import UserError
@@ -41,6 +43,7 @@ def create_app(
     batcher: Batcher,
     metrics: Metrics,
     lists: ListStore | None = None,
+    explainer: Batcher | None = None,
     token: str | None = None,
     homes: Collection[str] = (),
 ) -> FastAPI:
@@ -49,19 +52,23 @@ def create_app(
     Args:
         keeper: the model in use.
         batcher: the queue.
+        explainer: the queue of requests that ask for reasons; by default one of a few requests.
         metrics: of the service.
         lists: named lists; by default those of the folder of artifacts.
         token: see `Door`.
         homes: see `Door`.
     """
     lists = ListStore() if lists is None else lists
+    explainer = explaining.queue(keeper) if explainer is None else explainer
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         batcher.start()
+        explainer.start()
         metrics.follow_queue(lambda: batcher.waiting)
         yield
         await asyncio.to_thread(batcher.stop)
+        await asyncio.to_thread(explainer.stop)
 
     # Its page /docs loads nothing from elsewhere.
     app = FastAPIOffline(
@@ -78,7 +85,7 @@ def create_app(
 
     app.include_router(list_routes(keeper, lists))
 
-    async def rule_of(asked: schemas.Request) -> Rule | None:
+    async def rule_of(asked: schemas.Ruled) -> Rule | None:
         """The rule of a request, worked out beside the thread that answers, so that nobody waits for it there."""
         if asked.only is None and asked.exclude is None:
             return None
@@ -91,6 +98,9 @@ def create_app(
 
         return await asyncio.to_thread(find)
 
+    app.include_router(explore_routes(keeper, explainer, metrics, rule_of))
+    app.include_router(page_routes())
+
     @app.post(
         "/recommend",
         responses=REFUSALS,
@@ -102,7 +112,8 @@ def create_app(
 
         A history that is empty, or has no item that the model knows, gets the most popular items (`fallback`). Where
         fewer than `k` items are left that a history lacks, the list is shorter, or empty (`missing`). `only` and
-        `exclude` say what may be recommended: as long as `k` such items exist, `k` are found.
+        `exclude` say what may be recommended: as long as `k` such items exist, `k` are found. `explain` adds to each
+        item why it is there.
         """
         request.state.histories = len(asked.histories)
         if keeper.current is None:
@@ -110,7 +121,7 @@ def create_app(
         try:
             rule = await rule_of(asked)
             question = Question([each.history for each in asked.histories], asked.k, asked.keep_seen, rule)
-            found = await asyncio.wrap_future(batcher.submit(question))
+            found = await asyncio.wrap_future((explainer if asked.explain else batcher).submit(question))
         except QueueFullError:
             raise unavailable(metrics, "queue_full", "Too many requests are waiting.") from None
         except UserError as error:
@@ -148,7 +159,7 @@ def create_app(
 
 def _answer(asked: schemas.Request, found: Found, metrics: Metrics) -> schemas.Answer:
     results = []
-    for history, best, unknown in zip(asked.histories, found.lists, found.unknown, strict=True):
+    for place, (history, best, unknown) in enumerate(zip(asked.histories, found.lists, found.unknown, strict=True)):
         fallback = len(unknown) == len(set(history.history))
         metrics.fallbacks.inc(fallback)
         metrics.unknown_items.inc(len(unknown))
@@ -156,6 +167,9 @@ def _answer(asked: schemas.Request, found: Found, metrics: Metrics) -> schemas.A
             schemas.Item(rank=rank, item_id=each.item_id, title=each.title, score=each.score)
             for rank, each in enumerate(best, start=1)
         ]
+        if found.why is not None:
+            for item, why in zip(items, found.why[place], strict=True):
+                item.why = why
         missing = asked.k - len(items)
         metrics.short_lists.inc(missing > 0)
         results.append(
@@ -166,6 +180,4 @@ def _answer(asked: schemas.Request, found: Found, metrics: Metrics) -> schemas.A
     model = schemas.Model(name=found.version.name, version=found.version.version)
     if found.left is None:
         return schemas.Answer(model=model, results=results)
-    left = found.left
-    about = schemas.AboutRule(allowed=left.allowed.count, unknown=left.unknown, unknown_items=list(left.unknown_items))
-    return schemas.Answer(model=model, results=results, rule=about)
+    return schemas.Answer(model=model, results=results, rule=explaining.about_rule(found.left))

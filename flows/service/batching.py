@@ -18,9 +18,12 @@ from prorec.tasks.registry.recommenders import RegisteredVersion
 from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
+    from prorec.flows.service.exploring import Explored
+    from prorec.flows.service.schemas import Why
     from prorec_core.generation.allowed import Rules
     from prorec_core.generation.recommender import Recommendation
-    from prorec_core.generation.rules import Left, Rule, RuleBook
+    from prorec_core.generation.rule_book import Left, RuleBook
+    from prorec_core.generation.rules import Rule
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +71,8 @@ class Question:
     k: int
     keep_seen: bool
     rule: Rule | None = None
+    every: bool = False
+    """Whether every score is asked, of the one history; only who explains does so."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,10 @@ class Found:
     unknown: Sequence[Sequence[str]]
     left: Left | None = None
     """Where there is a rule."""
+    why: Sequence[Sequence[Why]] | None = None
+    """Where that was asked for: of each item of each list."""
+    explored: Explored | None = None
+    """Where every score was asked."""
 
 
 def answer(loaded: Loaded, questions: Sequence[Question]) -> list[Found | UserError]:
@@ -130,7 +139,10 @@ Waiting = tuple[Question, "Future[Found]"]
 
 
 class Batcher:
-    """A queue with one thread that answers what waits, as many requests at once as fit."""
+    """A queue with one thread that answers what waits, as many requests at once as fit.
+
+    A service has one for lists and one for lists with reasons: those take longer, and no other request waits for them.
+    """
 
     def __init__(
         self,

@@ -39,10 +39,9 @@ class History(_Strict):
     history: list[Id] = Field(description="Item ids, the oldest first; may be empty.", max_length=MOST_ITEMS)
 
 
-class Request(_Strict):
-    """Histories to recommend to."""
+class Ruled(_Strict):
+    """How many items are wanted, and which may be recommended."""
 
-    histories: list[History] = Field(min_length=1, max_length=MOST_HISTORIES)
     k: Annotated[int, BeforeValidator(_whole)] = Field(
         10, description="Items to recommend to each.", ge=1, le=MOST_RECOMMENDED, strict=True
     )
@@ -57,6 +56,48 @@ class Request(_Strict):
     )
 
 
+class Request(Ruled):
+    """Histories to recommend to."""
+
+    histories: list[History] = Field(min_length=1, max_length=MOST_HISTORIES)
+    explain: bool = Field(False, description="Also say why each item is there; takes longer.", strict=True)
+
+
+class Part(BaseModel):
+    """What one part of the score gave an item."""
+
+    name: str = Field(
+        description="generative, dense (Stage I), successor (what followed the latest items), text, popularity."
+    )
+    contribution: float
+    item_id: str | None = Field(None, description="The latest item that the part looks at.")
+    title: str | None = Field(None, description="Its title.")
+    value: float | None = Field(
+        None, description="generative: a log-probability; text: a cosine; popularity: times in training."
+    )
+
+
+class Code(BaseModel):
+    """One of an item's codes, and what the items have in common that share it and those before it."""
+
+    code: int
+    items: int = Field(description="How many those are.")
+    words: list[str] = Field(description="The most telling words of their titles.")
+    log_probability: float | None = Field(None, description="Of the code after those before it.")
+
+
+class Why(BaseModel):
+    """Why an item is in a list."""
+
+    scorer: str = Field(description="What recommends: generative, dense, fused, ranked, or popular.")
+    baseline: float | None = Field(
+        description="The mean score of all candidates of the history; the contributions add up to the item's score "
+        "less this. Not there where popularity alone recommends."
+    )
+    parts: list[Part]
+    codes: list[Code]
+
+
 class Item(BaseModel):
     """One recommended item."""
 
@@ -64,6 +105,7 @@ class Item(BaseModel):
     item_id: str
     title: str
     score: float = Field(description="A log-probability up to a constant: higher is better.")
+    why: Why | None = Field(None, description="Where `explain` asks for it.")
 
 
 class Result(BaseModel):

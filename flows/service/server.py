@@ -74,7 +74,7 @@ def serve(
 
         batcher = Batcher(answer_all, most_waiting, schemas.MOST_HISTORIES, metrics.observe_batch)
         token, homes = _token(listener)
-        app = create_app(keeper, batcher, metrics, lists, token, homes)
+        app = create_app(keeper, batcher, metrics, lists, token=token, homes=homes)
         settings = uvicorn.Config(
             _guarded(app, listener, names),
             log_config=None,

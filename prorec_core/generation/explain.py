@@ -23,6 +23,7 @@ from prorec_core.generation.ranker import Relations
 from prorec_core.generation.recommender import Recommender
 from prorec_core.generation.scoring import Ranked, Scoring
 from prorec_core.generation.words import Shared
+from prorec_core.metrics.top import TopItems
 from prorec_core.training.batching import inference_batches
 
 Floats = npt.NDArray[np.float32]
@@ -59,6 +60,11 @@ class Explained:
     similar_UK: IntArray
     cosine_UK: Floats
     steps_UKL: Floats
+
+    @property
+    def lists(self) -> TopItems:
+        """The lists alone."""
+        return TopItems(self.items_UK, self.scores_UK)
 
 
 def explain(
@@ -259,3 +265,26 @@ def _in_words(recommender: Recommender, told: Explained, user: int, place: int) 
         shared = recommender.words.of(level + 1, int(trie.path[item, level]))
         steps.append(Step(int(trie.codes[item, level]), None if np.isnan(log_p) else log_p, shared))
     return steps
+
+
+_SAYS = {
+    "generative": "generation",
+    "dense": "Stage I",
+    "successor": "what followed",
+    "text": "nearness of text",
+    "popularity": "popularity",
+}
+
+
+def told(recommender: Recommender, reason: Reason) -> list[str]:
+    """A reason as lines for people: each part with its contribution, the largest first, and the codes in words."""
+    lines = []
+    for part in sorted(reason.parts, key=lambda part: -abs(part.contribution)):
+        about = "" if part.item is None else f" ({recommender.titles[part.item]})"
+        lines.append(f"{part.contribution:+.2f} {_SAYS[part.name]}{about}")
+    if reason.baseline is not None:
+        lines.append(f"from {reason.baseline:.2f}, the mean of the history's candidates")
+    else:
+        lines.append("nothing of the history is known: popular")
+    steps = [f"{step.code} ({', '.join(step.shared.words) or 'one item'})" for step in reason.steps]
+    return [*lines, f"codes: {' › '.join(steps)}"]

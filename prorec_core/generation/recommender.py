@@ -21,14 +21,15 @@ import pyarrow.parquet as pq
 import torch
 
 from prorec_core.data import attributes as kept
-from prorec_core.data.conditions import Attributes
+from prorec_core.data.conditions import Attributes, Mask
 from prorec_core.data.sequences import IntArray, Sequences, from_lists
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.generation.allowed import AllowedItems, Rules
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
-from prorec_core.generation.rules import RuleBook
-from prorec_core.generation.scoring import Scoring, scorings_of
+from prorec_core.generation.look import Look
+from prorec_core.generation.rule_book import RuleBook
+from prorec_core.generation.scoring import Ranked, Scoring, scorings_of
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.generation.words import CodeWords
 from prorec_core.metrics.top import TopItems
@@ -112,6 +113,13 @@ class Recommender:
         return CodeWords(self.generator.trie, self.titles)
 
     @cached_property
+    def look(self) -> Look:
+        """Items looked up by their titles, and their neighbours."""
+        ranked = next((each for each in (self.scoring, *self.others) if isinstance(each, Ranked)), None)
+        texts_NT = None if ranked is None else ranked.ranker.relations.texts_NT
+        return Look(self.generator.trie, self.item_ids, self.titles, self.train_counts, texts_NT)
+
+    @cached_property
     def rules(self) -> RuleBook:
         """What rules leave of the catalogue."""
         return RuleBook(self.generator.trie, self._index, self.attributes)
@@ -146,8 +154,15 @@ class Recommender:
         Raises:
             UserError: k is not positive.
         """
+        return self.named(self.top(self.numbered(histories), k, mask_history=mask_history, rules=rules))
+
+    def numbered(self, histories: Sequence[Sequence[str]]) -> Sequences:
+        """Histories by the numbers of their items; unknown item ids are passed over."""
         known = [np.array([self._index[i] for i in history if i in self._index], np.int32) for history in histories]
-        best = self.top(from_lists(known, len(self.item_ids)), k, mask_history=mask_history, rules=rules)
+        return from_lists(known, len(self.item_ids))
+
+    def named(self, best: TopItems) -> list[list[Recommendation]]:
+        """Lists by the ids and titles of their items."""
         return [
             [
                 Recommendation(self.item_ids[item], self.titles[item], float(score))
@@ -197,8 +212,15 @@ class Recommender:
         if rules is not None:
             for user in np.flatnonzero(np.diff(histories.offsets) == 0):
                 if (rule := rules[int(user)]) is not None:
-                    items[user], scores[user] = self._popular_of(rule, k)
+                    items[user], scores[user] = self._popular_of(rule.mask_N.cpu().numpy(), k)
         return TopItems(items, scores)
+
+    def popular(self, history: IntArray, k: int, rule: AllowedItems | None = None) -> TopItems:
+        """The k most popular items but those of one history, of what a rule leaves; one list."""
+        open_N = np.ones(len(self.item_ids), bool) if rule is None else rule.mask_N.cpu().numpy().copy()
+        open_N[history] = False
+        items, scores = self._popular_of(open_N, k)
+        return TopItems(items[None], scores[None])
 
     def candidates(
         self, histories: Sequences, k: int, *, mask_history: bool = True, rules: Rules | None = None
@@ -207,9 +229,9 @@ class Recommender:
         beams, dense = max(self.beams, k), max(DENSE_CANDIDATES, k)
         return find_candidates(self.generator, histories, beams, dense, masked=mask_history, rules=rules)
 
-    def _popular_of(self, rule: AllowedItems, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
-        """The k most popular items that a rule leaves, and their scores."""
-        places = np.flatnonzero(rule.mask_N.cpu().numpy()[self._popular])[:k]
+    def _popular_of(self, open_N: Mask, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        """The k most popular items of a mask, and their scores."""
+        places = np.flatnonzero(open_N[self._popular])[:k]
         items, scores = np.full(k, -1, np.int32), np.full(k, -np.inf, np.float32)
         items[: len(places)], scores[: len(places)] = self._popular[places], self._popular_scores[places]
         return items, scores

@@ -67,6 +67,7 @@ class BatchRequest(Section):
     )
     only: Chosen | None = Field(None, description="What alone may be recommended: all that it says has to be met.")
     exclude: Chosen | None = Field(None, description="What may not be: an item is left out that meets any of it.")
+    explain: bool = Field(False, description="Add columns that say why each item is there; takes longer.")
 
 
 def short_lists_note(summary: Mapping[str, Any]) -> str:
@@ -140,7 +141,9 @@ def _write(
     )
     if unknown:
         _notice(f"{unknown:,} items of {histories.place} are unknown to the model and passed over")
-    settings = BatchSettings(request.k, request.mask_history, request.chunk, version.uri, version.manifest_sha256, rule)
+    settings = BatchSettings(
+        request.k, request.mask_history, request.chunk, version.uri, version.manifest_sha256, rule, request.explain
+    )
 
     def report(progress: Progress) -> None:
         run.metrics({"users_done": progress.step}, progress.step)

@@ -21,7 +21,7 @@ from prorec_core.data.conditions import Attributes
 from prorec_core.errors import UserError
 from prorec_core.generation.allowed import Rules
 from prorec_core.generation.recommender import Recommendation
-from prorec_core.generation.rules import RuleBook
+from prorec_core.generation.rule_book import RuleBook
 from prorec_core.generation.trie import CodeTrie
 
 TOKEN = "a-token-of-these-tests-alone"

@@ -21,6 +21,8 @@ from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 
 from prorec.flows.service import schemas
+from prorec.flows.service.batching import Loaded
+from tests.tiny_model import tiny_recommender
 
 from .conftest import GIVEN, ITEMS, Registry, Service, version_of
 
@@ -220,7 +222,7 @@ def test_the_examples_of_the_documentation_work(service: Service) -> None:
 def address(artifacts_folder: Path) -> Iterator[str]:
     """A service behind a real server of HTTP."""
     service = Service(Registry(), homes=())
-    service.keeper.use(version_of(1))
+    service.keeper.current = Loaded(version_of(1), tiny_recommender())
     server = uvicorn.Server(uvicorn.Config(service.app, log_config=None, access_log=False))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -20,7 +20,8 @@ from prorec_core.generation.beam import beam_search
 from prorec_core.generation.candidates import find_candidates
 from prorec_core.generation.ranker import FEATURES, Ranker, Relations
 from prorec_core.generation.recommender import Recommender
-from prorec_core.generation.rules import Choice, Chosen, ItemList, Rule, RuleBook
+from prorec_core.generation.rule_book import RuleBook
+from prorec_core.generation.rules import Choice, Chosen, ItemList, Rule
 from prorec_core.generation.scoring import Dense, Fused, Generative, Ranked, Scoring
 from prorec_core.generation.trie import CodeTrie
 
