@@ -85,7 +85,7 @@ export async function showItem(id, actions) {
   byId("item-about").textContent = `${found.item.item_id}, ${found.times_in_training.toLocaleString("en")} times in training`;
   byId("item-parts").replaceChildren(
     make("section", {}, make("h3", {}, "Codes in words"), codesInWords(found.codes)),
-    neighbours("Neighbours in code space", found.in_codes, (item) => `${item.shared_codes} codes shared`, actions),
+    neighbours("Neighbours in code space", found.in_codes, (item) => `${item.shared_codes} code${item.shared_codes === 1 ? "" : "s"} shared`, actions),
     neighbours("Neighbours in text", found.in_text, (item) => `cosine ${plain(item.cosine)}`, actions));
   const dialog = byId("item");
   if (!dialog.open) dialog.showModal();
