@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
+from prorec.tasks.local import paths
 from prorec.tasks.registry import models
 from prorec.tasks.tracking import store
 
@@ -32,6 +33,8 @@ class ExampleUser:
 
 def example_users(version: RegisteredVersion, count: int) -> list[ExampleUser]:
     """A few users drawn at random, without their last item; none where the data set is not at hand."""
+    if paths.nothing_tracked():
+        return []
     carried = models.find(version.name, version.version)
     data = carried.artifact("preprocess") if carried else None
     if data is None:
