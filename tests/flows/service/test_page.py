@@ -99,15 +99,20 @@ def opened(browser: Browser, address: str, **more: Any) -> Iterator[Tab]:
     assert not problems
 
 
-def shown(tab: Tab, scorer: str) -> list[str]:
-    return tab.locator(f"article[aria-labelledby=list-{scorer}] li .title").all_inner_texts()
+def expect_list(tab: Tab, scorer: str, titles: list[str]) -> None:
+    """What a list shows, once it does."""
+    expect(tab.locator(f"article[aria-labelledby=list-{scorer}] li .title")).to_have_text(titles)
+
+
+def expect_history(tab: Tab, *items: int) -> None:
+    expect(tab.locator("#history .title")).to_have_text([TITLES[item] for item in items])
 
 
 @needs_browser
 def test_a_history_is_put_together_with_the_keyboard(browser: Browser, artifacts_folder: Path) -> None:
     with served() as address, opened(browser, address) as tab:
         expect(tab.locator("#lists article")).to_have_count(1)
-        assert shown(tab, "popular") == TITLES[:10]
+        expect_list(tab, "popular", TITLES[:10])
         expect(tab.locator("#model")).to_have_text("prorec-shop/1: 24 items, 2 of them new")
         tab.locator("#search").press_sequentially("tea number")
         expect(tab.locator("#found li")).to_have_count(8)
@@ -117,14 +122,14 @@ def test_a_history_is_put_together_with_the_keyboard(browser: Browser, artifacts
         expect(tab.locator("#found li")).to_have_count(1)
         tab.keyboard.press("Enter")
         expect(tab.locator("#history li")).to_have_count(2)
-        assert tab.locator("#history .title").all_inner_texts() == [TITLES[1], TITLES[16]]
+        expect_history(tab, 1, 16)
         assert tab.locator("#history b, #lists b").count() == 0, "a title is text, whatever it looks like"
         expect(tab.locator("#lists article")).to_have_count(5)
         answer = tab.request.post(f"{address}/recommend", data={"histories": [{"history": [IDS[1], IDS[16]]}]})
-        assert shown(tab, "ranked") == [item["title"] for item in answer.json()["results"][0]["items"]]
+        expect_list(tab, "ranked", [item["title"] for item in answer.json()["results"][0]["items"]])
         tab.get_by_label(f"Move {TITLES[16]} up").focus()
         tab.keyboard.press("Enter")
-        assert tab.locator("#history .title").all_inner_texts() == [TITLES[16], TITLES[1]]
+        expect_history(tab, 16, 1)
         tab.get_by_label(f"Remove {TITLES[16]}").press("Enter")
         expect(tab.locator("#history li")).to_have_count(1)
         tab.get_by_text("Paste a history").click()
@@ -172,7 +177,7 @@ def test_rules_are_tried_live(browser: Browser, artifacts_folder: Path) -> None:
         tab.get_by_label("Value").fill("4")
         tab.get_by_label("Value").press("Enter")
         expect(tab.locator("#status")).to_have_text("4 items may be recommended.")
-        assert shown(tab, "popular") == TITLES[8:12]
+        expect_list(tab, "popular", TITLES[8:12])
         tab.get_by_label(f"Leave {TITLES[9]} out").first.click()
         expect(tab.locator("#status")).to_have_text("3 items may be recommended.")
         tab.get_by_label(f"Allow {TITLES[9]} again").press("Enter")
