@@ -10,17 +10,28 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic.config import JsonDict
 
 from prorec_core.artifacts import sha256_json
+from prorec_core.data.columns import shown
 from prorec_core.data.conditions import FORM, MOST_CONDITIONS, MOST_VALUES, RANGE, malformed
 from prorec_core.errors import UserError
-from prorec_core.sections import Name, Section
+from prorec_core.sections import Section
 
 MOST_ITEMS = 50_000
 """Items that a rule names itself; a list may be longer."""
 
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Column = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 ItemIds = Annotated[list[ItemId], Field(max_length=MOST_ITEMS)]
 ListName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
@@ -42,12 +53,22 @@ Condition = Annotated[
 ]
 
 
+_SOMETHING: JsonDict = {
+    "anyOf": [
+        {"properties": {name: {"type": kind}}, "required": [name]}
+        for name, kind in (("items", "array"), ("list", "string"), ("where", "object"))
+    ]
+}
+
+
 class Choice(Section):
     """Some items of a catalogue, named in up to three ways."""
 
+    model_config = ConfigDict(json_schema_extra=_SOMETHING)
+
     items: ItemIds | None = Field(None, description="Item ids.")
     list: ListName | None = Field(None, description="A named list of item ids.")
-    where: dict[Name, Condition] | None = Field(
+    where: dict[Column, Condition] | None = Field(
         None,
         min_length=1,
         max_length=MOST_CONDITIONS,
@@ -65,7 +86,7 @@ class Choice(Section):
     def _formed(cls, where: dict[str, Any] | None) -> dict[str, Any] | None:
         for name, condition in (where or {}).items():
             if problem := malformed(condition):
-                raise ValueError(f"of the column {name}: {problem}")
+                raise ValueError(f"of the column {shown(name)}: {problem}")
         return where
 
 

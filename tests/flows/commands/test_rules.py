@@ -36,7 +36,7 @@ def test_conditions_that_are_none_are_one_line(text: str) -> None:
 
 @pytest.mark.usefixtures("artifacts_folder")
 def test_a_rule_that_is_none_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"^--only\.where: of the column price: a range has gt, gte, lt, lte"):
+    with pytest.raises(UserError, match=r"^--only\.where: of the column 'price': a range has gt, gte, lt, lte"):
         _rule({"only": {"where": {"price": {"above": 3}}}})
     with pytest.raises(UserError, match=r"^exclude\.list: there is no list 'none'"):
         _rule({"exclude": {"list": "none"}})

@@ -238,9 +238,8 @@ def test_answers_are_as_documented(address: str) -> None:
         f"{address}/openapi.json", config=SchemathesisConfig.from_dict({}), headers=GIVEN
     )
     operations = [each.ok() for each in schema.get_all_operations()]
-    assert {each.path for each in operations} == {
-        "/recommend", "/health", "/ready", "/metrics", "/lists", "/lists/{name}"
-    }  # fmt: skip
+    paths = {each.path.split("/")[1] for each in operations}
+    assert paths == {"recommend", "explore", "catalogue", "lists", "health", "ready", "metrics"}
     statuses = set()
     for operation in operations:
         for mode, examples in ((GenerationMode.POSITIVE, 25), (GenerationMode.NEGATIVE, 25)):

@@ -89,8 +89,11 @@ def test_a_rule_that_cannot_be_followed_is_one_line(service: Service, rule: Any,
     ("rule", "message"),
     [
         ({"only": {}}, "only: name items, a list, or conditions (where)."),
-        ({"only": {"where": {"price": {"above": 3}}}}, "only.where: of the column price: a range has gt, gte, lt, lte"),
-        ({"only": {"where": {"price": None}}}, "only.where: of the column price: give a value, a list of values"),
+        (
+            {"only": {"where": {"price": {"above": 3}}}},
+            "only.where: of the column 'price': a range has gt, gte, lt, lte",
+        ),
+        ({"only": {"where": {"price": None}}}, "only.where: of the column 'price': give a value, a list of values"),
         ({"only": {"stock": "x"}}, "only: unknown field."),
         ({"exclude": [""]}, "exclude.items.0: String should have at least 1 character."),
         ({"exclude": "A"}, "exclude: Input should be a valid dictionary"),
@@ -100,6 +103,15 @@ def test_a_rule_that_cannot_be_followed_is_one_line(service: Service, rule: Any,
 def test_what_is_no_rule_is_told_in_one_line(service: Service, rule: Any, message: str) -> None:
     answer = ask(service, [], **rule)
     assert answer.status_code == 422 and answer.json()["detail"].startswith(message), answer.text
+
+
+@pytest.mark.parametrize("key", ["\\ud800", "\\u0000", "\\u001b[31m", "x" * 5000, ""])
+def test_a_column_of_any_name_is_answered(service: Service, key: str) -> None:
+    for condition in ("1", "null", '{"gt": "\\ud800"}'):
+        body = f'{{"histories": [{{"history": []}}], "only": {{"where": {{"{key}": {condition}}}}}}}'
+        answer = service.client.post("/recommend", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code in (409, 422), answer.text
+        assert answer.json()["detail"].isprintable() and len(answer.json()["detail"]) < 2000
 
 
 def test_bodies_of_lists_have_bounds_of_their_own(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
