@@ -19,14 +19,23 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from prorec.flows.service import explaining, schemas
-from prorec.flows.service.batching import Batcher, Found, Question, QueueFullError, StoppedError
+from prorec.flows.service.batching import Batcher, Found, Question
 from prorec.flows.service.explore import routes as explore_routes
 from prorec.flows.service.gate import Door, Gate
 from prorec.flows.service.lists import routes as list_routes
 from prorec.flows.service.metrics import Metrics
 from prorec.flows.service.models import ModelKeeper
 from prorec.flows.service.page import routes as page_routes
-from prorec.flows.service.problems import NOT_READY, REFUSALS, RETRY_SECONDS, failed, invalid, unavailable
+from prorec.flows.service.problems import (
+    NOT_READY,
+    REFUSALS,
+    RETRY_SECONDS,
+    answered,
+    failed,
+    invalid,
+    not_followed,
+    unavailable,
+)
 from prorec.tasks.registry.lists import ListStore
 from prorec_core.errors import UserError
 from prorec_core.generation.rules import Rule
@@ -96,7 +105,10 @@ def create_app(
                 keeper.current.recommender.rules.left(rule)
             return rule
 
-        return await asyncio.to_thread(find)
+        try:
+            return await asyncio.to_thread(find)
+        except UserError as error:
+            raise not_followed(error) from None
 
     app.include_router(explore_routes(keeper, explainer, metrics, rule_of))
     app.include_router(page_routes())
@@ -118,16 +130,9 @@ def create_app(
         request.state.histories = len(asked.histories)
         if keeper.current is None:
             raise unavailable(metrics, "no_model", "No model is loaded yet.")
-        try:
-            rule = await rule_of(asked)
-            question = Question([each.history for each in asked.histories], asked.k, asked.keep_seen, rule)
-            found = await asyncio.wrap_future((explainer if asked.explain else batcher).submit(question))
-        except QueueFullError:
-            raise unavailable(metrics, "queue_full", "Too many requests are waiting.") from None
-        except UserError as error:
-            raise HTTPException(409, str(error)) from None
-        except StoppedError:
-            raise unavailable(metrics, "stopping", "The service is ending.") from None
+        rule = await rule_of(asked)
+        question = Question([each.history for each in asked.histories], asked.k, asked.keep_seen, rule)
+        found = await answered(explainer if asked.explain else batcher, question, metrics)
         return _answer(asked, found, metrics)
 
     @app.get("/health", summary="Whether the process runs")

@@ -14,14 +14,13 @@ import fastapi
 from fastapi import APIRouter, Body, HTTPException, Query
 
 from prorec.flows.service import exploring, schemas
-from prorec.flows.service.batching import Batcher, Loaded, Question, QueueFullError, StoppedError
+from prorec.flows.service.batching import Batcher, Loaded, Question
 from prorec.flows.service.explaining import named
 from prorec.flows.service.metrics import Metrics
 from prorec.flows.service.models import ModelKeeper
-from prorec.flows.service.problems import NOT_READY, REFUSALS, REFUSED, problem, unavailable
+from prorec.flows.service.problems import NOT_READY, REFUSALS, REFUSED, answered, problem, unavailable
 from prorec.tasks.registry.examples import ExampleUser, example_users
 from prorec.tasks.registry.recommenders import RegisteredVersion
-from prorec_core.errors import UserError
 from prorec_core.generation.rules import Rule
 
 if TYPE_CHECKING:
@@ -104,16 +103,9 @@ def routes(
         """What each of the model's scores would recommend, the one that recommends first, and popularity last."""
         request.state.histories = 1
         in_use()
-        try:
-            rule = await rule_of(asked)
-            question = Question([asked.history], asked.k, asked.keep_seen, rule, every=True)
-            found = await asyncio.wrap_future(explainer.submit(question))
-        except UserError as error:
-            raise HTTPException(409, str(error)) from None
-        except QueueFullError:
-            raise unavailable(metrics, "queue_full", "Too many requests are waiting.") from None
-        except StoppedError:
-            raise unavailable(metrics, "stopping", "The service is ending.") from None
+        rule = await rule_of(asked)
+        question = Question([asked.history], asked.k, asked.keep_seen, rule, every=True)
+        found = await answered(explainer, question, metrics)
         assert found.explored is not None
         return found.explored
 

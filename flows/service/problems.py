@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import fastapi
@@ -10,7 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from prorec.flows.service import schemas
+from prorec.flows.service.batching import Batcher, Found, Question, QueueFullError, StoppedError
 from prorec.flows.service.metrics import Metrics
+from prorec_core.errors import UserError
 
 RETRY_SECONDS = 1
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
@@ -39,6 +42,23 @@ def unavailable(metrics: Metrics, reason: str, detail: str) -> HTTPException:
     """Why nothing can be answered now."""
     metrics.refused.labels(reason).inc()
     return HTTPException(503, detail, {"Retry-After": str(RETRY_SECONDS)})
+
+
+async def answered(batcher: Batcher, question: Question, metrics: Metrics) -> Found:
+    """What a queue answers, or why it does not."""
+    try:
+        return await asyncio.wrap_future(batcher.submit(question))
+    except QueueFullError:
+        raise unavailable(metrics, "queue_full", "Too many requests are waiting.") from None
+    except StoppedError:
+        raise unavailable(metrics, "stopping", "The service is ending.") from None
+    except UserError as error:
+        raise not_followed(error) from None
+
+
+def not_followed(error: UserError) -> HTTPException:
+    """A rule that the model in use or the lists that are there cannot follow."""
+    return HTTPException(409, str(error))
 
 
 async def invalid(_: fastapi.Request, error: Exception) -> JSONResponse:

@@ -190,10 +190,11 @@ def _join_dense(
         # In place: nothing that was masked is asked for again, and a copy would be as large as the catalogue.
         mask_history(log_p_UN, batch, masked)
     for rule, rows in by_rule(rules, log_p_UN.device):
-        if len(rows) == len(log_p_UN):
-            log_p_UN.masked_fill_(~rule.mask_N, -torch.inf)
-        else:
-            log_p_UN[rows] = log_p_UN[rows].masked_fill(~rule.mask_N, -torch.inf)
+        # A row by itself is a view: nothing as long as the catalogue is copied.
+        parts = [log_p_UN] if len(rows) == len(log_p_UN) else [log_p_UN[row] for row in rows.tolist()]
+        blocked_N = ~rule.mask_N
+        for part in parts:
+            part.masked_fill_(blocked_N, -torch.inf)
     top_UK = log_p_UN.topk(min(k, log_p_UN.shape[1]), dim=1)
     fresh_UK = top_UK.indices.masked_fill(top_UK.values == -torch.inf, -1)
     fresh_UK = fresh_UK.masked_fill((fresh_UK[:, :, None] == beams_UB[:, None, :]).any(-1), -1)
