@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prorec.tasks.stages.inputs import read_quantized
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.metrics import numbers
@@ -15,6 +14,7 @@ from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, write_bytes, write_json, write_manifest
 from prorec_core.config import Experiment
+from prorec_core.stages.inputs import read_quantized
 
 if TYPE_CHECKING:
     from prorec_core.evaluation.variants import Measured

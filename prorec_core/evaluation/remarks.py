@@ -14,6 +14,19 @@ NOTHING_CHOSEN = (
 )
 
 
+def remarks_on_data(profile: Mapping[str, Any], *, mask_history: bool) -> list[str]:
+    """Sentences on the data, and on targets that no list can hold.
+
+    Args:
+        profile: the data set's.
+        mask_history: whether lists leave out what a user already has.
+    """
+    unreachable = ""
+    if mask_history and profile.get("targets_in_history"):
+        unreachable = out_of_reach(profile["targets_in_history"], profile["kept"]["users"])
+    return [*profile.get("warnings", []), *([unreachable] if unreachable else [])]
+
+
 def out_of_reach(taken_before: Mapping[str, int], users: int) -> str:
     """The targets that lists without the history cannot hold; "" where there are none.
 

@@ -37,11 +37,6 @@ class Look:
         self._ids = pl.Series(item_ids, dtype=pl.String)
         self._titles = pl.Series(titles, dtype=pl.String).str.to_lowercase()
 
-    @property
-    def knows_texts(self) -> bool:
-        """Whether there are neighbours in text."""
-        return self._texts_NT is not None
-
     def find(self, text: str, most: int) -> list[int]:
         """Items whose title has all words of a text, or whose id is the text; the id first, then the most popular."""
         words = text.lower().split()

@@ -101,9 +101,31 @@ class Recommender:
         column = pq.read_table(folder / "embeddings.parquet").column("embedding").combine_chunks()
         embeddings = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
         embeddings = embeddings.reshape(-1, column.type.list_size)
-        generator = restore_generator(trained, table.codes, embeddings, torch.device(device))
         path = folder / kept.FILE
         attributes = kept.load(path, items["item_id"]) if path.is_file() else None
+        return cls.of(trained, items, table.codes, embeddings, torch.device(device), attributes)
+
+    @classmethod
+    def of(
+        cls,
+        trained: TrainedGenerator,
+        items: pl.DataFrame,
+        codes: npt.NDArray[np.uint16],
+        embeddings: npt.NDArray[np.float32],
+        device: torch.device,
+        attributes: pl.DataFrame | None = None,
+    ) -> Recommender:
+        """What a training left, ready to recommend; the last three as `restore_generator` takes them.
+
+        Args:
+            trained: what the stage left.
+            items: item_id, title and train_count of every item.
+            codes: the code table, uint16, shape (items, levels).
+            embeddings: the embedding that was quantized, float32, shape (items, E).
+            device: where it computes.
+            attributes: columns kept for rules, a row an item.
+        """
+        generator = restore_generator(trained, codes, embeddings, device)
         scoring, *others = scorings_of(trained, generator.has_dense_score)
         return cls(generator, items, scoring, trained.beams, attributes, others)
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prorec.tasks.execution.stage import Work, stage
-from prorec.tasks.stages.inputs import read_dataset, read_new_quantized, read_quantized, read_texts
 from prorec.tasks.stages.pipeline import up_to
 from prorec.tasks.tracking.metrics import measured
+from prorec_core.stages.inputs import read_dataset, read_new_quantized, read_quantized, read_texts
 
 if TYPE_CHECKING:
     from prorec_core.generation.base import Generator

@@ -15,12 +15,7 @@ def _source_digest(experiment: Experiment) -> str:
 @stage("preprocess", config=("data",), libraries=("polars", "pyarrow", "orjson", "numpy"), outside=_source_digest)
 def preprocess(work: Work) -> dict[str, float]:
     """Read the source, filter it, and order every user's items in time."""
-    from prorec_core.data.stage import preprocess as run
+    from prorec_core.stages.preprocess import preprocess as run
 
-    dataset = run(work.experiment.data, report=work.report)
-    dataset.save(work.folder)
-    return {
-        "users": dataset.sequences.n_users,
-        "items": dataset.sequences.n_items,
-        "interactions": len(dataset.sequences.items),
-    }
+    sequences = run(work).sequences
+    return {"users": sequences.n_users, "items": sequences.n_items, "interactions": len(sequences.items)}

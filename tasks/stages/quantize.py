@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prorec.tasks.execution.stage import Work, stage
-from prorec.tasks.stages.inputs import new_quantized_embedding, quantized_embedding
 from prorec.tasks.stages.memory import of_quantize
 from prorec.tasks.tracking.metrics import numbers
 
@@ -17,16 +16,6 @@ from prorec.tasks.tracking.metrics import numbers
 )
 def quantize(work: Work) -> dict[str, float]:
     """Quantize the chosen embedding, and give every item a tuple of its own."""
-    from prorec_core.data.dataset import Dataset
-    from prorec_core.quantization.stage import quantize as run
-    from prorec_core.quantization.stage import with_new
+    from prorec_core.stages.quantize import quantize as run
 
-    experiment = work.experiment
-    dataset = Dataset.load(work.inputs["preprocess"])
-    item_ids = dataset.items["item_id"].to_list()
-    result = run(experiment.quantize, quantized_embedding(work), item_ids, experiment.seed, work.report)
-    if dataset.new_items is not None:
-        new_ids = dataset.new_items.items["item_id"].to_list()
-        result = with_new(result, experiment.quantize, new_quantized_embedding(work), new_ids)
-    result.save(work.folder)
-    return numbers(result.quality)
+    return numbers(run(work).quality)

@@ -20,7 +20,7 @@ def test_items_are_found_by_all_words_or_by_their_id() -> None:
     assert look.find(" large  green ", 9) == [0] and look.find("a+b", 9) == [3] and look.find("(", 9) == [0]
     assert look.find("red", 9) == [3, 1], "the id first, however popular the others"
     assert look.find("  ", 9) == [] and look.find("coffee", 9) == []
-    assert not look.knows_texts and look.in_text(0, 3) == []
+    assert look.in_text(0, 3) == []
 
 
 @given(code_tables(), st.integers(1, 12), st.integers(0, 2**31))

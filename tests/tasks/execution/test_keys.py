@@ -278,8 +278,9 @@ def test_sources_follow_imports(stage: Stage) -> None:
         "prorec_core/config_data.py",
         "prorec_core/errors.py",
         "prorec/tasks/execution/stage.py",
+        "prorec_core/stages/work.py",
     }
-    assert ("prorec/tasks/stages/inputs.py" in names) is (stage.name not in {"preprocess", "embed_text"})
+    assert ("prorec_core/stages/inputs.py" in names) is (stage.name not in {"preprocess", "embed_text"})
 
 
 def test_training_depends_on_the_loop_and_not_on_evaluation() -> None:
@@ -372,8 +373,8 @@ def test_changed_source_changes_the_hash(tmp_path: Path, monkeypatch: pytest.Mon
         "prorec_core/a/page.html": "<p>",
         "prorec_core/b.py": "",
         "prorec/tasks/t.py": "import prorec_core.a.one\n"
-        "from prorec.tasks.stages.inputs import texts\nfrom prorec.tasks.execution.stage import Work\n",
-        "prorec/tasks/stages/inputs.py": "from prorec_core import c\n",
+        "from prorec_core.stages.inputs import texts\nfrom prorec.tasks.execution.stage import Work\n",
+        "prorec_core/stages/inputs.py": "from prorec_core import c\n",
         "prorec/tasks/execution/stage.py": "import prorec_core.b\n",
         "prorec_core/c.py": "",
     }.items():
@@ -387,7 +388,7 @@ def test_changed_source_changes_the_hash(tmp_path: Path, monkeypatch: pytest.Mon
         "prorec_core/a/page.html",
         "prorec_core/c.py",
         "prorec/tasks/t.py",
-        "prorec/tasks/stages/inputs.py",
+        "prorec_core/stages/inputs.py",
     )
     for name in changing:
         (tmp_path / name).write_text((tmp_path / name).read_text() + " ")
