@@ -12,6 +12,7 @@ from prorec.flows.access.proxies import stay_direct
 from prorec.flows.commands import (
     artifacts,
     compare,
+    data,
     export,
     models,
     recommend_all,
@@ -37,7 +38,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made of.")
 app.add_typer(config_app, name="config")
-for topic in (compare, tune, stack, rerun, tidy, models, export, serve, rules, recommend_all, artifacts):
+for topic in (data, compare, tune, stack, rerun, tidy, models, export, serve, rules, recommend_all, artifacts):
     topic.add_to(app)
 
 _INTERRUPTED = 130
@@ -74,6 +75,7 @@ def run(
     chosen = load(experiment, settings or ())
     expect_stages("--force", force or ())
     expect_folder("--json", json_file)
+    data.have(experiment, chosen)
     prepare_training()
     summary = run_flow(chosen, frozenset(force or ()))
     if json_file is not None:

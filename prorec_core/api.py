@@ -190,13 +190,13 @@ class Run:
         device = make_runtime(self.experiment.device).device
         return Recommender.of(trained, self.dataset.all_items(), codes, vectors, device, self.dataset.attributes)
 
-    def recommend(self, history: Sequence[str], k: int = 10, *, mask_history: bool = True) -> pl.DataFrame:
+    def recommend(self, history: Sequence[str], k: int = 10, *, mask_history: bool | None = None) -> pl.DataFrame:
         """The k best items for somebody with a history.
 
         Args:
             history: item ids, the oldest first; an empty one gets what is popular.
             k: items.
-            mask_history: leave out what the history holds.
+            mask_history: leave out what the history holds; None: as the model was measured.
 
         Returns:
             One row an item, the best first: rank from 1, item_id, title, score (a log-probability up to a constant);

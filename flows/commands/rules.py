@@ -125,7 +125,8 @@ def delete(name: Annotated[str, typer.Argument(metavar="NAME", help="The list.")
 
 def _ids(file: Path, column: str) -> list[str]:
     from prorec_core.data.columns import as_ids, need_columns
-    from prorec_core.data.sources import TABLES, is_file, path_of, table_of
+    from prorec_core.data.files import path_of
+    from prorec_core.data.formats import TABLES, is_file, table_of
 
     path = path_of(str(file))
     if path.suffix.lower() in TABLES:

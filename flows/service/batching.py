@@ -44,7 +44,7 @@ class Recommends(Protocol):
         histories: Sequence[Sequence[str]],
         k: int = 10,
         *,
-        mask_history: bool = True,
+        mask_history: bool | None = None,
         rules: Rules | None = None,
     ) -> list[list[Recommendation]]:
         """The k best items for each history, best first, of those that its rule leaves."""
@@ -65,11 +65,12 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Question:
-    """One request: item ids oldest first, items wanted, whether what was seen may come back, and what alone may."""
+    """One request: item ids oldest first, items wanted, whether what was seen may come back (None: as usual),
+    and what alone may."""
 
     histories: Sequence[Sequence[str]]
     k: int
-    keep_seen: bool
+    keep_seen: bool | None
     rule: Rule | None = None
     every: bool = False
     """Whether every score is asked, of the one history; only who explains does so."""
@@ -98,7 +99,7 @@ def answer(loaded: Loaded, questions: Sequence[Question]) -> list[Found | UserEr
     be asked of this model gets the reason in place of an answer.
     """
     model = loaded.recommender
-    groups: dict[tuple[bool, int], list[int]] = defaultdict(list)
+    groups: dict[tuple[bool | None, int], list[int]] = defaultdict(list)
     found: dict[int, Found | UserError] = {}
     left: dict[int, Left | None] = {}
     for index, question in enumerate(questions):
@@ -116,7 +117,8 @@ def answer(loaded: Loaded, questions: Sequence[Question]) -> list[Found | UserEr
         ]
         rules = allowed if any(rule is not None for rule in allowed) else None
         most = max(question.k for question in asked)
-        lists = iter(model.recommend(histories, most, mask_history=not keep_seen, rules=rules))
+        masked = None if keep_seen is None else not keep_seen
+        lists = iter(model.recommend(histories, most, mask_history=masked, rules=rules))
         for index, question in zip(members, asked, strict=True):
             found[index] = Found(
                 loaded.version,

@@ -47,7 +47,7 @@ def answer(loaded: Loaded, question: Question) -> Found | UserError:
     if question.every:
         return Found(loaded.version, [], [], explored=_explored(loaded, model, question, known, left))
     rules = None if left is None else [left.allowed] * known.n_users
-    told = explain(model, known, question.k, mask_history=not question.keep_seen, rules=rules)
+    told = explain(model, known, question.k, mask_history=_masks(model, question), rules=rules)
     return Found(
         loaded.version,
         model.named(told.lists),
@@ -63,7 +63,7 @@ def _explored(
     """The lists of all scores for one history, the one that recommends first."""
     from prorec_core.generation.explain import explain, reasons
 
-    rule, masked = None if left is None else left.allowed, not question.keep_seen
+    rule, masked = None if left is None else left.allowed, _masks(model, question)
     lists: list[exploring.ScoreList] = []
 
     def add(scorer: str, best: TopItems, why: Sequence[Reason] | None) -> None:
@@ -90,6 +90,10 @@ def _explored(
         lists=lists,
         **told_rule,
     )
+
+
+def _masks(model: Recommender, question: Question) -> bool:
+    return model.masks(None if question.keep_seen is None else not question.keep_seen)
 
 
 def named(model: Recommender, item: int) -> exploring.Named:

@@ -72,7 +72,7 @@ def explain(
     histories: Sequences,
     k: int,
     *,
-    mask_history: bool = True,
+    mask_history: bool | None = None,
     rules: Rules | None = None,
     scoring: Scoring | None = None,
     found: Candidates | None = None,
@@ -83,7 +83,7 @@ def explain(
         recommender: the model.
         histories: whose lists.
         k: items a list.
-        mask_history: leave out what a history has.
+        mask_history: leave out what a history has; None: as the model was measured.
         rules: as `Recommender.recommend` has them.
         scoring: another of the model's scores than the one that recommends.
         found: the candidates of histories none of which is empty, where they are there already.
@@ -273,6 +273,8 @@ _SAYS = {
     "successor": "what followed",
     "text": "nearness of text",
     "popularity": "popularity",
+    "own_count": "how often the history has it",
+    "own_recency": "how lately the history had it",
 }
 
 

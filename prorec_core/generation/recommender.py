@@ -56,6 +56,8 @@ class Recommender:
         beams: int,
         attributes: pl.DataFrame | None = None,
         others: Sequence[Scoring] = (),
+        *,
+        history_masked: bool = True,
     ) -> None:
         """
         Args:
@@ -65,11 +67,13 @@ class Recommender:
             beams: of the search.
             attributes: columns kept for rules.
             others: scores that are there too, for whoever would compare.
+            history_masked: whether it was measured without what a history has.
         """
         self.generator = generator
         self.scoring = scoring
         self.others = others
         self.beams = beams
+        self.history_masked = history_masked
         self.item_ids: list[str] = items["item_id"].to_list()
         self.titles: list[str] = items["title"].to_list()
         self.item_id_column = pa.array(self.item_ids, pa.string())
@@ -127,7 +131,8 @@ class Recommender:
         """
         generator = restore_generator(trained, codes, embeddings, device)
         scoring, *others = scorings_of(trained, generator.has_dense_score)
-        return cls(generator, items, scoring, trained.beams, attributes, others)
+        masked = trained.history_masked
+        return cls(generator, items, scoring, trained.beams, attributes, others, history_masked=masked)
 
     @cached_property
     def words(self) -> CodeWords:
@@ -160,10 +165,12 @@ class Recommender:
         histories: Sequence[Sequence[str]],
         k: int = 10,
         *,
-        mask_history: bool = True,
+        mask_history: bool | None = None,
         rules: Rules | None = None,
     ) -> list[list[Recommendation]]:
-        """The k best items for each history of item ids, oldest first.
+        """The k best items for each history of item ids, oldest first; without those of the history if `mask_history`.
+
+        None: as the model was measured.
 
         Unknown item ids are passed over (see `unknown`); a history without a known item gets what is popular.
 
@@ -209,11 +216,11 @@ class Recommender:
         return Sequences(items[items >= 0], offsets, len(self.item_ids))
 
     def top(
-        self, histories: Sequences, k: int = 10, *, mask_history: bool = True, rules: Rules | None = None
+        self, histories: Sequences, k: int = 10, *, mask_history: bool | None = None, rules: Rules | None = None
     ) -> TopItems:
         """The k best items of each history by their numbers, or all items where there are fewer.
 
-        An empty history gets what is popular. `rules` as in `recommend`.
+        An empty history gets what is popular. `mask_history` and `rules` as of `recommend`.
 
         Raises:
             UserError: k is not positive.
@@ -224,8 +231,13 @@ class Recommender:
         best = self.top_of_empty(histories, k, rules)
         some = np.flatnonzero(np.diff(histories.offsets))
         own = None if rules is None else [rules[int(user)] for user in some]
-        best.items_UK[some], best.scores_UK[some] = self._ranked(histories.select(some), k, mask_history, own)
+        masked = self.masks(mask_history)
+        best.items_UK[some], best.scores_UK[some] = self._ranked(histories.select(some), k, masked, own)
         return best
+
+    def masks(self, mask_history: bool | None) -> bool:
+        """Whether what a history has is left out; where nobody says, as the model was measured."""
+        return self.history_masked if mask_history is None else mask_history
 
     def top_of_empty(self, histories: Sequences, k: int, rules: Rules | None) -> TopItems:
         """The k most popular items for each history; of what its rule leaves where the history is empty."""
@@ -245,11 +257,11 @@ class Recommender:
         return TopItems(items[None], scores[None])
 
     def candidates(
-        self, histories: Sequences, k: int, *, mask_history: bool = True, rules: Rules | None = None
+        self, histories: Sequences, k: int, *, mask_history: bool | None = None, rules: Rules | None = None
     ) -> Candidates:
         """What is worth ranking for lists of k items."""
         beams, dense = max(self.beams, k), max(DENSE_CANDIDATES, k)
-        return find_candidates(self.generator, histories, beams, dense, masked=mask_history, rules=rules)
+        return find_candidates(self.generator, histories, beams, dense, masked=self.masks(mask_history), rules=rules)
 
     def _popular_of(self, open_N: Mask, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
         """The k most popular items of a mask, and their scores."""

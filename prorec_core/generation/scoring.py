@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.ranker import FEATURES, Ranker
+from prorec_core.generation.ranker import FEATURES, Ranker, named_features
 from prorec_core.generation.trained import TrainedGenerator
 
 Floats = npt.NDArray[np.float32]
@@ -95,16 +95,23 @@ class Ranked:
 
     ranker: Ranker
     name: str = "ranked"
-    parts: Sequence[str] = FEATURES
+
+    @property
+    def parts(self) -> Sequence[str]:
+        return named_features(own=self._own)
+
+    @property
+    def _own(self) -> bool:
+        return len(self.ranker.weights_F) > len(FEATURES)
 
     def __call__(self, found: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
         return self.ranker.rank(found, histories, k)
 
     def terms(self, found: Candidates, histories: Sequences) -> npt.NDArray[np.float64]:
-        terms_UCF = np.full((*found.items_UC.shape, len(FEATURES)), np.nan)
+        terms_UCF = np.full((*found.items_UC.shape, len(self.parts)), np.nan)
         relations = self.ranker.relations
         for users in relations.batches(found, np.arange(len(found.items_UC))):
-            terms_UCF[users] = relations.features(found, histories, users) * self.ranker.weights_F
+            terms_UCF[users] = relations.features(found, histories, users, own=self._own) * self.ranker.weights_F
         return np.where((found.items_UC >= 0)[:, :, None], terms_UCF, np.nan)
 
 

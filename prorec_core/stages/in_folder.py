@@ -17,6 +17,7 @@ from pathlib import Path
 from prorec_core import versions
 from prorec_core.artifacts import MANIFEST, Manifest, read_json, sha256_json, verify, write_json, write_manifest
 from prorec_core.config import Experiment
+from prorec_core.config_data import kept_in
 from prorec_core.data.stage import source_digest
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.evaluation.remarks import remarks_on_data
@@ -43,6 +44,7 @@ BODIES: Mapping[str, Callable[[StageWork], object]] = {
     "evaluate": evaluate,
 }
 """The stages in the order in which they run."""
+_SNAPSHOTS = "snapshots"
 _RECORD = "experiment.json"
 _SOURCE = "source"
 _AT_WORK = ".at-work"
@@ -65,7 +67,8 @@ class StagesInFolder:
 
     def __init__(self, folder: Path, experiment: Experiment, tell: Tell | None = None, *, quiet: bool = False) -> None:
         self.folder = folder
-        self.experiment = experiment
+        data = kept_in(experiment.data, folder / _SNAPSHOTS)
+        self.experiment = experiment.model_copy(update={"data": data})
         self._tell = tell
         self._quiet = quiet
         self._told: set[str] = set()

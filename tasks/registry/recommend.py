@@ -23,8 +23,9 @@ from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.data.dataset import Dataset
+from prorec_core.data.files import path_of
+from prorec_core.data.formats import TextRules, is_file
 from prorec_core.data.histories import Columns, DatasetHistories, FileHistories, Histories
-from prorec_core.data.sources import TextRules, is_file, path_of
 from prorec_core.errors import UserError
 from prorec_core.generation.rules import Chosen, Rule
 from prorec_core.progress import Progress
@@ -49,7 +50,9 @@ class BatchRequest(Section):
         None,
         description="The Parquet file; by default recommendations/MODEL-VERSION.parquet in the folder of artifacts.",
     )
-    mask_history: bool = Field(True, description="Leave out what a user already has.")
+    mask_history: bool | None = Field(
+        None, description="Leave out what a user already has; null: as the model was measured."
+    )
     unknown_items: Literal["error", "drop"] = Field(
         "error", description="Items in a file that the model does not know: stop with an error, or pass over them."
     )
@@ -141,8 +144,9 @@ def _write(
     )
     if unknown:
         _notice(f"{unknown:,} items of {histories.place} are unknown to the model and passed over")
+    masked = recommender.history_masked if request.mask_history is None else request.mask_history
     settings = BatchSettings(
-        request.k, request.mask_history, request.chunk, version.uri, version.manifest_sha256, rule, request.explain
+        request.k, masked, request.chunk, version.uri, version.manifest_sha256, rule, request.explain
     )
 
     def report(progress: Progress) -> None:

@@ -53,8 +53,9 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
         return find_of(*grown)
 
     found = find_all(dataset, find_of(*(_generator(work, side) for side in SIDES)), with_new)
-    targets = dataset.sequences.targets(Split.VALIDATION)
-    trials = fusion_trials(found.known[Split.VALIDATION], targets, config.fusion_weights)
+    asked, owners = dataset.sequences.answerable(Split.VALIDATION), dataset.sequences.owners_of(Split.VALIDATION)
+    targets = dataset.sequences.targets(Split.VALIDATION)[asked]
+    trials = fusion_trials(found.known[Split.VALIDATION].select(asked), targets, config.fusion_weights, owners[asked])
     weight = best_trial(trials)[0]
     inputs = own_and_ranked(
         "two_stream",

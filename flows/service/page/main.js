@@ -63,7 +63,9 @@ async function explore() {
   const own = ++asked, k = Math.min(100, Math.max(1, Math.round(Number(byId("k").value)) || 10));
   byId("lists").setAttribute("aria-busy", "true");
   try {
-    const body = { history: history.map((item) => item.item_id), k, keep_seen: byId("keep-seen").checked, ...rule.asked() };
+    // Until somebody says, it is as the model was measured.
+    const seen = byId("keep-seen").indeterminate ? {} : { keep_seen: byId("keep-seen").checked };
+    const body = { history: history.map((item) => item.item_id), k, ...seen, ...rule.asked() };
     const found = await ask("/explore", body);
     if (own !== asked) return;
     if (`${found.model.name}/${found.model.version}` !== model) await know();
@@ -123,5 +125,6 @@ byId("paste").addEventListener("click", () => {
   if (ids.length) setHistory(ids.map((id) => ({ item_id: id, title: id, new: false })));
 });
 for (const id of ["k", "keep-seen"]) byId(id).addEventListener("change", changed);
+byId("keep-seen").indeterminate = true;
 showHistory();
 know().then(explore, (error) => complain(error.message));

@@ -55,7 +55,7 @@ class FakeRecommender:
         histories: Sequence[Sequence[str]],
         k: int = 10,
         *,
-        mask_history: bool = True,
+        mask_history: bool | None = None,
         rules: Rules | None = None,
     ) -> list[list[Recommendation]]:
         self.asked.append(([list(history) for history in histories], k, mask_history))
@@ -66,7 +66,7 @@ class FakeRecommender:
         found = []
         for history, rule in zip(histories, rules or [None] * len(histories), strict=True):
             left = [item for place, item in enumerate(ITEMS) if rule is None or rule.mask_N[place]]
-            left = [item for item in left if not (mask_history and item in history)]
+            left = [item for item in left if not (mask_history in (None, True) and item in history)]
             found.append([Recommendation(item, item.title(), -float(rank)) for rank, item in enumerate(left)][:k])
         return found
 

@@ -48,6 +48,7 @@ TOGETHER: dict[tuple[str, ...], dict[str, Any]] = {
     ("data", "min_rating"): {"rating_column": "stars"},
     ("data", "rating_column"): {"min_rating": 3.0},
     ("train_on_validation",): {"evaluate": {"fusion_weights": [2.0]}},
+    **{("data", name): {"split": "by_time"} for name in ("validation_from", "test_from", "targets")},
 }
 """What must be set beside a field."""
 
@@ -190,7 +191,7 @@ def test_another_store_has_other_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_lies_outside_changes_the_key() -> None:
-    assert {stage.name for stage in PIPELINE if stage.outside} == {"preprocess", "embed_text"}
+    assert {stage.name for stage in PIPELINE if stage.outside} == {"preprocess", "embed_text", "quantize"}
     keys = {STAGES["preprocess"].key(Experiment(), {}, outside) for outside in ("a", "b")}
     assert len(keys) == 2
 
@@ -406,7 +407,8 @@ def test_keys_hold_plain_json() -> None:
 
 def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
     run_only = {".".join(path) for path, field in LEAVES.items() if field.json_schema_extra == RUN_ONLY}
-    assert run_only == {"device", "data.path", "text.batch_size"}
+    where = {"data.path", "data.sql.connection", "data.sql.snapshot"}
+    assert run_only == {"device", "text.batch_size", *where}
 
 
 @pytest.mark.parametrize(
