@@ -11,6 +11,7 @@ import torch
 from prorec_core.data.sequences import from_lists
 from prorec_core.generation.allowed import AllowedItems
 from prorec_core.generation.explain import POPULAR, explain, reasons
+from prorec_core.generation.ranker import FEATURES, OWN, Ranker
 from prorec_core.generation.scoring import Ranked
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.generation.words import CodeWords
@@ -49,6 +50,20 @@ def test_each_of_the_other_scores_is_explained_from_the_same_candidates(make_gen
     for scoring in recommender.others:
         told = explain(recommender, known, 5, scoring=scoring, found=found)
         assert np.array_equal(told.items_UK, scoring(found, known, 5)[0]) and told.scorer == scoring.name
+
+
+def test_a_ranker_of_repeats_tells_two_parts_more(make_generator: Any, make_config: Any) -> None:
+    recommender = recommender_of(make_generator(make_config()), "ranked")
+    assert isinstance(recommender.scoring, Ranked)
+    ranker = recommender.scoring.ranker
+    weights = np.append(ranker.weights_F, [0.3, 0.7])
+    recommender.scoring = Ranked(Ranker(ranker.relations, weights, weights[None]))
+    recommender.history_masked = False
+    told = explain(recommender, HISTORIES, 24)
+    assert tuple(told.parts) == (*FEATURES, *OWN)
+    added = told.contributions_UKF[3].sum(-1) + told.baseline_U[3]
+    np.testing.assert_allclose(added, told.scores_UK[3], rtol=1e-4, atol=1e-4)
+    assert set(told.items_UK[3]) >= {11, 3, 5, 8, 1, 9}, "as the model was measured"
 
 
 def test_a_reason_names_the_latest_items_that_it_looks_at(make_generator: Any, make_config: Any) -> None:

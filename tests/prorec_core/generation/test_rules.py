@@ -144,6 +144,15 @@ def test_dense_candidates_obey(make_generator: Any, make_config: Any) -> None:
     assert set(found.items_UC[1]) == set(free.items_UC[1])
 
 
+def test_what_a_user_has_obeys_too_where_it_may_come_back(make_generator: Any, make_config: Any) -> None:
+    generator = make_generator(make_config())
+    rule = AllowedItems.of(generator.trie, torch.arange(N_ITEMS) % 2 == 0)
+    histories = from_lists([np.array([2, 3, 5, 8], np.int32), np.array([3, 7], np.int32)], N_ITEMS)
+    found = find_candidates(generator, histories, 1, 1, masked=False, rules=[rule, None])
+    assert {2, 8} <= set(found.items_UC[0]) and not {3, 5} & set(found.items_UC[0])
+    assert {3, 7} <= set(found.items_UC[1])
+
+
 def book(**columns: Any) -> RuleBook:
     attributes = Attributes(pl.DataFrame(columns).get_columns(), N_ITEMS)
     index = {f"id-{item:02d}": item for item in range(N_ITEMS)}
