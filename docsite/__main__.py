@@ -12,8 +12,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sphinx.cmd.build import build_main
-
 from docsite import links, sources
 
 
@@ -22,6 +20,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m docsite", description="Build the documentation as a site.")
     parser.add_argument("folder", nargs="?", type=Path, default=sources.DOCS / "html", help="by default docs/html")
     target: Path = parser.parse_args().folder
+    try:
+        from sphinx.cmd.build import build_main
+    except ModuleNotFoundError as error:
+        print(f"docs: {error.name} is not installed. Install the extra `docs`: make setup", file=sys.stderr)
+        return 1
     gc.disable()  # Trees of pages live until the end: to look through them takes a quarter of the time.
     with tempfile.TemporaryDirectory(prefix="prorec-docs-") as scratch:
         gathered, built = Path(scratch) / "pages", Path(scratch) / "html"
@@ -33,7 +36,7 @@ def main() -> int:
             return 1
         strict = ["--fail-on-warning", "--keep-going", "--quiet"]
         where = ["--conf-dir", str(Path(__file__).parent), "--doctree-dir", str(Path(scratch) / "trees")]
-        if status := build_main([*strict, *where, str(gathered), str(built)]):
+        if status := int(build_main([*strict, *where, str(gathered), str(built)])):
             return status
         if found := list(links.problems(built)):
             print(*(f"docs: {problem}" for problem in found), sep="\n", file=sys.stderr)

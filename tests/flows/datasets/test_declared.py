@@ -32,7 +32,12 @@ def test_each_can_be_had_read_and_cited(dataset: DataSet) -> None:
     for file in dataset.files:
         assert all(urlsplit(address).scheme == "https" for address in file.addresses)
         assert all(address.endswith(f"/{file.name}") for address in file.addresses)
-    assert not dataset.licence.accept or dataset.licence.forbids
+    assert dataset.by_hand or (dataset.licence.accept and dataset.licence.forbids), "nothing is fetched unasked"
+
+
+def test_a_key_of_a_licence_stands_for_the_same_terms() -> None:
+    terms = {(each.licence.key, each.licence.model_dump_json()) for each in ALL.values()}
+    assert len(terms) == len({key for key, _ in terms})
 
 
 @pytest.mark.parametrize("name", ["amazon-toys", "ml-1m", "lastfm", "amazon-beauty", "ml-100k"])

@@ -21,10 +21,13 @@ import pytest
 
 from prorec.tasks.local import paths
 from prorec.tasks.stages.preprocess import located
+from prorec_core.artifacts import read_json
+from prorec_core.config import Experiment
 from prorec_core.config_data import DataConfig, SqlConfig
 from prorec_core.data import snapshots, sql
 from prorec_core.data.stage import preprocess, source_digest
 from prorec_core.errors import UserError
+from prorec_core.stages.in_folder import StagesInFolder
 
 PASSWORD = "s3cret/word"
 LOG = (
@@ -235,3 +238,13 @@ def test_what_postgresql_refuses_is_told_without_the_address(
     ):
         monkeypatch.setenv("SHOP", wrong)
         assert said in refusal(config(tmp_path, interactions=LOG, items=ITEMS))
+
+
+def test_a_run_as_a_library_keeps_snapshots_in_its_folder(duckdb_file: Path, tmp_path: Path) -> None:
+    del duckdb_file
+    without = config(tmp_path).model_copy(update={"path": None})
+    stages = StagesInFolder(tmp_path / "shop", Experiment(data=without), quiet=True)
+    stages.run("preprocess")
+    assert [path.name for path in (tmp_path / "shop" / "snapshots").glob("[!.]*")] == [
+        read_json(stages.of("preprocess") / "profile.json")["snapshot"]
+    ]
