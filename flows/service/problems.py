@@ -62,7 +62,7 @@ def not_followed(error: UserError) -> HTTPException:
 
 
 async def invalid(_: fastapi.Request, error: Exception) -> JSONResponse:
-    """One line on the first mistake, which never repeats what was sent: that may be anything, also no text."""
+    """One line on the first mistake, which repeats nothing of what was sent but names of columns, made visible."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"][1:] if part != "body") or "body"

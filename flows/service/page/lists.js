@@ -18,14 +18,14 @@ function highlight(id, on) {
 
 function reason(why) {
   const most = Math.max(...why.parts.map((part) => Math.abs(part.contribution)), 1e-9);
-  const rows = [...why.parts].sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution)).map((part) => {
+  const rows = [...why.parts].sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution)).flatMap((part) => {
     const bar = make("div", { class: `bar ${part.contribution < 0 ? "down" : "up"}` });
     bar.style.width = `${(100 * Math.abs(part.contribution)) / most}%`;
-    const about = part.title ? make("div", { class: "id" }, `${part.name === "text" ? "near" : "after"} ${part.title}`)
-      : part.name === "popularity" && part.value !== undefined ? make("div", { class: "id" }, `${part.value} times in training`)
-      : null;
-    return make("tr", {}, make("td", {}, PARTS[part.name] ?? part.name, about), make("td", {}, bar),
+    const about = part.title ? `${part.name === "text" ? "near" : "after"} ${part.title}`
+      : part.name === "popularity" && part.value !== undefined ? `${part.value} times in training` : "";
+    const row = make("tr", {}, make("td", {}, PARTS[part.name] ?? part.name), make("td", {}, bar),
       make("td", { class: `number ${part.contribution < 0 ? "text-down" : "text-up"}` }, number(part.contribution)));
+    return about ? [row, make("tr", {}, make("td", { class: "id", colspan: "3" }, about))] : [row];
   });
   const from = why.baseline === null || why.baseline === undefined ? "Nothing of the history is known."
     : `Added to ${plain(why.baseline)}, the mean score of this history's candidates.`;
