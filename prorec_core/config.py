@@ -294,6 +294,8 @@ class Experiment(Section):
 
 
 _TO_THE_SECOND: tuple[Change, ...] = (
+    Added("data.attribute_columns", []),
+    Added("data.attribute_kinds", []),
     Added("data.demo.repeats", 0.0),
     Added("data.split", "leave_one_out"),
     Added("data.validation_from", None),
