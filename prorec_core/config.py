@@ -16,6 +16,7 @@ from prorec_core.sections import (
     MANY,
     MOST_SEED,
     RUN_ONLY,
+    Added,
     Change,
     Probability,
     Section,
@@ -281,5 +282,10 @@ class Experiment(Section):
         return self
 
 
-CHANGES: tuple[tuple[Change, ...], ...] = ()
+_TO_THE_SECOND: tuple[Change, ...] = (
+    Added("text.backend", "torch"),
+    Added("text.vectors", []),
+)
+
+CHANGES: tuple[tuple[Change, ...], ...] = (_TO_THE_SECOND,)
 """From each version of what is stored to the next, from version 1 on: which of these fields were added or renamed."""

@@ -54,6 +54,8 @@ class _View:
 
 
 def _without_run_only(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_run_only(each) for each in value]
     if not isinstance(value, BaseModel):
         return value
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prorec.tasks.execution.stage import Work, stage
-from prorec.tasks.stages.inputs import read_dataset
+from prorec.tasks.stages.inputs import read_dataset, read_sources
 from prorec.tasks.stages.memory import of_align
 from prorec.tasks.tracking.metrics import numbers
 
@@ -23,6 +23,8 @@ def align(work: Work) -> dict[str, float]:
     from prorec_core.sequential.trained import CollaborativeModel
 
     experiment, new = work.experiment, work.inputs["embed_text"] / "new_embeddings.parquet"
+    # A single one is what E_S is, and has no share of its own.
+    sources = {each.name: each.width for each in read_sources(work.inputs["embed_text"])}
     result = run(
         experiment.align,
         read_dataset(work).sequences,
@@ -32,6 +34,7 @@ def align(work: Work) -> dict[str, float]:
         work.runtime(experiment.align.precision),
         mask_history=experiment.evaluate.mask_history,
         new_semantic=read_embeddings(new, "embed_text") if new.is_file() else None,
+        sources=sources if len(sources) > 1 else None,
     )
     result.save(work.folder)
     return numbers(result.domination)

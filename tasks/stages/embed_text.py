@@ -6,12 +6,12 @@ from prorec.tasks.execution.stage import Work, stage
 from prorec_core.config import Experiment
 
 
-def _encoder_digest(experiment: Experiment) -> str:
+def _outside(experiment: Experiment) -> str:
     from prorec_core.errors import UserError
-    from prorec_core.registry import ENCODERS
+    from prorec_core.text.stage import outside_digest
 
     try:
-        return str(ENCODERS.load(experiment.text.encoder).digest(experiment.text))
+        return outside_digest(experiment.text, experiment.data)
     except UserError:
         # The stage itself says where it was looked for, and fails.
         return "nowhere"
@@ -20,27 +20,38 @@ def _encoder_digest(experiment: Experiment) -> str:
 @stage(
     "embed_text",
     reads=("preprocess",),
-    config=("text",),
+    # The data's section tells where the items file is, of which a source may be a column.
+    config=("text", "data"),
     libraries=("torch", "transformers", "tokenizers", "sentence-transformers", "numpy", "polars"),
-    outside=_encoder_digest,
+    outside=_outside,
 )
-def embed_text(work: Work) -> None:
-    """Embed every item's text, equal texts once."""
+def embed_text(work: Work) -> dict[str, float]:
+    """Embed every item's text, equal texts once; vectors of one's own beside it."""
     from prorec_core.artifacts import write_json
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import write_embeddings
-    from prorec_core.text.stage import embed_text as run
+    from prorec_core.registry import ENCODERS
+    from prorec_core.text.stage import describe
 
     experiment = work.experiment
-    work.runtime(experiment.text.precision)
+    text = experiment.text
+    work.runtime(text.precision)
+    work.made_with.update(ENCODERS.load(text.encoder).made_with(text, experiment.device))
     dataset = Dataset.load(work.inputs["preprocess"])
-    items = dataset.all_items()
+    items, known = dataset.all_items(), dataset.items.height
     texts, item_ids = items["text"].to_list(), items["item_id"].to_list()
-    embeddings = run(experiment.text, item_ids, texts, experiment.device, work.report)
-    # What new texts have to be embedded with, to stand beside these; not where it was found.
-    encoder = {"digest": _encoder_digest(experiment), "max_tokens": experiment.text.max_tokens}
+    found = describe(text, experiment.data, item_ids, texts, known, experiment.device, work.report)
+    # What new items have to be embedded with, to stand beside these; not where it was found.
+    encoder = {
+        "digest": ENCODERS.load(text.encoder).digest(text),
+        "encoder": text.encoder,
+        "backend": text.backend,
+        "precision": text.precision,
+        "max_tokens": text.max_tokens,
+        "sources": [each.to_json() for each in found.sources],
+    }
     write_json(work.folder / "encoder.json", encoder)
-    known = dataset.items.height
-    write_embeddings(work.folder / "embeddings.parquet", embeddings[:known])
+    write_embeddings(work.folder / "embeddings.parquet", found.embeddings[:known])
     if dataset.new_items is not None:
-        write_embeddings(work.folder / "new_embeddings.parquet", embeddings[known:])
+        write_embeddings(work.folder / "new_embeddings.parquet", found.embeddings[known:])
+    return {f"without_{each.name}": each.without for each in found.sources if each.mean is not None}

@@ -11,6 +11,7 @@ from prorec.tasks.execution.stage import Work
 if TYPE_CHECKING:
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import FloatArray
+    from prorec_core.text.sources import SemanticSource
 
 QUANTIZED = {
     "integrated": ("align",),
@@ -46,6 +47,17 @@ def read_texts(folder: Path) -> FloatArray:
 
     files = [folder / name for name in ("embeddings.parquet", "new_embeddings.parquet")]
     return np.concatenate([read_embeddings(file, "embed_text") for file in files if file.is_file()])
+
+
+def read_sources(folder: Path) -> list[SemanticSource]:
+    """What E_S is made of, in its order, from the folder of the stage embed_text."""
+    import pyarrow.parquet as pq
+
+    from prorec_core.artifacts import read_json
+    from prorec_core.text.sources import SemanticSource
+
+    width = pq.read_schema(folder / "embeddings.parquet").field("embedding").type.list_size
+    return SemanticSource.all_of(read_json(folder / "encoder.json"), width)
 
 
 def quantized_embedding(work: Work) -> FloatArray:

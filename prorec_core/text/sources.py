@@ -1,0 +1,180 @@
+"""What items are described by: their text, vectors of one's own, or several of these side by side as one E_S.
+
+Knows vectors, and which items lack one; knows nothing of encoders. Where there are several, or vectors of one's own are
+named, each source is centred and scaled to a total variance of 1 over the items that have it, so that a wide source
+weighs no more than a narrow one; an item without a vector stands at the mean, which is zero there. Axes: N items, S
+dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from prorec_core.artifacts import sha256_file, sha256_json
+from prorec_core.config_data import DataConfig, TextConfig, VectorSource
+from prorec_core.data.sources import open_source
+from prorec_core.errors import UserError
+from prorec_core.text.vectors import VectorTable, existing, named, read_column, read_file
+
+FloatArray = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+TEXT = "text"
+"""The source that `text.encoder` makes."""
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class SemanticSource:
+    """One source, as it is kept beside the embeddings and in a model: what makes a vector of it a part of E_S.
+
+    Attributes:
+        name: `text`, or one of `text.vectors`.
+        width: its dimensions, in E_S those after the dimensions of the sources before it.
+        digest: of the encoder, or of the file.
+        mean: of each dimension, float32 values; None: vectors stand in E_S as they are.
+        scale: what is divided by after the mean is taken off; None likewise.
+        missing: what becomes of items without a vector: error, or mean.
+        items: known items.
+        without: how many of them have no vector.
+        new_without: how many new items that were held out have none.
+        examples: ids of a few of either.
+    """
+
+    name: str
+    width: int
+    digest: str
+    mean: list[float] | None = None
+    scale: float | None = None
+    missing: str = "error"
+    items: int = 0
+    without: int = 0
+    new_without: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def placed(self, vectors_NS: FloatArray, there_N: Mask) -> FloatArray:
+        """Its part of E_S, float32, shape (N, width), of vectors as they come from an encoder or a file.
+
+        Args:
+            vectors_NS: what stands where there is none does not matter.
+            there_N: which items have one.
+        """
+        if self.mean is None or self.scale is None:
+            return vectors_NS
+        centred = vectors_NS - np.array(self.mean, np.float32)
+        return np.asarray(np.where(there_N[:, None], centred / np.float32(self.scale), 0), np.float32)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def all_of(cls, encoder: Mapping[str, Any], width: int) -> list[Self]:
+        """The sources that an `encoder.json` tells, in their order in E_S; one of before knows the text alone.
+
+        Args:
+            encoder: its values.
+            width: dimensions of E_S.
+        """
+        if "sources" not in encoder:
+            return [cls(TEXT, width, str(encoder.get("digest", "")))]
+        return [cls(**each) for each in encoder["sources"]]
+
+
+@dataclass(frozen=True)
+class Semantic:
+    """E_S of all items, float32, shape (N, S), and the sources that it is made of."""
+
+    embeddings: FloatArray
+    sources: list[SemanticSource]
+
+
+def text_alone(embeddings: FloatArray, digest: str, known: int) -> Semantic:
+    """E_S where the text is all: as the encoder gave it."""
+    return Semantic(embeddings, [SemanticSource(TEXT, embeddings.shape[1], digest, items=known)])
+
+
+def joined(
+    config: TextConfig, data: DataConfig, text: FloatArray, digest: str, item_ids: Sequence[str], known: int
+) -> Semantic:
+    """E_S of the text and of the vectors that the configuration names, side by side.
+
+    Args:
+        config: the section `text`.
+        data: where the items file is, and how its ids are read.
+        text: what the encoder gave, float32, shape (N, any); of no dimensions where there is none.
+        digest: the encoder's.
+        item_ids: of all N items.
+        known: how many of them, the first, decide means and scales; the others are new.
+
+    Raises:
+        UserError: a file cannot be used, an item lacks a vector where that is an error, or no two items differ.
+    """
+    sources, parts = [], []
+    if text.shape[1]:
+        everybody = np.ones(len(text), bool)
+        sources.append(_measured(SemanticSource(TEXT, text.shape[1], digest, items=known), text, everybody, "text"))
+        parts.append(sources[-1].placed(text, everybody))
+    for each in config.vectors:
+        table = _read(each, data)
+        vectors, there = table.of(item_ids)
+        without = [item for item, has in zip(item_ids, there, strict=True) if not has]
+        if without and each.missing == "error":
+            raise UserError(
+                f"{len(without):,} of {len(item_ids):,} items have no vector '{each.name}': {named(without)}",
+                place=table.place,
+                cure="Add them, or set missing: mean for this source in text.vectors",
+            )
+        lacking = int((~there[:known]).sum())
+        source = SemanticSource(
+            each.name,
+            vectors.shape[1],
+            source_digest(each, data),
+            missing=each.missing,
+            items=known,
+            without=lacking,
+            new_without=len(without) - lacking,
+            examples=without[:_EXAMPLES],
+        )
+        sources.append(_measured(source, vectors, there, table.place))
+        parts.append(sources[-1].placed(vectors, there))
+    return Semantic(np.hstack(parts), sources)
+
+
+def source_digest(source: VectorSource, data: DataConfig) -> str:
+    """What tells a source's content from any other's, whatever the name of its file.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if source.path is None:
+        return sha256_json([open_source(data).digest(), source.column])
+    return sha256_file(existing(source.path, _setting(source)))
+
+
+def _read(source: VectorSource, data: DataConfig) -> VectorTable:
+    if source.path is None:
+        return read_column(data, source.column)
+    return read_file(existing(source.path, _setting(source)), source.column, every=False)
+
+
+def _setting(source: VectorSource) -> str:
+    return f"text.vectors, '{source.name}', path={source.path}"
+
+
+def _measured(source: SemanticSource, vectors: FloatArray, there: Mask, place: str) -> SemanticSource:
+    """The source with the mean and the scale of the known items that have a vector."""
+    own = vectors[: source.items][there[: source.items]]
+    mean = own.mean(axis=0, dtype=np.float64).astype(np.float32)
+    scale = float(np.sqrt(np.square(own - mean, dtype=np.float64).sum() / max(len(own), 1)))
+    if not np.isfinite(scale) or scale <= 1e-6 * float(np.linalg.norm(mean)):
+        raise UserError(
+            f"the vectors '{source.name}' of the {len(own):,} items that have one do not differ",
+            place=place,
+            cure="Leave this source out, or give vectors that tell items apart",
+        )
+    return SemanticSource(**{**source.to_json(), "mean": [float(each) for each in mean], "scale": scale})
