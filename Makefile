@@ -67,5 +67,5 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Creating $(VENV) with $$($$python --version); a few minutes, once."; \
 	  "$$python" -m venv --clear $(VENV); \
 	fi; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[text,servers,dev]'; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[text,openvino,servers,dev]'; \
 	touch $@

@@ -109,7 +109,8 @@ def domination(
         overlap_semantic, overlap_collaborative, cka_semantic, cka_collaborative, and
         text_share = overlap_semantic / (overlap_semantic + overlap_collaborative).
         Where there are sources, under `by_source` of each row the overlap and cka with each, and its share of all
-        overlaps, those with the sources and with E_C. Under `sources` the overlap and cka of E_S with E_C; `neighbours`, `items` and `sampled_items` say of
+        overlaps, those with the sources and with E_C.
+        Under `sources` the overlap and cka of E_S with E_C; `neighbours`, `items` and `sampled_items` say of
         how many these are.
     """
     queries, k = _queries(len(integrated), seed), _fitting(len(integrated), k)

@@ -8,89 +8,19 @@ dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from prorec_core.artifacts import sha256_file, sha256_json
 from prorec_core.config_data import DataConfig, TextConfig, VectorSource
 from prorec_core.data.sources import open_source
 from prorec_core.errors import UserError
+from prorec_core.text.semantic import TEXT, FloatArray, Mask, Semantic, SemanticSource
 from prorec_core.text.vectors import VectorTable, existing, named, read_column, read_file
 
-FloatArray = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
-TEXT = "text"
-"""The source that `text.encoder` makes."""
 _EXAMPLES = 3
-
-
-@dataclass(frozen=True)
-class SemanticSource:
-    """One source, as it is kept beside the embeddings and in a model: what makes a vector of it a part of E_S.
-
-    Attributes:
-        name: `text`, or one of `text.vectors`.
-        width: its dimensions, in E_S those after the dimensions of the sources before it.
-        digest: of the encoder, or of the file.
-        mean: of each dimension, float32 values; None: vectors stand in E_S as they are.
-        scale: what is divided by after the mean is taken off; None likewise.
-        missing: what becomes of items without a vector: error, or mean.
-        items: known items.
-        without: how many of them have no vector.
-        new_without: how many new items that were held out have none.
-        examples: ids of a few of either.
-    """
-
-    name: str
-    width: int
-    digest: str
-    mean: list[float] | None = None
-    scale: float | None = None
-    missing: str = "error"
-    items: int = 0
-    without: int = 0
-    new_without: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def placed(self, vectors_NS: FloatArray, there_N: Mask) -> FloatArray:
-        """Its part of E_S, float32, shape (N, width), of vectors as they come from an encoder or a file.
-
-        Args:
-            vectors_NS: what stands where there is none does not matter.
-            there_N: which items have one.
-        """
-        if self.mean is None or self.scale is None:
-            return vectors_NS
-        centred = vectors_NS - np.array(self.mean, np.float32)
-        return np.asarray(np.where(there_N[:, None], centred / np.float32(self.scale), 0), np.float32)
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
-        return asdict(self)
-
-    @classmethod
-    def all_of(cls, encoder: Mapping[str, Any], width: int) -> list[Self]:
-        """The sources that an `encoder.json` tells, in their order in E_S; one of before knows the text alone.
-
-        Args:
-            encoder: its values.
-            width: dimensions of E_S.
-        """
-        if "sources" not in encoder:
-            return [cls(TEXT, width, str(encoder.get("digest", "")))]
-        return [cls(**each) for each in encoder["sources"]]
-
-
-@dataclass(frozen=True)
-class Semantic:
-    """E_S of all items, float32, shape (N, S), and the sources that it is made of."""
-
-    embeddings: FloatArray
-    sources: list[SemanticSource]
 
 
 def text_alone(embeddings: FloatArray, digest: str, known: int) -> Semantic:
@@ -117,7 +47,9 @@ def joined(
     sources, parts = [], []
     if text.shape[1]:
         everybody = np.ones(len(text), bool)
-        sources.append(_measured(SemanticSource(TEXT, text.shape[1], digest, items=known), text, everybody, "text"))
+        sources.append(
+            _measured(SemanticSource(TEXT, text.shape[1], digest, items=known), text, everybody, "text.encoder")
+        )
         parts.append(sources[-1].placed(text, everybody))
     for each in config.vectors:
         table = _read(each, data)
@@ -177,4 +109,4 @@ def _measured(source: SemanticSource, vectors: FloatArray, there: Mask, place: s
             place=place,
             cure="Leave this source out, or give vectors that tell items apart",
         )
-    return SemanticSource(**{**source.to_json(), "mean": [float(each) for each in mean], "scale": scale})
+    return replace(source, mean=[float(each) for each in mean], scale=scale)

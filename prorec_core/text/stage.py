@@ -7,7 +7,8 @@ from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.progress import Report, silent
 from prorec_core.registry import ENCODERS
 from prorec_core.text.base import Encoder, FloatArray
-from prorec_core.text.sources import Semantic, joined, source_digest, text_alone
+from prorec_core.text.semantic import Semantic
+from prorec_core.text.sources import joined, source_digest, text_alone
 
 
 def embed_text(

@@ -20,9 +20,13 @@ def _outside(experiment: Experiment) -> str:
 @stage(
     "embed_text",
     reads=("preprocess",),
-    # The data's section tells where the items file is, of which a source may be a column.
-    config=("text", "data"),
-    libraries=("torch", "transformers", "tokenizers", "sentence-transformers", "numpy", "polars"),
+    # Where the items file is, of which a source may be a column, and how its ids are read.
+    config=(
+        "text",
+        *(f"data.{name}" for name in ("source", "demo", "interactions_file", "items_file", "quotes", "multiline")),
+        *(f"data.{name}" for name in ("item_column", "missing")),
+    ),
+    libraries=("torch", "transformers", "tokenizers", "sentence-transformers", "numpy", "polars", "pyarrow", "orjson"),
     outside=_outside,
 )
 def embed_text(work: Work) -> dict[str, float]:

@@ -11,7 +11,7 @@ from prorec.tasks.execution.stage import Work
 if TYPE_CHECKING:
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import FloatArray
-    from prorec_core.text.sources import SemanticSource
+    from prorec_core.text.semantic import SemanticSource
 
 QUANTIZED = {
     "integrated": ("align",),
@@ -54,7 +54,7 @@ def read_sources(folder: Path) -> list[SemanticSource]:
     import pyarrow.parquet as pq
 
     from prorec_core.artifacts import read_json
-    from prorec_core.text.sources import SemanticSource
+    from prorec_core.text.semantic import SemanticSource
 
     width = pq.read_schema(folder / "embeddings.parquet").field("embedding").type.list_size
     return SemanticSource.all_of(read_json(folder / "encoder.json"), width)

@@ -67,7 +67,7 @@ def _others(value: Any, annotation: Any, metadata: list[Any]) -> list[Any]:
         case float():
             return [value * 1.5 + 0.01, value * 0.5]
         case list():
-            return [[*value, value[0]]]
+            return [[*value, value[0]]] if value else [[{"name": "picture", "path": "x.parquet", "missing": "mean"}]]
         case None:
             return ["other", "seconds", 3.5, [1.0, 2.0, 0.5, 0.0, -0.25]]
         case str():
