@@ -109,6 +109,7 @@ def _exported(
     try:
         # A manifest is written last: without one, or where it does not fit, the export was not finished.
         if verify(folder):
+            folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as scratch:
                 _export(model, inner, Path(scratch) / _FILES[0], config, low=low)
                 for name in _FILES:
