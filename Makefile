@@ -3,8 +3,15 @@
 PYTHON ?=
 PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
 VENV := .venv
-STAMP := $(VENV)/.set-up
 BIN := $(VENV)/bin
+USE := $(VENV)/.set-up
+DEV := $(VENV)/.set-up-dev
+# uv where it is there; modules are compiled when they are first imported, since most never are.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+INSTALL := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,$(PIP)) -c constraints.txt -e
+TO_DEVELOP := text,openvino,servers,dev
+# All at once where more is asked for than the demo.
+FIRST := $(if $(filter-out demo,$(MAKECMDGOALS)),$(TO_DEVELOP),text)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -16,37 +23,37 @@ help:
 	@echo "make check   formatting, lint, types, layering"
 	@echo "make format  put formatting and imports right"
 	@echo "make bench   measure speed and memory beside the usual implementation (DATA=FOLDER)"
-	@echo "make setup   create $(VENV) (every target does so when needed)"
+	@echo "make setup   create $(VENV) with all that developing needs (every target installs what it needs)"
 	@echo "make clean   remove $(VENV) and caches; artifacts/ stays"
 
-setup: $(STAMP)
+setup: $(DEV)
 
-demo: $(STAMP)
+demo: $(USE)
 	$(BIN)/prorec run demo
 
-test: $(STAMP)
+test: $(DEV)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-check: $(STAMP)
+check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layering.py
 
-format: $(STAMP)
+format: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP)
+bench: $(DEV)
 	$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is the last thing written: without it the environment is built from nothing, so that an interrupted
-# first set-up leaves no trace; with an old one, only what changed is installed.
-$(STAMP): pyproject.toml constraints.txt
+# A stamp is the last thing written: without the first the environment is built from nothing, so that an interrupted
+# first set-up leaves no trace; with old ones, only what changed is installed.
+$(USE): pyproject.toml constraints.txt
 	@set -eu; \
 	if [ ! -f $@ ]; then \
 	  python=; \
@@ -66,6 +73,10 @@ $(STAMP): pyproject.toml constraints.txt
 	  fi; \
 	  echo "Creating $(VENV) with $$($$python --version); a few minutes, once."; \
 	  "$$python" -m venv --clear $(VENV); \
-	fi; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[text,openvino,servers,dev]'; \
-	touch $@
+	fi
+	@$(INSTALL) '.[$(FIRST)]'
+	@touch $@ $(if $(filter-out text,$(FIRST)),$(DEV))
+
+# The recipe above may have made this one too.
+$(DEV): $(USE)
+	@if [ ! -f $@ ] || [ $@ -ot $< ]; then $(INSTALL) '.[$(TO_DEVELOP)]' && touch $@; fi

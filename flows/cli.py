@@ -9,13 +9,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from prorec.flows.access.proxies import stay_direct
-from prorec.flows.commands import artifacts, compare, models, recommend_all, rerun, serve, stack, tidy, tune
+from prorec.flows.commands import artifacts, compare, export, models, recommend_all, rerun, serve, stack, tidy, tune
 from prorec.flows.local.running import debugging, expect_folder, expect_stages, prepare_training, run_flow, show_result
 from prorec.flows.stack.state import connect
 from prorec.flows.terminal import streams
 from prorec.flows.terminal.screen import console, say
-from prorec.tasks.local.machine_errors import explained
-from prorec.tasks.tracking.retries import TrackingAwayError
 from prorec_core.errors import SeveralMistakesError, UserError
 from prorec_core.visible import visible
 
@@ -27,7 +25,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made of.")
 app.add_typer(config_app, name="config")
-for topic in (compare, tune, stack, rerun, tidy, models, serve, recommend_all, artifacts):
+for topic in (compare, tune, stack, rerun, tidy, models, export, serve, recommend_all, artifacts):
     topic.add_to(app)
 
 _INTERRUPTED = 130
@@ -140,25 +138,28 @@ def main() -> None:
         if error.code == _INTERRUPTED:
             streams.print_error("Stopped. What was finished is kept: the same command goes on from there.")
         if problem := streams.output_lost():
-            _end(UserError(problem, cure="Look at where it leads, and at the room there"), 2)
+            _end(UserError(problem, cure="Look at where it leads, and at the room there"))
         raise
     except Exception as error:
         if debugging():
             raise
         if problem := streams.output_lost():
-            _end(UserError(problem, cure="Look at where it leads, and at the room there"), 2)
-        if isinstance(error, TrackingAwayError):
-            _end(error, 1)
-        _end(explained(error) or error, 2)
+            _end(UserError(problem, cure="Look at where it leads, and at the room there"))
+        _end(error)
 
 
-def _end(error: Exception, status: int) -> NoReturn:
+def _end(error: Exception) -> NoReturn:
     """Tell an error in one line and end, but for one of the program's own: that keeps its traceback."""
-    if not isinstance(error, UserError | TrackingAwayError):
-        raise error
-    text = str(error) if isinstance(error, SeveralMistakesError) else " ".join(str(error).splitlines())
+    from prorec.tasks.local.machine_errors import explained
+    from prorec.tasks.tracking.retries import TrackingAwayError
+
+    away = isinstance(error, TrackingAwayError)
+    told = error if away else explained(error) or error
+    if not away and not isinstance(told, UserError):
+        raise told
+    text = str(told) if isinstance(told, SeveralMistakesError) else " ".join(str(told).splitlines())
     streams.print_error(f"prorec: {visible(text, lines=True)}")
-    sys.exit(status)
+    sys.exit(1 if away else 2)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from prorec.tasks.registry import models
 from prorec.tasks.stages.capacity import expect_capacity
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.datasets import data_sets
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core import versions
@@ -91,6 +92,8 @@ def prorec(experiment: Parameter = Experiment()) -> dict[str, Any]:  # noqa: B00
                 refs[stage.name] = run_stage(stage, experiment, place, refs, force=stage.name in _forced.get())
                 if stage.name == "preprocess":
                     expect_capacity(experiment, refs[stage.name])
+                    for data in data_sets(experiment.name, store.fetch(refs[stage.name]), refs[stage.name].uri):
+                        run.data_set(data)
                 # At once, so that what a run reads is known while it goes on.
                 run.tags(
                     {mlflow_runs.NOTE_TAG: note("not finished."), **models.stage_tags({stage.name: refs[stage.name]})}

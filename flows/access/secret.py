@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import stat
 from pathlib import Path
 from uuid import uuid4
@@ -33,6 +32,8 @@ def file(folder: Path) -> Path:
 
 def fresh() -> str:
     """A password that nobody guesses."""
+    import secrets
+
     return secrets.token_urlsafe(32)
 
 

@@ -98,7 +98,7 @@ def _run(
 def _show(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from prorec.flows.local.embedded import mlflow_page
+    from prorec.flows.local.embedded import mlflow_lines
     from prorec.flows.terminal.display import plain_table
     from prorec_core.evaluation.variants import marked, marks_of
     from prorec_core.metrics import scorers
@@ -131,7 +131,6 @@ def _show(summary: dict[str, Any]) -> None:
     for each in summary["failed"]:
         text = f"failed: {each['variant']}, seed {each['seed']}, in {each['stage']}: {each['reason']}"
         screen.print(plain(text, "red"), soft_wrap=True)
-    command, page = mlflow_page(summary["mlflow"])
-    for name, text in {"report": summary["report"], "MLflow": command, "": page}.items():
+    for name, text in {"report": summary["report"], **mlflow_lines(summary["mlflow"])}.items():
         if text:
             say(f"{name:<10} {text}")

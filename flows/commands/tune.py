@@ -89,7 +89,7 @@ def _run(planned: Plan, trials: int, study: str, prune: bool) -> dict[str, Any]:
 def _show(summary: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from prorec.flows.local.embedded import mlflow_page
+    from prorec.flows.local.embedded import mlflow_lines
     from prorec_core.reports.tuning import ranked
 
     best = summary["best"]
@@ -109,13 +109,11 @@ def _show(summary: dict[str, Any]) -> None:
     against = ""
     if start is not None and start["value"] is not None and start["trial"] != best["trial"]:
         against = f"; as it stands the experiment reaches {start['value']:.4f}"
-    command, page = mlflow_page(summary["mlflow"])
     lines = {
         "trials": ", ".join(counts),
         "best": f"trial {best['trial']}, {best['value']:.4f}{against}",
         "set": " ".join(f"--set {each}" for each in summary["set"]),
-        "MLflow": command,
-        "": page,
+        **mlflow_lines(summary["mlflow"]),
     }
     for name, text in lines.items():
         if text:

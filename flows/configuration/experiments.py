@@ -30,8 +30,8 @@ _OF_MANY = {UNKNOWN_FIELDS, MORE_MISTAKES}
 
 
 def preset_files() -> dict[str, Path]:
-    """The presets that are files, by name: `configs/*.yaml` of the project."""
-    return {path.stem: path for path in sorted((paths.project_root() / "configs").glob("*.yaml"))}
+    """The presets that are files, by name: `configs/*.yaml`."""
+    return {path.stem: path for path in sorted(paths.installed("configs").glob("*.yaml"))}
 
 
 def load(name: str, settings: Iterable[str] = ()) -> Experiment:

@@ -212,7 +212,7 @@ def load_space(words: str) -> Space:
             raise UserError("the file does not exist", place=words, cure="Name a space or a YAML file")
         found = _read(path, words)
         return _joined(path.stem, found, list(found), words)
-    standard = paths.project_root() / "configs" / "spaces" / "standard.yaml"
+    standard = paths.installed("configs") / "spaces" / "standard.yaml"
     found = _read(standard, standard.name)
     names = list(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
     for name in names:

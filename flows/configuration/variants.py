@@ -180,7 +180,7 @@ def load_variants(own: Path | None = None) -> Variants:
     Raises:
         UserError: the file cannot be read, or a name or group in it cannot be.
     """
-    found = _read(paths.project_root() / "configs" / "variants" / "standard.yaml")
+    found = _read(paths.installed("configs") / "variants" / "standard.yaml")
     return found if own is None else joined(found, _read(own), str(own))
 
 

@@ -24,6 +24,7 @@ from prorec.flows.local.prefect_server import LocalServer
 from prorec.flows.terminal.screen import say
 from prorec.tasks.execution.events import Notice
 from prorec.tasks.local import paths, stopping
+from prorec.tasks.tracking import mlflow_runs
 from prorec_core.errors import UserError
 from prorec_core.visible import shortened
 
@@ -140,17 +141,20 @@ def program(name: str) -> str:
     return shlex.quote(str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path))
 
 
-def mlflow_page(run: Mapping[str, Any]) -> tuple[str | None, str]:
-    """How to see a run in MLflow: the command that shows it, if one is needed, and the address of its page."""
-    if run["page"]:
-        return None, str(run["page"])
-    uri = paths.tracking_uri()
-    file = paths.sqlite_path(uri)
-    if file is not None and file.is_relative_to(Path.cwd()):
-        uri = paths.sqlite_uri(file.relative_to(Path.cwd()))
-    path = f"#/experiments/{run['experiment_id']}/runs/{run['run_id']}"
-    command = f"{program('mlflow')} ui --backend-store-uri {shlex.quote(uri)} --port 5000"
-    return command, f"then open http://127.0.0.1:5000/{path}"
+def mlflow_lines(run: Mapping[str, Any]) -> dict[str, str]:
+    """How to see a run in MLflow: the command that shows its pages, if one is needed, its own and the table of all."""
+    found = {}
+    base = str(run["page"] or "").partition("#")[0]
+    if not base:
+        uri = paths.tracking_uri()
+        file = paths.sqlite_path(uri)
+        if file is not None and file.is_relative_to(Path.cwd()):
+            uri = paths.sqlite_uri(file.relative_to(Path.cwd()))
+        found["MLflow"] = f"{program('mlflow')} ui --backend-store-uri {shlex.quote(uri)} --port 5000"
+        base = "http://127.0.0.1:5000/"
+    found["this run"] = base + mlflow_runs.path_of_page(run["experiment_id"], run["run_id"])
+    found["all runs"] = base + mlflow_runs.path_of_table(run["experiment_id"])
+    return found
 
 
 def predict(model: str, history: str, k: int) -> list[dict[str, Any]]:

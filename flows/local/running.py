@@ -98,7 +98,7 @@ def in_process(stages: Sequence[str], flow: Callable[[], T]) -> T:
 
 def show_result(summary: dict[str, Any]) -> None:
     """Print the table of results, and where everything is."""
-    from prorec.flows.local.embedded import mlflow_page, program
+    from prorec.flows.local.embedded import mlflow_lines, program
     from prorec.flows.terminal.display import plain_table, result_table
     from prorec.flows.terminal.screen import plain
     from prorec_core.reports.tables import new_item_line, new_item_rows
@@ -108,15 +108,13 @@ def show_result(summary: dict[str, Any]) -> None:
         console().print(plain_table(new_item_line(new), new_item_rows(new)))
     for text in summary["metrics"].get("warnings", ()):
         console().print(plain(f"{text}.", "yellow"), soft_wrap=True)
-    command, page = mlflow_page(summary["mlflow"])
     history = shlex.quote(",".join(summary["items"]))
     lines = {
         "report": _short(summary["report"]),
         "artifacts": _short(str(paths.store())) if not paths.tracks_over_http() else paths.tracking_uri(),
         "model": summary["model"],
         "recommend": f"{program('prorec')} recommend --model {summary['model']} --history {history}",
-        "MLflow": command,
-        "": page,
+        **mlflow_lines(summary["mlflow"]),
     }
     for name, text in lines.items():
         if text:

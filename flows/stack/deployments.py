@@ -12,9 +12,11 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,12 +110,13 @@ def register() -> dict[str, Any]:
     for automation in automations():
         _stand(automation)
     registered, skipped = [], {}
-    for name, entrypoint in deployments(paths.project_root() / "prefect.yaml"):
-        if not (paths.project_root() / entrypoint.partition(":")[0]).is_file():
-            skipped[name] = f"there is no file {entrypoint.partition(':')[0]}"
+    for name, entry in deployments(paths.installed("prefect.yaml")):
+        module = entry["entrypoint"].rpartition(".")[0]
+        if find_spec(module) is None:
+            skipped[name] = f"there is no module {module}"
             continue
         with _schedules_kept(name):
-            problem = _deploy(name, _own_parameters(name))
+            problem = _deploy({**entry, "parameters": {**entry["parameters"], **_own_parameters(name)}})
         if problem:
             skipped[name] = problem
         else:
@@ -191,12 +194,12 @@ def _own_parameters(name: str) -> dict[str, Any]:
     return found
 
 
-def deployments(file: Path) -> Iterator[tuple[str, str]]:
-    """The deployments that a prefect.yaml names: `flow/name` and the entrypoint each."""
+def deployments(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The deployments that a prefect.yaml names: `flow/name`, and what stands there of each."""
     import yaml
 
     for entry in yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]:
-        yield f"{entry['entrypoint'].partition(':')[2]}/{entry['name']}", entry["entrypoint"]
+        yield f"{entry['entrypoint'].rpartition('.')[2]}/{entry['name']}", entry
 
 
 def _make_pool() -> None:
@@ -216,23 +219,28 @@ def _make_pool() -> None:
             client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
 
 
-def _deploy(name: str, parameters: Mapping[str, Any]) -> str:
+def _deploy(entry: Mapping[str, Any]) -> str:
     """Register one deployment as `prefect deploy` does; gives what went wrong, or nothing. It then stays as it was."""
     from prefect.cli import app
 
     said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            sys.argv = ["prefect", "--no-prompt", "deploy", "--name", name, "--params", json.dumps(parameters)]
-            app()
-    except SystemExit as ended:
-        if ended.code in {None, 0}:
+    # By its name Prefect finds a deployment in a file only where the entrypoint is a path.
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as alone:
+        # JSON is YAML.
+        json.dump({"name": "prorec", "deployments": [entry]}, alone)
+        alone.flush()
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                sys.argv = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", alone.name]
+                app()
+        except SystemExit as ended:
+            if ended.code in {None, 0}:
+                return ""
+            problem = str(ended.code)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+        else:
             return ""
-        problem = str(ended.code)
-    except Exception as error:
-        problem = f"{type(error).__name__}: {error}"
-    else:
-        return ""
     say(said.getvalue(), error=True, lines=True)
     if refused := re.search(r"Validation failed for field [^\"]+", said.getvalue()):
         return f"the server keeps parameters for it that this version does not know; change them there. {refused[0]}"

@@ -93,7 +93,8 @@ def _environment(state: StackState) -> dict[str, str]:
         paths.ARTIFACTS_VARIABLE: str(paths.artifacts()),
         **paths.prefect_environment(paths.prefect_home()),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        "PYTHONPATH": os.pathsep.join([str(paths.project_root()), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+        # A module that happens to lie in the folder that they run in is none of theirs.
+        "PYTHONSAFEPATH": "1",
     }
 
 

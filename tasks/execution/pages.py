@@ -22,18 +22,17 @@ _FILES_SHOWN = 40
 
 def inner(text: str, run_id: str, file: str = "") -> str:
     """A link from one page of MLflow to another, whichever server shows them."""
-    path = mlflow_runs.path_of_page(mlflow_runs.experiment_of(run_id), run_id)
-    return f"[{text}]({path}{_below(file)})"
+    return f"[{text}]({mlflow_runs.path_of_page(mlflow_runs.experiment_of(run_id), run_id, _below(file))})"
 
 
 def outer(text: str, run_id: str, file: str = "") -> str:
     """A link from elsewhere to a page of MLflow; the id alone where nothing shows pages."""
-    page = mlflow_runs.page(mlflow_runs.experiment_of(run_id), run_id)
-    return f"[{text}]({page}{_below(file)})" if page else f"{text} `{run_id}`"
+    page = mlflow_runs.page(mlflow_runs.experiment_of(run_id), run_id, _below(file))
+    return f"[{text}]({page})" if page else f"{text} `{run_id}`"
 
 
 def _below(file: str) -> str:
-    return f"/artifacts/{ARTIFACT_FOLDER}/{file}" if file else ""
+    return f"{ARTIFACT_FOLDER}/{file}" if file else ""
 
 
 def stage_page(

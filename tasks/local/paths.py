@@ -6,7 +6,6 @@ Knows paths and environment variables; imports neither Prefect nor MLflow.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -32,6 +31,11 @@ def project_root() -> Path:
     """The folder that holds this project's sources, or the working directory where it is an installed copy."""
     beside = Path(prorec.__file__).resolve().parents[1]
     return beside if (beside / "pyproject.toml").is_file() else Path.cwd()
+
+
+def installed(name: str) -> Path:
+    """A file or folder that comes with this software and is no Python: `configs`, `prefect.yaml`."""
+    return Path(prorec.__file__).resolve().parent / name
 
 
 def artifacts() -> Path:
@@ -239,6 +243,8 @@ def lock(name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None
 
 def output_lock(path: Path) -> str:
     """The name of the lock that whoever writes a file of recommendations holds."""
+    import hashlib
+
     return f"recommend-{hashlib.sha256(str(path).encode()).hexdigest()}"
 
 

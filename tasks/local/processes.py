@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import subprocess
 import time
 from functools import cache
@@ -102,7 +101,7 @@ def _boot() -> str:
 @cache
 def host() -> str:
     """This machine's name."""
-    return socket.gethostname()
+    return os.uname().nodename
 
 
 def identity() -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prorec.tasks.local import paths
 from prorec.tasks.tracking import mlflow_runs, store
-from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
+from prorec.tasks.tracking.mlflow_runs import HEADLINE, TrackedRun, client
 from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
@@ -276,12 +276,14 @@ def note_evaluation(
     name, _, number = (uri or "").removeprefix("models:/").partition("/")
     version = find(name, number) if uri else None
     new = version is not None and version.tags.get(digest_tag("evaluate")) != refs["evaluate"].digest
-    _log(run.id, metrics, version.model_id if version and new else None)
+    scorer = served_scorer(metrics)
+    _log(run.id, metrics, scorer, version.model_id if version and new else None)
+    run.tags({SCORER_TAG: scorer})
     if version is None:
         return
+    run.model(version.model_id)
     wanted = stage_tags(refs)
     if new:
-        scorer = served_scorer(metrics)
         wanted |= {
             EXPERIMENT_TAG: experiment.name,
             SEED_TAG: str(experiment.seed),
@@ -320,14 +322,16 @@ def _splits(metrics: Mapping[str, Any]) -> tuple[str, ...]:
     return ("test",) if _trained_on_validation(metrics) else _SPLITS
 
 
-def _log(run_id: str, metrics: Mapping[str, Any], model_id: str | None) -> None:
-    """Log test and validation metrics on a run, and on the logged model if one is named."""
+def _log(run_id: str, metrics: Mapping[str, Any], scorer: str, model_id: str | None) -> None:
+    """Log test and validation metrics on a run, what this scorer reached first, and on the logged model if any."""
     from mlflow.entities import Metric
 
     from prorec.tasks.tracking.metrics import numbers
 
     now = int(time.time() * 1000)
-    values = numbers({part: metrics[part] for part in (*_splits(metrics), "new_items") if part in metrics})
+    best = metrics["test"][scorer]
+    values = {shown: best[name] for name, shown in HEADLINE.items() if name in best}
+    values |= numbers({part: metrics[part] for part in (*_splits(metrics), "new_items") if part in metrics})
     entries = [Metric(name, value, now, 0, model_id=model_id) for name, value in values.items()]
     retrying(client().log_batch, run_id, metrics=entries)
 
@@ -343,7 +347,7 @@ def _description(experiment: Experiment, run: TrackedRun, metrics: Mapping[str, 
     from prorec_core.metrics import scorers
     from prorec_core.metrics.table import columns, figure, label
 
-    page = mlflow_runs.page(run.experiment, run.id) or f"#/experiments/{run.experiment}/runs/{run.id}"
+    page = mlflow_runs.page(run.experiment, run.id) or mlflow_runs.path_of_page(run.experiment, run.id)
     shown = columns("headline")
     rows = [
         f"| {split} | {scorers.label(name)}{' (served)' if name == scorer else ''} | "

@@ -64,6 +64,23 @@ PROCESS_TAG = "prorec.process."
 SIGN_TAG = f"{PROCESS_TAG}sign"
 FLOW_RUN_TAG, FLOW_RUN_NAME_TAG, FLOW_TAG = "prefect.flow_run_id", "prefect.flow_run_name", "prefect.flow_id"
 TASK_RUN_TAG, ATTEMPT_TAG = "prefect.task_run_id", "prefect.attempt"
+_TRAINING = "workflowType=machine_learning"
+"""In an address: whoever comes for the first time sees the pages of trainings, not those of language models."""
+
+HEADLINE = {"recall_at_10": "Recall at 10", "ndcg_at_10": "NDCG at 10"}
+"""On the run of a whole experiment: what the recommended scorer reached on test; capitals sort before all others."""
+
+_VIEW_KEY = "prorec"
+_VIEW_TAG = f"mlflow.sharedViewState.{_VIEW_KEY}"
+_COLUMNS = (
+    *(f"metrics.`{name}`" for name in HEADLINE.values()),
+    "tags.`prorec.scorer`",
+    "params.`seed`",
+    "attributes.`Dataset`",
+)
+_VIEW = json.dumps({"selectedColumns": _COLUMNS, "columnOrder": _COLUMNS})
+"""On an experiment: the columns of its table of runs as MLflow's pages keep a view that is shared."""
+
 _STORE = "prorec store"
 _STORE_TAG = "prorec.store"
 _STORE_NOTE = "Holds the identity of this store, which cache keys depend on. Deleting it makes all cached work unknown."
@@ -107,13 +124,14 @@ def experiment_id(name: str) -> str:
         UserError: it was deleted in MLflow, which keeps its name.
     """
     title = experiment_name(name)
-    # Its pages then open with the training runs.
-    found = _made_once(title, {"mlflow.experimentKind": "custom_model_development"})
+    found = _made_once(title, {"mlflow.experimentKind": "custom_model_development", _VIEW_TAG: _VIEW})
     if found.lifecycle_stage != "active":
         raise UserError(
             f"the MLflow experiment '{title}' was deleted",
             cure=f"Restore it (mlflow experiments restore -x {found.experiment_id}) or choose another name",
         )
+    if found.tags.get(_VIEW_TAG) != _VIEW:
+        retrying(client().set_experiment_tag, found.experiment_id, _VIEW_TAG, _VIEW)
     return str(found.experiment_id)
 
 
@@ -145,15 +163,21 @@ def _identity(_uri: str) -> str:
     return str(_made_once(_STORE, {_STORE_TAG: uuid4().hex, NOTE_TAG: _STORE_NOTE}).tags[_STORE_TAG])
 
 
-def page(experiment: str, run_id: str) -> str | None:
-    """The address of a run's page, where a server shows one."""
+def page(experiment: str, run_id: str, file: str = "") -> str | None:
+    """The address of a run's page, or of one of its files, where a server shows one."""
     base = os.environ.get(PAGE_VARIABLE) or (paths.tracking_uri() if paths.tracks_over_http() else None)
-    return f"{base.rstrip('/')}/{path_of_page(experiment, run_id)}" if base else None
+    return f"{base.rstrip('/')}/{path_of_page(experiment, run_id, file)}" if base else None
 
 
-def path_of_page(experiment: str, run_id: str) -> str:
-    """The address of a run's page as seen from any other page of the same server."""
-    return f"#/experiments/{experiment}/runs/{run_id}"
+def path_of_page(experiment: str, run_id: str, file: str = "") -> str:
+    """The address of a run's page, or of one of its files, as seen from any other page of the same server."""
+    below = f"/artifacts/{file}" if file else ""
+    return f"#/experiments/{experiment}/runs/{run_id}{below}?{_TRAINING}"
+
+
+def path_of_table(experiment: str) -> str:
+    """The address of the table of an experiment's runs, with the columns that matter, as seen from any other page."""
+    return f"#/experiments/{experiment}/runs?viewStateShareKey={_VIEW_KEY}&{_TRAINING}"
 
 
 @cache
@@ -277,6 +301,12 @@ class TrackedRun:
         )
         entry = DatasetInput(entity, tags=[InputTag("mlflow.data.context", "stage input")])
         retrying(client().log_inputs, self.id, datasets=[entry])
+
+    def model(self, model_id: str) -> None:
+        """Say which logged model came of the run."""
+        from mlflow.entities import LoggedModelOutput
+
+        retrying(client().log_outputs, self.id, models=[LoggedModelOutput(model_id, step=0)])
 
     def upload(self, folder: Path, last: str) -> None:
         """Store the files of a folder, the file named `last` after all others.

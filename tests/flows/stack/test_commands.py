@@ -135,23 +135,20 @@ def test_logs_are_shown(artifacts_folder: Path) -> None:
 
 
 def test_every_deployment_queues_and_refuses_wrong_values() -> None:
-    names = dict(deployments(ROOT / "prefect.yaml"))
-    assert names == {
-        "prorec/full": "flows/full.py:prorec",
-        "compare/full": "flows/compare.py:compare",
-        "recommend/batch": "flows/recommend.py:recommend",
+    found = dict(deployments(ROOT / "prefect.yaml"))
+    assert {name: entry["entrypoint"] for name, entry in found.items()} == {
+        "prorec/full": "prorec.flows.full.prorec",
+        "compare/full": "prorec.flows.compare.compare",
+        "recommend/batch": "prorec.flows.recommend.recommend",
     }
-    for entry in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
+    for entry in found.values():
         assert entry["enforce_parameter_schema"] is True and "prorec" in entry["tags"]
         assert entry["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
         assert [schedule["active"] for schedule in entry["schedules"]] == [False]
 
 
 def test_workers_train_with_the_same_environment_as_the_command_line() -> None:
-    environments = [
-        entry["work_pool"]["job_variables"]["env"]
-        for entry in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    ]
+    environments = [entry["work_pool"]["job_variables"]["env"] for _, entry in deployments(ROOT / "prefect.yaml")]
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     for found in (*environments, services["worker"]["environment"]):
         assert {name: found.get(name) for name in TRAINING} == TRAINING

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from prorec.tasks.stages.pipeline import STAGES
-from prorec.tasks.tracking.mlflow_runs import NOTE_TAG
+from prorec.tasks.tracking.mlflow_runs import HEADLINE, NOTE_TAG, path_of_page, path_of_table
 from tests.tiny import tiny
 
 from .conftest import Stack
@@ -58,7 +58,12 @@ def test_both_pages_show_the_run(stack: Stack, browser: Browser) -> None:
         expect(page.get_by_text(f"{stage} · demo").first).to_be_visible()
 
     experiment = generator.info.experiment_id
-    page.goto(f"{mlflow}/#/experiments/{experiment}/runs/{whole}")
+    # As somebody who was never here: the pages of trainings, with what counts first.
+    page.goto(f"{mlflow}/{path_of_table(experiment)}")
+    for heading in (*HEADLINE.values(), "prorec.scorer"):
+        expect(page.get_by_text(heading, exact=True).first).to_be_visible()
+    page.goto(f"{mlflow}/{path_of_page(experiment, whole)}")
+    expect(page.get_by_text("demo/sequences").first).to_be_visible()
     expect(page.get_by_text("test/fused/ndcg_at_10", exact=True).first).to_be_visible()
     for stage in STAGES:
         expect(page.get_by_text(f"{stage} · demo").first).to_be_visible()

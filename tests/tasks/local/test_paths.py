@@ -178,7 +178,7 @@ def test_the_command_that_shows_runs_names_the_database(
 ) -> None:
     import shlex
 
-    from prorec.flows.local.embedded import mlflow_page
+    from prorec.flows.local.embedded import mlflow_lines
 
     folder = artifacts_folder / "a%2F b'#?"
     folder.mkdir()
@@ -186,7 +186,7 @@ def test_the_command_that_shows_runs_names_the_database(
     run = {"page": None, "experiment_id": "1", "run_id": "2"}
     for here in (Path("/"), folder.parent, folder):
         monkeypatch.chdir(here)
-        words = shlex.split(str(mlflow_page(run)[0]))
+        words = shlex.split(str(mlflow_lines(run)["MLflow"]))
         uri = words[words.index("--backend-store-uri") + 1]
         assert Path(str(make_url(uri).database)).absolute() == folder / "mlflow.db"
 

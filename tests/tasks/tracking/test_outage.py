@@ -165,9 +165,11 @@ def test_what_nothing_keeps_is_deleted_through_the_server(tmp_path: Path, server
 
 
 def test_pages_have_addresses(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert mlflow_runs.page("3", "abc") == f"{server.url}/#/experiments/3/runs/abc"
+    assert mlflow_runs.page("3", "abc") == f"{server.url}/#/experiments/3/runs/abc?workflowType=machine_learning"
     monkeypatch.setenv("PROREC_MLFLOW_PAGE", "https://mlflow.example/")
-    assert mlflow_runs.page("3", "abc") == "https://mlflow.example/#/experiments/3/runs/abc"
+    assert (
+        mlflow_runs.page("3", "abc") == "https://mlflow.example/#/experiments/3/runs/abc?workflowType=machine_learning"
+    )
 
 
 def test_one_store_has_one_identity_however_it_is_reached(
