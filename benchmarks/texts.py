@@ -43,18 +43,22 @@ def main() -> None:
     }
     seconds, vectors = dict.fromkeys(of, 0.0), dict[str, list[np.ndarray]]()
     with ExitStack() as stack:
-        models = {}
+        encoders = {}
         for name, config in of.items():
             encoder = SentenceEncoder.open(config, "cpu")
             stack.enter_context(encoder.backend.computing(encoder.model, config, encoder.device))
-            models[name] = encoder.model
-            models[name].encode(texts[:8], show_progress_bar=False)
-        for batch in batches(np.array([len(text) // 4 + 1 for text in texts]), 1024, 64):
-            for name, model in models.items():
+            encoders[name] = encoder
+            encoder.model.encode(texts[:8], show_progress_bar=False)
+        # Some texts of each after the other, each in the batches that suit it.
+        lengths = np.array([len(text) // 4 + 1 for text in texts])
+        for turn in batches(lengths, 4096, len(texts)):
+            for name, encoder in encoders.items():
                 start = time.process_time()
-                found = model.encode(texts[batch], batch_size=64, show_progress_bar=False)
+                for batch in batches(lengths[turn], encoder.backend.tokens_a_batch(encoder.device), 64):
+                    some = texts[turn][batch]
+                    found = encoder.model.encode(some, batch_size=len(some), show_progress_bar=False)
+                    vectors.setdefault(name, []).append(found)
                 seconds[name] += time.process_time() - start
-                vectors.setdefault(name, []).append(found)
     first = next(iter(of))
     exact = np.concatenate(vectors[first])
     for name in of:

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-# On a CPU a small batch stays in the caches, and memory is not given back to the kernel after every layer.
-_TOKENS_ON_CPU, _TOKENS_ELSEWHERE = 1024, 65_536
-
 
 class SentenceEncoder(Encoder):
     """A model that is a local folder, an installed package's, or the hub's."""
@@ -62,8 +59,7 @@ class SentenceEncoder(Encoder):
         longest = self.model.max_seq_length or self.config.max_tokens
         lengths = _token_counts(self.model.tokenizer, distinct, longest)
         order = np.argsort(lengths, kind="stable")
-        on_cpu = self.device.type == "cpu"
-        budget = _TOKENS_ON_CPU if on_cpu else _TOKENS_ELSEWHERE
+        budget = self.backend.tokens_a_batch(self.device)
         vectors = np.zeros((len(distinct), self.model.get_embedding_dimension() or 0), dtype=np.float32)
         done = 0
         with self.backend.computing(self.model, self.config, self.device):

@@ -57,7 +57,8 @@ def read_sources(folder: Path) -> list[SemanticSource]:
     from prorec_core.text.semantic import SemanticSource
 
     width = pq.read_schema(folder / "embeddings.parquet").field("embedding").type.list_size
-    return SemanticSource.all_of(read_json(folder / "encoder.json"), width)
+    file = folder / "encoder.json"
+    return SemanticSource.all_of(read_json(file) if file.is_file() else {}, width)
 
 
 def quantized_embedding(work: Work) -> FloatArray:

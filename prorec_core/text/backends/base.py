@@ -42,6 +42,11 @@ class Backend(ABC):
 
     @classmethod
     @abstractmethod
+    def tokens_a_batch(cls, device: torch.device) -> int:
+        """How many tokens a batch best has, padding included."""
+
+    @classmethod
+    @abstractmethod
     def computing(
         cls, model: SentenceTransformer, config: TextConfig, device: torch.device
     ) -> AbstractContextManager[None]:

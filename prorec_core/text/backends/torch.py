@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
+# On a CPU a small batch stays in the caches, and memory is not given back to the kernel after every layer.
+_TOKENS_ON_CPU, _TOKENS_ELSEWHERE = 1024, 65_536
+
+
 class Torch(Backend):
     """Computes where models are trained."""
 
@@ -32,6 +36,10 @@ class Torch(Backend):
         from prorec_core.training.runtime import has_bfloat16
 
         return "bfloat16" if precision == "auto" and has_bfloat16(device) else "float32"
+
+    @classmethod
+    def tokens_a_batch(cls, device: torch.device) -> int:
+        return _TOKENS_ON_CPU if device.type == "cpu" else _TOKENS_ELSEWHERE
 
     @classmethod
     @contextmanager
