@@ -137,24 +137,29 @@ def _table(ids: list[str | None], values: pa.ChunkedArray, column: str, place: s
         if item in known:
             raise UserError(f"{row(known[item])}: {_ID} '{item}' stands there twice", place=place, cure="Keep one")
         known[item] = number
-    rows = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)
-    kind = rows.type
+    kind = values.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not is_list or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
         raise UserError(
             f"the column '{column}' is {kind}", place=place, cure="Give lists of numbers, in Parquet or JSON Lines"
         )
-    there = np.ones(len(rows), bool) if every else rows.is_valid().to_numpy(zero_copy_only=False)
-    lengths = np.nan_to_num(pc.list_value_length(rows).to_numpy(zero_copy_only=False), nan=-1).astype(np.int64)
+    present = np.array(pc.is_valid(values).to_numpy(), dtype=bool)
+    there = np.ones(len(values), bool) if every else present
+    lengths = np.nan_to_num(pc.list_value_length(values).to_numpy().astype(np.float64), nan=-1).astype(np.int64)
     longest = int(lengths.max(initial=0))
     if longest <= 0:
         raise UserError("no item has a vector", place=place, cure="Give every item one of the same length")
     bad = np.flatnonzero(there & (lengths != longest))
     if len(bad):
         _refuse(place, int(bad[0]), ids, f"has not {longest} numbers as others have", "a vector of the same length")
-    found = np.zeros((len(rows), longest), np.float32)
+    found = np.zeros((len(values), longest), np.float32)
+    start = 0
     with np.errstate(over="ignore"):
-        found[there] = rows.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, longest)
+        # One by one: all of them together may be more numbers than a list can count.
+        for chunk in values.chunks:
+            rows = np.flatnonzero(there[start : start + len(chunk)]) + start
+            found[rows] = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, longest)
+            start += len(chunk)
     bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
     if len(bad):
         _refuse(place, int(bad[0]), ids, "holds what is no finite number", "finite numbers")

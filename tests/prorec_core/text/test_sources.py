@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prorec_core.config_data import DataConfig, TextConfig, VectorSource
@@ -15,6 +17,7 @@ from prorec_core.errors import UserError
 from prorec_core.text.semantic import SemanticSource
 from prorec_core.text.sources import Semantic, joined, source_digest
 from prorec_core.text.stage import describe, outside_digest
+from prorec_core.text.vectors import read_file
 
 IDS = ["a", "b", "c", "d"]
 NO_DATA = DataConfig()
@@ -167,6 +170,21 @@ def test_what_is_wrong_with_vectors_is_one_line(
     with pytest.raises(UserError) as caught:
         of(picture(path, missing="mean"))
     assert str(path) in str(caught.value) and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_rows_of_many_chunks_stay_in_their_order(tmp_path: Path) -> None:
+    vectors = random(4, 3)
+    rows = [None if row == 1 else vectors[row].tolist() for row in range(4)]
+    path = tmp_path / "pictures.parquet"
+    table = pa.table({"item_id": IDS, "embedding": pa.array(rows, pa.list_(pa.float32()))})
+    pq.write_table(table, path, row_group_size=1)
+    found = read_file(path, "embedding", every=False)
+    assert (found.vectors_RS[[0, 2, 3]] == vectors[[0, 2, 3]]).all() and found.there_R.tolist() == [
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_a_file_that_is_not_there_or_no_parquet_is_one_line(tmp_path: Path) -> None:
