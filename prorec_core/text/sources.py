@@ -28,29 +28,23 @@ def text_alone(embeddings: FloatArray, digest: str, known: int) -> Semantic:
     return Semantic(embeddings, [SemanticSource(TEXT, embeddings.shape[1], digest, items=known)])
 
 
-def joined(
-    config: TextConfig, data: DataConfig, text: FloatArray, digest: str, item_ids: Sequence[str], known: int
-) -> Semantic:
-    """E_S of the text and of the vectors that the configuration names, side by side.
+Found = tuple[SemanticSource, FloatArray, Mask, str]
+"""A source without its mean and scale, its vectors as they are, whose they are, and where."""
+
+
+def found_vectors(config: TextConfig, data: DataConfig, item_ids: Sequence[str], known: int) -> list[Found]:
+    """The vectors that the configuration names.
 
     Args:
         config: the section `text`.
         data: where the items file is, and how its ids are read.
-        text: what the encoder gave, float32, shape (N, any); of no dimensions where there is none.
-        digest: the encoder's.
         item_ids: of all N items.
-        known: how many of them, the first, decide means and scales; the others are new.
+        known: how many of them, the first, are no new ones.
 
     Raises:
-        UserError: a file cannot be used, an item lacks a vector where that is an error, or no two items differ.
+        UserError: a file cannot be used, or an item lacks a vector where that is an error.
     """
-    sources, parts = [], []
-    if text.shape[1]:
-        everybody = np.ones(len(text), bool)
-        sources.append(
-            _measured(SemanticSource(TEXT, text.shape[1], digest, items=known), text, everybody, "text.encoder")
-        )
-        parts.append(sources[-1].placed(text, everybody))
+    found = []
     for each in config.vectors:
         table = _read(each, data)
         vectors, there = table.of(item_ids)
@@ -72,8 +66,27 @@ def joined(
             new_without=len(without) - lacking,
             examples=without[:_EXAMPLES],
         )
-        sources.append(_measured(source, vectors, there, table.place))
-        parts.append(sources[-1].placed(vectors, there))
+        found.append((source, vectors, there, table.place))
+    return found
+
+
+def joined(text: FloatArray, digest: str, others: Sequence[Found], known: int) -> Semantic:
+    """E_S of the text and of other vectors, side by side.
+
+    Args:
+        text: what the encoder gave, float32, shape (N, any); of no dimensions where there is none.
+        digest: the encoder's.
+        others: what `found_vectors` gave.
+        known: how many items, the first, decide means and scales; the others are new.
+
+    Raises:
+        UserError: no two items differ in a source.
+    """
+    everybody = np.ones(len(text), bool)
+    own = SemanticSource(TEXT, text.shape[1], digest, items=known)
+    found: list[Found] = [*([(own, text, everybody, "text.encoder")] if own.width else []), *others]
+    sources = [_measured(source, vectors, there, place) for source, vectors, there, place in found]
+    parts = [source.placed(vectors, there) for source, (_, vectors, there, _) in zip(sources, found, strict=True)]
     return Semantic(np.hstack(parts), sources)
 
 

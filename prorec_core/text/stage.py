@@ -8,7 +8,7 @@ from prorec_core.progress import Report, silent
 from prorec_core.registry import ENCODERS
 from prorec_core.text.base import Encoder, FloatArray
 from prorec_core.text.semantic import Semantic
-from prorec_core.text.sources import joined, source_digest, text_alone
+from prorec_core.text.sources import found_vectors, joined, source_digest, text_alone
 
 
 def embed_text(
@@ -53,8 +53,10 @@ def describe(
     Raises:
         UserError: as `embed_text`, or a file of vectors cannot be used.
     """
+    # What is wrong with a file is told before texts take their time.
+    others = found_vectors(config, data, item_ids, known)
     text, digest = embed_text(config, item_ids, texts, device, report), ENCODERS.load(config.encoder).digest(config)
-    return joined(config, data, text, digest, item_ids, known) if config.vectors else text_alone(text, digest, known)
+    return joined(text, digest, others, known) if others else text_alone(text, digest, known)
 
 
 def outside_digest(config: TextConfig, data: DataConfig) -> str:

@@ -14,8 +14,8 @@ import pytest
 
 from prorec_core.config_data import DataConfig, TextConfig, VectorSource
 from prorec_core.errors import UserError
-from prorec_core.text.semantic import SemanticSource
-from prorec_core.text.sources import Semantic, joined, source_digest
+from prorec_core.text.semantic import Semantic, SemanticSource
+from prorec_core.text.sources import found_vectors, joined, source_digest
 from prorec_core.text.stage import describe, outside_digest
 from prorec_core.text.vectors import read_file
 
@@ -44,7 +44,7 @@ def picture(path: Path, **more: Any) -> TextConfig:
 
 def of(text: TextConfig, own: Any = None, ids: list[str] = IDS, known: int = 4, data: DataConfig = NO_DATA) -> Semantic:
     own = random(len(ids), 3, seed=9) if own is None else own
-    return joined(text, data, own, "encoder", ids, known)
+    return joined(own, "encoder", found_vectors(text, data, ids, known), known)
 
 
 def test_each_source_weighs_the_same_whatever_its_width_and_size(tmp_path: Path) -> None:
