@@ -9,19 +9,20 @@ DEV := $(VENV)/.set-up-dev
 # uv where it is there; modules are compiled when they are first imported, since most never are.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 INSTALL := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,$(PIP)) -c constraints.txt -e
-TO_DEVELOP := text,openvino,servers,dev
+TO_DEVELOP := text,openvino,servers,dev,docs
 # All at once where more is asked for than the demo.
 FIRST := $(if $(filter-out demo,$(MAKECMDGOALS)),$(TO_DEVELOP),text)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format docs bench clean
 
 help:
 	@echo "make demo    run the pipeline on the built-in shop"
 	@echo "make test    run the tests"
-	@echo "make check   formatting, lint, types, layering"
+	@echo "make check   formatting, lint, types, layering, documentation"
 	@echo "make format  put formatting and imports right"
+	@echo "make docs    build the documentation as a site, in docs/html"
 	@echo "make bench   measure speed and memory beside the usual implementation (DATA=FOLDER)"
 	@echo "make setup   create $(VENV) with all that developing needs (every target installs what it needs)"
 	@echo "make clean   remove $(VENV) and caches; artifacts/ stays"
@@ -39,10 +40,14 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layering.py
+	$(BIN)/python -m docsite
 
 format: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(DEV)
+	$(BIN)/python -m docsite
 
 bench: $(DEV)
 	$(BIN)/python -m benchmarks $(if $(DATA),--data "$(DATA)")

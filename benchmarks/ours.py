@@ -6,7 +6,6 @@ from pathlib import Path
 
 from benchmarks.inputs import changed, work_of
 from benchmarks.laps import Laps
-from prorec.tasks.stages.inputs import quantized_embedding
 from prorec.tasks.stages.pipeline import STAGES
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
@@ -15,6 +14,7 @@ from prorec_core.generation.candidates import find_candidates
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.progress import Progress
 from prorec_core.quantization.quantized import Quantized
+from prorec_core.stages.inputs import quantized_embedding
 
 _ENDLESS = {"epochs": 1000, "patience": 1000}
 """The starter says when it is enough."""

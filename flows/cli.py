@@ -9,7 +9,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from prorec.flows.access.proxies import stay_direct
-from prorec.flows.commands import artifacts, compare, export, models, recommend_all, rerun, serve, stack, tidy, tune
+from prorec.flows.commands import (
+    artifacts,
+    compare,
+    data,
+    export,
+    models,
+    recommend_all,
+    rerun,
+    serve,
+    stack,
+    tidy,
+    tune,
+)
 from prorec.flows.local.running import debugging, expect_folder, expect_stages, prepare_training, run_flow, show_result
 from prorec.flows.stack.state import connect
 from prorec.flows.terminal import streams
@@ -25,7 +37,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made of.")
 app.add_typer(config_app, name="config")
-for topic in (compare, tune, stack, rerun, tidy, models, export, serve, recommend_all, artifacts):
+for topic in (data, compare, tune, stack, rerun, tidy, models, export, serve, recommend_all, artifacts):
     topic.add_to(app)
 
 _INTERRUPTED = 130
@@ -62,6 +74,7 @@ def run(
     chosen = load(experiment, settings or ())
     expect_stages("--force", force or ())
     expect_folder("--json", json_file)
+    data.have(experiment, chosen)
     prepare_training()
     summary = run_flow(chosen, frozenset(force or ()))
     if json_file is not None:

@@ -28,6 +28,7 @@ from prorec.tasks.execution.stage import FlowTracking
 from prorec.tasks.local.stopping import end_when_asked, stops_kept
 from prorec.tasks.registry import models
 from prorec.tasks.stages.pipeline import STAGES
+from prorec.tasks.stages.preprocess import source_digest
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.tuning import results
@@ -36,7 +37,6 @@ from prorec.tasks.tuning.study import Attempt, Study, best_of, open_study
 from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
-from prorec_core.data.stage import source_digest
 from prorec_core.errors import MachineError, UserError, one_line
 from prorec_core.progress import duration
 from prorec_core.reports.tuning import table_markdown

@@ -1,0 +1,57 @@
+"""PRORec as a library: what `from prorec_core import …` gives is stable, what stands deeper may move.
+
+Knows names alone: what a name stands for is imported when it is first asked for; what trains, with threads that
+wait as `prorec run` has them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prorec_core.api import Run, load_data, open_run, train
+    from prorec_core.config import Experiment
+    from prorec_core.data.dataset import Dataset
+    from prorec_core.errors import UserError
+    from prorec_core.evaluation.measured import Evaluation
+    from prorec_core.generation.recommender import Recommender
+    from prorec_core.progress import Progress
+
+_TRAINS = "prorec_core.api"
+_PLACES = {
+    "Dataset": "prorec_core.data.dataset",
+    "Evaluation": "prorec_core.evaluation.measured",
+    "Experiment": "prorec_core.config",
+    "Progress": "prorec_core.progress",
+    "Recommender": "prorec_core.generation.recommender",
+    "Run": _TRAINS,
+    "UserError": "prorec_core.errors",
+    "load_data": _TRAINS,
+    "open_run": _TRAINS,
+    "train": _TRAINS,
+}
+__all__ = [
+    "Dataset",
+    "Evaluation",
+    "Experiment",
+    "Progress",
+    "Recommender",
+    "Run",
+    "UserError",
+    "load_data",
+    "open_run",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    if _PLACES[name] == _TRAINS:
+        importlib.import_module("prorec_core.threads").wait_briefly()
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

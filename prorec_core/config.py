@@ -18,6 +18,7 @@ from prorec_core.sections import (
     RUN_ONLY,
     Added,
     Change,
+    Place,
     Probability,
     Section,
     Width,
@@ -122,6 +123,11 @@ class QuantizeConfig(Section):
         "aligning; concatenation: E_S and that E_C side by side, naively.",
     )
     method: Annotated[str, QUANTIZERS] = Field("residual_kmeans", description="The quantizer.")
+    table: Place | None = Field(
+        None,
+        description="File with codes of one's own, in place of a quantizer: a table with item_id and codes (a list) or "
+        "code_0, code_1 and so on; or LETTER's NAME.index.json.",
+    )
     levels: int = Field(3, ge=1, le=16, description="Code levels L, without the suffix.")
     codes: int = Field(64, ge=2, le=65_535, description="Codes K a level.")
     iterations: int = Field(50, ge=1, le=100_000, description="Iterations of k-means at most.")
@@ -193,23 +199,28 @@ class GeneratorConfig(Training):
         "counts, texts and popularity, on validation users; it recommends where it is better on those left out.",
     )
     ranker_weights: (
-        Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=5, max_length=5)] | None
+        Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=5, max_length=7)] | None
     ) = Field(
         None,
-        description="Weights of the ranker's features (generative, dense, successor, text, popularity), as an earlier "
-        "model of the same data has them; null: they are fitted, which train_on_validation leaves no users for.",
+        description="Weights of the ranker's features (generative, dense, successor, text, popularity; own_count and "
+        "own_recency too where the history is not masked), as an earlier model of the same data has them; null: they "
+        "are fitted, which train_on_validation leaves no users for.",
     )
     distill: DistillConfig = Field(default_factory=DistillConfig, description="Knowledge distillation.")
     targets_per_user: int = Field(
         4, ge=1, le=4096, description="Training targets drawn from each history an epoch (encoder_decoder)."
     )
-    validation_users: int = Field(2000, ge=1, le=MANY, description="Users at most in the validation after each epoch.")
+    validation_users: int = Field(
+        2000, ge=1, le=MANY, description="Users, or targets of data.split, at most in the validation after each epoch."
+    )
     validation_beams: int = Field(20, ge=10, le=1000, description="Beams in the validation after each epoch.")
 
     @model_validator(mode="after")
     def _parts_have_what_they_need(self) -> GeneratorConfig:
         if self.dim % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
+        if self.ranker_weights is not None and len(self.ranker_weights) == 6:
+            raise ValueError("ranker_weights are 5, or 7 with own_count and own_recency")
         if self.ranker_weights is not None and not self.ranker:
             raise ValueError("ranker_weights without ranker would weigh nothing; leave one of both out")
         if self.distill.soft_targets > 0 and not (self.trie_mask or self.node_scores):
@@ -254,7 +265,7 @@ class Experiment(Section):
     )
     train_on_validation: bool = Field(
         False,
-        description="Train on each user's validation item too: all epochs, with the one evaluate.fusion_weights and "
+        description="Train on the validation items too: all epochs, with the one evaluate.fusion_weights and "
         "the generator.ranker_weights given. What comes out is not comparable with models that never saw those items.",
     )
     data: DataConfig = Field(default_factory=DataConfig, description="Interactions and items.")
@@ -285,6 +296,26 @@ class Experiment(Section):
 _TO_THE_SECOND: tuple[Change, ...] = (
     Added("text.backend", "torch"),
     Added("text.vectors", []),
+    Added("data.demo.repeats", 0.0),
+    Added("data.split", "leave_one_out"),
+    Added("data.validation_from", None),
+    Added("data.test_from", None),
+    Added("data.validation_share", 0.1),
+    Added("data.test_share", 0.1),
+    Added("data.targets", "all"),
+    Added("data.repeated_items", "error"),
+    Added("data.items_without_id", "error"),
+    Added("data.expected", {}),
+    Added("data.expected.users", 0),
+    Added("data.expected.items", 0),
+    Added("data.expected.interactions", 0),
+    Added("data.expected.source", ""),
+    Added("data.sql", {}),
+    Added("data.sql.connection", "PROREC_SQL"),
+    Added("data.sql.interactions", "SELECT * FROM interactions ORDER BY timestamp"),
+    Added("data.sql.items", "SELECT * FROM items ORDER BY item_id"),
+    Added("data.sql.snapshot", None),
+    Added("quantize.table", None),
 )
 
 CHANGES: tuple[tuple[Change, ...], ...] = (_TO_THE_SECOND,)

@@ -5,13 +5,16 @@ Knows the names and limits of choices; knows nothing of how they are carried out
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from prorec_core.registry import ENCODERS, SOURCES, TEXT_BACKENDS
 from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Name, Place, Probability, Section
 from prorec_core.values import Missing, SimilarIds, TimestampFormat
+
+Moment = Name | Annotated[int, Field(ge=0, le=2**63 - 1)] | None
 
 
 class DemoShop(Section):
@@ -20,13 +23,49 @@ class DemoShop(Section):
     users: int = Field(3000, ge=50, le=1_000_000, description="Users in the generated shop.")
     items: int = Field(1200, ge=40, le=100_000, description="Items in the generated shop.")
     seed: int = Field(7, ge=0, le=MOST_SEED, description="Seed of the shop itself, apart from the seed of training.")
+    repeats: Probability = Field(
+        0.0, description="Chance that a user takes again what the user has already, at each step; 0: never."
+    )
+
+
+class ExpectedCounts(Section):
+    """What others found after the same filters; what is found here is compared with it, and a difference is told."""
+
+    users: int = Field(0, ge=0, le=MANY, description="Users after filtering; 0: not known.")
+    items: int = Field(0, ge=0, le=MANY, description="Items after filtering; 0: not known.")
+    interactions: int = Field(0, ge=0, le=MANY, description="Interactions after filtering; 0: not known.")
+    source: str = Field("", max_length=1000, description="Where these counts are from.")
+
+
+class SqlConfig(Section):
+    """Two queries that give the tables (source: sql)."""
+
+    connection: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)] = Field(
+        "PROREC_SQL",
+        description="Name of the environment variable that holds the address of the database: postgresql://… or "
+        "duckdb:///FILE. The address itself stands nowhere else.",
+        json_schema_extra=RUN_ONLY,
+    )
+    interactions: Annotated[str, StringConstraints(min_length=1, max_length=100_000)] = Field(
+        "SELECT * FROM interactions ORDER BY timestamp", description="Query that gives the interactions."
+    )
+    items: Annotated[str, StringConstraints(min_length=1, max_length=100_000)] = Field(
+        "SELECT * FROM items ORDER BY item_id", description="Query that gives the items."
+    )
+    snapshot: Name | None = Field(
+        None,
+        description="Digest of a snapshot that was kept: its rows are read, and no database is asked.",
+        json_schema_extra=RUN_ONLY,
+    )
 
 
 class DataConfig(Section):
     """Where interactions and items come from, and what is kept of them."""
 
     source: Annotated[str, SOURCES] = Field(
-        "demo", description="demo: the generated shop; tables: Parquet, CSV or JSON Lines; recbole: atomic files."
+        "demo",
+        description="demo: the generated shop; tables: Parquet, Arrow, CSV or JSON Lines; recbole: atomic files; "
+        "letter: NAME.inter.json and NAME.item.json; sql: two queries; others: the files of this published data set.",
     )
     path: Place | None = Field(
         None, description="Folder with the data (not used by the demo).", json_schema_extra=RUN_ONLY
@@ -74,6 +113,32 @@ class DataConfig(Section):
         "input", description="Order of interactions of a user at the same time: as in the file, or shuffled."
     )
     ties_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the shuffling of ties.")
+    split: Literal["leave_one_out", "by_time", "by_position"] = Field(
+        "leave_one_out",
+        description="leave_one_out: each user's last item tests, the one before validates; by_time: what is earlier "
+        "than a moment trains, what follows validates, then tests; by_position: each user's last share tests, for data "
+        "without a clock.",
+    )
+    validation_from: Moment = Field(
+        None,
+        description="by_time: when validation begins, as 2024-01-31 or 2024-01-31 10:00:00 (UTC), or a number as in "
+        "the data; null: data.validation_share says.",
+    )
+    test_from: Moment = Field(None, description="by_time: when the test begins; null: data.test_share says.")
+    validation_share: Probability = Field(
+        0.1, description="Share of the interactions that validates: the last before the test; by_position: of a user's."
+    )
+    test_share: Probability = Field(
+        0.1, description="Share of the interactions that tests: the last in time; by_position: of each user's."
+    )
+    targets: Literal["all", "first"] = Field(
+        "all", description="Targets of a user in a stretch (by_time, by_position): every interaction, or the first."
+    )
+    expected: ExpectedCounts = Field(
+        default_factory=ExpectedCounts,
+        description="Counts after filtering that the literature gives; others are told as a warning.",
+    )
+    sql: SqlConfig = Field(default_factory=SqlConfig, description="The queries (source: sql).")
     new_items: Probability = Field(
         0.0,
         description="Share of the items that are held out as new: no model sees an interaction with them, and what "
@@ -82,6 +147,12 @@ class DataConfig(Section):
     new_items_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the choice of new items.")
     items_without_text: Literal["keep", "drop", "error"] = Field(
         "keep", description="Items whose text is empty: keep (text is the bare id), drop, or stop with an error."
+    )
+    items_without_id: Literal["error", "drop"] = Field(
+        "error", description="Rows of the items file without an id: stop with an error, or leave them out."
+    )
+    repeated_items: Literal["error", "first"] = Field(
+        "error", description="Items that the items file has more than once: stop with an error, or take the first row."
     )
     unknown_items: Literal["drop", "keep", "error"] = Field(
         "drop", description="Interactions with items that the items file lacks: drop, keep (no text), or error."
@@ -94,11 +165,29 @@ class DataConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _split_has_its_own(self) -> DataConfig:
+        moments = [name for name in ("validation_from", "test_from") if getattr(self, name) is not None]
+        if moments and self.split != "by_time":
+            raise ValueError(f"{moments[0]} is for split: by_time")
+        if self.split == "leave_one_out" and self.targets != "all":
+            raise ValueError("targets is for split: by_time or by_position; leave_one_out has one target a user")
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave nothing to train on: together they must be below 1")
+        if self.split == "by_time" and self.new_items > 0:
+            raise ValueError("new_items is not for split: by_time, whose new items are those that training never saw")
+        return self
+
+    @model_validator(mode="after")
     def _columns_of_their_own(self) -> DataConfig:
         names = [self.user_column, self.item_column, self.timestamp_column, self.rating_column]
         if len(set(given := [name for name in names if name is not None])) < len(given):
             raise ValueError("user_column, item_column, timestamp_column and rating_column must be different columns")
         return self
+
+
+def kept_in(data: DataConfig, folder: Path) -> DataConfig:
+    """The same section; what a database gives is kept in this folder, where none is named."""
+    return data.model_copy(update={"path": str(folder)}) if data.source == "sql" and data.path is None else data
 
 
 class VectorSource(Section):

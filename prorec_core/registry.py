@@ -72,6 +72,12 @@ SOURCES = Registry(
         "demo": "prorec_core.data.sources:demo_shop",
         "tables": "prorec_core.data.sources:two_files",
         "recbole": "prorec_core.data.sources:two_files",
+        "letter": "prorec_core.data.letter:letter",
+        "sql": "prorec_core.data.sql:sql",
+        **dict.fromkeys(
+            ("amazon", "movielens", "hetrec", "steam", "yelp", "goodreads", "hm", "mind", "amazon_m2"),
+            "prorec_core.data.published:published",
+        ),
     },
 )
 ENCODERS = Registry(

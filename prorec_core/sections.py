@@ -44,6 +44,19 @@ _COUNT = "mistakes"
 _LONGEST_KEY = 80
 
 
+def without_run_only(value: Any) -> Any:
+    """The fields of a section, and of those within it, as plain data, without those marked `RUN_ONLY`."""
+    if isinstance(value, list):
+        return [without_run_only(each) for each in value]
+    if not isinstance(value, BaseModel):
+        return value
+    return {
+        name: without_run_only(getattr(value, name))
+        for name, field in type(value).model_fields.items()
+        if field.json_schema_extra != RUN_ONLY
+    }
+
+
 @dataclass(frozen=True)
 class Added:
     """A field that came to be.

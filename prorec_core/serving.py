@@ -52,7 +52,7 @@ class GeneratorModel(PythonModel):
         if not 1 <= k <= MOST_ITEMS:
             raise UserError(f"k must be from 1 to {MOST_ITEMS} (got {k})")
         histories = [item_ids(value) for value in table["history"]]
-        found = self.recommender.recommend(histories, k, mask_history=True)
+        found = self.recommender.recommend(histories, k)
         rows = [
             (row, rank, each.item_id, each.title, each.score)
             for row, best in enumerate(found)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prorec.tasks.stages.inputs import read_quantized
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.metrics import numbers
@@ -15,6 +14,7 @@ from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, write_bytes, write_json, write_manifest
 from prorec_core.config import Experiment
+from prorec_core.stages.inputs import read_quantized
 
 if TYPE_CHECKING:
     from prorec_core.evaluation.variants import Measured
@@ -36,7 +36,7 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
     Raises:
         UserError: an artifact is gone or damaged.
     """
-    from prorec_core.evaluation.measured import Evaluation
+    from prorec_core.evaluation.measured import NEW_ITEMS, Evaluation
     from prorec_core.evaluation.variants import Measured, quantized_domination
     from prorec_core.metrics.scorers import ranked_baselines
 
@@ -64,6 +64,8 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         metrics=evaluation.metrics,
         ranks=evaluation.test_ranks,
         new_item_ranks=evaluation.new_item_ranks,
+        owners=evaluation.owners("test"),
+        new_item_owners=evaluation.owners(NEW_ITEMS),
         seconds={ref.run_id: _seconds(ref) for ref in used},
         parameters=sum(_parameters(inputs, with_ranker=not side) for side, inputs in sides.items())
         # A generator's ranker is part of its weights.

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prorec.tasks.execution.stage import Work, stage
-from prorec.tasks.stages.inputs import read_dataset
 from prorec.tasks.stages.pipeline import STAGES
 from prorec_core.artifacts import write_json
 from prorec_core.config import CollaborativeConfig, QuantizeConfig, Training
@@ -28,6 +27,7 @@ from prorec_core.progress import Report, silent
 from prorec_core.quantization.quantizer import Codes, Floats, Quantizer, State
 from prorec_core.registry import ENCODERS, QUANTIZERS, SEQUENTIAL_MODELS, SOURCES
 from prorec_core.sequential.base import Products, SequentialModel
+from prorec_core.stages.inputs import read_dataset
 from prorec_core.text.base import Encoder
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.sampling import MetItems

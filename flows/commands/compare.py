@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prorec.flows.commands.data import have
 from prorec.flows.local.running import expect_folder, in_process, prepare_training
 from prorec.flows.terminal.screen import console, plain, say
 from prorec_core.errors import UserError
@@ -55,6 +56,7 @@ def compare(
     counted = _seeds(seeds)
     known.plan(words, chosen, counted, against)
     expect_folder("--json", json_file)
+    have(experiment, chosen)
     prepare_training()
     summary = _run(chosen, words, counted, against, known)
     if json_file is not None:

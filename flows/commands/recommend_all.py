@@ -26,7 +26,14 @@ def recommend_all(
     ] = "all",
     k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Items a user.")] = 10,
     output: Annotated[Path | None, typer.Option(metavar="OUT.parquet", help="The file to write.")] = None,
-    keep_history: Annotated[bool, typer.Option("--keep-history", help="Recommend also what a user has.")] = False,
+    keep_history: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-history/--leave-out-history",
+            help="Recommend also what a user has, or not; by default as the model was measured.",
+            show_default=False,
+        ),
+    ] = None,
     unknown_items: Annotated[
         Literal["error", "drop"], typer.Option(help="Items in the file that the model does not know.")
     ] = "error",
@@ -47,7 +54,8 @@ def recommend_all(
 ) -> None:
     """Write the best items of every user to a Parquet file; a run that was killed goes on where it was."""
     from prorec.tasks.local import paths
-    from prorec_core.data.sources import is_file, path_of
+    from prorec_core.data.files import path_of
+    from prorec_core.data.formats import is_file
     from prorec_core.values import known_format
 
     if paths.nothing_tracked():
@@ -70,7 +78,7 @@ def recommend_all(
             "users": users,
             "k": k,
             "output": None if output is None else str(output.expanduser().absolute()),
-            "mask_history": not keep_history,
+            "mask_history": None if keep_history is None else not keep_history,
             "unknown_items": unknown_items,
             "chunk": chunk,
             "user_column": user_column,

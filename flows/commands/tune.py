@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prorec.flows.commands.data import have
 from prorec.flows.local.running import expect_folder, in_process, prepare_training
 from prorec.flows.terminal.screen import console, say
 
@@ -58,6 +59,7 @@ def tune(
 
     planned = plan(load_space(space), load(experiment, settings or ()), stage)
     expect_folder("--json", json_file)
+    have(experiment, planned.base)
     name = _study(planned, study)
     prepare_training()
     summary = _run(planned, trials, name, prune)
@@ -68,8 +70,8 @@ def tune(
 
 def _study(planned: Plan, name: str | None) -> str:
     """The study's name, where no other study of that name is in the way."""
+    from prorec.tasks.stages.preprocess import source_digest
     from prorec.tasks.tuning.study import expect_same, path
-    from prorec_core.data.stage import source_digest
 
     chosen = name or planned.study
     if path(chosen).exists():

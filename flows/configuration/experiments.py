@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import ErrorDetails
 
 from prorec.flows.configuration import plain_yaml
+from prorec.flows.datasets import presets as datasets
 from prorec.tasks.local import paths
 from prorec_core.config import Experiment
 from prorec_core.errors import SeveralMistakesError, UserError, did_you_mean
@@ -40,7 +41,8 @@ def load(name: str, settings: Iterable[str] = ()) -> Experiment:
     Raises:
         UserError: an unknown name, a file that cannot be read, an unknown field or a value out of range.
     """
-    values, place = _read(name)
+    settings = list(settings)
+    values, place = _read(name, settings)
     raw: dict[tuple[str, ...], str] = {}
     for setting in settings:
         path, text = _split(setting)
@@ -69,9 +71,18 @@ def _validated(values: dict[str, Any], place: str, raw: Mapping[tuple[str, ...],
         raise explained(error, place, raw) from error
 
 
-def _read(name: str) -> tuple[dict[str, Any], str]:
+def _read(name: str, settings: Iterable[str]) -> tuple[dict[str, Any], str]:
     presets = preset_files()
     looks_like_file = name.endswith((".yaml", ".yml")) or "/" in name
+    # Whoever names a folder has the data there, in the form that the preset is for.
+    elsewhere = any(each.split("=")[0].strip() == "data.path" for each in settings)
+    dataset = None if looks_like_file or (elsewhere and name in presets) else datasets.of(name)
+    if dataset is not None:
+        like = name if name in presets else dataset.like
+        found = _read_file(presets[like]) if like in presets else {}
+        if like is not None and like not in presets:
+            raise UserError(f"the preset '{like}' is missing, which '{name}' is like", cure="Install prorec anew")
+        return {**found, "name": name, "data": datasets.section(dataset)}, name
     if not looks_like_file and name in presets:
         return _read_file(presets[name]), presets[name].name
     if name == BUILT_IN:
@@ -85,7 +96,7 @@ def _read(name: str) -> tuple[dict[str, Any], str]:
     if looks_like_file:
         problem = "this is a folder" if path.is_dir() else "the file does not exist"
         raise UserError(problem, place=name, cure="Name a preset or a YAML file")
-    known = dict.fromkeys([BUILT_IN, *presets])
+    known = dict.fromkeys([BUILT_IN, *presets, *datasets.names()])
     raise UserError(f"unknown experiment '{name}'", cure=did_you_mean(name, known))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from prorec.flows.terminal.screen import console, say
 from prorec.tasks.local import paths
 from prorec_core.errors import UserError, did_you_mean
+from prorec_core.threads import WAITING
 
 if TYPE_CHECKING:
     from prorec_core.config import Experiment
@@ -23,10 +24,7 @@ TRAINING = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "MALLOC_TOP_PAD_": str(2**26),
-    # Threads that wait for each other spin, but briefly: to sleep at once costs an idle machine a third of its
-    # speed, to spin for long a busy one several times as much. Other OpenMPs than GNU's read the policy alone.
-    "OMP_WAIT_POLICY": "passive",
-    "GOMP_SPINCOUNT": "2000",
+    **WAITING,
 }
 """What is set before a process starts that trains."""
 

@@ -77,7 +77,8 @@ def create_app(keeper: ModelKeeper, batcher: Batcher, metrics: Metrics) -> FastA
 
     @app.post("/recommend", responses=_REFUSALS, summary="Recommend items to each of some histories")
     async def recommend(asked: Annotated[schemas.Request, Body()], request: fastapi.Request) -> schemas.Answer:
-        """Items that a user already has are left out unless `keep_seen`. Of a long history the newest items count.
+        """Items that a user already has are left out, or not, as `keep_seen` says, and else as the model was measured.
+        Of a long history the newest items count.
 
         A history that is empty, or has no item that the model knows, gets the most popular items (`fallback`). Where
         fewer than `k` items are left that a history lacks, the list is shorter, or empty (`missing`).

@@ -29,7 +29,7 @@ class Recommends(Protocol):
     item_ids: list[str]
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool = True
+        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool | None = None
     ) -> list[list[Recommendation]]:
         """The k best items for each history, best first."""
         ...
@@ -49,11 +49,11 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Question:
-    """One request: item ids oldest first, items wanted, and whether what was seen may come back."""
+    """One request: item ids oldest first, items wanted, and whether what was seen may come back (None: as usual)."""
 
     histories: Sequence[Sequence[str]]
     k: int
-    keep_seen: bool
+    keep_seen: bool | None
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,15 @@ def answer(loaded: Loaded, questions: Sequence[Question]) -> list[Found]:
     the usual number of beams widens it.
     """
     model = loaded.recommender
-    groups: dict[tuple[bool, int], list[int]] = defaultdict(list)
+    groups: dict[tuple[bool | None, int], list[int]] = defaultdict(list)
     for index, question in enumerate(questions):
         groups[question.keep_seen, max(question.k, model.beams)].append(index)
     found: dict[int, Found] = {}
     for (keep_seen, _), members in groups.items():
         asked = [questions[index] for index in members]
         histories = [history for question in asked for history in question.histories]
-        lists = iter(model.recommend(histories, max(question.k for question in asked), mask_history=not keep_seen))
+        masked = None if keep_seen is None else not keep_seen
+        lists = iter(model.recommend(histories, max(question.k for question in asked), mask_history=masked))
         for index, question in zip(members, asked, strict=True):
             found[index] = Found(
                 loaded.version,

@@ -40,7 +40,11 @@ class Request(_Strict):
     k: Annotated[int, BeforeValidator(_whole)] = Field(
         10, description="Items to recommend to each.", ge=1, le=MOST_RECOMMENDED, strict=True
     )
-    keep_seen: bool = Field(False, description="Also recommend what is in the history.", strict=True)
+    keep_seen: bool | None = Field(
+        None,
+        description="Also recommend what is in the history, or not; by default as the model was measured.",
+        strict=True,
+    )
 
 
 class Item(BaseModel):

@@ -23,7 +23,7 @@ from prorec_core.metrics.domination import domination
 from prorec_core.sequential.base import target_ranks
 from prorec_core.sequential.trained import CollaborativeModel, Floats
 from prorec_core.training.batching import HistoryBatch
-from prorec_core.training.loop import fit_next_item, validation_users
+from prorec_core.training.loop import fit_next_item, validation_targets
 from prorec_core.training.losses import info_nce
 from prorec_core.training.runtime import Runtime, derive_seed
 from prorec_core.training.sampling import met_in
@@ -100,7 +100,7 @@ def align(
         config,
         derive_seed(seed, "align"),
         runtime,
-        users=validation_users(sequences, config, derive_seed(seed, "align", "validation")),
+        asked=validation_targets(sequences, config, derive_seed(seed, "align", "validation")),
     )
     with torch.no_grad():
         integrated, ids, adapted = (_array(table) for table in stage.embeddings())

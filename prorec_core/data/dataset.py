@@ -5,6 +5,7 @@ Knows the layout of those files. Knows nothing of where the data came from or of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from prorec_core.artifacts import read_json, read_parquet, write_json, write_parquet
-from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.data.sequences import Borders, IntArray, Sequences, Split
 from prorec_core.versions import file
 
 _STAGE = "preprocess"
@@ -31,6 +32,8 @@ _ITEMS = pa.schema(
 _NEW_ITEMS = pa.schema([("item_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 _NEW_TESTS = pa.schema([("user", pa.int32()), ("target", pa.int32())])
 _USERS = pa.schema([("user", pa.int32()), ("user_id", pa.string())])
+_BORDERS = pa.schema([("validation_from", pa.int32()), ("test_from", pa.int32())])
+LEAVE_ONE_OUT = "leave_one_out"
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,23 @@ class NewItems:
     Attributes:
         items: one row a new item, sorted by `item_id`: item_id, title, text (strings). In tables that hold all items
             they stand after the others, in this order.
-        users: users whose last interaction of all is with a new item, int32, ascending, shape (T,).
+        users: users whose last interaction of all is with a new item, int32, ascending, shape (T,); by time the user of
+            each test target that is one.
         targets: which new item that is, a row of `items`, int32, shape (T,).
+        in_sequences: whether these interactions stand in the sequences, as they do by time, and not apart.
     """
 
     items: pl.DataFrame
     users: IntArray
     targets: IntArray
+    in_sequences: bool = False
+
+    @classmethod
+    def of_sequences(cls, items: pl.DataFrame, sequences: Sequences) -> NewItems:
+        """New items that are numbered after the others in the sequences, and the test targets that are such items."""
+        targets = sequences.targets(Split.TEST)
+        new = targets >= sequences.n_items
+        return cls(items, sequences.owners_of(Split.TEST)[new], targets[new] - np.int32(sequences.n_items), True)
 
     def __len__(self) -> int:
         return self.items.height
@@ -54,7 +67,7 @@ class NewItems:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A shop's data, ready for training and for the leave-one-out split.
+    """A shop's data, ready for training, and split.
 
     Attributes:
         items: one row an item, sorted by `item_id`: item (int32, 0 to n_items - 1), item_id, title, text (strings)
@@ -72,6 +85,19 @@ class Dataset:
     timestamps: npt.NDArray[np.int64]
     profile: dict[str, Any]
     new_items: NewItems | None = None
+
+    @property
+    def split(self) -> Mapping[str, Any]:
+        """How the data are split, and when: as `data.split.record` says, plain values.
+
+        Of leave-one-out, which has no moments, `kind` and `last_training_time` alone.
+        """
+        if found := self.profile.get("split"):
+            return dict(found)
+        lengths = np.diff(self.sequences.offsets)
+        # The last item that a user trains on; there is none where nobody has more than the two that are held back.
+        last = (self.sequences.offsets[1:] - 1 - Split.TRAIN.value)[lengths > Split.TRAIN.value]
+        return {"kind": LEAVE_ONE_OUT, "last_training_time": int(self.timestamps[last].max()) if len(last) else None}
 
     @property
     def n_items_with_new(self) -> int:
@@ -94,7 +120,8 @@ class Dataset:
         """Write items.parquet, users.parquet, sequences.parquet and profile.json.
 
         With new items also new_items.parquet (item_id, title, text) and new_tests.parquet (user, and target, a row
-        of the former).
+        of the former). With another split than leave-one-out also borders.parquet: of each user how many of the items
+        come before the validation, and how many before the test.
         """
         offsets = pa.array(self.sequences.offsets.astype(np.int32))
         sequences = pa.table(
@@ -108,6 +135,9 @@ class Dataset:
         write_parquet(folder / "users.parquet", self.users.to_arrow().cast(_USERS))
         write_parquet(folder / "sequences.parquet", sequences)
         write_json(folder / "profile.json", self.profile)
+        if (borders := self.sequences.borders) is not None:
+            columns = {"validation_from": borders.validation_from, "test_from": borders.test_from}
+            write_parquet(folder / "borders.parquet", pa.table(columns).cast(_BORDERS))
         if self.new_items is not None:
             tests = pa.table({"user": self.new_items.users, "target": self.new_items.targets})
             write_parquet(folder / "new_items.parquet", self.new_items.items.to_arrow().cast(_NEW_ITEMS))
@@ -124,18 +154,21 @@ class Dataset:
         table = read_parquet(folder / "sequences.parquet", _STAGE)
         lists = table.column("items").combine_chunks()
         lengths = np.diff(lists.offsets.to_numpy())
+        profile = read_json(folder / "profile.json")
+        split = profile.get("split") or {"kind": LEAVE_ONE_OUT}
         sequences = Sequences(
             items=lists.flatten().to_numpy().astype(np.int32),
             offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)]),
             n_items=items.height,
+            borders=None if split["kind"] == LEAVE_ONE_OUT else _borders(folder, split),
         )
         return cls(
             items=items,
             users=_frame(read_parquet(folder / "users.parquet", _STAGE)),
             sequences=sequences,
             timestamps=table.column("timestamps").combine_chunks().flatten().to_numpy().astype(np.int64),
-            profile=read_json(folder / "profile.json"),
-            new_items=_new_items(folder),
+            profile=profile,
+            new_items=_new_items(folder, in_sequences=split["kind"] == "by_time"),
         )
 
 
@@ -143,12 +176,18 @@ def _write_items(path: Path, items: pl.DataFrame) -> None:
     write_parquet(path, items.to_arrow().cast(_ITEMS))
 
 
-def _new_items(folder: Path) -> NewItems | None:
+def _borders(folder: Path, split: Mapping[str, Any]) -> Borders:
+    table = read_parquet(folder / "borders.parquet", _STAGE)
+    before, tested = (table[name].to_numpy().astype(np.int64) for name in _BORDERS.names)
+    return Borders(before, tested, int(split["least"]), split["targets"] == "first")
+
+
+def _new_items(folder: Path, *, in_sequences: bool) -> NewItems | None:
     if not (path := file(folder, "new_items.parquet")).is_file():
         return None
     tests = read_parquet(file(folder, "new_tests.parquet"), _STAGE)
     users, targets = (tests[name].to_numpy().astype(np.int32) for name in ("user", "target"))
-    return NewItems(_frame(read_parquet(path, _STAGE)), users, targets)
+    return NewItems(_frame(read_parquet(path, _STAGE)), users, targets, in_sequences)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

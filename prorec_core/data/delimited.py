@@ -20,7 +20,8 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import csv
 
-from prorec_core.data.lines import Block, Opener
+from prorec_core.data.lines import Block
+from prorec_core.data.opening import Opener
 from prorec_core.data.quotes import Dialect, Records, records
 from prorec_core.data.tables import row_number
 from prorec_core.errors import UserError
@@ -48,6 +49,8 @@ class DelimitedReader:
     """Whether names in the header are followed by a colon and a type (RecBole), which is left out."""
     block_size: int | None = None
     """Bytes at a time; a block may have more where a record is longer."""
+    names: tuple[str, ...] = ()
+    """Names of the columns of a file that has no header."""
 
     def columns(self) -> list[str]:
         names = self._header.names
@@ -86,6 +89,8 @@ class DelimitedReader:
 
     @cached_property
     def _header(self) -> _Header:
+        if self.names:
+            return _Header(list(self.names), 0)
         for found in self._records():
             if header := self._header_in(found):
                 return header
@@ -209,8 +214,8 @@ class DelimitedReader:
         wrong = np.flatnonzero(~found.blank & (fields != columns))
         if len(wrong):
             raise UserError(
-                f"line {found.block.line_at(int(found.starts[wrong[0]])):,} has {_fields(fields[wrong[0]])}, and the "
-                f"header {columns:,}",
+                f"line {found.block.line_at(int(found.starts[wrong[0]])):,} has {_fields(fields[wrong[0]])}, and "
+                f"{'there must be' if self.names else 'the header'} {columns:,}",
                 place=self.place,
                 cure="Correct the line; a field that holds the separator or a line end must be quoted",
             )

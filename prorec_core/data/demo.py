@@ -7,6 +7,9 @@ style of their own. The next item of a user u after an item of category c is dra
 
     P(item | c, u)  ∝  T[c, category(item)] · S[style(u), style(item)] · w[item]
 
+With `repeats` r a step takes, with chance r, one of the user's earlier steps again (so an item the more probably, the
+more often it was taken), and else a new item as above.
+
 T is sparse: three categories tend to follow each one. S favours the user's own style. w is the long-tailed
 popularity of an item within its cell of category and style. Text alone knows the first factor, buyers the second.
 """
@@ -71,7 +74,7 @@ def make_demo_shop(config: DemoShop) -> DemoData:
     world = _plant(config.items, rng)
     styles = rng.integers(STYLES, size=config.users)
     lengths = _lengths(config, rng)
-    items_UT = _walk(world, styles, lengths, rng)
+    items_UT = _walk(world, styles, lengths, rng, config.repeats)
     ids = [f"P{number:05d}" for number in range(config.items)]
     return DemoData(
         interactions=_interactions(items_UT, lengths, np.array(ids), rng),
@@ -82,7 +85,7 @@ def make_demo_shop(config: DemoShop) -> DemoData:
             "seed": config.seed,
             "categories": len(world.follows),
             "styles": STYLES,
-            **_best_reachable(world, items_UT, lengths),
+            **({"repeats": config.repeats} if config.repeats else _best_reachable(world, items_UT, lengths)),
         },
     )
 
@@ -111,8 +114,11 @@ def _lengths(config: DemoShop, rng: np.random.Generator) -> Ints:
     return np.minimum(_SHORTEST + extra, min(_LONGEST, config.items // 2))
 
 
-def _walk(world: _World, styles: Ints, lengths: Ints, rng: np.random.Generator) -> Ints:
-    """Every user's items in order, padded with -1; a draw that the user already has is drawn again."""
+def _walk(world: _World, styles: Ints, lengths: Ints, rng: np.random.Generator, repeats: float = 0.0) -> Ints:
+    """Every user's items in order, padded with -1; a draw that the user already has is drawn again.
+
+    But for the share of steps that repeat an earlier one.
+    """
     n_users, n_steps = len(styles), int(lengths.max())
     items_UT = np.full((n_users, n_steps), -1, dtype=np.int64)
     order, starts, running = world.cell_probabilities()
@@ -120,6 +126,10 @@ def _walk(world: _World, styles: Ints, lengths: Ints, rng: np.random.Generator) 
     last = rng.integers(len(world.follows), size=n_users)
     for step in range(n_steps):
         open_users = np.flatnonzero(lengths > step)
+        if repeats and step:
+            again = open_users[rng.random(len(open_users)) < repeats]
+            items_UT[again, step] = items_UT[again, rng.integers(step, size=len(again))]
+            open_users = np.setdiff1d(open_users, again)
         while len(open_users):
             category = _draw(follows[last[open_users]], rng)
             cell = category * STYLES + _draw(taste[styles[open_users]], rng)

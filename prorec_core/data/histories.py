@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from prorec_core.data.columns import as_ids, need_columns
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.sources import RULES, TextRules, table_of
+from prorec_core.data.formats import RULES, TextRules, table_of
 from prorec_core.data.tables import RawTable
 from prorec_core.data.times import as_timestamps
 from prorec_core.errors import UserError
@@ -75,7 +75,7 @@ class DatasetHistories:
         return self.dataset.all_items()["item_id"]
 
     def chunks(self, size: int) -> Iterator[Chunk]:
-        ids, users, sequences = self.dataset.items["item_id"], self.dataset.users["user_id"], self.dataset.sequences
+        ids, users, sequences = self.item_ids(), self.dataset.users["user_id"], self.dataset.sequences
         for start in range(0, self.n_users, size):
             offsets = sequences.offsets[start : start + size + 1]
             items = ids.gather(sequences.items[offsets[0] : offsets[-1]])

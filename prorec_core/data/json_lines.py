@@ -1,4 +1,4 @@
-"""JSON Lines as a reader: an object a line, each value handed over as what it is.
+"""JSON Lines as a reader: an object a line, each value handed over as what it is; perhaps in Python's way of writing.
 
 Knows lines, objects and the types of their values. Knows nothing of where files are found or of what columns mean.
 
@@ -18,7 +18,9 @@ from typing import Any
 import orjson
 import polars as pl
 
-from prorec_core.data.lines import Block, Opener, blocks
+from prorec_core.data.lines import Block, blocks
+from prorec_core.data.opening import Opener
+from prorec_core.data.python_literals import NoLiteralError, as_json
 from prorec_core.data.tables import row_number
 from prorec_core.errors import UserError
 
@@ -46,6 +48,8 @@ class JsonLinesReader:
 
     open_file: Opener
     place: str
+    python: bool = False
+    """Whether lines may be dictionaries as Python writes them, with single quotes, None and tuples."""
 
     def columns(self) -> list[str]:
         return self._names
@@ -57,9 +61,8 @@ class JsonLinesReader:
         names = [self._names[column] for column in columns]
         kinds: list[_Kinds] = [{} for _ in names]
         rows = 0
-        for block in self._blocks():
+        for block, objects in self._parsed():
             rows += _count(block)
-            objects = self._objects(block)
             found = []
             for place, name in enumerate(names):
                 self._refuse_repeated(name, block, len(objects))
@@ -85,8 +88,8 @@ class JsonLinesReader:
     @cached_property
     def _names(self) -> list[str]:
         found: dict[str, None] = {}
-        for block in self._blocks():
-            for shape in dict.fromkeys(map(tuple, self._objects(block))):
+        for _, objects in self._parsed():
+            for shape in dict.fromkeys(map(tuple, objects)):
                 found.update(dict.fromkeys(shape))
         if not found:
             raise UserError("the file holds no keys", place=self.place, cure="It must hold a JSON object a line")
@@ -95,12 +98,24 @@ class JsonLinesReader:
     def _blocks(self) -> Iterator[Block]:
         return blocks(self.open_file, self.place)
 
-    def _objects(self, block: Block) -> list[Row]:
+    def _parsed(self) -> Iterator[tuple[Block, list[Row]]]:
+        """Blocks and the objects of their lines; lines in Python's way stand in their block as JSON."""
+        for each in self._blocks():
+            block = each
+            try:
+                found = self._objects(block, told=not self.python)
+            except orjson.JSONDecodeError:
+                block = self._rewritten(block)
+                found = self._objects(block)
+            yield block, found
+
+    def _objects(self, block: Block, *, told: bool = True) -> list[Row]:
         lines = _lines(block)
         try:
             found = list(map(orjson.loads, lines))
         except orjson.JSONDecodeError:
-            self._refuse_line(block, lines)
+            if told:
+                self._refuse_line(block, lines)
             raise
         if set(map(type, found)) - {dict}:
             row = next(row for row, value in enumerate(found) if not isinstance(value, dict))
@@ -110,6 +125,23 @@ class JsonLinesReader:
                 cure="Write a JSON object a line, without brackets or commas around them",
             )
         return found
+
+    def _rewritten(self, block: Block) -> Block:
+        lines = block.data.split(b"\n")
+        for number, line in enumerate(lines, start=block.first_line):
+            try:
+                if line.strip(_BLANK):
+                    orjson.loads(line)
+            except orjson.JSONDecodeError:
+                try:
+                    lines[number - block.first_line] = as_json(line)
+                except NoLiteralError as error:
+                    raise UserError(
+                        f"line {number:,} is neither JSON nor a dictionary as Python writes it: {error}",
+                        place=self.place,
+                        cure="Correct the line or drop it; if it is the last one, check that the file is complete",
+                    ) from error
+        return Block(b"\n".join(lines), block.first_line, block.offset)
 
     def _refuse_line(self, block: Block, lines: list[bytes]) -> None:
         for row, text in enumerate(lines):

@@ -6,7 +6,7 @@ Knows bytes, encodings and line ends. Knows nothing of fields, quotes or JSON.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
@@ -14,10 +14,8 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from prorec_core.data.opening import DAMAGED, Opener, refuse_damaged, two_encodings
 from prorec_core.errors import UserError
-
-Opener = Callable[[], BinaryIO]
-"""Opens a file's bytes at their beginning; once for each pass over them."""
 
 _SIZE = 4 << 20
 _LONGEST_LINE = 256 << 20
@@ -55,17 +53,18 @@ def blocks(open_file: Opener, place: str, size: int = _SIZE) -> Iterator[Block]:
     """A file's lines in blocks of about `size` bytes, or of one line that is longer; a byte order mark is left out.
 
     Raises:
-        UserError: what is there is no UTF-8, or holds NUL bytes (names the line).
+        UserError: what is there is no UTF-8, holds NUL bytes, or is a compressed file that is cut (names the line).
     """
     with open_file() as file:
         rest, line, offset, step = b"", 1, 0, size
-        head = file.read(len(codecs.BOM_UTF8))
+        beyond_ascii = 0
+        head = _read(file, len(codecs.BOM_UTF8), place, line)
         if head.startswith(_UTF16):
             _fail(place, "the file is UTF-16 and not UTF-8", "UTF-16")
         if head == codecs.BOM_UTF8:
             head, offset = b"", len(head)
         while True:
-            read = head + file.read(step)
+            read = head + _read(file, step, place, line)
             head = b""
             end = read.rfind(b"\n") + 1
             if read and not end:
@@ -79,7 +78,7 @@ def blocks(open_file: Opener, place: str, size: int = _SIZE) -> Iterator[Block]:
             if not data:
                 return
             block = Block(data, line, offset)
-            _check(block, place)
+            beyond_ascii = _check(block, place, beyond_ascii)
             yield block
             if not read:
                 return
@@ -88,7 +87,15 @@ def blocks(open_file: Opener, place: str, size: int = _SIZE) -> Iterator[Block]:
             offset += len(data)
 
 
-def _check(block: Block, place: str) -> None:
+def _read(file: BinaryIO, size: int, place: str, line: int) -> bytes:
+    try:
+        return file.read(size)
+    except DAMAGED as error:
+        refuse_damaged(error, place, line)
+
+
+def _check(block: Block, place: str, beyond_ascii: int) -> int:
+    """Refuse what is no text; the first line with more than ASCII, 0 where there is none, is given and given back."""
     nul = block.data.find(b"\0")
     if nul >= 0:
         # Half the bytes of UTF-16 that holds plain letters are NUL.
@@ -96,12 +103,21 @@ def _check(block: Block, place: str) -> None:
         said = "the file seems to be UTF-16 and not UTF-8" if wide else f"line {block.line_at(nul):,} holds a NUL byte"
         _fail(place, said, "UTF-16" if wide else "")
     if block.data.isascii():
-        return
+        return beyond_ascii
     try:
         codecs.utf_8_decode(block.data, "strict", True)
     except UnicodeDecodeError as error:
         line, byte = block.line_at(error.start), block.data[error.start]
+        if known := beyond_ascii or _beyond_ascii(block, error.start):
+            two_encodings(place, known, line)
         _fail(place, f"line {line:,} is not UTF-8 (byte 0x{byte:02x}; perhaps Latin-1 or Windows-1252)", "WINDOWS-1252")
+    return beyond_ascii or _beyond_ascii(block, len(block.data))
+
+
+def _beyond_ascii(block: Block, end: int) -> int:
+    """The first line with more than ASCII before a position; 0 where there is none."""
+    found = np.flatnonzero(block.bytes[:end] >= 0x80)
+    return block.line_at(int(found[0])) if len(found) else 0
 
 
 def _fail(place: str, problem: str, encoding: str) -> None:

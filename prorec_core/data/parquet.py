@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import parquet
 
-from prorec_core.data.lines import Opener
+from prorec_core.data.opening import Opener
 from prorec_core.data.tables import row_number
 
 _BATCH = 1 << 17
@@ -37,14 +37,14 @@ class ParquetReader:
 
     def batches(self, columns: Sequence[int]) -> Iterator[pl.DataFrame]:
         fields = [self._schema.field(place) for place in columns]
-        yield pl.DataFrame([_series(n, pa.array([], field.type)) for n, field in enumerate(fields)])
+        yield pl.DataFrame([as_series(n, pa.array([], field.type)) for n, field in enumerate(fields)])
         with self.open_file() as file:
             # A name selects all whose path begins with it, so the fields are looked up among what comes.
             names = [field.name for field in fields]
             for batch in parquet.ParquetFile(file, page_checksum_verification=True).iter_batches(_BATCH, columns=names):
                 # Texts that are no UTF-8 would panic much later.
                 batch.validate(full=True)
-                yield pl.DataFrame([_series(n, batch.column(name)) for n, name in enumerate(names)])
+                yield pl.DataFrame([as_series(n, batch.column(name)) for n, name in enumerate(names)])
 
     def where(self, row: int) -> str:
         return row_number(row)
@@ -55,7 +55,8 @@ class ParquetReader:
             return parquet.ParquetFile(file).schema_arrow
 
 
-def _series(place: int, values: pa.Array) -> pl.Series:
+def as_series(place: int, values: pa.Array) -> pl.Series:
+    """PyArrow's values as a column that has its place as its name."""
     kind = values.type
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         # The values are UTC whatever the zone, and Polars knows fewer zones than files do.

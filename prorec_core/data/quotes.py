@@ -18,7 +18,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from prorec_core.data.lines import Block, Opener, blocks
+from prorec_core.data.lines import Block, blocks
+from prorec_core.data.opening import Opener
 from prorec_core.errors import UserError
 
 _LONGEST_FIELD = 64 << 20

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from prorec_core.config_data import DataConfig
-from prorec_core.data.columns import Field, as_ids, as_ratings, first, need_columns, shown, value_at
+from prorec_core.data.columns import Field, as_ids, as_ratings, first, need_columns, shown, value_at, without_missing
 from prorec_core.data.forms import in_other_forms, pair_shown, remarks_on_values
 from prorec_core.data.ids import Distinct, IdColumn, as_places, sorted_ids
 from prorec_core.data.in_turn import in_turn
@@ -112,19 +112,32 @@ def _name(place: str) -> str:
 
 
 def _catalogue(config: DataConfig, raw: pl.DataFrame, place: str, beside: str) -> Catalogue:
+    remarks = []
+    if config.items_without_id == "drop":
+        known = without_missing(raw[config.item_column], config.missing).is_not_null()
+        if not known.all():
+            gone = f"{int((~known).sum()):,} rows have no id and are left out"
+            remarks.append(f"{place}: {gone} (data.items_without_id=drop)")
+            raw = raw.filter(known)
     ids = as_ids(raw[config.item_column], place, config.missing, beside)
-    twice = ids.is_duplicated()
-    if twice.any():
-        raise UserError(
-            f"the item {shown(ids.filter(twice)[0])} stands there more than once ({ids.len() - ids.n_unique():,} rows "
-            "over)",
-            place=place,
-            cure="Keep one row an item",
+    first_rows = ids.is_first_distinct()
+    if not first_rows.all():
+        twice, over = shown(ids.filter(~first_rows)[0]), int((~first_rows).sum())
+        if config.repeated_items == "error":
+            raise UserError(
+                f"the item {twice} stands there more than once ({over:,} rows over)",
+                place=place,
+                cure="Keep one row an item, or set data.repeated_items=first to take the first one",
+            )
+        remarks.append(
+            f"{place}: {over:,} rows are of items that stand further up, as {twice}; the first row of each is taken "
+            "(data.repeated_items=first)"
         )
+        raw, ids = raw.filter(first_rows), ids.filter(first_rows)
     title = _title(config)
     names = list(dict.fromkeys([*config.text_columns, title]))
     parts = [as_text(raw[name], place, config.missing) for name in names]
-    remarks = _remarks(ids, Field(config.item_column, place), ids=True)
+    remarks += _remarks(ids, Field(config.item_column, place), ids=True)
     for name, part in zip(names, parts, strict=True):
         remarks += _remarks(part, Field(name, place), ids=False)
     # By number: Polars takes a name such as "^t.*$" for a pattern.

@@ -1,4 +1,8 @@
-"""Users' histories as flat arrays, and the leave-one-out split. Knows nothing of files, frames or models."""
+"""Users' histories as flat arrays, and what is held back of them. Knows nothing of files, frames or models.
+
+By default leave-one-out: of each user the last item tests and the one before validates. With `Borders` each user has a
+stretch of either, which may be empty, and every item in it is a target after all that came before it.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int32]
+Longs = npt.NDArray[np.int64]
 
 
 class Split(Enum):
-    """What a history is used for; the value is how many of its last items are held back from it."""
+    """What a history is used for; the value is how many of its last items leave-one-out holds back from it."""
 
     TRAIN = 2
     VALIDATION = 1
@@ -20,42 +25,106 @@ class Split(Enum):
 
 
 @dataclass(frozen=True)
+class Borders:
+    """Where each user's stretches begin.
+
+    Attributes:
+        validation_from: how many of a user's items come before the validation, int64, shape (users,).
+        test_from: how many come before the test, at least as many, int64, shape (users,).
+        least: a user with fewer known items to train on trains nothing, and is known by the history alone.
+        first_only: of a stretch the first item alone is a target.
+    """
+
+    validation_from: Longs
+    test_from: Longs
+    least: int = 1
+    first_only: bool = False
+
+    def before(self, held_back: int) -> Longs:
+        """How many of each user's items come before what is held back: both stretches, or the test alone."""
+        return self.validation_from if held_back >= Split.TRAIN.value else self.test_from
+
+    def select(self, users: npt.NDArray[np.integer]) -> Borders:
+        """Those of some users, in the order named."""
+        return replace(self, validation_from=self.validation_from[users], test_from=self.test_from[users])
+
+
+@dataclass(frozen=True)
 class Sequences:
-    """Every user's items in order of time, without padding.
+    """Every user's items in order of time, without padding; or a history a row, several of one user among them.
 
     Attributes:
         items: item indices of all users, one user after the other, int32, shape (interactions,).
         offsets: user `u` owns `items[offsets[u]:offsets[u + 1]]`, int64, shape (users + 1,).
-        n_items: size of the catalogue; item indices run from 0 to n_items - 1.
-        held_back: how many of each user's last items no model trains on: the validation and the test item, or the
-            test item alone.
+        n_items: size of the catalogue; what is trained on has indices from 0 to n_items - 1. Held-back stretches may
+            hold items that training never saw, numbered from n_items on.
+        held_back: what no model trains on: validation and test, or the test alone (`Split` counts them).
+        borders: where these begin; None: leave-one-out.
+        owner: of histories before targets, whose each one is, int32, shape (rows,); None: each row is a user's own.
     """
 
     items: IntArray
-    offsets: npt.NDArray[np.int64]
+    offsets: Longs
     n_items: int
     held_back: int = Split.TRAIN.value
+    borders: Borders | None = None
+    owner: IntArray | None = None
 
     @property
     def n_users(self) -> int:
+        """How many rows there are."""
         return len(self.offsets) - 1
+
+    @property
+    def owners(self) -> IntArray:
+        """Whose each row is, int32, shape (rows,)."""
+        return np.arange(self.n_users, dtype=np.int32) if self.owner is None else self.owner
 
     def of_user(self, user: int) -> IntArray:
         """All items of one user, in order."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
-    def lengths(self, split: Split) -> npt.NDArray[np.int64]:
-        """Length of each user's sequence in a split, the target included, shape (users,)."""
-        lengths: npt.NDArray[np.int64] = np.maximum(np.diff(self.offsets) - split.value, 0)
-        return lengths
+    def histories(self, split: Split, n_items: int | None = None) -> Sequences:
+        """What a model may see before it predicts each target of `split` (VALIDATION or TEST), a row a target.
 
-    def histories(self, split: Split) -> Sequences:
-        """What a model may see before it predicts the target of `split` (VALIDATION or TEST)."""
-        return self._without_last(split.value + 1)
+        Args:
+            split: whose targets.
+            n_items: size of the catalogue that the model knows, by default that of training; what it does not know is
+                passed over, as it is when a model is asked.
+        """
+        n_items = self.n_items if n_items is None else n_items
+        if self.borders is None:
+            return replace(self._without_last(split.value + 1), n_items=n_items)
+        owners, places = self.owners_of(split), self._places(split)
+        starts = self.offsets[owners]
+        lengths = places - starts
+        offsets = _offsets(lengths)
+        items = self.items[np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)]
+        return Sequences(items, offsets, n_items, owner=owners)._known(n_items)
+
+    def targets(self, split: Split) -> IntArray:
+        """The item of each target in `split` (VALIDATION or TEST), shape (targets,): users in order, each in time."""
+        return self.items[self._places(split)]
+
+    def owners_of(self, split: Split) -> IntArray:
+        """The user of each target in `split`, ascending, int32, shape (targets,)."""
+        everyone = np.arange(self.n_users, dtype=np.int32)
+        return everyone if self.borders is None else np.repeat(everyone, self._counts(split))
+
+    def answerable(self, split: Split) -> Longs:
+        """The targets that a model can be asked for: a known item after a history with a known one. Ascending."""
+        targets = self.targets(split)
+        if self.borders is None:
+            return np.arange(len(targets))
+        return np.flatnonzero((targets < self.n_items) & (np.diff(self.histories(split).offsets) > 0))
 
     def training(self) -> Sequences:
-        """What a model may train on: everything but the items held back."""
-        return self._without_last(self.held_back)
+        """What a model may train on: everything but the items held back, of items that training knows."""
+        if self.borders is None:
+            return self._without_last(self.held_back)
+        left = self._up_to(self.borders.before(self.held_back))._known(self.n_items)
+        lengths = np.diff(left.offsets)
+        return left._up_to(np.where(lengths >= self.borders.least, lengths, 0))
 
     @property
     def validates(self) -> bool:
@@ -66,15 +135,18 @@ class Sequences:
         """The same sequences, the validation items trained on too."""
         return replace(self, held_back=Split.VALIDATION.value)
 
-    def targets(self, split: Split) -> IntArray:
-        """The item to predict for each user in `split` (VALIDATION or TEST), shape (users,)."""
-        return self.items[self.offsets[1:] - 1 - split.value]
-
     def taken_before(self, split: Split) -> npt.NDArray[np.bool_]:
-        """Whether each user's target in `split` stands in the history before it too, shape (users,).
+        """Whether each target in `split` stands in the history before it too, shape (targets,).
 
         Lists that leave out the history cannot hold it.
         """
+        if self.borders is not None:
+            users = np.repeat(np.arange(self.n_users), np.diff(self.offsets))
+            key = users * (int(self.items.max(initial=0)) + 1) + self.items
+            order = np.argsort(key, kind="stable")
+            again = np.zeros(len(key), np.bool_)
+            again[order[1:]] = key[order[1:]] == key[order[:-1]]
+            return again[self._places(split)]
         lengths, targets = np.diff(self.offsets), self.targets(split)
         same = np.flatnonzero(np.repeat(targets, lengths) == self.items)
         users = np.searchsorted(self.offsets, same, side="right") - 1
@@ -88,12 +160,14 @@ class Sequences:
         counts: npt.NDArray[np.int64] = np.bincount(self.training().items, minlength=self.n_items)
         return counts
 
-    def select(self, users: npt.NDArray[np.int64]) -> Sequences:
-        """The sequences of some users, in the order named."""
+    def select(self, users: npt.NDArray[np.integer]) -> Sequences:
+        """The sequences of some users, or some rows, in the order named."""
         lengths = np.diff(self.offsets)[users]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        offsets = _offsets(lengths)
         places = np.arange(offsets[-1]) + np.repeat(self.offsets[users] - offsets[:-1], lengths)
-        return replace(self, items=self.items[places], offsets=offsets)
+        borders = None if self.borders is None else self.borders.select(users)
+        owner = None if self.owner is None else self.owner[users]
+        return replace(self, items=self.items[places], offsets=offsets, borders=borders, owner=owner)
 
     def differs(self, other: Sequences) -> npt.NDArray[np.bool_]:
         """Whether each user has other items, or the same in another order, than the user of equal number there.
@@ -110,18 +184,54 @@ class Sequences:
         found[np.repeat(alike, np.diff(own.offsets))[own.items != theirs.items]] = True
         return found
 
+    def _counts(self, split: Split) -> Longs:
+        """How many targets each user has, where there are borders."""
+        assert self.borders is not None
+        start, stop = self._stretch(split)
+        return np.minimum(stop - start, 1) if self.borders.first_only else stop - start
+
+    def _stretch(self, split: Split) -> tuple[Longs, Longs]:
+        assert self.borders is not None
+        if split is Split.TEST:
+            return self.borders.test_from, np.diff(self.offsets)
+        return self.borders.validation_from, self.borders.test_from
+
+    def _places(self, split: Split) -> Longs:
+        """Where in `items` the targets of a split stand."""
+        if self.borders is None:
+            return self.offsets[1:] - 1 - split.value
+        counts = self._counts(split)
+        firsts = self.offsets[:-1] + self._stretch(split)[0]
+        return np.arange(counts.sum()) + np.repeat(firsts - _offsets(counts)[:-1], counts)
+
+    def _known(self, n_items: int) -> Sequences:
+        """The same rows without the items from `n_items` on."""
+        known = self.items < n_items
+        if known.all():
+            return self
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(known)])
+        return replace(self, items=self.items[known], offsets=before[self.offsets])
+
+    def _up_to(self, lengths: Longs) -> Sequences:
+        """The first items of each row, as many as named."""
+        offsets = _offsets(lengths)
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1] - offsets[:-1], lengths)
+        return Sequences(self.items[places], offsets, self.n_items)
+
     def _without_last(self, held_back: int) -> Sequences:
         lengths = np.maximum(np.diff(self.offsets) - held_back, 0)
         keep = np.ones(len(self.items), np.bool_)
         for back in range(1, held_back + 1):
             last = self.offsets[1:] - back
             keep[last[last >= self.offsets[:-1]]] = False
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        return Sequences(self.items[keep], offsets, self.n_items)
+        return Sequences(self.items[keep], _offsets(lengths), self.n_items)
 
 
 def from_lists(lists: list[IntArray], n_items: int) -> Sequences:
     """Join per-user arrays of item indices into `Sequences`."""
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum([len(items) for items in lists], dtype=np.int64)])
     items = np.concatenate(lists) if lists else np.zeros(0, np.int32)
-    return Sequences(items.astype(np.int32), offsets, n_items)
+    return Sequences(items.astype(np.int32), _offsets(np.array([len(items) for items in lists], np.int64)), n_items)
+
+
+def _offsets(lengths: Longs) -> Longs:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])

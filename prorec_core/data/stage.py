@@ -16,12 +16,14 @@ from prorec_core.config_data import DataConfig
 from prorec_core.data.columns import shown
 from prorec_core.data.counting import gathered, occurrences
 from prorec_core.data.dataset import Dataset, NewItems
-from prorec_core.data.filtering import Funnel, k_core
+from prorec_core.data.expectation import differences
+from prorec_core.data.filtering import BoolArray, Funnel, k_core
 from prorec_core.data.new_items import HeldOut, hold_out
 from prorec_core.data.ordering import in_order_of_time, shuffled_ties, ties_share, without_duplicates
 from prorec_core.data.raw import Catalogue, Log, read_tables
 from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.data.sources import open_source
+from prorec_core.data.split import Moments, borders_by_position, borders_by_time, keep_by_time, moments_of, record
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress, Report, silent
 
@@ -45,7 +47,7 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
 
     The filters, in this order: ratings, items that the items file lacks, items without text, duplicates, k-core,
     new items held out. The new items stand apart (`Dataset.new_items`); all else is as if the shop
-    did not have them yet.
+    did not have them yet. By time the k-core is that of the training interactions, and later items outside it are new.
     Users and items that remain are numbered in the order of their ids as strings, so the order of rows in the files
     does not change the numbers.
 
@@ -69,6 +71,7 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
     funnel = Funnel(rows, log.place, warnings)
     del rows
     catalogue, policies = _filter(config, funnel, log, stock)
+    moments, known = _core(config, funnel, log)
     warnings += _unknown_told(policies["unknown_items"], funnel.steps, log, stock)
     report(Progress(2, _STEPS, "step"))
 
@@ -93,14 +96,24 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
     kept, item_codes = _number(ordered["item"], ids["item"])
     lengths = occurrences(user_codes, len(users))
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-    sequences = Sequences(item_codes, offsets, len(kept))
-    texts = pl.DataFrame({"item_id": kept}).join(catalogue, on="item_id", how="left", maintain_order="left")
+    times = ordered["timestamp"].to_numpy()
+    unseen, borders = kept.clear(), None
+    if known is not None:
+        kept, unseen, item_codes = _known_first(kept, item_codes, ids["item"].filter(pl.Series(known)))
+    if config.split == "by_position":
+        borders = borders_by_position(offsets, config)
+    if moments is not None:
+        borders = borders_by_time(offsets, times, moments, config)
+    sequences = Sequences(item_codes, offsets, len(kept), borders=borders)
+    texts = _texts(kept, catalogue)
+    counts = {"users": len(users), "items": len(kept), "interactions": len(item_codes)}
+    warnings += differences(config, counts)
     profile = {
         "source": config.source,
         **source.facts(),
         "timestamp_unit": log.unit,
         "filters": funnel.steps,
-        "kept": {"users": len(users), "items": len(kept), "interactions": len(item_codes)},
+        "kept": counts,
         "policies": policies,
         "history_length": _length_profile(lengths),
         "ties": {"order": config.ties, "seed": config.ties_seed, "share": ties_share(ordered)},
@@ -113,6 +126,11 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
     new = None if held is None else _new_items(held, ids, users, catalogue)
     if new is not None:
         profile["new_items"] = {"items": len(new), "test_interactions": len(new.users), "seed": config.new_items_seed}
+    if borders is not None:
+        profile["split"] = record(config, sequences, times, log.unit, moments)
+    if unseen.len():
+        new = NewItems.of_sequences(_texts(unseen, catalogue).select("item_id", "title", "text"), sequences)
+        profile["new_items"] = {"items": len(new), "test_interactions": len(new.users)}
     report(Progress(_STEPS, _STEPS, "step"))
     return Dataset(
         items=texts.select(
@@ -124,7 +142,7 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
         ),
         users=pl.DataFrame({"user": np.arange(len(users), dtype=np.int32), "user_id": users}),
         sequences=sequences,
-        timestamps=ordered["timestamp"].to_numpy(),
+        timestamps=times,
         profile=profile,
         new_items=new,
     )
@@ -132,8 +150,7 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
 
 def _new_items(held: HeldOut, ids: Mapping[str, pl.Series], users: pl.Series, catalogue: pl.DataFrame) -> NewItems:
     """The items held out with their texts, and their test interactions in the numbers of the users that are left."""
-    item_ids = ids["item"].gather(held.items)
-    texts = pl.DataFrame({"item_id": item_ids}).join(catalogue, on="item_id", how="left", maintain_order="left")
+    texts = _texts(ids["item"].gather(held.items), catalogue)
     # Ids are sorted, and so are the codes into them: places among those left are found by bisection.
     who = users.search_sorted(ids["user"].gather(held.users)).to_numpy()
     which = np.searchsorted(held.items, held.targets)
@@ -143,7 +160,7 @@ def _new_items(held: HeldOut, ids: Mapping[str, pl.Series], users: pl.Series, ca
 def _filter(
     config: DataConfig, funnel: Funnel, log: Log, stock: Catalogue
 ) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
-    """Apply all filters to the funnel; gives the catalogue back as the policies leave it, and what each concerned."""
+    """Apply all filters before the k-core; gives the catalogue as the policies leave it, and what each concerned."""
     ids, catalogue, place = log.ids, stock.items, stock.place
     if config.min_rating is not None:
         liked = (funnel.frame["rating"] >= config.min_rating).fill_null(False)
@@ -171,9 +188,6 @@ def _filter(
     funnel.frame = in_order_of_time(funnel.frame, numbered=config.ties == "shuffle")
     funnel.apply("duplicates", without_duplicates(funnel.frame, config.duplicates), "data.duplicates")
     repeated -= funnel.frame.height
-    users, items = funnel.frame["user"].to_numpy(), funnel.frame["item"].to_numpy()
-    core = k_core(users, items, config.min_user_interactions, config.min_item_interactions)
-    funnel.apply("k_core", core, "data.min_user_interactions and data.min_item_interactions")
     policies: dict[str, dict[str, Any]] = {
         "unknown_items": {"policy": config.unknown_items, "items": missing.len(), "interactions": missed},
         "items_without_text": {
@@ -185,6 +199,34 @@ def _filter(
     }
     named = [pl.when(pl.col(name) == "").then("item_id").otherwise(name).alias(name) for name in ("title", "text")]
     return catalogue.with_columns(named), policies
+
+
+def _core(config: DataConfig, funnel: Funnel, log: Log) -> tuple[Moments | None, BoolArray | None]:
+    """Apply the k-core; by time gives back when validation and test begin, and which items training knows."""
+    users, items, times = (funnel.frame[name].to_numpy() for name in ("user", "item", "timestamp"))
+    setting = "data.min_user_interactions and data.min_item_interactions"
+    if config.split != "by_time":
+        core = k_core(users, items, config.min_user_interactions, config.min_item_interactions)
+        funnel.apply("k_core", core, setting)
+        return None, None
+    moments = moments_of(users, times, config, log.unit, log.place)
+    kept = keep_by_time(users, items, times, moments, config, log.ids["item"].len(), log.place)
+    funnel.apply("k_core", kept.rows, f"{setting}, of what is trained on")
+    return moments, kept.known
+
+
+def _known_first(ids: pl.Series, codes: IntArray, known: pl.Series) -> tuple[pl.Series, pl.Series, IntArray]:
+    """The ids that training knows, the others, and each row's index among the former and then the latter."""
+    is_known = ids.is_in(known.implode()).to_numpy()
+    order = np.argsort(~is_known, kind="stable")
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return ids.filter(pl.Series(is_known)), ids.filter(pl.Series(~is_known)), gathered(place, codes)
+
+
+def _texts(item_ids: pl.Series, catalogue: pl.DataFrame) -> pl.DataFrame:
+    frame = pl.DataFrame({"item_id": item_ids})
+    return frame.join(catalogue, on="item_id", how="left", maintain_order="left")
 
 
 def _unknown_told(policy: dict[str, Any], steps: list[dict[str, Any]], log: Log, stock: Catalogue) -> list[str]:

@@ -9,6 +9,7 @@ that are lost are an error, never fewer rows.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -194,6 +195,7 @@ _UNREADABLE = (
     pa.ArrowException,
     OSError,
     UnicodeError,
+    zlib.error,
     MemoryError,
     OverflowError,
     EOFError,

@@ -25,9 +25,9 @@ _NANOSECONDS = 10**9
 _MICROSECONDS = 10**6
 _LAST_SECOND = 253_402_300_799
 """Of the year 9999."""
-_PLAUSIBLE = (631_152_000, 4_102_444_800)
+PLAUSIBLE_SECONDS = (631_152_000, 4_102_444_800)
 """Seconds of the years 1990 to 2099."""
-_PARTS = {"seconds": 1, "milliseconds": 10**3, "microseconds": _MICROSECONDS, "nanoseconds": _NANOSECONDS}
+PARTS_OF_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": _MICROSECONDS, "nanoseconds": _NANOSECONDS}
 
 _ISO = (
     r"^([0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -197,7 +197,7 @@ def _check_numbers(numbers: pl.Series, column: pl.Series, field: Field, unit: st
     field.refuse(numbers.is_null() | ~numbers.is_finite(), "holds what is no time", column)
     field.refuse(numbers < 0, "holds a negative time", column)
     if unit is not None:
-        last = min(_LAST_SECOND * _PARTS[unit], 2**63 - 1)
+        last = min(_LAST_SECOND * PARTS_OF_SECOND[unit], 2**63 - 1)
         told = f"holds a time after the year 9999, if it is in {unit} (data.timestamp_format),"
         field.refuse(numbers > last, told, column)
     if numbers.dtype.is_float():
@@ -214,7 +214,7 @@ def _of_numbers(numbers: pl.Series, field: Field, unit: str | None) -> tuple[pl.
     found = numbers
     if bool((numbers.floor() != numbers).any()):
         finer = "microseconds" if unit in ("seconds", "milliseconds") else "nanoseconds"
-        numbers, unit = (numbers * (_PARTS[finer] // _PARTS[unit])).round(), finer
+        numbers, unit = (numbers * (PARTS_OF_SECOND[finer] // PARTS_OF_SECOND[unit])).round(), finer
     times = numbers.cast(pl.Int64, strict=False)
     field.refuse(times.is_null(), "holds too large a time", found)
     return times, unit
@@ -225,17 +225,19 @@ def _refuse_two_units(numbers: pl.Series, field: Field) -> None:
 
     Numbers that merely run from small to large are none of these: they fill what lies between.
     """
-    low, high = _PLAUSIBLE
+    low, high = PLAUSIBLE_SECONDS
     least, most = numbers.min(), numbers.max()
-    within = [unit for unit, parts in _PARTS.items() if least < high * parts and most >= low * parts]  # type: ignore[operator]
+    within = [unit for unit, parts in PARTS_OF_SECOND.items() if least < high * parts and most >= low * parts]  # type: ignore[operator]
     if len(within) < 2:
         return
-    found = {unit: (numbers >= low * _PARTS[unit]) & (numbers < high * _PARTS[unit]) for unit in within}
+    found = {
+        unit: (numbers >= low * PARTS_OF_SECOND[unit]) & (numbers < high * PARTS_OF_SECOND[unit]) for unit in within
+    }
     first_rows = {unit: first(rows) for unit, rows in found.items() if rows.any()}
     if len(first_rows) < 2:
         return
     smallest = next(iter(first_rows))
-    large = int((numbers >= low * _PARTS[smallest]).sum())
+    large = int((numbers >= low * PARTS_OF_SECOND[smallest]).sum())
     if sum(int(rows.sum()) for rows in found.values()) < 0.95 * large:
         return
     told = " and ".join(f"in {unit} ({field.row(row)}: {shown(numbers[row])})" for unit, row in first_rows.items())

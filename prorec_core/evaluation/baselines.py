@@ -7,6 +7,8 @@ Axes: U users, N items, B users of a batch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
@@ -54,6 +56,22 @@ def item_to_item_lists(training: Sequences, histories: Sequences, k: int, *, mas
         top = top_from_scores(torch.from_numpy(count_BN + tie_N), k, forbidden)
         items[chosen], scores[chosen] = top.items_UK, top.scores_UK
     return TopItems(items, scores)
+
+
+def with_fallback(lists: Mapping[str, TopItems], training: Sequences, histories: Sequences) -> dict[str, TopItems]:
+    """The lists, with popular items where a history holds nothing that is known: so does what is served."""
+    empty = np.flatnonzero(np.diff(histories.offsets) == 0)
+    if not len(empty) or not lists:
+        return dict(lists)
+    popular = popularity_lists(
+        training, histories.select(empty), max(each.length for each in lists.values()), masked=False
+    )
+    found = {}
+    for name, each in lists.items():
+        items, scores = each.items_UK.copy(), each.scores_UK.copy()
+        items[empty], scores[empty] = popular.items_UK[:, : each.length], popular.scores_UK[:, : each.length]
+        found[name] = TopItems(items, scores)
+    return found
 
 
 def popularity_lists(training: Sequences, histories: Sequences, k: int, *, masked: bool) -> TopItems:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.sequences import Split
+from prorec_core.data.sequences import Sequences, Split
 
-_PROTOCOL = ("split", "level", "catalogue", "history_masked", "trained_on_validation")
+_PROTOCOL = (
+    *("split", "validation_from", "test_from", "targets"),
+    *("level", "catalogue", "history_masked", "trained_on_validation"),
+)
 _EXAMPLES = 3
 
 
@@ -34,10 +39,19 @@ def data_differences(first: Dataset, second: Dataset, names: tuple[str, str]) ->
         return found
     # Users and items are numbered by their ids, so equal numbers now mean equal ids.
     users, (one, two) = first.users["user_id"], (first.sequences, second.sequences)
-    targets = one.targets(Split.TEST) != two.targets(Split.TEST)
-    for what, differ in (("another test item", targets), ("another history", one.differs(two))):
+    for what, differ in (("another test item", _other_targets(one, two)), ("another history", one.differs(two))):
         if differ.any():
             return [f"{differ.sum():,} of {len(users):,} users have {what} ({_some(users.filter(pl.Series(differ)))})"]
+    return found
+
+
+def _other_targets(one: Sequences, two: Sequences) -> npt.NDArray[np.bool_]:
+    """Whether each user has other test targets there, shape (users,)."""
+    owners, targets = ([getattr(each, name)(Split.TEST) for each in (one, two)] for name in ("owners_of", "targets"))
+    counts = [np.bincount(each, minlength=one.n_users) for each in owners]
+    found: npt.NDArray[np.bool_] = counts[0] != counts[1]
+    alike = [target[~found[owner]] for owner, target in zip(owners, targets, strict=True)]
+    found[owners[0][~found[owners[0]]][alike[0] != alike[1]]] = True
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from prorec_core.alignment.trained import AlignedModel
@@ -18,7 +19,7 @@ from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.ranker import Ranker
-from prorec_core.metrics.top import TopItems, padded_histories, top_from_scores
+from prorec_core.metrics.top import TopItems, latest_items, padded_histories, top_from_scores
 from prorec_core.progress import Report, silent
 from prorec_core.sequential.base import INFERENCE_TOKENS, SequentialModel, users_at_a_time
 from prorec_core.training.batching import inference_batches
@@ -130,10 +131,22 @@ def dense_lists(
     *,
     masked: bool,
     offsets_N: torch.Tensor | None = None,
+    own: int = 0,
 ) -> TopItems:
-    """A sequential model's k best items of the whole catalogue for every user, with each item's offset added."""
-    items = np.full((histories.n_users, k), -1, np.int32)
-    scores = np.full((histories.n_users, k), -np.inf, np.float32)
+    """A sequential model's k best items of the whole catalogue for every user, with each item's offset added.
+
+    Args:
+        model: in evaluation mode.
+        table_NE: the item vectors that it scores.
+        histories: users' items.
+        k: items a list.
+        max_history: items of a history that the model reads.
+        masked: leave out what a user has.
+        offsets_N: added to the scores.
+        own: so many of a user's latest different items stand in the list too, which is that much longer.
+    """
+    items = np.full((histories.n_users, k + own), -1, np.int32)
+    scores = np.full((histories.n_users, k + own), -np.inf, np.float32)
     scorer = model.scorer(table_NE)
     users_a_batch = users_at_a_time(len(table_NE))
     for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, users_a_batch, table_NE.device):
@@ -141,5 +154,18 @@ def dense_lists(
         forbidden = torch.from_numpy(padded_histories(histories.select(users))) if masked else None
         scores_BN = scorer(batch) if offsets_N is None else scorer(batch) + offsets_N
         top = top_from_scores(scores_BN, k, None if forbidden is None else forbidden.to(table_NE.device))
-        items[users], scores[users] = top.items_UK, top.scores_UK
+        if own:
+            top = _with_own(top, scores_BN, latest_items(histories.select(users), own))
+        items[users, : top.length], scores[users, : top.length] = top.items_UK, top.scores_UK
     return TopItems(items, scores)
+
+
+def _with_own(top: TopItems, scores_BN: torch.Tensor, own_BH: npt.NDArray[np.int64]) -> TopItems:
+    """Lists and some items of each user that they lack, all by their scores."""
+    known = (own_BH[:, :, None] == top.items_UK[:, None, :]).any(-1) | (own_BH < 0)
+    asked = torch.from_numpy(np.maximum(own_BH, 0)).to(scores_BN.device)
+    own_scores = np.where(known, -np.inf, scores_BN.gather(1, asked).float().cpu().numpy()).astype(np.float32)
+    items = np.hstack([top.items_UK, np.where(known, -1, own_BH).astype(np.int32)])
+    scores = np.hstack([top.scores_UK, own_scores])
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return TopItems(np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1))

@@ -20,7 +20,7 @@ from prorec_core.metrics.top import TopItems
 
 _STAGE = "evaluate"
 NEW_ITEMS = "new_items"
-"""The split of those users who took a new item last."""
+"""The split of those users who took a new item last; by time, of the test targets that training never saw."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class Evaluation:
             it ranks by) and `recommended`, the scorer that recommends; `comparisons`: differences of test metrics with
             95% intervals; `slices`: test Recall@10 of groups of users; `reference`: what is known of the data by
             construction, if anything; `new_items`, where some are held out: as `new_item_metrics` gives them.
-        ranks: a row for each split and user: user int32, target int32, split, rank_<scorer> int32 each, from 1,
-            0 where the target is not in the list. Where items are held out as new ones, the split "new_items" has a
-            row for each user who took one last, whose target counts on after the other items.
-        lists: the test users' lists by scorer, as long as the protocol says.
+        ranks: a row for each target of a split: user int32, target int32, split, rank_<scorer> int32 each, from 1,
+            0 where the target is not in the list. Of leave-one-out each user has one. Where items are held out as new
+            ones, the split "new_items" has a row for each user who took one last, whose target counts on after the
+            other items; by time, for each test target that training never saw.
+        lists: by scorer the lists before each test target, as long as the protocol says.
     """
 
     metrics: dict[str, Any]
@@ -47,13 +48,18 @@ class Evaluation:
 
     @property
     def test_ranks(self) -> dict[str, IntArray]:
-        """The test users' ranks by scorer, int32, shape (U,) each."""
+        """The ranks of the test targets by scorer, int32, shape (T,) each."""
         return self._ranks_of("test")
 
     @property
     def new_item_ranks(self) -> dict[str, IntArray]:
         """The same of the users who took a new item last, as `new_item_metrics` gives them; {} where there are none."""
         return self._ranks_of(NEW_ITEMS) if "new_items" in self.metrics else {}
+
+    def owners(self, split: str) -> IntArray:
+        """Whose each target of a split is, int32, in the order of its ranks."""
+        found: IntArray = self.ranks.filter(pc.equal(self.ranks["split"], split))["user"].to_numpy()
+        return found
 
     def _ranks_of(self, split: str) -> dict[str, IntArray]:
         rows = self.ranks.filter(pc.equal(self.ranks["split"], split))

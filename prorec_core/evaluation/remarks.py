@@ -14,20 +14,36 @@ NOTHING_CHOSEN = (
 )
 
 
-def out_of_reach(taken_before: Mapping[str, int], users: int) -> str:
+def remarks_on_data(profile: Mapping[str, Any], *, mask_history: bool) -> list[str]:
+    """Sentences on the data, and on targets that no list can hold.
+
+    Args:
+        profile: the data set's.
+        mask_history: whether lists leave out what a user already has.
+    """
+    unreachable = ""
+    if mask_history and profile.get("targets_in_history"):
+        split, users, names = profile.get("split"), profile["kept"]["users"], ("test", "validation")
+        targets = {name: split[name]["targets"] if split else users for name in names}
+        unreachable = out_of_reach(profile["targets_in_history"], targets)
+    return [*profile.get("warnings", []), *([unreachable] if unreachable else [])]
+
+
+def out_of_reach(taken_before: Mapping[str, int], targets: Mapping[str, int]) -> str:
     """The targets that lists without the history cannot hold; "" where there are none.
 
     Args:
         taken_before: by split ("test", "validation"), how many targets stand in their user's history too.
-        users: how many there are.
+        targets: how many there are, likewise.
     """
     test, validation = taken_before.get("test", 0), taken_before.get("validation", 0)
+    tests, validations = targets["test"], targets["validation"]
     if not test and not validation:
         return ""
     return (
-        f"{_share(test, users)} of the test targets ({test:,} of {users:,}) and {_share(validation, users)} of the "
-        "validation targets are in the user's own history and cannot be recommended while evaluate.mask_history is "
-        f"true: {_share(users - test, users)} of the test targets can be reached. Set evaluate.mask_history=false to "
+        f"{_share(test, tests)} of the test targets ({test:,} of {tests:,}) and {_share(validation, validations)} of "
+        "the validation targets are in the user's own history and cannot be recommended while evaluate.mask_history is "
+        f"true: {_share(tests - test, tests)} of the test targets can be reached. Set evaluate.mask_history=false to "
         "recommend again what was taken before, or data.duplicates=first to keep each item once a user"
     )
 
@@ -46,7 +62,8 @@ def validation_tells(measured: Mapping[str, Mapping[str, float]]) -> bool:
 def remarks(profile: Mapping[str, Any], metrics: Mapping[str, Any]) -> Sequence[str]:
     """All of them: on the data, on what is out of reach, on what validation could not choose."""
     protocol = metrics["protocol"]
-    unreachable = out_of_reach(metrics["targets_in_history"], protocol["test_users"])
+    targets = {name: protocol.get(f"{name}_targets", protocol[f"{name}_users"]) for name in ("test", "validation")}
+    unreachable = out_of_reach(metrics["targets_in_history"], targets)
     return [
         *profile.get("warnings", []),
         *([unreachable] if unreachable and protocol["history_masked"] else []),

@@ -20,7 +20,7 @@ from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.evaluation.lists import dense_lists
 from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
 from prorec_core.evaluation.stage import EvaluationInputs
-from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates
+from prorec_core.generation.candidates import DENSE_CANDIDATES, OWN_CANDIDATES, Candidates
 from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import TopItems, rank_of_target
@@ -81,8 +81,9 @@ def sequential_find(
     def find(histories: Sequences) -> Candidates:
         k = min(config.beams + max(config.list_length, DENSE_CANDIDATES), histories.n_items)
         masked = config.mask_history
+        own = 0 if masked else OWN_CANDIDATES
         return as_candidates(
-            dense_lists(model, table_NE, histories, k, max_history, masked=masked, offsets_N=offsets_N)
+            dense_lists(model, table_NE, histories, k, max_history, masked=masked, offsets_N=offsets_N, own=own)
         )
 
     return find
@@ -128,8 +129,11 @@ def own_and_ranked(
     if sequences.validates:
         known_NT = np.zeros((sequences.n_items, 1), np.float32) if texts_NT is None else texts_NT
         relations = Relations.of(sequences.training(), known_NT)
-        histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
-        ranker, about = fit_ranker(found.known[Split.VALIDATION], histories, targets, relations)
+        asked = sequences.answerable(Split.VALIDATION)
+        histories = sequences.histories(Split.VALIDATION).select(asked)
+        targets = sequences.targets(Split.VALIDATION)[asked]
+        candidates = found.known[Split.VALIDATION].select(asked)
+        ranker, about = fit_ranker(candidates, histories, targets, relations, own=not config.mask_history)
         tables = {name: table for name, table in relations.tensors().items() if texts_NT is not None or name != "texts"}
         numbers = len(ranker.weights_F) + sum(table.numel() for table in tables.values())
         # Where no target is a candidate nothing was learned, and it would rank by the items' numbers.
@@ -156,8 +160,8 @@ def own_and_ranked(
         of_new = NewItemLists(known, takers, config.new_item_bonus)
     recommended = scorer
     if fitted is not None:
-        ranks = rank_of_target(lists[Split.VALIDATION][scorer].items_UK, sequences.targets(Split.VALIDATION))
-        if fitted[1]["ndcg_at_10"] > ndcg_at_k(ranks, 10):
+        ranks = rank_of_target(lists[Split.VALIDATION][scorer].items_UK[asked], targets)
+        if fitted[1]["ndcg_at_10"] > ndcg_at_k(ranks, 10, histories.owner):
             recommended = RANKED
     told = None if fitted is None else fitted[1]
     return EvaluationInputs(config, dataset, lists, seed=seed, new=of_new, ranker=told, recommended=recommended)

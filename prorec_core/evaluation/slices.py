@@ -1,18 +1,19 @@
-"""Recall for kinds of users: by how popular the target is, by how long the history is. Knows numbers only.
+"""Recall for kinds of targets: by how popular they are, by how long the history is, and others. Knows numbers only.
 
-Axes: U users, N items.
+Axes: U users, T targets, N items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from prorec_core.data.sequences import IntArray
-from prorec_core.metrics.measures import Values, hits_at_k, standard_error
+from prorec_core.data.sequences import IntArray, Sequences, Split
+from prorec_core.metrics.measures import Values, hits_at_k, standard_error, user_means
 
 Groups = npt.NDArray[np.int64]
 POPULARITY = ("head", "middle", "tail", "not in training")
@@ -55,59 +56,101 @@ def history_groups(lengths: npt.NDArray[np.int64], parts: int = 4) -> tuple[Grou
     return group, labels
 
 
-def sliced_recall(
-    ranks: Mapping[str, IntArray],
-    targets: IntArray,
-    history_lengths: npt.NDArray[np.int64],
-    train_counts: npt.NDArray[np.int64],
-    k: int = 10,
-) -> dict[str, list[dict[str, Any]]]:
-    """Recall@k of each scorer for groups of users.
+@dataclass(frozen=True)
+class Asked:
+    """What is known of each target.
+
+    Attributes:
+        targets: the items, shape (T,).
+        history_lengths: of the histories before them, shape (T,).
+        train_counts: how often each item occurs in training, those that training never saw among them, shape (N,).
+        owners: whose each target is; None: each is another user's.
+        kinds: by way of grouping the names of two groups and whether each target is of the first, shape (T,).
+    """
+
+    targets: IntArray
+    history_lengths: npt.NDArray[np.int64]
+    train_counts: npt.NDArray[np.int64]
+    owners: IntArray | None = None
+    kinds: Mapping[str, tuple[tuple[str, str], npt.NDArray[np.bool_]]] = field(default_factory=dict)
+
+
+def what_is_asked(sequences: Sequences, *, masked: bool) -> Asked:
+    """What is known of the test targets, some of which may be items that training never saw.
+
+    Beside popularity and length of history, which are told of all data: where users have stretches of their own
+    (`Borders`), whether training saw the user; and where the history is not masked, whether the user has the target
+    already.
+    """
+    targets, owners, kinds = sequences.targets(Split.TEST), sequences.owners_of(Split.TEST), {}
+    if sequences.borders is not None:
+        trained = np.diff(sequences.training().offsets) > 0
+        kinds["user"] = (("users in training", "new users"), trained[owners])
+    if not masked:
+        kinds["repeats"] = (("taken before", "new to the user"), sequences.taken_before(Split.TEST))
+    lengths = np.diff(sequences.histories(Split.TEST).offsets)
+    unseen = max(int(targets.max(initial=0)) + 1 - sequences.n_items, 0)
+    counts = np.append(sequences.train_counts(), np.zeros(unseen, np.int64))
+    return Asked(targets, lengths, counts, None if sequences.borders is None else owners, kinds)
+
+
+def sliced_recall(ranks: Mapping[str, IntArray], asked: Asked, k: int = 10) -> dict[str, list[dict[str, Any]]]:
+    """Recall@k of each scorer for groups of targets.
 
     Args:
-        ranks: by scorer the rank of each user's target, shape (U,).
-        targets: shape (U,).
-        history_lengths: shape (U,).
-        train_counts: shape (N,).
+        ranks: by scorer the rank of each target, shape (T,).
+        asked: the targets.
 
     Returns:
-        Under target_popularity and history_length a list of groups: group (its name), users, detail, recall
-        (by scorer) and standard_error (by scorer). Groups without users are left out.
+        Under target_popularity, history_length and the other kinds a list of groups: group (its name), users, detail,
+        recall (by scorer, the mean over users of their means) and standard_error (by scorer). Groups without users are
+        left out, and kinds of which one group alone has any.
     """
-    hits = {scorer: hits_at_k(found, k) for scorer, found in ranks.items()}
-    return sliced(hits, targets, history_lengths, train_counts)
+    return sliced({scorer: hits_at_k(found, k) for scorer, found in ranks.items()}, asked)
 
 
-def sliced(
-    values: Mapping[str, Values],
-    targets: IntArray,
-    history_lengths: npt.NDArray[np.int64],
-    train_counts: npt.NDArray[np.int64],
-) -> dict[str, list[dict[str, Any]]]:
-    """As `sliced_recall`, from each user's recall by scorer, shape (U,) each: a mean over seeds, for instance."""
-    of_item = popularity_groups(train_counts)
-    of_target = of_item[targets]
-    of_length, labels = history_groups(history_lengths)
+def sliced(values: Mapping[str, Values], asked: Asked) -> dict[str, list[dict[str, Any]]]:
+    """As `sliced_recall`, from each target's recall by scorer, shape (T,) each: a mean over seeds, for instance."""
+    of_item = popularity_groups(asked.train_counts)
+    of_target = of_item[asked.targets]
+    of_length, labels = history_groups(asked.history_lengths)
     by_popularity, by_length = [], []
     for index, name in enumerate(POPULARITY):
-        counts = train_counts[of_item == index]
+        counts = asked.train_counts[of_item == index]
         low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
         detail = f"{low:,}–{high:,} times in training" if low < high else f"{low:,} times in training"
-        by_popularity.append(_group(name, detail, of_target == index, values))
+        by_popularity.append(_group(name, detail, of_target == index, values, asked.owners))
     for index, name in enumerate(labels):
-        by_length.append(_group(name, "items of history", of_length == index, values))
-    return {
+        by_length.append(_group(name, "items of history", of_length == index, values, asked.owners))
+    found = {
         "target_popularity": [group for group in by_popularity if group["users"]],
         "history_length": by_length,
     }
+    for kind, (names, first) in asked.kinds.items():
+        groups = [
+            _group(name, "", members, values, asked.owners)
+            for name, members in zip(names, (first, ~first), strict=True)
+            if members.any()
+        ]
+        if len(groups) > 1:
+            found[kind] = groups
+    return found
 
 
-def _group(name: str, detail: str, users: npt.NDArray[np.bool_], values: Mapping[str, Values]) -> dict[str, Any]:
-    some = bool(users.any())
-    return {
+def _group(
+    name: str,
+    detail: str,
+    members: npt.NDArray[np.bool_],
+    values: Mapping[str, Values],
+    owners: IntArray | None,
+) -> dict[str, Any]:
+    some, whose = bool(members.any()), None if owners is None else owners[members]
+    by_user = {scorer: user_means(of_all[members], whose) for scorer, of_all in values.items()}
+    found = {
         "group": name,
         "detail": detail,
-        "users": int(users.sum()),
-        "recall": {scorer: round(float(of_all[users].mean()), 6) if some else 0.0 for scorer, of_all in values.items()},
-        "standard_error": {scorer: standard_error(of_all[users]) for scorer, of_all in values.items()},
+        "users": int(members.sum()) if whose is None else len(np.unique(whose)),
+        "recall": {scorer: round(float(of.mean()), 6) if some else 0.0 for scorer, of in by_user.items()},
+        "standard_error": {scorer: standard_error(of) for scorer, of in by_user.items()},
     }
+    return found if whose is None else {**found, "targets": int(members.sum())}

@@ -15,12 +15,13 @@ import pyarrow as pa
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Split
+from prorec_core.evaluation.baselines import with_fallback
 from prorec_core.evaluation.measured import NEW_ITEMS, Evaluation
 from prorec_core.evaluation.new_items import NewItemLists, new_item_metrics, new_targets
 from prorec_core.evaluation.remarks import remarks, validation_tells
-from prorec_core.evaluation.slices import sliced_recall
+from prorec_core.evaluation.slices import sliced_recall, what_is_asked
 from prorec_core.metrics.intervals import compare
-from prorec_core.metrics.measuring import list_metrics, rank_metrics
+from prorec_core.metrics.measuring import list_metrics, measured_always, rank_metrics
 from prorec_core.metrics.scorers import SCORERS
 from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.progress import Progress, Report, silent
@@ -36,8 +37,8 @@ class EvaluationInputs:
     Attributes:
         config: the section `evaluate`.
         dataset: items, users, sequences and their profile; its `ties` are part of the protocol.
-        lists: for validation and test the lists of each scorer, a row a user, all of one length; `evaluate` adds those
-            of interactions alone that are measured everywhere.
+        lists: for validation and test the lists of each scorer, a row a target, all of one length; `evaluate` adds
+            those of interactions alone that are measured everywhere.
         fusion_weight: λ of the dense score in the fused one; None where there is no fused scorer.
         seed: of the experiment.
         fusion_trials: the weights λ tried and the validation NDCG@10 of each.
@@ -68,22 +69,23 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         report: told after each split and after the comparisons.
 
     Raises:
-        ValueError: lists do not fit the data set, not a row a user or items that it does not have, or are of a scorer
+        ValueError: lists do not fit the data set, not a row a target or items that it does not have, or are of a scorer
             that `SCORERS` lacks.
+
+    A target that training never saw is in no list, and counts as missed.
     """
-    steps = len(_NAMES) + 1
+    steps, masked = len(_NAMES) + 1, inputs.config.mask_history
     sequences, train_counts = inputs.dataset.sequences, inputs.dataset.sequences.train_counts()
     ranks: dict[Split, dict[str, IntArray]] = {}
     metrics: dict[str, Any] = {}
     for step, (split, name) in enumerate(_NAMES.items(), start=1):
         lists = _with_counts(inputs, split)
-        ranks[split] = {
-            scorer: rank_of_target(found.items_UK, sequences.targets(split)) for scorer, found in lists.items()
-        }
+        targets, owners = sequences.targets(split), sequences.owners_of(split)
+        ranks[split] = {scorer: rank_of_target(found.items_UK, targets) for scorer, found in lists.items()}
         # Lists that hold a whole catalogue of fewer than 10 items say all there is to say about the first 10.
         longest = max(_length(inputs), 10)
         metrics[name] = {
-            scorer: {**rank_metrics(ranks[split][scorer], longest), **list_metrics(found, train_counts)}
+            scorer: {**rank_metrics(ranks[split][scorer], longest, owners), **list_metrics(found, train_counts)}
             for scorer, found in lists.items()
         }
         report(Progress(step, steps, "step"))
@@ -98,15 +100,14 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
     metrics["fusion_trials"] = [[weight, value] for weight, value in inputs.fusion_trials]
     metrics["comparisons"] = {
         f"{first}_minus_{second}": compare(
-            on_test[first], on_test[second], inputs.config.bootstrap_samples, inputs.seed
+            on_test[first], on_test[second], inputs.config.bootstrap_samples, inputs.seed, owners=owners
         )
         for first, second in _pairs(on_test)
     }
-    metrics["slices"] = sliced_recall(
-        on_test, sequences.targets(Split.TEST), np.diff(sequences.histories(Split.TEST).offsets), train_counts
-    )
-    # What a source knows of itself, it knows of all its items.
-    metrics["reference"] = {} if inputs.dataset.new_items is not None else _reference(inputs.dataset.profile)
+    metrics["slices"] = sliced_recall(on_test, what_is_asked(sequences, masked=masked))
+    # What a source knows of itself, it knows of all its items, and of each user's last.
+    whole = inputs.dataset.new_items is None and sequences.borders is None
+    metrics["reference"] = _reference(inputs.dataset.profile) if whole else {}
     of_new: dict[str, IntArray] = {}
     if inputs.new is not None:
         metrics["new_items"], of_new = new_item_metrics(inputs.new, inputs.dataset, inputs.config)
@@ -127,45 +128,60 @@ def _length(inputs: EvaluationInputs) -> int:
 
 def _with_counts(inputs: EvaluationInputs, split: Split) -> dict[str, TopItems]:
     """The lists of a split, checked and cut to the declared length, and those of interactions alone."""
-    sequences, length = inputs.dataset.sequences, _length(inputs)
-    found = {}
+    sequences, length, masked = inputs.dataset.sequences, _length(inputs), inputs.config.mask_history
+    always = measured_always(masked=masked)
+    histories, training, found = sequences.histories(split), sequences.training(), {}
     for scorer, lists in inputs.lists.get(split, {}).items():
         if scorer not in SCORERS:
             raise ValueError(f"the scorer {scorer} has no row in SCORERS")
-        if lists.n_users != sequences.n_users or lists.length < length:
+        if lists.n_users != histories.n_users or lists.length < length:
             raise ValueError(
                 f"the lists of {scorer} are {lists.n_users} x {lists.length}, "
-                f"the data set asks for {sequences.n_users} x {length}"
+                f"the data set asks for {histories.n_users} x {length}"
             )
         if lists.items_UK.size and not -1 <= lists.items_UK.min() <= lists.items_UK.max() < sequences.n_items:
             raise ValueError(f"the lists of {scorer} hold items that the data set does not have")
         found[scorer] = TopItems(lists.items_UK[:, :length], lists.scores_UK[:, :length])
     for scorer, row in SCORERS.items():
-        if row.counts and (row.everywhere or inputs.all_counts):
-            found[scorer] = row.lists()(
-                sequences.training(), sequences.histories(split), length, masked=inputs.config.mask_history
-            )
+        if row.counts and (scorer in always or inputs.all_counts):
+            found[scorer] = row.lists()(training, histories, length, masked=masked)
+    found = with_fallback(found, training, histories)
     return {scorer: found[scorer] for scorer in SCORERS if scorer in found}
 
 
 def _protocol(inputs: EvaluationInputs) -> dict[str, Any]:
     ties = inputs.dataset.profile.get("ties", {})
-    n_users = inputs.dataset.sequences.n_users
+    sequences = inputs.dataset.sequences
+    users = {name: len(np.unique(sequences.owners_of(split))) for split, name in _NAMES.items()}
     return {
-        "split": "leave-one-out",
+        **_split(inputs.dataset),
         "level": "item",
         "catalogue": "whole",
-        "items": inputs.dataset.sequences.n_items,
-        "validation_users": n_users,
-        "test_users": n_users,
+        "items": sequences.n_items,
+        **{f"{name}_users": count for name, count in users.items()},
         "history_masked": inputs.config.mask_history,
         "list_length": _length(inputs),
         "beams": inputs.config.beams,
-        "trained_on_validation": not inputs.dataset.sequences.validates,
+        "trained_on_validation": not sequences.validates,
         "ties": ties.get("order", "input"),
         "ties_seed": ties.get("seed", 0),
         "seed": inputs.seed,
         "bootstrap_samples": inputs.config.bootstrap_samples,
+    }
+
+
+def _split(dataset: Dataset) -> dict[str, Any]:
+    """What a figure depends on of how targets are held back, as it is kept in the protocol."""
+    if dataset.sequences.borders is None:
+        return {"split": "leave-one-out"}
+    about = dataset.split
+    return {
+        "split": about["kind"].replace("_", " "),
+        **{f"{name}_from": about[f"{name}_from"] for name in _NAMES.values()},
+        **{f"{name}_targets": about[name]["targets"] for name in _NAMES.values()},
+        "targets": about["targets"],
+        "unit": about["unit"],
+        "unseen": {name: about[name] for name in _NAMES.values()},
     }
 
 
@@ -182,10 +198,10 @@ def _reference(profile: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 def _ranks_table(
     inputs: EvaluationInputs, ranks: Mapping[Split, Mapping[str, IntArray]], of_new: Mapping[str, IntArray]
 ) -> pa.Table:
-    dataset = inputs.dataset
-    everyone = np.arange(dataset.sequences.n_users, dtype=np.int32)
+    dataset, sequences = inputs.dataset, inputs.dataset.sequences
     parts = [
-        _rank_rows(_NAMES[split], everyone, dataset.sequences.targets(split), found) for split, found in ranks.items()
+        _rank_rows(_NAMES[split], sequences.owners_of(split), sequences.targets(split), found)
+        for split, found in ranks.items()
     ]
     if dataset.new_items is not None and of_new:
         parts.append(_rank_rows(NEW_ITEMS, dataset.new_items.users, new_targets(dataset), of_new))

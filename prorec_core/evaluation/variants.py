@@ -2,9 +2,10 @@
 
 Knows metrics, ranks and costs of evaluations of the same users; knows nothing of models, files or pages.
 
-The unit of the bootstrap is the user. A user's value is the mean over the seeds that both variants have, so the
+The unit of the bootstrap is the user. A user's value is the mean over that user's targets and over the seeds that both
+variants have, so the
 interval says what other users of the same kind would show for the average of these trainings; what another seed
-would show is the spread that stands beside it. Axes: U users.
+would show is the spread that stands beside it. Axes: U users, T targets.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from prorec_core.data.sequences import IntArray, Sequences, Split
-from prorec_core.evaluation.slices import sliced
+from prorec_core.evaluation.slices import sliced, what_is_asked
 from prorec_core.metrics.intervals import paired_bootstrap
 from prorec_core.metrics.measures import Values
 from prorec_core.metrics.measuring import compared, values_by_user
@@ -44,7 +45,7 @@ class Measured:
         seed: of its training.
         scorer: the scorer that represents it, or GENERATOR, or one of `ranked_baselines`.
         metrics: as in metrics.json: `protocol`, and by split, scorer and metric.
-        ranks: by scorer the rank of each test user's target, int32, shape (U,), 0 where it is not in the list.
+        ranks: by scorer the rank of each test target, int32, shape (T,), 0 where it is not in the list.
         new_item_ranks: the same of the users who took a new item last; empty where none was measured.
         seconds: what each stage took when it was made, by the id of the run that made it.
         parameters: numbers that recommending needs.
@@ -53,6 +54,8 @@ class Measured:
         run: where it can be looked at: `run_id`, and `page` or None.
         not_applied: options of its generator that are on and had no ground, with the reason.
         made_with: kinds of device and number formats of its trainings, in words.
+        owners: whose each test target is; None: each is another user's.
+        new_item_owners: the same of those that are new items.
     """
 
     variant: str
@@ -68,6 +71,8 @@ class Measured:
     not_applied: Sequence[str] = ()
     new_item_ranks: Mapping[str, IntArray] = field(default_factory=dict)
     made_with: frozenset[str] = frozenset()
+    owners: IntArray | None = None
+    new_item_owners: IntArray | None = None
 
     @property
     def apart(self) -> bool:
@@ -112,10 +117,10 @@ def compare_variants(
     """
     if not measured:
         raise ValueError("there is nothing to compare")
-    n_users = sequences.n_users
+    n_targets = len(sequences.targets(Split.TEST))
     for each in measured:
-        if any(len(ranks) != n_users for ranks in each.ranks.values()):
-            raise ValueError(f"the ranks of {each.variant} are not those of {n_users} users")
+        if any(len(ranks) != n_targets for ranks in each.ranks.values()):
+            raise ValueError(f"the ranks of {each.variant} are not those of {n_targets} targets")
     parts: dict[str, list[Measured]] = {}
     for each in sorted(measured, key=lambda each: each.apart):
         parts.setdefault(each.variant, []).append(each)
@@ -176,10 +181,7 @@ def compare_variants(
         "variants": variants,
         "new_items": _about_new_items([each.metrics["new_items"] for each in measured if "new_items" in each.metrics]),
         "slices": sliced(
-            hits,
-            sequences.targets(Split.TEST),
-            np.diff(sequences.histories(Split.TEST).offsets),
-            sequences.train_counts(),
+            hits, what_is_asked(sequences, masked=bool(measured[0].metrics["protocol"]["history_masked"]))
         ),
     }
 
@@ -229,7 +231,7 @@ def _over_seeds(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, 
 
 def _same_for_all() -> set[str]:
     """Scorers that every variant has with the same figures."""
-    return {name for name, row in SCORERS.items() if row.everywhere}
+    return {name for name, row in SCORERS.items() if row.everywhere or row.again}
 
 
 def _scorers(seeds: Sequence[Measured], reference: Sequence[Measured], samples: int, seed: int) -> dict[str, Any]:
@@ -254,6 +256,8 @@ def _about_new_items(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return {}
     bonuses = {each["bonus"] for each in measured}
     about = {key: measured[0][key] for key in ("items", "interactions", "share_of_catalogue")}
+    if measured[0].get("by_time"):
+        about["by_time"] = True
     return {**about, "bonus": bonuses.pop() if len(bonuses) == 1 else 0.0}
 
 
@@ -302,7 +306,11 @@ def _against(
     for metric in compared():
         values = [
             {
-                each.seed: values_by_user(metric, (each.new_item_ranks if of_new else each.ranks)[scorer])
+                each.seed: values_by_user(
+                    metric,
+                    (each.new_item_ranks if of_new else each.ranks)[scorer],
+                    each.new_item_owners if of_new else each.owners,
+                )
                 for each in side
             }
             for side, scorer in zip(sides, scorers, strict=True)
@@ -320,7 +328,7 @@ def _against(
 
 
 def _mean_values(metric: str, seeds: Sequence[Measured], scorer: str) -> Values:
-    """Each user's value of a metric, the mean over seeds, shape (U,)."""
+    """Each target's value of a metric, the mean over seeds, shape (T,)."""
     total: Values = np.mean([values_by_user(metric, each.ranks[scorer]) for each in seeds], axis=0)
     return total
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.base import Context, Generator
 from prorec_core.generation.beam import beam_search
-from prorec_core.metrics.top import padded_histories
+from prorec_core.metrics.top import latest_items, padded_histories
 from prorec_core.progress import Progress, Report, silent
 from prorec_core.sequential.base import mask_history
 from prorec_core.training.batching import HistoryBatch, inference_batches
@@ -29,6 +29,9 @@ Floats = npt.NDArray[np.float32]
 DENSE_CANDIDATES = 50
 """Items of the dense score that are looked at beside the beams, at least: what is chosen, measured and served ranks the
 same candidates."""
+OWN_CANDIDATES = 20
+"""A user's latest different items that are looked at too, where what a user has may be recommended again: no search is
+needed to know of them, and none may find them all."""
 _TOKENS = 16_384
 _CELLS = 6_000_000
 """Cells of the largest table of a batch of search: users times beams times children."""
@@ -41,7 +44,8 @@ class Candidates:
     """The items worth ranking for each user, each with both of its log-probabilities.
 
     Attributes:
-        items_UC: int32, -1 where there is none; first the beams, best first, then what only the dense score found.
+        items_UC: int32, -1 where there is none; first the beams, best first, then what only the dense score found, and
+            the user's own where these may be recommended.
         generative_UC: log-probability of the item's codes, float32, -inf where there is no item.
         dense_UC: log-probability under the dense score, float32, -inf where there is no item.
         beams: how many of the columns are beams.
@@ -51,6 +55,10 @@ class Candidates:
     generative_UC: Floats
     dense_UC: Floats
     beams: int
+
+    def select(self, rows: npt.NDArray[np.integer]) -> Candidates:
+        """Those of some rows, in the order named."""
+        return Candidates(self.items_UC[rows], self.generative_UC[rows], self.dense_UC[rows], self.beams)
 
     def generative(self, k: int) -> tuple[IntArray, Floats]:
         """Each user's best items by the generator's beams alone, and their log-probabilities, shape (U, k)."""
@@ -91,7 +99,7 @@ def find_candidates(
     with_dense: bool = True,
     report: Report = silent,
 ) -> Candidates:
-    """Beam search for every user, joined with the dense score's top k.
+    """Beam search for every user, joined with the dense score's top k, and unless `masked` with the user's own items.
 
     Args:
         generator: in evaluation mode.
@@ -99,13 +107,14 @@ def find_candidates(
         beams: beams of the search.
         k: items a list.
         masked: leave out what a user already has.
-        with_dense: also look at the dense score, if there is one.
+        with_dense: also look at the dense score, if there is one, and at the user's own items; else at beams alone.
         report: told of every batch, in users.
     """
     device = generator.inputs_NE.device
     dense = with_dense and generator.has_dense_score
     whole = _whole_catalogue(generator) if dense else None
-    width = beams + (min(k, generator.trie.n_items) if whole else 0)
+    own = with_dense and not masked
+    width = beams + (min(k, generator.trie.n_items) if whole else 0) + (OWN_CANDIDATES if own else 0)
     items = np.full((histories.n_users, width), -1, np.int32)
     generative, scores = (np.full(items.shape, -np.inf, np.float32) for _ in range(2))
     most = max(1, _CELLS // (beams * max(generator.trie.widest)))
@@ -118,12 +127,19 @@ def find_candidates(
         context = last_context(generator, batch)
         forbidden = _forbidden(histories, users, device) if masked else None
         beam = _search(generator, context, len(users), beams, forbidden)
+        latest = latest_items(histories.select(users), OWN_CANDIDATES) if own else None
+        own_UH = None if latest is None else torch.from_numpy(latest).to(device)
         found: tuple[Tensor, ...] = beam
         if whole:
             logits_UN = whole(context, batch)
-            found = _join_dense(generator, context, beam, logits_UN, batch, histories if masked else None, k)
-        elif dense:
-            found = (*beam, _summary_scores(generator, context, beam[0]))
+            found = _join_dense(generator, context, beam, logits_UN, batch, histories if masked else None, k, own_UH)
+        else:
+            if own_UH is not None:
+                fresh_UH = _without(own_UH, beam[0])
+                scores_UH = item_log_probabilities(generator, context, fresh_UH)
+                found = torch.cat([beam[0], fresh_UH], 1), torch.cat([beam[1], scores_UH], 1)
+            if dense:
+                found = (*found, _summary_scores(generator, context, found[0]))
         for target, value in zip((items, generative, scores), found, strict=False):
             target[users, : value.shape[1]] = value.cpu().numpy()
         done += len(users)
@@ -171,6 +187,7 @@ def _join_dense(
     batch: HistoryBatch,
     masked: Sequences | None,
     k: int,
+    own_UH: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     beams_UB, beam_scores_UB = found
     log_p_UN = logits_UN.log_softmax(-1)
@@ -179,14 +196,21 @@ def _join_dense(
         mask_history(log_p_UN, batch, masked)
     top_UK = log_p_UN.topk(min(k, log_p_UN.shape[1]), dim=1)
     fresh_UK = top_UK.indices.masked_fill(top_UK.values == -torch.inf, -1)
-    fresh_UK = fresh_UK.masked_fill((fresh_UK[:, :, None] == beams_UB[:, None, :]).any(-1), -1)
+    fresh_UK = _without(fresh_UK, beams_UB)
     # What the beams have found already goes to the end, where the whole batch can do without those columns.
     fresh_UK = fresh_UK.gather(1, (fresh_UK < 0).to(torch.int8).argsort(dim=1, stable=True))
     fresh_UK = fresh_UK[:, : max(1, int((fresh_UK >= 0).sum(1).max()))]
+    if own_UH is not None:
+        fresh_UK = torch.cat([fresh_UK, _without(_without(own_UH, beams_UB), fresh_UK)], 1)
     items_UC = torch.cat([beams_UB, fresh_UK], 1)
     generative_UC = torch.cat([beam_scores_UB, item_log_probabilities(generator, context, fresh_UK)], 1)
     dense_UC = log_p_UN.gather(1, items_UC.clamp(min=0)).masked_fill(items_UC < 0, -torch.inf)
     return items_UC, generative_UC, dense_UC
+
+
+def _without(items_UK: Tensor, others_UJ: Tensor) -> Tensor:
+    """Items that are not among the others of the user, -1 in place of those that are."""
+    return items_UK.masked_fill((items_UK[:, :, None] == others_UJ[:, None, :]).any(-1), -1)
 
 
 def _whole_catalogue(generator: Generator) -> Callable[[Context, HistoryBatch], Tensor] | None:

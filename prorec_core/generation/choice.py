@@ -11,7 +11,7 @@ from typing import Any
 
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.ranker import FEATURES, Relations, fit_ranker
+from prorec_core.generation.ranker import FEATURES, Relations, fit_ranker, named_features
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import rank_of_target
 
@@ -23,6 +23,8 @@ def choose(
     histories: Sequences,
     targets: IntArray,
     given: Sequence[float] | None = None,
+    *,
+    own: bool = False,
 ) -> dict[str, Any]:
     """Choose on validation users.
 
@@ -30,9 +32,10 @@ def choose(
         find: makes their candidates; not asked where nothing is to be chosen.
         weights: weights λ of the dense score; none where there is no dense score.
         relations: what a ranker knows of items; None where there is to be none.
-        histories: the users' items without the target.
-        targets: the items that they took, shape (U,).
+        histories: the items before each target; whose they are says which targets stay together.
+        targets: the items that were taken, shape (U,).
         given: the ranker's weights where no users are left to fit it on, one a feature.
+        own: what a user has may be recommended again, so that the ranker looks at it.
 
     Returns:
         `fusion_weight`, None without weights; `fusion_trials`, each weight and its NDCG@10, none where only one was
@@ -46,7 +49,8 @@ def choose(
         weight, as_given = weights[0] if weights else None, None
         recommended = "generative" if weight is None else "fused"
         if relations is not None and given is not None:
-            as_given = {"features": list(FEATURES), "weights": list(given), "folds": [list(given)]}
+            names = named_features(own=len(given) > len(FEATURES))
+            as_given = {"features": list(names), "weights": list(given), "folds": [list(given)]}
             recommended = "ranked"
         return {
             "fusion_weight": weight,
@@ -56,12 +60,13 @@ def choose(
             "validation_tells": True,
         }
     found = find()
-    reached = {"generative": ndcg_at_k(rank_of_target(found.generative(10)[0], targets), 10)}
-    trials, weight, ranker = fusion_trials(found, targets, weights), None, None
+    owners = histories.owner
+    reached = {"generative": ndcg_at_k(rank_of_target(found.generative(10)[0], targets), 10, owners)}
+    trials, weight, ranker = fusion_trials(found, targets, weights, owners), None, None
     if trials:
         weight, reached["fused"] = best_trial(trials)
     if relations is not None:
-        fitted, about = fit_ranker(found, histories, targets, relations)
+        fitted, about = fit_ranker(found, histories, targets, relations, own=own)
         # Without weights it would rank by the items' numbers.
         if fitted.weights_F.any():
             ranker = {**about, "weights": fitted.weights_F.tolist(), "folds": fitted.folds_PF.tolist()}
@@ -92,6 +97,9 @@ def best_trial(trials: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return max(trials, key=lambda trial: trial[1])
 
 
-def fusion_trials(candidates: Candidates, targets: IntArray, weights: Sequence[float]) -> list[tuple[float, float]]:
-    """The NDCG@10 that each weight λ reaches."""
-    return [(weight, ndcg_at_k(rank_of_target(candidates.fused(weight, 10)[0], targets), 10)) for weight in weights]
+def fusion_trials(
+    candidates: Candidates, targets: IntArray, weights: Sequence[float], owners: IntArray | None = None
+) -> list[tuple[float, float]]:
+    """The NDCG@10 that each weight λ reaches, the mean over users; `owners` says whose each target is."""
+    found = [rank_of_target(candidates.fused(weight, 10)[0], targets) for weight in weights]
+    return [(weight, ndcg_at_k(ranks, 10, owners)) for weight, ranks in zip(weights, found, strict=True)]

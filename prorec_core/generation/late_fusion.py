@@ -12,7 +12,14 @@ import torch
 from prorec_core.data.sequences import Sequences
 from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator
-from prorec_core.generation.candidates import Candidates, find_candidates, item_log_probabilities, last_context
+from prorec_core.generation.candidates import (
+    OWN_CANDIDATES,
+    Candidates,
+    find_candidates,
+    item_log_probabilities,
+    last_context,
+)
+from prorec_core.metrics.top import latest_items
 from prorec_core.progress import Report, silent
 from prorec_core.training.batching import inference_batches
 
@@ -38,7 +45,7 @@ def joint_candidates(
         second: in evaluation mode; reads histories as long as the first does.
         histories: each user's items.
         beams: beams of each search.
-        masked: leave out what a user already has.
+        masked: leave out what a user already has; else the user's own latest items are among the candidates.
         report: told of every batch of both searches, in users.
 
     Returns:
@@ -59,15 +66,20 @@ def joint_candidates(
         find_candidates(each, histories, beams, beams, masked=masked, with_dense=False, report=report).items_UC
         for each in (first, second)
     )
-    items_UC = np.full((histories.n_users, 2 * beams), -1, np.int32)
+    own = 0 if masked else OWN_CANDIDATES
+    items_UC = np.full((histories.n_users, 2 * beams + own), -1, np.int32)
     log_p = [np.full(items_UC.shape, -np.inf, np.float32) for _ in range(2)]
     device = first.inputs_NE.device
     children = max(width for each in (first, second) for width in each.trie.widest)
-    users_a_batch = max(1, _CELLS // (2 * beams * children))
+    users_a_batch = max(1, _CELLS // (items_UC.shape[1] * children))
     for batch in inference_batches(histories, longest, _TOKENS, users_a_batch, device):
         users = batch.users_B.cpu().numpy()
         known = (of_second[users][:, :, None] == of_first[users][:, None, :]).any(-1)
-        items_UC[users] = np.hstack([of_first[users], np.where(known, -1, of_second[users])])
+        items_UC[users, : 2 * beams] = np.hstack([of_first[users], np.where(known, -1, of_second[users])])
+        if own:
+            latest = latest_items(histories.select(users), own)
+            found = (latest[:, :, None] == items_UC[users][:, None, :]).any(-1)
+            items_UC[users, 2 * beams : 2 * beams + latest.shape[1]] = np.where(found, -1, latest)
         asked = torch.from_numpy(items_UC[users].astype(np.int64)).to(device)
         for generator, values in zip((first, second), log_p, strict=True):
             found = item_log_probabilities(generator, last_context(generator, batch), asked)

@@ -31,6 +31,9 @@ Doubles = npt.NDArray[np.float64]
 FEATURES = ("generative", "dense", "successor", "text", "popularity")
 """Log-probabilities of both scores; log(1 + how often the candidate followed a latest item); cosine of its text with
 the nearest of theirs; log(1 + times in training). Counts of new items are those of their nearest by text."""
+OWN = ("own_count", "own_recency")
+"""Two more where a history may be recommended again: log(1 + times in the user's own history); 1 / log2(1 + steps since
+the user took it last), the latest item being one step away, 0 for what the user never took."""
 
 FOLDS = 5
 WINDOW, WINDOW_DECAY = 5, 0.8
@@ -116,13 +119,16 @@ class Relations:
         n_items = len(arrays["counts"])
         return cls(arrays["counts"], sparse.csr_matrix(parts, (n_items, n_items)), arrays["texts"])
 
-    def features(self, candidates: Candidates, histories: Sequences, users: npt.NDArray[np.int64]) -> Floats:
+    def features(
+        self, candidates: Candidates, histories: Sequences, users: npt.NDArray[np.int64], *, own: bool = False
+    ) -> Floats:
         """FEATURES of some users' candidates, float32, shape (U, C, F), 0 where there is no candidate.
 
         Args:
             candidates: of all users.
             histories: theirs, in the same order.
             users: whose are asked for.
+            own: with those of OWN after them.
         """
         items_UC = candidates.items_UC[users]
         there_UC = items_UC >= 0
@@ -142,6 +148,7 @@ class Relations:
             np.log1p(followed_UC),
             self._text(asked_UC, latest_UH),
             np.log1p(self.counts_N[asked_UC]),
+            *(_own(histories.select(users), asked_UC, len(self.counts_N)) if own else ()),
         )
         return np.stack([np.where(there_UC, each, 0.0) for each in features], axis=-1).astype(np.float32)
 
@@ -161,6 +168,23 @@ def _stand_for(texts_NT: Floats, known: int) -> sparse.csr_matrix:
     shares = np.full(near_MK.size, 1 / max(near_MK.shape[1], 1), np.float32)
     new = sparse.csr_matrix((shares, places), (len(near_MK), known))
     return sparse.vstack([sparse.identity(known, np.float32), new]).tocsr()
+
+
+def _own(histories: Sequences, items_UC: IntArray, n_items: int) -> tuple[Floats, Floats]:
+    """OWN of some users' candidates, given these users' histories."""
+    lengths = np.diff(histories.offsets)
+    rows = np.repeat(np.arange(histories.n_users), lengths)
+    steps = np.repeat(histories.offsets[1:], lengths) - np.arange(len(rows))
+    # What comes last in a history is found first from behind.
+    pairs, latest, times = np.unique((rows * n_items + histories.items)[::-1], return_index=True, return_counts=True)
+    asked = np.arange(len(items_UC))[:, None] * n_items + items_UC
+    if not len(pairs):
+        return (np.zeros(asked.shape, np.float32),) * 2
+    places = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)
+    has = pairs[places] == asked
+    recency = 1 / np.log2(1.0 + steps[::-1][latest])
+    found = (np.where(has, each[places], 0.0).astype(np.float32) for each in (np.log1p(times), recency))
+    return next(found), next(found)
 
 
 def _latest(histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:
@@ -184,7 +208,7 @@ class Ranker:
 
     Attributes:
         relations: what features are made of besides the candidates' scores.
-        weights_F: fitted on all validation users.
+        weights_F: fitted on all validation users; of FEATURES, or of these and OWN.
         folds_PF: fitted without the users of each fold; user u belongs to fold u mod P.
     """
 
@@ -198,7 +222,8 @@ class Ranker:
 
     def rank_held_out(self, candidates: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
         """The same for the very users of the fit, in their order, each by weights that were fitted without them."""
-        return self._ranked(candidates, histories, k, lambda users: self.folds_PF[users % len(self.folds_PF)].T)
+        folds = histories.owners % len(self.folds_PF)
+        return self._ranked(candidates, histories, k, lambda users: self.folds_PF[folds[users]].T)
 
     def _ranked(
         self,
@@ -210,60 +235,83 @@ class Ranker:
         items_UC = candidates.items_UC
         scores_UC = np.full(items_UC.shape, -np.inf, np.float32)
         for users in self.relations.batches(candidates, np.arange(len(items_UC))):
-            features_UCF = self.relations.features(candidates, histories, users)
+            features_UCF = self.relations.features(
+                candidates, histories, users, own=len(self.weights_F) > len(FEATURES)
+            )
             scores_UC[users] = np.einsum("ucf,fu->uc", features_UCF, weights(users))
         return best_of(items_UC, np.where(items_UC >= 0, scores_UC, -np.inf).astype(np.float32), k)
 
 
 def fit_ranker(
-    candidates: Candidates, histories: Sequences, targets: IntArray, relations: Relations
+    candidates: Candidates, histories: Sequences, targets: IntArray, relations: Relations, *, own: bool = False
 ) -> tuple[Ranker, dict[str, Any]]:
     """Fit a ranker on validation users and tell what it is worth to users that it was not fitted on.
 
-    Minimised is the cross-entropy of the target among the user's candidates (a conditional logit, McFadden 1974), over
-    users whose target is among them (evenly spaced ones where they are very many), with a small penalty on the weights
-    of standardised features.
+    Minimised is the cross-entropy of the target among its candidates (a conditional logit, McFadden 1974), over targets
+    that are among them (evenly spaced ones where they are very many), with a small penalty on the weights of
+    standardised features. All targets of a user are in one fold, and what the ranker is worth is a mean over users.
 
     Args:
-        candidates: of validation users.
-        histories: theirs, without the target.
-        targets: the items that they took, shape (U,).
+        candidates: of validation targets, a row each.
+        histories: the items before each; whose they are says which targets are one user's.
+        targets: the items that were taken, shape (U,).
         relations: what is known of the items.
+        own: rank by OWN too.
 
     Returns:
         The ranker; and `features`, `standardised` (weights of features in standard deviations), `ndcg_at_10` on
         validation by the weights of the folds, and `without`: by feature the difference in NDCG@10 where the ranker
         is fitted without it, `difference`, `low` and `high` (95%, normal) each.
     """
+    names = named_features(own=own)
     hits = np.flatnonzero((candidates.items_UC == targets[:, None]).any(1))
-    most = max(1, _FIT_CELLS // (candidates.items_UC.shape[1] * len(FEATURES)))
+    most = max(1, _FIT_CELLS // (candidates.items_UC.shape[1] * len(names)))
     chosen = hits[np.linspace(0, len(hits) - 1, min(len(hits), most)).astype(np.int64)] if len(hits) else hits
-    parts = [relations.features(candidates, histories, users) for users in relations.batches(candidates, chosen)]
-    features_UCF = np.concatenate([np.zeros((0, candidates.items_UC.shape[1], len(FEATURES)), np.float32), *parts])
+    parts = [
+        relations.features(candidates, histories, users, own=own) for users in relations.batches(candidates, chosen)
+    ]
+    features_UCF = np.concatenate([np.zeros((0, candidates.items_UC.shape[1], len(names)), np.float32), *parts])
     items_UC = candidates.items_UC[chosen]
     there_UC = items_UC >= 0
-    spread_F = features_UCF[there_UC].astype(np.float64).std(0) if len(chosen) else np.ones(len(FEATURES))
+    spread_F = features_UCF[there_UC].astype(np.float64).std(0) if len(chosen) else np.ones(len(names))
     spread_F = np.where(spread_F > 0, spread_F, 1.0)
+    owners = histories.owners
     problem = _Problem(
-        features_UCF / spread_F, items_UC, (items_UC == targets[chosen][:, None]).argmax(1), chosen % FOLDS
+        features_UCF / spread_F,
+        items_UC,
+        (items_UC == targets[chosen][:, None]).argmax(1),
+        owners[chosen].astype(np.int64) % FOLDS,
     )
-    everything = tuple(range(len(FEATURES)))
+    everything = tuple(range(len(names)))
     whole_F = problem.fit(everything)
     folds_PF, gains_U = problem.held_out(everything)
     ranker = Ranker(relations, whole_F / spread_F, folds_PF / spread_F)
-    # A user whose target is no candidate gains nothing by any ranking.
-    n_users = len(targets) * len(chosen) / max(len(hits), 1)
+    # A user none of whose targets is a candidate gains nothing by any ranking.
+    users, of_target, targets_a_user = np.unique(owners, return_inverse=True, return_counts=True)
+    n_users = len(users) * len(chosen) / max(len(hits), 1)
+    here, place_of = np.unique(of_target[chosen], return_inverse=True)
+
+    def by_user(values_U: Doubles) -> Doubles:
+        """Each user's share of a mean over all targets of that user."""
+        sums: Doubles = np.bincount(place_of, values_U, len(here)) / targets_a_user[here]
+        return sums
+
     without = {}
-    for place, name in enumerate(FEATURES):
+    for place, name in enumerate(names):
         columns = tuple(each for each in everything if each != place)
         differences_U = problem.held_out(columns)[1] - gains_U
-        without[name] = _interval(differences_U, n_users)
+        without[name] = _interval(by_user(differences_U), n_users)
     return ranker, {
-        "features": list(FEATURES),
+        "features": list(names),
         "standardised": _rounded(whole_F),
-        "ndcg_at_10": round(float(gains_U.sum() / max(n_users, 1)), 6),
+        "ndcg_at_10": round(float(by_user(gains_U).sum() / max(n_users, 1)), 6),
         "without": without,
     }
+
+
+def named_features(*, own: bool) -> tuple[str, ...]:
+    """What a ranker ranks by, in the order of its weights."""
+    return (*FEATURES, *OWN) if own else FEATURES
 
 
 @dataclass(frozen=True)

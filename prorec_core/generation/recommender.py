@@ -42,10 +42,13 @@ class Recommendation:
 class Recommender:
     """Recommends items to histories, by the score that was best on validation."""
 
-    def __init__(self, generator: Generator, items: pl.DataFrame, rank: Rank, beams: int) -> None:
+    def __init__(
+        self, generator: Generator, items: pl.DataFrame, rank: Rank, beams: int, *, history_masked: bool = True
+    ) -> None:
         self.generator = generator
         self.rank = rank
         self.beams = beams
+        self.history_masked = history_masked
         self.item_ids: list[str] = items["item_id"].to_list()
         self.titles: list[str] = items["title"].to_list()
         self.item_id_column = pa.array(self.item_ids, pa.string())
@@ -74,8 +77,28 @@ class Recommender:
         column = pq.read_table(folder / "embeddings.parquet").column("embedding").combine_chunks()
         embeddings = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
         embeddings = embeddings.reshape(-1, column.type.list_size)
-        generator = restore_generator(trained, table.codes, embeddings, torch.device(device))
-        return cls(generator, items, _rank_of(trained), trained.beams)
+        return cls.of(trained, items, table.codes, embeddings, torch.device(device))
+
+    @classmethod
+    def of(
+        cls,
+        trained: TrainedGenerator,
+        items: pl.DataFrame,
+        codes: npt.NDArray[np.uint16],
+        embeddings: npt.NDArray[np.float32],
+        device: torch.device,
+    ) -> Recommender:
+        """What a training left, ready to recommend; the last three as `restore_generator` takes them.
+
+        Args:
+            trained: what the stage left.
+            items: item_id, title and train_count of every item.
+            codes: the code table, uint16, shape (items, levels).
+            embeddings: the embedding that was quantized, float32, shape (items, E).
+            device: where it computes.
+        """
+        generator = restore_generator(trained, codes, embeddings, device)
+        return cls(generator, items, _rank_of(trained), trained.beams, history_masked=trained.history_masked)
 
     def unknown(self, history: Sequence[str]) -> list[str]:
         """The item ids of a history that the catalogue lacks, in order, each once."""
@@ -87,9 +110,11 @@ class Recommender:
         return near if near.startswith("Did") else "Look the id up in items.parquet"
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool = True
+        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool | None = None
     ) -> list[list[Recommendation]]:
-        """The k best items for each history of item ids, oldest first.
+        """The k best items for each history of item ids, oldest first; without those of the history if `mask_history`.
+
+        None: as the model was measured.
 
         Unknown item ids are passed over (see `unknown`); a history without a known item gets what is popular.
 
@@ -121,10 +146,10 @@ class Recommender:
         offsets = np.cumsum(np.bincount(users[items >= 0] + 1, minlength=len(histories) + 1), dtype=np.int64)
         return Sequences(items[items >= 0], offsets, len(self.item_ids))
 
-    def top(self, histories: Sequences, k: int = 10, *, mask_history: bool = True) -> TopItems:
+    def top(self, histories: Sequences, k: int = 10, *, mask_history: bool | None = None) -> TopItems:
         """The k best items of each history by their numbers, or all items where there are fewer.
 
-        An empty history gets what is popular.
+        An empty history gets what is popular. `mask_history` as of `recommend`.
 
         Raises:
             UserError: k is not positive.
@@ -135,7 +160,8 @@ class Recommender:
         items = np.tile(self._popular[:k], (histories.n_users, 1))
         scores = np.tile(self._popular_scores[:k], (histories.n_users, 1))
         some = np.flatnonzero(np.diff(histories.offsets))
-        items[some], scores[some] = self._ranked(histories.select(some), k, mask_history)
+        masked = self.history_masked if mask_history is None else mask_history
+        items[some], scores[some] = self._ranked(histories.select(some), k, masked)
         return TopItems(items, scores)
 
     def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[IntArray, npt.NDArray[np.float32]]:

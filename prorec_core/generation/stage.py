@@ -29,7 +29,7 @@ from prorec_core.generation.trie import CodeTrie
 from prorec_core.metrics.top import rank_of_target
 from prorec_core.sequential.trained import Floats
 from prorec_core.training.batching import HistoryBatch
-from prorec_core.training.loop import fit_next_item, validation_users
+from prorec_core.training.loop import fit_next_item, validation_targets
 from prorec_core.training.runtime import Runtime, derive_seed
 
 
@@ -120,10 +120,13 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         derive_seed(seed, "generator"),
         runtime,
         dict.fromkeys(warm, config.warm_start_rate),
-        users=validation_users(sequences, config, derive_seed(seed, "generator", "validation")),
+        asked=validation_targets(sequences, config, derive_seed(seed, "generator", "validation")),
     )
     relations = Relations.of(sequences.training(), inputs.texts) if _ranks(inputs) else None
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
+    if sequences.borders is not None:
+        asked = sequences.answerable(Split.VALIDATION)
+        histories, targets = histories.select(asked), targets[asked]
     choice = choose(
         lambda: find_candidates(
             generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report
@@ -133,12 +136,15 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         histories,
         targets,
         config.ranker_weights,
+        own=not inputs.mask_history,
     )
     description = {
         "generator": config.model_dump(mode="json"),
         "stage_one": _shape(inputs) if generator.stage_one is not None else None,
         "teachers": list(generator.teacher_names),
         "beams": inputs.beams,
+        # Said only where it is so: models of before, which say nothing, leave out what a user has.
+        **({} if inputs.mask_history else {"history_masked": False}),
         **choice,
         "not_applied": list(_not_applied(inputs, warm=bool(warm), taught=teacher is not None)),
     }

@@ -93,6 +93,11 @@ class TrainedGenerator:
         """Beams with which it was measured."""
         return int(self.config["beams"])
 
+    @property
+    def history_masked(self) -> bool:
+        """Whether it was measured, and so recommends by itself, without what a user has already."""
+        return bool(self.config.get("history_masked", True))
+
 
 _STAGE_ONE: dict[str, type[Section]] = {"collaborative": CollaborativeConfig, "align": AlignConfig}
 """Sections that tell the shape of Stage I's model."""

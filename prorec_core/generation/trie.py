@@ -143,7 +143,7 @@ class CodeTrie:
                 catalogue of more than `WHOLE_TABLES` items that of the nodes given.
 
         Returns:
-            Nodes of the next level, ascending, padded with -1, int64, shape (*nodes.shape, C).
+            Nodes of the next level, ascending, padded with -1, int64, shape (…, C).
         """
         n_children = self.n_children[level][nodes].unsqueeze(-1)
         if width is None:

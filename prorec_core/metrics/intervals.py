@@ -1,6 +1,7 @@
 """Is one ranking better than another, or is it chance? Knows ranks of the same users' targets; nothing of models.
 
-Paired bootstrap over users (Efron 1979; for information retrieval Sakai 2006). Axes: U users.
+Paired bootstrap over users (Efron 1979; for information retrieval Sakai 2006): a user's targets stay together, for a
+user is drawn with the mean over all of them. Axes: U users, T targets.
 """
 
 from __future__ import annotations
@@ -57,27 +58,29 @@ def compare(
     samples: int = 1000,
     seed: int = 0,
     metrics: Iterable[str] | None = None,
+    owners: IntArray | None = None,
 ) -> dict[str, dict[str, float]]:
     """Compare two rankings of the same users' targets.
 
     Args:
-        first: rank of each user's target, 0 where it is not in the list, shape (U,).
-        second: the same of the other ranking, users in the same order.
+        first: rank of each target, 0 where it is not in the list, shape (T,).
+        second: the same of the other ranking, targets in the same order.
         samples: resamples.
         seed: of the resampling.
         metrics: names as in `values_by_user`; by default those that are compared.
+        owners: whose each target is (`user_means`).
 
     Returns:
         By metric: difference (first minus second), and low and high, the ends of its 95% interval.
 
     Raises:
-        ValueError: the rankings are of different numbers of users, or of none.
+        ValueError: the rankings are of different numbers of targets, or of none.
     """
     if len(first) != len(second) or not len(first):
-        raise ValueError(f"rankings of {len(first)} and {len(second)} users cannot be compared")
+        raise ValueError(f"rankings of {len(first)} and {len(second)} targets cannot be compared")
     found = {}
     for metric in metrics or compared():
-        differences = values_by_user(metric, first) - values_by_user(metric, second)
+        differences = values_by_user(metric, first, owners) - values_by_user(metric, second, owners)
         low, high = paired_bootstrap(differences, samples, seed)
         numbers = {"difference": float(differences.mean()), "low": low, "high": high}
         found[metric] = {name: round(number, 6) for name, number in numbers.items()}
@@ -105,7 +108,7 @@ def compare_runs(
         UserError: a run lacks the scorer, or the two are not about the same users and targets.
     """
     ranks = []
-    parts = [table.filter(pc.equal(table["split"], split)).sort_by("user") for table in (first, second)]
+    parts = [_by_user(table.filter(pc.equal(table["split"], split))) for table in (first, second)]
     for part, scorer in zip(parts, scorers, strict=True):
         known = [name.removeprefix("rank_") for name in part.column_names if name.startswith("rank_")]
         if scorer not in known:
@@ -116,4 +119,9 @@ def compare_runs(
             f"the two runs do not rank the same {split} targets of the same users",
             cure="Compare runs of one data set with one order of ties",
         )
-    return compare(ranks[0], ranks[1], samples, seed, metrics)
+    return compare(ranks[0], ranks[1], samples, seed, metrics, parts[0]["user"].to_numpy())
+
+
+def _by_user(rows: pa.Table) -> pa.Table:
+    """Rows in order of users; those of one user stay as they are."""
+    return rows.take(np.argsort(rows["user"].to_numpy(), kind="stable"))

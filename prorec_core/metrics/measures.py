@@ -1,7 +1,8 @@
-"""How rankings are measured, one target a user, from ranks and top lists. Knows numbers; knows no model and no name.
+"""How rankings are measured, from ranks and top lists. Knows numbers; knows no model and no name.
 
-A rank counts from 1; 0 stands for a target that is not in the list and adds nothing to any metric. Every metric
-is a mean over users. Axes: U users, K items of a list, N items of the catalogue.
+A rank counts from 1; 0 stands for a target that is not in the list and adds nothing to any metric. Every metric of
+ranks is a mean over users; a user's value is the mean over the targets of that user, who has one or several. Axes: U
+users, T targets, K items of a list, N items of the catalogue.
 """
 
 from __future__ import annotations
@@ -34,41 +35,60 @@ def full_name(name: str, k: int) -> str:
     return f"{name}_at_{k}" if k != WHOLE else name
 
 
+def user_means(values_T: Values, owners_T: IntArray | None) -> Values:
+    """Each user's mean over that user's targets, users ascending, shape (U,).
+
+    >>> user_means(np.array([1.0, 0.0, 0.0]), np.array([3, 3, 8])).tolist()
+    [0.5, 0.0]
+
+    Args:
+        values_T: of each target.
+        owners_T: whose each target is; None: each is another user's.
+    """
+    if owners_T is None:
+        return values_T
+    _, places, counts = np.unique(owners_T, return_inverse=True, return_counts=True)
+    if len(counts) == len(values_T):
+        return values_T
+    means: Values = np.bincount(places, values_T, len(counts)) / counts
+    return means
+
+
 def hits_at_k(ranks: IntArray, k: int) -> Values:
-    """1.0 for each user whose target is among the first k, else 0.0; shape (U,)."""
+    """1.0 for each target that is among the first k, else 0.0; shape (T,)."""
     return ((ranks > 0) & (ranks <= k)).astype(np.float64)
 
 
 def gains_at_k(ranks: IntArray, k: int) -> Values:
-    """Each user's NDCG@k: 1 / log2(rank + 1) within the first k, else 0; the ideal is 1, as there is one target.
+    """Each target's NDCG@k: 1 / log2(rank + 1) within the first k, else 0; the ideal is 1, as a list has one target.
 
-    Järvelin & Kekäläinen 2002 with binary relevance. Shape (U,).
+    Järvelin & Kekäläinen 2002 with binary relevance. Shape (T,).
     """
     return np.where(hits_at_k(ranks, k) > 0, 1.0 / np.log2(np.maximum(ranks, 1) + 1.0), 0.0)
 
 
 def reciprocal_ranks(ranks: IntArray, k: int = WHOLE) -> Values:
-    """1 / rank, 0 where the target is not among the first k, or in the list; shape (U,)."""
+    """1 / rank, 0 where the target is not among the first k, or in the list; shape (T,)."""
     found = np.where(ranks > 0, 1.0 / np.maximum(ranks, 1), 0.0)
     return found if k == WHOLE else found * hits_at_k(ranks, k)
 
 
-def recall_at_k(ranks: IntArray, k: int) -> float:
+def recall_at_k(ranks: IntArray, k: int, owners: IntArray | None = None) -> float:
     """Share of users whose target is among the first k (with one target also called hit rate).
 
     >>> recall_at_k(np.array([1, 3, 11, 0]), 10)
     0.5
     """
-    return _mean(hits_at_k(ranks, k))
+    return _mean(user_means(hits_at_k(ranks, k), owners))
 
 
-def ndcg_at_k(ranks: IntArray, k: int) -> float:
+def ndcg_at_k(ranks: IntArray, k: int, owners: IntArray | None = None) -> float:
     """Mean normalised discounted cumulative gain at k.
 
     >>> ndcg_at_k(np.array([1, 3, 11, 0]), 10)  # (1 + 1/2 + 0 + 0) / 4
     0.375
     """
-    return _mean(gains_at_k(ranks, k))
+    return _mean(user_means(gains_at_k(ranks, k), owners))
 
 
 def mrr(ranks: IntArray) -> float:

@@ -1,6 +1,6 @@
-"""All metrics of a ranking, as the table of metrics has them. Knows that table and numbers; knows no words.
+"""All metrics of a ranking, as the table of metrics has them, and by which scorers. Knows tables; knows no words.
 
-Axes: U users, N items of the catalogue.
+Axes: U users, T targets, N items of the catalogue.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prorec_core.data.sequences import IntArray
-from prorec_core.metrics.measures import WHOLE, Counts, Values, full_name, standard_error, times_listed
+from prorec_core.metrics.measures import WHOLE, Counts, Values, full_name, standard_error, times_listed, user_means
+from prorec_core.metrics.scorers import SCORERS
 from prorec_core.metrics.table import CUTOFFS, METRICS
 
 if TYPE_CHECKING:
@@ -20,11 +21,16 @@ def compared() -> tuple[str, ...]:
     return tuple(full_name(name, k) for name, metric in METRICS.items() for k in metric.compared)
 
 
-def values_by_user(full: str, ranks: IntArray) -> Values:
-    """A metric's value for each user, shape (U,), from the ranks of the targets, shape (U,).
+def values_by_user(full: str, ranks: IntArray, owners: IntArray | None = None) -> Values:
+    """A metric's value for each user, shape (U,), from the ranks of the targets, shape (T,).
 
     >>> values_by_user("recall_at_5", np.array([1, 9])).tolist()
     [1.0, 0.0]
+
+    Args:
+        full: the metric's full name.
+        ranks: of the targets.
+        owners: whose each target is (`user_means`).
 
     Raises:
         KeyError: there is no such metric of ranks.
@@ -33,15 +39,16 @@ def values_by_user(full: str, ranks: IntArray) -> Values:
     measure = METRICS[name].of_ranks
     if measure is None:
         raise KeyError(f"{full} is no metric of ranks")
-    return measure(ranks, k)
+    return user_means(measure(ranks, k), owners)
 
 
-def rank_metrics(ranks: IntArray, longest: int = max(CUTOFFS)) -> dict[str, float]:
+def rank_metrics(ranks: IntArray, longest: int = max(CUTOFFS), owners: IntArray | None = None) -> dict[str, float]:
     """By full name the mean over users of every metric of ranks, and the standard errors of those that are compared.
 
     Args:
-        ranks: shape (U,).
+        ranks: shape (T,).
         longest: greatest length that the lists have anything to say about.
+        owners: whose each target is (`user_means`).
     """
     found: dict[str, float] = {}
     for name, metric in METRICS.items():
@@ -49,11 +56,16 @@ def rank_metrics(ranks: IntArray, longest: int = max(CUTOFFS)) -> dict[str, floa
             continue
         for k in metric.cutoffs:
             if k <= longest:
-                values = metric.of_ranks(ranks, k)
+                values = user_means(metric.of_ranks(ranks, k), owners)
                 found[full_name(name, k)] = round(float(values.mean()), 6) if len(values) else 0.0
                 if k in metric.compared:
                     found[f"{full_name(name, k)}_standard_error"] = standard_error(values)
     return found
+
+
+def measured_always(*, masked: bool) -> list[str]:
+    """The scorers of interactions alone that every evaluation measures; `masked`: it leaves out what a user has."""
+    return [name for name, row in SCORERS.items() if row.everywhere or (row.again and not masked)]
 
 
 def list_metrics(lists: TopItems, train_counts: Counts) -> dict[str, float]:

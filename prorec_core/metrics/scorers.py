@@ -45,6 +45,7 @@ class Scorer:
         reranked: whether a ranker of its lists may stand for a variant, beside itself.
         counts: the function that recommends from interactions alone, as `module:function`; "" for one of a model.
         everywhere: measured in every evaluation; of those of interactions alone.
+        again: measured in every evaluation that may recommend what a user has; of those of interactions alone.
     """
 
     label: str
@@ -57,6 +58,7 @@ class Scorer:
     reranked: bool = False
     counts: str = ""
     everywhere: bool = False
+    again: bool = False
 
     def lists(self) -> ListsOfCounts:
         """The function that `counts` names."""
@@ -72,7 +74,7 @@ SCORERS: dict[str, Scorer] = {
         "popularity, with weights that validation users gave",
         "#7b4fa3",
         "P",
-        compared=("fused", "generative", "aligned", "collaborative", "two_stream"),
+        compared=("fused", "generative", "aligned", "collaborative", "two_stream", "often_taken", "lately_taken"),
         generates=True,
     ),
     "fused": Scorer(
@@ -124,6 +126,24 @@ SCORERS: dict[str, Scorer] = {
         "*",
         counts="prorec_core.evaluation.baselines:item_to_item_lists",
     ),
+    "often_taken": Scorer(
+        "taken most often",
+        "what the user took most often, then what is popular",
+        "#5b7083",
+        "<",
+        recommends=False,
+        counts="prorec_core.evaluation.own_items:often_taken_lists",
+        again=True,
+    ),
+    "lately_taken": Scorer(
+        "taken last",
+        "what the user took last, the latest first, then what is popular",
+        "#a06b6b",
+        ">",
+        recommends=False,
+        counts="prorec_core.evaluation.own_items:lately_taken_lists",
+        again=True,
+    ),
     "two_stream": Scorer(
         "two-stream",
         "two generators over two code tables: log-probability of the one plus λ times that of the other",
@@ -169,4 +189,4 @@ def in_order(names: Iterable[str]) -> list[str]:
 def what_decides() -> Iterator[list[Any]]:
     """Of every scorer what decides an evaluation's figures, as plain values: all but words and colours."""
     for name, row in SCORERS.items():
-        yield [name, row.compared, row.recommends, row.counts, row.everywhere]
+        yield [name, row.compared, row.recommends, row.counts, row.everywhere, row.again]

@@ -3,7 +3,7 @@
 Knows ranks and counts through `measures`; knows nothing of scorers, models, files or pages. A new metric is a row of
 `METRICS`: evaluation, comparison, reports, terminal and tracking read it from here. Only rows stand here, and how they
 are shown; what measures by them is `measuring`, so that another word measures nothing again. A rank counts from 1; 0 is
-that of a target that is not in the list. Axes: U users, N items of the catalogue.
+that of a target that is not in the list. Axes: T targets, N items of the catalogue.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Metric:
     Attributes:
         label: for people.
         meaning: in a sentence.
-        of_ranks: each user's value, shape (U,), from the ranks of the targets, shape (U,), and the length.
+        of_ranks: each target's value from its rank, shape (T,) both, and the length; a metric is the mean over users of
+            their means.
         of_lists: or one number from how often each item stands in all lists of that length, shape (N,), and how often
             it occurs in training, shape (N,).
         cutoffs: the lengths.

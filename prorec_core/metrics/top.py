@@ -14,6 +14,8 @@ from torch import Tensor
 
 from prorec_core.data.sequences import IntArray, Sequences
 
+Places = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class TopItems:
@@ -62,6 +64,35 @@ def padded_histories(histories: Sequences) -> npt.NDArray[np.int64]:
     padded_UH = np.full((histories.n_users, width), -1, np.int64)
     padded_UH[np.arange(width) < lengths[:, None]] = histories.items
     return padded_UH
+
+
+def own_items(histories: Sequences, *, by_count: bool = False) -> tuple[Places, Places, Places]:
+    """Each user's different items with their places in that user's list, the latest first.
+
+    Args:
+        histories: users' items.
+        by_count: those that stand there most often first; of equal ones the later.
+
+    Returns:
+        User (ascending), item and place from 0, each int64, as many as there are different items of all users.
+    """
+    lengths, size = np.diff(histories.offsets), int(histories.items.max(initial=0)) + 1
+    rows = np.repeat(np.arange(histories.n_users), lengths)
+    # What comes last in a history is found first from behind.
+    pairs, behind, times = np.unique((rows * size + histories.items)[::-1], return_index=True, return_counts=True)
+    users, items = np.divmod(pairs, size)
+    order = np.lexsort((behind, -times if by_count else np.zeros_like(times), users))
+    users, items = users[order], items[order]
+    return users, items, np.arange(len(users)) - np.searchsorted(users, users, side="left")
+
+
+def latest_items(histories: Sequences, count: int) -> Places:
+    """Each user's latest different items, the very latest first, int64, shape (U, at most count), padded with -1."""
+    users, items, places = own_items(histories)
+    near = places < count
+    found = np.full((histories.n_users, int(places[near].max(initial=-1)) + 1), -1, np.int64)
+    found[users[near], places[near]] = items[near]
+    return found
 
 
 def best_places(scores_UM: Tensor, count: int) -> tuple[Tensor, Tensor]:

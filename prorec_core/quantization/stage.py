@@ -13,6 +13,7 @@ from prorec_core.errors import UserError, did_you_mean
 from prorec_core.progress import Report, silent
 from prorec_core.quantization.blocks import pieces
 from prorec_core.quantization.collisions import add_suffix, free_beside, largest_family, reassign, suffix_beside
+from prorec_core.quantization.given_codes import METHOD, GivenCodes, given_codes
 from prorec_core.quantization.quality import collision_quality, level_quality
 from prorec_core.quantization.quantized import CENTROIDS, QUANTIZER, CodeTable, Quantized
 from prorec_core.quantization.quantizer import (
@@ -52,9 +53,16 @@ def quantize(
             place="quantize",
             cure="Take both from the same run",
         )
-    kind: type[Quantizer] = QUANTIZERS.load(config.method)
-    quantizer, found = kind.fit(embeddings_ND, config, seed, report)
-    suffix = config.collisions == "suffix"
+    quantizer: Quantizer
+    if config.table is not None:
+        found = given_codes(config, item_ids)
+        quantizer = GivenCodes.meant_by(found, embeddings_ND, config.codes)
+    else:
+        kind: type[Quantizer] = QUANTIZERS.load(config.method)
+        quantizer, found = kind.fit(embeddings_ND, config, seed, report)
+    # Tuples of one's own that are told apart already need no level for that.
+    apart = config.table is not None and collision_quality(found)["items"] == 0
+    suffix = config.collisions == "suffix" and not apart
     family = largest_family(len(found), config.codes, config.levels) if suffix else 1
     level_codes = reassign(found, embeddings_ND, config.codes, quantizer.decode, family)
     final = add_suffix(level_codes) if suffix else level_codes
@@ -74,12 +82,12 @@ def fitted_quantizer(quantized: Quantized) -> Quantizer:
         UserError: this version of the program has no such quantizer.
     """
     method = quantized.quality["method"]
-    if method not in QUANTIZERS.places:
+    if method not in {METHOD, *QUANTIZERS}:
         cure = did_you_mean(method, QUANTIZERS)
         raise UserError(f"unknown quantizer '{method}'", place="quality.json", cure=cure)
     arrays = quantized.codebooks.items()
     state = {name.removeprefix(QUANTIZER): value for name, value in arrays if name.startswith(QUANTIZER)}
-    kind: type[Quantizer] = QUANTIZERS.load(method)
+    kind: type[Quantizer] = GivenCodes if method == METHOD else QUANTIZERS.load(method)
     return kind.from_state(state)
 
 
@@ -102,7 +110,7 @@ def with_new(
     """
     embeddings_ND, quantizer = check_embeddings(embeddings), fitted_quantizer(quantized)
     found = quantizer.encode(embeddings_ND)
-    if config.collisions == "suffix":
+    if quantized.table.codes.shape[1] > config.levels:
         codes = suffix_beside(found, quantized.table.codes)
     else:
         codes = free_beside(found, embeddings_ND, quantized.table.codes, config.codes, quantizer.decode)
@@ -129,7 +137,7 @@ def _quality(
             figures["relative_error"] = relative_error(embeddings_ND, decoded)
         levels.append({"level": level, "suffix": is_suffix, **figures})
     return {
-        "method": config.method,
+        "method": config.method if config.table is None else METHOD,
         "items": len(final),
         "levels": levels,
         "relative_error": levels[config.levels - 1]["relative_error"],

@@ -10,11 +10,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
+from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from prorec_core.artifacts import write_bytes
 
 INK, MUTED, RULE, GRID, PAPER = "#1b1f24", "#69707a", "#c4cad2", "#e6e9ee", "#fefefd"
 TEXT_COLOUR, BEHAVIOUR_COLOUR = "#2f86c5", "#d9642b"
@@ -97,6 +100,27 @@ def as_png(figure: Figure, dots_per_inch: int = 160) -> bytes:
     with style():
         figure.savefig(sink, format="png", dpi=dots_per_inch, facecolor="white", metadata={"Software": None})
     return sink.getvalue()
+
+
+class Picture:
+    """A figure that a notebook shows, or that `save` keeps.
+
+    Attributes:
+        figure: Matplotlib's.
+    """
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+
+    def __repr__(self) -> str:
+        return "Picture"
+
+    def _repr_png_(self) -> bytes:
+        return as_png(self.figure, dots_per_inch=110)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as PNG."""
+        write_bytes(Path(path), as_png(self.figure))
 
 
 def as_svg(figure: Figure, name: str, description: str) -> str:

@@ -26,6 +26,7 @@ from prorec_core.reports.tables import (
     cells,
     chosen_settings,
     comparison_rows,
+    leak_line,
     new_item_line,
     new_item_rows,
     present,
@@ -34,6 +35,7 @@ from prorec_core.reports.tables import (
     result_markdown,
     result_rows,
     signed,
+    unseen_line,
 )
 from prorec_core.reports.templates import template
 
@@ -53,6 +55,7 @@ def render(background: Background, evaluation: Evaluation) -> str:
         seed=background.seed,
         metrics=metrics,
         protocol={split: protocol_line(metrics["protocol"], split) for split in ("test", "validation")},
+        protocol_targets="test_targets" in metrics["protocol"],
         tables={split: _tables(metrics[split]) for split in ("test", "validation")},
         tiles=_tiles(background, metrics),
         notes=_notes(metrics, background),
@@ -108,14 +111,19 @@ def _figures(
             plots.difference_intervals(metrics["comparisons"]),
             f"Differences between scorers with 95% intervals. {words}.",
         )
-    if all(metrics["slices"].values()):
-        words = "; ".join(
-            f"{group['group']}: "
-            + ", ".join(f"{scorers.label(scorer)} {value:.4f}" for scorer, value in group["recall"].items())
-            for groups in metrics["slices"].values()
-            for group in groups
-        )
-        found["groups"] = (plots.recall_by_group(metrics["slices"]), f"Recall at 10 for groups of users. {words}.")
+    of_all = ("target_popularity", "history_length")
+    for name, slices in (
+        ("groups", {kind: groups for kind, groups in metrics["slices"].items() if kind in of_all}),
+        ("kinds", {kind: groups for kind, groups in metrics["slices"].items() if kind not in of_all}),
+    ):
+        if slices and all(slices.values()):
+            words = "; ".join(
+                f"{group['group']}: "
+                + ", ".join(f"{scorers.label(scorer)} {value:.4f}" for scorer, value in group["recall"].items())
+                for groups in slices.values()
+                for group in groups
+            )
+            found[name] = (plots.recall_by_group(slices), f"Recall at 10 for groups of users. {words}.")
     if metrics["fusion_trials"] and metrics["fusion_weight"] is not None:
         found["fusion"] = (
             plots.fusion_curve(metrics["fusion_trials"], metrics["fusion_weight"]),
@@ -219,6 +227,7 @@ def _tiles(background: Background, metrics: Mapping[str, Any]) -> list[dict[str,
 def _notes(metrics: Mapping[str, Any], background: Background) -> list[str]:
     """What a careful reader would remark on."""
     notes = [f"{text}." for text in metrics["warnings"]]
+    notes += [f"{text}." for text in (unseen_line(metrics["protocol"]), leak_line(metrics["protocol"])) if text]
     if metrics["protocol"]["trained_on_validation"]:
         notes.append(
             "Trained on the validation items too: what is said of validation is memory, and what is said of test is "

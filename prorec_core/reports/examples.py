@@ -20,7 +20,7 @@ _HISTORY = 8
 
 
 def choose_users(ranks: IntArray, count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Users to show, drawn at random: about three in five with their target among the first five, the rest without.
+    """Targets to show, drawn at random: about three in five among the first five of their lists, the rest not.
 
     Drawing from everyone would mostly show misses; where either kind is short, the other fills its place. Sorted.
     """
@@ -51,11 +51,13 @@ def examples(background: Background, evaluation: Evaluation) -> list[dict[str, A
         return []
     sequences = background.dataset.sequences
     histories, targets = sequences.histories(Split.TEST), sequences.targets(Split.TEST)
-    items, users = background.dataset.items, background.dataset.users["user_id"]
+    items, users = background.dataset.all_items(), background.dataset.users["user_id"]
+    owners = sequences.owners_of(Split.TEST)
 
     def words(item: int) -> dict[str, str]:
-        row = items.row(item, named=True)
-        codes = "" if background.codes is None else "·".join(str(code) for code in background.codes[item])
+        row, codes = items.row(item, named=True), ""
+        if background.codes is not None and item < len(background.codes):
+            codes = "·".join(str(code) for code in background.codes[item])
         return {"title": row["title"] or row["item_id"], "item_id": row["item_id"], "codes": codes}
 
     found = []
@@ -63,7 +65,7 @@ def examples(background: Background, evaluation: Evaluation) -> list[dict[str, A
         history = histories.of_user(user)
         found.append(
             {
-                "user_id": users[user],
+                "user_id": users[int(owners[user])],
                 "earlier": max(len(history) - _HISTORY, 0),
                 "history": [words(int(item)) for item in history[-_HISTORY:]],
                 "target": words(int(targets[user])),

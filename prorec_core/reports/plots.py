@@ -64,12 +64,17 @@ def curves_by_k(ranks: Mapping[str, IntArray], length: int) -> Figure:
     return figure
 
 
+GROUPINGS = {
+    "target_popularity": "by popularity of the target",
+    "history_length": "by length of the history",
+    "user": "by whether training saw the user",
+    "repeats": "by whether the user had taken the target before",
+}
+"""Ways of grouping targets, for people; the first two are told of all data."""
+
+
 def recall_by_group(slices: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Recall@10 with standard errors for groups of users, a panel a way of grouping."""
-    titles = {
-        "target_popularity": "Recall@10 by popularity of the target",
-        "history_length": "Recall@10 by length of the history",
-    }
     with style():
         figure, both = panels(len(slices), height=3.0, sharey="row")
         for axes, (kind, groups) in zip(both, slices.items(), strict=True):
@@ -87,7 +92,7 @@ def recall_by_group(slices: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure
                     elinewidth=1.4,
                     label=scorers.label(scorer),
                 )
-            axes.set_title(titles.get(kind, kind))
+            axes.set_title(f"Recall@10 {GROUPINGS.get(kind, kind)}")
             names = [f"{group['group']}\n{group['users']:,} users" for group in groups]
             axes.set_xticks(range(len(groups)), names)
             axes.set_xlim(-0.5, len(groups) - 0.5)

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prorec_core.data.split import shown_time
 from prorec_core.metrics import scorers
 from prorec_core.metrics.scorers import in_order
 from prorec_core.metrics.table import columns, figure, label
 
+_LEAVE_ONE_OUT = "leave-one-out"
 _REFERENCE = {
     "text_only": "best from text alone",
     "behaviour_only": "best from behaviour alone",
@@ -90,17 +92,74 @@ def protocol_line(protocol: Mapping[str, Any], split: str = "test") -> str:
         ties = f"shuffled with seed {protocol['ties_seed']}"
     return " · ".join(
         [
-            f"leave-one-out, {'last' if split == 'test' else 'last but one'} item of each user as {split} target",
+            _asked(protocol, split),
             f"item-level, over the whole catalogue of {protocol['items']:,} items",
             "history masked" if protocol["history_masked"] else "history not masked",
             *(["trained on the validation items too"] if protocol.get("trained_on_validation") else []),
             f"ties in time {ties}",
             f"lists of {protocol['list_length']} items",
             f"{protocol['beams']} beams",
-            f"{protocol[f'{split}_users']:,} {split} users",
+            _how_many(protocol, split),
             f"seed {protocol['seed']}",
         ]
     )
+
+
+def leak_line(protocol: Mapping[str, Any]) -> str:
+    """What a figure knows that a shop would not know, or who stays outside; in one sentence."""
+    kind = protocol.get("split", _LEAVE_ONE_OUT)
+    if kind == "by time":
+        held = "test" if protocol.get("trained_on_validation") else "validation"
+        return (
+            f"Split by time: nothing that anybody did once the {held} had begun was trained on, and whoever came in "
+            "the stretch of the test is asked about, at the moment of each interaction"
+        )
+    order = "each user's last item is" if kind == _LEAVE_ONE_OUT else "each user's last items are"
+    return (
+        f"{kind[0].upper()}{kind[1:]} leaks the future: {order} held back whenever that was, so other users' later "
+        "interactions are trained on (what became popular, what went together); such figures compare methods, and are "
+        "higher than what a shop would see (data.split=by_time)"
+    )
+
+
+def unseen_line(protocol: Mapping[str, Any], split: str = "test") -> str:
+    """How many targets are of users or items that training never saw; "" where that is not counted."""
+    if not (found := protocol.get("unseen", {}).get(split)):
+        return ""
+    total = found["targets"]
+
+    def share(part: int) -> str:
+        return f"{part:,} of {total:,} {split} targets ({part / total:.1%})"
+
+    if not (found["targets_of_new_users"] or found["targets_of_new_items"] or found["without_history"]):
+        return ""
+    told = (
+        f"{share(found['targets_of_new_users'])} are of {found['new_users']:,} users whom training never saw; before "
+        f"{found['without_history']:,} there is no history at all, and popular items are recommended. "
+        f"{share(found['targets_of_new_items'])} are {found['new_items']:,} items that training never saw"
+    )
+    return told + (", and count as missed wherever the catalogue lacks them" if found["targets_of_new_items"] else "")
+
+
+def _asked(protocol: Mapping[str, Any], split: str) -> str:
+    """Which targets are asked for."""
+    kind = protocol.get("split", _LEAVE_ONE_OUT)
+    if kind == _LEAVE_ONE_OUT:
+        return f"leave-one-out, {'last' if split == 'test' else 'last but one'} item of each user as {split} target"
+    what = "every interaction" if protocol["targets"] == "all" else "each user's first interaction"
+    if kind == "by position":
+        share = "last share" if split == "test" else "share before the test"
+        return f"by position, for want of a clock: {what} in the {share} of each user's own history as {split} target"
+    unit = protocol["unit"]
+    until = f" until {shown_time(protocol['test_from'], unit)}" if split == "validation" else ""
+    return f"by time: {what} from {shown_time(protocol[f'{split}_from'], unit)} on{until} as {split} target"
+
+
+def _how_many(protocol: Mapping[str, Any], split: str) -> str:
+    users = f"{protocol[f'{split}_users']:,} {split} users"
+    if protocol.get("split", _LEAVE_ONE_OUT) == _LEAVE_ONE_OUT:
+        return users
+    return f"{users} with {protocol[f'{split}_targets']:,} targets, figures are means over users of their own means"
 
 
 def result_rows(metrics: Mapping[str, Any], split: str = "test") -> list[list[str]]:
@@ -129,8 +188,8 @@ def result_markdown(metrics: Mapping[str, Any]) -> str:
         texts = [f"**{cell.text}**" if cell.best else cell.text for cell in row]
         texts = [f"{text} ± {cell.error}" if cell.error else text for text, cell in zip(texts, row, strict=True)]
         lines.append(_line([scorers.label(scorer), *texts]))
-    if metrics.get("warnings"):
-        lines += ["", *(f"- {html.escape(text, quote=False)}." for text in metrics["warnings"])]
+    if told := [*metrics.get("warnings", []), *filter(None, [unseen_line(metrics["protocol"])])]:
+        lines += ["", *(f"- {html.escape(text, quote=False)}." for text in told)]
     told = ["± is the standard error over users."]
     if metrics.get("recommended"):
         told.append(f"Recommended by: {scorers.label(metrics['recommended'])}.")
@@ -170,7 +229,7 @@ def chosen_settings(metrics: Mapping[str, Any]) -> list[str]:
 
 def new_item_rows(found: Mapping[str, Any]) -> list[list[str]]:
     """The figures of new items (metrics.json's `new_items`) as plain rows: a header, then a row a scorer."""
-    groups = {"new": "new", "known": "others"}
+    groups = {"new": "new", "known": "others"} | ({"all": "all"} if "all" in found else {})
     shown = [
         (group, metric) for group in groups for metric in present(found[group], [f"recall_at_{k}" for k in (10, 50)])
     ]
@@ -187,6 +246,12 @@ def new_item_rows(found: Mapping[str, Any]) -> list[list[str]]:
 def new_item_line(found: Mapping[str, Any]) -> str:
     """What the figures of new items were measured on, in one sentence."""
     bonus = f" · {found['bonus']:g} nats added to the score of each new item" if found["bonus"] else ""
+    if found.get("by_time"):
+        return (
+            f"{found['items']:,} new items, {found['share_of_catalogue']:.1%} of the catalogue, which training never "
+            f"saw, placed by their text · {found['interactions']:,} test targets are such · new and other items ranked "
+            f"together{bonus}"
+        )
     return (
         f"{found['items']:,} new items, {found['share_of_catalogue']:.1%} of the catalogue, no interaction with them "
         f"in training or validation · {found['interactions']:,} users took one last · new and other items ranked "

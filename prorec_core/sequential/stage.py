@@ -15,7 +15,7 @@ from prorec_core.data.sequences import Sequences
 from prorec_core.sequential.base import ITEM_DEVIATION, SequentialModel, target_ranks
 from prorec_core.sequential.trained import CollaborativeModel, build_model
 from prorec_core.training.batching import HistoryBatch
-from prorec_core.training.loop import fit_next_item, validation_users
+from prorec_core.training.loop import fit_next_item, validation_targets
 from prorec_core.training.rows import RowTable
 from prorec_core.training.runtime import Runtime, derive_seed
 from prorec_core.training.sampling import met_in
@@ -65,7 +65,7 @@ def train_collaborative(
         config,
         derive_seed(seed, "collaborative"),
         runtime,
-        users=validation_users(sequences, config, derive_seed(seed, "collaborative", "validation")),
+        asked=validation_targets(sequences, config, derive_seed(seed, "collaborative", "validation")),
     )
     embeddings = whole.items.weight.detach().cpu().float().numpy()
     return CollaborativeModel(embeddings, dict(model.state_dict()), records, config)

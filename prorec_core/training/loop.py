@@ -42,14 +42,14 @@ def fit_next_item(
     runtime: Runtime,
     shares: Mapping[nn.Parameter, float] | None = None,
     *,
-    users: npt.NDArray[np.int64] | None = None,
+    asked: npt.NDArray[np.int64] | None = None,
 ) -> list[dict[str, Any]]:
     """Train a model to predict the next items of users; all else is as in `train`.
 
     Args:
         model: on the runtime's device.
         losses: as in `train`; called in bfloat16 where configuration and device say so.
-        ranks: given histories and the item that comes next in each, shape (users,), the ranks of these items among
+        ranks: given histories and the item that comes next in each, shape (targets,), the ranks of these items among
             what the model recommends, from 1, 0 for one that is not found. Not asked where the validation items are
             trained on.
         sequences: all users' items; what they hold back from training is held back here.
@@ -57,12 +57,12 @@ def fit_next_item(
         seed: of the whole training.
         runtime: device, progress and checkpoints.
         shares: as in `train`.
-        users: those whom validation asks about (see `validation_users`); None: all.
+        asked: the targets that validation asks about (see `validation_targets`); None: all.
     """
     low, training = runtime.low_precision(config.precision), sequences.training()
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
-    if users is not None:
-        histories, targets = histories.select(users), targets[users]
+    if asked is not None:
+        histories, targets = histories.select(asked), targets[asked]
 
     def losses_of(batch: HistoryBatch) -> Mapping[str, Tensor]:
         with torch.autocast(runtime.device.type, torch.bfloat16, enabled=low):
@@ -72,7 +72,7 @@ def fit_next_item(
         model,
         losses_of,
         lambda order: training_batches(training, config.max_history, config.tokens_per_batch, order, runtime.device),
-        (lambda: validation_measures(ranks(histories, targets))) if sequences.validates else None,
+        (lambda: validation_measures(ranks(histories, targets), histories.owner)) if sequences.validates else None,
         config,
         seed,
         runtime,
@@ -80,17 +80,21 @@ def fit_next_item(
     )
 
 
-def validation_users(sequences: Sequences, config: Training, seed: int) -> npt.NDArray[np.int64] | None:
-    """The users whom validation asks about after each epoch, ascending, int64; None: all, who are few enough."""
-    if sequences.n_users <= config.validation_users:
-        return None
-    drawn = np.random.default_rng(seed).choice(sequences.n_users, config.validation_users, replace=False)
-    return np.sort(drawn)
+def validation_targets(sequences: Sequences, config: Training, seed: int) -> npt.NDArray[np.int64] | None:
+    """The targets that validation asks about after each epoch, ascending, int64; None: all, which are few enough.
+
+    Those that no model can be asked for are left out: they would tell no epoch from another.
+    """
+    asked = sequences.answerable(Split.VALIDATION)
+    if len(asked) <= config.validation_users:
+        return None if sequences.borders is None else asked
+    drawn = np.random.default_rng(seed).choice(len(asked), config.validation_users, replace=False)
+    return asked[np.sort(drawn)]
 
 
-def validation_measures(ranks: IntArray) -> dict[str, float]:
+def validation_measures(ranks: IntArray, owners: IntArray | None = None) -> dict[str, float]:
     """Recall and NDCG at 10 from ranks (0: not found), under the names that training follows."""
-    return {"validation_recall_at_10": recall_at_k(ranks, 10), TARGET: ndcg_at_k(ranks, 10)}
+    return {"validation_recall_at_10": recall_at_k(ranks, 10, owners), TARGET: ndcg_at_k(ranks, 10, owners)}
 
 
 def train(

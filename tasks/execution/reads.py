@@ -10,7 +10,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from prorec_core.config import Experiment
-from prorec_core.sections import RUN_ONLY
+from prorec_core.sections import RUN_ONLY, without_run_only
 
 
 class UndeclaredReadError(Exception):
@@ -24,7 +24,7 @@ def declared(experiment: Experiment, names: tuple[str, ...]) -> dict[str, Any]:
         value: Any = experiment
         for part in name.split("."):
             value = getattr(value, part)
-        found[name] = _without_run_only(value)
+        found[name] = without_run_only(value)
     return found
 
 
@@ -51,15 +51,3 @@ class _View:
         if not below:
             raise UndeclaredReadError(f"the stage '{self._reader}' reads '{self._path}{name}' and does not declare it")
         return _View(value, below, self._reader, f"{self._path}{name}.")
-
-
-def _without_run_only(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_run_only(each) for each in value]
-    if not isinstance(value, BaseModel):
-        return value
-    return {
-        name: _without_run_only(getattr(value, name))
-        for name, field in type(value).model_fields.items()
-        if field.json_schema_extra != RUN_ONLY
-    }

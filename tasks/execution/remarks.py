@@ -14,11 +14,8 @@ def remarks_of(ref: ArtifactRef, experiment: Experiment) -> list[str]:
     """Sentences on the data, and on targets that no list of this experiment can hold."""
     if ref.stage != "preprocess":
         return []
-    from prorec_core.evaluation.remarks import out_of_reach
+    from prorec_core.evaluation.remarks import remarks_on_data
 
     path = store.fetch(ref) / "profile.json"
     profile = read_json(path) if path.is_file() else {}
-    unreachable = ""
-    if experiment.evaluate.mask_history and profile.get("targets_in_history"):
-        unreachable = out_of_reach(profile["targets_in_history"], profile["kept"]["users"])
-    return [*profile.get("warnings", []), *([unreachable] if unreachable else [])]
+    return remarks_on_data(profile, mask_history=experiment.evaluate.mask_history)

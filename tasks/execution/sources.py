@@ -18,8 +18,6 @@ from prorec_core.registry import Registry
 
 _ROOT = Path(prorec.__file__).resolve().parents[1]
 _PACKAGE = "prorec_core"
-_READING = "prorec.tasks.stages.inputs"
-"""The one module of tasks that decides what a stage reads; the others start, store and track."""
 _CHOOSING = "prorec_core.registry"
 """Whoever imports a registry from here depends on the implementation that the experiment chooses."""
 _TABLES = {"prorec_core.metrics.scorers": scorers, "prorec_core.metrics.table": table}
@@ -32,6 +30,8 @@ _WITHOUT_EFFECT = {
     "prorec_core.errors",
     "prorec_core.progress",
     "prorec_core.sections",
+    # How a body gets its folders and its device.
+    "prorec_core.stages.work",
     # It reads what was written before as it was meant, so that it changes nothing that is made.
     "prorec_core.versions",
     _CHOOSING,
@@ -39,7 +39,7 @@ _WITHOUT_EFFECT = {
 
 
 def source_files(entries: Iterable[str], experiment: Experiment | None = None) -> list[Path]:
-    """The files of these modules and of all of `prorec_core` and of the stages' `inputs` that they import.
+    """The files of these modules and of all of `prorec_core` that they import.
 
     Files beside a module that are no Python (templates, word lists) count as part of it.
 
@@ -114,16 +114,9 @@ def _imports(module: str) -> tuple[str, ...]:
 def _imported(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (
-                alias.name for alias in node.names if alias.name.startswith(f"{_PACKAGE}.") or alias.name == _READING
-            )
+            yield from (alias.name for alias in node.names if alias.name.startswith(f"{_PACKAGE}."))
         elif isinstance(node, ast.ImportFrom) and node.module == _CHOOSING:
             yield from (f"{_CHOOSING}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and _READING in {
-            node.module,
-            *(f"{node.module}.{alias.name}" for alias in node.names),
-        }:
-            yield _READING
         elif isinstance(node, ast.ImportFrom) and node.module and f"{node.module}.".startswith(f"{_PACKAGE}."):
             if node.module != _PACKAGE:
                 yield node.module

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -21,10 +21,7 @@ from prorec.tasks.tracking import mlflow_runs as tracked
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec_core.artifacts import ArtifactRef, sha256_json
 from prorec_core.config import Experiment
-from prorec_core.progress import Report
-
-if TYPE_CHECKING:
-    from prorec_core.training.runtime import Runtime
+from prorec_core.stages.work import StageWork
 
 
 class FlowTracking(BaseModel):
@@ -42,41 +39,14 @@ class FlowTracking(BaseModel):
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a stage's body gets.
+class Work(StageWork):
+    """What a stage's body gets of a run that is tracked; of the experiment, to read what is not declared is an error.
 
     Attributes:
-        experiment: the part of the experiment that the stage declared; to read anything else is an error.
-        config: the values of that part by dotted name, as its key and its manifest hold them.
-        inputs: a local folder with the verified files of each artifact that the stage reads, by stage.
-        folder: an empty folder; what the body leaves there becomes the artifact.
-        checkpoints: where it may keep what lets it go on after a crash.
-        report: to be told how far it is.
         run: the stage's MLflow run, for what is no file of the artifact.
-        made_with: on which kind of device and in which number format it was made; goes into the manifest.
     """
 
-    experiment: Experiment
-    config: Mapping[str, Any]
-    inputs: Mapping[str, Path]
-    folder: Path
-    checkpoints: Path
-    report: Report
     run: TrackedRun
-    made_with: dict[str, str] = field(default_factory=dict)
-
-    def runtime(self, precision: str = "float32") -> Runtime:
-        """Where models run, as the experiment says.
-
-        Args:
-            precision: auto or float32, what the section of the stage says.
-        """
-        from prorec_core.training.runtime import make_runtime
-
-        runtime = make_runtime(self.experiment.device, self.report, self.checkpoints)
-        low = runtime.low_precision(precision)
-        self.made_with.update(device=runtime.device.type, number_format="bfloat16" if low else "float32")
-        return runtime
 
 
 Body = Callable[[Work], Mapping[str, float] | None]

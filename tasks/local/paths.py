@@ -187,6 +187,11 @@ def studies() -> Path:
     return artifacts() / "studies"
 
 
+def snapshots() -> Path:
+    """Where rows that a database gave are kept."""
+    return artifacts() / "snapshots"
+
+
 def downloads(digest: str) -> Path:
     """The local copy of an artifact that is kept elsewhere."""
     return artifacts() / "downloads" / digest

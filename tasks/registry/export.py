@@ -247,13 +247,13 @@ def _use(bundle: Path) -> Iterator[str]:
 
 
 def _limits(metrics: Mapping[str, Any]) -> Iterator[str]:
+    from prorec_core.reports.tables import leak_line, unseen_line
+
     yield "## Limits"
     yield ""
     yield "- It knows the items that it was trained with and no others."
     yield "- It reads what somebody did in order; it knows neither prices nor stock nor who somebody is."
     yield "- What many people bought it recommends more often than what few did."
-    if metrics and metrics["protocol"]["split"] == "leave-one-out":
-        yield (
-            "- Leave-one-out tests each user's last item: other users' later interactions were there to learn from, so "
-            "that the figures say more than a day after the training will."
-        )
+    if metrics:
+        told = (leak_line(metrics["protocol"]), unseen_line(metrics["protocol"]))
+        yield from (f"- {text}." for text in told if text)

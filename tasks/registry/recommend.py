@@ -22,8 +22,9 @@ from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.data.dataset import Dataset
+from prorec_core.data.files import path_of
+from prorec_core.data.formats import TextRules, is_file
 from prorec_core.data.histories import Columns, DatasetHistories, FileHistories, Histories
-from prorec_core.data.sources import TextRules, is_file, path_of
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
 from prorec_core.sections import Name, Place, Section
@@ -47,7 +48,9 @@ class BatchRequest(Section):
         None,
         description="The Parquet file; by default recommendations/MODEL-VERSION.parquet in the folder of artifacts.",
     )
-    mask_history: bool = Field(True, description="Leave out what a user already has.")
+    mask_history: bool | None = Field(
+        None, description="Leave out what a user already has; null: as the model was measured."
+    )
     unknown_items: Literal["error", "drop"] = Field(
         "error", description="Items in a file that the model does not know: stop with an error, or pass over them."
     )
@@ -127,7 +130,8 @@ def _write(
     )
     if unknown:
         _notice(f"{unknown:,} items of {histories.place} are unknown to the model and passed over")
-    settings = BatchSettings(request.k, request.mask_history, request.chunk, version.uri, version.manifest_sha256)
+    masked = recommender.history_masked if request.mask_history is None else request.mask_history
+    settings = BatchSettings(request.k, masked, request.chunk, version.uri, version.manifest_sha256)
 
     def report(progress: Progress) -> None:
         run.metrics({"users_done": progress.step}, progress.step)

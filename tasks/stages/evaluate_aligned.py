@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prorec.tasks.execution.stage import Work, stage
-from prorec.tasks.stages.inputs import read_dataset, texts
 from prorec.tasks.tracking.metrics import measured
+from prorec_core.stages.inputs import read_dataset, texts
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from prorec.tasks.execution.stage import Work, stage
-from prorec.tasks.stages.inputs import read_dataset
 from prorec.tasks.tracking.metrics import measured
+from prorec_core.stages.inputs import read_dataset
 
 
 @stage(

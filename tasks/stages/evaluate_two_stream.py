@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prorec.tasks.execution.stage import Work, stage
-from prorec.tasks.stages.inputs import read_dataset, read_new_quantized, read_quantized, read_texts
 from prorec.tasks.stages.pipeline import up_to
 from prorec.tasks.tracking.metrics import measured
+from prorec_core.stages.inputs import read_dataset, read_new_quantized, read_quantized, read_texts
 
 if TYPE_CHECKING:
     from prorec_core.generation.base import Generator
@@ -53,8 +53,9 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
         return find_of(*grown)
 
     found = find_all(dataset, find_of(*(_generator(work, side) for side in SIDES)), with_new)
-    targets = dataset.sequences.targets(Split.VALIDATION)
-    trials = fusion_trials(found.known[Split.VALIDATION], targets, config.fusion_weights)
+    asked, owners = dataset.sequences.answerable(Split.VALIDATION), dataset.sequences.owners_of(Split.VALIDATION)
+    targets = dataset.sequences.targets(Split.VALIDATION)[asked]
+    trials = fusion_trials(found.known[Split.VALIDATION].select(asked), targets, config.fusion_weights, owners[asked])
     weight = best_trial(trials)[0]
     inputs = own_and_ranked(
         "two_stream",

@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from prorec.tasks.execution.needs import Need, Part, total
+from prorec_core.artifacts import read_json
 from prorec_core.config import Experiment, Training
 
 _FLOAT = 4
@@ -25,7 +26,7 @@ class Sizes:
     """Of the data that a stage reads.
 
     Attributes:
-        users: U.
+        users: U, or how many targets there are in the test, where these are more.
         items: N.
         interactions: I.
         texts: bytes of ids, titles and texts.
@@ -50,8 +51,9 @@ class Sizes:
         text_dim = 0
         if "embed_text" in inputs:
             text_dim = pq.read_schema(inputs["embed_text"] / "embeddings.parquet").field("embedding").type.list_size
+        split = read_json(folder / "profile.json").get("split", {})
         return cls(
-            sequences.num_rows,
+            max(sequences.num_rows, split.get("test", {}).get("targets", 0)),
             items.num_rows,
             sum(group.column(place).num_values for group in groups),
             sum(items.row_group(index).total_byte_size for index in range(items.num_row_groups)),
@@ -228,12 +230,13 @@ def _states(config: Training, dim: int) -> Part:
 
 def _search(experiment: Experiment, sizes: Sizes, splits: int) -> list[Part]:
     """Beam search for everyone: candidates with both scores, tables of beams times children, dense scores."""
-    from prorec_core.generation.candidates import _CELLS, _DENSE_CELLS, DENSE_CANDIDATES
+    from prorec_core.generation.candidates import _CELLS, _DENSE_CELLS, DENSE_CANDIDATES, OWN_CANDIDATES
 
     beams = experiment.evaluate.beams
     children = experiment.quantize.codes
     users = min(sizes.users, max(1, min(_CELLS // (beams * children), _DENSE_CELLS // sizes.items)))
-    candidates = sizes.users * (beams + DENSE_CANDIDATES) * (3 * _FLOAT + (40 if splits == 1 else 0))
+    own = 0 if experiment.evaluate.mask_history else OWN_CANDIDATES
+    candidates = sizes.users * (beams + DENSE_CANDIDATES + own) * (3 * _FLOAT + (40 if splits == 1 else 0))
     return [
         Part("candidates of all users", candidates, "fewer evaluate.beams"),
         Part("tables of the search", 8 * users * beams * children * _FLOAT, "fewer evaluate.beams", True),

@@ -14,11 +14,11 @@ from prorec.tasks.execution.sources import source_hash
 from prorec.tasks.execution.stage import Work
 from prorec.tasks.local import paths
 from prorec.tasks.registry import models
-from prorec.tasks.stages.inputs import new_quantized_embedding, quantized_embedding
 from prorec.tasks.tracking import store
 from prorec.tasks.tracking.mlflow_runs import client, experiment_name
 from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import MANIFEST, read_json, sha256_file, sha256_json, write_json, write_manifest
+from prorec_core.stages.inputs import new_quantized_embedding, quantized_embedding
 
 if TYPE_CHECKING:
     from mlflow.models.model import ModelInfo

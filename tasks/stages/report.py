@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from prorec.tasks.execution.stage import Stage, Work
 from prorec.tasks.stages.evaluate import evaluate
-from prorec.tasks.stages.inputs import read_dataset, read_sources
+from prorec_core.stages.inputs import read_dataset, read_sources
 
 if TYPE_CHECKING:
     from pathlib import Path

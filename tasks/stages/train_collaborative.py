@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prorec.tasks.execution.stage import Work, stage
-from prorec.tasks.stages.inputs import read_dataset
 from prorec.tasks.stages.memory import of_collaborative
 
 
@@ -17,9 +16,6 @@ from prorec.tasks.stages.memory import of_collaborative
 )
 def train_collaborative(work: Work) -> None:
     """Train the sequential recommender that knows items by their ids."""
-    from prorec_core.sequential.stage import train_collaborative as run
+    from prorec_core.stages.train_collaborative import train_collaborative as run
 
-    experiment = work.experiment
-    sequences = read_dataset(work).sequences
-    masked, runtime = experiment.evaluate.mask_history, work.runtime(experiment.collaborative.precision)
-    run(experiment.collaborative, sequences, experiment.seed, runtime, mask_history=masked).save(work.folder)
+    run(work)

@@ -34,8 +34,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from prorec_core.config_data import DataConfig
+from prorec_core.data.formats import TextRules
 from prorec_core.data.histories import Columns, FileHistories
-from prorec_core.data.sources import TextRules
 from prorec_core.data.stage import preprocess
 from prorec_core.errors import UserError, one_line
 

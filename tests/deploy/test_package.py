@@ -62,7 +62,7 @@ def test_nothing_that_a_run_reads_is_missing(built: Path) -> None:
         if path.is_file() and path.suffix != ".pyc"
     }
     assert sources <= there
-    assert not {name for name in there if name.startswith(("tests/", "benchmarks/", "docs/"))}
+    assert not {name for name in there if name.startswith(("tests/", "benchmarks/", "docs/", "docsite/"))}
     (archive,) = built.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         assert not [member.name for member in opened if member.issym() or member.islnk()]

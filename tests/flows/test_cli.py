@@ -21,10 +21,12 @@ from prorec.flows.local.embedded import predict, start_prefect
 from prorec.tasks.local import paths
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.upkeep.retention import take_inventory
+from prorec_core import train
+from prorec_core.artifacts import MANIFEST, Manifest
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from prorec_core.text.location import find_encoder
-from tests.tiny import tiny_words
+from tests.tiny import tiny, tiny_words
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,6 +156,12 @@ def test_the_whole_pipeline(
     for scorer in ("generative", "dense", "fused", "ranked", "popularity"):
         values = first["metrics"]["test"][scorer]
         assert 0 <= values["ndcg_at_10"] <= values["recall_at_10"] <= 1
+    # As a library the same experiment leaves the same bytes.
+    library = train(Experiment.model_validate(tiny({"generator.epochs": 2})), tmp_path / "library", quiet=True)
+    assert library.evaluation.metrics == first["metrics"]
+    for stage in first["stages"][:-1]:
+        manifest = Manifest.model_validate_json((library.folder / stage["name"] / MANIFEST).read_bytes())
+        assert manifest.digest == stage["digest"], stage["name"]
 
     stored = local(next(stage["uri"] for stage in first["stages"] if stage["name"] == "quantize"))
     assert stored.is_relative_to(folder) and {each.name for each in folder.parent.iterdir()} == {folder.name, "x" * 200}

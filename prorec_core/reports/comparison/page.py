@@ -17,7 +17,8 @@ from prorec_core.metrics import scorers
 from prorec_core.metrics.table import columns, figure, label
 from prorec_core.reports.comparison import plots
 from prorec_core.reports.drawing import as_png, as_svg
-from prorec_core.reports.tables import new_item_line, protocol_line, signed
+from prorec_core.reports.plots import GROUPINGS
+from prorec_core.reports.tables import leak_line, new_item_line, protocol_line, signed
 from prorec_core.reports.templates import template
 
 Found = Mapping[str, Any]
@@ -50,6 +51,7 @@ def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
         new_items_line=new_item_line(found["new_items"]) if found["new_items"] else "",
         remarks=_remarks(found),
         figures=figures,
+        groupings=GROUPINGS,
         slices=[(kind, groups) for kind, groups in found["slices"].items() if groups],
         configuration=yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True, width=100),
     )
@@ -216,6 +218,7 @@ def _remarks(found: Found) -> list[str]:
         about["apart"] for about in found["variants"].values()
     ):
         remarks.append(f"{reference} trained on the validation items, so what did not is not held against it.")
+    remarks.append(f"{leak_line(found['protocol'])}.")
     if len(found["seeds"]) == 1:
         remarks.append("One seed alone: how much another seed would change is not known.")
     if reference not in found["variants"]:

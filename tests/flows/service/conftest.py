@@ -39,7 +39,7 @@ class FakeRecommender:
         self.error: Exception | None = None
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool = True
+        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool | None = None
     ) -> list[list[Recommendation]]:
         self.asked.append(([list(history) for history in histories], k, mask_history))
         self.busy.set()
@@ -49,7 +49,9 @@ class FakeRecommender:
         return [
             [
                 Recommendation(item, item.title(), -float(rank))
-                for rank, item in enumerate(item for item in ITEMS if not (mask_history and item in history))
+                for rank, item in enumerate(
+                    item for item in ITEMS if not (mask_history in (None, True) and item in history)
+                )
             ][:k]
             for history in histories
         ]

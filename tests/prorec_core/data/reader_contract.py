@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prorec_core.data.sources import table_of
+from prorec_core.data.formats import table_of
 from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pytest
 
 from prorec_core.config_data import DataConfig, DemoShop
@@ -106,3 +107,12 @@ def test_promised_recall_is_what_the_best_ranking_gets() -> None:
     np.put_along_axis(scores, history, 0, axis=1)
     rank = (scores > np.take_along_axis(scores, target[:, None], axis=1)).sum(axis=1)
     assert abs((rank < 10).mean() - promised) < 4 * np.sqrt(promised * (1 - promised) / n_users)
+
+
+def test_a_share_of_the_steps_can_take_something_again() -> None:
+    plain, again = make_demo_shop(SMALL), make_demo_shop(SMALL.model_copy(update={"repeats": 0.4}))
+    assert "repeats" not in plain.facts and not any(name.startswith("best") for name in again.facts), "no longer known"
+    rows = again.interactions.sort("user_id", "timestamp")
+    pairs, users = rows.select(pl.struct("user_id", "item_id")).to_series(), rows["user_id"]
+    later = ~users.is_first_distinct()
+    assert 0.37 < (~pairs.is_first_distinct()).filter(later).mean() < 0.43  # type: ignore[operator]

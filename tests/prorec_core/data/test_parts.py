@@ -13,8 +13,8 @@ from prorec_core.artifacts import write_manifest
 from prorec_core.config_data import DataConfig
 from prorec_core.data import ordering, parquet
 from prorec_core.data.dataset import Dataset
+from prorec_core.data.formats import RULES, open_file
 from prorec_core.data.parts import PartsReader, matching
-from prorec_core.data.sources import RULES, open_file
 from prorec_core.data.stage import preprocess, source_digest
 from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prorec_core.data.delimited import DelimitedReader
+from prorec_core.data.formats import RULES, TextRules, open_file, table_of
 from prorec_core.data.quotes import Dialect
-from prorec_core.data.sources import RULES, TextRules, open_file, table_of
 from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError
 from tests.prorec_core.data.reader_contract import ReaderContract, Rows, tables
@@ -346,7 +346,7 @@ def test_what_panics_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise pl.exceptions.PanicException("called `Result::unwrap()` on an `Err` value\nat line 7")
 
     (tmp_path / "table.parquet").write_bytes(parquet(pl.DataFrame({"a": [1]})))
-    monkeypatch.setattr("prorec_core.data.parquet._series", panic)
+    monkeypatch.setattr("prorec_core.data.parquet.as_series", panic)
     with pytest.raises(UserError, match=r"cannot be read \(called `Result::unwrap\(\)` on an `Err` value at line 7"):
         table_of(tmp_path / "table.parquet").collect("a")
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from prorec_core.config_data import DataConfig
 from prorec_core.data.dataset import Dataset
+from prorec_core.data.formats import TextRules
 from prorec_core.data.histories import Columns, FileHistories
-from prorec_core.data.sources import TextRules
 from prorec_core.data.stage import preprocess, source_digest
 from prorec_core.errors import UserError
 

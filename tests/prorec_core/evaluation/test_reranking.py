@@ -155,3 +155,18 @@ def test_nothing_is_fitted_where_no_target_is_a_candidate() -> None:
     both = own_and_ranked("mine", Found(found), dataset, EvaluateConfig(), 0)
     assert both.ranker is None and both.recommended == "mine"
     assert all(list(lists) == ["mine"] for lists in both.lists.values())
+
+
+def test_own_items_are_candidates_where_they_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prorec_core.evaluation.reranking.DENSE_CANDIDATES", 1)
+    config = EvaluateConfig(list_length=10, beams=10, mask_history=False)
+    table = torch.nn.functional.normalize(torch.randn(300, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    histories = from_lists([np.array(items, np.int32) for items in (range(0, 100, 5), [7, 8, 7], [])], 300)
+    found = sequential_find(LastItem(), table, 2, config)(histories)
+    for user in range(3):
+        mine, items = histories.of_user(user).tolist(), found.items_UC[user]
+        order = (-(table @ table[mine[-1] if mine else 0])).argsort().tolist()
+        expected = [item for place, item in enumerate(order) if place < 20 or item in mine]
+        assert items[items >= 0].tolist() == expected
+        assert (items[len(expected) :] == -1).all()
+        assert (np.diff(found.dense_UC[user, : len(expected)]) <= 0).all()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prorec_core.evaluation.slices import history_groups, popularity_groups, sliced_recall
+from prorec_core.evaluation.slices import Asked, history_groups, popularity_groups, sliced_recall
 from prorec_core.metrics.measures import recall_at_k
 
 counts = st.lists(st.integers(0, 12), min_size=1, max_size=40).map(np.array)
@@ -46,7 +46,7 @@ def test_recall_of_the_groups_adds_up_to_recall(seed, n_users):
     train_counts = random.integers(0, 20, 30)
     targets = random.integers(0, 30, n_users).astype(np.int32)
     ranks = {"fused": random.integers(0, 15, n_users).astype(np.int32)}
-    for groups in sliced_recall(ranks, targets, random.integers(1, 9, n_users), train_counts).values():
+    for groups in sliced_recall(ranks, Asked(targets, random.integers(1, 9, n_users), train_counts)).values():
         assert sum(group["users"] for group in groups) == n_users
         total = sum(group["users"] * group["recall"]["fused"] for group in groups)
         assert total / n_users == pytest.approx(recall_at_k(ranks["fused"], 10), abs=1e-5)

@@ -184,7 +184,7 @@ def test_without_the_reference_nothing_is_held_against_it():
     assert found["variants"]["other"]["against"] == {}
     with pytest.raises(ValueError, match="nothing to compare"):
         compare_variants([], "prorec", sequences())
-    with pytest.raises(ValueError, match="not those of 40 users"):
+    with pytest.raises(ValueError, match="not those of 40 targets"):
         compare_variants([part("other", 0, {"fused": np.ones(3)})], "prorec", sequences())
 
 

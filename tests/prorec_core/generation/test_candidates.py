@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from prorec_core.data.sequences import Sequences, from_lists
+from prorec_core.generation import candidates as candidates_module
 from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import (
     Candidates,
@@ -94,6 +95,30 @@ def test_every_candidate_exists_once_and_is_new_to_the_user(
                 assert (np.diff(filled.astype(int)) <= 0).all()
                 assert (np.diff(scores[user][filled]) <= 0).all()
         assert (found.generative(beams)[0][user] >= 0).sum() == min(beams, N_ITEMS - len(owned))
+
+
+@pytest.mark.parametrize("dense", ["context", "summary", "none"])
+def test_own_items_are_candidates_where_they_may_come_back(
+    monkeypatch: pytest.MonkeyPatch, make_config: Any, make_generator: Any, dense: str
+) -> None:
+    """However few the beams: the latest ones, each once and with the scores that they have."""
+    monkeypatch.setattr(candidates_module, "OWN_CANDIDATES", 3)
+    distill = {"beta": 0.0} if dense == "none" else {"at": dense}
+    generator, histories = make_generator(make_config(distill=distill)), _histories()
+    found = find_candidates(generator, histories, beams=2, k=2, masked=False)
+    whole = find_candidates(generator, histories, beams=N_ITEMS, k=2, masked=False)
+    assert find_candidates(generator, histories, beams=2, k=2).items_UC.shape[1] <= 4, "and nowhere else"
+    for user in range(histories.n_users):
+        latest = list(dict.fromkeys(histories.of_user(user).tolist()[::-1]))[:3]
+        items = found.items_UC[user].tolist()
+        assert set(latest) <= set(items)
+        scores = dict(zip(whole.items_UC[user].tolist(), whole.generative_UC[user], strict=True))
+        for item, score in zip(items, found.generative_UC[user], strict=True):
+            assert item < 0 or score == pytest.approx(scores[item], abs=1e-4)
+        if dense == "context":
+            known = dict(zip(whole.items_UC[user].tolist(), whole.dense_UC[user], strict=True))
+            told = {item: known[item] for item in items if item >= 0}
+            assert told == pytest.approx({item: found.dense_UC[user][items.index(item)] for item in told}, abs=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -65,7 +65,8 @@ def test_candidates_are_the_union_of_both_searches(both: tuple[Any, Any], masked
     for user in range(histories.n_users):
         items = found.items_UC[user][found.items_UC[user] >= 0].tolist()
         assert len(items) == len(set(items))
-        assert set(items) == {item for each in alone for item in each[user].tolist() if item >= 0}
+        own = set() if masked else set(histories.of_user(user).tolist())
+        assert set(items) == {item for each in alone for item in each[user].tolist() if item >= 0} | own
         present = found.items_UC[user] >= 0
         assert np.isfinite(found.generative_UC[user][present]).all()
         assert np.isfinite(found.dense_UC[user][present]).all()

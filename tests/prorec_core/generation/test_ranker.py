@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.ranker import FEATURES, FOLDS, LATEST, Ranker, Relations, fit_ranker
+from prorec_core.generation.ranker import FEATURES, FOLDS, LATEST, OWN, Ranker, Relations, fit_ranker
 
 NONE = -np.inf
 N_ITEMS = 12
@@ -194,3 +196,57 @@ def test_very_many_users_are_thinned_out(monkeypatch: pytest.MonkeyPatch) -> Non
     thinned, about = fit_ranker(found, asked, targets.astype(np.int32), known)
     assert not np.array_equal(whole.weights_F, thinned.weights_F)
     assert about["ndcg_at_10"] > 0.99, "a share of the users measured, not of their gain"
+
+
+def test_own_items_are_told_by_how_often_and_how_lately() -> None:
+    known = relations(histories([0, 1, 2]))
+    asked = histories([3, 4, 3, 5], [], [7])
+    found = known.features(candidates([[3, 4, 5, 6], [3, 4, 5, 6], [7, 3, -1, 0]]), asked, np.arange(3), own=True)
+    assert found.shape[2] == len(FEATURES) + len(OWN)
+    counts, recency = found[:, :, -2], found[:, :, -1]
+    assert counts[0] == pytest.approx(np.log1p([2, 1, 1, 0]))
+    assert recency[0] == pytest.approx([1 / np.log2(3), 1 / np.log2(4), 1.0, 0.0])
+    assert (counts[1] == 0).all() and (recency[1] == 0).all(), "who has nothing"
+    assert (counts[2].tolist(), recency[2].tolist()) == (pytest.approx([np.log(2), 0, 0, 0]), [1, 0, 0, 0])
+    some = known.features(candidates([[3, 4, 5, 6], [3, 4, 5, 6], [7, 3, -1, 0]]), asked, np.array([2]), own=True)
+    assert some.tolist() == found[2:].tolist()
+    assert (
+        found[:, :, : len(FEATURES)].tolist()
+        == known.features(candidates([[3, 4, 5, 6], [3, 4, 5, 6], [7, 3, -1, 0]]), asked, np.arange(3)).tolist()
+    )
+
+
+def test_who_buys_again_is_found_by_own_items_alone() -> None:
+    random = np.random.default_rng(1)
+    items = np.array([random.permutation(N_ITEMS) for _ in range(150)], np.int32)
+    noise = [random.normal(size=items.shape).astype(np.float32) for _ in range(2)]
+    found, known = Candidates(items, *noise, N_ITEMS), relations(histories([0, 1]))
+    targets = random.integers(0, N_ITEMS, 150).astype(np.int32)
+    asked = histories(
+        *[[int(target), int(target), int((target + random.integers(1, N_ITEMS)) % N_ITEMS)] for target in targets]
+    )
+    with_own, about = fit_ranker(found, asked, targets, known, own=True)
+    without, _ = fit_ranker(found, asked, targets, known)
+    assert about["features"] == [*FEATURES, *OWN]
+    assert with_own.rank(found, asked, 1)[0][:, 0].tolist() == targets.tolist()
+    assert with_own.rank_held_out(found, asked, 1)[0][:, 0].tolist() == targets.tolist()
+    assert (without.rank(found, asked, 1)[0][:, 0] == targets).mean() < 0.7
+
+
+def test_targets_of_one_user_are_held_out_together_and_count_as_one() -> None:
+    found, asked, targets, known = chain(120)
+    owners = (np.arange(120) // 4).astype(np.int32)
+    owners[:40] = 0
+    grouped = replace(asked, owner=owners)
+    user = 12
+    moved = np.where(owners == user, (targets + 5) % N_ITEMS, targets)
+    before, after = (fit_ranker(found, grouped, each.astype(np.int32), known)[0] for each in (targets, moved))
+    assert np.array_equal(before.folds_PF[user % FOLDS], after.folds_PF[user % FOLDS])
+    assert not np.array_equal(before.folds_PF[(user + 1) % FOLDS], after.folds_PF[(user + 1) % FOLDS])
+    noise = Candidates(found.items_UC[:, :9], found.generative_UC[:, :9], found.dense_UC[:, :9], 9)
+    ranker, about = fit_ranker(noise, grouped, targets.astype(np.int32), known)
+    hit = ranker.rank_held_out(noise, grouped, 10)[0] == targets[:, None]
+    gains = np.where(hit.any(1), 1 / np.log2(hit.argmax(1) + 2.0), 0.0)
+    by_user = [gains[owners == each].mean() for each in np.unique(owners)]
+    assert about["ndcg_at_10"] == pytest.approx(np.mean(by_user), abs=1e-6)
+    assert abs(np.mean(by_user) - gains.mean()) > 1e-3, "another mean than that over targets"

@@ -16,7 +16,7 @@ from prorec_core.data.sequences import Sequences, Split, from_lists
 from prorec_core.errors import UserError
 from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
 from prorec_core.generation.choice import best_trial, fusion_trials, recommended_of
-from prorec_core.generation.ranker import FEATURES
+from prorec_core.generation.ranker import FEATURES, OWN
 from prorec_core.generation.stage import GeneratorInputs, train_generator
 from prorec_core.generation.trained import RANKER, TrainedGenerator, restore_generator
 from prorec_core.progress import Progress
@@ -429,9 +429,12 @@ def test_a_ranker_whose_weights_are_given_is_not_fitted(make_inputs: Any, checke
 
 
 def test_as_many_weights_can_be_given_as_there_are_features() -> None:
-    for count in (len(FEATURES) - 1, len(FEATURES) + 1):
-        with pytest.raises(ValidationError, match=f"{len(FEATURES)} items"):
+    whole = len(FEATURES) + len(OWN)
+    for count, told in ((len(FEATURES) - 1, "5 items"), (len(FEATURES) + 1, "or 7"), (whole + 1, "7 items")):
+        with pytest.raises(ValidationError, match=told):
             GeneratorConfig.model_validate({"ranker_weights": [1.0] * count})
+    for count in (len(FEATURES), whole):
+        GeneratorConfig.model_validate({"ranker_weights": [1.0] * count})
     words = GeneratorConfig.model_fields["ranker_weights"].description
     assert words is not None and ", ".join(FEATURES) in words, "told in their order"
 

@@ -93,3 +93,14 @@ def test_runs_are_compared_user_by_user_whatever_the_order_of_rows():
 def test_runs_that_cannot_be_compared_are_refused(other, scorer, message):
     with pytest.raises(UserError, match=message):
         compare_runs(run([1, 0, 3]), other, scorers=("fused", scorer))
+
+
+@given(some_ranks, st.integers(1, 4), st.data())
+def test_targets_of_one_user_are_drawn_together(ranks, times, data):
+    """As often as everybody's targets are repeated, as little is known of other users."""
+    other = data.draw(arrays.arrays(np.int32, len(ranks), elements=st.integers(0, 20)))
+    owners = np.repeat(np.arange(len(ranks)), times)
+    once = compare(ranks, other, 100, 3)
+    again = compare(np.repeat(ranks, times), np.repeat(other, times), 100, 3, owners=owners)
+    for metric, found in once.items():
+        assert again[metric] == pytest.approx(found, abs=1e-6)

@@ -2,8 +2,11 @@
 
 import numpy as np
 
+from prorec_core.data.sequences import from_lists
 from prorec_core.metrics.scorers import SCORERS, about
 from prorec_core.reports import plots
+from prorec_core.reports.code_tree import code_tree
+from prorec_core.reports.data_plot import data_plot
 from prorec_core.reports.drawing import as_svg
 
 
@@ -41,3 +44,23 @@ def test_names_are_escaped_and_never_read_as_formulas():
     assert "&lt;b&gt;$x_1$&lt;/b&gt;" in drawn
     assert 'aria-label="a &quot;quoted&quot; &lt;thing&gt;"' in drawn
     assert "<b>" not in drawn
+
+
+def test_a_tree_of_codes_shows_each_node_as_high_as_it_has_items():
+    codes = np.array([[2, 0], [0, 1], [0, 0], [2, 0], [2, 3], [2, 1]], np.uint16)
+    texts = ["red lamp", "blue chair", "blue sofa", "green lamp", "lamp", "lamp and blue chair"]
+    figure = code_tree(codes, texts)
+    first, second = (np.asarray(image.get_array())[:, 0] for image in figure.axes[0].images)
+    assert [len(np.unique(part, axis=0)) for part in (first, second)] == [2, 4]
+    assert (first[:2] == first[0]).all() and (first[2:] == first[2]).all() and (first[0] != first[2]).any()
+    assert [text.get_text() for text in figure.axes[0].texts] == ["blue, sofa, chair", "lamp, green"]
+
+
+def test_plots_of_very_many_and_of_very_few():
+    many = np.stack([np.arange(50_000) // 300, np.arange(50_000) % 300], axis=1).astype(np.uint16)
+    figure = code_tree(many, ["text"] * len(many))
+    assert all(len(image.get_array()) <= 1500 for image in figure.axes[0].images)
+    assert len(code_tree(np.zeros((1, 1), np.uint16), ["one"]).axes[0].texts) == 1
+    users, items = data_plot(from_lists([np.arange(3, dtype=np.int32)] * 4, 3)).axes
+    assert sum(bar.get_height() for bar in users.patches) == 4
+    assert "3 items" in items.get_title(loc="left")

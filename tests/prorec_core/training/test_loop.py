@@ -22,7 +22,7 @@ from prorec_core.progress import Progress, Report, silent
 from prorec_core.sequential.transformer import Dropout
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.checkpoint import Checkpoint, load_tensors, save_tensors
-from prorec_core.training.loop import TARGET, _optimizer, fit_next_item, train, validation_measures, validation_users
+from prorec_core.training.loop import TARGET, _optimizer, fit_next_item, train, validation_measures, validation_targets
 from prorec_core.training.runtime import Runtime
 
 CPU = torch.device("cpu")
@@ -495,9 +495,9 @@ def test_validation_asks_about_as_many_users_as_it_may(most: int) -> None:
         asked.append(targets.tolist())
         return np.ones(len(targets), np.int32)
 
-    users = validation_users(sequences, config, 3)
+    users = validation_targets(sequences, config, 3)
     fit_next_item(
-        net, lambda batch: {"loss": net.first.weight.sum()}, ranks, sequences, config, 0, Runtime(CPU), users=users
+        net, lambda batch: {"loss": net.first.weight.sum()}, ranks, sequences, config, 0, Runtime(CPU), asked=users
     )
     assert (users is None) == (most >= 30)
     assert asked[0] == asked[1]

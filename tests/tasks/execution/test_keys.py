@@ -48,6 +48,7 @@ TOGETHER: dict[tuple[str, ...], dict[str, Any]] = {
     ("data", "min_rating"): {"rating_column": "stars"},
     ("data", "rating_column"): {"min_rating": 3.0},
     ("train_on_validation",): {"evaluate": {"fusion_weights": [2.0]}},
+    **{("data", name): {"split": "by_time"} for name in ("validation_from", "test_from", "targets")},
 }
 """What must be set beside a field."""
 
@@ -190,7 +191,7 @@ def test_another_store_has_other_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_lies_outside_changes_the_key() -> None:
-    assert {stage.name for stage in PIPELINE if stage.outside} == {"preprocess", "embed_text"}
+    assert {stage.name for stage in PIPELINE if stage.outside} == {"preprocess", "embed_text", "quantize"}
     keys = {STAGES["preprocess"].key(Experiment(), {}, outside) for outside in ("a", "b")}
     assert len(keys) == 2
 
@@ -278,8 +279,9 @@ def test_sources_follow_imports(stage: Stage) -> None:
         "prorec_core/config_data.py",
         "prorec_core/errors.py",
         "prorec/tasks/execution/stage.py",
+        "prorec_core/stages/work.py",
     }
-    assert ("prorec/tasks/stages/inputs.py" in names) is (stage.name not in {"preprocess", "embed_text"})
+    assert ("prorec_core/stages/inputs.py" in names) is (stage.name not in {"preprocess", "embed_text"})
 
 
 def test_training_depends_on_the_loop_and_not_on_evaluation() -> None:
@@ -372,8 +374,8 @@ def test_changed_source_changes_the_hash(tmp_path: Path, monkeypatch: pytest.Mon
         "prorec_core/a/page.html": "<p>",
         "prorec_core/b.py": "",
         "prorec/tasks/t.py": "import prorec_core.a.one\n"
-        "from prorec.tasks.stages.inputs import texts\nfrom prorec.tasks.execution.stage import Work\n",
-        "prorec/tasks/stages/inputs.py": "from prorec_core import c\n",
+        "from prorec_core.stages.inputs import texts\nfrom prorec.tasks.execution.stage import Work\n",
+        "prorec_core/stages/inputs.py": "from prorec_core import c\n",
         "prorec/tasks/execution/stage.py": "import prorec_core.b\n",
         "prorec_core/c.py": "",
     }.items():
@@ -387,7 +389,7 @@ def test_changed_source_changes_the_hash(tmp_path: Path, monkeypatch: pytest.Mon
         "prorec_core/a/page.html",
         "prorec_core/c.py",
         "prorec/tasks/t.py",
-        "prorec/tasks/stages/inputs.py",
+        "prorec_core/stages/inputs.py",
     )
     for name in changing:
         (tmp_path / name).write_text((tmp_path / name).read_text() + " ")
@@ -405,13 +407,14 @@ def test_keys_hold_plain_json() -> None:
 
 def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
     run_only = {".".join(path) for path, field in LEAVES.items() if field.json_schema_extra == RUN_ONLY}
-    assert run_only == {"device", "data.path", "text.batch_size"}
+    where = {"data.path", "data.sql.connection", "data.sql.snapshot"}
+    assert run_only == {"device", "text.batch_size", *where}
 
 
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ({"data": {"min_user_interactions": 6}}, {"preprocess"}),
+        ({"data": {"min_user_interactions": 6}}, {"preprocess", "embed_text"}),
         ({"text": {"max_tokens": 64}}, {"embed_text"}),
         ({"quantize": {"codes": 32}}, {"quantize"}),
         ({"quantize": {"embedding": "semantic"}}, {"quantize", "train_generator", "evaluate"}),

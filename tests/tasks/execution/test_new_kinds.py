@@ -11,7 +11,6 @@ import torch
 from pydantic import ValidationError
 
 from prorec.tasks.execution import sources
-from prorec.tasks.stages.inputs import QUANTIZED
 from prorec.tasks.stages.pipeline import STAGES
 from prorec_core.config import Experiment, QuantizeConfig
 from prorec_core.data.sequences import Sequences
@@ -20,6 +19,7 @@ from prorec_core.quantization.stage import fitted_quantizer, quantize
 from prorec_core.registry import QUANTIZERS, SEQUENTIAL_MODELS
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.sequential.trained import CollaborativeModel
+from prorec_core.stages.inputs import QUANTIZED
 from prorec_core.training.runtime import Runtime
 
 

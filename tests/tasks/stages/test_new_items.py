@@ -131,3 +131,48 @@ def test_new_items_are_embedded_coded_generated_and_measured(run: Run, changes: 
     assert recommender.item_ids == table.item_ids
     listed = {item.item_id for each in recommender.recommend([example], k=50) for item in each}
     assert listed & set(dataset.new_items.items["item_id"])
+
+
+def test_by_time_new_items_are_placed_and_all_that_recommends_is_measured(run: Run, tmp_path: Path) -> None:
+    """On a shop where people buy again."""
+    shop = {"demo": {"users": 120, "items": 50, "repeats": 0.3}, "split": "by_time", "min_item_interactions": 10}
+    changes = {"data": shop, "evaluate": {"mask_history": False}}
+    places = run(**changes)
+    dataset = Dataset.load(places["preprocess"])
+    about = dataset.split["test"]
+    assert dataset.new_items is not None
+    assert min(about["targets_of_new_items"], about["targets_of_new_users"]) > 0
+    found = json.loads((places["evaluate"] / "metrics.json").read_text())
+    assert found["protocol"]["test_targets"] == about["targets"] > found["protocol"]["test_users"]
+    assert {"often_taken", "lately_taken", *SCORERS} == set(found["test"])
+    assert found["slices"].keys() == {"target_popularity", "history_length", "user", "repeats"}
+    new = found["new_items"]
+    assert (new["items"], new["interactions"]) == (len(dataset.new_items), about["targets_of_new_items"])
+    assert new["all"].keys() == new["new"].keys()
+    assert new["new"]["generative"]["recall_at_50"] > 0.5, "what is placed by its text is found in long lists"
+    assert found["ranker"]["features"][-2:] == ["own_count", "own_recency"]
+
+    experiment = Experiment.model_validate({**TINY, **changes})
+    sided = {f"{name}@{side}": places[name] for side in SIDES for name in STREAM}
+    for stage in (evaluate_aligned, evaluate_two_stream):
+        folder = tmp_path / stage.name
+        folder.mkdir()
+        stage.body(work(experiment, {**places, **sided}, folder))
+        own = json.loads((folder / "metrics.json").read_text())
+        scorer = {"evaluate_aligned": "aligned", "evaluate_two_stream": "generative"}[stage.name]
+        name = stage.name.removeprefix("evaluate_")
+        assert own["test"][name]["ndcg_at_10"] == found["test"][scorer]["ndcg_at_10"], "two equal streams are one"
+        assert own["protocol"]["unseen"] == found["protocol"]["unseen"]
+
+    example = _fill(tmp_path / "bundle", work(experiment, places, places["train_generator"]))
+    recommender = Recommender.load(tmp_path / "bundle")
+    assert not recommender.history_masked
+    again, without = (
+        {item.item_id for item in recommender.recommend([example], k=50, **asked)[0]}
+        for asked in ({}, {"mask_history": True})
+    )
+    assert again - without == set(example), "by itself it recommends as it was measured"
+    chunk = next(DatasetHistories(dataset).chunks(1000))
+    taken = {item for history in chunk.histories.to_list() for item in history}
+    assert taken & set(dataset.new_items.items["item_id"]), "what was taken after the training is history too"
+    assert taken <= set(recommender.item_ids)

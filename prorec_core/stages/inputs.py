@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prorec.tasks.execution.stage import Work
+from prorec_core.stages.work import StageWork
 
 if TYPE_CHECKING:
     from prorec_core.data.dataset import Dataset
@@ -22,7 +22,7 @@ QUANTIZED = {
 """By its name in the configuration, whose embeddings stand side by side in the one that codes are made of."""
 
 
-def read_dataset(work: Work) -> Dataset:
+def read_dataset(work: StageWork) -> Dataset:
     """The preprocessed data; its sequences hold back from training what the experiment says."""
     import dataclasses
 
@@ -34,7 +34,7 @@ def read_dataset(work: Work) -> Dataset:
     return dataclasses.replace(dataset, sequences=dataset.sequences.with_validation_in_training())
 
 
-def texts(work: Work) -> FloatArray:
+def texts(work: StageWork) -> FloatArray:
     """Text embeddings E_S, those of new items that the experiment holds out after the others, float32."""
     return read_texts(work.inputs["embed_text"])
 
@@ -61,12 +61,12 @@ def read_sources(folder: Path) -> list[SemanticSource]:
     return SemanticSource.all_of(read_json(file) if file.is_file() else {}, width)
 
 
-def quantized_embedding(work: Work) -> FloatArray:
+def quantized_embedding(work: StageWork) -> FloatArray:
     """The embedding that the experiment's codes are made of, float32, shape (items, dimensions)."""
     return read_quantized(work.experiment.quantize.embedding, work.inputs)
 
 
-def new_quantized_embedding(work: Work) -> FloatArray:
+def new_quantized_embedding(work: StageWork) -> FloatArray:
     """The same of the new items that the experiment holds out, float32, shape (new items, dimensions)."""
     return read_new_quantized(work.experiment.quantize.embedding, work.inputs)
 

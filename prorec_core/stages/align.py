@@ -1,0 +1,30 @@
+"""Stage `align` from files to files. Knows what the stage reads and leaves; knows nothing of who keeps it."""
+
+from __future__ import annotations
+
+from prorec_core.alignment.stage import align as run
+from prorec_core.alignment.trained import AlignedModel
+from prorec_core.data.embeddings import read_embeddings
+from prorec_core.sequential.trained import CollaborativeModel
+from prorec_core.stages.inputs import read_dataset, read_sources
+from prorec_core.stages.work import StageWork
+
+
+def align(work: StageWork) -> AlignedModel:
+    """Train Stage I: next-item prediction and cross-modality alignment, jointly."""
+    experiment, new = work.experiment, work.inputs["embed_text"] / "new_embeddings.parquet"
+    # A single one is what E_S is, and has no share of its own.
+    sources = {each.name: each.width for each in read_sources(work.inputs["embed_text"])}
+    result = run(
+        experiment.align,
+        read_dataset(work).sequences,
+        CollaborativeModel.load(work.inputs["train_collaborative"]),
+        read_embeddings(work.inputs["embed_text"] / "embeddings.parquet", "embed_text"),
+        experiment.seed,
+        work.runtime(experiment.align.precision),
+        mask_history=experiment.evaluate.mask_history,
+        new_semantic=read_embeddings(new, "embed_text") if new.is_file() else None,
+        sources=sources if len(sources) > 1 else None,
+    )
+    result.save(work.folder)
+    return result

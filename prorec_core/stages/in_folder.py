@@ -1,0 +1,228 @@
+"""The stages of an experiment in this process, each leaving its artifact in one folder.
+
+Knows the bodies of the stages and how far they are; knows nothing of caches, tracking or servers, nor of what is done
+with what they leave.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from prorec_core import versions
+from prorec_core.artifacts import MANIFEST, Manifest, read_json, sha256_json, verify, write_json, write_manifest
+from prorec_core.config import Experiment
+from prorec_core.config_data import kept_in
+from prorec_core.data.stage import source_digest
+from prorec_core.errors import UserError, did_you_mean
+from prorec_core.evaluation.remarks import remarks_on_data
+from prorec_core.generation.trained import TrainedGenerator
+from prorec_core.progress import Progress, duration
+from prorec_core.sections import without_run_only
+from prorec_core.stages.align import align
+from prorec_core.stages.embed_text import embed_text
+from prorec_core.stages.evaluate import evaluate
+from prorec_core.stages.preprocess import preprocess
+from prorec_core.stages.quantize import quantize
+from prorec_core.stages.train_collaborative import train_collaborative
+from prorec_core.stages.train_generator import remarks as remarks_on_generator
+from prorec_core.stages.train_generator import train_generator
+from prorec_core.stages.work import StageWork
+
+BODIES: Mapping[str, Callable[[StageWork], object]] = {
+    "preprocess": preprocess,
+    "embed_text": embed_text,
+    "train_collaborative": train_collaborative,
+    "align": align,
+    "quantize": quantize,
+    "train_generator": train_generator,
+    "evaluate": evaluate,
+}
+"""The stages in the order in which they run."""
+_SNAPSHOTS = "snapshots"
+_RECORD = "experiment.json"
+_SOURCE = "source"
+_AT_WORK = ".at-work"
+_PAUSE = 10.0
+"""Seconds between two lines on the progress of a stage."""
+
+Tell = Callable[[str, Progress], None]
+"""Is told which stage is how far."""
+
+
+class StagesInFolder:
+    """An experiment's stages, each in a folder of its name with a manifest.
+
+    Args:
+        folder: holds them; need not be there yet.
+        experiment: what is trained.
+        tell: called with the name of a stage and its `Progress` after each epoch or step.
+        quiet: print neither progress nor remarks.
+    """
+
+    def __init__(self, folder: Path, experiment: Experiment, tell: Tell | None = None, *, quiet: bool = False) -> None:
+        self.folder = folder
+        data = kept_in(experiment.data, folder / _SNAPSHOTS)
+        self.experiment = experiment.model_copy(update={"data": data})
+        self._tell = tell
+        self._quiet = quiet
+        self._told: set[str] = set()
+        self._digests: dict[str, str] = {}
+
+    def run(self, until: str) -> None:
+        """Run the stages that are not there yet, up to one.
+
+        Raises:
+            UserError: there is no such stage, the folder holds another experiment, the data have changed since, or
+                another process trains in the folder; or a mistake that a stage finds.
+        """
+        if until not in BODIES:
+            raise UserError(f"unknown stage '{until}'", place="until", cure=did_you_mean(until, BODIES))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _alone(self.folder):
+            self._claim()
+            names = list(BODIES)
+            for name in names[: names.index(until) + 1]:
+                if not self.is_done(name):
+                    self._make(name)
+                if not self._quiet and name not in self._told:
+                    for text in self._remarks_on(name):
+                        print(text, flush=True)
+                    self._told.add(name)
+
+    def is_done(self, name: str) -> bool:
+        """Whether a stage's files are there and whole, and were made from what the stages before it left."""
+        if name not in self._digests and (self.folder / name / MANIFEST).is_file() and not verify(self.folder / name):
+            manifest = Manifest.model_validate_json((self.folder / name / MANIFEST).read_bytes())
+            earlier = list(BODIES)[: list(BODIES).index(name)]
+            if all(self.is_done(each) for each in earlier) and manifest.upstream == self._upstream(name):
+                self._digests[name] = manifest.digest
+        return name in self._digests
+
+    def of(self, name: str) -> Path:
+        """The folder of a stage.
+
+        Raises:
+            UserError: it has not run, or its files are not whole.
+        """
+        if not self.is_done(name):
+            raise UserError(f"the stage '{name}' has not run", place=str(self.folder), cure=f"Train until='{name}'")
+        return self.folder / name
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The folders of the stages that are done, by name."""
+        return {name: self.folder / name for name in BODIES if self.is_done(name)}
+
+    @property
+    def remarks(self) -> list[str]:
+        """What one should know of the data and of what was trained, a sentence each."""
+        return [text for name in self.inputs for text in self._remarks_on(name)]
+
+    def _remarks_on(self, name: str) -> list[str]:
+        if name == "preprocess":
+            profile = read_json(self.folder / name / "profile.json")
+            return remarks_on_data(profile, mask_history=self.experiment.evaluate.mask_history)
+        if name == "train_generator":
+            return list(remarks_on_generator(TrainedGenerator.load(self.folder / name)))
+        return []
+
+    def _upstream(self, name: str) -> dict[str, str]:
+        """The digests of the stages before one."""
+        names = list(BODIES)
+        return {each: self._digests[each] for each in names[: names.index(name)]}
+
+    def _claim(self) -> None:
+        """Say whose the folder is, or see that it is this experiment's."""
+        record, source = self.folder / _RECORD, source_digest(self.experiment.data)
+        if not record.is_file():
+            write_json(record, versions.stored({**self.experiment.model_dump(mode="json"), _SOURCE: source}))
+            return
+        cure = "Train in a folder of its own"
+        if without_run_only(read_experiment(self.folder)) != without_run_only(self.experiment):
+            raise UserError("this folder holds another experiment", place=str(self.folder), cure=cure)
+        if read_json(record).get(_SOURCE) != source:
+            raise UserError("the data have changed since", place=str(self.folder), cure=cure)
+
+    def _make(self, name: str) -> None:
+        """Have a stage leave its artifact: in a folder aside first, so that it is there whole or not at all."""
+        upstream, values = self._upstream(name), without_run_only(self.experiment)
+        aside = self.folder / _AT_WORK / name
+        checkpoints = self.folder / _AT_WORK / f"{name}-{sha256_json(upstream)[:16]}"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        lines = None if self._quiet else _Lines(name)
+
+        def report(progress: Progress) -> None:
+            if self._tell is not None:
+                self._tell(name, progress)
+            if lines is not None:
+                lines(progress)
+
+        begun = time.monotonic()
+        inputs = {each: self.folder / each for each in upstream}
+        work = StageWork(self.experiment, values, inputs, aside, checkpoints, report)
+        BODIES[name](work)
+        manifest = write_manifest(aside, name, values, upstream, work.made_with)
+        # What stands there is not whole, or it would have been taken.
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        aside.replace(self.folder / name)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        with suppress(OSError):
+            # Something may be there still of another stage that was stopped.
+            aside.parent.rmdir()
+        self._digests[name] = manifest.digest
+        if not self._quiet:
+            print(f"{name}: {duration(time.monotonic() - begun)}", flush=True)
+
+
+def read_experiment(folder: Path) -> Experiment:
+    """Whose stages a folder holds.
+
+    Raises:
+        UserError: nobody's, or a newer version of this software wrote it.
+    """
+    record = folder / _RECORD
+    if not record.is_file():
+        raise UserError("there is no experiment in this folder", place=str(folder), cure="Name a folder of `train`")
+    values = versions.read(record)
+    values.pop(_SOURCE, None)
+    return versions.whole(Experiment, values, str(record))
+
+
+class _Lines:
+    """Prints how far a stage is, now and then."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._last = name, time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._last >= _PAUSE and progress.step < progress.total:
+            self._last = now
+            print(f"{self._name}: {progress.unit} {progress.step:,} of {progress.total:,}", flush=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep others from training in a folder; the system lets go of it when the process ends.
+
+    Raises:
+        UserError: another process trains there.
+    """
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                "another process trains in this folder", place=str(folder), cure="Wait for it, or name another folder"
+            ) from None
+        yield
+    finally:
+        os.close(lock)

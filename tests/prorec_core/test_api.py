@@ -1,0 +1,175 @@
+"""PRORec as a library: what is public, what a run in a folder holds, how it goes on, and what it refuses."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import prorec_core
+from prorec_core import Experiment, Progress, Run, UserError, load_data, open_run, train
+from prorec_core.artifacts import MANIFEST, Manifest
+from prorec_core.stages import in_folder
+from tests.tiny import tiny
+
+TINY = Experiment.model_validate(tiny({"name": "library"}, epochs=2))
+STAGES = list(in_folder.BODIES)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(TINY, tmp_path_factory.mktemp("run"), quiet=True)
+
+
+def digests(run: Run) -> dict[str, str]:
+    found = {name: run.folder / name / MANIFEST for name in STAGES}
+    return {
+        name: Manifest.model_validate_json(path.read_bytes()).digest for name, path in found.items() if path.is_file()
+    }
+
+
+def test_to_import_it_is_cheap_and_threads_wait_briefly() -> None:
+    script = (
+        "import sys, os, prorec_core\n"
+        "assert not {'torch', 'polars', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "os.environ['GOMP_SPINCOUNT'] = '7'\n"
+        "from prorec_core import train\n"
+        "assert 'prefect' not in sys.modules and 'mlflow' not in sys.modules\n"
+        "print(os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["passive", "7"]
+
+
+def test_every_public_name_is_there_and_says_what_it_is() -> None:
+    assert set(prorec_core.__all__) == set(prorec_core._PLACES) <= set(dir(prorec_core))
+    for name in prorec_core.__all__:
+        assert getattr(prorec_core, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = prorec_core.trian
+
+
+def test_a_run_holds_data_codes_embeddings_and_figures(run: Run) -> None:
+    n_items, sequences = run.dataset.sequences.n_items, load_data(TINY).sequences
+    assert np.array_equal(run.dataset.sequences.items, sequences.items)
+    assert run.codes.columns[:3] == ["item_id", "title", "code_0"] and run.codes.height == n_items
+    assert run.codes.select(pl.exclude("item_id", "title")).is_unique().all()
+    assert {name: len(table) for name, table in run.embeddings.items()} == dict.fromkeys(
+        ("text", "collaborative", "adapted", "aligned_collaborative", "integrated"), n_items
+    )
+    assert 0 <= run.domination["integrated"]["text_share"] <= 1 and run.quality["items"] == n_items
+    assert {name: len(epochs) for name, epochs in run.training.items()} == dict.fromkeys(run.training, 2)
+    assert "library" in repr(run) and "train_generator" in repr(run)
+
+
+def test_recommendations(run: Run) -> None:
+    ids = run.codes["item_id"].to_list()
+    best = run.recommend(ids[:3], 5)
+    assert best["rank"].to_list() == [1, 2, 3, 4, 5] and not set(best["item_id"]) & set(ids[:3])
+    assert best["score"].is_sorted(descending=True)
+    assert run.recommend(ids, 5).is_empty() and run.recommend(ids, 5, mask_history=False).height == 5
+    counts = dict(run.dataset.items.select("item_id", "train_count").iter_rows())
+    assert run.recommend([], 1)["item_id"].to_list() == [max(counts, key=lambda each: (counts[each], each < ids[-1]))]
+
+
+def test_what_is_in_common_with_a_history(run: Run) -> None:
+    ids, titles = (run.codes[name].to_list() for name in ("item_id", "title"))
+    (own, other) = run.in_common(ids[:2], ids[:1]).iter_rows(named=True)
+    depth = run.codes.width - 2
+    assert (own["shared_codes"], own["by_codes"], own["by_text"]) == (depth, titles[0], titles[0])
+    assert own["text_similarity"] == pytest.approx(1) and other["shared_codes"] < depth
+    assert (other["by_codes"] is None) == (other["shared_codes"] == 0)
+    for row in run.in_common(ids[:8], ids[8:]).iter_rows(named=True):
+        codes = {each[0]: each[2:] for each in run.codes.iter_rows()}
+        shared = [
+            next((level for level in range(depth) if codes[row["item_id"]][level] != codes[each][level]), depth)
+            for each in ids[8:]
+        ]
+        assert row["shared_codes"] == max(shared)
+        assert row["by_codes"] == (titles[8 + int(np.argmax(shared))] if max(shared) else None)
+
+
+@pytest.mark.parametrize("what", ["data", "training", "domination", "codes", "tree", "curves"])
+def test_plots(run: Run, what: str, tmp_path: Path) -> None:
+    picture = run.plot(what)  # type: ignore[arg-type]
+    picture.save(tmp_path / "plot.png")
+    for png in (picture._repr_png_(), (tmp_path / "plot.png").read_bytes()):
+        assert png.startswith(b"\x89PNG") and len(png) > 5000
+
+
+def test_figures_are_made_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = run.evaluate()
+    assert {"generative", "popularity"} <= set(scores["scorer"]) and scores["recall_at_10"].is_between(0, 1).all()
+    monkeypatch.setattr(in_folder, "BODIES", dict.fromkeys(STAGES))  # none of which can be called
+    assert open_run(run.folder).evaluate().equals(scores) and "validation" not in run.evaluate("validation")
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda run: run.recommend(["P0"]), r"unknown item id 'P0'. Did you mean 'P0\d+'\?"),
+        (lambda run: run.recommend("P01"), r"where a list of item ids should. Write \['P01'\]"),
+        (lambda run: run.recommend([], 0), "k must be at least 1, not 0"),
+        (lambda run: run.in_common(run.codes["item_id"].to_list(), []), "a history without items shares nothing"),
+        (lambda run: run.evaluate("tset"), "unknown split 'tset'. Did you mean 'test'?"),
+        (lambda run: run.plot("trea"), "there is no plot 'trea'. Did you mean 'tree'?"),
+        (lambda run: run.train("quantise"), "unknown stage 'quantise'. Did you mean 'quantize'?"),
+        (lambda run: open_run(run.folder / "align"), "there is no experiment in this folder"),
+        (lambda run: train(TINY.model_copy(update={"seed": 1}), run.folder), "holds another experiment"),
+    ],
+)
+def test_a_mistake_is_told(run: Run, call: object, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        call(run)  # type: ignore[operator]
+
+
+def test_other_data_and_a_second_process_are_refused(tmp_path: Path) -> None:
+    run = train(TINY, tmp_path, until="preprocess", quiet=True)
+    with pytest.raises(UserError, match=r"'quantize' has not run. Train until='quantize'"):
+        _ = run.codes
+    with (tmp_path / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process trains in this folder"):
+            run.train("embed_text")
+    record = json.loads((tmp_path / "experiment.json").read_text())
+    (tmp_path / "experiment.json").write_text(json.dumps({**record, "source": "other"}))
+    with pytest.raises(UserError, match="the data have changed since"):
+        run.train("embed_text")
+
+
+def test_what_was_stopped_goes_on_and_what_is_damaged_is_made_again(run: Run, tmp_path: Path) -> None:
+    told = []
+
+    def stop(stage: str, progress: Progress) -> None:
+        told.append((stage, progress.step))
+        if (stage, progress.step) == ("train_collaborative", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, tmp_path, until="quantize", tell=stop, quiet=True)
+    assert list(digests(open_run(tmp_path))) == ["preprocess", "embed_text"]
+    (tmp_path / "embed_text" / "embeddings.parquet").write_bytes(b"x")
+    told.clear()
+    again = train(TINY, tmp_path, until="quantize", tell=lambda stage, at: told.append((stage, at.step)), quiet=True)
+    assert [step for stage, step in told if stage == "train_collaborative"] == [2], "the first epoch is not lost"
+    assert digests(again) == {name: digests(run)[name] for name in digests(again)} and len(digests(again)) == 5
+    # What was made from something else than what stands before it is made again, too.
+    manifest = tmp_path / "align" / MANIFEST
+    other = manifest.read_text().replace(digests(run)["embed_text"], digests(run)["quantize"])
+    manifest.write_text(other)
+    assert list(open_run(tmp_path)._stages.inputs) == STAGES[:3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".lock", "experiment.json", *digests(again)])
+
+
+def test_lines_tell_what_is_done_and_a_folder_of_nobody_is_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(TINY, until="preprocess")
+    folder = run.folder
+    assert capsys.readouterr().out.startswith("preprocess: 0.") and folder.is_dir()
+    del run
+    assert not folder.exists()
