@@ -296,6 +296,8 @@ class Experiment(Section):
 _TO_THE_SECOND: tuple[Change, ...] = (
     Added("data.attribute_columns", []),
     Added("data.attribute_kinds", []),
+    Added("text.backend", "torch"),
+    Added("text.vectors", []),
     Added("data.demo.repeats", 0.0),
     Added("data.split", "leave_one_out"),
     Added("data.validation_from", None),

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from prorec_core.registry import ENCODERS, SOURCES
+from prorec_core.registry import ENCODERS, SOURCES, TEXT_BACKENDS
 from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Name, Place, Probability, Section
 from prorec_core.values import AttributeOfKind, Missing, SimilarIds, TimestampFormat, declared_kinds
 
@@ -215,18 +215,55 @@ def kept_in(data: DataConfig, folder: Path) -> DataConfig:
     return data.model_copy(update={"path": str(folder)}) if data.source == "sql" and data.path is None else data
 
 
+class VectorSource(Section):
+    """Item vectors of one's own: of pictures, of sounds, of another encoder."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$", description="What it is called in reports and models.")
+    path: Place | None = Field(
+        None,
+        description="Parquet file with the columns item_id and `column`; null: the items file has `column`.",
+        json_schema_extra=RUN_ONLY,
+    )
+    column: Name = Field("embedding", description="Column of lists of numbers, all of one length.")
+    missing: Literal["error", "mean"] = Field(
+        "error", description="Items without a vector: stop with an error, or put them at the mean of the others."
+    )
+
+
 class TextConfig(Section):
-    """The text encoder."""
+    """What items are described by: their texts, vectors of one's own, or both."""
 
     encoder: Annotated[str, ENCODERS] = Field(
         "sentences",
-        description="sentences: a model of sentence-transformers; vectors: item vectors of one's own, from a file.",
+        description="sentences: a model of sentence-transformers; vectors: item vectors of one's own, from a file, in "
+        "its place; none: no texts, the sources in `vectors` alone.",
     )
     model: Place = Field(
         "all-MiniLM-L6-v2",
         description="sentences: a local path, an installed package that carries it, or a model of the hub; vectors: a "
         "Parquet file with the columns item_id and embedding.",
     )
+    vectors: list[VectorSource] = Field(
+        default=[],
+        max_length=16,
+        description="Item vectors of one's own beside the text; each source, and the text, is standardised.",
+    )
     max_tokens: int = Field(128, ge=8, le=8192, description="Longer texts are cut, in tokens.")
     batch_size: int = Field(64, ge=1, le=4096, description="Texts a batch.", json_schema_extra=RUN_ONLY)
-    precision: Literal["auto", "float32"] = Field("auto", description="auto: bfloat16 where the hardware has it.")
+    backend: Annotated[str, TEXT_BACKENDS] = Field(
+        "torch",
+        description="What computes a model of sentence-transformers: torch; openvino (prorec[openvino]), on CPUs, for "
+        "those that multiply int8 and not bfloat16.",
+    )
+    precision: Literal["auto", "float32"] = Field(
+        "auto", description="auto: bfloat16 where the hardware has it (torch), int8 (openvino)."
+    )
+
+    @model_validator(mode="after")
+    def _sources_of_their_own(self) -> TextConfig:
+        names = ["text", *(each.name for each in self.vectors)]
+        if len(set(names)) < len(names):
+            raise ValueError("the sources in vectors must have names of their own, and none is called text")
+        if self.encoder == "none" and not self.vectors:
+            raise ValueError("encoder=none needs a source in vectors")
+        return self

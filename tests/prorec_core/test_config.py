@@ -25,6 +25,7 @@ _SPECIAL: dict[Path, dict[str, Any]] = {
     ("generator", "dim"): {"generator": {"dim": 96}},
     ("generator", "heads"): {"generator": {"heads": 4}},
     ("device",): {"device": "cpu"},
+    ("text", "vectors"): {"text": {"vectors": [{"name": "picture", "missing": "mean"}]}},
     ("name",): {"name": "another"},
     ("quantize", "rq_vae", "hidden"): {"quantize": {"rq_vae": {"hidden": [8, 4]}}},
     ("train_on_validation",): {"train_on_validation": True, "evaluate": {"fusion_weights": [3.0]}},
