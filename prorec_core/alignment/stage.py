@@ -44,6 +44,7 @@ def align(
     *,
     mask_history: bool = True,
     new_semantic: Floats | None = None,
+    sources: Mapping[str, int] | None = None,
 ) -> AlignedModel:
     """Train Stage I.
 
@@ -59,6 +60,7 @@ def align(
         runtime: device, progress and checkpoints.
         mask_history: whether validation leaves out what a user already has.
         new_semantic: text embeddings of new items, float32, shape (M, S), which get embeddings once all is trained.
+        sources: where E_S is made of several, the dimensions of each by its name, in their order.
     """
     torch.manual_seed(derive_seed(seed, "align", "start"))
     by_rows = sequences.n_items > start.config.full_softmax_items
@@ -107,13 +109,19 @@ def align(
         ids,
         adapted,
         dict(stage.model.state_dict()),
-        domination(integrated, semantic, start.embeddings),
+        domination(integrated, semantic, start.embeddings, sources=_parts(semantic, sources or {})),
         records,
         config,
         start.config,
         dict(stage.adapter.state_dict()),
         None if new_semantic is None else _new_embeddings(stage, integrated, semantic, new_semantic),
     )
+
+
+def _parts(semantic: Floats, widths: Mapping[str, int]) -> dict[str, Floats]:
+    """E_S cut into what it is made of."""
+    ends = np.cumsum(list(widths.values()), dtype=np.int64)
+    return {name: semantic[:, end - widths[name] : end] for name, end in zip(widths, ends.tolist(), strict=True)}
 
 
 @torch.no_grad()

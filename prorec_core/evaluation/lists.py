@@ -70,8 +70,7 @@ def lists_after(
     n_users = histories.n_users
     if n_users <= _USERS_AT_ONCE:
         return _lists_after(config, models, histories, report, held_out=held_out)
-    # Whose they are stays known: the ranker's folds follow from it.
-    parts, histories = [], replace(histories, owner=histories.owners)
+    parts, histories = [], histories.owned()
     for start in range(0, n_users, _USERS_AT_ONCE):
 
         def told(progress: Progress, before: int = start) -> None:

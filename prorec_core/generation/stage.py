@@ -33,7 +33,7 @@ from prorec_core.training.loop import fit_next_item, validation_targets
 from prorec_core.training.runtime import Runtime, derive_seed
 
 CHOSEN_BY = 25_000
-"""Validation users at most by whom the fusion weight, the ranker and what recommends are chosen."""
+"""Validation targets at most by which the fusion weight, the ranker and what recommends are chosen."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,9 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     )
     relations = Relations.of(sequences.training(), inputs.texts) if _ranks(inputs) else None
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
-    asked = validation_targets(sequences, CHOSEN_BY, derive_seed(seed, "generator", "choice"))
-    if asked is not None:
-        # Whose they are stays known: the ranker's folds follow from it.
-        histories, targets = replace(histories, owner=histories.owners).select(asked), targets[asked]
+    chosen_by = validation_targets(sequences, CHOSEN_BY, derive_seed(seed, "generator", "choice"))
+    if chosen_by is not None:
+        histories, targets = histories.owned().select(chosen_by), targets[chosen_by]
     choice = choose(
         lambda: find_candidates(
             generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report

@@ -110,7 +110,8 @@ def with_new(
     """
     embeddings_ND, quantizer = check_embeddings(embeddings), fitted_quantizer(quantized)
     found = quantizer.encode(embeddings_ND)
-    suffix, table = quantized.table.codes.shape[1] > config.levels, quantized.table.codes
+    table = quantized.table.codes
+    suffix = table.shape[1] > config.levels
     known = table[:, :-1] if suffix else table
     family = largest_family(len(table) + len(found), config.codes, config.levels) if suffix else 1
     codes = free_beside(found, embeddings_ND, known, config.codes, quantizer.decode, family)

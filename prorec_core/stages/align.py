@@ -6,13 +6,15 @@ from prorec_core.alignment.stage import align as run
 from prorec_core.alignment.trained import AlignedModel
 from prorec_core.data.embeddings import read_embeddings
 from prorec_core.sequential.trained import CollaborativeModel
-from prorec_core.stages.inputs import read_dataset
+from prorec_core.stages.inputs import read_dataset, read_sources
 from prorec_core.stages.work import StageWork
 
 
 def align(work: StageWork) -> AlignedModel:
     """Train Stage I: next-item prediction and cross-modality alignment, jointly."""
     experiment, new = work.experiment, work.inputs["embed_text"] / "new_embeddings.parquet"
+    # A single one is what E_S is, and has no share of its own.
+    sources = {each.name: each.width for each in read_sources(work.inputs["embed_text"])}
     result = run(
         experiment.align,
         read_dataset(work).sequences,
@@ -22,6 +24,7 @@ def align(work: StageWork) -> AlignedModel:
         work.runtime(experiment.align.precision),
         mask_history=experiment.evaluate.mask_history,
         new_semantic=read_embeddings(new, "embed_text") if new.is_file() else None,
+        sources=sources if len(sources) > 1 else None,
     )
     result.save(work.folder)
     return result

@@ -81,14 +81,9 @@ def fit_next_item(
 
 
 def validation_targets(sequences: Sequences, most: int, seed: int) -> npt.NDArray[np.int64] | None:
-    """The targets that validation asks about, ascending, int64; None: all, which are few enough.
+    """Of very many targets so many, drawn evenly, ascending, int64; None: all, which are few enough.
 
     Those that no model can be asked for are left out: they would tell no epoch from another.
-
-    Args:
-        sequences: all users' items.
-        most: targets at most; of more so many are drawn evenly.
-        seed: of the draw.
     """
     asked = sequences.answerable(Split.VALIDATION)
     if len(asked) <= most:

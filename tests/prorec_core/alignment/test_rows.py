@@ -177,7 +177,7 @@ def _large(n_items: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     start = CollaborativeModel(np.zeros((n_items, 32), np.float32), weights, [], shape)
     texts = np.zeros((n_items, TEXT), np.float32)
     texts[:, 0] = np.arange(n_items) % 97
-    monkeypatch.setattr("prorec_core.alignment.stage.domination", lambda *_: {})
+    monkeypatch.setattr("prorec_core.alignment.stage.domination", lambda *_, **__: {})
     _forget_peak()
     before = _peak()
     config = _align(epochs=1, start="scratch", validation_users=20)

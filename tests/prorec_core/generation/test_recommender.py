@@ -77,6 +77,7 @@ def test_what_no_history_decides_is_made_once(
     folder, _, trained = bundle
     recommender, made = Recommender.load(folder), []
     model = recommender.generator.stage_one
+    recommender.recommend([["id-03"]], 5)
     if model is not None:
         monkeypatch.setattr(model, "scorer", made.append)
     for _ in range(3):
