@@ -9,7 +9,7 @@ DEV := $(VENV)/.set-up-dev
 # uv where it is there; modules are compiled when they are first imported, since most never are.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 INSTALL := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,$(PIP)) -c constraints.txt -e
-TO_DEVELOP := text,servers,dev,docs
+TO_DEVELOP := text,openvino,servers,dev,docs
 # All at once where more is asked for than the demo.
 FIRST := $(if $(filter-out demo,$(MAKECMDGOALS)),$(TO_DEVELOP),text)
 

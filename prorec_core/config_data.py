@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from prorec_core.registry import ENCODERS, SOURCES
+from prorec_core.registry import ENCODERS, SOURCES, TEXT_BACKENDS
 from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Name, Place, Probability, Section
-from prorec_core.values import Missing, SimilarIds, TimestampFormat
+from prorec_core.values import AttributeOfKind, Missing, SimilarIds, TimestampFormat, declared_kinds
 
 Moment = Name | Annotated[int, Field(ge=0, le=2**63 - 1)] | None
 
@@ -87,6 +87,10 @@ class DataConfig(Section):
         "timestamp", description="Column of the time of an interaction; null: the file is already in order."
     )
     timestamp_format: TimestampFormat = None
+    negative_times: Literal["error", "zero"] = Field(
+        "error",
+        description="Times that are negative numbers: stop with an error, or take them for 0, before all others.",
+    )
     missing: Missing = Field(default=[""])
     similar_ids: SimilarIds = "error"
     rating_column: Name | None = Field(None, description="Column of a rating, for `min_rating`.")
@@ -100,6 +104,16 @@ class DataConfig(Section):
     text_separator: str = Field(". ", max_length=100, description="What stands between the text columns.")
     title_column: Name | None = Field(
         None, description="Item column shown as its title; by default the first text column."
+    )
+    attribute_columns: list[Name] = Field(
+        default=[],
+        max_length=100,
+        description="Item columns that are kept with the model, so that rules may choose items by them (`where`).",
+    )
+    attribute_kinds: list[AttributeOfKind] = Field(
+        default=[],
+        max_length=100,
+        description="What they hold where their texts do not tell, as sku=text: number, boolean, date, texts or text.",
     )
     duplicates: Literal["keep", "exact", "first"] = Field(
         "exact",
@@ -165,6 +179,17 @@ class DataConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _attributes_once(self) -> DataConfig:
+        if len(set(self.attribute_columns)) < len(self.attribute_columns):
+            raise ValueError("attribute_columns names a column twice")
+        kinds = declared_kinds(self.attribute_kinds)
+        if odd := [name for name in kinds if name not in self.attribute_columns]:
+            raise ValueError(f"attribute_kinds names '{odd[0]}', which is none of attribute_columns")
+        if len(kinds) < len(self.attribute_kinds):
+            raise ValueError("attribute_kinds names a column twice")
+        return self
+
+    @model_validator(mode="after")
     def _split_has_its_own(self) -> DataConfig:
         moments = [name for name in ("validation_from", "test_from") if getattr(self, name) is not None]
         if moments and self.split != "by_time":
@@ -190,18 +215,55 @@ def kept_in(data: DataConfig, folder: Path) -> DataConfig:
     return data.model_copy(update={"path": str(folder)}) if data.source == "sql" and data.path is None else data
 
 
+class VectorSource(Section):
+    """Item vectors of one's own: of pictures, of sounds, of another encoder."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$", description="What it is called in reports and models.")
+    path: Place | None = Field(
+        None,
+        description="Parquet file with the columns item_id and `column`; null: the items file has `column`.",
+        json_schema_extra=RUN_ONLY,
+    )
+    column: Name = Field("embedding", description="Column of lists of numbers, all of one length.")
+    missing: Literal["error", "mean"] = Field(
+        "error", description="Items without a vector: stop with an error, or put them at the mean of the others."
+    )
+
+
 class TextConfig(Section):
-    """The text encoder."""
+    """What items are described by: their texts, vectors of one's own, or both."""
 
     encoder: Annotated[str, ENCODERS] = Field(
         "sentences",
-        description="sentences: a model of sentence-transformers; vectors: item vectors of one's own, from a file.",
+        description="sentences: a model of sentence-transformers; vectors: item vectors of one's own, from a file, in "
+        "its place; none: no texts, the sources in `vectors` alone.",
     )
     model: Place = Field(
         "all-MiniLM-L6-v2",
         description="sentences: a local path, an installed package that carries it, or a model of the hub; vectors: a "
         "Parquet file with the columns item_id and embedding.",
     )
+    vectors: list[VectorSource] = Field(
+        default=[],
+        max_length=16,
+        description="Item vectors of one's own beside the text; each source, and the text, is standardised.",
+    )
     max_tokens: int = Field(128, ge=8, le=8192, description="Longer texts are cut, in tokens.")
     batch_size: int = Field(64, ge=1, le=4096, description="Texts a batch.", json_schema_extra=RUN_ONLY)
-    precision: Literal["auto", "float32"] = Field("auto", description="auto: bfloat16 where the hardware has it.")
+    backend: Annotated[str, TEXT_BACKENDS] = Field(
+        "torch",
+        description="What computes a model of sentence-transformers: torch; openvino (prorec[openvino]), on CPUs, for "
+        "those that multiply int8 and not bfloat16.",
+    )
+    precision: Literal["auto", "float32"] = Field(
+        "auto", description="auto: bfloat16 where the hardware has it (torch), int8 (openvino)."
+    )
+
+    @model_validator(mode="after")
+    def _sources_of_their_own(self) -> TextConfig:
+        names = ["text", *(each.name for each in self.vectors)]
+        if len(set(names)) < len(names):
+            raise ValueError("the sources in vectors must have names of their own, and none is called text")
+        if self.encoder == "none" and not self.vectors:
+            raise ValueError("encoder=none needs a source in vectors")
+        return self

@@ -85,6 +85,14 @@ ENCODERS = Registry(
     {
         "sentences": "prorec_core.text.sentences:SentenceEncoder",
         "vectors": "prorec_core.text.given:GivenVectors",
+        "none": "prorec_core.text.nothing:NoText",
+    },
+)
+TEXT_BACKENDS = Registry(
+    "text.backend",
+    {
+        "torch": "prorec_core.text.backends.torch:Torch",
+        "openvino": "prorec_core.text.backends.openvino:OpenVino",
     },
 )
 SEQUENTIAL_MODELS = Registry(

@@ -46,6 +46,8 @@ _LONGEST_KEY = 80
 
 def without_run_only(value: Any) -> Any:
     """The fields of a section, and of those within it, as plain data, without those marked `RUN_ONLY`."""
+    if isinstance(value, list):
+        return [without_run_only(each) for each in value]
     if not isinstance(value, BaseModel):
         return value
     return {

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 Floats = npt.NDArray[np.float32]
 
 NEIGHBOURS = 10
 """Known items that stand in for a new one."""
+SIMILAR = 5
+"""Known items of nearest text whose counts stand for a new item's."""
 _CHUNK = 1024
 
 
@@ -35,14 +38,24 @@ def by_similar_text(known_ND: Floats, known_text_NS: Floats, new_text_MS: Floats
 
 def nearest_by_text(known_text_NS: Floats, new_text_MS: Floats, k: int) -> npt.NDArray[np.int64]:
     """The k known items whose texts are nearest to each new one's by cosine, nearest first; shape (M, min(k, N))."""
-    known_NS, k = _directions(known_text_NS), min(k, len(known_text_NS))
+    known_NS, k = directions_of(known_text_NS), min(k, len(known_text_NS))
     found = [np.zeros((0, k), np.int64)]
     for start in range(0, len(new_text_MS), _CHUNK):
-        cosines = _directions(new_text_MS[start : start + _CHUNK]) @ known_NS.T
+        cosines = directions_of(new_text_MS[start : start + _CHUNK]) @ known_NS.T
         found.append(np.argsort(-cosines, axis=1, kind="stable")[:, :k])
     return np.concatenate(found)
 
 
-def _directions(vectors: Floats) -> Floats:
+def directions_of(vectors: Floats) -> Floats:
+    """Vectors at length 1, float32; zero rows stay zero."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
+
+
+def standing_for(texts_NT: Floats, known: int) -> sparse.csr_matrix:
+    """Which known items stand for each item, and their shares: itself, or the nearest texts for a new one."""
+    near_MK = nearest_by_text(texts_NT[:known], texts_NT[known:], SIMILAR)
+    places = np.repeat(np.arange(len(near_MK)), near_MK.shape[1]), near_MK.ravel()
+    shares = np.full(near_MK.size, 1 / max(near_MK.shape[1], 1), np.float32)
+    new = sparse.csr_matrix((shares, places), (len(near_MK), known))
+    return sparse.vstack([sparse.identity(known, np.float32), new]).tocsr()

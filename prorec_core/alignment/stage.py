@@ -41,6 +41,7 @@ def align(
     mask_history: bool = True,
     new_semantic: Floats | None = None,
     base: Start[AlignedModel] | None = None,
+    sources: Mapping[str, int] | None = None,
 ) -> AlignedModel:
     """Train Stage I.
 
@@ -56,6 +57,7 @@ def align(
         runtime: device, progress and checkpoints.
         mask_history: whether validation leaves out what a user already has.
         new_semantic: text embeddings of new items, float32, shape (M, S), which get embeddings once all is trained.
+        sources: where E_S is made of several, the dimensions of each by its name, in their order.
         base: what an earlier alignment left, from which this one goes on; config.start does not count then.
 
     Raises:
@@ -101,7 +103,7 @@ def align(
         config,
         derive_seed(seed, "align"),
         runtime,
-        asked=validation_targets(sequences, config, derive_seed(seed, "align", "validation")),
+        asked=validation_targets(sequences, config.validation_users, derive_seed(seed, "align", "validation")),
     )
     with torch.no_grad():
         integrated, ids, adapted = (_array(table) for table in stage.embeddings())
@@ -110,13 +112,19 @@ def align(
         ids,
         adapted,
         dict(stage.model.state_dict()),
-        domination(integrated, semantic, start.embeddings),
+        domination(integrated, semantic, start.embeddings, sources=_parts(semantic, sources or {})),
         records,
         config,
         start.config,
         dict(stage.adapter.state_dict()),
         None if new_semantic is None else place(stage.adapter, config, integrated, semantic, new_semantic),
     )
+
+
+def _parts(semantic: Floats, widths: Mapping[str, int]) -> dict[str, Floats]:
+    """E_S cut into what it is made of."""
+    ends = np.cumsum(list(widths.values()), dtype=np.int64)
+    return {name: semantic[:, end - widths[name] : end] for name, end in zip(widths, ends.tolist(), strict=True)}
 
 
 def _start_from(stage: StageOne, start: CollaborativeModel) -> None:

@@ -36,7 +36,12 @@ _SHOWN = 3
 
 
 def add_items(
-    bundle: Bundle, placing: Placing, items: pl.DataFrame, vectors_MS: FloatArray, bonus: float = 0.0
+    bundle: Bundle,
+    placing: Placing,
+    items: pl.DataFrame,
+    vectors_MS: FloatArray,
+    bonus: float = 0.0,
+    attributes: pl.DataFrame | None = None,
 ) -> Bundle:
     """The model with new items after the others.
 
@@ -50,6 +55,7 @@ def add_items(
         items: item_id, title and text of the new items, strings; none of them is in the model.
         vectors_MS: their semantic vectors E_S.
         bonus: added to the score of each of them, in nats.
+        attributes: columns of theirs that the model keeps for rules; null where there are none.
 
     Raises:
         UserError: no free tuple of codes is left.
@@ -73,6 +79,7 @@ def add_items(
         codes=CodeTable(np.concatenate([bundle.codes.codes, table.codes]), [*bundle.codes.item_ids, *table.item_ids]),
         embeddings=np.concatenate([bundle.embeddings, embeddings]),
         catalogue=bundle.catalogue.with_more(items.height, bonus),
+        attributes=_kept(bundle.attributes, attributes, items.height),
     )
 
 
@@ -113,6 +120,17 @@ def named(item_ids: list[str]) -> str:
     shown = ", ".join(f"'{item}'" for item in item_ids[:_SHOWN])
     more = f" and {len(item_ids) - _SHOWN:,} more" if len(item_ids) > _SHOWN else ""
     return f"the item {shown} is" if len(item_ids) == 1 else f"the items {shown}{more} are"
+
+
+def _kept(before: pl.DataFrame | None, new: pl.DataFrame | None, count: int) -> pl.DataFrame | None:
+    """The columns kept for rules with those of new items, null where these have none."""
+    if before is None:
+        return None
+    nothing = pl.DataFrame({name: [None] * count for name in before.columns})
+    given = nothing
+    if new is not None and new.width:
+        given = nothing.with_columns(new.select([name for name in new.columns if name in before.columns]))
+    return pl.concat([before, given.select(before.columns)], how="vertical_relaxed")
 
 
 def _aligned(bundle: Bundle, placing: Placing, vectors_MS: FloatArray) -> NewEmbeddings | None:

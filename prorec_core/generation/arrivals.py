@@ -5,23 +5,24 @@ A file is read as it is at one moment: who writes it meanwhile is found out by i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 from prorec_core.artifacts import sha256_file
 from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.data.columns import as_ids
-from prorec_core.data.embeddings import FloatArray
 from prorec_core.data.formats import ATOMIC, TABLES, TextRules, ends_in, is_file, open_file
 from prorec_core.data.forms import in_other_forms, pair_shown
 from prorec_core.data.opening import format_of
 from prorec_core.data.raw import read_items
 from prorec_core.data.tables import RawTable, reading
 from prorec_core.errors import UserError
-from prorec_core.text.given import VECTORS, vectors_of
-from prorec_core.text.placing import GIVEN
+from prorec_core.text.placing import given_columns
+from prorec_core.text.vectors import VectorTable, table_of
 
 LISTS = (".txt",)
 """Suffixes of files that hold an item id a line."""
@@ -37,19 +38,21 @@ class Arrivals:
 
     Attributes:
         items: item_id, title and text, strings, a row an item.
-        vectors: their semantic vectors where they came with them, float32; None where an encoder makes them.
+        attributes: the columns of theirs that the model keeps for rules.
+        vectors: by source semantic vectors that came with them.
         remarks: what a user should know of the values, a sentence each.
     """
 
     items: pl.DataFrame
-    vectors: FloatArray | None
+    attributes: pl.DataFrame
+    vectors: Mapping[str, VectorTable]
     remarks: list[str]
 
     def without(self, known: pl.Series) -> Arrivals:
         """Those that are not among some ids."""
         left = ~self.items["item_id"].is_in(known.implode())
-        vectors = None if self.vectors is None else self.vectors[left.to_numpy()]
-        return Arrivals(self.items.filter(left), vectors, self.remarks)
+        attributes = self.attributes.filter(left) if self.attributes.width else self.attributes
+        return replace(self, items=self.items.filter(left), attributes=attributes)
 
 
 def read_arrivals(data: DataConfig, text: TextConfig, file: Path, sha256: str) -> Arrivals:
@@ -57,7 +60,7 @@ def read_arrivals(data: DataConfig, text: TextConfig, file: Path, sha256: str) -
 
     Args:
         data: how the shop's items are read.
-        text: their encoder; where its vectors are in a file those of new items stand in the column `embedding`.
+        text: what they are described by; vectors of new items stand in columns (`given_columns`).
         file: of any format of items files.
         sha256: what the file is.
 
@@ -67,15 +70,19 @@ def read_arrivals(data: DataConfig, text: TextConfig, file: Path, sha256: str) -
     """
     table = _table(data, file)
     wanted = [data.item_column, *data.text_columns, *([data.title_column] if data.title_column else [])]
-    vectors = None
+    missing = {each.name: each.missing for each in text.vectors}
+    vectors = {}
     with reading(str(file)):
-        _need(table, wanted, "Give the columns that the model's items were read by")
+        _need(table, [*wanted, *data.attribute_columns], "Give the columns that the model's items were read by")
         found = read_items(data, table)
-        if text.encoder == GIVEN:
-            _need(table, [VECTORS], "The model's items have vectors of their own: give these some in")
-            ids = found.items["item_id"].to_list()
-            if ids:
-                vectors = vectors_of(table.collect(VECTORS)[VECTORS].to_arrow(), ids, str(file))
+        ids = found.items["item_id"].to_list()
+        for source, column in given_columns(text).items():
+            every = missing.get(source, "error") == "error"
+            if every:
+                _need(table, [column], f"The model's items have vectors '{source}' of their own: give these some in")
+            if ids and column in table.columns():
+                values = pa.chunked_array([table.collect(column)[column].to_arrow()])
+                vectors[source] = table_of(ids, values, column, str(file), every=every)
     _unchanged(file, sha256)
     items = found.items
     if not items.height:
@@ -89,7 +96,7 @@ def read_arrivals(data: DataConfig, text: TextConfig, file: Path, sha256: str) -
             cure="Give them texts, or leave them out",
         )
     named = [pl.when(pl.col(name) == "").then("item_id").otherwise(name).alias(name) for name in ("title", "text")]
-    return Arrivals(items.with_columns(named), vectors, list(found.remarks))
+    return Arrivals(items.with_columns(named), found.attributes, vectors, list(found.remarks))
 
 
 def read_ids(data: DataConfig, file: Path, sha256: str) -> list[str]:

@@ -20,6 +20,7 @@ from prorec_core import versions
 from prorec_core.artifacts import read_json, write_json, write_parquet
 from prorec_core.config import QuantizeConfig
 from prorec_core.config_data import DataConfig, TextConfig
+from prorec_core.data import attributes
 from prorec_core.data.embeddings import FloatArray, read_embeddings, write_embeddings
 from prorec_core.errors import UserError
 from prorec_core.generation.catalogue import Catalogue
@@ -30,7 +31,7 @@ _STAGE = "train_generator"
 _NEEDED = ("model.safetensors", "config.json", "codes.parquet", "items.parquet", "embeddings.parquet")
 PLACING, _TEXTS = "placing.json", "texts.parquet"
 _FOR_PLACING = (PLACING, _TEXTS, "encoder.json", "adapter.safetensors", "align.json", "codebooks.safetensors")
-_OWN = {*_NEEDED, "training.json", "catalogue.parquet"}
+_OWN = {*_NEEDED, "training.json", "catalogue.parquet", attributes.FILE}
 """Files that are written from what is read of them; all others are copied."""
 
 
@@ -45,6 +46,7 @@ class Bundle:
         codes: the code table, in the order of `items`.
         embeddings: the embedding that was quantized, float32, shape (N, E).
         catalogue: when each came, and which were withdrawn.
+        attributes: columns of the items that are kept for rules; None where there are none.
     """
 
     folder: Path
@@ -53,6 +55,7 @@ class Bundle:
     codes: CodeTable
     embeddings: FloatArray
     catalogue: Catalogue
+    attributes: pl.DataFrame | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Bundle:
@@ -71,7 +74,10 @@ class Bundle:
             raise UserError("codes and items are of different catalogues", place=str(folder), cure="Register it anew")
         column = pq.read_table(folder / "embeddings.parquet").column("embedding").combine_chunks()
         embeddings = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
-        return cls(folder, trained, items, table, embeddings.reshape(-1, column.type.list_size), catalogue)
+        embeddings = embeddings.reshape(-1, column.type.list_size)
+        kept = folder / attributes.FILE
+        of_rules = attributes.load(kept, items["item_id"]) if kept.is_file() else None
+        return cls(folder, trained, items, table, embeddings, catalogue, of_rules)
 
     def save(self, folder: Path) -> None:
         """Write all of it to another folder, which must not exist."""
@@ -84,6 +90,8 @@ class Bundle:
         self.codes.save(folder / "codes.parquet")
         write_embeddings(folder / "embeddings.parquet", self.embeddings)
         self.catalogue.save(folder)
+        if self.attributes is not None:
+            attributes.save(folder / attributes.FILE, self.items["item_id"], self.attributes)
 
     def withdrawn(self, rows: np.ndarray[Any, np.dtype[np.int64]], withdrawn: bool) -> Bundle:
         """The same with some items withdrawn, or back."""

@@ -20,7 +20,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 from torch import Tensor
 
-from prorec_core.alignment.new_items import nearest_by_text
+from prorec_core.alignment.new_items import directions_of, standing_for
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates, best_of
 from prorec_core.metrics.measures import gains_at_k
@@ -40,8 +40,6 @@ WINDOW, WINDOW_DECAY = 5, 0.8
 """How many steps apart one item still follows another, and what each step more leaves of it."""
 LATEST, LATEST_DECAY = 5, 0.6
 """How many of a history's latest items are asked, and what each one before leaves of what follows it."""
-SIMILAR = 5
-"""Known items of nearest text whose counts stand for a new item's."""
 _PENALTY = 0.01
 """Of squared standardised weights, against the mean loss of a user."""
 _CELLS = 20_000_000
@@ -83,7 +81,7 @@ class Relations:
             strength = np.full(len(pairs[0]), WINDOW_DECAY ** (step - 1), np.float32)
             total = total + sparse.coo_matrix((strength, pairs), (n_items, n_items)).tocsr()
         counts = np.bincount(training.items, minlength=n_items).astype(np.float32)
-        return cls._with_new(counts, total, _directions(texts_NT))
+        return cls._with_new(counts, total, directions_of(texts_NT))
 
     def with_more(self, texts_MT: Floats, known: int) -> Relations:
         """The same with items that came since, M of them after the others; nothing of the others changes.
@@ -92,13 +90,13 @@ class Relations:
             texts_MT: their text embeddings.
             known: how many of the items, the first ones, were taken by somebody in training.
         """
-        directions = np.concatenate([self.texts_NT, _directions(texts_MT)])
+        directions = np.concatenate([self.texts_NT, directions_of(texts_MT)])
         return self._with_new(self.counts_N[:known], self.successors[:known, :known], directions)
 
     @classmethod
     def _with_new(cls, counts: Floats, total: sparse.csr_matrix, directions: Floats) -> Relations:
         if len(directions) > len(counts):
-            stands_for = _stand_for(directions, len(counts))
+            stands_for = standing_for(directions, len(counts))
             counts, total = stands_for @ counts, stands_for @ total @ stands_for.T
         total = total.tocsr().astype(np.float32)
         total.sort_indices()
@@ -164,6 +162,14 @@ class Relations:
         )
         return np.stack([np.where(there_UC, each, 0.0) for each in features], axis=-1).astype(np.float32)
 
+    def latest(self, histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:
+        """The items of some users that features look at, the very latest first, int32, -1 where there are fewer."""
+        return _latest(histories, users)
+
+    def decay(self) -> Floats:
+        """How much each of those counts in what followed."""
+        return LATEST_DECAY ** np.arange(LATEST, dtype=np.float32)
+
     def _text(self, items_UC: IntArray, latest_UH: IntArray) -> Floats:
         """Cosine of each candidate's text with that of the nearest of the latest items, 0 without history."""
         latest_UHT = self.texts_NT[np.maximum(latest_UH, 0)]
@@ -171,20 +177,6 @@ class Relations:
         nearest_UC = np.where((latest_UH >= 0)[:, :, None], cosine_UHC, -1.0).max(1)
         # The very latest comes first: who lacks that has none.
         return np.where(latest_UH[:, :1] >= 0, nearest_UC, 0.0).astype(np.float32)
-
-
-def _directions(texts_NT: Floats) -> Floats:
-    lengths = np.linalg.norm(texts_NT, axis=1, keepdims=True)
-    return np.asarray(texts_NT / np.maximum(lengths, 1e-12), np.float32)
-
-
-def _stand_for(texts_NT: Floats, known: int) -> sparse.csr_matrix:
-    """Which known items stand for each item, and their shares: itself, or the nearest texts for a new one."""
-    near_MK = nearest_by_text(texts_NT[:known], texts_NT[known:], SIMILAR)
-    places = np.repeat(np.arange(len(near_MK)), near_MK.shape[1]), near_MK.ravel()
-    shares = np.full(near_MK.size, 1 / max(near_MK.shape[1], 1), np.float32)
-    new = sparse.csr_matrix((shares, places), (len(near_MK), known))
-    return sparse.vstack([sparse.identity(known, np.float32), new]).tocsr()
 
 
 def _own(histories: Sequences, items_UC: IntArray, n_items: int) -> tuple[Floats, Floats]:

@@ -5,6 +5,7 @@ Knows matrices of item embeddings; knows nothing of where they come from. Axes: 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,12 @@ def linear_cka(a: Floats, b: Floats) -> float:
 
 
 def domination(
-    integrated: Floats, semantic: Floats, collaborative: Floats, k: int = 10, seed: int = 0
+    integrated: Floats,
+    semantic: Floats,
+    collaborative: Floats,
+    k: int = 10,
+    seed: int = 0,
+    sources: Mapping[str, Floats] | None = None,
 ) -> dict[str, Any]:
     """Compare an integrated embedding with its two sources, beside two plain concatenations of them.
 
@@ -94,20 +100,41 @@ def domination(
         collaborative: E_C, item embeddings of the collaborative model, shape (N, d).
         k: neighbours an item in the overlap.
         seed: of the sample of items (above 20,000).
+        sources: parts of E_S by name, shape (N, any), where it is made of several; items whose row is zero lack it,
+            and are asked in none.
 
     Returns:
         A row each under `integrated`, `naive_concatenation` (E_S and E_C side by side, each at its own scale)
         and `standardised_concatenation` (each half centred and scaled to the same total variance):
         overlap_semantic, overlap_collaborative, cka_semantic, cka_collaborative, and
         text_share = overlap_semantic / (overlap_semantic + overlap_collaborative).
+        Where there are sources, under `by_source` of each row the overlap and cka with each, and its share of all
+        overlaps, those with the sources and with E_C.
         Under `sources` the overlap and cka of E_S with E_C; `neighbours`, `items` and `sampled_items` say of
         how many these are.
     """
     queries, k = _queries(len(integrated), seed), _fitting(len(integrated), k)
     near_semantic = neighbours(semantic, queries, k)
     near_collaborative = neighbours(collaborative, queries, k)
+    near_source = {}
+    for name, part in (sources or {}).items():
+        has = part[queries].any(axis=1)
+        if has.any():
+            near_source[name] = has, neighbours(part, queries[has], k)
 
-    def row(embeddings: Floats) -> dict[str, float]:
+    def by_source(embeddings: Floats, near: npt.NDArray[np.int64], of_behaviour: float) -> dict[str, Any]:
+        overlaps = {name: _shared(near[has], of) for name, (has, of) in near_source.items()}
+        total = sum(overlaps.values()) + of_behaviour
+        return {
+            name: {
+                "overlap": round(overlap, 6),
+                "cka": round(linear_cka(embeddings, (sources or {})[name]), 6),
+                "share": round(overlap / total, 6) if total else round(1 / (len(overlaps) + 1), 6),
+            }
+            for name, overlap in overlaps.items()
+        }
+
+    def row(embeddings: Floats) -> dict[str, Any]:
         near = neighbours(embeddings, queries, k)
         of_text, of_behaviour = _shared(near, near_semantic), _shared(near, near_collaborative)
         total = of_text + of_behaviour
@@ -118,7 +145,8 @@ def domination(
             "cka_collaborative": linear_cka(embeddings, collaborative),
             "text_share": of_text / total if total else 0.5,
         }
-        return {name: round(number, 6) for name, number in numbers.items()}
+        rounded: dict[str, Any] = {name: round(number, 6) for name, number in numbers.items()}
+        return {**rounded, "by_source": by_source(embeddings, near, of_behaviour)} if near_source else rounded
 
     return {
         "neighbours": k,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
+from prorec_core.text.semantic import SemanticSource
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Background:
         quality: of the codes (`quality.json`).
         codes: of the items, uint16, shape (items, levels); shown beside the items in the examples.
         domination: of the integrated embedding (`domination.json`).
+        sources: what the text embedding E_S is made of.
         experiment: the whole configuration; {} where none is to be shown.
     """
 
@@ -37,4 +39,5 @@ class Background:
     quality: Mapping[str, Any] = field(default_factory=dict)
     codes: npt.NDArray[np.uint16] | None = None
     domination: Mapping[str, Any] = field(default_factory=dict)
+    sources: Sequence[SemanticSource] = ()
     experiment: Mapping[str, Any] = field(default_factory=dict)

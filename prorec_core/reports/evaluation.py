@@ -71,6 +71,7 @@ def render(background: Background, evaluation: Evaluation) -> str:
         quality=background.quality,
         domination=background.domination,
         domination_rows=plots.DOMINATION_ROWS,
+        sources=[each for each in background.sources if each.mean is not None],
         examples=examples(background, evaluation),
         shown=SHOWN,
         profile=_profile(background.dataset.profile),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -182,30 +182,33 @@ def code_usage(levels: Sequence[Mapping[str, Any]]) -> Figure:
 def domination_bars(domination: Mapping[str, Any], names: Mapping[str, str] = DOMINATION_ROWS) -> Figure:
     """What each embedding shares with the text and with behaviour: to the left and to the right of one line.
 
+    Where the text embedding is made of several sources, each has a bar of its own below.
+
     Args:
         domination: by embedding its row of domination.json.
         names: what each is called, in the order of the rows.
     """
-    rows = [name for name in names if name in domination]
+    bars = list(_bars(domination, names))
     kinds = (
         (f"Shared neighbours at {domination.get('neighbours', 10)}", "overlap"),
         ("Linear CKA", "cka"),
     )
     with style():
-        figure, both = panels(2, height=0.9 + 0.42 * len(rows), sharey="row")
+        figure, both = panels(2, height=0.9 + 0.42 * len(bars), sharey="row")
         for axes, (title, kind) in zip(both, kinds, strict=True):
-            for place, name in enumerate(rows):
-                of_text = domination[name][f"{kind}_semantic"]
-                of_behaviour = domination[name][f"{kind}_collaborative"]
-                axes.barh(place, -of_text, height=0.56, color=TEXT_COLOUR)
-                axes.barh(place, of_behaviour, height=0.56, color=BEHAVIOUR_COLOUR)
+            for place, (_, row, of) in enumerate(bars):
+                of_text = row[kind] if of else row[f"{kind}_semantic"]
+                axes.barh(place, -of_text, height=0.3 if of else 0.56, color=TEXT_COLOUR, alpha=0.55 if of else 1)
                 _beside(axes, -of_text, place, -1)
-                _beside(axes, of_behaviour, place, 1)
+                if not of:
+                    of_behaviour = row[f"{kind}_collaborative"]
+                    axes.barh(place, of_behaviour, height=0.56, color=BEHAVIOUR_COLOUR)
+                    _beside(axes, of_behaviour, place, 1)
             axes.axvline(0, color=INK, linewidth=1)
             axes.set_title(title)
-            axes.set(xlim=(-1.22, 1.22), ylim=(len(rows) - 0.45, -0.55))
+            axes.set(xlim=(-1.22, 1.22), ylim=(len(bars) - 0.45, -0.55))
             axes.set_xticks([-1, -0.5, 0, 0.5, 1], ["1", "0.5", "0", "0.5", "1"])
-            axes.set_yticks(range(len(rows)), [names[name] for name in rows])
+            axes.set_yticks(range(len(bars)), [words for words, _, _ in bars])
             for middle, words in ((0.25, "← with the text"), (0.75, "with behaviour →")):
                 axes.annotate(
                     words,
@@ -221,6 +224,15 @@ def domination_bars(domination: Mapping[str, Any], names: Mapping[str, str] = DO
             axes.spines["left"].set_visible(False)
         both[0].tick_params(axis="y", labelcolor=INK)
     return figure
+
+
+def _bars(domination: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, float], bool]]:
+    """Words, figures and whether they are of a source: each embedding, and below it what its text embedding is of."""
+    for name, words in names.items():
+        if name in domination:
+            yield words, domination[name], False
+            for source, row in domination[name].get("by_source", {}).items():
+                yield f"{source} ({row['share']:.0%})", row, True
 
 
 def _beside(axes: Axes, end: float, place: float, direction: int) -> None:

@@ -8,7 +8,7 @@ from prorec_core.data.embeddings import read_embeddings
 from prorec_core.sequential.start import Start
 from prorec_core.sequential.trained import CollaborativeModel
 from prorec_core.stages.before import Before
-from prorec_core.stages.inputs import read_dataset
+from prorec_core.stages.inputs import read_dataset, read_sources
 from prorec_core.stages.work import StageWork
 
 
@@ -24,6 +24,8 @@ def align(work: StageWork, before: Before | None = None) -> AlignedModel:
         before.expect_encoder(work.inputs["embed_text"])
         start = Start(AlignedModel.load(before.artifact("align")), before.rows(dataset))
         config = experiment.continuing.shortened(config)
+    # A single one is what E_S is, and has no share of its own.
+    sources = {each.name: each.width for each in read_sources(work.inputs["embed_text"])}
     result = run(
         config,
         dataset.sequences,
@@ -34,6 +36,7 @@ def align(work: StageWork, before: Before | None = None) -> AlignedModel:
         mask_history=experiment.evaluate.mask_history,
         new_semantic=read_embeddings(new, "embed_text") if new.is_file() else None,
         base=start,
+        sources=sources if len(sources) > 1 else None,
     )
     result.save(work.folder)
     return result

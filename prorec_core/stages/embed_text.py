@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 from prorec_core.artifacts import write_json
-from prorec_core.config_data import TextConfig
+from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import write_embeddings
 from prorec_core.errors import UserError
 from prorec_core.registry import ENCODERS
 from prorec_core.stages.work import StageWork
-from prorec_core.text import stage as text
+from prorec_core.text.semantic import SemanticSource
+from prorec_core.text.stage import describe, outside_digest
 
 
-def encoder_digest(config: TextConfig) -> str:
-    """What tells an encoder's content from another's; "nowhere" where it is not found, as the stage then says."""
+def described_by(config: TextConfig, data: DataConfig) -> str:
+    """What tells an encoder's content, and that of files of vectors, from any other's.
+
+    "nowhere" where one is not found, as the stage then says.
+    """
     try:
-        return str(ENCODERS.load(config.encoder).digest(config))
+        return outside_digest(config, data)
     except UserError:
         return "nowhere"
 
 
-def embed_text(work: StageWork) -> None:
-    """Embed every item's text, equal texts once.
+def embed_text(work: StageWork, data: DataConfig | None = None) -> list[SemanticSource]:
+    """Embed every item's text, equal texts once; vectors of one's own stand beside it.
+
+    Args:
+        data: where the items file is, of which a source may be a column; by default as the experiment says.
 
     Raises:
-        UserError: the encoder is not found, or gives no vector for an item.
+        UserError: the encoder is not found, or gives no vector for an item; or vectors cannot be used.
     """
-    experiment = work.experiment
-    work.runtime(experiment.text.precision)
+    experiment, text = work.experiment, work.experiment.text
+    work.runtime(text.precision)
+    work.made_with.update(ENCODERS.load(text.encoder).made_with(text, experiment.device))
     dataset = Dataset.load(work.inputs["preprocess"])
-    items = dataset.all_items()
+    items, known = dataset.all_items(), dataset.items.height
     texts, item_ids = items["text"].to_list(), items["item_id"].to_list()
-    embeddings = text.embed_text(experiment.text, item_ids, texts, experiment.device, work.report)
-    # What new texts have to be embedded with, to stand beside these; not where it was found.
-    encoder = {"digest": encoder_digest(experiment.text), "max_tokens": experiment.text.max_tokens}
+    found = describe(text, data or experiment.data, item_ids, texts, known, experiment.device, work.report)
+    # What new items have to be embedded with, to stand beside these; not where it was found.
+    encoder = {
+        "digest": ENCODERS.load(text.encoder).digest(text),
+        "encoder": text.encoder,
+        "backend": text.backend,
+        "precision": text.precision,
+        "max_tokens": text.max_tokens,
+        "sources": [each.to_json() for each in found.sources],
+    }
     write_json(work.folder / "encoder.json", encoder)
-    known = dataset.items.height
-    write_embeddings(work.folder / "embeddings.parquet", embeddings[:known])
+    write_embeddings(work.folder / "embeddings.parquet", found.embeddings[:known])
     if dataset.new_items is not None:
-        write_embeddings(work.folder / "new_embeddings.parquet", embeddings[known:])
+        write_embeddings(work.folder / "new_embeddings.parquet", found.embeddings[known:])
+    return found.sources

@@ -11,6 +11,7 @@ from prorec_core.stages.work import StageWork
 if TYPE_CHECKING:
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import FloatArray
+    from prorec_core.text.semantic import SemanticSource
 
 QUANTIZED = {
     "integrated": ("align",),
@@ -46,6 +47,18 @@ def read_texts(folder: Path) -> FloatArray:
 
     files = [folder / name for name in ("embeddings.parquet", "new_embeddings.parquet")]
     return np.concatenate([read_embeddings(file, "embed_text") for file in files if file.is_file()])
+
+
+def read_sources(folder: Path) -> list[SemanticSource]:
+    """What E_S is made of, in its order, from the folder of the stage embed_text."""
+    import pyarrow.parquet as pq
+
+    from prorec_core.artifacts import read_json
+    from prorec_core.text.semantic import SemanticSource
+
+    width = pq.read_schema(folder / "embeddings.parquet").field("embedding").type.list_size
+    file = folder / "encoder.json"
+    return SemanticSource.all_of(read_json(file) if file.is_file() else {}, width)
 
 
 def quantized_embedding(work: StageWork) -> FloatArray:

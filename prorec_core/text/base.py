@@ -27,6 +27,11 @@ class Encoder(ABC):
         """
 
     @classmethod
+    def made_with(cls, config: TextConfig, device: str) -> dict[str, str]:
+        """Kind of device and number format, where they matter: `device` and `number_format`."""
+        return {}
+
+    @classmethod
     @abstractmethod
     def open(cls, config: TextConfig, device: str) -> Self:
         """The encoder that the configuration names, ready for use.

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import numpy.typing as npt
 
+from prorec_core.artifacts import sha256_json
 from prorec_core.config_data import TextConfig
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress, Report
+from prorec_core.registry import TEXT_BACKENDS
+from prorec_core.text.backends.base import Backend
 from prorec_core.text.base import Encoder, FloatArray
 from prorec_core.text.location import encoder_digest, find_encoder
 
@@ -21,44 +24,45 @@ if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
 
-# On a CPU a small batch stays in the caches, and memory is not given back to the kernel after every layer.
-_TOKENS_ON_CPU, _TOKENS_ELSEWHERE = 1024, 65_536
-
 
 class SentenceEncoder(Encoder):
     """A model that is a local folder, an installed package's, or the hub's."""
 
-    def __init__(self, config: TextConfig, model: SentenceTransformer, device: torch.device) -> None:
-        self.config, self.model, self.device = config, model, device
+    def __init__(
+        self, config: TextConfig, model: SentenceTransformer, device: torch.device, backend: type[Backend]
+    ) -> None:
+        self.config, self.model, self.device, self.backend = config, model, device, backend
 
     @classmethod
     def digest(cls, config: TextConfig) -> str:
-        return encoder_digest(config.model)
+        content, libraries = encoder_digest(config.model), TEXT_BACKENDS.load(config.backend).libraries()
+        return sha256_json([content, config.backend, dict(libraries)]) if libraries else content
+
+    @classmethod
+    def made_with(cls, config: TextConfig, device: str) -> dict[str, str]:
+        backend: type[Backend] = TEXT_BACKENDS.load(config.backend)
+        place = backend.device(device)
+        return {"device": place.type, "number_format": backend.number_format(config.precision, place)}
 
     @classmethod
     def open(cls, config: TextConfig, device: str) -> Self:
-        from prorec_core.training.runtime import make_runtime
-
-        place = make_runtime(device).device
+        backend: type[Backend] = TEXT_BACKENDS.load(config.backend)
+        # What is not installed is told before anything is loaded.
+        backend.libraries()
+        place = backend.device(device)
         model = load_encoder(config.model, place)
         model.max_seq_length = min(config.max_tokens, model.max_seq_length or config.max_tokens)
-        return cls(config, model, place)
+        return cls(config, model, place, backend)
 
     def encode(self, item_ids: list[str], texts: list[str], report: Report) -> FloatArray:
-        import torch
-
-        from prorec_core.training.runtime import has_bfloat16
-
         distinct = sorted(set(texts))
         longest = self.model.max_seq_length or self.config.max_tokens
         lengths = _token_counts(self.model.tokenizer, distinct, longest)
         order = np.argsort(lengths, kind="stable")
-        on_cpu = self.device.type == "cpu"
-        budget = _TOKENS_ON_CPU if on_cpu else _TOKENS_ELSEWHERE
-        low = self.config.precision == "auto" and has_bfloat16(self.device)
+        budget = self.backend.tokens_a_batch(self.device)
         vectors = np.zeros((len(distinct), self.model.get_embedding_dimension() or 0), dtype=np.float32)
         done = 0
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+        with self.backend.computing(self.model, self.config, self.device):
             for batch in batches(lengths[order], budget, self.config.batch_size):
                 rows = order[batch]
                 chosen = [distinct[row] for row in rows]

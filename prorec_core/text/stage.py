@@ -1,11 +1,14 @@
-"""Stage embed_text: each item to one vector. Knows ids and texts; knows no encoder."""
+"""Stage embed_text: each item to one vector, of its text or of all that it is described by. Knows no encoder."""
 
 from __future__ import annotations
 
-from prorec_core.config_data import TextConfig
+from prorec_core.artifacts import sha256_json
+from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.progress import Report, silent
 from prorec_core.registry import ENCODERS
 from prorec_core.text.base import Encoder, FloatArray
+from prorec_core.text.semantic import Semantic
+from prorec_core.text.sources import found_vectors, joined, source_digest, text_alone
 
 
 def embed_text(
@@ -25,3 +28,42 @@ def embed_text(
     """
     encoder: Encoder = ENCODERS.load(config.encoder).open(config, device)
     return encoder.encode(item_ids, texts, report)
+
+
+def describe(
+    config: TextConfig,
+    data: DataConfig,
+    item_ids: list[str],
+    texts: list[str],
+    known: int,
+    device: str = "auto",
+    report: Report = silent,
+) -> Semantic:
+    """E_S of items: of their texts alone, or of the texts and the vectors that the configuration names.
+
+    Args:
+        config: the section `text`.
+        data: where the items file is that a source may be a column of.
+        item_ids: the items' own ids, new ones after the others.
+        texts: one an item.
+        known: how many of the items are no new ones.
+        device: auto, cpu, cuda, …
+        report: told how far it is.
+
+    Raises:
+        UserError: as `embed_text`, or a file of vectors cannot be used.
+    """
+    # What is wrong with a file is told before texts take their time.
+    others = found_vectors(config, data, item_ids, known)
+    text, digest = embed_text(config, item_ids, texts, device, report), ENCODERS.load(config.encoder).digest(config)
+    return joined(text, digest, others, known) if others else text_alone(text, digest, known)
+
+
+def outside_digest(config: TextConfig, data: DataConfig) -> str:
+    """What tells all that is read from outside: the encoder, and files of vectors.
+
+    Raises:
+        UserError: one is not there.
+    """
+    digest = str(ENCODERS.load(config.encoder).digest(config))
+    return sha256_json([digest, [source_digest(each, data) for each in config.vectors]]) if config.vectors else digest

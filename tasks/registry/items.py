@@ -244,7 +244,7 @@ class _Work:
                 _report,
                 place,
             )
-            bundle = add_items(bundle, placing, new.items, vectors, self.how.bonus)
+            bundle = add_items(bundle, placing, new.items, vectors, self.how.bonus, new.attributes)
         self.bundle = bundle
         return {"added": new.items["item_id"].to_list(), "back": back}
 

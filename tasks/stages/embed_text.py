@@ -1,26 +1,29 @@
-"""Stage `embed_text`: the items' texts as vectors."""
+"""Stage `embed_text`: the items' texts, and what else describes them, as vectors."""
 
 from __future__ import annotations
 
 from prorec.tasks.execution.stage import Work, stage
+from prorec.tasks.stages.preprocess import located
 from prorec_core.config import Experiment
 
 
-def _encoder_digest(experiment: Experiment) -> str:
-    from prorec_core.stages.embed_text import encoder_digest
+def _outside(experiment: Experiment) -> str:
+    from prorec_core.stages.embed_text import described_by
 
-    return encoder_digest(experiment.text)
+    return described_by(experiment.text, located(experiment.data))
 
 
 @stage(
     "embed_text",
     reads=("preprocess",),
-    config=("text",),
-    libraries=("torch", "transformers", "tokenizers", "sentence-transformers", "numpy", "polars"),
-    outside=_encoder_digest,
+    # The data's section tells where the items file is, of which a source may be a column.
+    config=("text", "data"),
+    libraries=("torch", "transformers", "tokenizers", "sentence-transformers", "numpy", "polars", "pyarrow", "orjson"),
+    outside=_outside,
 )
-def embed_text(work: Work) -> None:
-    """Embed every item's text, equal texts once."""
+def embed_text(work: Work) -> dict[str, float]:
+    """Embed every item's text, equal texts once; vectors of one's own stand beside it."""
     from prorec_core.stages.embed_text import embed_text as run
 
-    run(work)
+    sources = run(work, located(work.experiment.data))
+    return {f"without_{each.name}": each.without for each in sources if each.mean is not None}

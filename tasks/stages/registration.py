@@ -23,11 +23,11 @@ def register(work: Work) -> Mapping[str, str]:
     name = experiment_name(work.experiment.name)
     with tempfile.TemporaryDirectory() as scratch:
         bundle = Path(scratch) / "bundle"
-        example = _fill(bundle, work)
+        example = fill_bundle(bundle, work)
         return bundles.publish(name, work.run.id, bundle, example)
 
 
-def _fill(bundle: Path, work: Work) -> list[str]:
+def fill_bundle(bundle: Path, work: Work) -> list[str]:
     """Gather what serving needs; returns the item ids of a short history, as an example.
 
     New items that the experiment holds out stand in the tables after the others: what is served knows them too.
@@ -36,6 +36,7 @@ def _fill(bundle: Path, work: Work) -> list[str]:
 
     from prorec_core.config import QuantizeConfig
     from prorec_core.config_data import DataConfig, TextConfig
+    from prorec_core.data import attributes
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import write_embeddings
     from prorec_core.generation.bundle import Placing
@@ -69,6 +70,8 @@ def _fill(bundle: Path, work: Work) -> list[str]:
         texts(work)[: dataset.items.height],
     ).save(bundle)
     Catalogue.of_training(dataset.n_items_with_new, dataset.items.height).save(bundle)
+    if (kept := work.inputs["preprocess"] / attributes.FILE).is_file():
+        shutil.copyfile(kept, bundle / kept.name)
     embeddings = quantized_embedding(work)
     if dataset.new_items is not None:
         embeddings = np.concatenate([embeddings, new_quantized_embedding(work)])

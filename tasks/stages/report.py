@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from prorec.tasks.execution.stage import Stage, Work
 from prorec.tasks.stages.evaluate import evaluate
-from prorec_core.stages.inputs import read_dataset
+from prorec_core.stages.inputs import read_dataset, read_sources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +39,7 @@ def draw(work: Work) -> None:
         quality=_json(inputs["quantize"] / "quality.json") if "quantize" in inputs else {},
         codes=CodeTable.load(inputs["quantize"] / "codes.parquet").codes if "quantize" in inputs else None,
         domination=_json(inputs["align"] / "domination.json") if "align" in inputs else {},
+        sources=read_sources(inputs["embed_text"]) if "embed_text" in inputs else (),
         experiment=dict(work.config) if whole else {},
     )
     evaluation = Evaluation.load(inputs[evaluated], lists=True)

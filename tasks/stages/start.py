@@ -147,11 +147,13 @@ def start_digest(experiment: Experiment) -> str:
     return sha256_json([tags.get(models.CONTENT_TAG, ""), made_of])
 
 
-def _encoder(folder: Path) -> tuple[Any, Any]:
+def _encoder(folder: Path) -> list[Any]:
+    """What E_S is made by, without what changes whenever an item comes: files of vectors, means and scales."""
     config: dict[str, Any] = read_json(folder / MANIFEST)["config"]["text"]
-    own = {name: value for name, value in config.items() if name != "model"}
-    # Vectors of one's own are another file whenever an item comes.
-    return own, None if config["encoder"] == "vectors" else read_json(folder / "encoder.json")
+    encoder: dict[str, Any] = read_json(folder / "encoder.json")
+    sources = [(each["name"], each["width"]) for each in encoder.get("sources", ())]
+    own = {name: value for name, value in config.items() if name not in {"model", "vectors"}}
+    return [own, sources, None if config["encoder"] == "vectors" else encoder["digest"]]
 
 
 def _line(base: Base) -> Iterator[Base]:

@@ -26,6 +26,7 @@ from prorec_core.reports.evaluation import plot_files, render
 from prorec_core.reports.examples import choose_users, examples
 from prorec_core.reports.plots import curves_by_k
 from prorec_core.reports.tables import chosen_settings, new_item_rows, result_markdown
+from prorec_core.text.semantic import SemanticSource
 from tests.data_sets import data_set
 from tests.html_page import Page
 
@@ -247,6 +248,22 @@ def test_page_is_whole_safe_and_needs_nothing_else(evaluation, page):
     pictures = [attrs for tag, attrs in page.tags if tag == "svg"]
     assert len(pictures) >= 7
     assert all(picture["role"] == "img" and len(picture["aria-label"]) > 30 for picture in pictures)
+
+
+def test_sources_of_the_text_embedding_are_shown_with_what_they_lack(evaluation, background, page):
+    source = SemanticSource("picture", 32, "d", mean=[0.0] * 32, scale=1.0, missing="mean", items=ITEMS, without=3)
+    text = SemanticSource("text", 384, "e", mean=[0.0], scale=1.0, items=ITEMS)
+    row = background.domination["integrated"]
+    by_source = {name: {"overlap": 0.1, "cka": 0.2, "share": 0.25} for name in ("text", "picture")}
+    fields = {
+        "sources": [text, replace(source, new_without=2, examples=["P1", "<P2>"])],
+        "domination": {**background.domination, "integrated": {**row, "by_source": by_source}},
+    }
+    found = page(evaluation, **fields)
+    assert "What items are described by" in found and f"3 of {ITEMS}, 2 new" in found and "P1, &lt;P2&gt;" in found
+    assert "· picture" in found and "picture (25%)" in found, "in the table and in the plot"
+    assert not Page(found).open
+    assert "What items are described by" not in page(evaluation, sources=[replace(text, mean=None)])
 
 
 def test_every_table_of_metrics_declares_the_protocol(evaluation, page):

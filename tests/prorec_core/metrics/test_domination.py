@@ -89,6 +89,26 @@ def test_the_larger_half_dominates_a_naive_concatenation_until_it_is_standardise
     assert found["sources"]["overlap"] < 0.1
 
 
+def test_each_source_has_its_share_and_items_without_it_are_not_asked():
+    text, picture, behaviour = noise(16), noise(17), noise(18)
+    lacking = picture.copy()
+    lacking[::2] = 0
+    for of in (picture, lacking):
+        semantic = np.hstack([text, of])
+        found = domination(semantic, semantic, behaviour, sources={"text": text, "picture": of})
+        rows = found["integrated"]["by_source"]
+        assert list(rows) == ["text", "picture"]
+        assert sum(row["share"] for row in rows.values()) <= 1
+        assert rows["text"]["share"] > 0.25 < rows["picture"]["share"]
+        assert "by_source" in found["naive_concatenation"]
+    only = domination(picture, np.hstack([text, lacking]), behaviour, sources={"text": text, "picture": lacking})
+    assert only["integrated"]["by_source"]["picture"]["overlap"] > only["integrated"]["by_source"]["text"]["overlap"]
+    plain = domination(picture, text, behaviour)
+    assert "by_source" not in plain["integrated"]
+    nobody = domination(picture, text, behaviour, sources={"text": text, "picture": np.zeros_like(picture)})
+    assert list(nobody["integrated"].pop("by_source")) == ["text"] and nobody["integrated"] == plain["integrated"]
+
+
 def test_repeats_exactly_and_copes_with_few_items():
     arrays = noise(13, 6), noise(14, 6), noise(15, 6, 3)
     found = domination(*arrays)

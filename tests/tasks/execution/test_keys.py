@@ -68,7 +68,7 @@ def _others(value: Any, annotation: Any, metadata: list[Any]) -> list[Any]:
         case float():
             return [value * 1.5 + 0.01, value * 0.5]
         case list():
-            return [[*value, value[0]]]
+            return [[*value, value[0]]] if value else [[{"name": "picture", "path": "x.parquet", "missing": "mean"}]]
         case None:
             return ["other", "seconds", 3.5, [1.0, 2.0, 0.5, 0.0, -0.25]]
         case str():
@@ -416,7 +416,7 @@ def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ({"data": {"min_user_interactions": 6}}, {"preprocess"}),
+        ({"data": {"min_user_interactions": 6}}, {"preprocess", "embed_text"}),
         ({"text": {"max_tokens": 64}}, {"embed_text"}),
         ({"quantize": {"codes": 32}}, {"quantize"}),
         ({"quantize": {"embedding": "semantic"}}, {"quantize", "train_generator", "evaluate"}),

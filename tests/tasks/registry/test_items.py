@@ -114,7 +114,10 @@ def test_many_files_are_one_version_and_what_is_in_is_passed_over(base: str, tmp
     ]
     first = update(CHAMPION, made, How(strict=False))
     assert (first.added, first.withdrawn, first.uri) == (2, 1, f"models:/{NAME}/3")
-    assert len(first.refused) == 1 and "2.parquet: the vectors have 5 numbers, those of the model 8" in first.refused[0]
+    assert (
+        len(first.refused) == 1
+        and "2.parquet: the vectors 'text' have 5 numbers, those of the model 8" in first.refused[0]
+    )
     # Whoever died before the alias moved does it again, and finds it done.
     assert update(CHAMPION, made, How(strict=False)).uri == first.uri
     client().set_registered_model_alias(NAME, "champion", "3")
