@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from prorec_core.data import attributes as kept
+from prorec_core.data import kept_attributes as kept
 from prorec_core.data.conditions import Attributes, Mask
 from prorec_core.data.sequences import IntArray, Sequences, from_lists
 from prorec_core.errors import UserError, did_you_mean

@@ -97,9 +97,9 @@ def fill_bundle(bundle: Path, work: Work) -> list[str]:
     """
     import numpy as np
 
-    from prorec_core.data import attributes
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import write_embeddings
+    from prorec_core.data.kept_attributes import FILE as ATTRIBUTES
     from prorec_core.quantization.quantized import Quantized
 
     dataset = Dataset.load(work.inputs["preprocess"])
@@ -121,7 +121,7 @@ def fill_bundle(bundle: Path, work: Work) -> list[str]:
     write_json(
         bundle / "encoder.json", {**read_json(work.inputs["embed_text"] / "encoder.json"), "model": text["model"]}
     )
-    if (kept := work.inputs["preprocess"] / attributes.FILE).is_file():
+    if (kept := work.inputs["preprocess"] / ATTRIBUTES).is_file():
         shutil.copyfile(kept, bundle / kept.name)
     embeddings = quantized_embedding(work)
     if dataset.new_items is not None:
