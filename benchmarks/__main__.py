@@ -1,25 +1,22 @@
 """Seconds and memory of PRORec beside the usual implementation, on the same machine in the same minutes.
 
 `python -m benchmarks [--data FOLDER] [--json FILE]`. The usual implementation runs a few steps, scaled up.
+`python -m benchmarks scale --minutes MINUTES` tells what each stage costs as the catalogue grows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.laps import Subject, take_turns
+from benchmarks.laps import Subject, machine, take_turns
 from prorec.flows.local.running import TRAINING
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,19 +104,6 @@ def _result(row: Row, subjects: dict[str, Subject]) -> Result:
     )
 
 
-def machine() -> dict[str, Any]:
-    """Where the figures were taken."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.is_file() else []
-    return {
-        "processor": names[0].partition(":")[2].strip() if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-    }
-
-
 def show(results: list[Result], title: str, console: Console) -> None:
     """Print the table."""
     where = machine()
@@ -158,6 +142,10 @@ def _gibibytes(count: int | None) -> str:
 
 def main() -> int:
     """Run the command line."""
+    if sys.argv[1:2] == ["scale"]:
+        from benchmarks import scale
+
+        return scale.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "amazon-beauty")
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "amazon-beauty.yaml")

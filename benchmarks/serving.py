@@ -3,6 +3,10 @@
 `python -m benchmarks.serving [--model URI] [--rate 50] [--seconds 30] [--move VERSION]` starts `prorec serve` as a
 process of its own; `--url` asks one that runs already. Requests go out when they are due, whether or not earlier
 ones were answered, and their seconds count from then: a server that falls behind cannot hide it.
+
+With `--lists 5 --share 0.5` the server is given so many named lists of a random half of the catalogue each; then half
+of the time no request has a rule and half of the time each names another list, in turns, so that both meet the same
+machine. `--synthetic 200000` serves a model of so many items that has learnt nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +15,11 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
+import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -29,6 +36,9 @@ from prorec_core.errors import UserError
 
 _SECONDS_TO_START = 120
 _MEAN_ITEMS, _MOST_ITEMS = 7, 50
+_TURNS = 4
+"""How often requests without a rule and with one take turns."""
+_TOKEN = "PROREC_SERVE_TOKEN"
 _MOVE = """
 import sys
 from prorec.tasks.tracking.mlflow_runs import client
@@ -53,6 +63,13 @@ class Outcome:
     changed_after: float | None = None
     """Seconds from the move of the alias to the first answer of another version."""
 
+    def add(self, other: Outcome) -> None:
+        """Count what became of more requests."""
+        self.milliseconds += other.milliseconds
+        self.errors += other.errors
+        self.versions += other.versions
+        self.processor_seconds += other.processor_seconds
+
 
 def make_bodies(item_ids: list[str], count: int, histories: int, k: int) -> list[dict[str, Any]]:
     """Requests with random histories, 7 items long on average as in Amazon's data sets."""
@@ -65,12 +82,33 @@ def make_bodies(item_ids: list[str], count: int, histories: int, k: int) -> list
     return [{"histories": [{"history": history()} for _ in range(histories)], "k": k} for _ in range(count)]
 
 
+def put_lists(url: str, token: str, item_ids: list[str], count: int, share: float) -> list[str]:
+    """Give a server lists of a random share of the catalogue each; returns their names."""
+    random, names = np.random.default_rng(1), [f"benchmark-{number}" for number in range(count)]
+    with httpx.Client(base_url=url, timeout=60, trust_env=False, headers={"Authorization": f"Bearer {token}"}) as web:
+        for name in names:
+            some = [item_ids[item] for item in np.flatnonzero(random.random(len(item_ids)) < share)]
+            web.put(f"/lists/{name}", json={"items": some or item_ids[:1]}).raise_for_status()
+    return names
+
+
+async def in_turns(url: str, kinds: list[list[dict[str, Any]]], rate: float) -> list[Outcome]:
+    """Send several kinds of bodies, a part of each in turn, so that a slow minute of the machine meets all of them."""
+    outcomes = [Outcome() for _ in kinds]
+    for turn in range(_TURNS):
+        for outcome, bodies in zip(outcomes, kinds, strict=True):
+            outcome.add(await load(url, bodies[turn::_TURNS], rate, None))
+    return outcomes
+
+
 async def load(url: str, bodies: list[dict[str, Any]], rate: float, mover: subprocess.Popen[str] | None) -> Outcome:
     """Send every body when it is due; in the middle have `mover` move the alias."""
     outcome = Outcome()
     moved: float | None = None
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)
-    async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits, trust_env=False) as web:
+    token = os.environ.get(_TOKEN, "")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits, trust_env=False, headers=headers) as web:
 
         async def ask(body: dict[str, Any], due: float) -> None:
             try:
@@ -186,9 +224,28 @@ def main() -> int:
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--move", metavar="VERSION", help="move the model's alias to this version in the middle")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--lists", type=int, default=0, help="measure requests with so many named lists in turn, too")
+    parser.add_argument("--share", type=float, default=0.5, help="of the catalogue in each list")
+    parser.add_argument("--synthetic", type=int, metavar="ITEMS", help="serve a model that has learnt nothing")
     options = parser.parse_args()
     if options.move and "@" not in options.model:
         parser.error("--move needs a --model with an alias")
+    if options.lists and (options.url or options.move):
+        parser.error("--lists needs a server of its own, whose alias stays")
+
+    with contextlib.ExitStack() as stack:
+        if options.synthetic:
+            from benchmarks import synthetic
+
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            os.environ["PROREC_ARTIFACTS"] = str(folder / "artifacts")
+            (folder / "stages").mkdir()
+            options.model = synthetic.register(options.synthetic, folder / "stages")
+        return measure(options)
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Measure what was asked for; returns the exit status."""
     from prorec.tasks.registry import recommenders
 
     try:
@@ -197,18 +254,30 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     bodies = make_bodies(items, int(options.rate * options.seconds), options.histories, options.k)
+    token = os.environ.setdefault(_TOKEN, secrets.token_urlsafe(32)) if options.lists else ""
     server = contextlib.nullcontext(options.url) if options.url else running_server(options.model)
+    title = f"{options.model}, {options.rate:g} requests a second of {options.histories} histories, k = {options.k}"
     with server as url, moving(options.model, options.move) as mover:
         began = time.perf_counter()
-        outcome = asyncio.run(load(url, bodies, options.rate, mover))
-        seconds = time.perf_counter() - began
-    title = f"{options.model}, {options.rate:g} requests a second of {options.histories} histories, k = {options.k}"
+        if options.lists:
+            names = put_lists(url, token, items, options.lists, options.share)
+            ruled = [{**body, "only": {"list": names[place % len(names)]}} for place, body in enumerate(bodies)]
+            outcomes = asyncio.run(in_turns(url, [bodies, ruled], options.rate))
+        else:
+            outcomes = [asyncio.run(load(url, bodies, options.rate, mover))]
+        seconds = (time.perf_counter() - began) / len(outcomes)
+    outcome = outcomes[0]
     figures = show(outcome, title, seconds, Console())
+    if options.lists:
+        told = f"the same, each with one of {options.lists} lists of {options.share:.1%} of the items"
+        figures["ruled"] = show(outcomes[1], told, seconds, Console())
+        figures["p99_grows_by"] = round(figures["ruled"]["p99_ms"] / figures["p99_ms"] - 1, 3)
+        print(f"p99 grows by {figures['p99_grows_by']:+.1%}")
     if options.json:
-        from benchmarks.__main__ import machine
+        from benchmarks.laps import machine
 
         options.json.write_text(json.dumps({"machine": machine(), **figures}, indent=1) + "\n")
-    return 1 if outcome.errors else 0
+    return 1 if any(each.errors for each in outcomes) else 0
 
 
 if __name__ == "__main__":

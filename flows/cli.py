@@ -17,6 +17,7 @@ from prorec.flows.commands import (
     models,
     recommend_all,
     rerun,
+    rules,
     serve,
     stack,
     tidy,
@@ -37,7 +38,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="What an experiment is made of.")
 app.add_typer(config_app, name="config")
-for topic in (data, compare, tune, stack, rerun, tidy, models, export, serve, recommend_all, artifacts):
+for topic in (data, compare, tune, stack, rerun, tidy, models, export, serve, rules, recommend_all, artifacts):
     topic.add_to(app)
 
 _INTERRUPTED = 130
@@ -87,27 +88,43 @@ def recommend(
     model: Annotated[str, typer.Option(metavar="MODEL_URI", help="For instance models:/prorec-demo/1.")],
     history: Annotated[str, typer.Option(metavar="ITEM,ITEM,…", help="Ids of a user's items, the oldest first.")],
     k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Items to recommend.")] = 10,
+    only: rules.Only = None,
+    only_list: rules.OnlyList = None,
+    where: rules.Where = None,
+    exclude: rules.Exclude = None,
+    exclude_list: rules.ExcludeList = None,
+    exclude_where: rules.ExcludeWhere = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Also say why each item is there.")] = False,
 ) -> None:
     """Recommend items to someone with this history."""
     from rich.table import Table
 
     from prorec.flows.local.embedded import predict
 
-    found = predict(model, history, k)
+    rule = {
+        "only": rules.choice("only", only, only_list, where),
+        "exclude": rules.choice("exclude", exclude, exclude_list, exclude_where),
+    }
+    found = predict(model, history, k, rule, explained=explain)
     table = Table("rank", "item", "title", "score")
     for row in found:
         table.add_row(str(row["rank"]), visible(row["item_id"]), visible(row["title"]), f"{row['score']:.3f}")
     if found:
         console().print(table)
+    for row in found if explain else ():
+        say(f"{row['rank']}. {visible(row['title'])}")
+        for line in row["why"]:
+            say(f"   {visible(line)}")
     if len(found) < k:
-        say(_few(len(found), k), error=True)
+        say(_few(len(found), k, "what may be recommended" if any(rule.values()) else "the catalogue"), error=True)
 
 
-def _few(found: int, k: int) -> str:
+def _few(found: int, k: int, of: str) -> str:
     """Why there are fewer items than asked for."""
     if not found:
-        return "Nothing is left to recommend: the history holds the whole catalogue."
-    return f"{found:,} of {k:,} items: the catalogue has no more that the history lacks."
+        whole = of.replace("the catalogue", "the whole catalogue").replace("what", "all that")
+        return f"Nothing is left to recommend: the history holds {whole}."
+    return f"{found:,} of {k:,} items: {of} has no more that the history lacks."
 
 
 @config_app.command()

@@ -188,7 +188,7 @@ class Run:
         if self.dataset.new_items is not None:
             vectors = np.concatenate([vectors, read_new_quantized(embedding, inputs)])
         device = make_runtime(self.experiment.device).device
-        return Recommender.of(trained, self.dataset.all_items(), codes, vectors, device)
+        return Recommender.of(trained, self.dataset.all_items(), codes, vectors, device, self.dataset.attributes)
 
     def recommend(self, history: Sequence[str], k: int = 10, *, mask_history: bool | None = None) -> pl.DataFrame:
         """The k best items for somebody with a history.

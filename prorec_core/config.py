@@ -294,6 +294,8 @@ class Experiment(Section):
 
 
 _TO_THE_SECOND: tuple[Change, ...] = (
+    Added("data.attribute_columns", []),
+    Added("data.attribute_kinds", []),
     Added("text.backend", "torch"),
     Added("text.vectors", []),
     Added("data.demo.repeats", 0.0),
@@ -303,6 +305,7 @@ _TO_THE_SECOND: tuple[Change, ...] = (
     Added("data.validation_share", 0.1),
     Added("data.test_share", 0.1),
     Added("data.targets", "all"),
+    Added("data.negative_times", "error"),
     Added("data.repeated_items", "error"),
     Added("data.items_without_id", "error"),
     Added("data.expected", {}),

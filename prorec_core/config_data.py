@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from prorec_core.registry import ENCODERS, SOURCES, TEXT_BACKENDS
 from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Name, Place, Probability, Section
-from prorec_core.values import Missing, SimilarIds, TimestampFormat
+from prorec_core.values import AttributeOfKind, Missing, SimilarIds, TimestampFormat, declared_kinds
 
 Moment = Name | Annotated[int, Field(ge=0, le=2**63 - 1)] | None
 
@@ -87,6 +87,10 @@ class DataConfig(Section):
         "timestamp", description="Column of the time of an interaction; null: the file is already in order."
     )
     timestamp_format: TimestampFormat = None
+    negative_times: Literal["error", "zero"] = Field(
+        "error",
+        description="Times that are negative numbers: stop with an error, or take them for 0, before all others.",
+    )
     missing: Missing = Field(default=[""])
     similar_ids: SimilarIds = "error"
     rating_column: Name | None = Field(None, description="Column of a rating, for `min_rating`.")
@@ -100,6 +104,16 @@ class DataConfig(Section):
     text_separator: str = Field(". ", max_length=100, description="What stands between the text columns.")
     title_column: Name | None = Field(
         None, description="Item column shown as its title; by default the first text column."
+    )
+    attribute_columns: list[Name] = Field(
+        default=[],
+        max_length=100,
+        description="Item columns that are kept with the model, so that rules may choose items by them (`where`).",
+    )
+    attribute_kinds: list[AttributeOfKind] = Field(
+        default=[],
+        max_length=100,
+        description="What they hold where their texts do not tell, as sku=text: number, boolean, date, texts or text.",
     )
     duplicates: Literal["keep", "exact", "first"] = Field(
         "exact",
@@ -162,6 +176,17 @@ class DataConfig(Section):
     def _rating_and_minimum(self) -> DataConfig:
         if (self.min_rating is None) != (self.rating_column is None):
             raise ValueError("rating_column and min_rating go together")
+        return self
+
+    @model_validator(mode="after")
+    def _attributes_once(self) -> DataConfig:
+        if len(set(self.attribute_columns)) < len(self.attribute_columns):
+            raise ValueError("attribute_columns names a column twice")
+        kinds = declared_kinds(self.attribute_kinds)
+        if odd := [name for name in kinds if name not in self.attribute_columns]:
+            raise ValueError(f"attribute_kinds names '{odd[0]}', which is none of attribute_columns")
+        if len(kinds) < len(self.attribute_kinds):
+            raise ValueError("attribute_kinds names a column twice")
         return self
 
     @model_validator(mode="after")

@@ -6,9 +6,18 @@ Knows the fields of `DataConfig` for that and their limits; knows nothing of how
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
+
+AttributeKind = Literal["number", "boolean", "date", "texts", "text"]
+"""Of a column of the items that is kept for rules; `texts`: each item has a list of them."""
+
+AttributeOfKind = Annotated[
+    str, Field(min_length=3, max_length=1020, pattern=r"^[^\x00]+=(?:number|boolean|date|texts|text)$")
+]
+"""A column and its kind, as `sku=text`."""
 
 UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
 """What `data.timestamp_format` may say of numbers."""
@@ -17,6 +26,15 @@ _DIRECTIVE = re.compile(r"%(?:(?P<name>[-_0]?[A-Za-z+%]|\.?[369]?f|:{1,3}z|#z)|.
 _KNOWN = set("YCymbBhdeaAwuUWGgVjDxFvHkIlPpMSRTXrfzc+stn%")
 _WHOLE = set("DxFvc+s")
 """Directives that stand for a whole date."""
+
+
+def declared_kinds(declared: Iterable[str]) -> dict[str, AttributeKind]:
+    """The kinds of columns, as `AttributeOfKind` says them."""
+    found: dict[str, AttributeKind] = {}
+    for each in declared:
+        name, _, kind = each.rpartition("=")
+        found[name] = cast("AttributeKind", kind)
+    return found
 
 
 def known_format(form: str) -> str:

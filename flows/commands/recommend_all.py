@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from prorec.flows.commands import rules
 from prorec.flows.local.running import expect_folder, in_process
 from prorec.flows.terminal.screen import say
 from prorec_core.errors import UserError
@@ -51,6 +52,13 @@ def recommend_all(
     multiline: Annotated[
         bool, typer.Option("--multiline", help="Quoted fields may have lines that look like rows.")
     ] = False,
+    only: rules.Only = None,
+    only_list: rules.OnlyList = None,
+    where: rules.Where = None,
+    exclude: rules.Exclude = None,
+    exclude_list: rules.ExcludeList = None,
+    exclude_where: rules.ExcludeWhere = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Add columns that say why each item is there.")] = False,
 ) -> None:
     """Write the best items of every user to a Parquet file; a run that was killed goes on where it was."""
     from prorec.tasks.local import paths
@@ -88,6 +96,9 @@ def recommend_all(
             "timestamp_format": timestamp_format,
             "quotes": quotes,
             "multiline": multiline,
+            "only": rules.choice("only", only, only_list, where),
+            "explain": explain,
+            "exclude": rules.choice("exclude", exclude, exclude_list, exclude_where),
         }
     )
     say(f"{summary['users']:,} users, {summary['rows']:,} rows by {summary['model']}: {summary['output']}")

@@ -30,6 +30,7 @@ from prorec_core.visible import shortened
 
 if TYPE_CHECKING:
     from prorec.flows.terminal.display import Display
+    from prorec_core.generation.rules import Rule
 
 
 _LONGEST_LINE = 500
@@ -157,22 +158,60 @@ def mlflow_lines(run: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def predict(model: str, history: str, k: int) -> list[dict[str, Any]]:
+def predict(
+    model: str, history: str, k: int, rule: Mapping[str, Any] | None = None, *, explained: bool = False
+) -> list[dict[str, Any]]:
     """What a registered model recommends after a history: `rank`, `item_id`, `title` and `score` each.
 
+    Args:
+        model: its address.
+        history: item ids with commas.
+        k: items at most.
+        rule: `only` and `exclude` in the form of a request, each None where nothing was said.
+        explained: also `why`, lines that say why each is there.
+
     Raises:
-        UserError: there is no such model, or it cannot take this history.
+        UserError: there is no such model, or it cannot take this history or follow this rule.
     """
     items = [item.strip() for item in history.split(",") if item.strip()]
     if not items:
         raise UserError("the history is empty", place="--history", cure="Give item ids with commas between them")
     from prorec.tasks.registry import recommenders
 
+    wanted = _rule(rule or {})
     recommender = recommenders.load(recommenders.find(model))
+    rules = None if wanted is None else [recommender.rules.left(wanted).allowed]
     if unknown := recommender.unknown(items):
         text = f"unknown items: {', '.join(unknown)}"
         if len(unknown) == len(set(items)):
             raise UserError(text, place="--history", cure=recommender.suggest(unknown[0]))
         say(f"prorec: {shortened(text, _LONGEST_LINE)}; the others count.", error=True)
-    best = recommender.recommend([items], k)[0]
-    return [{"rank": rank, **asdict(each)} for rank, each in enumerate(best, start=1)]
+    if not explained:
+        best = recommender.recommend([items], k, rules=rules)[0]
+        return [{"rank": rank, **asdict(each)} for rank, each in enumerate(best, start=1)]
+    from prorec_core.generation.explain import explain, reasons, told
+
+    found = explain(recommender, recommender.numbered([items]), k, rules=rules)
+    best = recommender.named(found.lists)[0]
+    lines = [told(recommender, reason) for reason in reasons(recommender, found, 0)]
+    return [
+        {"rank": rank, **asdict(each), "why": why}
+        for rank, (each, why) in enumerate(zip(best, lines, strict=True), start=1)
+    ]
+
+
+def _rule(given: Mapping[str, Any]) -> Rule | None:
+    from pydantic import TypeAdapter, ValidationError
+
+    from prorec.tasks.registry.lists import ListStore
+    from prorec_core.generation.rules import Chosen, Rule
+
+    chosen = {}
+    for side in ("only", "exclude"):
+        try:
+            chosen[side] = TypeAdapter(Chosen | None).validate_python(given.get(side))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(["--" + side, *(str(part) for part in first["loc"])])
+            raise UserError(first["msg"].removeprefix("Value error, "), place=place) from None
+    return Rule.of(chosen["only"], chosen["exclude"], ListStore().content)

@@ -15,9 +15,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from prorec.tasks.registry.recommenders import RegisteredVersion
+from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
+    from prorec.flows.service.exploring import Explored
+    from prorec.flows.service.schemas import Why
+    from prorec_core.generation.allowed import Rules
     from prorec_core.generation.recommender import Recommendation
+    from prorec_core.generation.rule_book import Left, RuleBook
+    from prorec_core.generation.rules import Rule
 
 _log = logging.getLogger(__name__)
 
@@ -28,10 +34,20 @@ class Recommends(Protocol):
     beams: int
     item_ids: list[str]
 
+    @property
+    def rules(self) -> RuleBook:
+        """What rules leave of the catalogue."""
+        ...
+
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool | None = None
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        *,
+        mask_history: bool | None = None,
+        rules: Rules | None = None,
     ) -> list[list[Recommendation]]:
-        """The k best items for each history, best first."""
+        """The k best items for each history, best first, of those that its rule leaves."""
         ...
 
     def unknown(self, history: Sequence[str]) -> list[str]:
@@ -49,11 +65,15 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Question:
-    """One request: item ids oldest first, items wanted, and whether what was seen may come back (None: as usual)."""
+    """One request: item ids oldest first, items wanted, whether what was seen may come back (None: as usual),
+    and what alone may."""
 
     histories: Sequence[Sequence[str]]
     k: int
     keep_seen: bool | None
+    rule: Rule | None = None
+    every: bool = False
+    """Whether every score is asked, of the one history; only who explains does so."""
 
 
 @dataclass(frozen=True)
@@ -63,29 +83,48 @@ class Found:
     version: RegisteredVersion
     lists: Sequence[Sequence[Recommendation]]
     unknown: Sequence[Sequence[str]]
+    left: Left | None = None
+    """Where there is a rule."""
+    why: Sequence[Sequence[Why]] | None = None
+    """Where that was asked for: of each item of each list."""
+    explored: Explored | None = None
+    """Where every score was asked."""
 
 
-def answer(loaded: Loaded, questions: Sequence[Question]) -> list[Found]:
+def answer(loaded: Loaded, questions: Sequence[Question]) -> list[Found | UserError]:
     """Answer several requests with as few searches as possible; nobody's answer depends on who else asks.
 
     The best k of a longer list are the list of k, as long as the search has the same beams: only a k beyond
-    the usual number of beams widens it.
+    the usual number of beams widens it. Requests with different rules are searched for together. One whose rule cannot
+    be asked of this model gets the reason in place of an answer.
     """
     model = loaded.recommender
     groups: dict[tuple[bool | None, int], list[int]] = defaultdict(list)
+    found: dict[int, Found | UserError] = {}
+    left: dict[int, Left | None] = {}
     for index, question in enumerate(questions):
+        try:
+            left[index] = None if question.rule is None else model.rules.left(question.rule)
+        except UserError as error:
+            found[index] = error
+            continue
         groups[question.keep_seen, max(question.k, model.beams)].append(index)
-    found: dict[int, Found] = {}
     for (keep_seen, _), members in groups.items():
         asked = [questions[index] for index in members]
         histories = [history for question in asked for history in question.histories]
+        allowed = [
+            rule.allowed if (rule := left[index]) else None for index in members for _ in questions[index].histories
+        ]
+        rules = allowed if any(rule is not None for rule in allowed) else None
+        most = max(question.k for question in asked)
         masked = None if keep_seen is None else not keep_seen
-        lists = iter(model.recommend(histories, max(question.k for question in asked), mask_history=masked))
+        lists = iter(model.recommend(histories, most, mask_history=masked, rules=rules))
         for index, question in zip(members, asked, strict=True):
             found[index] = Found(
                 loaded.version,
                 [next(lists)[: question.k] for _ in question.histories],
                 [model.unknown(history) for history in question.histories],
+                left[index],
             )
     return [found[index] for index in range(len(questions))]
 
@@ -102,18 +141,21 @@ Waiting = tuple[Question, "Future[Found]"]
 
 
 class Batcher:
-    """A queue with one thread that answers what waits, as many requests at once as fit."""
+    """A queue with one thread that answers what waits, as many requests at once as fit.
+
+    A service has one for lists and one for lists with reasons: those take longer, and no other request waits for them.
+    """
 
     def __init__(
         self,
-        answer: Callable[[Sequence[Question]], Sequence[Found]],
+        answer: Callable[[Sequence[Question]], Sequence[Found | UserError]],
         most_waiting: int,
         most_at_once: int,
         observe: Callable[[int, float], None] = lambda histories, seconds: None,
     ) -> None:
         """
         Args:
-            answer: answers several requests, in their order.
+            answer: answers several requests, in their order, some perhaps by what is wrong with them.
             most_waiting: histories that may wait.
             most_at_once: histories that are answered together; a single request may hold more.
             observe: told of every batch, in histories and seconds.
@@ -180,7 +222,10 @@ class Batcher:
                     future.set_exception(error)
                 continue
             for (_, future), found in zip(running, answers, strict=True):
-                future.set_result(found)
+                if isinstance(found, UserError):
+                    future.set_exception(found)
+                else:
+                    future.set_result(found)
             self._observe(sum(len(question.histories) for question in questions), time.perf_counter() - began)
 
     def _take(self) -> list[Waiting]:

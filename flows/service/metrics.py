@@ -46,7 +46,7 @@ class Metrics:
         )
         self.short_lists = Counter(
             "prorec_short_lists",
-            "Histories that hold all but fewer than k items of the catalogue.",
+            "Histories that hold all but fewer than k items of what may be recommended.",
             registry=self.registry,
         )
         self.unknown_items = Counter("prorec_unknown_items", "Unknown items in histories.", registry=self.registry)

@@ -38,13 +38,23 @@ class ModelKeeper:
         find: Callable[[str], RegisteredVersion] = recommenders.find,
         load: Callable[[RegisteredVersion], Recommends] = recommenders.load,
         clock: Callable[[], float] = time.monotonic,
+        prepare: Callable[[Recommends], None] = lambda model: None,
     ) -> None:
+        """
+        Args:
+            uri: the address that is followed.
+            metrics: of the service.
+            find: which version it names.
+            load: a version.
+            clock: in seconds.
+            prepare: what else a model needs before it takes over; not called again for the same one.
+        """
         self.uri = uri
         self.current: Loaded | None = None
         self.problem: str | None = None
         """Why the version that the address names is not the one in use."""
         self._metrics = metrics
-        self._find, self._load, self._clock = find, load, clock
+        self._find, self._load, self._clock, self._prepare = find, load, clock, prepare
         self._failed: RegisteredVersion | None = None
         self._pause, self._next_try = 0.0, 0.0
         self._stopping = threading.Event()
@@ -111,6 +121,7 @@ class ModelKeeper:
         try:
             recommender = self._load(version)
             warm_up(recommender)
+            self._prepare(recommender)
         except Exception:
             self._metrics.reloads.labels("failed").inc()
             raise

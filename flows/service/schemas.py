@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from prorec_core.generation.rules import Chosen
 
 MOST_HISTORIES = 64
 MOST_ITEMS = 1000
@@ -12,6 +15,9 @@ MOST_RECOMMENDED = 100
 LONGEST_ID = 256
 MOST_BYTES = 2**20
 """Bytes of a request's body."""
+MOST_LISTED = 1_000_000
+MOST_LIST_BYTES = 2**25
+"""Items of a named list, and bytes of the body that brings it."""
 
 
 def _whole(value: object) -> object:
@@ -33,10 +39,9 @@ class History(_Strict):
     history: list[Id] = Field(description="Item ids, the oldest first; may be empty.", max_length=MOST_ITEMS)
 
 
-class Request(_Strict):
-    """Histories to recommend to."""
+class Ruled(_Strict):
+    """How many items are wanted, and which may be recommended."""
 
-    histories: list[History] = Field(min_length=1, max_length=MOST_HISTORIES)
     k: Annotated[int, BeforeValidator(_whole)] = Field(
         10, description="Items to recommend to each.", ge=1, le=MOST_RECOMMENDED, strict=True
     )
@@ -45,6 +50,56 @@ class Request(_Strict):
         description="Also recommend what is in the history, or not; by default as the model was measured.",
         strict=True,
     )
+    only: Chosen | None = Field(
+        None,
+        description="What alone may be recommended: item ids; or `items`, a named `list` and conditions (`where`), all "
+        "of which an item has to meet.",
+    )
+    exclude: Chosen | None = Field(
+        None, description="What may not be: the same, and an item is left out that meets any of them."
+    )
+
+
+class Request(Ruled):
+    """Histories to recommend to."""
+
+    histories: list[History] = Field(min_length=1, max_length=MOST_HISTORIES)
+    explain: bool = Field(False, description="Also say why each item is there; takes longer.", strict=True)
+
+
+class Part(BaseModel):
+    """What one part of the score gave an item."""
+
+    name: str = Field(
+        description="generative, dense (Stage I), successor (what followed the latest items), text, popularity."
+    )
+    contribution: float
+    item_id: str | None = Field(None, description="The latest item that the part looks at.")
+    title: str | None = Field(None, description="Its title.")
+    value: float | None = Field(
+        None, description="generative: a log-probability; text: a cosine; popularity: times in training."
+    )
+
+
+class Code(BaseModel):
+    """One of an item's codes, and what the items have in common that share it and those before it."""
+
+    code: int
+    items: int = Field(description="How many those are.")
+    words: list[str] = Field(description="The most telling words of their titles.")
+    log_probability: float | None = Field(None, description="Of the code after those before it.")
+
+
+class Why(BaseModel):
+    """Why an item is in a list."""
+
+    scorer: str = Field(description="What recommends: generative, dense, fused, ranked, or popular.")
+    baseline: float | None = Field(
+        description="The mean score of all candidates of the history; the contributions add up to the item's score "
+        "less this. Not there where popularity alone recommends."
+    )
+    parts: list[Part]
+    codes: list[Code]
 
 
 class Item(BaseModel):
@@ -54,6 +109,7 @@ class Item(BaseModel):
     item_id: str
     title: str
     score: float = Field(description="A log-probability up to a constant: higher is better.")
+    why: Why | None = Field(None, description="Where `explain` asks for it.")
 
 
 class Result(BaseModel):
@@ -63,8 +119,8 @@ class Result(BaseModel):
     items: list[Item] = Field(description="Best first; fewer than `k`, or none, where the catalogue has no more.")
     unknown_items: list[str] = Field(description="Item ids of the history that the model does not know, each once.")
     missing: int = Field(
-        description="How many items fewer than `k` there are, since the history holds the rest of the catalogue; with "
-        "no item at all it holds the whole."
+        description="How many items fewer than `k` there are, since the history holds the rest of the catalogue, or of "
+        "what the rule leaves of it; with no item at all it holds the whole."
     )
     fallback: bool = Field(description="No item of the history is known: these are the most popular items.")
 
@@ -76,11 +132,49 @@ class Model(BaseModel):
     version: str
 
 
+class AboutRule(BaseModel):
+    """What `only` and `exclude` leave."""
+
+    allowed: int = Field(description="Items of the catalogue that may be recommended.")
+    unknown: int = Field(description="Of the item ids that the rule itself names, how many the model does not know.")
+    unknown_items: list[str] = Field(description="The first of them.")
+
+
 class Answer(BaseModel):
     """A result for each history, in the order of the request."""
 
     model: Model
     results: list[Result]
+    rule: AboutRule | None = Field(None, description="Not there where there is neither `only` nor `exclude`.")
+
+
+class ListOfItems(_Strict):
+    """What a named list is put from."""
+
+    items: list[Id] = Field(description="Item ids; one that stands twice counts once.", max_length=MOST_LISTED)
+
+
+class AboutList(BaseModel):
+    """A named list."""
+
+    name: str
+    items: int = Field(description="How many.")
+    digest: str = Field(description="Tells its content.")
+    updated: datetime
+    unknown: int | None = Field(None, description="How many the model in use does not know; not there without a model.")
+    unknown_items: list[str] | None = Field(None, description="The first of them.")
+
+
+class WholeList(AboutList):
+    """A named list with its items."""
+
+    item_ids: list[str]
+
+
+class Lists(BaseModel):
+    """All named lists, by name."""
+
+    lists: list[AboutList]
 
 
 class Ready(BaseModel):
@@ -120,5 +214,9 @@ def example(item_ids: list[str]) -> dict[str, dict[str, Any]]:
                 "k": 3,
                 "keep_seen": True,
             },
+        },
+        "ruled": {
+            "summary": "Some items not",
+            "value": {"histories": [{"history": item_ids[:1]}], "k": 3, "exclude": item_ids[1:]},
         },
     }

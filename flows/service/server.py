@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import ipaddress
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import Sequence
@@ -14,21 +16,28 @@ import torch
 import uvicorn
 from starlette.types import ASGIApp
 
-from prorec.flows.access import guard
+from prorec.flows.access import guard, secret
 from prorec.flows.service import schemas
 from prorec.flows.service.app import create_app
-from prorec.flows.service.batching import Batcher, Found, Question, answer
+from prorec.flows.service.batching import Batcher, Found, Question, Recommends, answer
 from prorec.flows.service.metrics import Metrics
 from prorec.flows.service.models import ModelKeeper
+from prorec.tasks.local import paths
 from prorec.tasks.registry import recommenders
+from prorec.tasks.registry.lists import ListStore
 from prorec.tasks.registry.recommenders import RegisteredVersion
 from prorec.tasks.tracking.retries import TrackingAwayError
 from prorec_core.errors import UserError
+from prorec_core.generation.rules import Choice, Rule
 
 _SECONDS_TO_STOP = 30
 _SECONDS_IDLE = 75
 """How long an idle connection stays open: longer than clients and proxies keep theirs, so that none is reused as it
 is being closed."""
+TOKEN = "PROREC_SERVE_TOKEN"
+_SHORTEST = 16
+_TOKEN = re.compile(rf"[!-~]{{{_SHORTEST},}}")
+_WITHOUT = "on this machine only what changes something has to give it"
 _log = logging.getLogger(__name__)
 
 
@@ -48,22 +57,24 @@ def serve(
             listens on this machine alone, and any where it is open to the network.
 
     Raises:
-        UserError: there is no such model, its files are damaged, or the port is taken.
+        UserError: there is no such model, its files are damaged, the port is taken, or no token can be had where one
+            is needed.
         TrackingAwayError: the tracking store does not answer, and nothing was served from here before.
     """
     _set_up_logs()
     with _listen(host, port) as listener:
         first = _first_version(uri)
         torch.set_num_threads(threads or max(1, _cores() - 1))
-        metrics = Metrics()
-        keeper = ModelKeeper(uri, metrics)
+        metrics, lists = Metrics(), ListStore()
+        keeper = ModelKeeper(uri, metrics, prepare=lambda model: _work_out(lists, model))
 
-        def answer_all(questions: Sequence[Question]) -> list[Found]:
+        def answer_all(questions: Sequence[Question]) -> list[Found | UserError]:
             assert keeper.current is not None
             return answer(keeper.current, questions)
 
         batcher = Batcher(answer_all, most_waiting, schemas.MOST_HISTORIES, metrics.observe_batch)
-        app = create_app(keeper, batcher, metrics)
+        token, homes = _token(listener)
+        app = create_app(keeper, batcher, metrics, lists, token=token, homes=homes)
         settings = uvicorn.Config(
             _guarded(app, listener, names),
             log_config=None,
@@ -128,6 +139,42 @@ def _guarded(app: ASGIApp, listener: socket.socket, names: Sequence[str]) -> ASG
     address, port = listener.getsockname()[:2]
     own = guard.loopback(port) if ipaddress.ip_address(address).is_loopback else []
     return guard.Guard(app, [*own, *names]) if own or names else app
+
+
+def _token(listener: socket.socket) -> tuple[str | None, list[str]]:
+    """The service's token, and by which names of the machine it may be read without one (see `Door`).
+
+    That of `PROREC_SERVE_TOKEN` is asked for everywhere. Otherwise it is in a file that its owner alone can read.
+    """
+    address, port = listener.getsockname()[:2]
+    if token := os.environ.get(TOKEN, "").strip():
+        if not _TOKEN.fullmatch(token):
+            raise UserError("this is no token", place=TOKEN, cure=f"Give {_SHORTEST} signs of ASCII or more, no blanks")
+        return token, []
+    homes = guard.loopback(port) if ipaddress.ip_address(address).is_loopback else []
+    folder = paths.artifacts() / "served"
+    try:
+        with paths.lock("serve-token"):
+            secret.ensure(folder)
+        token = secret.read(folder)
+    except OSError as error:
+        if not homes:
+            raise UserError(
+                f"no token can be kept ({error.strerror or error})", place=str(folder), cure=f"Set {TOKEN}"
+            ) from error
+        _log.warning("No token can be kept in %s (%s): nothing can be changed unless %s is set", folder, error, TOKEN)
+        return None, homes
+    _log.info("the token is in %s; %s", secret.file(folder), _WITHOUT if homes else "every request has to give it")
+    return token, homes
+
+
+def _work_out(lists: ListStore, model: Recommends) -> None:
+    """Have what named lists leave of a model worked out before anybody asks."""
+    for kept in lists.all():
+        with contextlib.suppress(UserError):
+            name = kept.content.name
+            if rule := Rule.of(Choice(list=name), None, lists.content):
+                model.rules.left(rule)
 
 
 def _first_version(uri: str) -> RegisteredVersion:

@@ -17,6 +17,10 @@ from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.sequential.base import ITEM_DEVIATION
 from prorec_core.sequential.trained import build_model
 from prorec_core.training.rows import RowTable
+from prorec_core.training.sampling import multiple
+
+_AT_ONCE = 65_536
+"""Texts of a large catalogue that are adapted at a time where all are."""
 
 
 def fused_dim(config: AlignConfig, dim: int) -> int:
@@ -56,7 +60,9 @@ class StageOne(nn.Module):
 
     def embeddings(self) -> tuple[Tensor, Tensor, Tensor]:
         """E_I, E_C and E_T of all items, shapes (N, E), (N, D), (N, D)."""
-        semantic_ND = self.adapter(self.text_NS)
+        # Of a large catalogue piece by piece: what the adapter makes on its way is several tables.
+        texts = self.text_NS.split(_AT_ONCE) if self.items.by_rows else (self.text_NS,)
+        semantic_ND = torch.cat([self.adapter(piece) for piece in texts]) if len(texts) > 1 else self.adapter(texts[0])
         fused_NE = self.fused(self.items.weight, semantic_ND)
         return fused_NE if self.graph is None else self.graph(fused_NE), self.items.weight, semantic_ND
 
@@ -66,18 +72,24 @@ class StageOne(nn.Module):
         Nothing is looked at but these items and their neighbours in the graph.
         """
         if self.graph is None:
-            ids_RD, semantic_RD = self.items(items_R), self.adapter(self.text_NS[items_R])
+            ids_RD, semantic_RD = self.items(items_R), self._adapted(items_R)
             return self.fused(ids_RD, semantic_RD), ids_RD, semantic_RD
         neighbours_RK, strengths_RK = self.graph.neighbours(items_R)
         asked = torch.cat([items_R, neighbours_RK.flatten()])
         items_M, places = torch.unique(asked, return_inverse=True)
         own_R, places_RK = places[: len(items_R)], places[len(items_R) :].view(neighbours_RK.shape)
-        ids_MD, semantic_MD = self.items(items_M), self.adapter(self.text_NS[items_M])
+        ids_MD, semantic_MD = self.items(items_M), self._adapted(items_M)
         fused_ME = self.fused(ids_MD, semantic_MD)
         integrated_RE = self.graph.smoothed(
             F.embedding(own_R, fused_ME), F.embedding(places_RK, fused_ME), strengths_RK
         )
         return integrated_RE, F.embedding(own_R, ids_MD), F.embedding(own_R, semantic_MD)
+
+    def _adapted(self, items_R: Tensor) -> Tensor:
+        """E_T of some items, shape (R, D)."""
+        count = len(items_R)
+        semantic: Tensor = self.adapter(self.text_NS[F.pad(items_R, (0, multiple(count) - count))])[:count]
+        return semantic
 
     def fused(self, collaborative_ND: Tensor, semantic_ND: Tensor) -> Tensor:
         """E_I of some items from their E_C and E_T, shape (N, E); nothing of their neighbours."""

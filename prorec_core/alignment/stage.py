@@ -100,7 +100,7 @@ def align(
         config,
         derive_seed(seed, "align"),
         runtime,
-        asked=validation_targets(sequences, config, derive_seed(seed, "align", "validation")),
+        asked=validation_targets(sequences, config.validation_users, derive_seed(seed, "align", "validation")),
     )
     with torch.no_grad():
         integrated, ids, adapted = (_array(table) for table in stage.embeddings())

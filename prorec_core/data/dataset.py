@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from prorec_core.artifacts import read_json, read_parquet, write_json, write_parquet
+from prorec_core.data import kept_attributes as kept
 from prorec_core.data.sequences import Borders, IntArray, Sequences, Split
 from prorec_core.versions import file
 
@@ -77,6 +78,7 @@ class Dataset:
         timestamps: int64, aligned with `sequences.items`.
         profile: counts before and after each filter, quantiles of history lengths, ties; plain JSON values.
         new_items: the new items held out of all the above, and who took one last; None where none are.
+        attributes: columns kept for rules, a row for each of `all_items`; None where none are.
     """
 
     items: pl.DataFrame
@@ -85,6 +87,7 @@ class Dataset:
     timestamps: npt.NDArray[np.int64]
     profile: dict[str, Any]
     new_items: NewItems | None = None
+    attributes: pl.DataFrame | None = None
 
     @property
     def split(self) -> Mapping[str, Any]:
@@ -120,8 +123,8 @@ class Dataset:
         """Write items.parquet, users.parquet, sequences.parquet and profile.json.
 
         With new items also new_items.parquet (item_id, title, text) and new_tests.parquet (user, and target, a row
-        of the former). With another split than leave-one-out also borders.parquet: of each user how many of the items
-        come before the validation, and how many before the test.
+        of the former); with attributes also attributes.parquet. With another split than leave-one-out also
+        borders.parquet: of each user how many of the items come before the validation, and how many before the test.
         """
         offsets = pa.array(self.sequences.offsets.astype(np.int32))
         sequences = pa.table(
@@ -142,6 +145,8 @@ class Dataset:
             tests = pa.table({"user": self.new_items.users, "target": self.new_items.targets})
             write_parquet(folder / "new_items.parquet", self.new_items.items.to_arrow().cast(_NEW_ITEMS))
             write_parquet(folder / "new_tests.parquet", tests.cast(_NEW_TESTS))
+        if self.attributes is not None:
+            kept.save(folder / kept.FILE, self.all_items()["item_id"], self.attributes)
 
     @classmethod
     def load(cls, folder: Path) -> Dataset:
@@ -162,13 +167,16 @@ class Dataset:
             n_items=items.height,
             borders=None if split["kind"] == LEAVE_ONE_OUT else _borders(folder, split),
         )
+        new_items = _new_items(folder, in_sequences=split["kind"] == "by_time")
+        item_ids = items["item_id"] if new_items is None else pl.concat([items["item_id"], new_items.items["item_id"]])
         return cls(
             items=items,
             users=_frame(read_parquet(folder / "users.parquet", _STAGE)),
             sequences=sequences,
             timestamps=table.column("timestamps").combine_chunks().flatten().to_numpy().astype(np.int64),
             profile=profile,
-            new_items=_new_items(folder, in_sequences=split["kind"] == "by_time"),
+            new_items=new_items,
+            attributes=kept.load(folder / kept.FILE, item_ids) if (folder / kept.FILE).is_file() else None,
         )
 
 

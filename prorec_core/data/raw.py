@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from prorec_core.config_data import DataConfig
+from prorec_core.data.attributes import as_attribute
 from prorec_core.data.columns import Field, as_ids, as_ratings, first, need_columns, shown, value_at, without_missing
 from prorec_core.data.forms import in_other_forms, pair_shown, remarks_on_values
 from prorec_core.data.ids import Distinct, IdColumn, as_places, sorted_ids
@@ -22,6 +23,7 @@ from prorec_core.data.tables import RawTable
 from prorec_core.data.texts import as_text
 from prorec_core.data.times import Times
 from prorec_core.errors import UserError
+from prorec_core.values import declared_kinds
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,11 @@ class Log:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items as strings: item_id, title, text, the latter two "" where there is none; place and remarks as above."""
+    """The items as strings: item_id, title, text, the latter two "" where there is none; beside them in the same order
+    the columns that are kept for rules; place and remarks as above."""
 
     items: pl.DataFrame
+    attributes: pl.DataFrame
     place: str
     remarks: list[str]
 
@@ -92,9 +96,11 @@ def _stocked(config: DataConfig, table: RawTable) -> pl.DataFrame:
         table,
         {config.item_column: "data.item_column"}
         | dict.fromkeys(config.text_columns, "data.text_columns")
-        | ({title: "data.title_column"} if config.title_column else {}),
+        | ({title: "data.title_column"} if config.title_column else {})
+        | dict.fromkeys(config.attribute_columns, "data.attribute_columns"),
     )
-    return table.collect(*dict.fromkeys([config.item_column, *config.text_columns, title]))
+    wanted = [config.item_column, *config.text_columns, title, *config.attribute_columns]
+    return table.collect(*dict.fromkeys(wanted))
 
 
 def _title(config: DataConfig) -> str:
@@ -145,7 +151,9 @@ def _catalogue(config: DataConfig, raw: pl.DataFrame, place: str, beside: str) -
     chosen = [str(names.index(name)) for name in config.text_columns]
     texts = there.select(pl.concat_str(chosen, separator=config.text_separator, ignore_nulls=True)).to_series()
     items = {"item_id": ids, "title": parts[names.index(title)], "text": texts.fill_null("")}
-    return Catalogue(pl.DataFrame(items), place, remarks)
+    kinds, missing = declared_kinds(config.attribute_kinds), config.missing
+    kept = [as_attribute(raw[name], place, missing, kinds.get(name)) for name in config.attribute_columns]
+    return Catalogue(pl.DataFrame(items), pl.DataFrame(kept), place, remarks)
 
 
 def _remarks(column: pl.Series, field: Field, *, ids: bool) -> list[str]:
@@ -169,7 +177,8 @@ def _log(
         start, frame = batch
         found: dict[str, Any] = {side: dictionaries[side].numbers(frame[names[side]], start) for side in names}
         if config.timestamp_column is not None:
-            found["timestamp"] = times.read(frame[config.timestamp_column], start)
+            column, found["negative"] = _from_zero(frame[config.timestamp_column], config)
+            found["timestamp"] = times.read(column, start)
         if rating is not None:
             found["rating"] = as_ratings(frame[rating], place, missing, start)
         return found
@@ -188,6 +197,8 @@ def _log(
     items, same = _met(distinct["item"], catalogue, config, place)
     ids: dict[str, pl.Series] = {}
     remarks: list[str] = []
+    if negative := sum(parts.pop("negative", [])):
+        remarks.append(f"{place}: {negative:,} times are negative and taken for 0 (data.negative_times=zero)")
     for side, called in (("user", distinct["user"].ids), ("item", items)):
         ids[side], table_ = sorted_ids(distinct[side], called)
         counts = np.bincount(table_[distinct[side].numbers], distinct[side].rows).astype(np.int64)
@@ -197,6 +208,16 @@ def _log(
     if rating is not None:
         rows = rows.with_columns(rating=pl.concat(parts.pop("rating")))
     return rows, Log(ids, unit, place, remarks, same)
+
+
+def _from_zero(column: pl.Series, config: DataConfig) -> tuple[pl.Series, int]:
+    """The times, negative numbers of them 0 where the configuration says so, and how many those are."""
+    if config.negative_times == "error" or not (column.dtype.is_numeric() or column.dtype == pl.String):
+        return column, 0
+    numbers = column.dtype.is_numeric()
+    negative = (column < 0) if numbers else column.str.contains(r"^\s*-[0-9.]+\s*$")
+    negative = negative.fill_null(False)
+    return (column.set(negative, 0 if numbers else "0"), int(negative.sum())) if negative.any() else (column, 0)
 
 
 def _with_starts(batches: Iterable[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:

@@ -80,6 +80,10 @@ class Sequences:
         """Whose each row is, int32, shape (rows,)."""
         return np.arange(self.n_users, dtype=np.int32) if self.owner is None else self.owner
 
+    def owned(self) -> Sequences:
+        """The same rows, which keep whose they are when some of them are selected."""
+        return replace(self, owner=self.owners)
+
     def of_user(self, user: int) -> IntArray:
         """All items of one user, in order."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from prorec_core.config_data import DataConfig
+from prorec_core.data.attributes import described
 from prorec_core.data.columns import shown
 from prorec_core.data.counting import gathered, occurrences
 from prorec_core.data.dataset import Dataset, NewItems
@@ -124,6 +125,10 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
     if log.same_ids:
         profile["items_in_another_form"] = log.same_ids
     new = None if held is None else _new_items(held, ids, users, catalogue)
+    attributes = None
+    if config.attribute_columns:
+        attributes = _attributes(stock, kept if new is None else pl.concat([kept, new.items["item_id"]]))
+        profile["attributes"] = described(attributes)
     if new is not None:
         profile["new_items"] = {"items": len(new), "test_interactions": len(new.users), "seed": config.new_items_seed}
     if borders is not None:
@@ -145,7 +150,16 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
         timestamps=times,
         profile=profile,
         new_items=new,
+        attributes=attributes,
     )
+
+
+def _attributes(stock: Catalogue, item_ids: pl.Series) -> pl.DataFrame:
+    """The columns kept for rules of some items; null for one that the items file lacks."""
+    # By place: a column may have any name.
+    rows = pl.DataFrame({"item_id": stock.items["item_id"], "row": pl.int_range(stock.items.height, eager=True)})
+    places = pl.DataFrame({"item_id": item_ids}).join(rows, on="item_id", how="left", maintain_order="left")["row"]
+    return pl.DataFrame([column.gather(places) for column in stock.attributes.get_columns()])
 
 
 def _new_items(held: HeldOut, ids: Mapping[str, pl.Series], users: pl.Series, catalogue: pl.DataFrame) -> NewItems:

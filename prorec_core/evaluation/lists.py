@@ -5,7 +5,7 @@ Knows models and histories; knows nothing of metrics or files. Axes: U users, K 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,12 @@ from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.ranker import Ranker
 from prorec_core.metrics.top import TopItems, latest_items, padded_histories, top_from_scores
-from prorec_core.progress import Report, silent
+from prorec_core.progress import Progress, Report, silent
 from prorec_core.sequential.base import INFERENCE_TOKENS, SequentialModel, users_at_a_time
 from prorec_core.training.batching import inference_batches
+
+_USERS_AT_ONCE = 50_000
+"""Users whose candidates are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,29 @@ def lists_after(
     Args:
         held_out: the histories are those that the ranker was fitted on.
     """
+    n_users = histories.n_users
+    if n_users <= _USERS_AT_ONCE:
+        return _lists_after(config, models, histories, report, held_out=held_out)
+    parts, histories = [], histories.owned()
+    for start in range(0, n_users, _USERS_AT_ONCE):
+
+        def told(progress: Progress, before: int = start) -> None:
+            report(replace(progress, step=before + progress.step, total=n_users))
+
+        users = np.arange(start, min(start + _USERS_AT_ONCE, n_users))
+        parts.append(_lists_after(config, models, histories.select(users), told, held_out=held_out))
+    return {
+        scorer: TopItems(
+            np.concatenate([part[scorer].items_UK for part in parts]),
+            np.concatenate([part[scorer].scores_UK for part in parts]),
+        )
+        for scorer in parts[0]
+    }
+
+
+def _lists_after(
+    config: EvaluateConfig, models: Models, histories: Sequences, report: Report, *, held_out: bool
+) -> dict[str, TopItems]:
     device = models.generator.inputs_NE.device
     k = min(config.list_length, histories.n_items)
     candidates = find_candidates(

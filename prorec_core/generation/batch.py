@@ -22,22 +22,16 @@ import pyarrow.parquet as pq
 from prorec_core.artifacts import sha256_file, sha256_json, write_bytes
 from prorec_core.data.histories import Chunk, Histories
 from prorec_core.errors import UserError
+from prorec_core.generation.allowed import AllowedItems
+from prorec_core.generation.explain import Explained, explain
+from prorec_core.generation.explained_rows import SCHEMA, explained_columns, explained_schema
 from prorec_core.generation.recommender import Recommender
+from prorec_core.generation.rules import Rule
+from prorec_core.metrics.top import TopItems
 from prorec_core.progress import Progress, Report, silent
 
 SCHEMA_VERSION = 1
 """Version of the columns and metadata of the file."""
-
-SCHEMA = pa.schema(
-    [
-        pa.field("user_id", pa.string(), nullable=False),
-        pa.field("rank", pa.int32(), nullable=False),
-        pa.field("item_id", pa.string(), nullable=False),
-        pa.field("title", pa.string(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),
-    ]
-)
-"""A row an item: users in the order of the input, `rank` from 1, `score` a log-probability up to a constant."""
 
 _EXAMPLES = 3
 _ROWS = 2**20
@@ -55,6 +49,8 @@ class BatchSettings:
         chunk: users at a time; results are kept chunk by chunk.
         model: the model's address, noted in the file.
         model_digest: digest of the model's files; chunks of another model are not used.
+        rule: what alone may be recommended.
+        explain: add the columns of `explained_schema`.
     """
 
     k: int
@@ -62,6 +58,8 @@ class BatchSettings:
     chunk: int
     model: str
     model_digest: str
+    rule: Rule | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,8 @@ class BatchResult:
         rows: of the file.
         sha256: of the file, hex.
         users_found: whose rows were there already.
-        users_short: who got fewer than k items, since the catalogue has no more that they lack.
-        users_empty: who got none, since they have the whole catalogue.
+        users_short: who got fewer than k items, since no more may be recommended that they lack.
+        users_empty: who got none, since they have all that may be.
     """
 
     users: int
@@ -130,8 +128,10 @@ def recommend_all(
         report: told of every chunk, in users.
 
     Raises:
-        UserError: the output cannot be written.
+        UserError: the output cannot be written; the rule cannot be asked of the model, or leaves nothing.
     """
+    allowed = None if settings.rule is None else recommender.rules.left(settings.rule).allowed
+    schema = explained_schema(recommender.scoring) if settings.explain else SCHEMA
     parts = output.parent / f".{output.name}.parts"
     try:
         parts.mkdir(parents=True, exist_ok=True)
@@ -143,13 +143,13 @@ def recommend_all(
             if part is not None:
                 found += len(chunk.user_ids)
             else:
-                part = _write_part(parts, key, _rows(recommender, chunk, settings))
+                part = _write_part(parts, key, _rows(recommender, chunk, settings, allowed))
             names.append(part)
             done += len(chunk.user_ids)
             report(Progress(done, total, "user"))
         # The last name is given to a file that is whole, on the same file system.
         whole = parts / "whole"
-        rows, served, full = _join(names, whole, _metadata(settings), settings.k)
+        rows, served, full = _join(names, whole, schema.with_metadata(_metadata(settings)), settings.k)
         sha256 = sha256_file(whole)
         whole.replace(output)
         shutil.rmtree(parts)
@@ -165,6 +165,10 @@ def recommend_all(
 def _key(chunk: Chunk, settings: BatchSettings) -> str:
     """Equal for two chunks whose rows must be equal."""
     asked = [SCHEMA_VERSION, settings.model_digest, settings.k, settings.mask_history]
+    if settings.rule is not None:
+        asked.append(settings.rule.key)
+    if settings.explain:
+        asked.append("explained")
     content = hashlib.sha256(sha256_json(asked).encode())
     lengths = chunk.histories.list.len()
     content.update(lengths.to_numpy().tobytes())
@@ -175,22 +179,32 @@ def _key(chunk: Chunk, settings: BatchSettings) -> str:
     return content.hexdigest()
 
 
-def _rows(recommender: Recommender, chunk: Chunk, settings: BatchSettings) -> pa.Table:
-    best = recommender.top(recommender.known(chunk.histories), settings.k, mask_history=settings.mask_history)
+def _rows(recommender: Recommender, chunk: Chunk, settings: BatchSettings, allowed: AllowedItems | None) -> pa.Table:
+    known = recommender.known(chunk.histories)
+    rules = None if allowed is None else [allowed] * known.n_users
+    told: Explained | None = None
+    if settings.explain:
+        told = explain(recommender, known, settings.k, mask_history=settings.mask_history, rules=rules)
+        best = TopItems(told.items_UK, told.scores_UK)
+    else:
+        best = recommender.top(known, settings.k, mask_history=settings.mask_history, rules=rules)
     users, places = np.nonzero(best.items_UK >= 0)
     user_ids = chunk.user_ids.to_arrow().cast(pa.string())
+    schema = SCHEMA if told is None else explained_schema(recommender.scoring)
 
     def part(rows: slice) -> pa.Table:
         user, place = users[rows], places[rows]
         item = pa.array(best.items_UK[user, place])
-        columns = (
+        columns = [
             user_ids.take(pa.array(user)),
             pa.array(place + 1, pa.int32()),
             recommender.item_id_column.take(item),
             recommender.title_column.take(item),
             pa.array(best.scores_UK[user, place], pa.float32()),
-        )
-        return pa.table(columns, schema=SCHEMA)
+        ]
+        if told is not None:
+            columns += explained_columns(recommender, told, user, place)
+        return pa.table(columns, schema=schema)
 
     return pa.concat_tables(part(slice(start, start + _ROWS)) for start in range(0, max(len(users), 1), _ROWS))
 
@@ -221,16 +235,18 @@ def _metadata(settings: BatchSettings) -> Mapping[bytes, bytes]:
         "prorec_model_digest": settings.model_digest,
         "prorec_k": settings.k,
         "prorec_history_masked": str(settings.mask_history).lower(),
+        **({} if settings.rule is None else {"prorec_rule": settings.rule.key}),
+        **({"prorec_explained": "true"} if settings.explain else {}),
     }
     return {name.encode(): str(value).encode() for name, value in values.items()}
 
 
-def _join(parts: list[Path], target: Path, metadata: Mapping[bytes, bytes], k: int) -> tuple[int, int, int]:
+def _join(parts: list[Path], target: Path, schema: pa.Schema, k: int) -> tuple[int, int, int]:
     """Write all parts to one file; returns the number of rows, of users who have one, and of those who have k."""
     rows = served = full = 0
     with target.open("wb") as stream:
-        with pq.ParquetWriter(stream, SCHEMA.with_metadata(metadata), compression="zstd") as writer:
-            for table in _tables(parts):
+        with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+            for table in _tables(parts, schema.remove_metadata()):
                 writer.write_table(table)
                 rows += table.num_rows
                 ranks = table["rank"].to_numpy()
@@ -241,6 +257,6 @@ def _join(parts: list[Path], target: Path, metadata: Mapping[bytes, bytes], k: i
     return rows, served, full
 
 
-def _tables(parts: list[Path]) -> Iterator[pa.Table]:
+def _tables(parts: list[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     for path in parts:
-        yield pq.read_table(path, schema=SCHEMA)
+        yield pq.read_table(path, schema=schema)

@@ -1,4 +1,5 @@
-"""Beam search over a code trie. Knows codes and log-probabilities; knows nothing of users, text or training.
+"""Beam search over a code trie. Knows codes, log-probabilities and which items are allowed; knows nothing of text,
+training or of why an item is allowed.
 
 Axes: U users, B beams, C children of a node (padded), H forbidden items of a user (padded), K items returned,
 l codes chosen so far.
@@ -12,10 +13,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from prorec_core.generation.allowed import AllowedItems, Rules, by_rule
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.metrics.top import best_places
 
 _DEAD = float("-inf")
+Groups = list[tuple[AllowedItems, Tensor]]
+"""Rules with the rows of their users."""
 
 
 class Scorer(Protocol):
@@ -57,12 +61,15 @@ def beam_search(
     beams: int,
     keep: int,
     forbidden_items_UH: Tensor | None = None,
+    rules: Rules | None = None,
 ) -> BeamResult:
     """Find the `keep` items with the highest probability among those that `beams` beams reach.
 
     Every beam is a node of the trie, so it names existing items by construction. With at least as many beams
-    as a level has nodes the search is exact. Nodes below which every item is forbidden are left out at each
-    level, so that forbidden items cost no beams. An item of probability 0 is never returned.
+    as a level has nodes the search is exact. Nodes below which no item may be returned are left out at each
+    level, so that forbidden items cost no beams: of a user's items that may be returned at least
+    `min(keep, beams)` are, or all there are. (Every beam leads to one: either all nodes that do are kept at each
+    level, or from some level on there are `beams` of them.) An item of probability 0 is never returned.
 
     Args:
         scorer: the model.
@@ -71,9 +78,11 @@ def beam_search(
         beams: prefixes kept at each level, at least 1.
         keep: K, items returned a user, at least 1; may exceed `beams`.
         forbidden_items_UH: items never to be returned, int64, padded with -1; an item may stand there twice.
+        rules: for each user the items that alone may be returned. What they cost grows with the number of rules.
     """
     device = trie.path.device
-    leaves_UH = None if forbidden_items_UH is None else _sorted_leaves(trie, forbidden_items_UH.to(device))
+    groups = by_rule(rules, device)
+    leaves_UH = None if forbidden_items_UH is None else _sorted_leaves(trie, forbidden_items_UH.to(device), groups)
     nodes_UB = torch.zeros((n_users, 1), dtype=torch.int64, device=device)
     codes_UBl = torch.zeros((n_users, 1, 0), dtype=torch.int64, device=device)
     totals_UB = torch.zeros((n_users, 1), device=device)
@@ -86,8 +95,10 @@ def beam_search(
         missing_UBC = torch.arange(n_slots, device=device) >= n_children.unsqueeze(-1)
         scores_UBC.masked_fill_(missing_UBC, _DEAD)
         first_child_UB = trie.first_child[level][nodes_UB]
+        for rule, rows in groups:
+            _keep_allowed(trie, level, rule, rows, first_child_UB, missing_UBC, scores_UBC)
         if leaves_UH is not None:
-            _leave_out(trie, level, leaves_UH, nodes_UB.masked_fill(~alive_UB, -1), scores_UBC)
+            _leave_out(trie, level, leaves_UH, nodes_UB.masked_fill(~alive_UB, -1), scores_UBC, groups)
         last = level == trie.depth - 1
         # The places of a row follow the order of the nodes; so do the beams, and ties fall to the lower codes.
         totals_UB, slots_UB = best_places(scores_UBC.flatten(1), keep if last else beams)
@@ -105,18 +116,47 @@ def beam_search(
     )
 
 
-def _sorted_leaves(trie: CodeTrie, forbidden_items_UH: Tensor) -> Tensor:
-    """Each user's forbidden leaves, ascending and each once, padded at the end with the number of items."""
+def _sorted_leaves(trie: CodeTrie, forbidden_items_UH: Tensor, groups: Groups) -> Tensor:
+    """Each user's forbidden leaves, ascending and each once, padded at the end with the number of items.
+
+    Without those that the user's rule leaves out anyway: what is left counts against what the rule allows.
+    """
     padding = trie.n_items
-    leaves = trie.item_leaf[forbidden_items_UH.clamp(min=0)].masked_fill(forbidden_items_UH < 0, padding)
+    out_UH = forbidden_items_UH < 0
+    for rule, rows in groups:
+        out_UH[rows] |= ~rule.mask_N[forbidden_items_UH[rows].clamp(min=0)]
+    leaves = trie.item_leaf[forbidden_items_UH.clamp(min=0)].masked_fill(out_UH, padding)
     leaves = leaves.sort(dim=1).values
     again = torch.zeros_like(leaves, dtype=torch.bool)
     again[:, 1:] = leaves[:, 1:] == leaves[:, :-1]
     return leaves.masked_fill(again, padding).sort(dim=1).values
 
 
-def _leave_out(trie: CodeTrie, level: int, leaves_UH: Tensor, nodes_UB: Tensor, scores_UBC: Tensor) -> None:
-    """Set the scores of children below which every item is forbidden to -inf, in place."""
+def _keep_allowed(
+    trie: CodeTrie,
+    level: int,
+    rule: AllowedItems,
+    rows: Tensor,
+    first_child_UB: Tensor,
+    missing_UBC: Tensor,
+    scores_UBC: Tensor,
+) -> None:
+    """Set the scores of children below which a rule allows no item to -inf, in place, for the users of that rule."""
+    everyone = len(rows) == len(scores_UBC)
+    first, missing = (first_child_UB, missing_UBC) if everyone else (first_child_UB[rows], missing_UBC[rows])
+    # The child of a missing slot may be of another family, or none at all.
+    children = (first.unsqueeze(-1) + torch.arange(missing.shape[-1], device=first.device)).masked_fill(missing, 0)
+    none_RBC = rule.below(trie, level + 1, children) == 0
+    if everyone:
+        scores_UBC.masked_fill_(none_RBC, _DEAD)
+    else:
+        scores_UBC[rows] = scores_UBC[rows].masked_fill(none_RBC, _DEAD)
+
+
+def _leave_out(
+    trie: CodeTrie, level: int, leaves_UH: Tensor, nodes_UB: Tensor, scores_UBC: Tensor, groups: Groups
+) -> None:
+    """Set the scores of children below which every item that is allowed is forbidden to -inf, in place."""
     real_UH = leaves_UH < trie.n_items
     items_UH = trie.leaf_item[leaves_UH.clamp(max=trie.n_items - 1)]
     child_UH = trie.item_nodes(level + 1, items_UH)
@@ -124,6 +164,8 @@ def _leave_out(trie: CodeTrie, level: int, leaves_UH: Tensor, nodes_UB: Tensor, 
     below = torch.searchsorted(leaves_UH, trie.last_leaf[level + 1][child_UH])
     below -= torch.searchsorted(leaves_UH, trie.first_leaf[level + 1][child_UH])
     size = trie.last_leaf[level + 1][child_UH] - trie.first_leaf[level + 1][child_UH]
+    for rule, rows in groups:
+        size[rows] = rule.below(trie, level + 1, child_UH[rows])
     whole_UH = real_UH & (below == size)
     user, place, beam = (whole_UH[:, :, None] & (parent_UH[:, :, None] == nodes_UB[:, None, :])).nonzero(as_tuple=True)
     slot = child_UH[user, place] - trie.first_child[level][parent_UH[user, place]]

@@ -8,7 +8,7 @@ candidates, K items of a list, N items, B beams.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.generation.allowed import Rules, by_rule
 from prorec_core.generation.base import Context, Generator
 from prorec_core.generation.beam import beam_search
 from prorec_core.metrics.top import latest_items, padded_histories
@@ -26,6 +27,8 @@ from prorec_core.sequential.base import mask_history
 from prorec_core.training.batching import HistoryBatch, inference_batches
 
 Floats = npt.NDArray[np.float32]
+DenseScores = Callable[[Context, HistoryBatch], Tensor]
+"""Dense logits of all items, float32, shape (U, N)."""
 DENSE_CANDIDATES = 50
 """Items of the dense score that are looked at beside the beams, at least: what is chosen, measured and served ranks the
 same candidates."""
@@ -35,8 +38,8 @@ needed to know of them, and none may find them all."""
 _TOKENS = 16_384
 _CELLS = 6_000_000
 """Cells of the largest table of a batch of search: users times beams times children."""
-_DENSE_CELLS = 1 << 26
-"""Cells of a batch's dense scores, users times items: 256 MiB."""
+_DENSE_CELLS = 1 << 24
+"""Cells of a batch's dense scores, users times items: 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ def find_candidates(
     *,
     masked: bool = True,
     with_dense: bool = True,
+    whole: DenseScores | None = None,
+    rules: Rules | None = None,
     report: Report = silent,
 ) -> Candidates:
     """Beam search for every user, joined with the dense score's top k, and unless `masked` with the user's own items.
@@ -108,11 +113,13 @@ def find_candidates(
         k: items a list.
         masked: leave out what a user already has.
         with_dense: also look at the dense score, if there is one, and at the user's own items; else at beams alone.
+        whole: what `dense_scores` gave for this generator; None: it is asked.
+        rules: for each user the items that alone may be candidates.
         report: told of every batch, in users.
     """
     device = generator.inputs_NE.device
     dense = with_dense and generator.has_dense_score
-    whole = _whole_catalogue(generator) if dense else None
+    whole = (whole or dense_scores(generator)) if dense else None
     own = with_dense and not masked
     width = beams + (min(k, generator.trie.n_items) if whole else 0) + (OWN_CANDIDATES if own else 0)
     items = np.full((histories.n_users, width), -1, np.int32)
@@ -126,13 +133,15 @@ def find_candidates(
         users = batch.users_B.cpu().numpy()
         context = last_context(generator, batch)
         forbidden = _forbidden(histories, users, device) if masked else None
-        beam = _search(generator, context, len(users), beams, forbidden)
+        ruled = None if rules is None else [rules[user] for user in users]
+        beam = _search(generator, context, len(users), beams, forbidden, ruled)
         latest = latest_items(histories.select(users), OWN_CANDIDATES) if own else None
-        own_UH = None if latest is None else torch.from_numpy(latest).to(device)
+        own_UH = None if latest is None else _allowed(torch.from_numpy(latest).to(device), ruled)
         found: tuple[Tensor, ...] = beam
         if whole:
             logits_UN = whole(context, batch)
-            found = _join_dense(generator, context, beam, logits_UN, batch, histories if masked else None, k, own_UH)
+            seen = histories if masked else None
+            found = _join_dense(generator, context, beam, logits_UN, batch, seen, ruled, k, own_UH)
         else:
             if own_UH is not None:
                 fresh_UH = _without(own_UH, beam[0])
@@ -157,26 +166,41 @@ def _forbidden(histories: Sequences, users: npt.NDArray[np.int64], device: torch
     return torch.from_numpy(padded_histories(histories.select(users))).to(device)
 
 
+def _allowed(items_UH: Tensor, rules: Rules | None) -> Tensor:
+    """Items of users but those that a user's rule leaves out, which become -1."""
+    for rule, rows in by_rule(rules, items_UH.device):
+        own_RH = items_UH[rows]
+        items_UH[rows] = own_RH.masked_fill(~rule.mask_N[own_RH.clamp(min=0)], -1)
+    return items_UH
+
+
 def _search(
-    generator: Generator, context: Context, users: int, beams: int, forbidden: Tensor | None
+    generator: Generator, context: Context, users: int, beams: int, forbidden: Tensor | None, rules: Rules | None
 ) -> tuple[Tensor, Tensor]:
     def score(level: int, nodes_UB: Tensor, codes_UBl: Tensor) -> Tensor:
         return generator.child_log_probabilities(level, context, codes_UBl, nodes_UB)
 
-    result = beam_search(score, generator.trie, users, beams, beams, forbidden)
+    result = beam_search(score, generator.trie, users, beams, beams, forbidden, rules)
     return result.items_UK, result.log_probabilities_UK
 
 
 def item_log_probabilities(generator: Generator, context: Context, items_UC: Tensor) -> Tensor:
     """Log-probability of the codes of given items, float32, shape (U, C); -1 stands for no item and gets -inf."""
-    trie, items = generator.trie, items_UC.clamp(min=0)
+    items = items_UC.clamp(min=0)
     total = torch.zeros(items.shape, device=items.device)
-    for level in range(trie.depth):
-        parents = trie.item_nodes(level, items)
-        log_p = generator.child_log_probabilities(level, context, trie.codes[items][..., :level], parents)
-        slot = trie.item_nodes(level + 1, items) - trie.first_child[level][parents]
-        total += log_p.gather(-1, slot[..., None])[..., 0]
+    for log_p in item_step_log_probabilities(generator, context, items):
+        total += log_p
     return total.masked_fill(items_UC < 0, -torch.inf)
+
+
+def item_step_log_probabilities(generator: Generator, context: Context, items_UC: Tensor) -> Iterator[Tensor]:
+    """Log-probability of each code of given items after those before it, a level at a time, float32, shape (U, C)."""
+    trie = generator.trie
+    for level in range(trie.depth):
+        parents = trie.item_nodes(level, items_UC)
+        log_p = generator.child_log_probabilities(level, context, trie.codes[items_UC][..., :level], parents)
+        slot = trie.item_nodes(level + 1, items_UC) - trie.first_child[level][parents]
+        yield log_p.gather(-1, slot[..., None])[..., 0]
 
 
 def _join_dense(
@@ -186,6 +210,7 @@ def _join_dense(
     logits_UN: Tensor,
     batch: HistoryBatch,
     masked: Sequences | None,
+    rules: Rules | None,
     k: int,
     own_UH: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,6 +219,12 @@ def _join_dense(
     if masked is not None:
         # In place: nothing that was masked is asked for again, and a copy would be as large as the catalogue.
         mask_history(log_p_UN, batch, masked)
+    for rule, rows in by_rule(rules, log_p_UN.device):
+        # A row by itself is a view: nothing as long as the catalogue is copied.
+        parts = [log_p_UN] if len(rows) == len(log_p_UN) else [log_p_UN[row] for row in rows.tolist()]
+        blocked_N = ~rule.mask_N
+        for part in parts:
+            part.masked_fill_(blocked_N, -torch.inf)
     top_UK = log_p_UN.topk(min(k, log_p_UN.shape[1]), dim=1)
     fresh_UK = top_UK.indices.masked_fill(top_UK.values == -torch.inf, -1)
     fresh_UK = _without(fresh_UK, beams_UB)
@@ -213,8 +244,11 @@ def _without(items_UK: Tensor, others_UJ: Tensor) -> Tensor:
     return items_UK.masked_fill((items_UK[:, :, None] == others_UJ[:, None, :]).any(-1), -1)
 
 
-def _whole_catalogue(generator: Generator) -> Callable[[Context, HistoryBatch], Tensor] | None:
-    """Dense logits of all items, float32, shape (U, N); None if they can only be had item by item."""
+def dense_scores(generator: Generator) -> DenseScores | None:
+    """The dense score, with what no history decides made once; None if it can only be had item by item.
+
+    The generator's weights and offsets are those of now.
+    """
     if generator.stage_one is not None:
         scores, offsets_N = generator.stage_one.scorer(generator.embeddings_NE), generator.item_offsets
         return lambda _, batch: scores(batch) if offsets_N is None else scores(batch) + offsets_N

@@ -152,6 +152,14 @@ class Relations:
         )
         return np.stack([np.where(there_UC, each, 0.0) for each in features], axis=-1).astype(np.float32)
 
+    def latest(self, histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:
+        """The items of some users that features look at, the very latest first, int32, -1 where there are fewer."""
+        return _latest(histories, users)
+
+    def decay(self) -> Floats:
+        """How much each of those counts in what followed."""
+        return LATEST_DECAY ** np.arange(LATEST, dtype=np.float32)
+
     def _text(self, items_UC: IntArray, latest_UH: IntArray) -> Floats:
         """Cosine of each candidate's text with that of the nearest of the latest items, 0 without history."""
         latest_UHT = self.texts_NT[np.maximum(latest_UH, 0)]

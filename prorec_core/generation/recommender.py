@@ -1,13 +1,15 @@
 """A trained generator that recommends to histories of item ids. Knows ids, titles and scores.
 
 Knows nothing of training, tracking or servers. What it loads is a folder of plain files: model.safetensors,
-config.json and training.json of the generator, codes.parquet, items.parquet and the quantized embeddings.parquet.
+config.json and training.json of the generator, codes.parquet, items.parquet and the quantized embeddings.parquet, and
+attributes.parquet where columns of the items are kept for rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
 from pathlib import Path
 
@@ -18,16 +20,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from prorec_core.data import kept_attributes as kept
+from prorec_core.data.conditions import Attributes, Mask
 from prorec_core.data.sequences import IntArray, Sequences, from_lists
 from prorec_core.errors import UserError, did_you_mean
+from prorec_core.generation.allowed import AllowedItems, Rules
 from prorec_core.generation.base import Generator
-from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, find_candidates
+from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, DenseScores, dense_scores, find_candidates
+from prorec_core.generation.look import Look
+from prorec_core.generation.rule_book import RuleBook
+from prorec_core.generation.scoring import Ranked, Scoring, scorings_of
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
+from prorec_core.generation.words import CodeWords
 from prorec_core.metrics.top import TopItems
 from prorec_core.quantization.quantized import CodeTable
-
-Rank = Callable[[Candidates, Sequences, int], tuple[IntArray, npt.NDArray[np.float32]]]
-"""The k best of each history's candidates, and their scores."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +49,29 @@ class Recommender:
     """Recommends items to histories, by the score that was best on validation."""
 
     def __init__(
-        self, generator: Generator, items: pl.DataFrame, rank: Rank, beams: int, *, history_masked: bool = True
+        self,
+        generator: Generator,
+        items: pl.DataFrame,
+        scoring: Scoring,
+        beams: int,
+        attributes: pl.DataFrame | None = None,
+        others: Sequence[Scoring] = (),
+        *,
+        history_masked: bool = True,
     ) -> None:
+        """
+        Args:
+            generator: in evaluation mode.
+            items: item_id, title and train_count of its items, in their order.
+            scoring: what recommends.
+            beams: of the search.
+            attributes: columns kept for rules.
+            others: scores that are there too, for whoever would compare.
+            history_masked: whether it was measured without what a history has.
+        """
         self.generator = generator
-        self.rank = rank
+        self.scoring = scoring
+        self.others = others
         self.beams = beams
         self.history_masked = history_masked
         self.item_ids: list[str] = items["item_id"].to_list()
@@ -54,9 +79,18 @@ class Recommender:
         self.item_id_column = pa.array(self.item_ids, pa.string())
         self.title_column = pa.array(self.titles, pa.string())
         self._index = {item_id: index for index, item_id in enumerate(self.item_ids)}
+        columns = () if attributes is None else attributes.get_columns()
+        self.attributes = Attributes(columns, len(self.item_ids))
         counts = items["train_count"].to_numpy()
+        self.train_counts = counts
         self._popular = np.argsort(-counts, kind="stable").astype(np.int32)
         self._popular_scores = np.log((counts[self._popular] + 1) / (counts.sum() + len(counts))).astype(np.float32)
+
+    @cached_property
+    def _dense(self) -> DenseScores | None:
+        """Made once: many are asked for few histories at a time."""
+        with torch.no_grad():
+            return dense_scores(self.generator)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Recommender:
@@ -77,7 +111,9 @@ class Recommender:
         column = pq.read_table(folder / "embeddings.parquet").column("embedding").combine_chunks()
         embeddings = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
         embeddings = embeddings.reshape(-1, column.type.list_size)
-        return cls.of(trained, items, table.codes, embeddings, torch.device(device))
+        path = folder / kept.FILE
+        attributes = kept.load(path, items["item_id"]) if path.is_file() else None
+        return cls.of(trained, items, table.codes, embeddings, torch.device(device), attributes)
 
     @classmethod
     def of(
@@ -87,6 +123,7 @@ class Recommender:
         codes: npt.NDArray[np.uint16],
         embeddings: npt.NDArray[np.float32],
         device: torch.device,
+        attributes: pl.DataFrame | None = None,
     ) -> Recommender:
         """What a training left, ready to recommend; the last three as `restore_generator` takes them.
 
@@ -96,9 +133,29 @@ class Recommender:
             codes: the code table, uint16, shape (items, levels).
             embeddings: the embedding that was quantized, float32, shape (items, E).
             device: where it computes.
+            attributes: columns kept for rules, a row an item.
         """
         generator = restore_generator(trained, codes, embeddings, device)
-        return cls(generator, items, _rank_of(trained), trained.beams, history_masked=trained.history_masked)
+        scoring, *others = scorings_of(trained, generator.has_dense_score)
+        masked = trained.history_masked
+        return cls(generator, items, scoring, trained.beams, attributes, others, history_masked=masked)
+
+    @cached_property
+    def words(self) -> CodeWords:
+        """What items under the same codes have in common."""
+        return CodeWords(self.generator.trie, self.titles)
+
+    @cached_property
+    def look(self) -> Look:
+        """Items looked up by their titles, and their neighbours."""
+        ranked = next((each for each in (self.scoring, *self.others) if isinstance(each, Ranked)), None)
+        texts_NT = None if ranked is None else ranked.ranker.relations.texts_NT
+        return Look(self.generator.trie, self.item_ids, self.titles, self.train_counts, texts_NT)
+
+    @cached_property
+    def rules(self) -> RuleBook:
+        """What rules leave of the catalogue."""
+        return RuleBook(self.generator.trie, self._index, self.attributes)
 
     def unknown(self, history: Sequence[str]) -> list[str]:
         """The item ids of a history that the catalogue lacks, in order, each once."""
@@ -110,7 +167,12 @@ class Recommender:
         return near if near.startswith("Did") else "Look the id up in items.parquet"
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool | None = None
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        *,
+        mask_history: bool | None = None,
+        rules: Rules | None = None,
     ) -> list[list[Recommendation]]:
         """The k best items for each history of item ids, oldest first; without those of the history if `mask_history`.
 
@@ -118,11 +180,24 @@ class Recommender:
 
         Unknown item ids are passed over (see `unknown`); a history without a known item gets what is popular.
 
+        Args:
+            histories: item ids.
+            k: items a list; there are fewer where no more may be recommended.
+            mask_history: leave out what a history has.
+            rules: for each history what alone may be recommended (see `RuleBook.left`).
+
         Raises:
             UserError: k is not positive.
         """
+        return self.named(self.top(self.numbered(histories), k, mask_history=mask_history, rules=rules))
+
+    def numbered(self, histories: Sequence[Sequence[str]]) -> Sequences:
+        """Histories by the numbers of their items; unknown item ids are passed over."""
         known = [np.array([self._index[i] for i in history if i in self._index], np.int32) for history in histories]
-        best = self.top(from_lists(known, len(self.item_ids)), k, mask_history=mask_history)
+        return from_lists(known, len(self.item_ids))
+
+    def named(self, best: TopItems) -> list[list[Recommendation]]:
+        """Lists by the ids and titles of their items."""
         return [
             [
                 Recommendation(self.item_ids[item], self.titles[item], float(score))
@@ -146,10 +221,12 @@ class Recommender:
         offsets = np.cumsum(np.bincount(users[items >= 0] + 1, minlength=len(histories) + 1), dtype=np.int64)
         return Sequences(items[items >= 0], offsets, len(self.item_ids))
 
-    def top(self, histories: Sequences, k: int = 10, *, mask_history: bool | None = None) -> TopItems:
+    def top(
+        self, histories: Sequences, k: int = 10, *, mask_history: bool | None = None, rules: Rules | None = None
+    ) -> TopItems:
         """The k best items of each history by their numbers, or all items where there are fewer.
 
-        An empty history gets what is popular. `mask_history` as of `recommend`.
+        An empty history gets what is popular. `mask_history` and `rules` as of `recommend`.
 
         Raises:
             UserError: k is not positive.
@@ -157,25 +234,50 @@ class Recommender:
         if k < 1:
             raise UserError(f"k must be at least 1, not {k}", place="k")
         k = min(k, len(self.item_ids))
+        best = self.top_of_empty(histories, k, rules)
+        some = np.flatnonzero(np.diff(histories.offsets))
+        own = None if rules is None else [rules[int(user)] for user in some]
+        masked = self.masks(mask_history)
+        best.items_UK[some], best.scores_UK[some] = self._ranked(histories.select(some), k, masked, own)
+        return best
+
+    def masks(self, mask_history: bool | None) -> bool:
+        """Whether what a history has is left out; where nobody says, as the model was measured."""
+        return self.history_masked if mask_history is None else mask_history
+
+    def top_of_empty(self, histories: Sequences, k: int, rules: Rules | None) -> TopItems:
+        """The k most popular items for each history; of what its rule leaves where the history is empty."""
         items = np.tile(self._popular[:k], (histories.n_users, 1))
         scores = np.tile(self._popular_scores[:k], (histories.n_users, 1))
-        some = np.flatnonzero(np.diff(histories.offsets))
-        masked = self.history_masked if mask_history is None else mask_history
-        items[some], scores[some] = self._ranked(histories.select(some), k, masked)
+        if rules is not None:
+            for user in np.flatnonzero(np.diff(histories.offsets) == 0):
+                if (rule := rules[int(user)]) is not None:
+                    items[user], scores[user] = self._popular_of(rule.mask_N.cpu().numpy(), k)
         return TopItems(items, scores)
 
-    def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[IntArray, npt.NDArray[np.float32]]:
-        found = find_candidates(
-            self.generator, histories, max(self.beams, k), max(DENSE_CANDIDATES, k), masked=mask_history
-        )
-        return self.rank(found, histories, k)
+    def popular(self, history: IntArray, k: int, rule: AllowedItems | None = None) -> TopItems:
+        """The k most popular items but those of one history, of what a rule leaves; one list."""
+        open_N = np.ones(len(self.item_ids), bool) if rule is None else rule.mask_N.cpu().numpy().copy()
+        open_N[history] = False
+        items, scores = self._popular_of(open_N, k)
+        return TopItems(items[None], scores[None])
 
+    def candidates(
+        self, histories: Sequences, k: int, *, mask_history: bool | None = None, rules: Rules | None = None
+    ) -> Candidates:
+        """What is worth ranking for lists of k items."""
+        beams, dense = max(self.beams, k), max(DENSE_CANDIDATES, k)
+        masked = self.masks(mask_history)
+        return find_candidates(self.generator, histories, beams, dense, masked=masked, whole=self._dense, rules=rules)
 
-def _rank_of(trained: TrainedGenerator) -> Rank:
-    """How a trained generator's candidates are ranked: as validation chose."""
-    ranker, weight = trained.ranker, trained.fusion_weight
-    if trained.recommended == "ranked" and ranker is not None:
-        return ranker.rank
-    if trained.recommended == "fused" and weight is not None:
-        return lambda found, _, k: found.fused(weight, k)
-    return lambda found, _, k: found.generative(k)
+    def _popular_of(self, open_N: Mask, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        """The k most popular items of a mask, and their scores."""
+        places = np.flatnonzero(open_N[self._popular])[:k]
+        items, scores = np.full(k, -1, np.int32), np.full(k, -np.inf, np.float32)
+        items[: len(places)], scores[: len(places)] = self._popular[places], self._popular_scores[places]
+        return items, scores
+
+    def _ranked(
+        self, histories: Sequences, k: int, mask_history: bool, rules: Rules | None
+    ) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        return self.scoring(self.candidates(histories, k, mask_history=mask_history, rules=rules), histories, k)

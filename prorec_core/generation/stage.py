@@ -32,6 +32,9 @@ from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.loop import fit_next_item, validation_targets
 from prorec_core.training.runtime import Runtime, derive_seed
 
+CHOSEN_BY = 25_000
+"""Validation targets at most by which the fusion weight, the ranker and what recommends are chosen."""
+
 
 @dataclass(frozen=True)
 class GeneratorInputs:
@@ -67,6 +70,8 @@ class GeneratorInputs:
 
 def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> TrainedGenerator:
     """Train the generator; then choose the fusion weight and fit the ranker on validation, or take those given.
+
+    Of more validation users than `CHOSEN_BY` so many are drawn, with the seed, by whom is chosen.
 
     In a catalogue over Stage I's `full_softmax_items` distillation and soft targets meet a sample of it in each step.
 
@@ -120,13 +125,13 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         derive_seed(seed, "generator"),
         runtime,
         dict.fromkeys(warm, config.warm_start_rate),
-        asked=validation_targets(sequences, config, derive_seed(seed, "generator", "validation")),
+        asked=validation_targets(sequences, config.validation_users, derive_seed(seed, "generator", "validation")),
     )
     relations = Relations.of(sequences.training(), inputs.texts) if _ranks(inputs) else None
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
-    if sequences.borders is not None:
-        asked = sequences.answerable(Split.VALIDATION)
-        histories, targets = histories.select(asked), targets[asked]
+    chosen_by = validation_targets(sequences, CHOSEN_BY, derive_seed(seed, "generator", "choice"))
+    if chosen_by is not None:
+        histories, targets = histories.owned().select(chosen_by), targets[chosen_by]
     choice = choose(
         lambda: find_candidates(
             generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report

@@ -5,6 +5,7 @@ Axes: N items, D dimensions, L code levels, K codes a level, l levels of a prefi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 
@@ -154,11 +155,13 @@ def suffix_beside(codes_NL: Codes, table: Codes) -> Codes:
     return together[len(table) :]
 
 
-def free_beside(codes_NL: Codes, embeddings_ND: Floats, table: Codes, n_codes: int, decode: Decode) -> Codes:
-    """Codes of new items of which none is in a table or given twice; the table stays as it is.
+def free_beside(
+    codes_NL: Codes, embeddings_ND: Floats, table: Codes, n_codes: int, decode: Decode, family: int = 1
+) -> Codes:
+    """Codes of new items that, with those of a table, no more than `family` items share; the table stays as it is.
 
-    One after the other, an item whose tuple is taken gets the nearest free one: the nearest code of the last level
-    that is free, or where none is, the next nearest of the level before, and so on.
+    One after the other, an item whose tuple is taken by so many gets the nearest one with room: the nearest code of the
+    last level that has some, or where none has, the next nearest of the level before, and so on.
 
     Args:
         codes_NL: of the new items as found; uint16.
@@ -166,16 +169,19 @@ def free_beside(codes_NL: Codes, embeddings_ND: Floats, table: Codes, n_codes: i
         table: of the known items, uint16, shape (known items, L).
         n_codes: K; also codes that no item had may be given.
         decode: of the quantizer that gave the codes.
+        family: items that may share a tuple.
 
     Returns:
-        uint16, shape (N, L), rows distinct; as found where they are free.
+        uint16, shape (N, L); as found where there is room.
 
     Raises:
-        UserError: there are more items than tuples.
+        UserError: there are more items than room.
     """
     n_items, levels = len(table) + len(codes_NL), codes_NL.shape[1]
-    check_room(n_items, n_codes, levels)
-    taken = set(map(tuple, table.tolist()))
+    check_room(-(-n_items // family), n_codes, levels)
+    if not len(_crowded(np.concatenate([table, codes_NL]), family)):
+        return codes_NL
+    size = Counter(map(tuple, table.tolist()))
     found = codes_NL.copy()
 
     def nearest_free(prefix: tuple[int, ...], embedding_1D: Floats) -> tuple[int, ...] | None:
@@ -183,16 +189,16 @@ def free_beside(codes_NL: Codes, embeddings_ND: Floats, table: Codes, n_codes: i
         for code in np.argsort(costs[0], kind="stable").tolist():
             longer = (*prefix, code)
             if len(longer) == levels:
-                if longer not in taken:
+                if size[longer] < family:
                     return longer
             elif place := nearest_free(longer, embedding_1D):
                 return place
         return None
 
     for row, codes in enumerate(map(tuple, codes_NL.tolist())):
-        own = codes if codes not in taken else nearest_free((), embeddings_ND[row : row + 1])
+        own = codes if size[codes] < family else nearest_free((), embeddings_ND[row : row + 1])
         assert own is not None
-        taken.add(own)
+        size[own] += 1
         found[row] = own
     return found
 

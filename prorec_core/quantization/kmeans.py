@@ -72,9 +72,18 @@ def sample(points_ND: Floats, size: int, seed: int) -> Floats:
     return points_ND[np.sort(rows)]
 
 
+def fitting_sample(points_ND: Floats, clusters: int, seed: int) -> Floats:
+    """What so many clusters are fitted to: a sample of a large table, all points of others."""
+    return sample(points_ND, _fitted_to(clusters), seed) if len(points_ND) > LARGE_TABLE else points_ND
+
+
+def _fitted_to(clusters: int) -> int:
+    return max(_FITTED_TO, _FITTED_A_CLUSTER * clusters)
+
+
 def sampled_kmeans(points_ND: Floats, clusters: int, iterations: int, seed: int) -> Floats:
     """`kmeans` of a large table, by a sample of its points."""
-    size = max(_FITTED_TO, _FITTED_A_CLUSTER * clusters)
+    size = _fitted_to(clusters)
     drawn = sample(points_ND, size, seed)
     if len(_distinct(drawn)) <= clusters:
         # Most points are alike: what sets the others apart may be too rare for the sample.

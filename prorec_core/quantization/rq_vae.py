@@ -6,7 +6,7 @@ Knows embeddings and codes; knows nothing of items or files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Self
@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from prorec_core.config import QuantizeConfig
 from prorec_core.progress import Progress, Report, silent
-from prorec_core.quantization.blocks import pieces
-from prorec_core.quantization.kmeans import level_seed
+from prorec_core.quantization.blocks import LARGE_TABLE, all_cores, pieces
+from prorec_core.quantization.kmeans import fitting_sample, level_seed
 from prorec_core.quantization.quantizer import Codes, Floats, Quantizer, State
 from prorec_core.quantization.residual_kmeans import ResidualKMeans
 
@@ -36,6 +36,16 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@torch.no_grad()
+def _by_pieces(work: Callable[[slice], npt.NDArray[Any]], rows: int) -> npt.NDArray[Any]:
+    """What work makes of each piece of a table, joined; of a large one on all cores, each piece by one thread."""
+    if rows <= LARGE_TABLE:
+        with _one_thread():
+            return np.concatenate([work(piece) for piece in pieces(rows, _CHUNK)] or [work(slice(0, 0))])
+    with all_cores() as share, _one_thread():
+        return np.concatenate(share(torch.no_grad()(work), rows, _CHUNK))
 
 
 class _Network(nn.Module):
@@ -87,10 +97,11 @@ class RQVAE(Quantizer):
     def fit(
         cls, embeddings_ND: Floats, config: QuantizeConfig, seed: int, report: Report = silent
     ) -> tuple[Self, Codes]:
-        mean = embeddings_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
-        spread = embeddings_ND.std(axis=0, dtype=np.float64).astype(np.float32)
+        fitted_to = fitting_sample(embeddings_ND, config.codes, level_seed(seed, 3))
+        mean = fitted_to.mean(axis=0, dtype=np.float64).astype(np.float32)
+        spread = fitted_to.std(axis=0, dtype=np.float64).astype(np.float32)
         scale = np.where(spread > 1e-6 * max(float(spread.max()), 1e-30), spread, 1).astype(np.float32)
-        inputs_ND = torch.from_numpy((embeddings_ND - mean) / scale)
+        inputs_ND = torch.from_numpy((fitted_to - mean) / scale)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(level_seed(seed, 0))
             network = _Network([inputs_ND.shape[1], *config.rq_vae.hidden, config.rq_vae.latent])
@@ -100,22 +111,23 @@ class RQVAE(Quantizer):
         fitted = cls(network, mean, scale)
         return fitted, fitted.encode(embeddings_ND)
 
-    @_one_thread()
-    @torch.no_grad()
     def encode(self, embeddings_ND: Floats) -> Codes:
-        inputs_ND = torch.from_numpy((embeddings_ND - self._mean) / self._scale)
-        codes = [self._network.codes(self._network.encoder(chunk)) for chunk in inputs_ND.split(_CHUNK)]
-        return torch.cat(codes).numpy().astype(np.uint16)
+        def codes_of(piece: slice) -> Codes:
+            inputs = torch.from_numpy((embeddings_ND[piece] - self._mean) / self._scale)
+            codes: Codes = self._network.codes(self._network.encoder(inputs)).numpy().astype(np.uint16)
+            return codes
 
-    @_one_thread()
-    @torch.no_grad()
+        return _by_pieces(codes_of, len(embeddings_ND))
+
     def decode(self, codes_Nl: Codes) -> Floats:
-        codes = torch.from_numpy(codes_Nl.astype(np.int64))
-        sizes = torch.tensor([len(book) for book in self._network.codebooks][: codes.shape[1]])
-        codes = codes.minimum(sizes - 1)
-        parts = [self._network.decoder(self._network.quantized(part)[-1]) for part in codes.split(_CHUNK)]
-        decoded: Floats = torch.cat(parts).numpy()
-        return decoded * self._scale + self._mean
+        sizes = torch.tensor([len(book) for book in self._network.codebooks][: codes_Nl.shape[1]])
+
+        def decoded(piece: slice) -> Floats:
+            codes = torch.from_numpy(codes_Nl[piece].astype(np.int64)).minimum(sizes - 1)
+            vectors: Floats = self._network.decoder(self._network.quantized(codes)[-1]).numpy()
+            return vectors * self._scale + self._mean
+
+        return _by_pieces(decoded, len(codes_Nl))
 
     def state(self) -> State:
         state: State = {name: value.numpy() for name, value in self._network.state_dict().items()}

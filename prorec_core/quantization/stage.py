@@ -96,8 +96,8 @@ def with_new(
 ) -> Quantized:
     """The same, with codes for items that were not there in `quantize`; nothing of the others changes.
 
-    The fitted quantizer encodes them as it stands. Where a tuple is taken, the suffix goes on, or without a suffix the
-    nearest free tuple is given.
+    The fitted quantizer encodes them as it stands. Where a tuple is taken, the suffix goes on as far as a family may
+    grow (`largest_family`). What has no room then, or without a suffix no tuple of its own, gets the nearest that has.
 
     Args:
         quantized: what `quantize` gave.
@@ -110,10 +110,13 @@ def with_new(
     """
     embeddings_ND, quantizer = check_embeddings(embeddings), fitted_quantizer(quantized)
     found = quantizer.encode(embeddings_ND)
-    if quantized.table.codes.shape[1] > config.levels:
-        codes = suffix_beside(found, quantized.table.codes)
-    else:
-        codes = free_beside(found, embeddings_ND, quantized.table.codes, config.codes, quantizer.decode)
+    table = quantized.table.codes
+    suffix = table.shape[1] > config.levels
+    known = table[:, :-1] if suffix else table
+    family = largest_family(len(table) + len(found), config.codes, config.levels) if suffix else 1
+    codes = free_beside(found, embeddings_ND, known, config.codes, quantizer.decode, family)
+    if suffix:
+        codes = suffix_beside(codes, table)
     return replace(quantized, new_items=CodeTable(codes, list(item_ids)))
 
 

@@ -27,8 +27,8 @@ from prorec_core.training.sampling import MetItems, met_cross_entropy
 
 INFERENCE_TOKENS = 16_384
 INFERENCE_USERS = 1024
-_SCORES = 2**26
-"""Scores of items held at a time (float32: 256 MiB)."""
+_SCORES = 2**24
+"""Scores of items held at a time (float32: 64 MiB)."""
 ITEM_DEVIATION = 0.02
 """Standard deviation of new item vectors."""
 

@@ -65,7 +65,7 @@ def train_collaborative(
         config,
         derive_seed(seed, "collaborative"),
         runtime,
-        asked=validation_targets(sequences, config, derive_seed(seed, "collaborative", "validation")),
+        asked=validation_targets(sequences, config.validation_users, derive_seed(seed, "collaborative", "validation")),
     )
     embeddings = whole.items.weight.detach().cpu().float().numpy()
     return CollaborativeModel(embeddings, dict(model.state_dict()), records, config)

@@ -80,15 +80,15 @@ def fit_next_item(
     )
 
 
-def validation_targets(sequences: Sequences, config: Training, seed: int) -> npt.NDArray[np.int64] | None:
-    """The targets that validation asks about after each epoch, ascending, int64; None: all, which are few enough.
+def validation_targets(sequences: Sequences, most: int, seed: int) -> npt.NDArray[np.int64] | None:
+    """Of very many targets so many, drawn evenly, ascending, int64; None: all, which are few enough.
 
     Those that no model can be asked for are left out: they would tell no epoch from another.
     """
     asked = sequences.answerable(Split.VALIDATION)
-    if len(asked) <= config.validation_users:
+    if len(asked) <= most:
         return None if sequences.borders is None else asked
-    drawn = np.random.default_rng(seed).choice(len(asked), config.validation_users, replace=False)
+    drawn = np.random.default_rng(seed).choice(len(asked), most, replace=False)
     return asked[np.sort(drawn)]
 
 

@@ -14,6 +14,10 @@ from torch import Tensor
 
 from prorec_core.training.batching import HistoryBatch
 
+_STEP = 256
+_NO_TARGET = -100
+"""What PyTorch's cross-entropy passes over."""
+
 
 @dataclass(frozen=True)
 class MetItems:
@@ -70,6 +74,14 @@ def met_in(batch: HistoryBatch, n_items: int, sample: int) -> tuple[MetItems, Hi
     return met, replace(batch, items_BL=met.rows_of(batch.items_BL), targets_BL=targets_BL)
 
 
+def multiple(count: int) -> int:
+    """The next multiple of a step: rows are padded to it where every batch would have another number of them.
+
+    For the products of each new shape oneDNN makes a program, and keeps it with some MiB for a thousand shapes.
+    """
+    return -(-count // _STEP) * _STEP
+
+
 def met_cross_entropy(states_PD: Tensor, table_RD: Tensor, rows_P: Tensor, scale: float, met: MetItems) -> Tensor:
     """Mean cross-entropy of `softmax(scale · states · tableᵀ)` at the targets, the catalogue as `met` has it.
 
@@ -80,5 +92,8 @@ def met_cross_entropy(states_PD: Tensor, table_RD: Tensor, rows_P: Tensor, scale
         scale: factor of the scores, one over the temperature.
         met: what the rows of the table stand for.
     """
+    missing_P, missing_R = (multiple(len(each)) - len(each) for each in (states_PD, table_RD))
+    states_PD, table_RD = F.pad(states_PD, (0, 0, 0, missing_P)), F.pad(table_RD, (0, 0, 0, missing_R))
+    log_weights_R = F.pad(met.log_weights_R, (0, missing_R), value=-torch.inf)
     logits_PR = (states_PD * scale).to(table_RD.dtype) @ table_RD.t()
-    return F.cross_entropy(logits_PR.float() + met.log_weights_R, rows_P)
+    return F.cross_entropy(logits_PR.float() + log_weights_R, F.pad(rows_P, (0, missing_P), value=_NO_TARGET))

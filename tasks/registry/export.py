@@ -185,12 +185,13 @@ def _data(bundle: Path) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     items = pq.read_table(bundle / "items.parquet")
-    codes = pq.read_metadata(bundle / "codes.parquet").num_rows
+    codes, kept = pq.read_metadata(bundle / "codes.parquet").num_rows, (bundle / "attributes.parquet").is_file()
     yield "## Data"
     yield ""
     yield (
         f"{items.num_rows:,} items with {codes:,} code tuples, {pc.sum(items['train_count']).as_py():,} interactions "
         "to learn from. `items.parquet` holds ids and titles of the items: publish it only if you may."
+        + (" `attributes.parquet` holds ids and the columns kept for rules." if kept else "")
     )
 
 

@@ -15,6 +15,7 @@ from prorec.tasks.execution.events import Notice, StageEnded, StageProgress, Sta
 from prorec.tasks.execution.prefect_run import PrefectRun
 from prorec.tasks.local import paths
 from prorec.tasks.registry import models, recommenders
+from prorec.tasks.registry.lists import ListStore
 from prorec.tasks.registry.recommenders import RegisteredVersion
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.datasets import DataSet
@@ -26,6 +27,7 @@ from prorec_core.data.files import path_of
 from prorec_core.data.formats import TextRules, is_file
 from prorec_core.data.histories import Columns, DatasetHistories, FileHistories, Histories
 from prorec_core.errors import UserError
+from prorec_core.generation.rules import Chosen, Rule
 from prorec_core.progress import Progress
 from prorec_core.sections import Name, Place, Section
 from prorec_core.values import TimestampFormat
@@ -66,6 +68,9 @@ class BatchRequest(Section):
     multiline: bool = Field(
         False, description="A quoted field of such a file may have lines that look like rows by themselves."
     )
+    only: Chosen | None = Field(None, description="What alone may be recommended: all that it says has to be met.")
+    exclude: Chosen | None = Field(None, description="What may not be: an item is left out that meets any of it.")
+    explain: bool = Field(False, description="Add columns that say why each item is there; takes longer.")
 
 
 def short_lists_note(summary: Mapping[str, Any]) -> str:
@@ -74,7 +79,8 @@ def short_lists_note(summary: Mapping[str, Any]) -> str:
         return ""
     none = f", {summary['users_empty']:,} of them none" if summary["users_empty"] else ""
     short = f"{summary['users_short']:,} of {summary['users']:,} users got fewer than {summary['k']:,} items{none}"
-    return f"{short}: the catalogue has no more that they lack."
+    more = "no more may be recommended" if summary.get("allowed") is not None else "the catalogue has no more"
+    return f"{short}: {more} that they lack."
 
 
 @task(name=NAME, task_run_name="recommend · {request.model}", cache_policy=NO_CACHE, persist_result=False)
@@ -83,11 +89,12 @@ def recommend(request: BatchRequest) -> dict[str, Any]:
 
     Returns:
         `model` (its version's URI), `output`, `users`, `rows`, `unknown_items` (how many were passed over),
-        `users_short` (who got fewer than `k` items), `users_empty` (who got none), `k`, `sha256`, `seconds` and
-        `mlflow` (experiment, run and page).
+        `users_short` (who got fewer than `k` items), `users_empty` (who got none), with a rule `allowed` (how many
+        items it leaves), `k`, `sha256`, `seconds` and `mlflow` (experiment, run and page).
 
     Raises:
-        UserError: no such model or file, another catalogue than the model's, or no room.
+        UserError: no such model, file or list, another catalogue than the model's, a rule that cannot be asked of it or
+            leaves nothing, or no room.
     """
     begun = time.monotonic()
     emit(StageStarted(NAME))
@@ -123,15 +130,24 @@ def _write(
 
     run.parameters({**request.model_dump(), "model": version.uri, "output": str(output)})
     _note_inputs(run, version, request)
+    rule = Rule.of(request.only, request.exclude, ListStore().content)
     histories = _histories(request, version)
     recommender = recommenders.load(version)
+    left = None if rule is None else recommender.rules.left(rule)
+    if left is not None and left.unknown:
+        told = ", ".join(left.unknown_items[:3])
+        _notice(
+            f"{left.unknown:,} items that the rule names are unknown to the model ({told}{' …' * (left.unknown > 3)})"
+        )
     unknown = check_catalogue(
         recommender, histories, whole=request.users == _ALL, drop_unknown=request.unknown_items == "drop"
     )
     if unknown:
         _notice(f"{unknown:,} items of {histories.place} are unknown to the model and passed over")
     masked = recommender.history_masked if request.mask_history is None else request.mask_history
-    settings = BatchSettings(request.k, masked, request.chunk, version.uri, version.manifest_sha256)
+    settings = BatchSettings(
+        request.k, masked, request.chunk, version.uri, version.manifest_sha256, rule, request.explain
+    )
 
     def report(progress: Progress) -> None:
         run.metrics({"users_done": progress.step}, progress.step)
@@ -143,6 +159,8 @@ def _write(
     seconds = time.monotonic() - begun
     counts = {"users": result.users, "rows": result.rows, "unknown_items": unknown}
     counts |= {"users_short": result.users_short, "users_empty": result.users_empty}
+    if left is not None:
+        counts["allowed"] = left.allowed.count
     run.metrics({**counts, "seconds": seconds})
     run.tags({"prorec.output": str(output), "prorec.output_sha256": result.sha256})
     return {

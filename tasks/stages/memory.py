@@ -80,15 +80,16 @@ def of_align(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
     # Fused, smoothed over the graph and normalised, and the gradient of each.
     fused = Part("the fused vectors of a step", (6 if config.graph else 4) * wide, "a smaller collaborative.dim", True)
     softmax = _softmax(experiment, sizes.items, wide // sizes.items // _FLOAT, config.tokens_per_batch)
-    # In a large catalogue a step makes what it meets, and all of it is made for validation alone.
+    # In a large catalogue a step makes what it meets; all of it is made for validation alone, piece by piece.
     by_rows = _by_rows(experiment, sizes.items)
     step = softmax if by_rows else [adapted, fused, *softmax]
+    made = Part(adapted.what, (3 if by_rows else 6) * table, adapted.cure, True)
     found = [
         *_data(sizes),
         Part("text embeddings as they were read", 2 * texts, "a text.model of fewer dimensions", certain=True),
         Part("text embeddings where models are", texts, "a text.model of fewer dimensions", True, True),
         *_trained(table, by_rows=by_rows),
-        *_larger(step, [Part(adapted.what, 6 * table, adapted.cure, True), *_whole_scores(sizes, wide)], _domination()),
+        *_larger(step, [made, *_whole_scores(sizes, wide)], _domination()),
         _states(config, shape.dim),
     ]
     if config.graph:
@@ -116,6 +117,8 @@ def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
 
     The codes are not looked at: a level is taken to have as many nodes as it can.
     """
+    from prorec_core.generation.stage import CHOSEN_BY
+
     config, sizes = experiment.generator, Sizes.of(inputs)
     items, dim = sizes.items, _quantized_dim(experiment, sizes)
     table, own = items * dim * _FLOAT, items * experiment.collaborative.dim * _FLOAT
@@ -142,13 +145,15 @@ def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
         Part("vectors of nodes", sum(nodes) * dim * _FLOAT if config.node_scores else 0, _NARROWER, True),
         Part("the trie of codes", 8 * items * (2 * len(nodes) + 4), "fewer quantize.levels", True),
         Part("counts of what follows what", 60 * sizes.interactions if config.ranker else 0, "generator.ranker=false"),
-        *_larger(step, _search(experiment, sizes, 1)),
+        *_larger(step, _search(experiment, sizes, min(sizes.users, CHOSEN_BY), ranked=True)),
         _states(config, config.dim),
     ]
 
 
 def of_evaluate(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
     """`evaluate`: frozen tables, a search, and every scorer's lists of both splits."""
+    from prorec_core.evaluation.lists import _USERS_AT_ONCE
+
     sizes = Sizes.of(inputs)
     table = sizes.items * _quantized_dim(experiment, sizes) * _FLOAT
     lists = 2 * 7 * sizes.users * experiment.evaluate.list_length * 2 * _FLOAT
@@ -156,7 +161,7 @@ def of_evaluate(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
         *_data(sizes),
         Part("frozen vectors of items and nodes", (4 + len(_nodes(experiment, sizes.items))) * table, _NARROWER, True),
         Part("the lists of all scorers", lists, "a smaller evaluate.list_length"),
-        *_search(experiment, sizes, 2),
+        *_search(experiment, sizes, min(sizes.users, _USERS_AT_ONCE)),
     ]
 
 
@@ -228,17 +233,20 @@ def _states(config: Training, dim: int) -> Part:
     return Part("layers' states of a batch", numbers * _FLOAT, "a smaller tokens_per_batch or dim", True)
 
 
-def _search(experiment: Experiment, sizes: Sizes, splits: int) -> list[Part]:
-    """Beam search for everyone: candidates with both scores, tables of beams times children, dense scores."""
+def _search(experiment: Experiment, sizes: Sizes, asked: int, *, ranked: bool = False) -> list[Part]:
+    """Beam search: candidates of those asked about with both scores, tables of beams times children, dense scores.
+
+    `ranked`: a ranker is fitted to the candidates' features besides.
+    """
     from prorec_core.generation.candidates import _CELLS, _DENSE_CELLS, DENSE_CANDIDATES, OWN_CANDIDATES
 
     beams = experiment.evaluate.beams
     children = experiment.quantize.codes
     users = min(sizes.users, max(1, min(_CELLS // (beams * children), _DENSE_CELLS // sizes.items)))
     own = 0 if experiment.evaluate.mask_history else OWN_CANDIDATES
-    candidates = sizes.users * (beams + DENSE_CANDIDATES + own) * (3 * _FLOAT + (40 if splits == 1 else 0))
+    candidates = asked * (beams + DENSE_CANDIDATES + own) * (3 * _FLOAT + (40 if ranked else 0))
     return [
-        Part("candidates of all users", candidates, "fewer evaluate.beams"),
+        Part("candidates of users", candidates, "fewer evaluate.beams"),
         Part("tables of the search", 8 * users * beams * children * _FLOAT, "fewer evaluate.beams", True),
         Part("dense scores of all items", 4 * users * sizes.items * _FLOAT, "generator.dense=head", True),
     ]

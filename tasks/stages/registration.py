@@ -52,7 +52,7 @@ def register(work: Work) -> Mapping[str, str]:
     name = experiment_name(work.experiment.name)
     with tempfile.TemporaryDirectory() as scratch:
         bundle = Path(scratch) / "bundle"
-        example = _fill(bundle, work)
+        example = fill_bundle(bundle, work)
         content = _content(bundle)
         if same := models.of_content(name, content):
             return {
@@ -90,7 +90,7 @@ def _requirements() -> list[str]:
     return [f"{each}=={importlib.metadata.version(each)}" for each in _NEEDED]
 
 
-def _fill(bundle: Path, work: Work) -> list[str]:
+def fill_bundle(bundle: Path, work: Work) -> list[str]:
     """Gather what serving needs; returns the item ids of a short history, as an example.
 
     New items that the experiment holds out stand in the tables after the others: what is served knows them too.
@@ -99,6 +99,7 @@ def _fill(bundle: Path, work: Work) -> list[str]:
 
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import write_embeddings
+    from prorec_core.data.kept_attributes import FILE as ATTRIBUTES
     from prorec_core.quantization.quantized import Quantized
 
     dataset = Dataset.load(work.inputs["preprocess"])
@@ -120,6 +121,8 @@ def _fill(bundle: Path, work: Work) -> list[str]:
     write_json(
         bundle / "encoder.json", {**read_json(work.inputs["embed_text"] / "encoder.json"), "model": text["model"]}
     )
+    if (kept := work.inputs["preprocess"] / ATTRIBUTES).is_file():
+        shutil.copyfile(kept, bundle / kept.name)
     embeddings = quantized_embedding(work)
     if dataset.new_items is not None:
         embeddings = np.concatenate([embeddings, new_quantized_embedding(work)])

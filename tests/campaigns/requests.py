@@ -134,6 +134,8 @@ _PATHS = (
     "/metrics",
     "/docs",
     "/openapi.json",
+    "/lists",
+    "/lists/a",
     "/",
     "/recommend/",
     "/../x",
@@ -141,8 +143,14 @@ _PATHS = (
     "/é",
 )
 _METHODS = ("GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "MADEUP")
-_DECLARED = {400, 413, 422, 503}
+_DECLARED = {400, 401, 409, 413, 422, 503}
 """What `/recommend` may answer besides 200; elsewhere routes that are not there get 404 and 405 too."""
+_RULES: tuple[Any, ...] = (
+    {"items": ["nobody"]},
+    {"list": "none"},
+    {"where": {"price": {"gte": 3, "lt": "x"}}},
+    {"items": [], "list": "none", "where": {"a": True, "b": [1, "2"]}},
+)
 
 
 @dataclass
@@ -242,6 +250,8 @@ class Maker:
 
     def _wrong_value(self) -> Asked:
         body: Any = json.loads(json.dumps(self._body()))
+        if self._chance.random() < 0.5:
+            body[self._chance.choice(("only", "exclude"))] = self._chance.choice((*_RULES, self._ids[:3]))
         for _ in range(self._chance.choice((1, 1, 2, 5))):
             body = self._changed(body)
         return Asked("wrong value", content=json.dumps(body).encode())
@@ -377,17 +387,19 @@ def make_app(recommender: Recommender) -> FastAPI:
     from prorec.flows.service.metrics import Metrics
     from prorec.flows.service.models import ModelKeeper
     from prorec.tasks.registry.recommenders import RegisteredVersion
+    from prorec_core.errors import UserError
 
     version = RegisteredVersion(name="prorec-campaign", version="1", model_id="m-1", location="", manifest_sha256="")
     metrics = Metrics()
     keeper = ModelKeeper("models:/prorec-campaign@champion", metrics)
     keeper.current = Loaded(version, recommender)
 
-    def answer_all(questions: Sequence[Question]) -> list[Found]:
+    def answer_all(questions: Sequence[Question]) -> list[Found | UserError]:
         assert keeper.current is not None
         return answer(keeper.current, questions)
 
-    return create_app(keeper, Batcher(answer_all, 512, schemas.MOST_HISTORIES, metrics.observe_batch), metrics)
+    batcher = Batcher(answer_all, 512, schemas.MOST_HISTORIES, metrics.observe_batch)
+    return create_app(keeper, batcher, metrics, homes=["x"])
 
 
 async def _parts(parts: list[bytes]) -> AsyncIterator[bytes]:

@@ -34,6 +34,7 @@ _SPECIAL: dict[Path, dict[str, Any]] = {
         "evaluate": {"fusion_weights": [3.0]},
         "generator": {"ranker_weights": [1.0, 2.0, 0.5, 0.0, -0.25]},
     },
+    ("data", "attribute_kinds"): {"data": {"attribute_columns": ["a=b"], "attribute_kinds": ["a=b=text"]}},
     ("data", "validation_from"): {"data": {"split": "by_time", "validation_from": "2024-01-31"}},
     ("data", "test_from"): {"data": {"split": "by_time", "test_from": 1_700_000_000}},
     ("data", "targets"): {"data": {"split": "by_position", "targets": "first"}},

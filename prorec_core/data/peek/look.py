@@ -116,6 +116,8 @@ def _folder(folder: Path, report: Report) -> Seen:
         found.notes.append(f"the column '{config.timestamp_column}' is taken for times: {guess.words} (a guess)")
         if guess.format is not None:
             data["timestamp_format"] = guess.format
+    else:
+        found.notes.append("no column is taken for times: rows are taken to be in their order (a guess)")
     found.values = {"name": _slug(folder.name), "data": data}
     try:
         found.profile = _measure(DataConfig(**data), found, report)
@@ -170,12 +172,13 @@ def _guess(folder: Path) -> tuple[dict[str, Any] | None, str]:
     base: dict[str, Any] = {"path": str(folder)}
     names = sorted(path.name for path in folder.iterdir())
     if any(".inter.json" in name for name in names) and any(".item.json" in name for name in names):
-        return {"source": "letter", **base, **_texts(folder, {"source": "letter", **base})}, "LETTER's JSON files"
+        data = {"source": "letter", **base}
+        return {**data, **_texts(data)}, "LETTER's JSON files"
     hits = [(source, *hit) for source, layouts in LAYOUTS.items() for hit in find_layouts(folder, layouts)]
     if len(hits) == 1:
         source, layout, *_ = hits[0]
         data = {"source": source, **base}
-        return {**data, **_texts(folder, data)}, f"{layout.name}, by the names of the files"
+        return {**data, **_texts(data)}, f"{layout.name}, by the names of the files"
     if hits:
         told = "; ".join(f"{layout.name}: {log.name} and {stock.name}" for _, layout, log, stock in hits)
         return None, f"several published data sets ({told}): name the files in data.interactions_file and items_file"
@@ -196,7 +199,7 @@ def _columns(log: Roles, stock: Roles) -> dict[str, Any]:
     return {**found, "text_columns": list(stock.texts)} if stock.texts else found
 
 
-def _texts(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
+def _texts(data: dict[str, Any]) -> dict[str, Any]:
     """Which columns make up the text, where the names of all others are known."""
     there = open_source(DataConfig(**data)).items().columns()
     texts = [name for name in ("title", "categories", "brand", "description") if name in there]
@@ -211,7 +214,6 @@ def _generic(folder: Path, base: dict[str, Any]) -> tuple[dict[str, Any] | None,
     by_kind: dict[str, list[str]] = {"interactions": [], "items": [], "": []}
     for name, each in roles.items():
         by_kind[each.kind].append(name)
-    # A table that could be either, by its columns, is what its name says.
     logs, stocks = by_kind["interactions"], by_kind["items"]
     if len(logs) != 1 or len(stocks) != 1:
         told = f"{len(logs)} that could be interactions, and {len(stocks)} that could be items"

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 from fastapi.testclient import TestClient
 
@@ -15,8 +17,15 @@ from prorec.flows.service.batching import Batcher, Found, Question, answer
 from prorec.flows.service.metrics import Metrics
 from prorec.flows.service.models import ModelKeeper
 from prorec.tasks.registry.recommenders import RegisteredVersion
+from prorec_core.data.conditions import Attributes
+from prorec_core.errors import UserError
+from prorec_core.generation.allowed import Rules
 from prorec_core.generation.recommender import Recommendation
+from prorec_core.generation.rule_book import RuleBook
+from prorec_core.generation.trie import CodeTrie
 
+TOKEN = "a-token-of-these-tests-alone"
+GIVEN = {"Authorization": f"Bearer {TOKEN}"}
 ITEMS = [f"item-{number:02d}" for number in range(20)]
 
 
@@ -37,24 +46,29 @@ class FakeRecommender:
         self.go.set()
         self.busy = threading.Event()
         self.error: Exception | None = None
+        trie = CodeTrie.from_codes(np.arange(20, dtype=np.uint16)[:, None])
+        prices = pl.Series("price", range(20), dtype=pl.Int64), pl.Series("name", ["x"] * 20)
+        self.rules = RuleBook(trie, {item: place for place, item in enumerate(ITEMS)}, Attributes(prices, 20))
 
     def recommend(
-        self, histories: Sequence[Sequence[str]], k: int = 10, *, mask_history: bool | None = None
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        *,
+        mask_history: bool | None = None,
+        rules: Rules | None = None,
     ) -> list[list[Recommendation]]:
         self.asked.append(([list(history) for history in histories], k, mask_history))
         self.busy.set()
         assert self.go.wait(30)
         if self.error:
             raise self.error
-        return [
-            [
-                Recommendation(item, item.title(), -float(rank))
-                for rank, item in enumerate(
-                    item for item in ITEMS if not (mask_history in (None, True) and item in history)
-                )
-            ][:k]
-            for history in histories
-        ]
+        found = []
+        for history, rule in zip(histories, rules or [None] * len(histories), strict=True):
+            left = [item for place, item in enumerate(ITEMS) if rule is None or rule.mask_N[place]]
+            left = [item for item in left if not (mask_history in (None, True) and item in history)]
+            found.append([Recommendation(item, item.title(), -float(rank)) for rank, item in enumerate(left)][:k])
+        return found
 
     def unknown(self, history: Sequence[str]) -> list[str]:
         return [item for item in dict.fromkeys(history) if item not in ITEMS]
@@ -85,19 +99,19 @@ class Registry:
 class Service:
     """A service in this process, with all its parts in reach."""
 
-    def __init__(self, registry: Registry, most_waiting: int = 100) -> None:
+    def __init__(self, registry: Registry, most_waiting: int = 100, homes: Sequence[str] = ("testserver",)) -> None:
         self.registry = registry
         self.metrics = Metrics()
         self.keeper = ModelKeeper(
             "models:/prorec-shop@champion", self.metrics, registry.find, registry.load, lambda: registry.now
         )
 
-        def answer_all(questions: Sequence[Question]) -> list[Found]:
+        def answer_all(questions: Sequence[Question]) -> list[Found | UserError]:
             assert self.keeper.current is not None
             return answer(self.keeper.current, questions)
 
         self.batcher = Batcher(answer_all, most_waiting, schemas.MOST_HISTORIES, self.metrics.observe_batch)
-        self.app = create_app(self.keeper, self.batcher, self.metrics)
+        self.app = create_app(self.keeper, self.batcher, self.metrics, token=TOKEN, homes=homes)
         # A failure is an answer here, as it is for a client elsewhere.
         self.client = TestClient(self.app, raise_server_exceptions=False)
 
@@ -116,8 +130,8 @@ def make_service(artifacts_folder: Path) -> Iterator[Callable[..., Service]]:
     """Make services that run; `loaded=False` leaves one without a model."""
     running: list[Service] = []
 
-    def make(*, loaded: bool = True, most_waiting: int = 100) -> Service:
-        service = Service(Registry(), most_waiting)
+    def make(*, loaded: bool = True, most_waiting: int = 100, homes: Sequence[str] = ("testserver",)) -> Service:
+        service = Service(Registry(), most_waiting, homes)
         if loaded:
             service.keeper.use(version_of(1))
             service.recommender.asked.clear()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import httpx
@@ -21,10 +22,12 @@ import pytest
 import torch
 
 from prorec.flows.local.embedded import predict
-from prorec.flows.service.server import _first_version
+from prorec.flows.service.server import _first_version, _token
 from prorec.tasks.execution.stage import Work
 from prorec.tasks.local import paths
 from prorec.tasks.registry import recommenders
+from prorec.tasks.registry.examples import example_users
+from prorec.tasks.registry.lists import ListStore
 from prorec.tasks.stages.registration import register
 from prorec.tasks.tracking import mlflow_runs
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
@@ -58,7 +61,8 @@ def make_version(folder: Path, seed: int) -> None:
     items = pl.DataFrame({"item": np.arange(24, dtype=np.int32), **ids})
     users = pl.DataFrame({"user": [0], "user_id": ["ann"]})
     walk = from_lists([np.arange(5, dtype=np.int32)], 24)
-    Dataset(items, users, walk, np.arange(5), {}).save(stages["preprocess"])
+    prices = pl.DataFrame({"price": range(24)})
+    Dataset(items, users, walk, np.arange(5), {}, attributes=prices).save(stages["preprocess"])
     codes = np.stack([np.arange(24) // 4, np.arange(24) % 4], axis=1).astype(np.uint16)
     CodeTable(codes, IDS).save(stages["quantize"] / "codes.parquet")
     for stage, files in {
@@ -105,6 +109,20 @@ def test_what_is_not_there_is_told_with_what_is(store: Path) -> None:
     with pytest.raises(UserError, match="not registered by a run of prorec"):
         recommenders.find(f"models:/{NAME}/3")
     client().delete_model_version(NAME, "3")
+
+
+def test_examples_are_users_of_the_data_set(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = recommenders.find(f"models:/{NAME}/1")
+    assert example_users(version, 3) == [], "nothing says which data set it was"
+    items = pl.DataFrame({"item": np.arange(3, dtype=np.int32), "item_id": ["a", "b", "c"], "title": "", "text": ""})
+    items = items.with_columns(train_count=pl.lit(1))
+    users = pl.DataFrame({"user": [0, 1], "user_id": ["ann", "bob"]})
+    walks = from_lists([np.array([0, 1, 2], np.int32), np.array([2, 1, 0], np.int32)], 3)
+    Dataset(items, users, walks, np.arange(6), {}).save(tmp_path)
+    monkeypatch.setattr("prorec.tasks.registry.models.Version.artifact", lambda *_: "ref")
+    monkeypatch.setattr("prorec.tasks.tracking.store.fetch", lambda _: tmp_path)
+    found = sorted((user.user_id, user.history, user.held_back) for user in example_users(version, 3))
+    assert found == [("ann", ["a", "b"], "c"), ("bob", ["c", "b"], "a")]
 
 
 def test_a_damaged_model_is_not_loaded(store: Path) -> None:
@@ -170,6 +188,7 @@ def test_the_life_of_a_server(store: Path) -> None:
             assert [(item["rank"], item["item_id"], item["title"]) for item in known["items"]] == best
             assert known["unknown_items"] == ["nobody"] and not known["fallback"]
             assert empty["fallback"] and [item["item_id"] for item in empty["items"]] == IDS[:5]
+            keep_a_list(store, web, body)
 
             client().set_registered_model_alias(NAME, "champion", "2")
             deadline = time.monotonic() + 60
@@ -181,6 +200,7 @@ def test_the_life_of_a_server(store: Path) -> None:
             assert set(versions) == {"1", "2"} and versions == sorted(versions)
         finish_a_request_after(server, address)
         assert server.wait(60) == 0
+        assert ListStore(store / "lists").content("in-stock").items == IDS[8:12], "it outlives the server"
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{address}/health")
     finally:
@@ -188,6 +208,49 @@ def test_the_life_of_a_server(store: Path) -> None:
         server.wait()
         assert server.stderr is not None
         server.stderr.close()
+
+
+def keep_a_list(store: Path, web: httpx.Client, body: dict[str, Any]) -> None:
+    """Whoever is on this machine may read, and changes something with the token of its file alone."""
+    file = store / "served" / "secret"
+    assert file.stat().st_mode & 0o077 == 0
+    token = {"Authorization": f"Bearer {file.read_text().strip()}"}
+    assert web.get("/").text.startswith("<!doctype html>")
+    assert web.put("/lists/in-stock", json={"items": IDS[8:12]}).status_code == 401
+    assert web.get("/lists", headers={"Host": "shop.example:81"}).status_code == 401
+    assert web.get("/lists", headers={"Host": "shop.example:81", **token}).status_code == 200
+    assert web.put("/lists/in-stock", json={"items": IDS[8:12]}, headers=token).json()["unknown"] == 0
+    ruled = {**body, "only": {"list": "in-stock", "where": {"price": {"gt": 8}}}}
+    for result in web.post("/recommend", json=ruled).json()["results"]:
+        assert {item["item_id"] for item in result["items"]} == set(IDS[9:12]) and result["missing"] == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "token", "free"), [("127.0.0.1", "", True), ("0.0.0.0", "", False), ("127.0.0.1", "x" * 16, False)]
+)
+def test_who_may_read_without_the_token(
+    artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch, address: str, token: str, free: bool
+) -> None:
+    monkeypatch.setenv("PROREC_SERVE_TOKEN", token)
+    with socket.create_server((address, 0)) as listener:
+        found, homes = _token(listener)
+        port = listener.getsockname()[1]
+    assert found == (token or (artifacts_folder / "served" / "secret").read_text().strip())
+    assert homes == ([f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"] if free else [])
+
+
+def test_what_is_no_token_is_told(artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for token in ("short", "with blanks in it", "é" * 20):
+            monkeypatch.setenv("PROREC_SERVE_TOKEN", token)
+            with pytest.raises(UserError, match="PROREC_SERVE_TOKEN: this is no token"):
+                _token(listener)
+        monkeypatch.delenv("PROREC_SERVE_TOKEN")
+        (artifacts_folder / "served").write_text("in the way")
+        found, homes = _token(listener)
+        assert found is None and len(homes) == 3, "whoever reads may go on"
+    with socket.create_server(("0.0.0.0", 0)) as listener, pytest.raises(UserError, match="no token can be kept"):
+        _token(listener)
 
 
 def finish_a_request_after(server: subprocess.Popen[str], address: str) -> None:

@@ -113,6 +113,22 @@ def test_training_by_rows_with_a_sample_of_all_ends_as_training_whole() -> None:
         np.testing.assert_allclose(by_rows, whole, rtol=0.02, atol=0.002)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_however_many_items_are_met_products_have_few_shapes(weight: float) -> None:
+    """oneDNN makes and keeps a program for every shape."""
+    graph = ItemGraph(_shop().training(), weight, 4) if weight else None
+    stage = StageOne(_align(), _collaborative(), scaled_text(_texts()), graph, low_precision=False, by_rows=True)
+    shapes = set()
+    stage.adapter.register_forward_pre_hook(lambda _, given: shapes.add(tuple(given[0].shape)))
+    whole = stage.embeddings()[2]
+    shapes.clear()
+    for count in range(1, N_ITEMS):
+        items = torch.arange(count)
+        stage.items.met = None
+        torch.testing.assert_close(stage.embeddings_of(items)[2], whole[:count])
+    assert shapes == {(256, TEXT)}
+
+
 class _CutError(Exception):
     pass
 

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from prorec_core.config_data import DataConfig
+from prorec_core.data.raw import read_tables
 from prorec_core.data.sources import open_source
 from prorec_core.data.stage import preprocess, source_digest
+from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError
 
 USERS, ITEMS = 6, 5
@@ -294,6 +297,23 @@ def test_a_session_that_is_no_list_is_told_with_its_line(tmp_path: Path) -> None
 def test_rows_made_of_rows_keep_their_line(tmp_path: Path) -> None:
     place = open_source(of("m2", tmp_path)).interactions().place
     assert [place.row(row) for row in (0, 2, 3, 17)] == ["line 2", "line 2", "line 3", "line 7"]
+
+
+def test_times_before_1970_are_an_error_or_come_first(tmp_path: Path) -> None:
+    chosen = of("lastfm", tmp_path)
+    path = tmp_path / "user_taggedartists-timestamps.dat"
+    path.write_text(f"{path.read_text()}0\t3\t1\t-428720400000\n")
+    assert f"holds a negative time in line {len(LOG) + 2}" in refusal(chosen)
+    found = preprocess(chosen.model_copy(update={"negative_times": "zero"}))
+    assert found.items["item_id"][int(found.sequences.items[0])] == "3" and found.timestamps[0] == 0
+    assert any("1 times are negative" in each for each in found.profile["warnings"])
+    # Numbers too, and what a text says that is no number is still told.
+    frame = pl.DataFrame({"user_id": ["0", "0"], "item_id": ["1", "2"], "timestamp": [-5, 7]})
+    settings = chosen.model_copy(update={"negative_times": "zero", "unknown_items": "keep"})
+    tables = (RawTable.of_frame(frame, "log"), open_source(chosen).items())
+    assert read_tables(settings, *tables)[0]["timestamp"].to_list() == [0, 7]
+    path.write_text(f"{path.read_text()}0\t3\t1\t-soon\n")
+    assert "holds what is no time" in refusal(chosen.model_copy(update={"negative_times": "zero"}))
 
 
 def test_an_item_that_stands_there_twice(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Cycle(Recommender):
         self.calls = 0
         self.calls_to_live = calls_to_live
 
-    def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[Any, Any]:
+    def _ranked(self, histories: Sequences, k: int, mask_history: bool, rules: Any) -> tuple[Any, Any]:
         if self.calls == self.calls_to_live:
             os.kill(os.getpid(), signal.SIGKILL)
         self.calls += 1

@@ -250,3 +250,12 @@ def test_targets_of_one_user_are_held_out_together_and_count_as_one() -> None:
     by_user = [gains[owners == each].mean() for each in np.unique(owners)]
     assert about["ndcg_at_10"] == pytest.approx(np.mean(by_user), abs=1e-6)
     assert abs(np.mean(by_user) - gains.mean()) > 1e-3, "another mean than that over targets"
+
+
+def test_some_users_keep_the_folds_that_they_have_among_all() -> None:
+    found, asked, targets, known = chain()
+    users = np.flatnonzero(np.arange(200) % FOLDS < 2)
+    few = Candidates(found.items_UC[users], found.generative_UC[users], found.dense_UC[users], found.beams)
+    ranker, _ = fit_ranker(few, asked.owned().select(users), targets[users].astype(np.int32), known)
+    # Nobody of the last folds was fitted to: leaving them out changes nothing.
+    assert [np.array_equal(fold, ranker.weights_F) for fold in ranker.folds_PF] == [False, False, True, True, True]

@@ -71,6 +71,21 @@ def test_it_recommends_what_the_generator_ranks_first(
     assert np.mean([answer[0].item_id == IDS[targets[user]] for user, answer in enumerate(answers)]) > 0.9
 
 
+def test_what_no_history_decides_is_made_once(
+    bundle: tuple[Path, GeneratorInputs, TrainedGenerator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _, trained = bundle
+    recommender, made = Recommender.load(folder), []
+    model = recommender.generator.stage_one
+    recommender.recommend([["id-03"]], 5)
+    if model is not None:
+        monkeypatch.setattr(model, "scorer", made.append)
+    for _ in range(3):
+        assert len(recommender.recommend([["id-03", "id-05"]], 5)[0]) == 5
+    assert not made
+    assert (model is None) == (trained.config["stage_one"] is None)
+
+
 def test_unknown_items_are_passed_over_and_named(bundle: tuple[Path, GeneratorInputs, TrainedGenerator]) -> None:
     recommender = Recommender.load(bundle[0])
     known, mixed = recommender.recommend([["id-02", "id-04"], ["nobody", "id-02", "id-99", "id-04"]], 5)

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from prorec_core.alignment.stage import align
 from prorec_core.alignment.trained import AlignedModel
-from prorec_core.config import GeneratorConfig
+from prorec_core.config import EvaluateConfig, GeneratorConfig
 from prorec_core.data.sequences import Sequences, Split, from_lists
 from prorec_core.errors import UserError
+from prorec_core.evaluation.lists import Models, lists_after
 from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
 from prorec_core.generation.choice import best_trial, fusion_trials, recommended_of
 from prorec_core.generation.ranker import FEATURES, OWN
@@ -333,6 +334,41 @@ def test_validation_asks_a_sample_of_users(make_inputs: Any) -> None:
     recalls = [record["validation_recall_at_10"] * 7 for record in few.training]
     assert recalls == pytest.approx([round(recall) for recall in recalls], abs=1e-4)
     assert few.training[0]["loss"] == all_.training[0]["loss"]
+
+
+def test_of_many_users_some_choose(make_inputs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, asked = make_inputs(config={"validation_users": 5}), []
+
+    def found(*arguments: Any, **named: Any) -> Candidates:
+        asked.append(arguments[1].n_users)
+        return find_candidates(*arguments, **named)
+
+    monkeypatch.setattr("prorec_core.generation.stage.find_candidates", found)
+    everyone = train_generator(inputs, 0, CPU)
+    monkeypatch.setattr("prorec_core.generation.stage.CHOSEN_BY", 40)
+    some = train_generator(inputs, 0, CPU)
+    assert asked == [5, 5, inputs.sequences.n_users, 5, 5, 40]
+    assert some.training == everyone.training
+    assert some.config["fusion_trials"] != everyone.config["fusion_trials"]
+    again = train_generator(inputs, 0, CPU)
+    assert again.config == some.config, "drawn with the seed"
+
+
+def test_lists_of_many_users_are_made_block_by_block(
+    make_inputs: Any, checkerboard: Sequences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, told = make_inputs(), []
+    trained = train_generator(inputs, 0, CPU)
+    models = Models(_restored(trained, inputs), trained.fusion_weight, trained.ranker, inputs.aligned)
+    config, histories = EvaluateConfig(list_length=10), checkerboard.histories(Split.VALIDATION)
+    whole = lists_after(config, models, histories, held_out=True)
+    monkeypatch.setattr("prorec_core.evaluation.lists._USERS_AT_ONCE", 7)
+    parts = lists_after(config, models, histories, told.append, held_out=True)
+    assert list(parts) == list(whole)
+    for scorer, found in whole.items():
+        assert np.array_equal(parts[scorer].items_UK, found.items_UK), scorer
+        np.testing.assert_allclose(parts[scorer].scores_UK, found.scores_UK, rtol=1e-4, atol=1e-5)
+    assert told[-1].step == histories.n_users and {each.total for each in told} == {histories.n_users}
 
 
 @pytest.mark.parametrize("better", ["generative", "dense"])

@@ -12,19 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from prorec_core.config import QuantizeConfig
+from prorec_core.config import QuantizeConfig, RQVAEConfig
 from prorec_core.quantization import kmeans as kmeans_module
 from prorec_core.quantization.blocks import LARGE_TABLE, all_cores, pieces
 from prorec_core.quantization.collisions import _next_code_costs, _spill, collision_groups, largest_family
 from prorec_core.quantization.kmeans import _lloyd, kmeans, sampled_kmeans
 from prorec_core.quantization.quantizer import Codes, Floats, level_centroids, nearest, relative_error
 from prorec_core.quantization.residual_kmeans import ResidualKMeans
+from prorec_core.quantization.rq_vae import RQVAE
 from prorec_core.quantization.stage import quantize
 from prorec_core.registry import QUANTIZERS
 
 Make = Callable[..., Floats]
 Config = Callable[..., QuantizeConfig]
-USES_OF_THRESHOLD = ("kmeans", "quantizer", "balanced_kmeans")
+USES_OF_THRESHOLD = ("kmeans", "quantizer", "balanced_kmeans", "rq_vae")
 
 
 def _cost(points: Floats, centroids: Floats) -> float:
@@ -71,6 +72,18 @@ def test_equal_bits_whatever_the_threads(clustered: Make) -> None:
         assert np.array_equal(codes, nearest(points, one))
     assert one.tobytes() == three.tobytes()
     assert one.tobytes() != kmeans(points, 16, 8, seed=2).tobytes()
+
+
+def test_an_rq_vae_gives_equal_bits_whatever_the_threads_that_share_a_table(
+    all_large: None, clustered: Make, small_config: Config
+) -> None:
+    points = clustered(items=20_000)
+    with threadpool_limits(limits=3):
+        quantizer, codes = RQVAE.fit(points, small_config(), seed=0)
+        decoded = quantizer.decode(codes)
+    with threadpool_limits(limits=1):
+        again, others = RQVAE.fit(points, small_config(), seed=0)
+        assert np.array_equal(codes, others) and decoded.tobytes() == again.decode(codes).tobytes()
 
 
 def test_few_distinct_points_are_found_however_rare(all_large: None) -> None:
@@ -124,12 +137,15 @@ def test_figures_in_pieces_are_those_of_the_whole(clustered: Make, all_large: No
     assert relative_error(points, (points - left).astype(np.float32)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_memory_of_many_items_is_that_of_a_few_copies_of_the_embeddings() -> None:
+@pytest.mark.parametrize("method", ["residual_kmeans", "rq_vae"])
+def test_memory_of_many_items_is_that_of_a_few_copies_of_the_embeddings(method: str) -> None:
     items, dims = 200_000, 32
     random = np.random.default_rng(0)
     embeddings = random.normal(size=(500, dims)).astype(np.float32)[random.integers(0, 500, items)]
     embeddings += random.normal(size=(items, dims)).astype(np.float32)
-    config, ids = QuantizeConfig(levels=2, codes=64, iterations=2), [str(item) for item in range(items)]
+    rq_vae = RQVAEConfig(epochs=1, hidden=[16], latent=8)
+    config = QuantizeConfig(method=method, levels=2, codes=64, iterations=2, rq_vae=rq_vae)
+    ids = [str(item) for item in range(items)]
     tracemalloc.start()
     try:
         found = quantize(config, embeddings, ids, seed=0)

@@ -65,6 +65,30 @@ def test_the_nearest_free_tuple_is_taken() -> None:
         free_beside(table([(0, 0)] * 7), points(table([(0, 0)] * 7)), full, 3, points)
 
 
+@given(ROWS, st.integers(1, 4), st.data())
+def test_a_family_grows_no_larger_than_it_may(known: list[tuple[int, int]], family: int, data: st.DataObject) -> None:
+    old = table(known[: 9 * family - 1])
+    new = data.draw(
+        st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=9 * family - len(old), min_size=1)
+    )
+    together = np.concatenate([old, found := free_beside(table(new), points(table(new)), old, 3, points, family)])
+    before = np.unique(old, axis=0, return_counts=True)[1].max()
+    assert np.unique(together, axis=0, return_counts=True)[1].max() <= max(family, before)
+    for row, wanted in enumerate(table(new)):
+        there = (together[: len(old) + row] == wanted).all(axis=1).sum()
+        assert there >= family or np.array_equal(found[row], wanted), "who has room stays"
+
+
+def test_two_thousand_new_items_that_are_alike_do_not_become_one_family(small_config: Config) -> None:
+    embeddings = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    alone = quantize(small_config(), embeddings, [f"i{item}" for item in range(300)], seed=0)
+    new = with_new(alone, small_config(), embeddings[[0] * 2000], [f"n{item}" for item in range(2000)]).new_items
+    assert new is not None
+    everything = np.concatenate([alone.table.codes, new.codes])
+    assert np.unique(everything[:, :3], axis=0, return_counts=True)[1].max() == 1024
+    assert len(np.unique(everything, axis=0)) == 2300
+
+
 @pytest.mark.parametrize("collisions", ["suffix", "reassign"])
 @pytest.mark.parametrize("method", sorted(QUANTIZERS))
 def test_new_items_get_codes_beside_which_nothing_changes(

@@ -495,7 +495,7 @@ def test_validation_asks_about_as_many_users_as_it_may(most: int) -> None:
         asked.append(targets.tolist())
         return np.ones(len(targets), np.int32)
 
-    users = validation_targets(sequences, config, 3)
+    users = validation_targets(sequences, config.validation_users, 3)
     fit_next_item(
         net, lambda batch: {"loss": net.first.weight.sum()}, ranks, sequences, config, 0, Runtime(CPU), asked=users
     )

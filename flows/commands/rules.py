@@ -1,0 +1,141 @@
+"""Rules on the command line: options that say what may be recommended, and `prorec lists` for those with names.
+
+Knows how they are written there; knows nothing of what they mean in a catalogue.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prorec.flows.terminal.screen import console, say
+from prorec_core.errors import UserError
+
+Only = Annotated[
+    str | None, typer.Option("--only", metavar="ITEM,ITEM,…", help="Recommend nothing but these item ids.")
+]
+OnlyList = Annotated[
+    str | None, typer.Option("--only-list", metavar="LIST", help="Nothing but what this named list has (prorec lists).")
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="YAML",
+        help="Nothing but items that meet conditions on columns of data.attribute_columns, as '{brand: [A, B], price: "
+        "{gte: 5, lt: 20}}'.",
+    ),
+]
+Exclude = Annotated[str | None, typer.Option("--exclude", metavar="ITEM,ITEM,…", help="Leave these item ids out.")]
+ExcludeList = Annotated[
+    str | None, typer.Option("--exclude-list", metavar="LIST", help="Leave out what this named list has.")
+]
+ExcludeWhere = Annotated[
+    str | None, typer.Option("--exclude-where", metavar="YAML", help="Leave out items that meet any such conditions.")
+]
+
+lists_app = typer.Typer(no_args_is_help=True, help="Named lists of item ids, as what is in stock.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(lists_app, name="lists")
+
+
+def choice(side: str, items: str | None, named: str | None, where: str | None) -> dict[str, Any] | None:
+    """What the options of one side say, in the form of a request; None where nothing was given.
+
+    Args:
+        side: only or exclude.
+        items: ids with commas.
+        named: name of a list.
+        where: conditions as YAML.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    found: dict[str, Any] = {}
+    if items is not None:
+        found["items"] = [part.strip() for part in items.split(",") if part.strip()]
+    if named is not None:
+        found["list"] = named
+    if where is not None:
+        found["where"] = _conditions("--where" if side == "only" else "--exclude-where", where)
+    return found or None
+
+
+def _conditions(option: str, text: str) -> Any:
+    from prorec.flows.configuration import plain_yaml
+
+    try:
+        found = plain_yaml.parse(text) if text.strip() else None
+    except plain_yaml.PlainYAMLError as error:
+        raise UserError(f"this is no valid YAML: {error.problem}", place=option, cure=error.cure) from error
+    if not isinstance(found, dict):
+        raise UserError("conditions are wanted", place=option, cure="Give '{COLUMN: VALUE}', in quotes")
+    return found
+
+
+@lists_app.command("ls")
+def show_lists() -> None:
+    """Show all lists."""
+    import time
+
+    from rich.table import Table
+
+    from prorec.flows.terminal.sizes import age
+    from prorec.tasks.registry.lists import ListStore
+
+    found = ListStore().all()
+    if not found:
+        say("There is no list yet.")
+        return
+    table = Table("list", "items", "age")
+    for kept in found:
+        since = age(time.time() - kept.updated.timestamp())
+        table.add_row(kept.content.name, f"{len(kept.content.items):,}", since)
+    console().print(table)
+
+
+@lists_app.command("put")
+def put(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9, - and _, no sign first.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A text file with an id a line, or a table (Parquet, CSV, JSON Lines)."),
+    ],
+    item_column: Annotated[str, typer.Option(help="Column of ids in a table.")] = "item_id",
+) -> None:
+    """Keep the item ids of a file as a list, in place of the one of this name; a service of this folder sees it."""
+    from prorec.tasks.registry.lists import ListStore
+
+    kept = ListStore().put(name, _ids(file, item_column))
+    say(f"{name}: {len(kept.content.items):,} items")
+
+
+@lists_app.command("delete")
+def delete(name: Annotated[str, typer.Argument(metavar="NAME", help="The list.")]) -> None:
+    """Forget a list."""
+    from prorec.tasks.registry.lists import ListStore
+
+    ListStore().delete(name)
+
+
+def _ids(file: Path, column: str) -> list[str]:
+    from prorec_core.data.columns import as_ids, need_columns
+    from prorec_core.data.files import path_of
+    from prorec_core.data.formats import TABLES, is_file, table_of
+
+    path = path_of(str(file))
+    if path.suffix.lower() in TABLES:
+        table = table_of(path)
+        need_columns(table, {column: "--item-column"})
+        return as_ids(table.collect(column)[column], table.place).to_list()
+    if not is_file(path):
+        raise UserError("there is no such file", place=str(path), cure="Check the name")
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError("this is no text", place=str(path), cure="Save it as UTF-8, an id a line") from error

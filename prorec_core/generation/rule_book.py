@@ -1,0 +1,114 @@
+"""What rules leave of one catalogue, worked out once each and kept as long as there is room.
+
+Knows a catalogue's ids, trie and attributes; knows nothing of users or of search. Axes: N items.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from prorec_core.data.conditions import Attributes, Mask
+from prorec_core.errors import UserError
+from prorec_core.generation.allowed import AllowedItems
+from prorec_core.generation.rules import ItemList, Rule
+from prorec_core.generation.trie import CodeTrie
+
+_TOLD = 20
+"""Unknown items that are told by name."""
+_ROOM = 1 << 27
+"""Bytes of masks that are kept, 128 MiB."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a rule leaves of a catalogue.
+
+    Attributes:
+        allowed: as search asks for it.
+        unknown: how many of the ids that it names itself the catalogue lacks.
+        unknown_items: the first of them.
+    """
+
+    allowed: AllowedItems
+    unknown: int
+    unknown_items: Sequence[str]
+
+
+class RuleBook:
+    """What rules leave of one catalogue, worked out once each. May be asked by several threads."""
+
+    def __init__(self, trie: CodeTrie, index: Mapping[str, int], attributes: Attributes) -> None:
+        self._trie, self._index, self._attributes = trie, index, attributes
+        self._kept: OrderedDict[str, Any] = OrderedDict()
+        self._most = max(16, _ROOM // (10 * max(1, trie.n_items)))
+        self._lock = threading.Lock()
+
+    def left(self, rule: Rule) -> Left:
+        """What a rule leaves.
+
+        Raises:
+            UserError: a condition cannot be asked of this catalogue, or no item is left.
+        """
+        found: Left = self._once(f"rule {rule.key}", lambda: self._left(rule))
+        return found
+
+    def listed(self, named: ItemList) -> tuple[Mask, Sequence[str]]:
+        """Which items a list names, and which of its ids the catalogue lacks, in their order."""
+        found: tuple[Mask, Sequence[str]] = self._once(f"list {named.digest}", lambda: self._of_ids(named.items))
+        return found
+
+    def _once(self, key: str, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = make()
+        with self._lock:
+            self._kept[key] = made
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return made
+
+    def _left(self, rule: Rule) -> Left:
+        mask, unknown = np.ones(self._trie.n_items, bool), []
+        for choice, place in ((rule.only, "only"), (rule.exclude, "exclude")):
+            if choice is None:
+                continue
+            parts = []
+            if choice.items is not None:
+                named, lacking = self._of_ids(choice.items)
+                parts.append(named)
+                unknown += lacking
+            if choice.list is not None:
+                parts.append(self.listed(rule.lists[choice.list])[0])
+            if choice.where is not None:
+                parts.append(self._attributes.meet(choice.where, f"{place}.where"))
+            for part in parts:
+                mask &= part if choice is rule.only else ~part
+        if not mask.any():
+            raise UserError(
+                "no item of the catalogue is left",
+                place="only" if rule.only is not None else "exclude",
+                cure="Allow some that the model knows",
+            )
+        unknown = list(dict.fromkeys(unknown))
+        return Left(AllowedItems.of(self._trie, torch.from_numpy(mask)), len(unknown), unknown[:_TOLD])
+
+    def _of_ids(self, ids: Sequence[str]) -> tuple[Mask, list[str]]:
+        mask, lacking = np.zeros(self._trie.n_items, bool), []
+        known = []
+        for item_id in ids:
+            place = self._index.get(item_id)
+            if place is None:
+                lacking.append(item_id)
+            else:
+                known.append(place)
+        mask[known] = True
+        return mask, lacking

@@ -1,0 +1,54 @@
+"""Users of the data set that a registered model was made with, as examples of histories.
+
+Knows MLflow's registry and the files of `preprocess`; reads as much of them as a few users need.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+from prorec.tasks.local import paths
+from prorec.tasks.registry import models
+from prorec.tasks.tracking import store
+
+if TYPE_CHECKING:
+    from prorec.tasks.registry.recommenders import RegisteredVersion
+
+_LATEST = 50
+"""Items of a history that are given."""
+
+
+@dataclass(frozen=True)
+class ExampleUser:
+    """A user's id and latest items, the oldest first; `held_back` is what the user took next, after them."""
+
+    user_id: str
+    history: list[str]
+    held_back: str
+
+
+def example_users(version: RegisteredVersion, count: int) -> list[ExampleUser]:
+    """A few users drawn at random, without their last item; none where the data set is not at hand."""
+    if paths.nothing_tracked():
+        return []
+    carried = models.find(version.name, version.version)
+    data = carried.artifact("preprocess") if carried else None
+    if data is None:
+        return []
+    folder = store.fetch(data)
+    ids = pq.read_table(folder / "items.parquet", columns=["item_id"])["item_id"]
+    names = pq.read_table(folder / "users.parquet", columns=["user_id"])["user_id"]
+    file = pq.ParquetFile(folder / "sequences.parquet")
+    # One part of the file has users enough.
+    part = random.randrange(file.num_row_groups)
+    table = file.read_row_group(part, columns=["user", "items"])
+    found = []
+    for row in random.sample(range(table.num_rows), min(count, table.num_rows)):
+        items = table["items"][row].as_py()
+        taken = [ids[item].as_py() for item in items[-_LATEST - 1 :]]
+        found.append(ExampleUser(names[table["user"][row].as_py()].as_py(), taken[:-1], taken[-1]))
+    return found

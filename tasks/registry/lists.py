@@ -1,0 +1,142 @@
+"""Named lists of item ids, as what is in stock: kept in the folder of artifacts, one file a list.
+
+Knows names, ids and files; knows nothing of models: a list is bound to ids, and outlives any of them. A file appears
+whole or not at all, and every process that has the folder sees the same lists.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+from prorec.tasks.local import paths
+from prorec_core.artifacts import write_bytes
+from prorec_core.errors import UserError, did_you_mean
+from prorec_core.generation.rules import ItemList
+
+MOST_LISTS = 100
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_VERSION = 1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KeptList:
+    """A list as it was kept; `updated` in UTC."""
+
+    content: ItemList
+    updated: datetime
+
+
+class TooManyListsError(UserError):
+    """There are as many lists as there may be."""
+
+
+class ListStore:
+    """The lists of one folder. May be used by several threads; what another process changes is seen."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or paths.artifacts() / "lists"
+        self._read: dict[str, tuple[tuple[int, int, int], KeptList]] = {}
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """All lists by name, in their order."""
+        try:
+            found = [path.stem for path in self.folder.iterdir() if path.suffix == ".json"]
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in found if _NAME.fullmatch(name))
+
+    def get(self, name: str) -> KeptList:
+        """A list.
+
+        Raises:
+            UserError: there is none of the name, or its file is damaged.
+        """
+        path = self._path(name)
+        try:
+            found = path.stat()
+            state = (found.st_mtime_ns, found.st_ino, found.st_size)
+            with self._lock:
+                known = self._read.get(name)
+            if known is not None and known[0] == state:
+                return known[1]
+            record = orjson.loads(path.read_bytes())
+            if record["version"] != _VERSION:
+                raise UserError(
+                    "a newer version of prorec wrote this list",
+                    place=str(path),
+                    cure="Use that version, or a later one",
+                )
+            content = ItemList.of(name, record["items"])
+        except FileNotFoundError:
+            raise self._none(name) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError("this list is damaged", place=str(path), cure="Put it again") from error
+        kept = KeptList(content, datetime.fromtimestamp(found.st_mtime, UTC))
+        with self._lock:
+            self._read[name] = state, kept
+        return kept
+
+    def content(self, name: str) -> ItemList:
+        """The ids of a list; raises as `get`."""
+        return self.get(name).content
+
+    def put(self, name: str, items: Iterable[str]) -> KeptList:
+        """Keep a list in place of the one that has the name, if any.
+
+        Raises:
+            UserError: no list can have the name.
+            TooManyListsError: see there.
+        """
+        path, content = self._path(name), ItemList.of(name, items)
+        with paths.lock("lists"):
+            names = self.names()
+            if name not in names and len(names) >= MOST_LISTS:
+                raise TooManyListsError(f"there are {MOST_LISTS} lists already", place=name, cure="Delete one first")
+            write_bytes(path, orjson.dumps({"version": _VERSION, "items": content.items}))
+        return self.get(name)
+
+    def delete(self, name: str) -> None:
+        """Forget a list.
+
+        Raises:
+            UserError: there is none of the name.
+        """
+        try:
+            self._path(name).unlink()
+        except FileNotFoundError:
+            raise self._none(name) from None
+        with self._lock:
+            self._read.pop(name, None)
+
+    def all(self) -> list[KeptList]:
+        """All lists that can be read; the log says which cannot."""
+        found = []
+        for name in self.names():
+            try:
+                found.append(self.get(name))
+            except UserError as error:
+                _log.warning("%s", error)
+        return found
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                "no list can have this name", place=name, cure="Use up to 64 of a-z, 0-9, - and _, no sign first"
+            )
+        return self.folder / f"{name}.json"
+
+    def _none(self, name: str) -> UserError:
+        names = self.names()
+        return UserError(
+            f"there is no list '{name}'", cure=did_you_mean(name, names) if names else "There are none yet"
+        )
