@@ -10,19 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 
-from prorec_core.artifacts import read_parquet, write_parquet
 from prorec_core.data.columns import LETTERS, PLAIN, Field, without_missing
 from prorec_core.data.texts import clean, words_of_list
 from prorec_core.errors import UserError
 from prorec_core.values import AttributeKind
 
-FILE = "attributes.parquet"
-"""Beside items.parquet, where columns are kept: `item_id`, and each column's name after `PREFIX`."""
-PREFIX = "attribute."
 TYPES: Mapping[AttributeKind, pl.DataType] = {
     "number": pl.Float64(),
     "boolean": pl.Boolean(),
@@ -155,21 +150,3 @@ def described(attributes: pl.DataFrame) -> dict[str, dict[str, object]]:
     """Of each column its kind and how many items have a value, for the profile."""
     columns = attributes.get_columns()
     return {column.name: {"kind": kind_of(column.dtype), "items": column.count()} for column in columns}
-
-
-def save(path: Path, item_ids: pl.Series, attributes: pl.DataFrame) -> None:
-    """Write the columns of items, in the order of their ids."""
-    kept = {f"{PREFIX}{column.name}": column for column in attributes.get_columns()}
-    write_parquet(path, pl.DataFrame({"item_id": item_ids, **kept}).to_arrow())
-
-
-def load(path: Path, item_ids: pl.Series) -> pl.DataFrame:
-    """The columns that `save` wrote, a row for each of some items; null where one was not there.
-
-    Raises:
-        UserError: the file cannot be read, or an incompatible version of this software wrote it.
-    """
-    frame = pl.DataFrame(pl.from_arrow(read_parquet(path, "preprocess").replace_schema_metadata(None)))
-    wanted = pl.DataFrame({"item_id": item_ids})
-    found = wanted.join(frame, on="item_id", how="left", maintain_order="left").drop("item_id")
-    return pl.DataFrame([column.alias(column.name.removeprefix(PREFIX)) for column in found.get_columns()])

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from prorec_core.artifacts import read_json, read_parquet, write_json, write_parquet
-from prorec_core.data import attributes as kept
+from prorec_core.data import kept_attributes as kept
 from prorec_core.data.sequences import Borders, IntArray, Sequences, Split
 from prorec_core.versions import file
 

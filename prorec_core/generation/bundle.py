@@ -20,7 +20,7 @@ from prorec_core import versions
 from prorec_core.artifacts import read_json, write_json, write_parquet
 from prorec_core.config import QuantizeConfig
 from prorec_core.config_data import DataConfig, TextConfig
-from prorec_core.data import attributes
+from prorec_core.data import kept_attributes
 from prorec_core.data.embeddings import FloatArray, read_embeddings, write_embeddings
 from prorec_core.errors import UserError
 from prorec_core.generation.catalogue import Catalogue
@@ -31,7 +31,7 @@ _STAGE = "train_generator"
 _NEEDED = ("model.safetensors", "config.json", "codes.parquet", "items.parquet", "embeddings.parquet")
 PLACING, _TEXTS = "placing.json", "texts.parquet"
 _FOR_PLACING = (PLACING, _TEXTS, "encoder.json", "adapter.safetensors", "align.json", "codebooks.safetensors")
-_OWN = {*_NEEDED, "training.json", "catalogue.parquet", attributes.FILE}
+_OWN = {*_NEEDED, "training.json", "catalogue.parquet", kept_attributes.FILE}
 """Files that are written from what is read of them; all others are copied."""
 
 
@@ -75,8 +75,8 @@ class Bundle:
         column = pq.read_table(folder / "embeddings.parquet").column("embedding").combine_chunks()
         embeddings = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
         embeddings = embeddings.reshape(-1, column.type.list_size)
-        kept = folder / attributes.FILE
-        of_rules = attributes.load(kept, items["item_id"]) if kept.is_file() else None
+        kept = folder / kept_attributes.FILE
+        of_rules = kept_attributes.load(kept, items["item_id"]) if kept.is_file() else None
         return cls(folder, trained, items, table, embeddings, catalogue, of_rules)
 
     def save(self, folder: Path) -> None:
@@ -91,7 +91,7 @@ class Bundle:
         write_embeddings(folder / "embeddings.parquet", self.embeddings)
         self.catalogue.save(folder)
         if self.attributes is not None:
-            attributes.save(folder / attributes.FILE, self.items["item_id"], self.attributes)
+            kept_attributes.save(folder / kept_attributes.FILE, self.items["item_id"], self.attributes)
 
     def withdrawn(self, rows: np.ndarray[Any, np.dtype[np.int64]], withdrawn: bool) -> Bundle:
         """The same with some items withdrawn, or back."""

@@ -36,7 +36,7 @@ def fill_bundle(bundle: Path, work: Work) -> list[str]:
 
     from prorec_core.config import QuantizeConfig
     from prorec_core.config_data import DataConfig, TextConfig
-    from prorec_core.data import attributes
+    from prorec_core.data import kept_attributes
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import write_embeddings
     from prorec_core.generation.bundle import Placing
@@ -70,7 +70,7 @@ def fill_bundle(bundle: Path, work: Work) -> list[str]:
         texts(work)[: dataset.items.height],
     ).save(bundle)
     Catalogue.of_training(dataset.n_items_with_new, dataset.items.height).save(bundle)
-    if (kept := work.inputs["preprocess"] / attributes.FILE).is_file():
+    if (kept := work.inputs["preprocess"] / kept_attributes.FILE).is_file():
         shutil.copyfile(kept, bundle / kept.name)
     embeddings = quantized_embedding(work)
     if dataset.new_items is not None:

@@ -47,6 +47,7 @@ LEAVES = dict(_leaves(Experiment))
 TOGETHER: dict[tuple[str, ...], dict[str, Any]] = {
     ("data", "min_rating"): {"rating_column": "stars"},
     ("data", "rating_column"): {"min_rating": 3.0},
+    ("data", "attribute_kinds"): {"attribute_columns": ["price"]},
     ("train_on_validation",): {"evaluate": {"fusion_weights": [2.0]}},
     **{("data", name): {"split": "by_time"} for name in ("validation_from", "test_from", "targets")},
 }
@@ -68,7 +69,9 @@ def _others(value: Any, annotation: Any, metadata: list[Any]) -> list[Any]:
         case float():
             return [value * 1.5 + 0.01, value * 0.5]
         case list():
-            return [[*value, value[0]]] if value else [[{"name": "picture", "path": "x.parquet", "missing": "mean"}]]
+            if value:
+                return [[*value, value[0]]]
+            return [[{"name": "picture", "path": "x.parquet", "missing": "mean"}], ["price"], ["price=text"]]
         case None:
             return ["other", "seconds", 3.5, [1.0, 2.0, 0.5, 0.0, -0.25]]
         case str():

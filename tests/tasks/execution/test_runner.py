@@ -42,10 +42,11 @@ def test_pages_say_what_was_read_and_written(make_tiny: MakeTiny) -> None:
     page = tags["mlflow.note.content"]
     read, experiment = refs["preprocess"], client().get_run(refs["preprocess"].run_id).info.experiment_id
     at = f"#/experiments/{experiment}/runs"
-    assert f"| preprocess | `{read.digest[:12]}` | [{read.run_id[:8]}]({at}/{read.run_id}) |" in page
+    view = "?workflowType=machine_learning"
+    assert f"| preprocess | `{read.digest[:12]}` | [{read.run_id[:8]}]({at}/{read.run_id}{view}) |" in page
     own = f"{at}/{refs['train_collaborative'].run_id}"
-    assert f"| [doubled.txt]({own}/artifacts/artifact/doubled.txt) | 2 bytes |" in page
-    assert f"[the whole run]({at}/{tags['mlflow.parentRunId']})" in page
+    assert f"| [doubled.txt]({own}/artifacts/artifact/doubled.txt{view}) | 2 bytes |" in page
+    assert f"[the whole run]({at}/{tags['mlflow.parentRunId']}{view})" in page
     for kind, run in (("flow", tags["prefect.flow_run_id"]), ("task", tags["prefect.task_run_id"])):
         assert f"/runs/{kind}-run/{run})" in page
 
