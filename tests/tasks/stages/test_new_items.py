@@ -18,7 +18,7 @@ from prorec.tasks.stages.evaluate_aligned import evaluate_aligned
 from prorec.tasks.stages.evaluate_two_stream import SIDES, STREAM, evaluate_two_stream
 from prorec.tasks.stages.preprocess import preprocess
 from prorec.tasks.stages.quantize import quantize
-from prorec.tasks.stages.registration import _fill
+from prorec.tasks.stages.registration import fill_bundle
 from prorec.tasks.stages.report import report
 from prorec.tasks.stages.train_collaborative import train_collaborative
 from prorec.tasks.stages.train_generator import train_generator
@@ -123,7 +123,7 @@ def test_new_items_are_embedded_coded_generated_and_measured(run: Run, changes: 
         assert new["share_at_10"]["fused"] > 0.02
         check_other_recommenders(places, tmp_path, new)
 
-    example = _fill(
+    example = fill_bundle(
         tmp_path / "bundle",
         work(Experiment.model_validate({"quantize": changes.get("quantize", {})}), places, places["train_generator"]),
     )
@@ -164,7 +164,7 @@ def test_by_time_new_items_are_placed_and_all_that_recommends_is_measured(run: R
         assert own["test"][name]["ndcg_at_10"] == found["test"][scorer]["ndcg_at_10"], "two equal streams are one"
         assert own["protocol"]["unseen"] == found["protocol"]["unseen"]
 
-    example = _fill(tmp_path / "bundle", work(experiment, places, places["train_generator"]))
+    example = fill_bundle(tmp_path / "bundle", work(experiment, places, places["train_generator"]))
     recommender = Recommender.load(tmp_path / "bundle")
     assert not recommender.history_masked
     again, without = (
