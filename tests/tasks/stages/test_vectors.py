@@ -16,7 +16,7 @@ from prorec.tasks.stages.embed_text import embed_text
 from prorec.tasks.stages.evaluate import evaluate
 from prorec.tasks.stages.preprocess import preprocess
 from prorec.tasks.stages.quantize import quantize
-from prorec.tasks.stages.registration import _fill
+from prorec.tasks.stages.registration import fill_bundle
 from prorec.tasks.stages.report import report
 from prorec.tasks.stages.train_collaborative import train_collaborative
 from prorec.tasks.stages.train_generator import train_generator
@@ -77,7 +77,7 @@ def test_pictures_reach_the_model_and_the_report(tmp_path: Path, monkeypatch: py
     assert "What items are described by" in page and f"of {len(known)}" in page and items[0] in page
     assert json.loads((places["evaluate"] / "metrics.json").read_text())["new_items"]["interactions"] > 0
 
-    _fill(tmp_path / "bundle", Work(experiment, {}, places, places["train_generator"], tmp_path, silent, None))  # type: ignore[arg-type]
+    fill_bundle(tmp_path / "bundle", Work(experiment, {}, places, places["train_generator"], tmp_path, silent, None))  # type: ignore[arg-type]
     kept = json.loads((tmp_path / "bundle" / "encoder.json").read_text())
     sources = SemanticSource.all_of(kept, 42)
     assert [(each.name, each.width) for each in sources] == [("text", 12), ("picture", 30)]
