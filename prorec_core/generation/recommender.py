@@ -155,7 +155,7 @@ class Recommender:
     @cached_property
     def rules(self) -> RuleBook:
         """What rules leave of the catalogue."""
-        return RuleBook(self.generator.trie, self._index, self.attributes)
+        return RuleBook(self.generator.trie, self._index, self.attributes, self.catalogue.withdrawn)
 
     def unknown(self, history: Sequence[str]) -> list[str]:
         """The item ids of a history that the catalogue lacks or that were withdrawn, in order, each once."""

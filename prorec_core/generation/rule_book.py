@@ -44,8 +44,11 @@ class Left:
 class RuleBook:
     """What rules leave of one catalogue, worked out once each. May be asked by several threads."""
 
-    def __init__(self, trie: CodeTrie, index: Mapping[str, int], attributes: Attributes) -> None:
+    def __init__(
+        self, trie: CodeTrie, index: Mapping[str, int], attributes: Attributes, withdrawn_N: Mask | None = None
+    ) -> None:
         self._trie, self._index, self._attributes = trie, index, attributes
+        self._there_N = np.ones(trie.n_items, bool) if withdrawn_N is None else ~withdrawn_N
         self._kept: OrderedDict[str, Any] = OrderedDict()
         self._most = max(16, _ROOM // (10 * max(1, trie.n_items)))
         self._lock = threading.Lock()
@@ -77,7 +80,7 @@ class RuleBook:
         return made
 
     def _left(self, rule: Rule) -> Left:
-        mask, unknown = np.ones(self._trie.n_items, bool), []
+        mask, unknown = self._there_N.copy(), []
         for choice, place in ((rule.only, "only"), (rule.exclude, "exclude")):
             if choice is None:
                 continue

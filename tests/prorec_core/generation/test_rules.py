@@ -190,6 +190,15 @@ def test_all_of_only_and_nothing_of_exclude() -> None:
     assert list(rules.listed(ItemList.of("stock", ["id-01", "gone", "id-01"]))[1]) == ["gone"]
 
 
+def test_a_rule_leaves_nothing_that_was_withdrawn() -> None:
+    prices, gone = [float(item) for item in range(N_ITEMS)], np.arange(N_ITEMS) == 8
+    attributes = Attributes(pl.DataFrame({"price": prices}).get_columns(), N_ITEMS)
+    rules = RuleBook(CodeTrie.from_codes(code_table()), {}, attributes, gone)
+    assert left(rules, rule_of(only={"where": {"price": {"gte": 7}}})) == [7, *range(9, N_ITEMS)]
+    with pytest.raises(UserError, match="no item of the catalogue is left"):
+        rules.left(rule_of(only={"where": {"price": 8}}))
+
+
 def test_a_rule_is_worked_out_once_and_a_list_by_its_content() -> None:
     rules = book()
     first = rules.left(rule_of(only={"list": "few"}, few=["id-01"]))
