@@ -52,8 +52,8 @@ def configuration() -> str:
         lines += [f"## `{path}`" if path else "## Experiment", "", section.get("description", "").split("\n\n")[0], ""]
         lines += ["| field | type | range | default | meaning |", "| --- | --- | --- | --- | --- |"]
         lines += [
-            f"| {_field(path, name, found)} | {_type(found)} | {_range(found)} | {_default(found)} "
-            f"| {_cell(found.get('description', ''))} |"
+            f"| {_field(path, name, found)} | {_type(_with_parts(schema, found))} | {_range(found)} "
+            f"| {_default(found)} | {_cell(found.get('description', ''))} |"
             for name, found in section["properties"].items()
             if "$ref" not in found
         ]
@@ -85,13 +85,23 @@ def _type(found: Mapping[str, Any]) -> str:
     return " or ".join(_one_type(kind) for kind in _kinds(found))
 
 
+def _with_parts(schema: Mapping[str, Any], found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A field whose values are sections of their own, with the names of their fields."""
+    if found.get("type") != "array" or "$ref" not in found["items"]:
+        return found
+    return {**found, "items": schema["$defs"][found["items"]["$ref"].rpartition("/")[2]]}
+
+
 def _one_type(found: Mapping[str, Any]) -> str:
+    if "properties" in found:
+        return f"section of {', '.join(f'`{name}`' for name in found['properties'])}"
     if "enum" in found:
         return ", ".join(f"`{value}`" for value in found["enum"])
     if "const" in found:
         return f"`{found['const']}`"
     if found["type"] == "array":
-        return f"list of {_type(found['items'])}s"
+        items = _type(found["items"])
+        return f"list: a {items} each" if "properties" in found["items"] else f"list of {items}s"
     return {"string": "text", "boolean": "true, false"}.get(found["type"], str(found["type"]))
 
 

@@ -33,6 +33,7 @@ from prorec_core.stages.train_collaborative import train_collaborative
 from prorec_core.stages.train_generator import remarks as remarks_on_generator
 from prorec_core.stages.train_generator import train_generator
 from prorec_core.stages.work import StageWork
+from prorec_core.visible import visible
 
 BODIES: Mapping[str, Callable[[StageWork], object]] = {
     "preprocess": preprocess,
@@ -92,7 +93,7 @@ class StagesInFolder:
                     self._make(name)
                 if not self._quiet and name not in self._told:
                     for text in self._remarks_on(name):
-                        print(text, flush=True)
+                        _say(text)
                     self._told.add(name)
 
     def is_done(self, name: str) -> bool:
@@ -178,7 +179,7 @@ class StagesInFolder:
             aside.parent.rmdir()
         self._digests[name] = manifest.digest
         if not self._quiet:
-            print(f"{name}: {duration(time.monotonic() - begun)}", flush=True)
+            _say(f"{name}: {duration(time.monotonic() - begun)}")
 
 
 def read_experiment(folder: Path) -> Experiment:
@@ -205,7 +206,12 @@ class _Lines:
         now = time.monotonic()
         if now - self._last >= _PAUSE and progress.step < progress.total:
             self._last = now
-            print(f"{self._name}: {progress.unit} {progress.step:,} of {progress.total:,}", flush=True)
+            _say(f"{self._name}: {progress.unit} {progress.step:,} of {progress.total:,}")
+
+
+def _say(text: str) -> None:
+    """Print a line; what data hold in it is shown as it is."""
+    print(visible(text), flush=True)
 
 
 @contextmanager

@@ -251,7 +251,7 @@ class Workspace:
         try:
             for stage in list(STAGES.values())[_READ:]:
                 work = _work(stage, experiment, inputs, place / stage.name)
-                stage.body(work)
+                _made(stage, work)
                 inputs[stage.name] = work.folder
                 if stage.name == "train_generator":
                     check_recommendations(work, place / "bundle")
@@ -261,6 +261,7 @@ class Workspace:
             shutil.rmtree(place)
 
     def _data(self, experiment: Experiment) -> Mapping[str, Path]:
+        from prorec.tasks.stages.pipeline import STAGES
         from prorec.tasks.stages.preprocess import preprocess
         from prorec_core.artifacts import write_json, write_manifest
         from prorec_core.data.dataset import Dataset
@@ -270,7 +271,7 @@ class Workspace:
         if key not in self._kept:
             place = Path(tempfile.mkdtemp(dir=self._folder))
             work = _work(preprocess, experiment, {}, place / "preprocess")
-            preprocess.body(work)
+            _made(preprocess, work)
             texts = place / "embed_text"
             texts.mkdir()
             dataset = Dataset.load(work.folder)
@@ -279,7 +280,7 @@ class Workspace:
             if dataset.new_items is not None:
                 write_embeddings(texts / "new_embeddings.parquet", vectors[dataset.items.height :])
             write_json(texts / "encoder.json", {"digest": "none", "max_tokens": experiment.text.max_tokens})
-            write_manifest(texts, "embed_text", {"text": {"model": "none"}}, {})
+            write_manifest(texts, "embed_text", STAGES["embed_text"].values(experiment), {})
             self._kept[key] = {"preprocess": work.folder, "embed_text": texts}
         return self._kept[key]
 
@@ -303,18 +304,18 @@ def fake_embeddings(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32
 def make_recommender(folder: Path) -> Recommender:
     """A model as it is served, of the tiny pipeline as it stands, made in an empty folder."""
     from prorec.tasks.stages.pipeline import STAGES
-    from prorec.tasks.stages.registration import _fill
+    from prorec.tasks.stages.registration import fill_bundle
     from prorec_core.generation.recommender import Recommender
 
     experiment = Experiment.model_validate(nested(BASE))
     inputs = dict(Workspace(folder)._data(experiment))
     for stage in list(STAGES.values())[_READ:]:
         work = _work(stage, experiment, inputs, folder / stage.name)
-        stage.body(work)
+        _made(stage, work)
         inputs[stage.name] = work.folder
         if stage.name == "train_generator":
             break
-    _fill(folder / "bundle", work)
+    fill_bundle(folder / "bundle", work)
     return Recommender.load(folder / "bundle")
 
 
@@ -330,6 +331,14 @@ def empty_pictures() -> Iterator[None]:
 
     with mock.patch.object(Figure, "savefig", save_empty):
         yield
+
+
+def _made(stage: Stage, work: Work) -> None:
+    """Have a stage leave its artifact, described as a run describes it."""
+    from prorec_core.artifacts import write_manifest
+
+    stage.body(work)
+    write_manifest(work.folder, stage.name, work.config, {}, work.made_with)
 
 
 def _work(stage: Stage, experiment: Experiment, inputs: Mapping[str, Path], folder: Path) -> Work:
@@ -382,11 +391,11 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 def check_recommendations(work: Work, bundle: Path) -> None:
     """The model as it is served: k different known items that a user lacks, as long as there are so many."""
-    from prorec.tasks.stages.registration import _fill
+    from prorec.tasks.stages.registration import fill_bundle
     from prorec_core.data.dataset import Dataset
     from prorec_core.generation.recommender import Recommender
 
-    _fill(bundle, work)
+    fill_bundle(bundle, work)
     recommender = Recommender.load(bundle)
     histories = [*_histories(Dataset.load(work.inputs["preprocess"])), [], recommender.item_ids, ["no such item"]]
     for masked in (True, False):

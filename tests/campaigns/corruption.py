@@ -401,7 +401,7 @@ def chunk_kind(scratch: Path) -> Kind:
             nothing: Any = None
             super().__init__(nothing, pl.DataFrame({"item_id": items, "title": items, "train_count": 1}), nothing, 1)
 
-        def _ranked(self, histories: Sequences, k: int, mask_history: bool) -> tuple[Any, Any]:
+        def _ranked(self, histories: Sequences, k: int, *_: object) -> tuple[Any, Any]:
             starts = histories.items[histories.offsets[1:] - 1] + 1
             ranked = (starts[:, None] + np.arange(k)) % len(items)
             return ranked, np.tile(-np.arange(k, dtype=np.float32), (len(starts), 1))

@@ -213,7 +213,10 @@ def test_a_failed_stage_is_run_again_alone(shared_folder: Path, tmp_path: Path) 
     assert before.data.tags["prorec.rerun_by"] == newest.info.run_id
     assert newest.data.tags["prorec.rerun_of"] == before.info.run_id
     page = newest.data.tags["mlflow.note.content"]
-    assert all(f"| {stage} | " in page for stage in STAGES) and "/artifacts/artifact/report.html)" in page
+    assert (
+        all(f"| {stage} | " in page for stage in STAGES)
+        and "/artifacts/artifact/report.html?workflowType=machine_learning)" in page
+    )
 
 
 def test_rerun_knows_what_it_cannot_run(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def test_every_deployment_queues_and_refuses_wrong_values() -> None:
         "prorec/full": "prorec.flows.full.prorec",
         "compare/full": "prorec.flows.compare.compare",
         "recommend/batch": "prorec.flows.recommend.recommend",
+        "items/update": "prorec.flows.items.items",
     }
     for entry in found.values():
         assert entry["enforce_parameter_schema"] is True and "prorec" in entry["tags"]

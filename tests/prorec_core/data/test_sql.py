@@ -8,6 +8,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import traceback
 from collections.abc import Iterator
@@ -180,18 +181,18 @@ def _programs() -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of a server on loopback, with a password."""
     if (programs := _programs()) is None:
         pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
     if importlib.util.find_spec("adbc_driver_postgresql") is None:
         pytest.skip("adbc-driver-postgresql is not installed (the extra sql)")
-    folder = tmp_path_factory.mktemp("postgres")
+    # Its user may not look into the folders of tests.
+    folder = Path(tempfile.mkdtemp(prefix="prorec-postgres-"))
     other = os.getuid() == 0 and next((user for user in pwd.getpwall() if user.pw_name in {"postgres", "nobody"}), None)
     who: dict[str, Any] = {"user": other.pw_uid, "group": other.pw_gid} if other else {}
     if other:
-        for each in (folder, *folder.parents[:2]):
-            each.chmod(0o755)
+        folder.chmod(0o755)
         shutil.chown(folder, other.pw_uid, other.pw_gid)
     (folder / "word").write_text(PASSWORD)
     (folder / "word").chmod(0o644)
@@ -207,6 +208,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql://shopkeeper:{PASSWORD.replace('/', '%2F')}@127.0.0.1:{port}/postgres"
     finally:
         subprocess.run([*control, "-m", "immediate", "stop"], check=False, capture_output=True, cwd=folder, **who)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_rows_of_postgresql(postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,12 @@ NOT_APPLIED = "generator.warm_start (wants integrated codes)"
 
 def metrics() -> dict[str, Any]:
     values = {"generative": rank_metrics(np.ones(USERS, np.int32), 10)}
-    return {"protocol": {"seed": 0}, "test": values, "validation": values, "recommended": "generative"}
+    return {
+        "protocol": {"seed": 0, "history_masked": True},
+        "test": values,
+        "validation": values,
+        "recommended": "generative",
+    }
 
 
 def left() -> list[str]:
@@ -212,7 +217,7 @@ def test_what_a_generator_did_without_is_gathered(side: str, tmp_path: Path, mon
     write_json(tmp_path / "train_generator" / "config.json", {"not_applied": [NOT_APPLIED]})
     write_json(tmp_path / "train_generator" / MANIFEST, {"made_with": {"device": "cpu", "number_format": "float32"}})
     monkeypatch.setattr(store, "fetch", lambda ref: tmp_path / ref.stage)
-    monkeypatch.setattr(Evaluation, "load", lambda _: Evaluation(metrics(), pa.table({"split": ["test"]})))
+    monkeypatch.setattr(Evaluation, "load", lambda _: Evaluation(metrics(), pa.table({"user": [0], "split": ["test"]})))
     monkeypatch.setattr(comparison, "_embedding", lambda _: "semantic")
     monkeypatch.setattr(comparison, "_seconds", lambda _: 0.0)
     monkeypatch.setattr(comparison, "_parameters", lambda _, **__: 0)
