@@ -26,10 +26,11 @@ def register(n_items: int, scratch: Path) -> str:
     import torch
 
     from prorec.tasks.execution.stage import Work
+    from prorec.tasks.stages.pipeline import STAGES
     from prorec.tasks.stages.registration import register as log
     from prorec.tasks.tracking import mlflow_runs
     from prorec.tasks.tracking.mlflow_runs import TrackedRun
-    from prorec_core.artifacts import MANIFEST
+    from prorec_core.artifacts import write_manifest
     from prorec_core.config import Experiment, GeneratorConfig
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import write_embeddings
@@ -58,8 +59,10 @@ def register(n_items: int, scratch: Path) -> str:
         for file in files:
             (stages[stage] / file).write_text("of no use to a generator that is asked for known items")
     (stages["embed_text"] / "encoder.json").write_text("{}")
-    (stages["embed_text"] / MANIFEST).write_text('{"config": {"text": {"model": "none"}}}')
+    write_embeddings(stages["embed_text"] / "embeddings.parquet", clustered_items(n_items))
     write_embeddings(stages["align"] / "embeddings.parquet", vectors.numpy())
+    for name in ("preprocess", "embed_text", "quantize"):
+        write_manifest(stages[name], name, STAGES[name].values(Experiment(name=NAME)), {})
     torch.manual_seed(0)
     config = GeneratorConfig(dim=128, precision="float32")
     trie = CodeTrie.from_codes(codes)
