@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prorec_core.artifacts import sha256_file, sha256_json
+from prorec_core.artifacts import sha256_file, sha256_json, sync
 from prorec_core.data.tables import reading
 from prorec_core.errors import UserError
 
@@ -48,7 +48,7 @@ def keep(folder: Path, tables: Mapping[str, Iterable[pa.RecordBatch]]) -> str:
             # Another process may have kept the same rows in the meantime.
             with suppress(OSError):
                 begun.rename(final)
-            _sync(folder)
+            sync(folder)
     if not _is_whole(final, tables, digest):
         raise UserError("the snapshot could not be kept", place=str(final), cure="Check the folder and the room there")
     return digest
@@ -134,14 +134,6 @@ def _sweep(folder: Path) -> None:
         with suppress(OSError), (begun / _LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(begun, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def name_of(parts: Iterable[str]) -> str:

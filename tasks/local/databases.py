@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prorec.tasks.local import machine_errors, paths
+from prorec_core.artifacts import sync
 from prorec_core.errors import UserError, causes
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _prepare(path: Path, tables: Tables) -> None:
             for side in _SIDES:
                 path.with_name(f"{path.name}{side}").unlink(missing_ok=True)
             scratch.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         return
     _expect_whole(path)
     for _ in range(_TRIES):
@@ -265,15 +265,7 @@ def _settle(path: Path) -> None:
     """Have all of a database that nobody uses be in its one file, and on the disk."""
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path)
 
 
 @contextlib.contextmanager
