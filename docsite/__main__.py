@@ -41,6 +41,9 @@ def main() -> int:
         if found := list(links.problems(built)):
             print(*(f"docs: {problem}" for problem in found), sep="\n", file=sys.stderr)
             return 1
+        if target.exists() and any(target.iterdir()) and not (target / "objects.inv").is_file():
+            print(f"docs: {target}: it holds something else than a site. Name another folder.", file=sys.stderr)
+            return 2
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(built, target)

@@ -5,6 +5,7 @@ Knows zip and tar. Knows nothing of what is in the files. An archive within an a
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
 import tarfile
@@ -21,7 +22,10 @@ _MOST_FILES = 10_000
 _AGAIN = "Delete it and fetch it again"
 _LEFT_FREE = 256 << 20
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2")
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+_DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(EOFError, OSError, RuntimeError, NotImplementedError),
+)
 
 
 def is_archive(name: str) -> bool:

@@ -221,12 +221,13 @@ class Batcher:
                 for _, future in running:
                     future.set_exception(error)
                 continue
+            # Before the answers: whoever has one finds its batch in the figures.
+            self._observe(sum(len(question.histories) for question in questions), time.perf_counter() - began)
             for (_, future), found in zip(running, answers, strict=True):
                 if isinstance(found, UserError):
                     future.set_exception(found)
                 else:
                     future.set_result(found)
-            self._observe(sum(len(question.histories) for question in questions), time.perf_counter() - began)
 
     def _take(self) -> list[Waiting]:
         """What is answered next; empty at the end."""

@@ -132,7 +132,11 @@ class Attribute:
         is_number = isinstance(given, int | float) and not isinstance(given, bool)
         if self.kind == "number" and is_number and not (isinstance(given, float) and math.isnan(given)):
             # What no number of 64 bits is, is still more or less than all of them.
-            return given if isinstance(given, float) or abs(given) < 2**53 else float(np.clip(given, -(2**70), 2**70))
+            return (
+                given
+                if isinstance(given, float) or -(2**63) <= given < 2**63
+                else float(np.clip(given, -(2**70), 2**70))
+            )
         if self.kind == "boolean" and isinstance(given, bool):
             return given
         if self.kind in ("text", "texts") and isinstance(given, str):

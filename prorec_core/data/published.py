@@ -150,8 +150,9 @@ def find_layouts(
     """All pairs of files of these layouts, of the names that are given where some are."""
     with reading(str(folder)):
         there = (path for deep in range(_DEEP) for path in folder.glob("*/" * deep + "*") if path.is_file())
-        # Names that begin with a dot are of programs: what is being fetched, and records of it.
-        files = sorted(path for path in there if not path.name.startswith("."))
+        # Names that begin with a dot are of programs: what is being fetched or unpacked, and records of it.
+        own = (path for path in there if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+        files = sorted(own)
     found = []
     for layout in layouts:
         logs, stocks = _matching(files, layout.interactions), _matching(files, layout.items)

@@ -27,6 +27,8 @@ from prorec_core.errors import UserError
 
 Times = npt.NDArray[np.int64]
 _AS_GIVEN = "as given"
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
+"""Of the years that dates have, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +194,10 @@ def shown_time(value: int, unit: str) -> str:
     """A time for people: a date where the unit is known, or where the number looks like seconds since 1970."""
     parts = PARTS_OF_SECOND.get(unit)
     low, high = PLAUSIBLE_SECONDS
-    if parts is None and not low <= value < high:
+    seconds = value // (parts or 1)
+    if not _FIRST_SECOND <= seconds <= _LAST_SECOND or (parts is None and not low <= value < high):
         return f"{value:,}"
-    moment = datetime.fromtimestamp(value // (parts or 1), UTC)
+    moment = datetime.fromtimestamp(seconds, UTC)
     text = moment.strftime(
         "%Y-%m-%d" if (moment.hour, moment.minute, moment.second) == (0, 0, 0) else "%Y-%m-%d %H:%M:%S"
     )
@@ -256,7 +259,7 @@ def _moment(given: str | int, unit: str, setting: str) -> int:
     Raises:
         UserError: it is no time, or it is a date and the data have numbers of a unit that nobody declared.
     """
-    if isinstance(given, int) or given.strip().isdigit():
+    if isinstance(given, int) or given.strip().isdecimal():
         return int(given)
     try:
         found, own = as_timestamps(pl.Series("moment", [given]), setting)

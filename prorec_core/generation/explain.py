@@ -89,7 +89,7 @@ def explain(
         found: the candidates of histories none of which is empty, where they are there already.
     """
     scoring = scoring or recommender.scoring
-    k = min(k, len(recommender.item_ids))
+    k = recommender.at_most(k)
     best = recommender.top_of_empty(histories, k, rules)
     users, parts, depth = histories.n_users, scoring.parts, recommender.generator.trie.depth
     baseline_U = np.full(users, np.nan, np.float32)

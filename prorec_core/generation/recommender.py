@@ -233,13 +233,17 @@ class Recommender:
         """
         if k < 1:
             raise UserError(f"k must be at least 1, not {k}", place="k")
-        k = min(k, len(self._popular))
+        k = self.at_most(k)
         best = self.top_of_empty(histories, k, rules)
         some = np.flatnonzero(np.diff(histories.offsets))
         own = None if rules is None else [rules[int(user)] for user in some]
         masked = self.masks(mask_history)
         best.items_UK[some], best.scores_UK[some] = self._ranked(histories.select(some), k, masked, own)
         return best
+
+    def at_most(self, k: int) -> int:
+        """How long a list of k items can be: no longer than what was not withdrawn."""
+        return min(k, len(self._popular))
 
     def masks(self, mask_history: bool | None) -> bool:
         """Whether what a history has is left out; where nobody says, as the model was measured."""

@@ -168,6 +168,11 @@ def kept(
     return Quantized(CodeTable(codes, list(item_ids)), books | state, quality)
 
 
+def _method(config: QuantizeConfig) -> str:
+    """How items get their codes: by a quantizer, or from a table that is given."""
+    return config.method if config.table is None else METHOD
+
+
 def _expect_like(before: Quantized, config: QuantizeConfig, width: int) -> None:
     centroids = before.level_centroids
     then = {
@@ -176,12 +181,14 @@ def _expect_like(before: Quantized, config: QuantizeConfig, width: int) -> None:
         "levels": len(centroids),
         "codes": len(centroids[0]),
     }
+    now = {name: getattr(config, name) for name in then} | {"method": _method(config)}
     for name, value in then.items():
-        if value != getattr(config, name):
+        if value != now[name]:
+            named = "quantize.table to the table" if value == METHOD else f"quantize.{name}={value}"
             raise UserError(
-                f"quantize.{name} is {getattr(config, name)}, and the codes to keep were given with {value}",
+                f"quantize.{name} is {now[name]}, and the codes to keep were given with {value}",
                 place="start_from",
-                cure=f"Set quantize.{name}={value}, or continuing.codes=anew",
+                cure=f"Set {named}, or continuing.codes=anew",
             )
     if centroids[0].shape[1] != width:
         raise UserError(
@@ -211,7 +218,7 @@ def _quality(
             figures["relative_error"] = relative_error(embeddings_ND, decoded)
         levels.append({"level": level, "suffix": is_suffix, **figures})
     return {
-        "method": config.method if config.table is None else METHOD,
+        "method": _method(config),
         "items": len(final),
         "levels": levels,
         "relative_error": levels[config.levels - 1]["relative_error"],

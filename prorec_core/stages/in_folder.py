@@ -84,6 +84,10 @@ class StagesInFolder:
         """
         if until not in BODIES:
             raise UserError(f"unknown stage '{until}'", place="until", cure=did_you_mean(until, BODIES))
+        if self.experiment.start_from is not None:
+            raise UserError(
+                "a training in a folder begins anew", place="start_from", cure="Leave it out, or use `prorec run`"
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone(self.folder):
             self._claim()

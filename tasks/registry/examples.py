@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from prorec.tasks.local import paths
 from prorec.tasks.registry import models
 from prorec.tasks.tracking import store
+from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
     from prorec.tasks.registry.recommenders import RegisteredVersion
@@ -39,8 +40,13 @@ def example_users(version: RegisteredVersion, count: int) -> list[ExampleUser]:
     data = carried.artifact("preprocess") if carried else None
     if data is None:
         return []
-    folder = store.fetch(data)
-    ids = pq.read_table(folder / "items.parquet", columns=["item_id"])["item_id"]
+    try:
+        folder = store.fetch(data)
+    except UserError:
+        return []
+    # Sequences that are split by time hold items that training never saw, numbered after the others.
+    tables = [folder / name for name in ("items.parquet", "new_items.parquet") if (folder / name).is_file()]
+    ids = [item_id for table in tables for item_id in pq.read_table(table, columns=["item_id"])["item_id"].to_pylist()]
     names = pq.read_table(folder / "users.parquet", columns=["user_id"])["user_id"]
     file = pq.ParquetFile(folder / "sequences.parquet")
     # One part of the file has users enough.
@@ -49,6 +55,6 @@ def example_users(version: RegisteredVersion, count: int) -> list[ExampleUser]:
     found = []
     for row in random.sample(range(table.num_rows), min(count, table.num_rows)):
         items = table["items"][row].as_py()
-        taken = [ids[item].as_py() for item in items[-_LATEST - 1 :]]
+        taken = [ids[item] for item in items[-_LATEST - 1 :]]
         found.append(ExampleUser(names[table["user"][row].as_py()].as_py(), taken[:-1], taken[-1]))
     return found

@@ -164,7 +164,8 @@ def _metrics(version: Version) -> Mapping[str, Any]:
 def _results(version: Version, metrics: Mapping[str, Any]) -> Iterator[EvalResult]:
     from huggingface_hub import EvalResult
 
-    if not metrics:
+    # Figures of another version are told in words alone.
+    if not metrics or models.EVALUATION_OF_TAG in version.tags:
         return
     test = metrics["test"][models.served_scorer(metrics)]
     name = version.tags.get(models.EXPERIMENT_TAG, version.name)
@@ -259,7 +260,7 @@ def _limits(metrics: Mapping[str, Any]) -> Iterator[str]:
 
     yield "## Limits"
     yield ""
-    yield "- It knows the items that it was trained with and no others."
+    yield "- It knows the items in `items.parquet` and no others."
     yield "- It reads what somebody did in order; it knows neither prices nor stock nor who somebody is."
     yield "- What many people bought it recommends more often than what few did."
     if metrics:

@@ -79,6 +79,9 @@ class ListStore:
             content = ItemList.of(name, record["items"])
         except FileNotFoundError:
             raise self._none(name) from None
+        except OSError as error:
+            problem = f"this list cannot be read ({error.strerror})"
+            raise UserError(problem, place=str(path), cure="Have its owner give you the right to it") from error
         except (ValueError, KeyError, TypeError) as error:
             raise UserError("this list is damaged", place=str(path), cure="Put it again") from error
         kept = KeptList(content, datetime.fromtimestamp(found.st_mtime, UTC))

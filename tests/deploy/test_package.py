@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from tests.tiny import tiny_words
 
@@ -83,6 +85,16 @@ def test_it_runs_in_an_empty_folder(elsewhere: Path, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"artifacts", "out.json"}
     stages = json.loads((tmp_path / "out.json").read_text())["stages"]
     assert all(str(tmp_path / "artifacts") in str(each) for each in stages)
+
+
+def test_the_oldest_python_that_is_promised_can_install_every_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = f"{project['requires-python'].removeprefix('>=')}.0"
+    asked = {
+        each.metadata["Name"]: each.metadata.get("Requires-Python", "") for each in importlib.metadata.distributions()
+    }
+    assert len(asked) > 100
+    assert [name for name, needs in asked.items() if needs and oldest not in SpecifierSet(needs)] == []
 
 
 def test_what_uv_takes_is_what_was_tested() -> None:

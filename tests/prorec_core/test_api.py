@@ -173,3 +173,9 @@ def test_lines_tell_what_is_done_and_a_folder_of_nobody_is_removed(capsys: pytes
     assert capsys.readouterr().out.startswith("preprocess: 0.") and folder.is_dir()
     del run
     assert not folder.exists()
+
+
+def test_a_start_from_a_model_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"start_from: a training in a folder begins anew\."):
+        train(Experiment(start_from="models:/prorec-demo/1"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -140,6 +140,13 @@ def test_ranges_are_those_of_python(values: list[int | None], low: int, high: in
     assert met.tolist() == [value is not None and low <= value < high for value in values]
 
 
+def test_whole_numbers_of_64_bits_are_told_apart() -> None:
+    ids = [2053013555631882655, 2053013555631882656, 2053013555631882657]
+    column = Attributes([pl.Series("category", ids)], 3)
+    for asked in (ids[1], [ids[1]], {"gte": ids[1], "lt": ids[2]}):
+        assert column.meet({"category": asked}, "where").tolist() == [False, True, False]
+
+
 def test_examples_are_what_one_would_ask_for() -> None:
     found = {name: each.examples(2) for name, each in columns().by_name.items()}
     assert found == {

@@ -344,3 +344,8 @@ def test_leave_one_out_says_when_its_training_ends_and_leaves_no_other_file(tmp_
     dataset.save(tmp_path)
     assert not (tmp_path / "borders.parquet").exists()
     assert "split" not in dataset.profile
+
+
+def test_moments_and_times_beyond_all_dates_are_told_as_numbers() -> None:
+    assert shown_time(1_700_000_000_000, "seconds") == "1,700,000,000,000"
+    assert shown_time(1_700_000_000, "seconds") == "2023-11-14 22:13:20"

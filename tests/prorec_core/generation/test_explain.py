@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from prorec_core.data.sequences import from_lists
 from prorec_core.generation.allowed import AllowedItems
+from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.explain import POPULAR, explain, reasons
 from prorec_core.generation.ranker import FEATURES, OWN, Ranker
+from prorec_core.generation.recommender import Recommender
 from prorec_core.generation.scoring import Ranked
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.generation.words import CodeWords
+from tests.tiny_model import IDS, tiny_recommender
 
 from .conftest import N_ITEMS
 from .test_rules import recommender_of
@@ -110,3 +114,13 @@ def test_codes_are_told_by_what_their_items_share() -> None:
     assert words.of(1, 0) is words.of(1, 0)
     nothing = CodeWords(CodeTrie.from_codes(codes), ["", "…", "a", "b", "c", "d"])
     assert nothing.of(1, 0).words == ()
+
+
+def test_a_list_that_withdrawn_items_shorten_is_explained() -> None:
+    whole = tiny_recommender()
+    gone = Catalogue.of_training(24).with_withdrawn(np.array([3, 9]), True)
+    frame = pl.DataFrame({"item_id": IDS, "title": IDS, "train_count": whole.train_counts})
+    recommender = Recommender(whole.generator, frame, whole.scoring, 20, catalogue=gone)
+    histories = from_lists([np.array([1, 2], np.int32), np.zeros(0, np.int32)], 24)
+    told, best = explain(recommender, histories, 24), recommender.top(histories, 24)
+    assert np.array_equal(told.items_UK, best.items_UK) and told.items_UK.shape == (2, 22)
