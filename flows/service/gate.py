@@ -104,7 +104,9 @@ class Door:
     _ASKS = frozenset({"/recommend", "/explore"})
     """What is read by POST, since the question is long."""
     _IN_A_BROWSER = frozenset({"/docs", "/openapi.json"})
-    _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for"})
+    _FORWARDED = frozenset(
+        {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
+    )
 
     def __init__(self, app: ASGIApp, token: str | None, homes: Collection[str]) -> None:
         self.app = app

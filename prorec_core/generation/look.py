@@ -24,6 +24,7 @@ class Look:
         titles: Sequence[str],
         counts_N: npt.NDArray[np.integer],
         texts_NT: npt.NDArray[np.float32] | None,
+        withdrawn_N: npt.NDArray[np.bool_] | None = None,
     ) -> None:
         """
         Args:
@@ -32,8 +33,10 @@ class Look:
             titles: the same.
             counts_N: times in training.
             texts_NT: directions of texts; None where the model carries none.
+            withdrawn_N: which items are not there any more; None: all are.
         """
         self._trie, self._counts_N, self._texts_NT = trie, counts_N, texts_NT
+        self._there_N = np.ones(len(item_ids), bool) if withdrawn_N is None else ~withdrawn_N
         self._ids = pl.Series(item_ids, dtype=pl.String)
         self._titles = pl.Series(titles, dtype=pl.String).str.to_lowercase()
 
@@ -46,7 +49,7 @@ class Look:
         for word in words[1:]:
             met &= self._titles.str.contains(word, literal=True)
         same = self._ids == text.strip()
-        places = np.flatnonzero((met | same).to_numpy())
+        places = np.flatnonzero((met | same).to_numpy() & self._there_N)
         order = np.lexsort((-self._counts_N[places], ~same.to_numpy()[places]))
         return [int(place) for place in places[order[:most]]]
 
@@ -61,7 +64,7 @@ class Look:
             # Of a node of very many items those around the leaf are enough.
             first, last = max(first, leaf - 100 * most), min(last, leaf + 100 * most)
             inside = trie.leaf_item[first:last].cpu().numpy()
-            new = inside[~np.isin(inside, found)]
+            new = inside[~np.isin(inside, found) & self._there_N[inside]]
             new = new[np.argsort(-self._counts_N[new], kind="stable")][: most - len(neighbours)]
             neighbours += [(int(each), level) for each in new]
             found += new.tolist()
@@ -73,9 +76,9 @@ class Look:
         """Items of nearest text and their cosines, the nearest first; none where no texts are known."""
         if self._texts_NT is None:
             return []
-        cosines_N = self._texts_NT @ self._texts_NT[item]
+        cosines_N = np.where(self._there_N, self._texts_NT @ self._texts_NT[item], -np.inf)
         cosines_N[item] = -np.inf
-        most = min(most, len(cosines_N) - 1)
+        most = min(most, int(np.isfinite(cosines_N).sum()))
         places = np.argpartition(-cosines_N, most - 1)[:most] if most > 0 else np.zeros(0, np.int64)
         places = places[np.lexsort((places, -cosines_N[places]))]
         return [(int(place), float(cosines_N[place])) for place in places]

@@ -150,7 +150,9 @@ class Recommender:
         """Items looked up by their titles, and their neighbours."""
         ranked = next((each for each in (self.scoring, *self.others) if isinstance(each, Ranked)), None)
         texts_NT = None if ranked is None else ranked.ranker.relations.texts_NT
-        return Look(self.generator.trie, self.item_ids, self.titles, self.train_counts, texts_NT)
+        return Look(
+            self.generator.trie, self.item_ids, self.titles, self.train_counts, texts_NT, self.catalogue.withdrawn
+        )
 
     @cached_property
     def rules(self) -> RuleBook:

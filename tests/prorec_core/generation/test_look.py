@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.look import Look
+from prorec_core.generation.recommender import Recommender
 from prorec_core.generation.trie import CodeTrie
+from tests.tiny_model import IDS, TITLES, tiny_recommender
 
 from .test_beam import Codes, code_tables
 
@@ -41,3 +45,16 @@ def test_neighbours_share_the_most_codes_and_the_nearest_text(codes: Codes, most
     cosines = sorted((float(texts[other] @ texts[item]) for other in others), reverse=True)[:most]
     np.testing.assert_allclose([cosine for _, cosine in near], cosines, atol=1e-5)
     assert item not in dict(near)
+
+
+def test_what_was_withdrawn_is_neither_found_nor_near() -> None:
+    whole = tiny_recommender()
+    gone = Catalogue.of_training(24).with_withdrawn(np.array([3, 5]), True)
+    frame = pl.DataFrame({"item_id": IDS, "title": TITLES, "train_count": whole.train_counts})
+    look = Recommender(whole.generator, frame, whole.scoring, 20, catalogue=gone).look
+    for out in (3, 5):
+        assert whole.look.find(IDS[out], 5) == [out] and look.find(IDS[out], 5) == []
+    for near in (look.in_codes(4, 30), look.in_text(4, 30)):
+        items = {item for item, _ in near}
+        assert items and not items & {3, 4, 5}
+    assert len(look.in_text(4, 30)) == 21
