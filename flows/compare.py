@@ -131,7 +131,7 @@ def compare(
                 measured, reference, dataset.sequences, experiment.evaluate.bootstrap_samples, experiment.seed
             )
             for name, about in found["variants"].items():
-                about |= {"about": known.variants[name].about, "set": known.variants[name].set}
+                about |= {"about": known.variants[name].about, "set": known.settings(name)}
             found["failed"] = failed
             comparison.keep(run, experiment, found, config, upstream)
 

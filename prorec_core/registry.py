@@ -113,5 +113,6 @@ GENERATORS = Registry(
     {
         "timeline": "prorec_core.generation.timeline:Timeline",
         "encoder_decoder": "prorec_core.generation.encoder_decoder:EncoderDecoder",
+        "causal_encoder_decoder": "prorec_core.generation.causal_encoder_decoder:CausalEncoderDecoder",
     },
 )

@@ -38,6 +38,7 @@ class Variant(Section):
     """What a variant changes of an experiment, and what recommends in it."""
 
     about: str = Field("", max_length=1000, description="What it is, in a few words.")
+    like: str = Field("", max_length=40, description="The variant whose values it has, apart from its own.")
     set: dict[str, Any] = Field(
         default_factory=dict, max_length=500, description="Values by dotted place, as with --set."
     )
@@ -144,13 +145,18 @@ class Variants(Section):
             )
         return Plan(names, chosen, reference, experiments)
 
+    def settings(self, name: str) -> dict[str, Any]:
+        """What a variant changes, by dotted place: its own values over those of the variant that it is like."""
+        variant = self.variants[name]
+        return (self.settings(variant.like) if variant.like else {}) | dict(flatten(variant.set))
+
     def experiment(self, name: str, base: Experiment, seed: int) -> Experiment:
         """The experiment of a variant. A name of its own keeps its generator apart from the full method's.
 
         Raises:
             UserError: the variant changes what all must share, or something that does not exist.
         """
-        place, settings = f"variant {name}", dict(flatten(self.variants[name].set))
+        place, settings = f"variant {name}", self.settings(name)
         for key in settings:
             if key in _OF_ALL or key.split(".")[0] in _OF_ALL:
                 raise UserError(f"a variant cannot change '{key}'", place=place, cure="All share data, seeds, protocol")
@@ -188,7 +194,7 @@ def joined(first: Variants, second: Variants, place: str) -> Variants:
     """Both, the second's entries in place of equally named ones of the first.
 
     Raises:
-        UserError: a group or a two_stream names a variant that is not there.
+        UserError: a group, a two_stream or a `like` names what is not there, or a variant is like itself.
     """
     both = Variants(variants={**first.variants, **second.variants}, groups={**first.groups, **second.groups})
     for name in both.variants | both.groups:
@@ -201,6 +207,17 @@ def joined(first: Variants, second: Variants, place: str) -> Variants:
             if name not in both.variants:
                 cure = did_you_mean(name, both.variants)
                 raise UserError(f"the group '{group}' names '{name}', which is no variant", place=place, cure=cure)
+    for name in both.variants:
+        line = [name]
+        while like := both.variants[line[-1]].like:
+            if like not in both.variants:
+                cure = did_you_mean(like, both.variants)
+                raise UserError(f"'{line[-1]}' is like '{like}', which is no variant", place=place, cure=cure)
+            if like in line:
+                raise UserError(
+                    f"'{like}' is like itself: {' → '.join([*line, like])}", place=place, cure="Leave out one `like`"
+                )
+            line.append(like)
     generators = [name for name, found in both.variants.items() if found.scorer == GENERATOR]
     for variant, found in both.variants.items():
         for name in found.streams:

@@ -55,6 +55,23 @@ class Items:
 
 
 @dataclass(frozen=True)
+class SharedMemory:
+    """States of the tokens of B histories, each seen by the targets of that history alone.
+
+    Attributes:
+        states_BMD: of M tokens of each history.
+        rows_P: the history of each target, int64.
+        columns_P: the position in it after which each target comes, int64; no two targets have both alike.
+        visible_LM: what a target after each of L positions sees of a history's tokens, bool.
+    """
+
+    states_BMD: Tensor
+    rows_P: Tensor
+    columns_P: Tensor
+    visible_LM: Tensor
+
+
+@dataclass(frozen=True)
 class Context:
     """What a history tells, for P targets.
 
@@ -62,11 +79,13 @@ class Context:
         vector_PD: one vector a target.
         memory_PMD: states of the history's tokens, for decoders that attend to them.
         padding_PM: true where the memory holds nothing.
+        shared: the same where targets share a history.
     """
 
     vector_PD: Tensor
     memory_PMD: Tensor | None = None
     padding_PM: Tensor | None = None
+    shared: SharedMemory | None = None
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,13 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x_PQD: Tensor, memory_PMD: Tensor, padding_PM: Tensor) -> Tensor:
+    def forward(self, x_PQD: Tensor, memory_PMD: Tensor, visible: Tensor) -> Tensor:
+        """Found for each query in what it sees: `visible` is bool, shape (P or 1, Q or 1, M)."""
         people, queries, dim = x_PQD.shape
         size = dim // self.heads
         query = self.query(x_PQD).view(people, queries, self.heads, size).transpose(1, 2)
         key, value = self.key_value(memory_PMD).view(people, -1, 2, self.heads, size).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=~padding_PM[:, None, None, :])
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None])
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(people, queries, dim))
         return out
 
@@ -50,14 +51,29 @@ class DecoderBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x_PHTD: Tensor, context: Context) -> Tensor:
-        assert context.memory_PMD is not None
-        assert context.padding_PM is not None
         people, beams, tokens, dim = x_PHTD.shape
         x = self.own(x_PHTD.reshape(people * beams, tokens, dim)).view(people, beams * tokens, dim)
-        x = x + self.dropout(self.cross(self.norm(x), context.memory_PMD, context.padding_PM))
+        x = x + self.dropout(self._attend(self.norm(x), context))
         x = x + self.dropout(self.feed_forward(self.norm_out(x)))
         out: Tensor = x.view(people, beams, tokens, dim)
         return out
+
+    def _attend(self, x_PQD: Tensor, context: Context) -> Tensor:
+        """What the queries of each context find in its memory, shape (P, Q, D)."""
+        shared = context.shared
+        if shared is None:
+            assert context.memory_PMD is not None
+            assert context.padding_PM is not None
+            own: Tensor = self.cross(x_PQD, context.memory_PMD, ~context.padding_PM[:, None, :])
+            return own
+        # Queries of one history side by side, so that its memory is read once and copied for none of them.
+        (_, queries, dim), (length, _) = x_PQD.shape, shared.visible_LM.shape
+        places = shared.rows_P, shared.columns_P
+        x_BLQD = x_PQD.new_zeros(len(shared.states_BMD), length, queries, dim).index_put(places, x_PQD)
+        visible = shared.visible_LM.repeat_interleave(queries, dim=0)[None]
+        found_BQD = self.cross(x_BLQD.flatten(1, 2), shared.states_BMD, visible)
+        found: Tensor = found_BQD.view_as(x_BLQD)[places]
+        return found
 
 
 class EncoderDecoder(Generator):

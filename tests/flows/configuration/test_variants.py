@@ -104,9 +104,25 @@ def test_variants_of_ones_own_are_added_and_replace(tmp_path: Path) -> None:
     assert known.experiment("semantic", Experiment(), 0).quantize.embedding == "integrated"
 
 
+def test_a_variant_has_the_values_of_the_one_that_it_is_like(tmp_path: Path) -> None:
+    mine = {
+        "first": {"set": {"generator": {"dim": 96, "layers": 3}}},
+        "second": {"like": "first", "set": {"generator.layers": 1}},
+        "third": {"like": "second", "set": {"align.alpha": 0}},
+        "paper": {"set": {"align.alpha": 1}},
+    }
+    known = load_variants(_file(tmp_path, variants=mine))
+    third = known.experiment("third", Experiment(), 0)
+    assert (third.generator.dim, third.generator.layers, third.align.alpha) == (96, 1, 0)
+    # One of one's own takes the place of the standard one for those that are like it, too.
+    assert known.experiment("paper-no-distillation", Experiment(), 0).generator.architecture == "timeline"
+
+
 @pytest.mark.parametrize(
     ("found", "message"),
     [
+        ({"variants": {"a": {"like": "tigr"}}}, "'a' is like 'tigr', which is no variant. Did you mean 'tiger'?"),
+        ({"variants": {"a": {"like": "b"}, "b": {"like": "a"}}}, "'a' is like itself: a → b → a. Leave out one `like`"),
         ({"variants": {"a": {"sett": {}}}}, "variants.a.sett: unknown field"),
         ({"variants": {"a": {"scorer": "generate"}}}, "variants.a.scorer: must be 'generator'"),
         ({"variants": {"a": {"scorer": "two_stream"}}}, "two_stream fuses two variants"),

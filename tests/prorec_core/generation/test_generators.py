@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prorec_core.data.sequences import Sequences, from_lists
-from prorec_core.generation.base import Context, Generator
+from prorec_core.generation.base import Context, Generator, SharedMemory
 from prorec_core.generation.candidates import dense_logits, find_candidates, item_log_probabilities, last_context
+from prorec_core.generation.causal_encoder_decoder import CausalEncoderDecoder
 from prorec_core.generation.encoder_decoder import EncoderDecoder
 from prorec_core.generation.objective import Objective, all_targets, some_targets
 from prorec_core.generation.timeline import Timeline
@@ -110,6 +112,21 @@ class GeneratorContract:
             assert sorted(items[user].tolist()) == list(range(n_items))
             torch.testing.assert_close(torch.from_numpy(scores[user]), exact[row][items[user]], rtol=1e-4, atol=1e-4)
             assert (np.diff(scores[user]) <= 0).all()
+
+    def test_what_is_learnt_within_a_history_is_asked_of_one_that_ends_there(self, generator: Any) -> None:
+        model, histories = generator(node_scores=False), _histories(empty=False)
+        batch = _batch(histories, training=True)
+        targets = all_targets(batch)
+        prefixes = [
+            batch.items_BL[row, : column + 1].numpy().astype(np.int32)
+            for row, column in zip(targets.rows_P, targets.columns_P, strict=True)
+        ]
+        (asked,) = inference_batches(from_lists(prefixes, N_ITEMS), 20, 10_000, 1000, CPU)
+        with torch.no_grad():
+            context = model.contexts(batch, targets.rows_P, targets.columns_P)
+            learnt = item_log_probabilities(model, context, _every_item(model, len(prefixes)))
+            found = item_log_probabilities(model, last_context(model, asked), _every_item(model, len(prefixes)))
+        torch.testing.assert_close(found, learnt[asked.users_B], rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("node_scores", [True, False])
     def test_padding_and_company_never_matter(self, generator: Any, node_scores: bool) -> None:
@@ -369,7 +386,11 @@ class GeneratorContract:
 def _only(context: Context, row: int) -> Context:
     """The context of one target."""
     parts = (context.vector_PD, context.memory_PMD, context.padding_PM)
-    return Context(*(None if part is None else part[row : row + 1] for part in parts))  # type: ignore[arg-type]
+    own = Context(*(None if part is None else part[row : row + 1] for part in parts))  # type: ignore[arg-type]
+    if (shared := context.shared) is None:
+        return own
+    place = shared.rows_P[row : row + 1], shared.columns_P[row : row + 1]
+    return replace(own, shared=SharedMemory(shared.states_BMD, *place, shared.visible_LM))
 
 
 class TestTimeline(GeneratorContract):
@@ -380,6 +401,11 @@ class TestTimeline(GeneratorContract):
 class TestEncoderDecoder(GeneratorContract):
     architecture = "encoder_decoder"
     kind = EncoderDecoder
+
+
+class TestCausalEncoderDecoder(GeneratorContract):
+    architecture = "causal_encoder_decoder"
+    kind = CausalEncoderDecoder
 
 
 def test_every_generator_is_held_to_the_contract() -> None:
