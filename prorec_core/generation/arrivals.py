@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from prorec_core.artifacts import sha256_file
 from prorec_core.config_data import DataConfig, TextConfig
+from prorec_core.data.attributes import kind_of
 from prorec_core.data.columns import as_ids
 from prorec_core.data.formats import ATOMIC, TABLES, TextRules, ends_in, is_file, open_file
 from prorec_core.data.forms import in_other_forms, pair_shown
@@ -55,7 +56,9 @@ class Arrivals:
         return replace(self, items=self.items.filter(left), attributes=attributes)
 
 
-def read_arrivals(data: DataConfig, text: TextConfig, file: Path, sha256: str) -> Arrivals:
+def read_arrivals(
+    data: DataConfig, text: TextConfig, file: Path, sha256: str, attributes: pl.DataFrame | None = None
+) -> Arrivals:
     """New items in a file with the columns of the shop's items file.
 
     Args:
@@ -63,11 +66,18 @@ def read_arrivals(data: DataConfig, text: TextConfig, file: Path, sha256: str) -
         text: what they are described by; vectors of new items stand in columns (`given_columns`).
         file: of any format of items files.
         sha256: what the file is.
+        attributes: columns that the model keeps for rules: the new items' are of the same kinds.
 
     Raises:
         UserError: no such file, no row, a column is not there, a value cannot be used, an item stands there twice.
         ChangingError: it is another file by now.
     """
+    if attributes is not None:
+        # A few new values tell a kind less surely than all that the shop had: brands may all be numbers.
+        kinds = [
+            f"{column.name}={kind_of(column.dtype)}" for column in attributes if column.name in data.attribute_columns
+        ]
+        data = data.model_copy(update={"attribute_kinds": kinds})
     table = _table(data, file)
     wanted = [data.item_column, *data.text_columns, *([data.title_column] if data.title_column else [])]
     missing = {each.name: each.missing for each in text.vectors}
