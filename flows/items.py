@@ -23,10 +23,10 @@ from prorec.tasks.registry.items import Change, How, update
 from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.data.files import path_of
 from prorec_core.data.formats import READERS
+from prorec_core.data.id_lists import LINES
 from prorec_core.data.opening import format_of
 from prorec_core.data.tables import reading
 from prorec_core.errors import UserError, one_line
-from prorec_core.generation.arrivals import LISTS
 from prorec_core.sections import Place, Section
 
 FOLDERS: dict[str, Literal["add", "remove"]] = {"add": "add", "remove": "remove"}
@@ -115,7 +115,7 @@ def waiting(folder: Path, quiet_seconds: float) -> tuple[list[Change], list[str]
         with reading(str(folder / name)):
             paths_there = list((folder / name).iterdir()) if (folder / name).is_dir() else []
         for path in paths_there:
-            reads = format_of(path) in READERS or (kind == "remove" and path.suffix.lower() in LISTS)
+            reads = format_of(path) in READERS or (kind == "remove" and path.suffix.lower() in LINES)
             # One may be taken away, or get its right name, at any time.
             with suppress(FileNotFoundError):
                 state = path.stat()

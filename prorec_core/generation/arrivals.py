@@ -15,18 +15,15 @@ import pyarrow as pa
 from prorec_core.artifacts import sha256_file
 from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.data.attributes import kind_of
-from prorec_core.data.columns import as_ids
 from prorec_core.data.formats import ATOMIC, TABLES, TextRules, ends_in, is_file, open_file
 from prorec_core.data.forms import in_other_forms, pair_shown
+from prorec_core.data.id_lists import read_ids as ids_in
 from prorec_core.data.opening import format_of
 from prorec_core.data.raw import read_items
 from prorec_core.data.tables import RawTable, reading
 from prorec_core.errors import UserError
 from prorec_core.text.placing import given_columns
 from prorec_core.text.vectors import VectorTable, table_of
-
-LISTS = (".txt",)
-"""Suffixes of files that hold an item id a line."""
 
 
 class ChangingError(UserError):
@@ -116,19 +113,13 @@ def read_ids(data: DataConfig, file: Path, sha256: str) -> list[str]:
         UserError: no such file, no id, or no such column.
         ChangingError: it is another file by now.
     """
-    if file.suffix.lower() in LISTS:
-        with reading(str(file)):
-            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-        ids = pl.Series([line for line in lines if line], dtype=pl.String)
-    else:
-        table = _table(data, file)
-        with reading(str(file)):
-            _need(table, [data.item_column], "Name items in the column")
-            ids = as_ids(table.collect(data.item_column)[data.item_column], str(file), data.missing, "")
+    tables = ATOMIC if data.source == "recbole" else TABLES
+    rules = TextRules(data.quotes, data.multiline)
+    ids = ids_in(file, data.item_column, "data.item_column", missing=data.missing, tables=tables, rules=rules)
     _unchanged(file, sha256)
-    if ids.is_empty():
+    if not ids:
         raise UserError("the file names no item", place=str(file), cure="Name at least one")
-    return [str(item) for item in ids.unique(maintain_order=True)]
+    return ids
 
 
 def expect_own_forms(new: pl.Series, known: pl.Series, data: DataConfig, place: str) -> None:

@@ -261,13 +261,14 @@ class _Work:
 
     def _remove(self, change: Change) -> dict[str, list[str]]:
         from prorec_core.config_data import DataConfig
+        from prorec_core.data.id_lists import LINES
         from prorec_core.generation.additions import withdraw_items
-        from prorec_core.generation.arrivals import LISTS, read_ids
+        from prorec_core.generation.arrivals import read_ids
         from prorec_core.generation.bundle import PLACING
 
         # A model that cannot place new items can lose items all the same.
         reads = self.placing.data if (self.folder / PLACING).is_file() else DataConfig(source="tables")
-        if change.file.suffix.lower() not in LISTS and not (self.folder / PLACING).is_file():
+        if change.file.suffix.lower() not in LINES and not (self.folder / PLACING).is_file():
             _notice(f"{self.base.title} does not say how its items are read: ids are looked for in 'item_id'")
         ids = read_ids(reads, change.file, change.sha256)
         if not self.how.strict:

@@ -26,5 +26,5 @@ def test_columns_for_rules_are_of_the_kinds_that_the_model_has(tmp_path: Path) -
     found = arrivals(tmp_path / "new.csv", brand=["7", "12"], price=["1.5", ""], sale=["true", ""]).attributes
     assert found["brand"].to_list() == ["7", "12"], "of these two alone they would be numbers"
     assert found["price"].to_list() == [1.5, None] and found["sale"].to_list() == [True, None]
-    with pytest.raises(UserError, match=r"new.csv: column 'price' holds what is not of the kind number.* row 2: 'x'"):
+    with pytest.raises(UserError, match=r"new.csv: column 'price' holds what is not of the kind number.* line 3: 'x'"):
         arrivals(tmp_path / "new.csv", brand=["7", "12"], price=["3", "x"], sale=["", ""])
