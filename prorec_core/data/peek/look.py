@@ -20,11 +20,12 @@ from prorec_core.data.files import SPLITS, STATE, in_folder, path_of
 from prorec_core.data.formats import READERS, RULES, TABLES, is_file, open_file, table_of
 from prorec_core.data.layouts import LAYOUTS
 from prorec_core.data.opening import bare, format_of, stem_of
-from prorec_core.data.peek.roles import Roles, TimeGuess, guess_times, roles_of, shown_time, suspicious_times
+from prorec_core.data.peek.roles import Roles, TimeGuess, guess_times, roles_of, suspicious_times
 from prorec_core.data.published import find_layouts
 from prorec_core.data.sources import open_source
 from prorec_core.data.stage import preprocess
 from prorec_core.data.tables import RawTable, reading
+from prorec_core.data.times import shown_time
 from prorec_core.errors import UserError
 from prorec_core.progress import Report, silent
 
