@@ -101,12 +101,18 @@ def look(given: str, report: Report = silent) -> Seen:
 def _folder(folder: Path, report: Report) -> Seen:
     data, layout = _guess(folder)
     if data is None:
-        tables = [_table(name, table, roles_of(table.columns())) for name, table in _tables(folder).items()]
-        return Seen(str(folder), layout, tables)
+        tables, notes = _tables(folder)
+        found = Seen(str(folder), layout, [], notes)
+        for name, table in tables.items():
+            try:
+                found.tables.append(_table(name, table, roles_of(table.columns())))
+            except UserError as error:
+                found.notes.append(_passed_over(error))
+        return found
     config = DataConfig(**data)
     source = open_source(config)
     parts = (("interactions", source.interactions()), ("items", source.items()))
-    found = Seen(str(folder), layout, [])
+    found = Seen(str(folder), layout, [], _tables(folder)[1] if data["source"] == "tables" else [])
     for kind, table in parts:
         seen = _table(Path(table.place).name, table, roles_of(table.columns()), kind)
         _mark(seen, config)
@@ -208,7 +214,7 @@ def _texts(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _generic(folder: Path, base: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    tables = _tables(folder)
+    tables, _ = _tables(folder)
     if not tables:
         return None, "nothing that is read: no file of a known format"
     roles = {name: roles_of(table.columns()) for name, table in tables.items()}
@@ -227,9 +233,9 @@ def _generic(folder: Path, base: dict[str, Any]) -> tuple[dict[str, Any] | None,
     return {"source": "tables", **base, **files, **_columns(log, stock)}, "tables, by the names of their columns"
 
 
-def _tables(folder: Path) -> dict[str, RawTable]:
-    """The tables of a folder by name: its files of known formats, and folders of such."""
-    found = {}
+def _tables(folder: Path) -> tuple[dict[str, RawTable], list[str]]:
+    """The tables of a folder by name, its files of known formats and folders of such; and which cannot be read."""
+    found, notes = {}, []
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "_")) or path.name in {SPLITS, "dataset_info.json"}:
             continue
@@ -239,8 +245,18 @@ def _tables(folder: Path) -> dict[str, RawTable]:
             except UserError:
                 continue
         elif format_of(path) in TABLES and stem_of(path):
-            found[path.name] = open_file(path, RULES)
-    return found
+            table = open_file(path, RULES)
+            try:
+                table.columns()
+            except UserError as error:
+                notes.append(_passed_over(error))
+                continue
+            found[path.name] = table
+    return found, notes
+
+
+def _passed_over(error: UserError) -> str:
+    return f"passed over: {error}"
 
 
 def _table(name: str, table: RawTable, roles: Roles, kind: str = "") -> TableSeen:
