@@ -73,6 +73,9 @@ def kept(folder: Path, digest: str, names: Iterable[str]) -> Path:
             raise UserError(
                 "the snapshot is not what was kept: its digest differs", place=str(found), cure="Delete it, ask again"
             )
+    # Whoever clears up sees that it is of use.
+    with suppress(OSError):
+        os.utime(found)
     return found
 
 
