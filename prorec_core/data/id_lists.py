@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from prorec_core.data.columns import EMPTY, as_ids, need_columns
+from prorec_core.data.columns import EMPTY, as_ids, need_columns, shown
 from prorec_core.data.formats import RULES, TABLES, TextRules, ends_in, is_file, open_file
 from prorec_core.data.opening import format_of
 from prorec_core.data.tables import reading
@@ -18,7 +18,7 @@ LINES = (".txt",)
 def read_ids(
     file: Path,
     column: str,
-    setting: str,
+    setting: str | None,
     *,
     missing: Sequence[str] = EMPTY,
     tables: Collection[str] = tuple(TABLES),
@@ -29,7 +29,7 @@ def read_ids(
     Args:
         file: a text of `LINES`, or a table.
         column: where a table has them.
-        setting: what names the column, for messages.
+        setting: what names the column, for messages; None: it has to be this one.
         missing: texts that mean that there is no id, in a table.
         tables: suffixes of tables.
         rules: what quotes mean in texts of these.
@@ -48,5 +48,9 @@ def read_ids(
             found = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
             return list(dict.fromkeys(line for line in found if line))
         table = open_file(file, rules)
-        need_columns(table, {column: setting})
+        if setting is not None:
+            need_columns(table, {column: setting})
+        elif column not in (there := table.columns()):
+            problem = f"there is no column {shown(column)} but {', '.join(map(shown, there))}"
+            raise UserError(problem, place=table.place, cure=f"Name the items in a column {shown(column)}")
         return as_ids(table.collect(column)[column], table.place, missing).unique(maintain_order=True).to_list()

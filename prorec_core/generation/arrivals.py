@@ -115,7 +115,7 @@ def read_ids(data: DataConfig, file: Path, sha256: str) -> list[str]:
     """
     tables = ATOMIC if data.source == "recbole" else TABLES
     rules = TextRules(data.quotes, data.multiline)
-    ids = ids_in(file, data.item_column, "data.item_column", missing=data.missing, tables=tables, rules=rules)
+    ids = ids_in(file, data.item_column, None, missing=data.missing, tables=tables, rules=rules)
     _unchanged(file, sha256)
     if not ids:
         raise UserError("the file names no item", place=str(file), cure="Name at least one")
