@@ -20,6 +20,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m docsite", description="Build the documentation as a site.")
     parser.add_argument("folder", nargs="?", type=Path, default=sources.DOCS / "html", help="by default docs/html")
     target: Path = parser.parse_args().folder
+    if target.exists() and any(target.iterdir()) and not (target / "objects.inv").is_file():
+        print(f"docs: {target}: it holds something else than a site. Name another folder.", file=sys.stderr)
+        return 2
     try:
         from sphinx.cmd.build import build_main
     except ModuleNotFoundError as error:
@@ -41,14 +44,25 @@ def main() -> int:
         if found := list(links.problems(built)):
             print(*(f"docs: {problem}" for problem in found), sep="\n", file=sys.stderr)
             return 1
-        if target.exists() and any(target.iterdir()) and not (target / "objects.inv").is_file():
-            print(f"docs: {target}: it holds something else than a site. Name another folder.", file=sys.stderr)
-            return 2
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(built, target)
+        put(built, target)
     print(f"Open {target / 'index.html'}")
     return 0
+
+
+def put(built: Path, target: Path) -> None:
+    """Have a site in the place of another: copied beside it, perhaps from another disk, then renamed."""
+    beside = target.with_name(f".{target.name}.begun")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        shutil.move(built, beside / "new")
+        if target.exists():
+            target.rename(beside / "old")
+        (beside / "new").rename(target)
+    finally:
+        if not target.exists() and (beside / "old").exists():
+            (beside / "old").rename(target)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ Knows folders and times of files; knows nothing of how a version is made.
 
 from __future__ import annotations
 
+import stat
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,9 +23,10 @@ from prorec.tasks.registry.items import Change, How, update
 from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.data.files import path_of
 from prorec_core.data.formats import READERS
+from prorec_core.data.id_lists import LINES
 from prorec_core.data.opening import format_of
+from prorec_core.data.tables import reading
 from prorec_core.errors import UserError, one_line
-from prorec_core.generation.arrivals import LISTS
 from prorec_core.sections import Place, Section
 
 FOLDERS: dict[str, Literal["add", "remove"]] = {"add": "add", "remove": "remove"}
@@ -75,44 +77,60 @@ def items(request: UpdateRequest = UpdateRequest()) -> dict[str, Any]:  # noqa: 
             log.warning("%s", event.text)
 
     with stops_kept(), listening(tell):
-        changes = list(waiting(folder, request.quiet_seconds))
+        changes, unread = waiting(folder, request.quiet_seconds)
         outcome = update(request.model, changes, How(strict=False, encoder=request.encoder, bonus=request.bonus))
         promoted = request.promote and _promoted(outcome.uri)
+    refused = [*unread, *outcome.refused]
     summary = {
         "model": outcome.uri,
         "added": outcome.added,
         "withdrawn": outcome.withdrawn,
         "back": outcome.back,
-        "refused": list(outcome.refused),
+        "refused": refused,
         "promoted": promoted,
     }
-    if outcome.refused:
-        more = f" (and {len(outcome.refused) - 1} more files)" if len(outcome.refused) > 1 else ""
-        error = UserError(f"{outcome.refused[0].rstrip('.')}{more}")
+    if refused:
+        more = f" (and {len(refused) - 1} more files)" if len(refused) > 1 else ""
+        error = UserError(f"{refused[0].rstrip('.')}{more}")
         result: dict[str, Any] = failed(error, one_line(error))
         return result
     return summary
 
 
-def waiting(folder: Path, quiet_seconds: float) -> Iterator[Change]:
+def waiting(folder: Path, quiet_seconds: float) -> tuple[list[Change], list[str]]:
     """The files in a folder that is watched, in the order of their times; not those that may still be written.
 
+    Returns:
+        The changes, and why others cannot be read, a line each.
+
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or it cannot be looked into.
     """
-    if not folder.is_dir():
+    with reading(str(folder)):
+        there = folder.is_dir()
+    if not there:
         raise UserError("there is no such folder", place=str(folder), cure="Make it, with the folders add and remove")
     found = []
     for name, kind in FOLDERS.items():
-        for path in (folder / name).iterdir() if (folder / name).is_dir() else ():
-            reads = format_of(path) in READERS or (kind == "remove" and path.suffix.lower() in LISTS)
-            if path.name.startswith(".") or not reads or not path.is_file():
-                continue
-            written = path.stat().st_mtime
-            if time.time() - written >= quiet_seconds:
-                found.append((written, path.name, kind, path))
+        with reading(str(folder / name)):
+            paths_there = list((folder / name).iterdir()) if (folder / name).is_dir() else []
+        for path in paths_there:
+            reads = format_of(path) in READERS or (kind == "remove" and path.suffix.lower() in LINES)
+            # One may be taken away, or get its right name, at any time.
+            with suppress(FileNotFoundError):
+                state = path.stat()
+                if path.name.startswith(".") or not reads or not stat.S_ISREG(state.st_mode):
+                    continue
+                if time.time() - state.st_mtime >= quiet_seconds:
+                    found.append((state.st_mtime, path.name, kind, path))
+    changes, refused = [], []
     for _, _, kind, path in sorted(found):
-        yield Change.of(kind, path)
+        try:
+            changes.append(Change.of(kind, path))
+        except UserError as error:
+            if path.exists():
+                refused.append(str(error))
+    return changes, refused
 
 
 def _promoted(uri: str) -> bool:

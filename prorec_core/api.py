@@ -20,6 +20,7 @@ from prorec_core.artifacts import read_json
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import FloatArray, read_embeddings
+from prorec_core.data.files import path_of
 from prorec_core.data.stage import preprocess
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.evaluation.measured import Evaluation
@@ -77,7 +78,7 @@ def train(
             changed since; another process that trains in the folder.
     """
     if folder is not None:
-        run = Run(StagesInFolder(Path(folder), experiment, tell, quiet=quiet))
+        run = Run(StagesInFolder(path_of(str(folder)), experiment, tell, quiet=quiet))
     else:
         scratch = tempfile.TemporaryDirectory(prefix="prorec-")
         run = Run(StagesInFolder(Path(scratch.name), experiment, tell, quiet=quiet), scratch)
@@ -91,7 +92,8 @@ def open_run(folder: str | Path) -> Run:
     Raises:
         UserError: there is no experiment, or a newer version of this software wrote it.
     """
-    return Run(StagesInFolder(Path(folder), read_experiment(Path(folder))))
+    place = path_of(str(folder))
+    return Run(StagesInFolder(place, read_experiment(place)))
 
 
 class Run:
@@ -236,12 +238,12 @@ class Run:
         asked, had = self._places(item_ids), self._places(history)
         if not had:
             raise UserError("a history without items shares nothing", place="history", cure="Give at least one item id")
-        titles = self.codes["title"].to_list()
+        titles = dict(zip(had, self.codes["title"].gather(had), strict=True))
         codes = self.codes.select(pl.exclude("item_id", "title")).to_numpy()
         equal = (codes[asked][:, None] == codes[had][None]).cumprod(axis=2).sum(axis=2)
         texts = read_texts(self._stages.of("embed_text"))
-        texts = texts / np.maximum(np.linalg.norm(texts, axis=1, keepdims=True), 1e-12)
-        similar = texts[asked] @ texts[had].T
+        own, theirs = (_normalised(texts[places]) for places in (asked, had))
+        similar = own @ theirs.T
         nearest, shared = equal.argmax(axis=1), equal.max(axis=1)
         return pl.DataFrame(
             {
@@ -318,3 +320,9 @@ class Run:
             if item_id not in self._place:
                 raise UserError(f"unknown item id '{item_id}'", cure=did_you_mean(item_id, self._place))
         return [self._place[item_id] for item_id in item_ids]
+
+
+def _normalised(vectors: FloatArray) -> FloatArray:
+    """Rows of length one; rows of zeros stay."""
+    found: FloatArray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return found

@@ -267,3 +267,8 @@ class TextConfig(Section):
         if self.encoder == "none" and not self.vectors:
             raise ValueError("encoder=none needs a source in vectors")
         return self
+
+    @property
+    def columns(self) -> bool:
+        """Whether a source is a column of the items file, so that it matters where that is and how it is read."""
+        return any(each.path is None for each in self.vectors)

@@ -34,6 +34,10 @@ class Registry:
         """The module that holds the implementation."""
         return self.places[name].partition(":")[0]
 
+    def chosen(self, value: Any) -> list[str]:
+        """The modules that a value of the field takes."""
+        return [self.module(value)]
+
     def load(self, name: str) -> Any:
         """The implementation called `name`, a class or a function; its module is imported now.
 
@@ -51,6 +55,14 @@ class Registry:
 
     def _known(self, name: str) -> str:
         return one_of(name, self.places)
+
+
+class WhereGiven(Registry):
+    """What is taken wherever the field, or a property, is there or true, whichever its value is."""
+
+    def chosen(self, value: Any) -> list[str]:
+        """The modules, or none."""
+        return [self.module(name) for name in self] if value else []
 
 
 def one_of(name: str, known: Iterable[str]) -> str:
@@ -95,6 +107,8 @@ TEXT_BACKENDS = Registry(
         "openvino": "prorec_core.text.backends.openvino:OpenVino",
     },
 )
+IN_COLUMN = "items"
+ITEMS_FILES = WhereGiven("text.columns", {IN_COLUMN: "prorec_core.text.items_file:ItemsFile"})
 SEQUENTIAL_MODELS = Registry(
     "collaborative.model",
     {"sasrec": "prorec_core.sequential.sasrec:SASRec", "din": "prorec_core.sequential.din:DIN"},
@@ -108,6 +122,7 @@ QUANTIZERS = Registry(
         "rq_vae": "prorec_core.quantization.rq_vae:RQVAE",
     },
 )
+CODE_FILES = WhereGiven("quantize.table", {"table": "prorec_core.quantization.code_files:given_codes"})
 GENERATORS = Registry(
     "generator.architecture",
     {

@@ -30,6 +30,8 @@ _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MPLBACKEND": "Agg",
 }
+_MEMORY_OF_A_WORKER = 3 << 30
+"""Bytes, with the processes that its tests start."""
 _folders: list[str] = []
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("prorec", deadline=None)
@@ -47,6 +49,13 @@ def pytest_configure() -> None:
     threadpool_limits(int(os.environ["OMP_NUM_THREADS"]))  # NumPy is loaded already, and has read no variable.
     _folders.append(tempfile.mkdtemp(prefix="prorec-tests-"))
     os.environ["PROREC_ARTIFACTS"] = _folders[0]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two a core, as far as memory lasts: tests wait for servers and other processes most of the time."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(2 * cores, memory // _MEMORY_OF_A_WORKER))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -82,6 +91,47 @@ def artifacts_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("PROREC_ARTIFACTS", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prefect server that all tests share, and this process's settings pointing to it.
+
+    To start one takes seconds of processor: whatever runs flows and is not about servers takes this one.
+    """
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_HOME,
+        PREFECT_LOGGING_TO_API_ENABLED,
+        temporary_settings,
+    )
+
+    from prorec.flows.access import secret
+    from prorec.flows.local.prefect_server import LocalServer
+
+    home = tmp_path_factory.mktemp("prefect")
+    os.environ["PREFECT_HOME"] = str(home)
+    server = LocalServer(home / "server.log")
+    try:
+        server.wait()
+        # For processes that tests start.
+        os.environ.update(secret.for_prefect(server.password))
+        settings = {
+            PREFECT_API_URL: server.url,
+            PREFECT_API_AUTH_STRING: os.environ["PREFECT_API_AUTH_STRING"],
+            PREFECT_HOME: home,
+            PREFECT_LOGGING_TO_API_ENABLED: False,
+            # A flow waits up to a second for the thread that sends them.
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        }
+        with temporary_settings(settings):
+            yield server.url
+    finally:
+        server.stop()
+        for name in ("PREFECT_HOME", *secret.for_prefect("")):
+            os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

@@ -104,14 +104,16 @@ def put(
     name: Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9, - and _, no sign first.")],
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A text file with an id a line, or a table (Parquet, CSV, JSON Lines)."),
+        typer.Argument(metavar="FILE", help="A .txt with an id a line, or a table (Parquet, CSV, JSON Lines)."),
     ],
     item_column: Annotated[str, typer.Option(help="Column of ids in a table.")] = "item_id",
 ) -> None:
     """Keep the item ids of a file as a list, in place of the one of this name; a service of this folder sees it."""
     from prorec.tasks.registry.lists import ListStore
+    from prorec_core.data.files import path_of
+    from prorec_core.data.id_lists import read_ids
 
-    kept = ListStore().put(name, _ids(file, item_column))
+    kept = ListStore().put(name, read_ids(path_of(str(file)), item_column, "--item-column"))
     say(f"{name}: {len(kept.content.items):,} items")
 
 
@@ -121,21 +123,3 @@ def delete(name: Annotated[str, typer.Argument(metavar="NAME", help="The list.")
     from prorec.tasks.registry.lists import ListStore
 
     ListStore().delete(name)
-
-
-def _ids(file: Path, column: str) -> list[str]:
-    from prorec_core.data.columns import as_ids, need_columns
-    from prorec_core.data.files import path_of
-    from prorec_core.data.formats import TABLES, is_file, table_of
-
-    path = path_of(str(file))
-    if path.suffix.lower() in TABLES:
-        table = table_of(path)
-        need_columns(table, {column: "--item-column"})
-        return as_ids(table.collect(column)[column], table.place).to_list()
-    if not is_file(path):
-        raise UserError("there is no such file", place=str(path), cure="Check the name")
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise UserError("this is no text", place=str(path), cure="Save it as UTF-8, an id a line") from error

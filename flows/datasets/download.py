@@ -32,6 +32,7 @@ _LEFT_FREE = 256 << 20
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _TIMEOUT = httpx.Timeout(60, connect=30)
 _HEADERS = {"User-Agent": "prorec", "Accept-Encoding": "identity"}
+_WHOLE = re.compile(r"bytes \*/([0-9]{1,18})")
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 
 
@@ -130,27 +131,35 @@ class _Part:
         self.file.seek(0)
         self.file.truncate()
 
-    def validator(self, address: str) -> str:
-        """What the server calls the version that this is the beginning of; "" where it is of none known."""
+    def said(self, address: str) -> tuple[str, int | None]:
+        """What the server calls the version that this is the beginning of ("" where it is of none known), and the bytes
+        that it said the whole has, where it said so.
+        """
         with suppress(OSError, ValueError, AttributeError):
             about = json.loads(self.about.read_text())
             if about.get("address") == address:
-                return str(about.get("validator", ""))
-        return ""
+                return str(about.get("validator", "")), about.get("total")
+        return "", None
 
-    def belongs_to(self, address: str, validator: str) -> None:
-        write_bytes(self.about, json.dumps({"address": address, "validator": validator}).encode())
+    def belongs_to(self, address: str, validator: str, total: int | None) -> None:
+        """Keep that for whoever goes on with it."""
+        write_bytes(self.about, json.dumps({"address": address, "validator": validator, "total": total}).encode())
 
 
 @contextmanager
 def _begun(target: Path) -> Iterator[_Part]:
     path = target.parent / f".{target.name}.part"
-    with path.open("a+b") as file:
-        try:
-            flock(file, LOCK_EX | LOCK_NB)
-        except OSError as error:
-            raise UserError("another process fetches this file", place=str(target), cure="Wait for it") from error
-        yield _Part(path, target.parent / f".{target.name}.about", file)
+    while True:
+        with path.open("a+b") as file:
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+            except OSError as error:
+                raise UserError("another process fetches this file", place=str(target), cure="Wait for it") from error
+            # Whoever had it may have given it its name since it was opened: then it is not to be touched.
+            with suppress(FileNotFoundError):
+                if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                    yield _Part(path, target.parent / f".{target.name}.about", file)
+                    return
 
 
 def _whole(
@@ -183,7 +192,7 @@ def _whole(
 
 
 def _ask(client: httpx.Client, address: str, part: _Part, checked: bool, most: int, report: Report) -> None:
-    begun, validator = part.size(), part.validator(address)
+    begun, (validator, said) = part.size(), part.said(address)
     # Without a name for the version only a checksum can tell whether two halves belong together.
     if begun and not validator and not checked:
         part.restart()
@@ -193,6 +202,10 @@ def _ask(client: httpx.Client, address: str, part: _Part, checked: bool, most: i
         headers["If-Range"] = validator
     with client.stream("GET", address, headers=headers) as answer:
         if answer.status_code == 416 and begun:
+            whole = _WHOLE.fullmatch(answer.headers.get("Content-Range", ""))
+            if whole is not None and int(whole[1]) == begun and said in (None, begun):
+                # All had come when whoever fetched it was stopped.
+                return
             part.restart()
             raise _InterruptedError("the server has less than was fetched", 0.0)
         if answer.status_code in _AGAIN:
@@ -206,7 +219,7 @@ def _ask(client: httpx.Client, address: str, part: _Part, checked: bool, most: i
         total = _total(answer, part, begun)
         if total is not None:
             _expect_room(part, total, most)
-        part.belongs_to(address, _validator(answer))
+        part.belongs_to(address, _validator(answer), total)
         _take(answer, part, total, most, report)
 
 

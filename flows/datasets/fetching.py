@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,9 @@ def fetch(dataset: DataSet, tell: Tell, report_of: ReportOf, given: Path | None 
             cure=f"Read it, and accept it with: prorec data fetch {dataset.name} --accept-licence",
         )
     folder = kept.folder_of(dataset)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [_have(dataset, file, folder, tell, report_of, given) for file in dataset.files]
-    kept.note_whole(dataset, files)
+    with kept.at_work(dataset, lambda: tell(f"Another process fetches {dataset.name}; waiting for it.")):
+        files = [_have(dataset, file, folder, tell, report_of, given) for file in dataset.files]
+        kept.note_whole(dataset, files)
     return folder
 
 
@@ -60,9 +61,10 @@ def _have(
     source = given / file.name if given is not None and (given / file.name).is_file() else None
     if source is not None and source.resolve() != target.resolve():
         tell(f"{file.name}: copied from {given}")
-        _copy(source, target, report_of(file.name))
+        _copy(source, target, report_of(file.name), lambda begun: _checked(begun, file, str(source)))
     if target.is_file():
-        found = _checked(target, file)
+        found = _checked(target, file, str(target))
+        found = replace(found, address=kept.came_from(dataset, file, found.sha256))
         tell(f"{file.name}: {found.bytes:,} bytes, there")
     elif file.addresses:
         tell(f"{file.name}: from {file.addresses[0]}")
@@ -77,13 +79,16 @@ def _have(
             cure=f"Put it into {folder}, or hand it over with --from FOLDER, and give this command again",
         )
     if file.unpack:
-        inside = unpack(target, file.unpacked_in(folder), file.most)
-        tell(f"{file.name}: {len(inside)} files unpacked")
+        place = file.unpacked_in(folder)
+        if not kept.is_unpacked(place, found.sha256):
+            inside = unpack(target, place, file.most)
+            kept.note_unpacked(place, found.sha256, inside)
+            tell(f"{file.name}: {len(inside)} files unpacked")
     return {"name": file.name, "bytes": found.bytes, "sha256": found.sha256, "from": found.address}
 
 
-def _checked(path: Path, file: File) -> Fetched:
-    """A file that is there already, held against what the publisher says of it."""
+def _checked(path: Path, file: File, place: str) -> Fetched:
+    """A file that is there already, held against what the publisher says of it; `place` says where it came from."""
     checksum = file.checksum()
     if checksum is not None:
         with path.open("rb") as stream:
@@ -91,7 +96,7 @@ def _checked(path: Path, file: File) -> Fetched:
         if digest != checksum[1]:
             raise UserError(
                 f"its {checksum[0]} is {digest}, and should be {checksum[1]}",
-                place=str(path),
+                place=place,
                 cure="Delete it, and fetch it again",
             )
     return Fetched("", path.stat().st_size, sha256_file(path))
@@ -117,8 +122,8 @@ def _compared(file: File, found: Fetched, target: Path) -> str:
     return "the same as before" if before else f"sha256 {found.sha256}, noted"
 
 
-def _copy(source: Path, target: Path, report: Report) -> None:
-    """Copy a file whole or not at all."""
+def _copy(source: Path, target: Path, report: Report, check: Callable[[Path], object]) -> None:
+    """Copy a file whole or not at all, and only if it is right: `check` raises where it is not."""
     begun = target.with_name(f".{target.name}.copy")
     size, done = source.stat().st_size, 0
     try:
@@ -129,6 +134,7 @@ def _copy(source: Path, target: Path, report: Report) -> None:
                 report(Progress(done, size, "byte"))
             writing.flush()
             os.fsync(writing.fileno())
+        check(begun)
         begun.replace(target)
     finally:
         begun.unlink(missing_ok=True)

@@ -6,16 +6,16 @@ Knows one folder of the user: a folder a data set, and three records beside them
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
-from prorec.flows.datasets.declared import DataSet, Licence
+from prorec.flows.datasets.declared import DataSet, File, Licence
 from prorec_core.artifacts import read_json, write_json
 from prorec_core.errors import UserError
 
@@ -57,6 +57,42 @@ def note_whole(dataset: DataSet, files: list[dict[str, Any]]) -> None:
     """Keep that a data set is whole: `name`, `bytes`, `sha256` and `from` of each file."""
     found = {"name": dataset.name, "declared": dataset.digest, "when": _now(), "files": files}
     write_json(folder_of(dataset) / RECORD, found)
+
+
+def came_from(dataset: DataSet, file: File, sha256: str) -> str:
+    """The address that a file came from, as far as that was noted; "" for one that was handed over."""
+    record = _read(folder_of(dataset) / RECORD)
+    same = [each for each in record.get("files", ()) if (each["name"], each["sha256"]) == (file.name, sha256)]
+    return str(same[0]["from"]) if same else ""
+
+
+def is_unpacked(folder: Path, sha256: str) -> bool:
+    """Whether a folder has all that the archive of this sha256 held."""
+    found = _read(_mark(folder))
+    return found.get("sha256") == sha256 and all(_like(folder / name, size) for name, size in found["files"].items())
+
+
+def note_unpacked(folder: Path, sha256: str, files: Iterable[Path]) -> None:
+    """Keep what was unpacked into a folder, and of which archive."""
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    write_json(_mark(folder), {"sha256": sha256, "files": sizes})
+
+
+def _mark(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.unpacked.json")
+
+
+@contextmanager
+def at_work(dataset: DataSet, waiting: Callable[[], None]) -> Iterator[None]:
+    """The right to change the files of a data set, one process's at a time; `waiting` is called before a wait."""
+    folder_of(dataset).mkdir(parents=True, exist_ok=True)
+    with (folder_of(dataset) / _LOCK).open("wb") as lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except OSError:
+            waiting()
+            flock(lock, LOCK_EX)
+        yield
 
 
 def accepted(licence: Licence) -> bool:

@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -39,7 +40,7 @@ def unpack(archive: Path, folder: Path, most: int) -> list[Path]:
     Args:
         archive: a zip or tar file.
         folder: where its files go.
-        most: bytes that they may have together.
+        most: bytes that they may have together, those of archives within it and what is in these too.
 
     Returns:
         The files, in the order of their paths.
@@ -50,10 +51,11 @@ def unpack(archive: Path, folder: Path, most: int) -> list[Path]:
     """
     begun = folder.with_name(f".{folder.name}.begun")
     shutil.rmtree(begun, ignore_errors=True)
+    room = _Room(most)
     try:
-        _unpack(archive, begun, most)
+        _unpack(archive, begun, room)
         for inner in sorted(path for path in begun.rglob("*") if path.is_file() and is_archive(path.name)):
-            _unpack(inner, inner.parent, most)
+            _unpack(inner, inner.parent, room)
             inner.unlink()
         shutil.rmtree(folder, ignore_errors=True)
         begun.rename(folder)
@@ -62,14 +64,32 @@ def unpack(archive: Path, folder: Path, most: int) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _unpack(archive: Path, folder: Path, most: int) -> None:
-    place, left = str(archive), most
+@dataclass
+class _Room:
+    """What may still be unpacked of `most` bytes and of all files, over an archive and those within it."""
+
+    most: int
+    used: int = 0
+    files: int = 0
+
+    def take(self, size: int, folder: Path, place: str) -> None:
+        """Have room for one more file."""
+        self.used += size
+        self.files += 1
+        if self.files > _MOST_FILES:
+            raise UserError(f"it holds more than {_MOST_FILES:,} files", place=place, cure="Unpack it by hand")
+        if self.used > self.most:
+            raise UserError(f"its files have more than {self.most:,} bytes", place=place, cure="Unpack it by hand")
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        if size > shutil.disk_usage(there).free - _LEFT_FREE:
+            raise MachineError("there is no room to unpack it", place=place, cure="Make room on the disk")
+
+
+def _unpack(archive: Path, folder: Path, room: _Room) -> None:
+    place = str(archive)
     try:
-        for number, (name, size, opened) in enumerate(_members(archive)):
-            if number >= _MOST_FILES:
-                raise UserError(f"it holds more than {_MOST_FILES:,} files", place=place, cure="Unpack it by hand")
-            left -= size
-            _expect(size, left, folder, most, place)
+        for name, size, opened in _members(archive):
+            room.take(size, folder, place)
             path = folder / _inside(name, place)
             path.parent.mkdir(parents=True, exist_ok=True)
             with opened as source, path.open("xb") as target:
@@ -116,14 +136,6 @@ def _inside(name: str, place: str) -> PurePosixPath:
     if odd or len(name) > 1000:
         raise UserError(f"it holds a file that lies outside: {name}", place=place, cure="Unpack by hand what you trust")
     return path
-
-
-def _expect(size: int, left: int, folder: Path, most: int, place: str) -> None:
-    if left < 0:
-        raise UserError(f"its files have more than {most:,} bytes", place=place, cure="Unpack it by hand")
-    there = next(each for each in (folder, *folder.parents) if each.exists())
-    if size > shutil.disk_usage(there).free - _LEFT_FREE:
-        raise MachineError("there is no room to unpack it", place=place, cure="Make room on the disk")
 
 
 def _copy(source: IO[bytes], target: IO[bytes], size: int, name: str, place: str) -> None:

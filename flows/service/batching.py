@@ -50,6 +50,10 @@ class Recommends(Protocol):
         """The k best items for each history, best first, of those that its rule leaves."""
         ...
 
+    def masks(self, mask_history: bool | None) -> bool:
+        """Whether what a history has is left out, where that is said, and where it is not (None)."""
+        ...
+
     def unknown(self, history: Sequence[str]) -> list[str]:
         """The item ids of a history that the catalogue lacks, each once."""
         ...
@@ -99,7 +103,7 @@ def answer(loaded: Loaded, questions: Sequence[Question]) -> list[Found | UserEr
     be asked of this model gets the reason in place of an answer.
     """
     model = loaded.recommender
-    groups: dict[tuple[bool | None, int], list[int]] = defaultdict(list)
+    groups: dict[tuple[bool, int], list[int]] = defaultdict(list)
     found: dict[int, Found | UserError] = {}
     left: dict[int, Left | None] = {}
     for index, question in enumerate(questions):
@@ -108,8 +112,9 @@ def answer(loaded: Loaded, questions: Sequence[Question]) -> list[Found | UserEr
         except UserError as error:
             found[index] = error
             continue
-        groups[question.keep_seen, max(question.k, model.beams)].append(index)
-    for (keep_seen, _), members in groups.items():
+        masked = model.masks(None if question.keep_seen is None else not question.keep_seen)
+        groups[masked, max(question.k, model.beams)].append(index)
+    for (masked, _), members in groups.items():
         asked = [questions[index] for index in members]
         histories = [history for question in asked for history in question.histories]
         allowed = [
@@ -117,7 +122,6 @@ def answer(loaded: Loaded, questions: Sequence[Question]) -> list[Found | UserEr
         ]
         rules = allowed if any(rule is not None for rule in allowed) else None
         most = max(question.k for question in asked)
-        masked = None if keep_seen is None else not keep_seen
         lists = iter(model.recommend(histories, most, mask_history=masked, rules=rules))
         for index, question in zip(members, asked, strict=True):
             found[index] = Found(

@@ -49,18 +49,7 @@ def routes(
 
     @router.get("/catalogue", responses=_READS, summary="What there is: the model's items, scores and attributes")
     async def catalogue() -> exploring.Catalogue:
-        loaded = in_use()
-        model = cast("Recommender", loaded.recommender)
-        return exploring.Catalogue(
-            model=schemas.Model(name=loaded.version.name, version=loaded.version.version),
-            items=len(model.item_ids),
-            new_items=int((model.train_counts == 0).sum()),
-            recommends=model.scoring.name,
-            attributes=[
-                exploring.AboutAttribute(name=each.name, kind=each.kind, examples=each.examples(_VALUES))
-                for each in model.attributes.by_name.values()
-            ],
-        )
+        return await asyncio.to_thread(_catalogue, in_use())
 
     @router.get("/catalogue/search", responses={**_READS, 422: REFUSALS[422]}, summary="Items by words of their titles")
     async def search(text: Annotated[str, Query(max_length=schemas.LONGEST_ID)]) -> exploring.SomeItems:
@@ -110,6 +99,20 @@ def routes(
         return found.explored
 
     return router
+
+
+def _catalogue(loaded: Loaded) -> exploring.Catalogue:
+    model = cast("Recommender", loaded.recommender)
+    return exploring.Catalogue(
+        model=schemas.Model(name=loaded.version.name, version=loaded.version.version),
+        items=len(model.item_ids),
+        new_items=int((model.train_counts == 0).sum()),
+        recommends=model.scoring.name,
+        attributes=[
+            exploring.AboutAttribute(name=each.name, kind=each.kind, examples=each.examples(_VALUES))
+            for each in model.attributes.by_name.values()
+        ],
+    )
 
 
 def _neighbourhood(model: Recommender, item: int) -> exploring.Neighbourhood:

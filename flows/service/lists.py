@@ -13,11 +13,12 @@ from pydantic import ValidationError
 from prorec.flows.service import schemas
 from prorec.flows.service.models import ModelKeeper
 from prorec.flows.service.problems import REFUSED, problem
-from prorec.tasks.registry.lists import KeptList, ListStore, TooManyListsError
+from prorec.tasks.registry.lists import KeptList, ListStore, NoListError, TooManyListsError
 from prorec_core.errors import UserError
 
 _TOLD = 20
 _NONE = problem("There is no list of this name.")
+_DAMAGED = problem("The list is kept, and its file cannot be read.")
 _BAD = problem("No list can have this name, or the body is no list.")
 _BODY = {
     "requestBody": {
@@ -81,7 +82,9 @@ def routes(keeper: ModelKeeper, lists: ListStore) -> APIRouter:
         except TooManyListsError as error:
             raise HTTPException(409, str(error)) from None
 
-    @router.get("/{name}", responses={401: REFUSED, 404: _NONE, 422: _BAD}, summary="A list with its items")
+    @router.get(
+        "/{name}", responses={401: REFUSED, 404: _NONE, 409: _DAMAGED, 422: _BAD}, summary="A list with its items"
+    )
     async def get(name: Name) -> schemas.WholeList:
         def whole() -> schemas.WholeList:
             kept = lists.get(name)
@@ -99,5 +102,7 @@ def routes(keeper: ModelKeeper, lists: ListStore) -> APIRouter:
 async def _found(work: Callable[[], ResultT]) -> ResultT:
     try:
         return await asyncio.to_thread(work)
-    except UserError as error:
+    except NoListError as error:
         raise HTTPException(404, str(error)) from None
+    except UserError as error:
+        raise HTTPException(409, str(error)) from None

@@ -90,7 +90,7 @@ def as_attribute(raw: pl.Series, place: str, missing: Sequence[str], declared: A
         raise UserError(
             f"column '{raw.name}' is of the kind {found}",
             place=place,
-            cure=f"Leave it out of data.attribute_kinds, which says {declared}",
+            cure=f"Convert it: it has to be {declared} (data.attribute_kinds, or what the model has)",
         )
     return column.alias(raw.name)
 
@@ -112,7 +112,7 @@ def _lists(column: pl.Series, field: Field) -> pl.Series:
 
 def _of_texts(texts: pl.Series, field: Field, declared: AttributeKind | None) -> pl.Series:
     there = texts.str.strip_chars()
-    bad = f"holds what is not of the kind {declared} (data.attribute_kinds)"
+    bad = f"holds what is not of the kind {declared} (data.attribute_kinds, or what the model has)"
     for kind, found in ((kind, _read(there, kind)) for kind in ((declared,) if declared else TYPES)):
         wrong = found.is_null() & there.is_not_null()
         if declared:

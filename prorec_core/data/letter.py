@@ -63,7 +63,12 @@ class LetterSource:
                 raise UserError(
                     f"the item '{item}' has a field twice, or one called item_id", place=place, cure="Keep one"
                 )
-            lines.append(orjson.dumps({"item_id": item, **plain}))
+            try:
+                lines.append(orjson.dumps({"item_id": item, **plain}))
+            except TypeError as error:
+                # A whole number of more than 64 bits, or lists in lists in lists.
+                problem = f"the item '{item}' has a value that cannot be kept ({error})"
+                raise UserError(problem, place=place, cure="Write it as a text") from error
         text = b"\n".join(lines)
         # A line an item: messages name the place of an item among the others.
         return RawTable(JsonLinesReader(lambda: io.BytesIO(text), place), place)

@@ -28,7 +28,9 @@ def seen_targets(trained: Dataset, training: Sequences, now: Dataset, split: Spl
     Returns:
         Shape (targets of the split,).
     """
-    users_of, items_of = _places(trained.users, now.users, "user_id"), _places(trained.items, now.items, "item_id")
+    users_of = _places(trained.users, now.users, "user_id")
+    # Targets may be items that training does not know any more, or not yet.
+    items_of = _places(trained.all_items(), now.all_items(), "item_id")
     users = users_of[np.repeat(np.arange(training.n_users), np.diff(training.offsets))]
     items, targets = items_of[training.items], now.sequences.targets(split).astype(np.int64)
     both = (users >= 0) & (items >= 0)

@@ -120,7 +120,14 @@ class Sequences:
         targets = self.targets(split)
         if self.borders is None:
             return np.arange(len(targets))
-        return np.flatnonzero((targets < self.n_items) & (np.diff(self.histories(split).offsets) > 0))
+        return np.flatnonzero((targets < self.n_items) & self.with_history(split))
+
+    def with_history(self, split: Split) -> npt.NDArray[np.bool_]:
+        """Whether an item that training knows stands before each target in `split`, shape (targets,)."""
+        places = self._places(split)
+        known = np.concatenate([[0], np.cumsum(self.items < self.n_items)])
+        found: npt.NDArray[np.bool_] = known[places] > known[self.offsets[self.owners_of(split)]]
+        return found
 
     def training(self) -> Sequences:
         """What a model may train on: everything but the items held back, of items that training knows."""

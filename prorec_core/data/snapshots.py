@@ -25,6 +25,8 @@ from prorec_core.errors import UserError
 _BEGUN = ".begun-"
 _LOCK, _GATE = "lock", ".gate"
 _DIGEST = re.compile("[0-9a-f]{64}")
+State = tuple[str | tuple[int, int, int], ...]
+_seen_whole: set[State] = set()
 _ROWS = 1 << 17
 """Rows of a row group: the same rows give the same file, however they came."""
 
@@ -48,6 +50,7 @@ def keep(folder: Path, tables: Mapping[str, Iterable[pa.RecordBatch]]) -> str:
             # Another process may have kept the same rows in the meantime.
             with suppress(OSError):
                 begun.rename(final)
+                _seen_whole.add(_state(final, tables))
             sync(folder)
     if not _is_whole(final, tables, digest):
         raise UserError("the snapshot could not be kept", place=str(final), cure="Check the folder and the room there")
@@ -70,11 +73,26 @@ def kept(folder: Path, digest: str, names: Iterable[str]) -> Path:
             raise UserError(
                 "the snapshot is not what was kept: its digest differs", place=str(found), cure="Delete it, ask again"
             )
+    # Whoever clears up sees that it is of use.
+    with suppress(OSError):
+        os.utime(found)
     return found
 
 
 def _is_whole(folder: Path, names: Iterable[str], digest: str) -> bool:
-    return all((folder / f"{name}.parquet").is_file() for name in names) and _digest(folder, names) == digest
+    """Whether the files are what the name of their folder says; a process reads them once while nobody writes them."""
+    if not all((folder / f"{name}.parquet").is_file() for name in names):
+        return False
+    state = _state(folder, names)
+    if state not in _seen_whole and _digest(folder, names) == digest:
+        _seen_whole.add(state)
+    return state in _seen_whole
+
+
+def _state(folder: Path, names: Iterable[str]) -> State:
+    """The folder, and of each file where it is, how large and when it was written."""
+    found = [(folder / f"{name}.parquet").stat() for name in sorted(names)]
+    return str(folder.absolute()), *((each.st_ino, each.st_size, each.st_mtime_ns) for each in found)
 
 
 def _digest(folder: Path, names: Iterable[str]) -> str:

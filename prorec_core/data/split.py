@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,11 @@ from prorec_core.config_data import DataConfig
 from prorec_core.data.counting import Codes, occurrences
 from prorec_core.data.filtering import BoolArray, k_core
 from prorec_core.data.sequences import Borders, Longs, Sequences, Split
-from prorec_core.data.times import PARTS_OF_SECOND, PLAUSIBLE_SECONDS, as_timestamps
+from prorec_core.data.times import PARTS_OF_SECOND, as_timestamps, shown_time
 from prorec_core.errors import UserError
 
 Times = npt.NDArray[np.int64]
 _AS_GIVEN = "as given"
-_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 """Of the years that dates have, in seconds since 1970."""
 
 
@@ -190,20 +188,6 @@ def record(
     }
 
 
-def shown_time(value: int, unit: str) -> str:
-    """A time for people: a date where the unit is known, or where the number looks like seconds since 1970."""
-    parts = PARTS_OF_SECOND.get(unit)
-    low, high = PLAUSIBLE_SECONDS
-    seconds = value // (parts or 1)
-    if not _FIRST_SECOND <= seconds <= _LAST_SECOND or (parts is None and not low <= value < high):
-        return f"{value:,}"
-    moment = datetime.fromtimestamp(seconds, UTC)
-    text = moment.strftime(
-        "%Y-%m-%d" if (moment.hour, moment.minute, moment.second) == (0, 0, 0) else "%Y-%m-%d %H:%M:%S"
-    )
-    return text if parts is not None else f"{value} ({text}, if these are seconds)"
-
-
 def _counts(sequences: Sequences, split: Split, trained: BoolArray) -> Mapping[str, int]:
     targets, owners = sequences.targets(split), sequences.owners_of(split)
     new = targets >= sequences.n_items
@@ -223,7 +207,7 @@ def _counts(sequences: Sequences, split: Split, trained: BoolArray) -> Mapping[s
         "targets_of_new_users": int(unseen.sum()),
         "new_items": len(np.unique(targets[new])),
         "targets_of_new_items": int(new.sum()),
-        "without_history": int((np.diff(sequences.histories(split).offsets) == 0).sum()),
+        "without_history": int((~sequences.with_history(split)).sum()),
     }
 
 

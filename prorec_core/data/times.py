@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import polars as pl
@@ -23,7 +24,7 @@ os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 
 _NANOSECONDS = 10**9
 _MICROSECONDS = 10**6
-_LAST_SECOND = 253_402_300_799
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 """Of the year 9999."""
 PLAUSIBLE_SECONDS = (631_152_000, 4_102_444_800)
 """Seconds of the years 1990 to 2099."""
@@ -292,3 +293,17 @@ def _in_finer_unit(seconds: pl.Series, nanos: pl.Series) -> tuple[pl.Series, str
     if not bool((nanos % 1000 != 0).any()) or int(seconds.max() or 0) >= 2**63 // _NANOSECONDS:  # type: ignore[arg-type]
         return seconds * _MICROSECONDS + nanos // 1000, "microseconds"
     return seconds * _NANOSECONDS + nanos, "nanoseconds"
+
+
+def shown_time(value: int, unit: str) -> str:
+    """A time for people: a date where the unit is known, or where the number looks like seconds since 1970."""
+    parts = PARTS_OF_SECOND.get(unit)
+    low, high = PLAUSIBLE_SECONDS
+    seconds = value // (parts or 1)
+    if not _FIRST_SECOND <= seconds <= _LAST_SECOND or (parts is None and not low <= value < high):
+        return f"{value:,}"
+    moment = datetime.fromtimestamp(seconds, UTC)
+    text = moment.strftime(
+        "%Y-%m-%d" if (moment.hour, moment.minute, moment.second) == (0, 0, 0) else "%Y-%m-%d %H:%M:%S"
+    )
+    return text if parts is not None else f"{value} ({text}, if these are seconds)"

@@ -12,10 +12,8 @@ import polars as pl
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Sequences, Split
 
-_PROTOCOL = (
-    *("split", "validation_from", "test_from", "targets"),
-    *("level", "catalogue", "history_masked", "trained_on_validation"),
-)
+_RULES = ("split", "targets", "level", "catalogue", "history_masked", "trained_on_validation")
+_MOMENTS = ("validation_from", "test_from")
 _EXAMPLES = 3
 
 
@@ -56,10 +54,21 @@ def _other_targets(one: Sequences, two: Sequences) -> npt.NDArray[np.bool_]:
 
 
 def protocol_differences(first: Mapping[str, Any], second: Mapping[str, Any], names: tuple[str, str]) -> list[str]:
-    """What two protocols of metrics.json do differently, as far as it makes metrics incomparable."""
+    """By which rules two protocols of metrics.json differ, as far as that makes metrics incomparable for good."""
+    return _differences(_RULES, first, second, names)
+
+
+def moment_differences(first: Mapping[str, Any], second: Mapping[str, Any], names: tuple[str, str]) -> list[str]:
+    """Where one protocol splits time at other moments: the same rules, for another stretch of time."""
+    return _differences(_MOMENTS, first, second, names)
+
+
+def _differences(
+    fields: tuple[str, ...], first: Mapping[str, Any], second: Mapping[str, Any], names: tuple[str, str]
+) -> list[str]:
     return [
         f"{name} is {first.get(name, False)} for {names[0]}, {second.get(name, False)} for {names[1]}"
-        for name in _PROTOCOL
+        for name in fields
         if first.get(name, False) != second.get(name, False)
     ]
 

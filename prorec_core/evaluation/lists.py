@@ -24,7 +24,7 @@ from prorec_core.progress import Progress, Report, silent
 from prorec_core.sequential.base import INFERENCE_TOKENS, SequentialModel, users_at_a_time
 from prorec_core.training.batching import inference_batches
 
-_USERS_AT_ONCE = 50_000
+USERS_AT_ONCE = 50_000
 """Users whose candidates are held at a time."""
 
 
@@ -68,15 +68,15 @@ def lists_after(
         held_out: the histories are those that the ranker was fitted on.
     """
     n_users = histories.n_users
-    if n_users <= _USERS_AT_ONCE:
+    if n_users <= USERS_AT_ONCE:
         return _lists_after(config, models, histories, report, held_out=held_out)
     parts, histories = [], histories.owned()
-    for start in range(0, n_users, _USERS_AT_ONCE):
+    for start in range(0, n_users, USERS_AT_ONCE):
 
         def told(progress: Progress, before: int = start) -> None:
             report(replace(progress, step=before + progress.step, total=n_users))
 
-        users = np.arange(start, min(start + _USERS_AT_ONCE, n_users))
+        users = np.arange(start, min(start + USERS_AT_ONCE, n_users))
         parts.append(_lists_after(config, models, histories.select(users), told, held_out=held_out))
     return {
         scorer: TopItems(

@@ -23,6 +23,7 @@ from prorec_core.alignment.placing import place as place_by_text
 from prorec_core.alignment.trained import NewEmbeddings
 from prorec_core.artifacts import read_json
 from prorec_core.config import AlignConfig
+from prorec_core.data.columns import shown
 from prorec_core.data.embeddings import FloatArray
 from prorec_core.errors import UserError
 from prorec_core.generation.bundle import Bundle, Placing
@@ -117,9 +118,9 @@ def rows_of(bundle: Bundle, item_ids: list[str], place: str = "--ids") -> np.nda
 
 def named(item_ids: list[str]) -> str:
     """Some items in words, with the verb that follows."""
-    shown = ", ".join(f"'{item}'" for item in item_ids[:_SHOWN])
+    some = ", ".join(map(shown, item_ids[:_SHOWN]))
     more = f" and {len(item_ids) - _SHOWN:,} more" if len(item_ids) > _SHOWN else ""
-    return f"the item {shown} is" if len(item_ids) == 1 else f"the items {shown}{more} are"
+    return f"the item {some} is" if len(item_ids) == 1 else f"the items {some}{more} are"
 
 
 def _kept(before: pl.DataFrame | None, new: pl.DataFrame | None, count: int) -> pl.DataFrame | None:

@@ -14,18 +14,16 @@ import pyarrow as pa
 
 from prorec_core.artifacts import sha256_file
 from prorec_core.config_data import DataConfig, TextConfig
-from prorec_core.data.columns import as_ids
+from prorec_core.data.attributes import kind_of
 from prorec_core.data.formats import ATOMIC, TABLES, TextRules, ends_in, is_file, open_file
 from prorec_core.data.forms import in_other_forms, pair_shown
+from prorec_core.data.id_lists import read_ids as ids_in
 from prorec_core.data.opening import format_of
 from prorec_core.data.raw import read_items
 from prorec_core.data.tables import RawTable, reading
 from prorec_core.errors import UserError
 from prorec_core.text.placing import given_columns
 from prorec_core.text.vectors import VectorTable, table_of
-
-LISTS = (".txt",)
-"""Suffixes of files that hold an item id a line."""
 
 
 class ChangingError(UserError):
@@ -55,7 +53,9 @@ class Arrivals:
         return replace(self, items=self.items.filter(left), attributes=attributes)
 
 
-def read_arrivals(data: DataConfig, text: TextConfig, file: Path, sha256: str) -> Arrivals:
+def read_arrivals(
+    data: DataConfig, text: TextConfig, file: Path, sha256: str, attributes: pl.DataFrame | None = None
+) -> Arrivals:
     """New items in a file with the columns of the shop's items file.
 
     Args:
@@ -63,11 +63,18 @@ def read_arrivals(data: DataConfig, text: TextConfig, file: Path, sha256: str) -
         text: what they are described by; vectors of new items stand in columns (`given_columns`).
         file: of any format of items files.
         sha256: what the file is.
+        attributes: columns that the model keeps for rules: the new items' are of the same kinds.
 
     Raises:
         UserError: no such file, no row, a column is not there, a value cannot be used, an item stands there twice.
         ChangingError: it is another file by now.
     """
+    if attributes is not None:
+        # A few new values tell a kind less surely than all that the shop had: brands may all be numbers.
+        kinds = [
+            f"{column.name}={kind_of(column.dtype)}" for column in attributes if column.name in data.attribute_columns
+        ]
+        data = data.model_copy(update={"attribute_kinds": kinds})
     table = _table(data, file)
     wanted = [data.item_column, *data.text_columns, *([data.title_column] if data.title_column else [])]
     missing = {each.name: each.missing for each in text.vectors}
@@ -106,19 +113,13 @@ def read_ids(data: DataConfig, file: Path, sha256: str) -> list[str]:
         UserError: no such file, no id, or no such column.
         ChangingError: it is another file by now.
     """
-    if file.suffix.lower() in LISTS:
-        with reading(str(file)):
-            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-        ids = pl.Series([line for line in lines if line], dtype=pl.String)
-    else:
-        table = _table(data, file)
-        with reading(str(file)):
-            _need(table, [data.item_column], "Name items in the column")
-            ids = as_ids(table.collect(data.item_column)[data.item_column], str(file), data.missing, "")
+    tables = ATOMIC if data.source == "recbole" else TABLES
+    rules = TextRules(data.quotes, data.multiline)
+    ids = ids_in(file, data.item_column, None, missing=data.missing, tables=tables, rules=rules)
     _unchanged(file, sha256)
-    if ids.is_empty():
+    if not ids:
         raise UserError("the file names no item", place=str(file), cure="Name at least one")
-    return [str(item) for item in ids.unique(maintain_order=True)]
+    return ids
 
 
 def expect_own_forms(new: pl.Series, known: pl.Series, data: DataConfig, place: str) -> None:

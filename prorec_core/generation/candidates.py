@@ -36,9 +36,9 @@ OWN_CANDIDATES = 20
 """A user's latest different items that are looked at too, where what a user has may be recommended again: no search is
 needed to know of them, and none may find them all."""
 _TOKENS = 16_384
-_CELLS = 6_000_000
+SEARCH_CELLS = 6_000_000
 """Cells of the largest table of a batch of search: users times beams times children."""
-_DENSE_CELLS = 1 << 24
+DENSE_CELLS = 1 << 24
 """Cells of a batch's dense scores, users times items: 64 MiB."""
 
 
@@ -124,9 +124,9 @@ def find_candidates(
     width = beams + (min(k, generator.trie.n_items) if whole else 0) + (OWN_CANDIDATES if own else 0)
     items = np.full((histories.n_users, width), -1, np.int32)
     generative, scores = (np.full(items.shape, -np.inf, np.float32) for _ in range(2))
-    most = max(1, _CELLS // (beams * max(generator.trie.widest)))
+    most = max(1, SEARCH_CELLS // (beams * max(generator.trie.widest)))
     if whole:
-        most = max(1, min(most, _DENSE_CELLS // generator.trie.n_items))
+        most = max(1, min(most, DENSE_CELLS // generator.trie.n_items))
     done = 0
     batches = inference_batches(histories, generator.config.max_history, _TOKENS, most, device)
     for batch in batches:

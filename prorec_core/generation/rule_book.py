@@ -23,7 +23,9 @@ from prorec_core.generation.trie import CodeTrie
 _TOLD = 20
 """Unknown items that are told by name."""
 _ROOM = 1 << 27
-"""Bytes of masks that are kept, 128 MiB."""
+"""Bytes that what is kept may take, 128 MiB; what was worked out last stays, however large it is."""
+_ID = 64
+"""About the bytes of an id that is kept, and of its place in a list."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class RuleBook:
         self._trie, self._index, self._attributes = trie, index, attributes
         self._there_N = np.ones(trie.n_items, bool) if withdrawn_N is None else ~withdrawn_N
         self._kept: OrderedDict[str, Any] = OrderedDict()
-        self._most = max(16, _ROOM // (10 * max(1, trie.n_items)))
+        self._sizes: dict[str, int] = {}
+        self._room = _ROOM
         self._lock = threading.Lock()
 
     def left(self, rule: Rule) -> Left:
@@ -74,9 +77,9 @@ class RuleBook:
                 return self._kept[key]
         made = make()
         with self._lock:
-            self._kept[key] = made
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+            self._kept[key], self._sizes[key] = made, _size(made)
+            while len(self._kept) > 1 and sum(self._sizes.values()) > self._room:
+                del self._sizes[self._kept.popitem(last=False)[0]]
         return made
 
     def _left(self, rule: Rule) -> Left:
@@ -115,3 +118,10 @@ class RuleBook:
                 known.append(place)
         mask[known] = True
         return mask, lacking
+
+
+def _size(made: Left | tuple[Mask, Sequence[str]]) -> int:
+    """About how many bytes are held by what was worked out."""
+    if isinstance(made, Left):
+        return made.allowed.mask_N.nbytes + made.allowed.before_N1.nbytes + _ID * len(made.unknown_items)
+    return made[0].nbytes + _ID * len(made[1])

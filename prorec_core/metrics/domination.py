@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 
 _EXACT_ITEMS = 20_000
 """Up to this many items every item's neighbours are looked up; above, those of a sample of about as much work."""
-_CELLS = 8_000_000
+SIMILARITY_CELLS = 8_000_000
 """Similarities held at a time (float32)."""
 
 
@@ -33,7 +33,7 @@ def neighbours(embeddings: Floats, queries: npt.NDArray[np.int64], k: int) -> np
     """
     n_items = len(embeddings)
     vectors = torch.nn.functional.normalize(torch.from_numpy(np.ascontiguousarray(embeddings, np.float32)), dim=1)
-    chunk = max(1, _CELLS // n_items)
+    chunk = max(1, SIMILARITY_CELLS // n_items)
     found = np.empty((len(queries), k), np.int64)
     # One table for all chunks: a new one each time leaves holes in the heap, which then grows by many tables.
     table = torch.empty((min(chunk, len(queries)), n_items))
@@ -74,7 +74,7 @@ def linear_cka(a: Floats, b: Floats) -> float:
     mean_a, mean_b = a.mean(axis=0, dtype=np.float64), b.mean(axis=0, dtype=np.float64)
     between = np.zeros((a.shape[1], b.shape[1]))
     within_a, within_b = np.zeros((a.shape[1],) * 2), np.zeros((b.shape[1],) * 2)
-    chunk = max(1, _CELLS // max(a.shape[1] + b.shape[1], 1))
+    chunk = max(1, SIMILARITY_CELLS // max(a.shape[1] + b.shape[1], 1))
     for start in range(0, len(a), chunk):
         part_a, part_b = a[start : start + chunk] - mean_a, b[start : start + chunk] - mean_b
         between += part_a.T @ part_b

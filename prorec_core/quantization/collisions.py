@@ -67,12 +67,16 @@ def add_suffix(codes_NL: Codes) -> Codes:
     ordered = group[order]
     suffix = np.empty(len(group), np.int64)
     suffix[order] = np.arange(len(group)) - np.searchsorted(ordered, ordered)
+    _expect_few(suffix)
+    return np.concatenate([codes_NL, suffix[:, None].astype(np.uint16)], axis=1)
+
+
+def _expect_few(suffix: Indices) -> None:
     if len(suffix) and suffix.max() >= _LAST_SUFFIX:
         raise UserError(
             f"{suffix.max() + 1} items share all their codes, more than a suffix can number",
             cure="Raise quantize.levels or quantize.codes, or see why so many embeddings are alike",
         )
-    return np.concatenate([codes_NL, suffix[:, None].astype(np.uint16)], axis=1)
 
 
 def reassign(codes_NL: Codes, embeddings_ND: Floats, n_codes: int, decode: Decode, family: int = 1) -> Codes:
@@ -142,17 +146,27 @@ def suffix_beside(codes_NL: Codes, table: Codes) -> Codes:
 
     Args:
         codes_NL: of the new items, without the suffix; uint16.
-        table: of the known items, with the suffix that `add_suffix` gave them; uint16, shape (known items, L + 1).
+        table: of the known items, with their suffixes; uint16, shape (known items, L + 1). Where items have gone since
+            these were given, some suffixes are free.
 
     Returns:
-        uint16, shape (N, L + 1): items of equal codes go on numbering where the table stops.
+        uint16, shape (N, L + 1): of items of equal codes each has the lowest suffix that is free.
 
     Raises:
         UserError: more than 65,535 items share their codes.
     """
-    # Behind the known items of equal codes, which have all suffixes from 0 on, each finds the next one free.
-    together = add_suffix(np.concatenate([table[:, :-1], codes_NL]))
-    return together[len(table) :]
+    group = collision_groups(np.concatenate([table[:, :-1], codes_NL]))
+    theirs, own = group[: len(table)], group[len(table) :]
+    order = np.argsort(theirs, kind="stable")
+    groups, place_of = np.unique(own, return_inverse=True)
+    starts, ends = (np.searchsorted(theirs[order], groups, side) for side in ("left", "right"))
+    members = np.split(np.argsort(place_of, kind="stable"), np.cumsum(np.bincount(place_of))[:-1]) if len(own) else []
+    suffix = np.zeros(len(own), np.int64)
+    for start, end, rows in zip(starts, ends, members, strict=True):
+        taken = table[order[start:end], -1]
+        suffix[rows] = np.setdiff1d(np.arange(len(taken) + len(rows)), taken)[: len(rows)]
+    _expect_few(suffix)
+    return np.concatenate([codes_NL, suffix[:, None].astype(np.uint16)], axis=1)
 
 
 def free_beside(

@@ -13,7 +13,7 @@ from prorec_core.errors import UserError, did_you_mean
 from prorec_core.progress import Report, silent
 from prorec_core.quantization.blocks import pieces
 from prorec_core.quantization.collisions import add_suffix, free_beside, largest_family, reassign, suffix_beside
-from prorec_core.quantization.given_codes import METHOD, GivenCodes, given_codes
+from prorec_core.quantization.given_codes import METHOD, GivenCodes
 from prorec_core.quantization.quality import collision_quality, level_quality
 from prorec_core.quantization.quantized import CENTROIDS, QUANTIZER, CodeTable, Quantized
 from prorec_core.quantization.quantizer import (
@@ -24,7 +24,7 @@ from prorec_core.quantization.quantizer import (
     level_centroids,
     relative_error,
 )
-from prorec_core.registry import QUANTIZERS
+from prorec_core.registry import CODE_FILES, QUANTIZERS
 
 
 def quantize(
@@ -55,7 +55,7 @@ def quantize(
         )
     quantizer: Quantizer
     if config.table is not None:
-        found = given_codes(config, item_ids)
+        found = CODE_FILES.load(METHOD)(config, item_ids)
         quantizer = GivenCodes.meant_by(found, embeddings_ND, config.codes)
     else:
         kind: type[Quantizer] = QUANTIZERS.load(config.method)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prorec_core.data.split import shown_time
+from prorec_core.data.times import shown_time
 from prorec_core.metrics import scorers
 from prorec_core.metrics.scorers import in_order
 from prorec_core.metrics.table import columns, figure, label

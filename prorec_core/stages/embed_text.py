@@ -39,7 +39,9 @@ def embed_text(work: StageWork, data: DataConfig | None = None) -> list[Semantic
     dataset = Dataset.load(work.inputs["preprocess"])
     items, known = dataset.all_items(), dataset.items.height
     texts, item_ids = items["text"].to_list(), items["item_id"].to_list()
-    found = describe(text, data or experiment.data, item_ids, texts, known, experiment.device, work.report)
+    if data is None:
+        data = experiment.data if text.columns else DataConfig()
+    found = describe(text, data, item_ids, texts, known, experiment.device, work.report)
     # What new items have to be embedded with, to stand beside these; not where it was found.
     encoder = {
         "digest": ENCODERS.load(text.encoder).digest(text),

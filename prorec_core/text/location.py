@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import importlib.metadata
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from prorec_core.artifacts import sha256_file, sha256_json
@@ -57,7 +58,14 @@ def encoder_digest(name: str) -> str:
         for path in folder.rglob("*")
         if path.is_file() and any(fnmatch.fnmatch(path.name, pattern) for pattern in _WANTED)
     )
-    return sha256_json([[path.relative_to(folder).as_posix(), sha256_file(path)] for path in files])
+    states = ((path, path.stat()) for path in files)
+    return _digest_of(folder, tuple((path, at.st_ino, at.st_size, at.st_mtime_ns) for path, at in states))
+
+
+@lru_cache(maxsize=8)
+def _digest_of(folder: Path, files: tuple[tuple[Path, int, int, int], ...]) -> str:
+    """Of files with their inode, size and time: a process reads them once while nobody writes them."""
+    return sha256_json([[path.relative_to(folder).as_posix(), sha256_file(path)] for path, *_ in files])
 
 
 def local_folder(name: str) -> Path | None:

@@ -15,10 +15,10 @@ import numpy as np
 
 from prorec_core.artifacts import sha256_file, sha256_json
 from prorec_core.config_data import DataConfig, TextConfig, VectorSource
-from prorec_core.data.sources import open_source
 from prorec_core.errors import UserError
+from prorec_core.registry import IN_COLUMN, ITEMS_FILES
 from prorec_core.text.semantic import TEXT, FloatArray, Mask, Semantic, SemanticSource
-from prorec_core.text.vectors import VectorTable, existing, named, read_column, read_file
+from prorec_core.text.vectors import VectorTable, existing, named, read_file
 
 _EXAMPLES = 3
 
@@ -97,13 +97,14 @@ def source_digest(source: VectorSource, data: DataConfig) -> str:
         UserError: it is not there.
     """
     if source.path is None:
-        return sha256_json([open_source(data).digest(), source.column])
+        return sha256_json([ITEMS_FILES.load(IN_COLUMN)(data).digest(), source.column])
     return sha256_file(existing(source.path, _setting(source)))
 
 
 def _read(source: VectorSource, data: DataConfig) -> VectorTable:
     if source.path is None:
-        return read_column(data, source.column)
+        found: VectorTable = ITEMS_FILES.load(IN_COLUMN)(data).vectors(source.column)
+        return found
     return read_file(existing(source.path, _setting(source)), source.column, every=False)
 
 

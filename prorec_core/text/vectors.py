@@ -15,9 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from prorec_core.config_data import DataConfig
-from prorec_core.data.columns import as_ids, need_columns
-from prorec_core.data.sources import open_source
 from prorec_core.data.tables import Place
 from prorec_core.errors import UserError
 
@@ -113,19 +110,6 @@ def read_file(path: Path, column: str, *, every: bool) -> VectorTable:
             f"the column '{_ID}' is {table[_ID].type}", place=place, cure="Give texts or whole numbers"
         ) from error
     return table_of(ids, table[column], column, place, every=every)
-
-
-def read_column(data: DataConfig, column: str) -> VectorTable:
-    """Vectors from a column of the items file; a row without one is allowed.
-
-    Raises:
-        UserError: the file, the column or a row cannot be used.
-    """
-    items = open_source(data).items()
-    need_columns(items, {data.item_column: "data.item_column", column: "text.vectors[].column"})
-    frame = items.collect(data.item_column, column)
-    ids = as_ids(frame[data.item_column], items.place, data.missing).to_list()
-    return table_of(ids, pa.chunked_array([frame[column].to_arrow()]), column, items.place, every=False)
 
 
 def table_of(

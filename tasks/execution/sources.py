@@ -98,7 +98,7 @@ def _chosen(kinds: object, experiment: Experiment | None) -> list[str]:
     value: Any = experiment
     for part in kinds.field.split("."):
         value = getattr(value, part)
-    return [kinds.module(value)]
+    return kinds.chosen(value)
 
 
 def _file(module: str) -> Path:

@@ -66,6 +66,7 @@ class Stage:
         body: its work.
         module: the module of the body; its imports tell which sources the result depends on.
         config: the dotted names of all that it reads of an experiment.
+        besides: dotted names that it reads too, where an experiment asks for that.
         libraries: the distributions that decide its numbers.
         outside: digest of what the result depends on besides: the source of the data, an encoder's files.
         publish: what is to be done once the artifact is stored; its result becomes tags of the run.
@@ -85,14 +86,19 @@ class Stage:
     validates: bool = False
     version: int = 1
     memory: Memory | None = None
+    besides: Callable[[Experiment], tuple[str, ...]] = lambda _: ()
+
+    def names(self, experiment: Experiment) -> tuple[str, ...]:
+        """The dotted names of all that it reads of this experiment."""
+        return (*self.config, *self.besides(experiment))
 
     def values(self, experiment: Experiment) -> dict[str, Any]:
         """All that it reads of an experiment, by dotted name, without what changes only where or how fast it runs."""
-        return declared(experiment, self.config)
+        return declared(experiment, self.names(experiment))
 
     def part(self, experiment: Experiment) -> Experiment:
         """The experiment as the body gets it: to read what was not declared is an error."""
-        return view(experiment, self.config, self.name)
+        return view(experiment, self.names(experiment), self.name)
 
     def found_outside(self, experiment: Experiment) -> str:
         """The digest of what it depends on outside; nothing where it depends on nothing there.
@@ -149,12 +155,14 @@ def stage(
     validates: bool = False,
     version: int = 1,
     memory: Memory | None = None,
+    besides: Callable[[Experiment], tuple[str, ...]] = lambda _: (),
 ) -> Callable[[Body], Stage]:
     """Make a stage of the function that does its work; the arguments are those of `Stage`."""
 
     def made(body: Body) -> Stage:
         return Stage(
-            name, reads, body, body.__module__, config, libraries, outside, publish, validates, version, memory
+            *(name, reads, body, body.__module__, config, libraries, outside, publish),
+            *(validates, version, memory, besides),
         )
 
     return made

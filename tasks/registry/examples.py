@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prorec.tasks.local import paths
@@ -46,7 +47,7 @@ def example_users(version: RegisteredVersion, count: int) -> list[ExampleUser]:
         return []
     # Sequences that are split by time hold items that training never saw, numbered after the others.
     tables = [folder / name for name in ("items.parquet", "new_items.parquet") if (folder / name).is_file()]
-    ids = [item_id for table in tables for item_id in pq.read_table(table, columns=["item_id"])["item_id"].to_pylist()]
+    ids = pa.concat_tables([pq.read_table(table, columns=["item_id"]) for table in tables])["item_id"]
     names = pq.read_table(folder / "users.parquet", columns=["user_id"])["user_id"]
     file = pq.ParquetFile(folder / "sequences.parquet")
     # One part of the file has users enough.
@@ -54,7 +55,6 @@ def example_users(version: RegisteredVersion, count: int) -> list[ExampleUser]:
     table = file.read_row_group(part, columns=["user", "items"])
     found = []
     for row in random.sample(range(table.num_rows), min(count, table.num_rows)):
-        items = table["items"][row].as_py()
-        taken = [ids[item] for item in items[-_LATEST - 1 :]]
+        taken = ids.take(table["items"][row].as_py()[-_LATEST - 1 :]).to_pylist()
         found.append(ExampleUser(names[table["user"][row].as_py()].as_py(), taken[:-1], taken[-1]))
     return found

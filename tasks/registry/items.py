@@ -22,7 +22,8 @@ from prorec.tasks.registry.models import Version
 from prorec.tasks.registry.recommenders import RegisteredVersion
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.datasets import DataSet
-from prorec.tasks.tracking.mlflow_runs import TrackedRun
+from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
+from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, sha256_file, write_json, write_manifest
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 NAME = "items"
 LINEAGE = "lineage.json"
 """In a bundle: what was done to the model since it was trained, step by step."""
+LOOKED_AT = "prorec.looked_at."
+"""On a version, with the digest of a file after it: its name. All that it says was so already."""
 _CARRIED_NOT = ("prorec.promoted.", f"prorec.{NAME}.")
 _EXAMPLE = 3
 
@@ -146,6 +149,8 @@ def update(model: str, changes: Sequence[Change], how: How) -> Outcome:
                     refused.append(str(error))
         outcome = Outcome(base.title, base.uri, *work.counts, tuple(refused))
         if not work.steps:
+            for name, value in work.looked_at.items():
+                retrying(client().set_model_version_tag, base.name, str(base.number), name, value)
             return outcome
         return _register(work, outcome, begun)
 
@@ -160,14 +165,19 @@ class _Work:
         self.bundle: Bundle = Bundle.load(folder)
         self.before: list[dict[str, Any]] = read_json(folder / LINEAGE) if (folder / LINEAGE).is_file() else []
         self.steps: list[dict[str, Any]] = []
+        self.looked_at = {name: value for name, value in base.tags.items() if name.startswith(LOOKED_AT)}
         self.ids: dict[str, list[str]] = {"added": [], "withdrawn": [], "back": []}
         self.data_sets: list[DataSet] = []
         self._placing: Placing | None = None
 
     @property
     def known(self) -> set[str]:
-        """Digests of files that are in already."""
-        return {step["sha256"] for step in [*self.before, *self.steps]}
+        """Digests of files that are in already, or were when they were looked at.
+
+        An earlier file that changed nothing must not undo a later one: it is not looked at again either.
+        """
+        looked_at = {name.removeprefix(LOOKED_AT) for name in self.looked_at}
+        return looked_at | {step["sha256"] for step in [*self.before, *self.steps]}
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -189,6 +199,7 @@ class _Work:
         """
         done = self._add(change) if change.kind == "add" else self._remove(change)
         if not any(done.values()):
+            self.looked_at[f"{LOOKED_AT}{change.sha256}"] = change.file.name
             return
         for kind, ids in done.items():
             self.ids[kind] += ids
@@ -212,7 +223,7 @@ class _Work:
         from prorec_core.text.placing import semantic_vectors
 
         placing, bundle, place = self.placing, self.bundle, str(change.file)
-        found = read_arrivals(placing.data, placing.text, change.file, change.sha256)
+        found = read_arrivals(placing.data, placing.text, change.file, change.sha256, bundle.attributes)
         for text in found.remarks:
             _notice(text)
         known = pl.Series(bundle.codes.item_ids, dtype=pl.String)
@@ -250,13 +261,14 @@ class _Work:
 
     def _remove(self, change: Change) -> dict[str, list[str]]:
         from prorec_core.config_data import DataConfig
+        from prorec_core.data.id_lists import LINES
         from prorec_core.generation.additions import withdraw_items
-        from prorec_core.generation.arrivals import LISTS, read_ids
+        from prorec_core.generation.arrivals import read_ids
         from prorec_core.generation.bundle import PLACING
 
         # A model that cannot place new items can lose items all the same.
         reads = self.placing.data if (self.folder / PLACING).is_file() else DataConfig(source="tables")
-        if change.file.suffix.lower() not in LISTS and not (self.folder / PLACING).is_file():
+        if change.file.suffix.lower() not in LINES and not (self.folder / PLACING).is_file():
             _notice(f"{self.base.title} does not say how its items are read: ids are looked for in 'item_id'")
         ids = read_ids(reads, change.file, change.sha256)
         if not self.how.strict:
@@ -281,7 +293,7 @@ def _register(work: _Work, outcome: Outcome, begun: float) -> Outcome:
             run.data_set(data)
         run.parameters({"model": base.uri, **vars(work.how)})
         ref = _artifact(work, run)
-        tags = _carried(base) | models.stage_tags({NAME: ref}) | {f"prorec.{NAME}.did": _told(outcome)}
+        tags = _carried(base) | models.stage_tags({NAME: ref}) | {f"prorec.{NAME}.did": _told(outcome)} | work.looked_at
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "bundle"
             work.bundle.save(folder)

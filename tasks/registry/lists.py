@@ -7,6 +7,7 @@ whole or not at all, and every process that has the folder sees the same lists.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from collections.abc import Iterable
@@ -39,6 +40,10 @@ class TooManyListsError(UserError):
     """There are as many lists as there may be."""
 
 
+class NoListError(UserError):
+    """There is no list of this name."""
+
+
 class ListStore:
     """The lists of one folder. May be used by several threads; what another process changes is seen."""
 
@@ -59,23 +64,27 @@ class ListStore:
         """A list.
 
         Raises:
-            UserError: there is none of the name, or its file is damaged.
+            NoListError: there is none of the name.
+            UserError: its file is damaged.
         """
         path = self._path(name)
         try:
-            found = path.stat()
-            state = (found.st_mtime_ns, found.st_ino, found.st_size)
-            with self._lock:
-                known = self._read.get(name)
-            if known is not None and known[0] == state:
-                return known[1]
-            record = orjson.loads(path.read_bytes())
+            with path.open("rb") as file:
+                # Of the very file that is read, whatever takes its place meanwhile.
+                found = os.fstat(file.fileno())
+                with self._lock:
+                    known = self._read.get(name)
+                if known is not None and known[0] == _state(found):
+                    return known[1]
+                record = orjson.loads(file.read())
             if record["version"] != _VERSION:
                 raise UserError(
                     "a newer version of prorec wrote this list",
                     place=str(path),
                     cure="Use that version, or a later one",
                 )
+            if not (isinstance(record["items"], list) and all(isinstance(item, str) for item in record["items"])):
+                raise ValueError("items are texts")
             content = ItemList.of(name, record["items"])
         except FileNotFoundError:
             raise self._none(name) from None
@@ -84,10 +93,7 @@ class ListStore:
             raise UserError(problem, place=str(path), cure="Have its owner give you the right to it") from error
         except (ValueError, KeyError, TypeError) as error:
             raise UserError("this list is damaged", place=str(path), cure="Put it again") from error
-        kept = KeptList(content, datetime.fromtimestamp(found.st_mtime, UTC))
-        with self._lock:
-            self._read[name] = state, kept
-        return kept
+        return self._keep(content, found)
 
     def content(self, name: str) -> ItemList:
         """The ids of a list; raises as `get`."""
@@ -106,18 +112,21 @@ class ListStore:
             if name not in names and len(names) >= MOST_LISTS:
                 raise TooManyListsError(f"there are {MOST_LISTS} lists already", place=name, cure="Delete one first")
             write_bytes(path, orjson.dumps({"version": _VERSION, "items": content.items}))
-        return self.get(name)
+            # Of this content, whoever puts or deletes the list next.
+            return self._keep(content, path.stat())
 
     def delete(self, name: str) -> None:
         """Forget a list.
 
         Raises:
-            UserError: there is none of the name.
+            NoListError: there is none of the name.
         """
-        try:
-            self._path(name).unlink()
-        except FileNotFoundError:
-            raise self._none(name) from None
+        path = self._path(name)
+        with paths.lock("lists"):
+            try:
+                path.unlink()
+            except FileNotFoundError:
+                raise self._none(name) from None
         with self._lock:
             self._read.pop(name, None)
 
@@ -138,8 +147,18 @@ class ListStore:
             )
         return self.folder / f"{name}.json"
 
-    def _none(self, name: str) -> UserError:
+    def _keep(self, content: ItemList, found: os.stat_result) -> KeptList:
+        kept = KeptList(content, datetime.fromtimestamp(found.st_mtime, UTC))
+        with self._lock:
+            self._read[content.name] = _state(found), kept
+        return kept
+
+    def _none(self, name: str) -> NoListError:
         names = self.names()
-        return UserError(
+        return NoListError(
             f"there is no list '{name}'", cure=did_you_mean(name, names) if names else "There are none yet"
         )
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -29,14 +29,16 @@ CONTENT_TAG = "prorec.content_sha256"
 EXPERIMENT_TAG, SEED_TAG, RUN_TAG = "prorec.experiment", "prorec.seed", "prorec.run_id"
 SOURCE_TAG = "prorec.data.source"
 SCORER_TAG = "prorec.scorer"
-VALIDATION_TAG = "prorec.trained_on_validation"
 """On a version: the scorer by which it recommends."""
+
+VALIDATION_TAG = "prorec.trained_on_validation"
+"""On a version that was trained on the validation items too."""
 
 MADE_FROM_TAG, EVALUATION_OF_TAG = "prorec.made_from", "prorec.evaluation_of"
 """On a version made without training: the version that it was made from, and the one whose evaluation it carries."""
 
 STARTED_FROM_TAG = "prorec.started_from"
-"""On a version, and on the run that made it: the version that its training went on from."""
+"""On a version: the one that its training went on from, as `models:/NAME/NUMBER`; none where it began anew."""
 
 MODEL_OF_RUN_TAG = "prorec.model"
 """On the run of an experiment: the version that it made or found cached."""

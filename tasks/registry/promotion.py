@@ -17,6 +17,7 @@ from prorec.tasks.local import paths
 from prorec.tasks.registry import models, recommenders
 from prorec.tasks.registry.models import MODEL_OF_RUN_TAG, Version
 from prorec.tasks.registry.recommenders import CHAMPION
+from prorec.tasks.registry.seen import seen_in_line
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import client
 from prorec.tasks.tracking.retries import retrying
@@ -256,11 +257,12 @@ def _measured(version: Version) -> Measured:
 def _obstacles(challenger: Measured, champion: Measured) -> tuple[list[str], list[str]]:
     """Why the two cannot be compared: for how they were measured, and for the data that they were measured on."""
     from prorec_core.data.dataset import Dataset
-    from prorec_core.evaluation.comparable import data_differences, protocol_differences
+    from prorec_core.evaluation.comparable import data_differences, moment_differences, protocol_differences
 
-    found = protocol_differences(challenger.metrics["protocol"], champion.metrics["protocol"], _NAMES)
-    if challenger.preprocess.digest == champion.preprocess.digest:
-        return found, []
+    protocols = challenger.metrics["protocol"], champion.metrics["protocol"]
+    found, moved = protocol_differences(*protocols, _NAMES), moment_differences(*protocols, _NAMES)
+    if moved or challenger.preprocess.digest == champion.preprocess.digest:
+        return found, moved
     data = [Dataset.load(store.fetch(each.preprocess)) for each in (challenger, champion)]
     return found, data_differences(data[0], data[1], _NAMES)
 
@@ -269,23 +271,19 @@ def _on_new_test(challenger: Measured, champion: Measured, tell: Callable[[str],
     """Measure the champion on the challenger's test, and compare.
 
     Raises:
-        UserError: it was trained on it, or its files or data cannot be read.
+        UserError: it, or one that it went on from, was trained on it; its files or the data cannot be read.
     """
     import pyarrow as pa
 
     from prorec_core.data.dataset import Dataset
-    from prorec_core.data.seen import seen_targets
     from prorec_core.data.sequences import Split
     from prorec_core.evaluation.served import served_ranks
     from prorec_core.metrics.intervals import compare_runs
     from prorec_core.metrics.measuring import rank_metrics
 
-    now, then = (Dataset.load(store.fetch(each.preprocess)) for each in (challenger, champion))
-    sequences = then.sequences
-    if models.VALIDATION_TAG in champion.version.tags:
-        sequences = sequences.with_validation_in_training()
-    if seen := int(seen_targets(then, sequences.training(), now, Split.TEST).sum()):
-        raise UserError(f"it was trained on {seen:,} of the test items")
+    now = Dataset.load(store.fetch(challenger.preprocess))
+    if seen := seen_in_line(champion.version, now, (Split.TEST,), tell):
+        raise UserError(seen)
     title = champion.version.title
     tell(f"Measuring {title} on the test of {challenger.version.title}: {now.sequences.n_users:,} users.")
     protocol = challenger.metrics["protocol"]

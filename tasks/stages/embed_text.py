@@ -7,6 +7,11 @@ from prorec.tasks.stages.preprocess import located
 from prorec_core.config import Experiment
 
 
+def _items_file(experiment: Experiment) -> tuple[str, ...]:
+    """The section that tells where the items file is, where a source is a column of it."""
+    return ("data",) if experiment.text.columns else ()
+
+
 def _outside(experiment: Experiment) -> str:
     from prorec_core.stages.embed_text import described_by
 
@@ -16,8 +21,8 @@ def _outside(experiment: Experiment) -> str:
 @stage(
     "embed_text",
     reads=("preprocess",),
-    # The data's section tells where the items file is, of which a source may be a column.
-    config=("text", "data"),
+    config=("text",),
+    besides=_items_file,
     libraries=("torch", "transformers", "tokenizers", "sentence-transformers", "numpy", "polars", "pyarrow", "orjson"),
     outside=_outside,
 )
@@ -25,5 +30,5 @@ def embed_text(work: Work) -> dict[str, float]:
     """Embed every item's text, equal texts once; vectors of one's own stand beside it."""
     from prorec_core.stages.embed_text import embed_text as run
 
-    sources = run(work, located(work.experiment.data))
+    sources = run(work, located(work.experiment.data) if work.experiment.text.columns else None)
     return {f"without_{each.name}": each.without for each in sources if each.mean is not None}

@@ -152,7 +152,7 @@ def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
 
 def of_evaluate(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
     """`evaluate`: frozen tables, a search, and every scorer's lists of both splits."""
-    from prorec_core.evaluation.lists import _USERS_AT_ONCE
+    from prorec_core.evaluation.lists import USERS_AT_ONCE
 
     sizes = Sizes.of(inputs)
     table = sizes.items * _quantized_dim(experiment, sizes) * _FLOAT
@@ -161,7 +161,7 @@ def of_evaluate(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
         *_data(sizes),
         Part("frozen vectors of items and nodes", (4 + len(_nodes(experiment, sizes.items))) * table, _NARROWER, True),
         Part("the lists of all scorers", lists, "a smaller evaluate.list_length"),
-        *_search(experiment, sizes, min(sizes.users, _USERS_AT_ONCE)),
+        *_search(experiment, sizes, min(sizes.users, USERS_AT_ONCE)),
     ]
 
 
@@ -218,9 +218,9 @@ def _whole_scores(sizes: Sizes, table: int) -> list[Part]:
 
 def _domination() -> list[Part]:
     """Similarities of some items with all, and the nearest of them."""
-    from prorec_core.metrics.domination import _CELLS
+    from prorec_core.metrics.domination import SIMILARITY_CELLS
 
-    return [Part("neighbours of items", 2 * _CELLS * _FLOAT, "nothing: it is the same for all data")]
+    return [Part("neighbours of items", 2 * SIMILARITY_CELLS * _FLOAT, "nothing: it is the same for all data")]
 
 
 def _states(config: Training, dim: int) -> Part:
@@ -238,11 +238,11 @@ def _search(experiment: Experiment, sizes: Sizes, asked: int, *, ranked: bool = 
 
     `ranked`: a ranker is fitted to the candidates' features besides.
     """
-    from prorec_core.generation.candidates import _CELLS, _DENSE_CELLS, DENSE_CANDIDATES, OWN_CANDIDATES
+    from prorec_core.generation.candidates import DENSE_CANDIDATES, DENSE_CELLS, OWN_CANDIDATES, SEARCH_CELLS
 
     beams = experiment.evaluate.beams
     children = experiment.quantize.codes
-    users = min(sizes.users, max(1, min(_CELLS // (beams * children), _DENSE_CELLS // sizes.items)))
+    users = min(sizes.users, max(1, min(SEARCH_CELLS // (beams * children), DENSE_CELLS // sizes.items)))
     own = 0 if experiment.evaluate.mask_history else OWN_CANDIDATES
     candidates = asked * (beams + DENSE_CANDIDATES + own) * (3 * _FLOAT + (40 if ranked else 0))
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prorec.tasks.execution.stage import Work, stage
+from prorec.tasks.stages.given import table_digest
 from prorec.tasks.stages.memory import of_quantize
 from prorec.tasks.stages.start import base_of, start_digest
 from prorec.tasks.tracking.metrics import numbers
@@ -10,21 +11,10 @@ from prorec_core.artifacts import sha256_json
 from prorec_core.config import Experiment
 
 
-def _table_digest(experiment: Experiment) -> str:
-    from prorec_core.errors import UserError
-    from prorec_core.quantization.given_codes import digest
-
-    try:
-        return digest(experiment.quantize)
-    except UserError:
-        # The stage itself says where it was looked for, and fails.
-        return "nowhere"
-
-
 def _outside(experiment: Experiment) -> str:
     """Of a table that is given, and of what is gone on from."""
-    start = start_digest(experiment)
-    return sha256_json([_table_digest(experiment), start]) if start else _table_digest(experiment)
+    table, start = table_digest(experiment), start_digest(experiment)
+    return sha256_json([table, start]) if start else table
 
 
 @stage(

@@ -6,14 +6,16 @@ artifacts that the version was made of, and the codes of the version itself, whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prorec.tasks.execution.events import Notice, emit
 from prorec.tasks.registry import models, promotion, recommenders
 from prorec.tasks.registry.models import Version
+from prorec.tasks.registry.seen import seen_in_line
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec_core.artifacts import MANIFEST, read_json, sha256_json
 from prorec_core.config import Experiment
@@ -83,30 +85,20 @@ class Base:
     def expect_unseen(self, dataset: Dataset, *, validation: bool) -> None:
         """Refuse a start that was trained on what is now to be measured, or chosen by.
 
-        Looks at all versions that one was gone on from before the other, as far as their data are there.
+        Looks at all versions that one was gone on from before the other, and tells where they are not there any more.
 
         Raises:
             UserError: says how many targets, and names one.
         """
-        from prorec_core.data.seen import seen_targets
         from prorec_core.data.sequences import Split
 
-        for each in _line(self):
-            sequences = each.dataset.sequences
-            if models.VALIDATION_TAG in each.version.tags:
-                sequences = sequences.with_validation_in_training()
-            for split in (Split.TEST, Split.VALIDATION) if validation else (Split.TEST,):
-                seen = seen_targets(each.dataset, sequences.training(), dataset, split)
-                if seen.any():
-                    row = int(seen.argmax())
-                    item = dataset.items["item_id"][int(dataset.sequences.targets(split)[row])]
-                    user = dataset.users["user_id"][int(dataset.sequences.histories(split).owners[row])]
-                    raise UserError(
-                        f"{each.version.title} was trained on {int(seen.sum()):,} of the {len(seen):,} "
-                        f"{split.name.lower()} items, as '{item}' of '{user}'",
-                        place=f"start_from {self.version.uri}",
-                        cure="Start from a version that was trained before them, or train anew",
-                    )
+        splits = (Split.TEST, Split.VALIDATION) if validation else (Split.TEST,)
+        if said := seen_in_line(self.version, dataset, splits, lambda text: emit(Notice(f"start_from: {text}"))):
+            raise UserError(
+                said,
+                place=f"start_from {self.version.uri}",
+                cure="Start from a version that was trained before them, or train anew",
+            )
 
     def expect_encoder(self, embedded: Path) -> None:
         """Refuse texts that were embedded otherwise than its own.
@@ -144,7 +136,9 @@ def start_digest(experiment: Experiment) -> str:
     made_of = {stage: tags.get(models.digest_tag(stage), "") for stage in READ}
     if missing := [stage for stage, digest in made_of.items() if not digest]:
         base.artifact(missing[0])
-    return sha256_json([tags.get(models.CONTENT_TAG, ""), made_of])
+    # What else a start reads of it, its items and their codes, is in its files.
+    files = tags.get(models.CONTENT_TAG) or tags.get(store.MODEL_MANIFEST_TAG, "")
+    return sha256_json([files, made_of])
 
 
 def _encoder(folder: Path) -> list[Any]:
@@ -154,24 +148,6 @@ def _encoder(folder: Path) -> list[Any]:
     sources = [(each["name"], each["width"]) for each in encoder.get("sources", ())]
     own = {name: value for name, value in config.items() if name not in {"model", "vectors"}}
     return [own, sources, None if config["encoder"] == "vectors" else encoder["digest"]]
-
-
-def _line(base: Base) -> Iterator[Base]:
-    """A version and those that were gone on from before, the nearest first, as far as they are there."""
-    seen = set[str]()
-    while base.version.title not in seen:
-        seen.add(base.version.title)
-        yield base
-        before = base.version.tags.get(models.STARTED_FROM_TAG)
-        name, _, number = (before or "").removeprefix("models:/").partition("/")
-        found = models.find(name, number) if before else None
-        if found is None:
-            return
-        base = Base(found)
-        try:
-            _ = base.dataset
-        except UserError:
-            return
 
 
 def pinned(experiment: Experiment, run_tags: Mapping[str, str]) -> Experiment:

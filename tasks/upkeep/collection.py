@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from prorec.tasks.tracking.mlflow_runs import ARTIFACT_FOLDER, client
 from prorec.tasks.tracking.retries import TrackingAwayError, retrying
 from prorec.tasks.tracking.store import is_active, is_stored
 from prorec.tasks.upkeep.retention import DAY, Inventory, Stored, kept_now, read_by
-from prorec_core.artifacts import MANIFEST
+from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -100,6 +101,7 @@ def make_plan(inventory: Inventory, keep_days: float) -> Plan:
         *_work(),
         *_checkpoints(inventory, keep_days),
         *_downloads(inventory, keep_days),
+        *_snapshots(inventory, keep_days),
         *_parts(keep_days),
         *_unfinished_files(),
     ]
@@ -267,6 +269,44 @@ def _downloads(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
         days = keep_days if folder.name in known else min(keep_days, 1)
         if folder.name not in active and _is_old(folder, days):
             yield from _unless_locked("downloads", folder, f"download-{folder.name}")
+
+
+def _snapshots(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
+    """What a database gave, where no data set that is kept was made of it and nothing read it lately."""
+
+    def deleted(folder: Path) -> Callable[[], bool]:
+        def delete() -> bool:
+            # Who reads one marks it.
+            if not _is_old(folder, keep_days):
+                return False
+            shutil.rmtree(folder)
+            return True
+
+        return delete
+
+    old = [each for each in _folders(paths.snapshots()) if each.name[0] != "." and _is_old(each, keep_days)]
+    kept = [each for each in inventory.stored if each.ref.stage == "preprocess" and inventory.kept_by(each)]
+    used = {_snapshot_of(each.ref) for each in kept} if old else set()
+    for folder in old:
+        # Of a data set that cannot be asked it is not known.
+        if folder.name not in used and None not in used:
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            yield Leftover("snapshots of databases", folder.name, size, deleted(folder))
+
+
+def _snapshot_of(ref: ArtifactRef) -> str | None:
+    """The snapshot that a data set was made of; "" where it was of other data, None where that cannot be read."""
+    from mlflow.exceptions import MlflowException
+
+    folder = paths.local_path(ref.uri)
+    try:
+        if folder is not None:
+            return str(read_json(folder / "profile.json").get("snapshot", ""))
+        with tempfile.TemporaryDirectory() as scratch:
+            path = retrying(client().download_artifacts, ref.run_id, f"{ARTIFACT_FOLDER}/profile.json", scratch)
+            return str(read_json(Path(path)).get("snapshot", ""))
+    except (OSError, ValueError, MlflowException):
+        return None
 
 
 def _parts(keep_days: float) -> Iterator[Leftover]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from docsite import links, pictures, reference, sources
+from docsite.__main__ import put
 from prorec.flows.cli import app
 from prorec_core.config import Experiment
 
@@ -115,6 +116,23 @@ def test_links_of_a_built_site_are_checked(tmp_path: Path) -> None:
         "a.html: a link to c.html, which is not there",
         "style.css: loads something from elsewhere",
     ]
+
+
+def test_a_site_takes_the_place_of_another_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "docs" / "html"
+    for number in ("1", "2"):
+        built = tmp_path / "built"
+        built.mkdir()
+        (built / "index.html").write_text(number)
+        put(built, target)
+        assert [path.name for path in target.parent.iterdir()] == ["html"]
+        assert (target / "index.html").read_text() == number
+    rename = Path.rename
+    (tmp_path / "built").mkdir()
+    monkeypatch.setattr(Path, "rename", lambda own, to: pytest.fail("stop") if own.name == "new" else rename(own, to))
+    with pytest.raises(BaseException, match="stop"):
+        put(tmp_path / "built", target)
+    assert (target / "index.html").read_text() == "2" and [path.name for path in target.parent.iterdir()] == ["html"]
 
 
 def test_equations_are_drawn_or_told() -> None:

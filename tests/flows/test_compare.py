@@ -27,8 +27,8 @@ from tests.tiny import tiny_words
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def compare(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+def compare(*words: str, folder: Path, api: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command to its end; `api` is the Prefect server's, which the command else starts itself."""
     settings = tiny_words({"evaluate.examples": 0})
     return subprocess.run(
         [sys.executable, "-m", "prorec", "compare", "demo", *settings, *words],
@@ -36,7 +36,7 @@ def compare(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "PROREC_ARTIFACTS": str(folder)},
+        env={**os.environ, "PROREC_ARTIFACTS": str(folder), **({"PREFECT_API_URL": api} if api else {})},
         timeout=300,
     )
 
@@ -89,11 +89,11 @@ def _runs(folder: Path) -> list[Any]:
     return list(client.search_runs(experiments, max_results=1000))
 
 
-def test_where_every_variant_fails_the_reasons_are_one_line(tmp_path: Path) -> None:
+def test_where_every_variant_fails_the_reasons_are_one_line(tmp_path: Path, prefect_api: str) -> None:
     folder, mine = tmp_path / "artifacts", tmp_path / "mine.yaml"
     broken = {name: {"set": {"text.model": name}, "scorer": "aligned"} for name in ("no-such", "nor-such")}
     mine.write_text(yaml.safe_dump({"variants": broken}))
-    done = compare("--variants-file", str(mine), "--variants", "no-such,nor-such", folder=folder)
+    done = compare("--variants-file", str(mine), "--variants", "no-such,nor-such", folder=folder, api=prefect_api)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("prorec: every variant failed: no-such, seed 0: ") and "; nor-such, seed 0: " in last
@@ -106,7 +106,7 @@ def test_where_every_variant_fails_the_reasons_are_one_line(tmp_path: Path) -> N
 
 
 @pytest.mark.pipeline
-def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Path) -> None:
+def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Path, prefect_api: str) -> None:
     folder, out, mine = tmp_path / "artifacts", tmp_path / "out.json", tmp_path / "mine.yaml"
     broken = {"broken": {"about": "no such encoder", "set": {"text.model": "no-such-model"}, "scorer": "aligned"}}
     mine.write_text(yaml.safe_dump({"variants": broken}))
@@ -118,6 +118,7 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Pa
         "--against",
         "sasrec",
         folder=folder,
+        api=prefect_api,
     )
     assert done.returncode == 1, done.stderr
     assert "failed: broken, seed 0, in embed_text:" in done.stdout and "Traceback" not in done.stderr
@@ -161,7 +162,7 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Pa
     names = {each.name for each in MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_registered_models()}
     assert "prorec-demo" not in names, "variants are registered under names of their own"
 
-    done = compare("--variants", "popularity", "--seeds", "2", "--json", str(out), folder=folder)
+    done = compare("--variants", "popularity", "--seeds", "2", "--json", str(out), folder=folder, api=prefect_api)
     assert done.returncode == 0, done.stderr
     table = json.loads(out.read_text())["table"]
     mean = variants["popularity"]["test"]["mrr"]["mean"]

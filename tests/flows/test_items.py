@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from prorec.flows.items import waiting
+from prorec.tasks.registry import items
 from prorec_core.errors import UserError
 
 
@@ -31,14 +32,31 @@ def test_files_come_in_the_order_of_their_times_and_half_written_ones_not(tmp_pa
     }.items():
         write(tmp_path / name, age)
     (tmp_path / "add" / "folder.csv").mkdir()
-    assert [(each.kind, each.file.name) for each in waiting(tmp_path, 60)] == [
+    assert [(each.kind, each.file.name) for each in waiting(tmp_path, 60)[0]] == [
         ("remove", "first.txt"),
         ("add", "second.csv"),
         ("add", "third.parquet"),
     ]
-    assert "just now.csv" in {each.file.name for each in waiting(tmp_path, 0)}
+    assert "just now.csv" in {each.file.name for each in waiting(tmp_path, 0)[0]}
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
-        list(waiting(tmp_path / "nowhere", 60))
+        waiting(tmp_path / "nowhere", 60)
+
+
+def test_one_that_cannot_be_read_keeps_no_other_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("add/bad.csv", "add/good.csv", "add/taken.csv"):
+        write(tmp_path / name, 200.0)
+
+    def sha256(path: Path) -> str:
+        if path.name == "bad.csv":
+            raise PermissionError(13, "Permission denied")
+        if path.name == "taken.csv":
+            path.unlink()
+        return "1" * 64 if path.exists() else path.read_text()
+
+    monkeypatch.setattr(items, "sha256_file", sha256)
+    changes, refused = waiting(tmp_path, 60)
+    assert [each.file.name for each in changes] == ["good.csv"]
+    assert len(refused) == 1 and "bad.csv" in refused[0] and "ermission" in refused[0], refused

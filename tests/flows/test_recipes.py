@@ -34,7 +34,7 @@ CHOSEN = {
 }
 
 
-def _prorec(folder: Path, *words: str) -> str:
+def _prorec(folder: Path, api: str, *words: str) -> str:
     settings = [word for name, value in CHOSEN.items() for word in ("--set", f"{name}={value}")]
     done = subprocess.run(
         [sys.executable, "-c", WITH_TOYS, *words, *settings],
@@ -42,7 +42,7 @@ def _prorec(folder: Path, *words: str) -> str:
         text=True,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "PROREC_ARTIFACTS": str(folder), "COLUMNS": "160"},
+        env={**os.environ, "PROREC_ARTIFACTS": str(folder), "PREFECT_API_URL": api, "COLUMNS": "160"},
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -50,13 +50,13 @@ def _prorec(folder: Path, *words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def store(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> tuple[Path, str]:
     """A store in which two variants were compared, and what the terminal showed."""
     folder = tmp_path_factory.mktemp("toys")
     variants = {"toys": {"about": "the full method, of toys"}, "by-number": {"scorer": "by_number"}}
     (folder / "variants.yaml").write_text(yaml.safe_dump({"variants": variants}))
     words = ("--variants-file", str(folder / "variants.yaml"), "--variants", "toys,by-number", "--seeds", "1")
-    return folder, _prorec(folder, "compare", "demo", *words, "--json", str(folder / "compared.json"))
+    return folder, _prorec(folder, prefect_api, "compare", "demo", *words, "--json", str(folder / "compared.json"))
 
 
 @pytest.mark.pipeline
@@ -74,9 +74,9 @@ def test_all_of_them_go_through_a_comparison(store: tuple[Path, str]) -> None:
 
 
 @pytest.mark.pipeline
-def test_all_of_them_go_through_a_run(store: tuple[Path, str]) -> None:
+def test_all_of_them_go_through_a_run(store: tuple[Path, str], prefect_api: str) -> None:
     folder, _ = store
-    shown = _prorec(folder, "run", "demo", "--json", str(folder / "run.json"))
+    shown = _prorec(folder, prefect_api, "run", "demo", "--json", str(folder / "run.json"))
     assert "│ by number" in shown and "Steep gain@10" in shown
     found = json.loads((folder / "run.json").read_text())
     made = {each["name"]: each for each in found["stages"]}

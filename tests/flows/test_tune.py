@@ -29,7 +29,7 @@ SPACE = {
 }
 
 
-def _start(*words: str, folder: Path) -> subprocess.Popen[str]:
+def _start(*words: str, folder: Path, api: str = "") -> subprocess.Popen[str]:
     settings = [word for setting in TINY for word in ("--set", setting)]
     return subprocess.Popen(
         [sys.executable, "-m", "prorec", "tune", "demo", *settings, *words],
@@ -37,7 +37,7 @@ def _start(*words: str, folder: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "PROREC_ARTIFACTS": str(folder)},
+        env={**os.environ, "PROREC_ARTIFACTS": str(folder), **({"PREFECT_API_URL": api} if api else {})},
     )
 
 
@@ -69,10 +69,10 @@ def test_time_left_follows_what_trials_took() -> None:
 
 
 @pytest.mark.pipeline
-def test_a_tuning_that_was_killed_goes_on(tmp_path: Path) -> None:
+def test_a_tuning_that_was_killed_goes_on(tmp_path: Path, prefect_api: str) -> None:
     folder, out = tmp_path / "artifacts", tmp_path / "out.json"
     words = ["--space", _space(tmp_path, SPACE), "--trials", "3", "--json", str(out)]
-    first = _start(*words, folder=folder)
+    first = _start(*words, folder=folder, api=prefect_api)
     assert first.stderr is not None
     begun = ""
     for line in first.stderr:
@@ -84,7 +84,7 @@ def test_a_tuning_that_was_killed_goes_on(tmp_path: Path) -> None:
     assert first.returncode == -signal.SIGKILL and not out.exists()
     killed = begun.partition(": ")[2].partition(" · ")[0].strip()
 
-    again = _start(*words, folder=folder)
+    again = _start(*words, folder=folder, api=prefect_api)
     shown, told = again.communicate(timeout=200)
     assert again.returncode == 0, told
     lines = told.splitlines()
@@ -128,7 +128,7 @@ def test_a_tuning_that_was_killed_goes_on(tmp_path: Path) -> None:
     assert yaml.safe_load((files / "best.yaml").read_text()) == yaml.safe_load(found["yaml"])
     assert not list((folder / "checkpoints").iterdir()) and not list((folder / "work").iterdir())
 
-    other = _start(*words, "--set", "collaborative.layers=1", folder=folder)
+    other = _start(*words, "--set", "collaborative.layers=1", folder=folder, api=prefect_api)
     _, told = other.communicate(timeout=100)
     assert other.returncode == 2 and len(told.splitlines()) == 1
     assert "study demo-mine: the study exists with other settings: collaborative.layers was 2, is 1" in told

@@ -179,3 +179,11 @@ def test_a_start_from_a_model_is_refused_and_not_passed_over(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"start_from: a training in a folder begins anew\."):
         train(Experiment(start_from="models:/prorec-demo/1"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_in_the_home_folder_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    run = train(TINY, "~/run", until="preprocess", quiet=True)
+    assert run.folder == tmp_path / "run" and not (tmp_path / "~").exists()
+    assert list(open_run("~/run")._stages.inputs) == ["preprocess"]

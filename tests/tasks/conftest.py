@@ -1,18 +1,15 @@
-"""A Prefect server for these tests, and a pipeline of two tiny stages with the real machinery around them."""
+"""A pipeline of two tiny stages with the real machinery around them."""
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from prorec.flows.access import secret
-from prorec.flows.local.prefect_server import LocalServer
 from prorec.tasks.execution.events import Event, StageEnded, listening
 from prorec.tasks.execution.runner import run_stage
 from prorec.tasks.execution.stage import FlowTracking, Stage, Work
@@ -20,41 +17,6 @@ from prorec.tasks.tracking import mlflow_runs
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
-
-
-@pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Prefect server that all tests share, and this process's settings pointing to it."""
-    from prefect.settings import (
-        PREFECT_API_AUTH_STRING,
-        PREFECT_API_URL,
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-        PREFECT_HOME,
-        PREFECT_LOGGING_TO_API_ENABLED,
-        temporary_settings,
-    )
-
-    home = tmp_path_factory.mktemp("prefect")
-    os.environ["PREFECT_HOME"] = str(home)
-    server = LocalServer(home / "server.log")
-    try:
-        server.wait()
-        # For processes that tests start.
-        os.environ.update(secret.for_prefect(server.password))
-        settings = {
-            PREFECT_API_URL: server.url,
-            PREFECT_API_AUTH_STRING: os.environ["PREFECT_API_AUTH_STRING"],
-            PREFECT_HOME: home,
-            PREFECT_LOGGING_TO_API_ENABLED: False,
-            # A flow waits up to a second for the thread that sends them.
-            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        }
-        with temporary_settings(settings):
-            yield server.url
-    finally:
-        server.stop()
-        for name in ("PREFECT_HOME", *secret.for_prefect("")):
-            os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

@@ -45,11 +45,16 @@ export function rules(changed) {
   /** A condition as [column, what a request says]; nothing where no value was given. */
   function read(of, way, text) {
     if (!text) return null;
-    const one = (part) => (of.kind === "number" ? Number(part.replace(",", ".")) : of.kind === "boolean" ? part === "true" : part);
-    if (of.kind === "number" && way !== "any" && Number.isNaN(one(text))) throw new Error(`${of.name}: “${text}” is no number.`);
+    const one = (part) => {
+      if (of.kind !== "number") return of.kind === "boolean" ? part === "true" : part;
+      const found = Number(part.replace(",", "."));
+      if (Number.isFinite(found)) return found;
+      throw new Error(`${of.name}: “${part}” is no number.`);
+    };
     if (way === "is") return [of.name, one(text)];
-    if (way === "any") return [of.name, text.split(/[;|]|, /).map((part) => one(part.trim())).filter((part) => part !== "")];
-    return [of.name, { [way]: one(text) }];
+    if (way !== "any") return [of.name, { [way]: one(text) }];
+    const parts = text.split(/[;|]|, /).map((part) => part.trim()).filter(Boolean);
+    return parts.length ? [of.name, parts.map(one)] : null;
   }
 
   function where() {

@@ -20,11 +20,12 @@ from prorec_core.data.files import SPLITS, STATE, in_folder, path_of
 from prorec_core.data.formats import READERS, RULES, TABLES, is_file, open_file, table_of
 from prorec_core.data.layouts import LAYOUTS
 from prorec_core.data.opening import bare, format_of, stem_of
-from prorec_core.data.peek.roles import Roles, TimeGuess, guess_times, roles_of, shown_time, suspicious_times
+from prorec_core.data.peek.roles import Roles, TimeGuess, guess_times, roles_of, suspicious_times
 from prorec_core.data.published import find_layouts
 from prorec_core.data.sources import open_source
 from prorec_core.data.stage import preprocess
 from prorec_core.data.tables import RawTable, reading
+from prorec_core.data.times import shown_time
 from prorec_core.errors import UserError
 from prorec_core.progress import Report, silent
 
@@ -100,12 +101,18 @@ def look(given: str, report: Report = silent) -> Seen:
 def _folder(folder: Path, report: Report) -> Seen:
     data, layout = _guess(folder)
     if data is None:
-        tables = [_table(name, table, roles_of(table.columns())) for name, table in _tables(folder).items()]
-        return Seen(str(folder), layout, tables)
+        tables, notes = _tables(folder)
+        found = Seen(str(folder), layout, [], notes)
+        for name, table in tables.items():
+            try:
+                found.tables.append(_table(name, table, roles_of(table.columns())))
+            except UserError as error:
+                found.notes.append(_passed_over(error))
+        return found
     config = DataConfig(**data)
     source = open_source(config)
     parts = (("interactions", source.interactions()), ("items", source.items()))
-    found = Seen(str(folder), layout, [])
+    found = Seen(str(folder), layout, [], _tables(folder)[1] if data["source"] == "tables" else [])
     for kind, table in parts:
         seen = _table(Path(table.place).name, table, roles_of(table.columns()), kind)
         _mark(seen, config)
@@ -207,7 +214,7 @@ def _texts(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _generic(folder: Path, base: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    tables = _tables(folder)
+    tables, _ = _tables(folder)
     if not tables:
         return None, "nothing that is read: no file of a known format"
     roles = {name: roles_of(table.columns()) for name, table in tables.items()}
@@ -226,9 +233,9 @@ def _generic(folder: Path, base: dict[str, Any]) -> tuple[dict[str, Any] | None,
     return {"source": "tables", **base, **files, **_columns(log, stock)}, "tables, by the names of their columns"
 
 
-def _tables(folder: Path) -> dict[str, RawTable]:
-    """The tables of a folder by name: its files of known formats, and folders of such."""
-    found = {}
+def _tables(folder: Path) -> tuple[dict[str, RawTable], list[str]]:
+    """The tables of a folder by name, its files of known formats and folders of such; and which cannot be read."""
+    found, notes = {}, []
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "_")) or path.name in {SPLITS, "dataset_info.json"}:
             continue
@@ -238,8 +245,18 @@ def _tables(folder: Path) -> dict[str, RawTable]:
             except UserError:
                 continue
         elif format_of(path) in TABLES and stem_of(path):
-            found[path.name] = open_file(path, RULES)
-    return found
+            table = open_file(path, RULES)
+            try:
+                table.columns()
+            except UserError as error:
+                notes.append(_passed_over(error))
+                continue
+            found[path.name] = table
+    return found, notes
+
+
+def _passed_over(error: UserError) -> str:
+    return f"passed over: {error}"
 
 
 def _table(name: str, table: RawTable, roles: Roles, kind: str = "") -> TableSeen:

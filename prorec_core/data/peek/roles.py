@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from prorec_core.data.columns import LETTERS
+from prorec_core.data.times import PARTS_OF_SECOND
 
 _USERS = (
     "userid", "user", "uid", "customerid", "customer", "reviewerid", "memberid", "visitorid", "accountid", "clientid",
@@ -26,7 +27,6 @@ _TIMES = (
 _RATINGS = ("rating", "overall", "stars", "score", "rate")
 _TITLES = ("title", "name", "productname", "itemname", "movietitle", "prodname", "producttitle", "appname")
 _TEXTS = ("categories", "category", "genres", "genre", "class", "brand", "store", "tags", "description", "detaildesc")
-_UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 _SINCE, _AHEAD = datetime(1990, 1, 1, tzinfo=UTC), timedelta(days=2)
 _FORMATS = (
     "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d", "%Y%m%d", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y",
@@ -91,7 +91,8 @@ def guess_times(values: pl.Series) -> TimeGuess:
     if not numbers.has_nulls():
         low, high = float(numbers.min()), float(numbers.max())  # type: ignore[arg-type]
         last = (datetime.now(UTC) + _AHEAD).timestamp()
-        units = [unit for unit, parts in _UNITS.items() if _SINCE.timestamp() <= low / parts and high / parts <= last]
+        first = _SINCE.timestamp()
+        units = [unit for unit, parts in PARTS_OF_SECOND.items() if first <= low / parts and high / parts <= last]
         if units:
             return TimeGuess(units[0], f"numbers that are times as {units[0]} since 1970")
         if numbers.n_unique() and high < _SINCE.timestamp() and not 19_000_101 <= low <= high <= 21_001_231:
@@ -118,7 +119,7 @@ def suspicious_times(times: pl.Series, unit: str) -> list[str]:
         times: whole numbers.
         unit: of them, as a data set's profile names it.
     """
-    parts = _UNITS.get(unit)
+    parts = PARTS_OF_SECOND.get(unit)
     found = []
     if times.n_unique() == 1:
         found.append("all times are the same")
@@ -134,11 +135,3 @@ def suspicious_times(times: pl.Series, unit: str) -> list[str]:
     if (times % (86_400 * parts) == 0).all():
         found.append("all times are whole days: the order within a day is that of the file")
     return found
-
-
-def shown_time(value: int, unit: str) -> str:
-    """A time in words: a date where the unit is known, else the number."""
-    parts = _UNITS.get(unit)
-    if parts is None or not 0 <= value / parts < 32_503_680_000:
-        return f"{value:,}"
-    return datetime.fromtimestamp(value / parts, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from prorec.flows.datasets import download as download_module
 from prorec.flows.datasets.download import Fetched, download
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
@@ -65,6 +66,35 @@ def test_what_an_earlier_process_began_is_gone_on_with_or_begun_anew(site: Site,
     refusal(site, tmp_path)
     site.files["/f.gz"], site.cut_after = CONTENT, []
     get(site, tmp_path)
+
+
+def test_what_had_come_whole_is_not_fetched_again(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        # Stopped before it had its name.
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            download([site.url + "/f.gz"], tmp_path / "f.gz", pause=lambda _: None, checksum=MD5)
+    # What the server knows the version by was written beside it, or not yet: a checksum decides then.
+    (tmp_path / ".f.gz.part").write_bytes(CONTENT)
+    site.asked = []
+    get(site, tmp_path, checksum=MD5)
+    assert site.asked == [("/f.gz", f"bytes={len(CONTENT)}-")]
+
+
+def test_a_part_that_got_its_name_meanwhile_is_not_touched(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".f.gz.part").write_bytes(CONTENT)
+    lock = download_module.flock
+
+    def late(file: Any, kind: int) -> None:
+        monkeypatch.setattr(download_module, "flock", lock)
+        (tmp_path / ".f.gz.part").replace(tmp_path / "other")
+        lock(file, kind)
+
+    monkeypatch.setattr(download_module, "flock", late)
+    download([site.url + "/f.gz"], tmp_path / "f.gz", pause=lambda _: None)
+    assert (tmp_path / "other").read_bytes() == CONTENT and site.asked == [("/f.gz", "")]
 
 
 def test_without_a_name_for_the_version_only_a_checksum_lets_halves_meet(site: Site, tmp_path: Path) -> None:

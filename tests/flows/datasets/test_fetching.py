@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,43 @@ def test_what_is_here_is_not_fetched_again(declare: Make, site: Site) -> None:
     (kept.folder_of(dataset) / dataset.files[0].name).unlink()
     assert not kept.is_whole(dataset)
     assert "the same as before" in " ".join(had(dataset)) and len(site.asked) == 1
+
+
+def test_an_archive_is_unpacked_once_and_again_where_a_file_is_gone(declare: Make) -> None:
+    dataset = accepted(declare("1m", archive=True))
+    assert "files unpacked" in " ".join(had(dataset))
+    record = json.loads((kept.folder_of(dataset) / kept.RECORD).read_text())
+    assert "unpacked" not in " ".join(had(dataset))
+    again = json.loads((kept.folder_of(dataset) / kept.RECORD).read_text())
+    assert again["files"] == record["files"] and record["files"][0]["from"] == dataset.files[0].addresses[0]
+    unpacked = dataset.files[0].unpacked_in(kept.folder_of(dataset))
+    next(path for path in unpacked.rglob("*") if path.is_file()).unlink()
+    assert "files unpacked" in " ".join(had(dataset))
+
+
+def test_two_at_once_take_turns(declare: Make, site: Site) -> None:
+    dataset = accepted(declare())
+    told: list[str] = []
+    with kept.at_work(dataset, lambda: None):
+        other = threading.Thread(target=lambda: told.extend(had(dataset)))
+        other.start()
+        other.join(0.3)
+        assert other.is_alive() and not site.asked
+    other.join(30)
+    assert told[0] == "Another process fetches small-shop; waiting for it." and kept.is_whole(dataset)
+
+
+def test_what_is_handed_over_is_checked_before_it_takes_the_place_of_another(declare: Make, tmp_path: Path) -> None:
+    plain = declare()
+    folder = tmp_path / "published 2014"
+    right = (folder / plain.files[0].name).read_bytes()
+    files = [file.model_dump() for file in plain.files]
+    dataset = accepted(declare(files=[{**files[0], "sha256": hashlib.sha256(right).hexdigest()}, *files[1:]]))
+    had(dataset)
+    (folder / plain.files[0].name).write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"published 2014/.*: its sha256 is .* and should be"):
+        had(dataset, folder)
+    assert (kept.folder_of(dataset) / plain.files[0].name).read_bytes() == right and kept.is_whole(dataset)
 
 
 def test_another_file_than_the_first_time_is_told(declare: Make, site: Site) -> None:

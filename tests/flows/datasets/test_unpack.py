@@ -79,6 +79,8 @@ def test_bombs_and_damage_are_told(tmp_path: Path) -> None:
     )
     inner = zipped(tmp_path / "i.zip", {"big": b"\0" * (MOST + 1)}).read_bytes()
     assert "more than" in refusal(zipped(tmp_path / "a.zip", {"i.zip": inner}))
+    inner = zipped(tmp_path / "i.zip", {"big": b"\0" * 600_000}).read_bytes()
+    assert "more than" in refusal(zipped(tmp_path / "a.zip", {"i.zip": inner, "j/i.zip": inner})), "in all"
     whole = zipped(tmp_path / "a.zip", {"x": b"abc" * 1000}).read_bytes()
     (tmp_path / "a.zip").write_bytes(whole[: len(whole) // 2])
     assert "damaged" in refusal(tmp_path / "a.zip")

@@ -66,9 +66,12 @@ class FakeRecommender:
         found = []
         for history, rule in zip(histories, rules or [None] * len(histories), strict=True):
             left = [item for place, item in enumerate(ITEMS) if rule is None or rule.mask_N[place]]
-            left = [item for item in left if not (mask_history in (None, True) and item in history)]
+            left = [item for item in left if not (self.masks(mask_history) and item in history)]
             found.append([Recommendation(item, item.title(), -float(rank)) for rank, item in enumerate(left)][:k])
         return found
+
+    def masks(self, mask_history: bool | None) -> bool:
+        return mask_history is not False
 
     def unknown(self, history: Sequence[str]) -> list[str]:
         return [item for item in dict.fromkeys(history) if item not in ITEMS]

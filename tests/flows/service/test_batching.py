@@ -11,7 +11,7 @@ from prorec.flows.service.batching import Batcher, Found, Loaded, Question, Queu
 from .conftest import ITEMS, FakeRecommender, version_of
 
 
-def question(*histories: list[str], k: int = 3, keep_seen: bool = False) -> Question:
+def question(*histories: list[str], k: int = 3, keep_seen: bool | None = False) -> Question:
     return Question(histories or ([],), k, keep_seen)
 
 
@@ -25,17 +25,19 @@ def test_requests_are_answered_together_and_each_as_if_alone() -> None:
         question([ITEMS[0]], k=8),
         question([ITEMS[2]], k=7),
         question([ITEMS[3]], k=8),
+        question([ITEMS[4]], k=5, keep_seen=None),
     ]
     together = answer(loaded, asked)
-    # One search for all that need no more than the usual beams, one more for each other width, one for those unmasked.
+    # One search for all that need no more than the usual beams, one more for each other width, one for those unmasked;
+    # who says nothing is asked with who says what is usual.
     assert [(len(histories), k, masked) for histories, k, masked in model.asked] == [
-        (3, 5, True),
+        (4, 5, True),
         (1, 4, False),
         (2, 8, True),
         (1, 7, True),
     ]
     assert together == [answer(loaded, [each])[0] for each in asked]
-    assert [len(best) for found in together for best in found.lists] == [2, 2, 5, 4, 8, 7, 8]
+    assert [len(best) for found in together for best in found.lists] == [2, 2, 5, 4, 8, 7, 8, 5]
     assert together[0].unknown == [[], ["nobody"]]
 
 

@@ -184,6 +184,12 @@ def test_rules_are_tried_live(browser: Browser, artifacts_folder: Path) -> None:
         tab.get_by_label("Value").fill("cheap")
         tab.get_by_label("Value").press("Tab")
         expect(tab.locator("#status .error")).to_have_text("price: “cheap” is no number.")
+        tab.get_by_label("How").select_option("any")
+        for values, said in (("4; x", "price: “x” is no number."), ("4;; 4.5;", "2 items may be recommended.")):
+            tab.get_by_label("Value").fill(values)
+            tab.get_by_label("Value").press("Tab")
+            expect(tab.locator("#status")).to_have_text(said)
+        tab.get_by_label("How").select_option("gte")
         tab.get_by_label("Value").fill("400")
         tab.get_by_label("Value").press("Tab")
         expect(tab.locator("#status .error")).to_contain_text("no item of the catalogue is left")

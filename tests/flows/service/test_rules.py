@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from prorec.flows.service import schemas
+from prorec.flows.service import schemas, server
 from prorec.flows.service.batching import Loaded, Question, answer
 from prorec.tasks.registry import lists as lists_module
 from prorec.tasks.registry.lists import ListStore
@@ -147,10 +147,11 @@ def test_without_a_model_lists_can_be_kept(make_service: MakeService) -> None:
 def test_a_damaged_list_is_told_and_put_again(service: Service, caplog: pytest.LogCaptureFixture) -> None:
     put(service, "stock", ITEMS)
     path = ListStore().folder / "stock.json"
-    for content in (b"{", b'{"version": 1}', b'{"version": 2, "items": []}', b"[]"):
+    wrong = (b"{", b'{"version": 1}', b'{"version": 2, "items": []}', b"[]")
+    for content in (*wrong, b'{"version": 1, "items": "abc"}', b'{"version": 1, "items": [7]}'):
         path.write_bytes(content)
         assert ask(service, [], only={"list": "stock"}).status_code == 409
-        assert service.client.get("/lists/stock").status_code == 404
+        assert service.client.get("/lists/stock").status_code == 409, "it is there"
     assert service.client.get("/lists").json() == {"lists": []} and "stock.json" in caplog.text
     put(service, "stock", ITEMS[:2])
     assert found(ask(service, [], only={"list": "stock"})) == [ITEMS[:2]]
@@ -187,13 +188,34 @@ def test_a_rule_that_a_successor_cannot_follow_is_told_to_who_gave_it(service: S
         assert waiting.result(30).status_code == 409
 
 
-def test_what_lists_leave_is_worked_out_before_a_model_takes_over(service: Service) -> None:
+def test_what_lists_leave_is_worked_out_before_a_model_takes_over(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(service, "stock", ITEMS[:5])
-    prepared: list[Any] = []
-    service.keeper._prepare = prepared.append
-    service.registry.versions["2"] = FakeRecommender()
+    monkeypatch.setattr(service.keeper, "_prepare", lambda model: server._work_out(ListStore(), model))
+    following = FakeRecommender()
+    service.registry.versions["2"] = following
     service.keeper.use(version_of(2))
-    assert prepared == [service.registry.versions["2"]]
+    monkeypatch.setattr(following.rules, "_of_ids", lambda _: pytest.fail("it was not worked out"))
+    assert found(ask(service, [], only={"list": "stock"})) == [ITEMS[:5]]
+
+
+def test_a_put_answers_for_its_own_content_whoever_comes_next(
+    artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = ListStore(), ListStore()
+    store.put("stock", ["a"])
+    write, second = lists_module.write_bytes, threading.Thread(target=lambda: other.delete("stock"))
+
+    def write_and_let_the_other_go(*words: Any) -> None:
+        write(*words)
+        second.start()
+        second.join(0.3)
+
+    monkeypatch.setattr(lists_module, "write_bytes", write_and_let_the_other_go)
+    assert store.put("stock", ["b", "c"]).content.items == ["b", "c"]
+    second.join(30)
+    assert store.names() == []
 
 
 CHANGES = [("PUT", "/lists/a"), ("DELETE", "/lists/a"), ("POST", "/lists"), ("PATCH", "/recommend")]

@@ -70,6 +70,17 @@ def test_names_that_differ_and_tables_that_are_not_two_are_told(tmp_path: Path) 
         look(str(tmp_path / "nothing"))
 
 
+def test_one_stray_file_ends_nothing_and_is_told(tmp_path: Path) -> None:
+    folder = shop(tmp_path / "a")
+    (folder / "notes.parquet").write_bytes(b"x")
+    seen = look(str(folder))
+    assert seen.profile and seen.notes[0].startswith(f"passed over: {folder / 'notes.parquet'}: ")
+    (folder / "stock.csv").unlink()
+    (folder / "more.csv").write_bytes(b"user,item\n\xff\xfe,1\n")
+    seen = look(str(folder))
+    assert [table.name for table in seen.tables] == ["orders 2024.csv.gz"] and len(seen.notes) == 2, seen.notes
+
+
 @pytest.mark.parametrize("kind", ["2014", "1m", "steam", "m2", "letter", "hm"])
 def test_published_data_sets_are_known_by_their_files(kind: str, tmp_path: Path) -> None:
     source, write, _, _ = KINDS[kind]

@@ -15,8 +15,9 @@ from prorec_core.alignment.graph import ItemGraph
 from prorec_core.config_data import DataConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Borders, Sequences, Split, from_lists
-from prorec_core.data.split import borders_by_position, shown_time
+from prorec_core.data.split import borders_by_position
 from prorec_core.data.stage import preprocess
+from prorec_core.data.times import shown_time
 from prorec_core.errors import UserError
 from prorec_core.generation.ranker import Relations
 
@@ -70,6 +71,7 @@ def test_each_target_comes_after_all_that_was_before_it(found: Sequences, part: 
         row for row, (_, history, target) in enumerate(rows) if target < KNOWN and min(history, default=ITEMS) < KNOWN
     ]
     assert found.answerable(part).tolist() == can
+    assert found.with_history(part).tolist() == (np.diff(found.histories(part).offsets) > 0).tolist()
 
 
 @given(split())

@@ -250,3 +250,20 @@ def test_a_run_as_a_library_keeps_snapshots_in_its_folder(duckdb_file: Path, tmp
     assert [path.name for path in (tmp_path / "shop" / "snapshots").glob("[!.]*")] == [
         read_json(stages.of("preprocess") / "profile.json")["snapshot"]
     ]
+
+
+def test_a_snapshot_is_read_once_by_a_process_and_again_when_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    sha256 = snapshots.sha256_file
+    monkeypatch.setattr(snapshots, "sha256_file", lambda path: read.append(path.parent.name) or sha256(path))
+    batch = pa.RecordBatch.from_pydict({"a": [1]})
+    digest = snapshots.keep(tmp_path, {"t": [batch, batch]})
+    for _ in range(3):
+        snapshots.kept(tmp_path, digest, ["t"])
+    assert len(read) == 1
+    (tmp_path / digest / "t.parquet").write_bytes(b"x")
+    for _ in range(2):
+        with pytest.raises(UserError, match="is not what was kept"):
+            snapshots.kept(tmp_path, digest, ["t"])

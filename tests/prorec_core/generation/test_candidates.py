@@ -188,7 +188,7 @@ def test_small_batches_find_the_same(make_config: Any, make_generator: Any, monk
     whole = find_candidates(generator, histories, 4, 6, report=seen.append)
     assert [(p.step, p.total, p.unit) for p in seen] == [(12, 12, "user")]
     seen.clear()
-    monkeypatch.setattr("prorec_core.generation.candidates._CELLS", 40)
+    monkeypatch.setattr("prorec_core.generation.candidates.SEARCH_CELLS", 40)
     parts = find_candidates(generator, histories, 4, 6, report=seen.append)
     assert len(seen) > 5
     assert seen[-1].step == seen[-1].total == 12
@@ -233,7 +233,7 @@ def test_few_users_at_a_time_find_the_same(
 ) -> None:
     generator = make_generator(make_config(max_history=4))
     together = find_candidates(generator, _histories(), 5, 6)
-    monkeypatch.setattr("prorec_core.generation.candidates._DENSE_CELLS", 3 * N_ITEMS)
+    monkeypatch.setattr("prorec_core.generation.candidates.DENSE_CELLS", 3 * N_ITEMS)
     told: list[Progress] = []
     found = find_candidates(generator, _histories(), 5, 6, report=told.append)
     assert [each.step for each in told] == [3, 6, 9, 12]

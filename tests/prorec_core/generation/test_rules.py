@@ -204,10 +204,12 @@ def test_a_rule_is_worked_out_once_and_a_list_by_its_content() -> None:
     first = rules.left(rule_of(only={"list": "few"}, few=["id-01"]))
     assert rules.left(rule_of(only={"list": "few"}, few=["id-01"])) is first
     assert left(rules, rule_of(only={"list": "few"}, few=["id-02"])) == [2]
-    rules._most = 2
+    rules._room = 2 * (9 * N_ITEMS + 8)
     for item in range(5):
         rules.left(rule_of(only=[f"id-0{item}"]))
-    assert len(rules._kept) == 2
+    assert len(rules._kept) == len(rules._sizes) == 2, "a mask and counts take so much"
+    rules.left(rule_of(only={"list": "long"}, long=["id-01", *map(str, range(1000))]))
+    assert len(rules._kept) == 1, "ids that the model lacks are held as well"
 
 
 @pytest.mark.parametrize(

@@ -362,7 +362,7 @@ def test_lists_of_many_users_are_made_block_by_block(
     models = Models(_restored(trained, inputs), trained.fusion_weight, trained.ranker, inputs.aligned)
     config, histories = EvaluateConfig(list_length=10), checkerboard.histories(Split.VALIDATION)
     whole = lists_after(config, models, histories, held_out=True)
-    monkeypatch.setattr("prorec_core.evaluation.lists._USERS_AT_ONCE", 7)
+    monkeypatch.setattr("prorec_core.evaluation.lists.USERS_AT_ONCE", 7)
     parts = lists_after(config, models, histories, told.append, held_out=True)
     assert list(parts) == list(whole)
     for scorer, found in whole.items():

@@ -36,7 +36,7 @@ def test_overlap_does_not_depend_on_how_work_is_cut(monkeypatch):
     a, b = noise(1), noise(2)
     b[:, :8] += a[:, :8]
     whole = neighbour_overlap(a, b)
-    monkeypatch.setattr(module, "_CELLS", 1_000)
+    monkeypatch.setattr(module, "SIMILARITY_CELLS", 1_000)
     assert neighbour_overlap(a, b) == whole
 
 

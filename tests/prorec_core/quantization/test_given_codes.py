@@ -13,7 +13,7 @@ import pytest
 
 from prorec_core.config import QuantizeConfig
 from prorec_core.errors import UserError
-from prorec_core.quantization.given_codes import digest, given_codes
+from prorec_core.quantization.code_files import digest, given_codes
 from prorec_core.quantization.quantized import Quantized
 from prorec_core.quantization.quantizer import Floats
 from prorec_core.quantization.stage import fitted_quantizer, quantize, with_new

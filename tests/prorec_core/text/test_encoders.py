@@ -63,3 +63,17 @@ def test_broken_folder_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be loaded") as caught:
         sentences.load_encoder(str(tmp_path), CPU)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_encoder_is_read_once_by_a_process_and_again_when_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "modules.json").write_text("[]")
+    (tmp_path / "model.safetensors").write_text("1")
+    read: list[Path] = []
+    sha256 = location.sha256_file
+    monkeypatch.setattr(location, "sha256_file", lambda path: read.append(path) or sha256(path))
+    first = location.encoder_digest(str(tmp_path))
+    assert location.encoder_digest(str(tmp_path)) == first and len(read) == 2
+    (tmp_path / "model.safetensors").write_text("22")
+    assert location.encoder_digest(str(tmp_path)) != first and len(read) == 4

@@ -163,8 +163,9 @@ def test_a_field_changes_the_keys_of_its_readers_alone(path: tuple[str, ...]) ->
         expected = not run_only and _reads(stage.name, path)
         if (registries := [each for each in LEAVES[path].metadata if isinstance(each, Registry)]) and not expected:
             # It may depend on the implementation that is chosen.
-            module = registries[0].module(_at(experiment, path)).rpartition(".")[2]
-            expected = f"{module}.py" in {file.name for file in sources.source_files((stage.module,), experiment)}
+            module = Path(*registries[0].module(_at(experiment, path)).split(".")).with_suffix(".py")
+            files = sources.source_files((stage.module,), experiment)
+            expected = any(file.parts[-len(module.parts) :] == module.parts for file in files)
         assert (stage.key(experiment, UPSTREAM, "") != before(path)[stage.name]) is expected, stage.name
 
 
@@ -419,7 +420,7 @@ def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ({"data": {"min_user_interactions": 6}}, {"preprocess", "embed_text"}),
+        ({"data": {"min_user_interactions": 6}}, {"preprocess"}),
         ({"text": {"max_tokens": 64}}, {"embed_text"}),
         ({"quantize": {"codes": 32}}, {"quantize"}),
         ({"quantize": {"embedding": "semantic"}}, {"quantize", "train_generator", "evaluate"}),
@@ -440,3 +441,20 @@ def test_a_change_reaches_the_stages_that_read_it_and_no_other(change: dict[str,
     plain, changed = Experiment(), Experiment.model_validate(change)
     moved = {name for name, stage in STAGES.items() if stage.values(plain) != stage.values(changed)}
     assert moved == stages | {"report"}, "which shows the whole experiment"
+
+
+def test_readers_and_the_section_of_the_data_count_where_something_is_read_of_them() -> None:
+    plain = Experiment()
+    column = Experiment.model_validate({"text": {"vectors": [{"name": "picture", "column": "vector"}]}})
+    table = Experiment.model_validate({"quantize": {"table": "codes.csv"}})
+    for name, asks in (("embed_text", column), ("quantize", table)):
+        read = [
+            {path.name for path in sources.source_files((STAGES[name].module,), each)} & {"formats.py", "delimited.py"}
+            for each in (plain, asks)
+        ]
+        assert read == [set(), {"formats.py", "delimited.py"}], name
+    stage = STAGES["embed_text"]
+    assert "data" not in stage.values(plain) and "data" in stage.values(column)
+    with pytest.raises(UndeclaredReadError):
+        _ = stage.part(plain).data.path
+    assert stage.part(column).data.path is None

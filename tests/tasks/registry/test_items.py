@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from prorec.tasks.execution.events import Notice, listening
 from prorec.tasks.local import paths
 from prorec.tasks.registry import bundles, items, models, promotion, recommenders
 from prorec.tasks.registry.items import Change, How, Outcome, update
@@ -123,6 +124,21 @@ def test_many_files_are_one_version_and_what_is_in_is_passed_over(base: str, tmp
     client().set_registered_model_alias(NAME, "champion", "3")
     after = update(CHAMPION, made, How(strict=False))
     assert not after.changed and len(after.refused) == 1 and len(models.versions(NAME)) == 3
+
+
+def test_a_file_that_changes_nothing_is_told_once_and_undoes_no_later_one(base: str, tmp_path: Path) -> None:
+    there = Change.of("add", items_file(tmp_path / "there.parquet", [IDS[4]]))
+    told: list[str] = []
+    with listening(lambda event: told.append(event.text) if isinstance(event, Notice) else None):
+        for _ in range(2):
+            assert not update(CHAMPION, [there], How(strict=False)).changed
+    assert len([text for text in told if "1 of 1 items are in the model already" in text]) == 1, told
+    gone = Change.of("remove", ids_file(tmp_path / "gone.txt", [IDS[4]]))
+    assert update(CHAMPION, [there, gone], How(strict=False)).withdrawn == 1
+    client().set_registered_model_alias(NAME, "champion", "3")
+    assert not update(CHAMPION, [there, gone], How(strict=False)).changed, "it came before the one that withdrew it"
+    # Asked for by itself it is done.
+    assert change("add", there.file).back == 1
 
 
 def test_whoever_is_stopped_registers_nothing_half_and_nothing_twice(

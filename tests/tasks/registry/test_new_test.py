@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from prorec.tasks.local import paths
-from prorec.tasks.registry import promotion, recommenders
+from prorec.tasks.registry import models, promotion, recommenders
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec_core.artifacts import sha256_file, write_manifest
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.sequences import Split
+from prorec_core.data.sequences import Borders, Split
 from prorec_core.errors import UserError
 from prorec_core.evaluation.served import served_ranks
 from prorec_core.metrics.measures import recall_at_k
+from prorec_core.metrics.measuring import rank_metrics
 from tests.bundles import IDS, write_bundle
 from tests.data_sets import data_set
 from tests.tasks.registry.test_promotion import NAME, make_version
@@ -79,5 +81,49 @@ def test_one_that_was_trained_on_the_test_cannot_be_measured_by_it(tmp_path: Pat
     serve(tmp_path, first)
     promotion.promote(promotion.judge(first), anyway=False)
     _, second = make_version(tmp_path / "2", [1] * 40, data=shop(0))
-    with pytest.raises(UserError, match=r"it was trained on \d+ of the test items"):
+    with pytest.raises(UserError, match=r"\(prorec-demo/1 was trained on \d+ of the 40 test items, as '"):
         promotion.promote(promotion.judge(second), anyway=False)
+
+
+def test_nor_one_that_went_on_from_such_a_one(tmp_path: Path) -> None:
+    _, ancestor = make_version(tmp_path / "1", [1] * 40, data=shop(4))
+    _, champion = make_version(tmp_path / "2", [1, 0] * 20, data=shop(0), start_from=ancestor)
+    assert models.named(champion).tags[models.STARTED_FROM_TAG] == ancestor
+    assert models.STARTED_FROM_TAG not in models.named(ancestor).tags
+    serve(tmp_path, champion)
+    promotion.promote(promotion.judge(champion), anyway=False)
+    _, challenger = make_version(tmp_path / "3", [1] * 40, data=shop(1))
+    with pytest.raises(UserError, match=r"\(prorec-demo/1 was trained on \d+ of the 40 test items"):
+        promotion.promote(promotion.judge(challenger), anyway=False)
+    # What is gone cannot be asked, and that is told.
+    client().delete_model_version(NAME, "1")
+    told: list[str] = []
+    assert not promotion.judge(challenger, told.append).objection
+    assert "models:/prorec-demo/1, which prorec-demo/2 went on from, is not there any more" in told[0]
+
+
+def by_time(validation_from: int, test_from: int) -> Dataset:
+    """Forty users with eight items each, split where so many of them are over."""
+    whole = shop(3)
+    borders = Borders(*(np.full(40, each, np.int64) for each in (validation_from, test_from)))
+    split = {"kind": "by_time", "unit": "second", "targets": "all", "least": 1}
+    return replace(whole, sequences=replace(whole.sequences, borders=borders), profile={"split": split})
+
+
+def test_by_time_one_of_an_earlier_stretch_is_measured_on_the_later(tmp_path: Path) -> None:
+    early, late = {"validation_from": 3, "test_from": 4}, {"validation_from": 5, "test_from": 6}
+    _, first = make_version(tmp_path / "1", [1, 0] * 80, data=by_time(**early), **early)
+    serve(tmp_path, first)
+    promotion.promote(promotion.judge(first), anyway=False)
+    now = by_time(**late)
+    _, second = make_version(tmp_path / "2", [1] * 80, data=now, **late)
+    judged = promotion.judge(second)
+    ranks = served_ranks(recommenders.load(recommenders.find(first)), now, 50, masked=True)
+    assert judged.champion is not None and not judged.objection
+    owners = now.sequences.owners_of(Split.TEST)
+    assert judged.champion.test["recall_at_10"] == rank_metrics(ranks, 50, owners)["recall_at_10"]
+    promotion.promote(judged, anyway=False)
+    # The other way round it was trained on what is measured.
+    _, third = make_version(tmp_path / "3", [1] * 160, data=by_time(**early), **early)
+    with pytest.raises(UserError, match=r"\(prorec-demo/2 was trained on 40 of the 160 test items"):
+        promotion.promote(promotion.judge(third), anyway=False)

@@ -61,15 +61,20 @@ def make_version(
     fused: bool = True,
     masked: bool = True,
     memory: bool = False,
+    start_from: str | None = None,
+    **protocol: int,
 ) -> tuple[str, str]:
     """A finished run with an evaluated version; returns the run's id and the version's URI.
 
     Args:
         folder: an empty folder to work in.
-        ranks: each user's rank by the scorer that is served.
+        ranks: each target's rank by the scorer that is served.
         data: the data set.
         fused: whether that scorer is `fused`; else `generative`.
         masked: whether histories were left out.
+        memory: whether the validation items were trained on.
+        start_from: the version that its training went on from.
+        protocol: what else its protocol says.
     """
     data = data or dataset(len(ranks))
     experiment = mlflow_runs.experiment_id("demo")
@@ -89,7 +94,8 @@ def make_version(
     client().set_tag(generator.run_id, store.MODEL_URI_TAG, uri)
 
     found = np.array(ranks, np.int32)
-    values = rank_metrics(found, 10)
+    owners = data.sequences.owners_of(Split.TEST)
+    values = rank_metrics(found, 10, owners)
     scorer = "fused" if fused else "generative"
     metrics = {
         "test": {scorer: values, "popularity": rank_metrics(found * 0, 10)},
@@ -100,12 +106,13 @@ def make_version(
             "history_masked": masked,
             "split": "leave-one-out",
             **({"trained_on_validation": True} if memory else {}),
+            **protocol,
         },
     }
     write_json(parts["evaluate"] / "metrics.json", metrics)
     table = pa.table(
         {
-            "user": np.arange(len(ranks), dtype=np.int32),
+            "user": owners,
             "target": data.sequences.targets(Split.TEST),
             "split": ["test"] * len(ranks),
             f"rank_{scorer}": found,
@@ -115,7 +122,7 @@ def make_version(
     upstream["train_generator"] = generator.digest
     evaluate = store_artifact("evaluate", parts["evaluate"], experiment, upstream, **parent)
     refs = {"preprocess": preprocess, "train_generator": generator, "evaluate": evaluate}
-    models.note_evaluation(Experiment(), uri, refs, run, metrics)
+    models.note_evaluation(Experiment(start_from=start_from), uri, refs, run, metrics)
     run.tags({**models.stage_tags(refs), models.MODEL_OF_RUN_TAG: uri})
     run.finish()
     return run.id, uri

@@ -38,7 +38,7 @@ def experiment(start: str | None, **changes: Any) -> Experiment:
 
 def test_an_alias_is_resolved_once_and_its_content_is_in_the_key(tmp_path: Path) -> None:
     run, first = make_version(tmp_path / "1", [1] * 20, data=shop(5))
-    _, second = make_version(tmp_path / "2", [1] * 20, data=shop(6))
+    _, second = make_version(tmp_path / "2", [0] * 20, data=shop(6))
     client().set_registered_model_alias(NAME, "champion", "1")
     assert pinned(experiment(None), {}).start_from is None
     assert pinned(experiment(CHAMPION), {}).start_from == pinned(experiment(run), {}).start_from == first
@@ -52,10 +52,11 @@ def test_an_alias_is_resolved_once_and_its_content_is_in_the_key(tmp_path: Path)
     assert start_digest(experiment(None)) == ""
     with pytest.raises(UserError, match=r"start_from models:/.*/1: the artifact of 'embed_text' .* is not known"):
         start_digest(experiment(first))
-    for uri, content in ((first, "a"), (second, "b")):
-        number = uri.rpartition("/")[2]
+    for number in ("1", "2"):
         for stage in READ:
-            client().set_model_version_tag(NAME, number, models.digest_tag(stage), f"{stage} {number}")
+            client().set_model_version_tag(NAME, number, models.digest_tag(stage), stage)
+    assert start_digest(experiment(second)) != start_digest(experiment(first)), "its files are others"
+    for number, content in (("1", "a"), ("2", "b")):
         client().set_model_version_tag(NAME, number, models.CONTENT_TAG, content)
     assert start_digest(experiment(CHAMPION)) == start_digest(experiment(second)) != start_digest(experiment(first))
     with pytest.raises(UserError, match="there is no such version of a model"):
@@ -64,8 +65,7 @@ def test_an_alias_is_resolved_once_and_its_content_is_in_the_key(tmp_path: Path)
 
 def test_a_start_that_saw_what_is_measured_now_is_refused(tmp_path: Path) -> None:
     _, before = make_version(tmp_path / "1", [1] * 20, data=shop(8))
-    _, later = make_version(tmp_path / "2", [1] * 20, data=shop(8))
-    client().set_model_version_tag(NAME, "2", models.STARTED_FROM_TAG, before)
+    _, later = make_version(tmp_path / "2", [1] * 20, data=shop(8), start_from=before)
     base = base_of(experiment(before))
     assert base is not None
     base.expect_unseen(shop(9), validation=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from prorec.tasks.execution.stage import Work
@@ -20,7 +21,9 @@ from prorec.tasks.upkeep.collection import Collected, Plan, collect, make_plan
 from prorec.tasks.upkeep.retention import take_inventory
 from prorec_core.artifacts import ArtifactRef, write_json
 from prorec_core.config import Experiment
+from prorec_core.data import snapshots
 from prorec_core.errors import UserError
+from tests.tasks.registry.test_promotion import store_artifact
 
 MakeTiny = Callable[..., Any]
 OTHER = Experiment(seed=1)
@@ -248,6 +251,30 @@ def test_local_leftovers_go_unless_somebody_is_at_work(make_tiny: MakeTiny) -> N
         done = gc(30)
     assert {name: not (artifacts / name).exists() for name in folders} == folders
     assert (done.count, done.bytes, done.spared) == (6, 30, 0)
+
+
+def test_snapshots_of_databases_go_that_no_kept_data_set_was_made_of(tracked_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    write_json(tmp_path / "made" / "profile.json", {"source": "sql", "snapshot": "a" * 64})
+    made = store_artifact("preprocess", tmp_path / "made", mlflow_runs.experiment_id("demo"), {})
+    for name in ("a", "b", "c", "d"):
+        batch = pa.RecordBatch.from_pydict({name: [1]})
+        folder = paths.snapshots() / (snapshots.keep(paths.snapshots(), {"t": [batch, batch]}))
+        folder = folder.rename(paths.snapshots() / (name * 64)) if name != "d" else folder
+        if name != "c":
+            for path in (*folder.iterdir(), folder):
+                os.utime(path, (0, 0))
+    # Who reads one marks it as used.
+    snapshots.kept(paths.snapshots(), folder.name, ["t"])
+    before = {path.name for path in paths.snapshots().iterdir() if path.is_dir()}
+    assert {name for kind, name, _ in plan(30).everything() if kind == "snapshots of databases"} == {"b" * 64}
+    gc(30)
+    assert before - {path.name for path in paths.snapshots().iterdir() if path.is_dir()} == {"b" * 64}
+    os.utime(paths.snapshots() / ("c" * 64), (0, 0))
+    (Path(made.uri) / "profile.json").unlink()
+    os.utime(paths.snapshots() / ("c" * 64) / "t.parquet", (0, 0))
+    os.utime(paths.snapshots() / ("c" * 64), (0, 0))
+    assert "snapshots of databases" not in {kind for kind, _, _ in plan(30).everything()}, "it may be of use"
 
 
 def test_files_of_writers_that_were_killed_go(artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
