@@ -100,23 +100,25 @@ class Sparse(Scored):
         return found.reshape(items_BH.shape).astype(np.float32)
 
     def ranks(self, targets_B: IntArray, left_out: Sequences | None) -> IntArray:
-        n_users, n_items = self.scores.shape
-        rows, known_B = np.arange(n_users), targets_B < n_items
+        (n_users, n_items), known_B = self.scores.shape, targets_B < self.scores.shape[1]
         asked_B = np.where(known_B, targets_B, 0).astype(np.int64)
-        kept = self._without(left_out)
-        own_B = np.asarray(kept[rows, asked_B]).ravel() if n_users else np.zeros(0, np.float32)
-        of_row = np.repeat(rows, np.diff(kept.indptr))
-        lower = kept.indices < asked_B[of_row]
-        before = (kept.data > own_B[of_row]) | ((kept.data == own_B[of_row]) & lower)
-        places_B = 1 + np.bincount(of_row[before], minlength=n_users)
-        # Before a target that scores nothing stand those below it that score nothing either.
-        taken_B = np.bincount(of_row[lower], minlength=n_users)
-        missing_B = np.zeros(n_users, np.bool_)
+        own_B = self.of(asked_B[:, None])[:, 0]
+        of_row = np.repeat(np.arange(n_users), np.diff(self.scores.indptr))
+        # Few entries are as good as a target that scores anything.
+        rival = np.flatnonzero((self.scores.data >= own_B[of_row]) & (self.scores.data > 0))
+        keys, missing_B = np.zeros(0, np.int64), np.zeros(n_users, np.bool_)
+        users, items, values = of_row[rival], self.scores.indices[rival], self.scores.data[rival]
         if left_out is not None:
             keys = self._keys(left_out)
-            users, items = np.divmod(keys, n_items)
-            taken_B += np.bincount(users[items < asked_B[users]], minlength=n_users)
-            missing_B = _among(rows * n_items + asked_B, keys)
+            missing_B = _among(np.arange(n_users) * n_items + asked_B, keys)
+            free = ~_among(users * n_items + items, keys)
+            users, items, values = users[free], items[free], values[free]
+        lower = items < asked_B[users]
+        places_B = 1 + np.bincount(users[(values > own_B[users]) | lower], minlength=n_users)
+        # Before a target that scores nothing stand those below it that score nothing either.
+        masked_users, masked_items = np.divmod(keys, n_items)
+        taken_B = np.bincount(users[lower], minlength=n_users)
+        taken_B += np.bincount(masked_users[masked_items < asked_B[masked_users]], minlength=n_users)
         places_B += np.where(own_B > 0, 0, asked_B - taken_B)
         return np.where(known_B & ~missing_B, places_B, 0).astype(np.int32)
 

@@ -59,11 +59,12 @@ class Transitions(Heuristic):
             latest, before = (last_but(histories, back) for back in (0, 1))
             # One walk from both where their weights are the same by all settings, or else one from each.
             starts = [latest, before] if len(weights) > 1 else [latest + np.float32(min(weights)) * before]
-            rings = _on_one_pattern([ring for start in starts for ring in walk(start, graph)])
+            pattern, rings = _on_one_pattern([ring for start in starts for ring in walk(start, graph)])
             for setting in settings:
                 of_ring = [setting["ring"] ** steps for steps in range(RINGS)]
                 factors = [*of_ring, *(setting["before"] * each for each in of_ring)]
-                yield Sparse(_weighted(rings, factors))
+                weighted = np.array(factors[: len(rings)], np.float32) @ rings
+                yield Sparse(sparse.csr_matrix((weighted, pattern.indices, pattern.indptr), pattern.shape))
 
         return score
 
@@ -150,16 +151,14 @@ def walk(start: sparse.csr_matrix, graph: sparse.csr_matrix) -> list[sparse.csr_
     return rings
 
 
-def _on_one_pattern(parts: Sequence[sparse.csr_matrix]) -> tuple[sparse.csr_matrix, list[Floats]]:
-    """Matrices by their values at the same places: those of any of them, which a matrix of ones tells."""
+def _on_one_pattern(parts: Sequence[sparse.csr_matrix]) -> tuple[sparse.csr_matrix, Floats]:
+    """Matrices by their values at the same places, those of any of them: a matrix of such places, and a row a part."""
     ones = [sparse.csr_matrix((np.ones_like(part.data), part.indices, part.indptr), part.shape) for part in parts]
     pattern = sum(ones[1:], ones[0]).tocsr()
     pattern.sort_indices()
-    places, values = _keys(pattern), []
-    for part in parts:
-        aligned = np.zeros(len(places), np.float32)
+    places, values = _keys(pattern), np.zeros((len(parts), pattern.nnz), np.float32)
+    for part, aligned in zip(parts, values, strict=True):
         aligned[np.searchsorted(places, _keys(part))] = part.data
-        values.append(aligned)
     return pattern, values
 
 
@@ -167,12 +166,3 @@ def _keys(matrix: sparse.csr_matrix) -> Longs:
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     found: Longs = rows * matrix.shape[1] + matrix.indices
     return found
-
-
-def _weighted(rings: tuple[sparse.csr_matrix, list[Floats]], factors: Sequence[float]) -> sparse.csr_matrix:
-    """A weighted sum of matrices on one pattern; factors beyond their number are of no use."""
-    pattern, values = rings
-    total = np.zeros(pattern.nnz, np.float32)
-    for each, factor in zip(values, factors, strict=False):
-        total += np.float32(factor) * each
-    return sparse.csr_matrix((total, pattern.indices, pattern.indptr), pattern.shape)
