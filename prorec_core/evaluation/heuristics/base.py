@@ -30,7 +30,7 @@ Setting = Mapping[str, float]
 Scores = Callable[[Sequences], Iterator[Scored]]
 """Given some histories: each item's score by one setting after the other."""
 CHOOSING = 2_000
-"""Validation targets, evenly spaced, that a setting is chosen on at most: as many as epochs of a model are by default."""
+"""Validation targets, evenly spaced, that a setting is chosen on at most, as a model is after each epoch by default."""
 _CELLS, _FEWEST = 8_000_000, 64
 """Cells of a block's scores, users times items, unless that would be fewer users than those."""
 _CHOSEN_BY = 10

@@ -43,7 +43,7 @@ class Transitions(Heuristic):
 
     axes: ClassVar[Mapping[str, Sequence[float]]] = {
         "before": (0.25, 0.0, 0.5, 1.0),
-        "ring": (0.6, 0.1, 0.3, 1.0, 2.0, 4.0),
+        "ring": (0.6, 0.3, 1.0, 2.0, 4.0),
     }
     rounds: ClassVar[Sequence[Sequence[str]]] = (("before", "ring"),)
     shared: ClassVar[Sequence[str]] = ("before", "ring")
@@ -79,7 +79,7 @@ class TransitionsAndTexts(Transitions):
     One number more: `text`, the share t of a step along texts; chosen after the others.
     """
 
-    axes: ClassVar[Mapping[str, Sequence[float]]] = {**Transitions.axes, "text": (0.2, 0.1, 0.3, 0.5, 0.8)}
+    axes: ClassVar[Mapping[str, Sequence[float]]] = {**Transitions.axes, "text": (0.2, 0.1, 0.3, 0.5)}
     rounds: ClassVar[Sequence[Sequence[str]]] = (("before", "ring"), ("text", "ring"))
 
     def __init__(self, training: Sequences, texts_NS: Floats | None) -> None:
