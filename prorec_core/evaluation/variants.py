@@ -109,7 +109,8 @@ def compare_variants(
         `protocol`; `seeds`; `reference`; `order`: the variants' names, those trained on the validation items last;
         `variants`: by name its scorer, seeds, apart (trained on the validation items: held against others of that
         kind alone, and without validation), made_with, marks (keys of MARKS), test, validation, by_seed, against,
-        scorers, codes, domination, chosen (by a heuristic), not_applied, cost, runs and new_items; `slices`: as of `sliced_recall`, by variant;
+        scorers, codes, domination, chosen (by a heuristic), not_applied, cost, runs and new_items; `slices`: as of
+        `sliced_recall`, by variant;
         `new_items`: what new items were measured on, empty where none were held out.
 
     Raises:
