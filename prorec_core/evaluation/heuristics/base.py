@@ -31,7 +31,7 @@ Scores = Callable[[Sequences], Iterator[Scored]]
 """Given some histories: each item's score by one setting after the other."""
 CHOOSING = 2_000
 """Validation targets, evenly spaced, that a setting is chosen on at most, as a model is after each epoch by default."""
-_CELLS, _FEWEST = 8_000_000, 64
+_CELLS, _FEWEST = 4_000_000, 64
 """Cells of a block's scores, users times items, unless that would be fewer users than those."""
 _CHOSEN_BY = 10
 
@@ -153,7 +153,8 @@ class Catalogue:
                     Trial(each, ndcg_at_k(of, _CHOSEN_BY, owners)) for each, of in zip(settings, ranks, strict=True)
                 ]
             best = dict(max(tried, key=lambda trial: trial.ndcg_at_10).setting)
-            trials += tried
+            known = [trial.setting for trial in trials]
+            trials += [trial for trial in tried if trial.setting not in known]
         return best, trials
 
     def ranks(
