@@ -181,16 +181,17 @@ def dense_lists(
         scores_BN = scorer(batch) if offsets_N is None else scorer(batch) + offsets_N
         top = top_from_scores(scores_BN, k, None if forbidden is None else forbidden.to(table_NE.device))
         if own:
-            top = _with_own(top, scores_BN, latest_items(histories.select(users), own))
+            own_BH = latest_items(histories.select(users), own)
+            asked = torch.from_numpy(np.maximum(own_BH, 0)).to(scores_BN.device)
+            top = with_own(top, own_BH, scores_BN.gather(1, asked).float().cpu().numpy())
         items[users, : top.length], scores[users, : top.length] = top.items_UK, top.scores_UK
     return TopItems(items, scores)
 
 
-def _with_own(top: TopItems, scores_BN: torch.Tensor, own_BH: npt.NDArray[np.int64]) -> TopItems:
-    """Lists and some items of each user that they lack, all by their scores."""
+def with_own(top: TopItems, own_BH: npt.NDArray[np.int64], scores_BH: npt.NDArray[np.float32]) -> TopItems:
+    """Lists and some items of each user that they lack, -1 standing for none, all by their scores."""
     known = (own_BH[:, :, None] == top.items_UK[:, None, :]).any(-1) | (own_BH < 0)
-    asked = torch.from_numpy(np.maximum(own_BH, 0)).to(scores_BN.device)
-    own_scores = np.where(known, -np.inf, scores_BN.gather(1, asked).float().cpu().numpy()).astype(np.float32)
+    own_scores = np.where(known, -np.inf, scores_BH).astype(np.float32)
     items = np.hstack([top.items_UK, np.where(known, -1, own_BH).astype(np.int32)])
     scores = np.hstack([top.scores_UK, own_scores])
     order = np.argsort(-scores, axis=1, kind="stable")

@@ -79,14 +79,18 @@ def sequential_find(
     """
 
     def find(histories: Sequences) -> Candidates:
-        k = min(config.beams + max(config.list_length, DENSE_CANDIDATES), histories.n_items)
-        masked = config.mask_history
+        k, masked = candidates_of(config, histories.n_items), config.mask_history
         own = 0 if masked else OWN_CANDIDATES
         return as_candidates(
             dense_lists(model, table_NE, histories, k, max_history, masked=masked, offsets_N=offsets_N, own=own)
         )
 
     return find
+
+
+def candidates_of(config: EvaluateConfig, n_items: int) -> int:
+    """How many items a baseline finds for each user: as many as a generator's ranker chooses from, or all."""
+    return min(config.beams + max(config.list_length, DENSE_CANDIDATES), n_items)
 
 
 def as_candidates(found: TopItems) -> Candidates:
@@ -164,7 +168,9 @@ def own_and_ranked(
         if fitted[1]["ndcg_at_10"] > ndcg_at_k(ranks, 10, histories.owner):
             recommended = RANKED
     told = None if fitted is None else fitted[1]
-    return EvaluationInputs(config, dataset, lists, seed=seed, new=of_new, ranker=told, recommended=recommended)
+    return EvaluationInputs(
+        config, dataset, lists, seed=seed, new=of_new, ranker=told, recommended=recommended, texts_NT=texts_NT
+    )
 
 
 def _telling(ranker: Ranker, about: Mapping[str, Any]) -> dict[str, Any]:

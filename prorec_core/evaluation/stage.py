@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from prorec_core.config import EvaluateConfig
@@ -19,6 +20,7 @@ from prorec_core.evaluation.baselines import with_fallback
 from prorec_core.evaluation.measured import NEW_ITEMS, Evaluation
 from prorec_core.evaluation.new_items import NewItemLists, new_item_metrics, new_targets
 from prorec_core.evaluation.remarks import remarks, validation_tells
+from prorec_core.evaluation.shortcuts import shortcut_metrics
 from prorec_core.evaluation.slices import sliced_recall, what_is_asked
 from prorec_core.metrics.intervals import compare
 from prorec_core.metrics.measuring import list_metrics, measured_always, rank_metrics
@@ -47,6 +49,8 @@ class EvaluationInputs:
         recommended: the scorer by which the model recommends; "" for the first that is shown.
         new: recommendations with the new items of the data set in the catalogue; None where there are none.
         all_counts: add every scorer of interactions alone.
+        texts_NT: text embeddings of the items, by which a shortcut may find targets; None where they are not known.
+        heuristic: of a heuristic the numbers that validation `chosen` and its `trials`; None where there is none.
     """
 
     config: EvaluateConfig
@@ -59,6 +63,8 @@ class EvaluationInputs:
     recommended: str = ""
     new: NewItemLists | None = None
     all_counts: bool = False
+    texts_NT: npt.NDArray[np.float32] | None = None
+    heuristic: Mapping[str, Any] | None = None
 
 
 def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
@@ -105,6 +111,8 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         for first, second in _pairs(on_test)
     }
     metrics["slices"] = sliced_recall(on_test, what_is_asked(sequences, masked=masked))
+    metrics["shortcut"] = shortcut_metrics(on_test, inputs.dataset, inputs.texts_NT, masked=masked)
+    metrics["heuristic"] = dict(inputs.heuristic or {})
     # What a source knows of itself, it knows of all its items, and of each user's last.
     whole = inputs.dataset.new_items is None and sequences.borders is None
     metrics["reference"] = _reference(inputs.dataset.profile) if whole else {}

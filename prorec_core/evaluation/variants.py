@@ -109,7 +109,8 @@ def compare_variants(
         `protocol`; `seeds`; `reference`; `order`: the variants' names, those trained on the validation items last;
         `variants`: by name its scorer, seeds, apart (trained on the validation items: held against others of that
         kind alone, and without validation), made_with, marks (keys of MARKS), test, validation, by_seed, against,
-        scorers, codes, domination, not_applied, cost, runs and new_items; `slices`: as of `sliced_recall`, by variant;
+        scorers, codes, domination, chosen (by a heuristic), not_applied, cost, runs and new_items; `slices`: as of
+        `sliced_recall`, by variant;
         `new_items`: what new items were measured on, empty where none were held out.
 
     Raises:
@@ -164,6 +165,7 @@ def compare_variants(
                     for each in seeds
                 ]
             ),
+            "chosen": _chosen(seeds),
             "not_applied": list(dict.fromkeys(text for each in seeds for text in each.not_applied)),
             "runs": [{"seed": each.seed, **each.run} for each in seeds],
         }
@@ -232,6 +234,12 @@ def _over_seeds(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, 
 def _same_for_all() -> set[str]:
     """Scorers that every variant has with the same figures."""
     return {name for name, row in SCORERS.items() if row.everywhere or row.again}
+
+
+def _chosen(seeds: Sequence[Measured]) -> dict[str, float]:
+    """The numbers of a heuristic that validation chose; {} for what is none. They are the same with every seed."""
+    found = seeds[0].metrics.get("heuristic", {})
+    return dict(found["chosen"]) if found.get("trials") else {}
 
 
 def _scorers(seeds: Sequence[Measured], reference: Sequence[Measured], samples: int, seed: int) -> dict[str, Any]:

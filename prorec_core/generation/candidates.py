@@ -71,6 +71,12 @@ class Candidates:
         """Each user's best items by the dense score alone."""
         return best_of(self.items_UC, self.dense_UC, k)
 
+    def listed(self, k: int) -> tuple[IntArray, Floats]:
+        """Each user's first items as they stand, and their dense scores: for lists that are in order already."""
+        items, scores = self.items_UC[:, :k], self.dense_UC[:, :k]
+        short = ((0, 0), (0, max(0, k - items.shape[1])))
+        return np.pad(items, short, constant_values=-1), np.pad(scores, short, constant_values=-np.inf)
+
     def fused(self, weight: float, k: int) -> tuple[IntArray, Floats]:
         """Each user's best items by `log p_gen + λ · log p_dense`, λ the weight."""
         with np.errstate(invalid="ignore"):

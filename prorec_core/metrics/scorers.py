@@ -46,6 +46,9 @@ class Scorer:
         counts: the function that recommends from interactions alone, as `module:function`; "" for one of a model.
         everywhere: measured in every evaluation; of those of interactions alone.
         again: measured in every evaluation that may recommend what a user has; of those of interactions alone.
+        heuristic: the class that makes it of interactions, and of texts where it reads them, by a few numbers that
+            validation chooses, as `module:class`; "" for what is none.
+        reads_texts: of a heuristic, whether it reads text embeddings.
     """
 
     label: str
@@ -59,12 +62,22 @@ class Scorer:
     counts: str = ""
     everywhere: bool = False
     again: bool = False
+    heuristic: str = ""
+    reads_texts: bool = False
 
     def lists(self) -> ListsOfCounts:
         """The function that `counts` names."""
-        module, _, name = self.counts.partition(":")
-        found: ListsOfCounts = getattr(importlib.import_module(module), name)
+        found: ListsOfCounts = _found(self.counts)
         return found
+
+    def heuristic_class(self) -> Any:
+        """The class that `heuristic` names."""
+        return _found(self.heuristic)
+
+
+def _found(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 SCORERS: dict[str, Scorer] = {
@@ -74,7 +87,10 @@ SCORERS: dict[str, Scorer] = {
         "popularity, with weights that validation users gave",
         "#7b4fa3",
         "P",
-        compared=("fused", "generative", "aligned", "collaborative", "two_stream", "often_taken", "lately_taken"),
+        compared=(
+            *("fused", "generative", "aligned", "collaborative", "two_stream"),
+            *("transitions_text", "transitions", "item_knn", "nearest_text", "often_taken", "lately_taken"),
+        ),
         generates=True,
     ),
     "fused": Scorer(
@@ -125,6 +141,40 @@ SCORERS: dict[str, Scorer] = {
         "#6b8e23",
         "*",
         counts="prorec_core.evaluation.baselines:item_to_item_lists",
+    ),
+    "transitions_text": Scorer(
+        "transition graph with texts",
+        "a walk from the latest two items over what followed what and over nearest texts, untrained",
+        "#3d5a80",
+        "h",
+        reranked=True,
+        heuristic="prorec_core.evaluation.heuristics.transitions:TransitionsAndTexts",
+        reads_texts=True,
+    ),
+    "transitions": Scorer(
+        "transition graph",
+        "a walk from the latest two items over what followed what in training, untrained",
+        "#7794b8",
+        "H",
+        reranked=True,
+        heuristic="prorec_core.evaluation.heuristics.transitions:Transitions",
+    ),
+    "item_knn": Scorer(
+        "item-kNN",
+        "the items that most of the users have who have what the user has, by cosine",
+        "#9a7b4f",
+        "d",
+        reranked=True,
+        heuristic="prorec_core.evaluation.heuristics.neighbours:ItemKnn",
+    ),
+    "nearest_text": Scorer(
+        "nearest text",
+        "the items whose texts are nearest to those of the latest ones",
+        "#6c757d",
+        "8",
+        reranked=True,
+        heuristic="prorec_core.evaluation.heuristics.neighbours:NearestText",
+        reads_texts=True,
     ),
     "often_taken": Scorer(
         "taken most often",
@@ -189,4 +239,4 @@ def in_order(names: Iterable[str]) -> list[str]:
 def what_decides() -> Iterator[list[Any]]:
     """Of every scorer what decides an evaluation's figures, as plain values: all but words and colours."""
     for name, row in SCORERS.items():
-        yield [name, row.compared, row.recommends, row.counts, row.everywhere, row.again]
+        yield [name, row.compared, row.recommends, row.counts, row.everywhere, row.again, row.heuristic]

@@ -26,6 +26,7 @@ from prorec_core.reports.tables import (
     cells,
     chosen_settings,
     comparison_rows,
+    heuristic_line,
     leak_line,
     new_item_line,
     new_item_rows,
@@ -34,6 +35,8 @@ from prorec_core.reports.tables import (
     reference_names,
     result_markdown,
     result_rows,
+    shortcut_line,
+    shortcut_rows,
     signed,
     unseen_line,
 )
@@ -61,6 +64,8 @@ def render(background: Background, evaluation: Evaluation) -> str:
         notes=_notes(metrics, background),
         reference=_reference(metrics),
         comparisons=comparison_rows(metrics["comparisons"]),
+        shortcut=_shortcut(metrics),
+        heuristic=heuristic_line(metrics),
         new_items=_new_items(metrics),
         figures=_svgs(background, metrics, ranks),
         scorers=in_order(ranks),
@@ -110,6 +115,12 @@ def _figures(
         found["comparisons"] = (
             plots.difference_intervals(metrics["comparisons"]),
             f"Differences between scorers with 95% intervals. {words}.",
+        )
+    if rest := metrics.get("shortcut", {}).get("rest"):
+        words = "; ".join(", ".join(row) for row in shortcut_rows(metrics)[1:])
+        found["shortcut"] = (
+            plots.beyond_shortcut(test, rest),
+            f"Each scorer on all test targets and on those that a shortcut lacks. {words}.",
         )
     of_all = ("target_popularity", "history_length")
     for name, slices in (
@@ -182,6 +193,15 @@ def _reference(metrics: Mapping[str, Any]) -> list[tuple[str, list[Cell]]]:
     known = reference_names(metrics)
     rows = dict(cells(metrics["reference"], present(metrics["test"], columns("page", "ranks")), mark_best=False))
     return [(words, rows[name]) for name, words in known.items()]
+
+
+def _shortcut(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    if not metrics.get("shortcut"):
+        return None
+    head, *rows = shortcut_rows(metrics) or [[]]
+    names = in_order(metrics["shortcut"]["rest"])
+    line = f"{shortcut_line(metrics['shortcut'])}."
+    return {"line": line, "head": head, "rows": list(zip(names, rows, strict=True))}
 
 
 def _new_items(metrics: Mapping[str, Any]) -> dict[str, Any] | None:

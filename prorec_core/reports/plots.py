@@ -125,6 +125,37 @@ def difference_intervals(comparisons: Mapping[str, Mapping[str, Mapping[str, flo
     return figure
 
 
+def beyond_shortcut(test: Mapping[str, Mapping[str, float]], rest: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Each scorer on all targets (hollow) and on those that a shortcut lacks (filled, with its standard error).
+
+    Args:
+        test: metrics by scorer.
+        rest: those that are compared, on these targets alone, with standard errors.
+    """
+    shown = in_order(rest)
+    metrics = [name for name in next(iter(rest.values())) if not name.endswith("_standard_error")]
+    with style():
+        figure, columns = panels(len(metrics), height=0.9 + 0.3 * len(shown), sharey="row")
+        for axes, metric in zip(columns, metrics, strict=True):
+            for place, scorer in enumerate(shown):
+                colour, marker = about(scorer).colour, about(scorer).marker
+                everyone, others = test[scorer][metric], rest[scorer][metric]
+                axes.plot([others, everyone], [place, place], color=RULE, linewidth=1.2, zorder=1)
+                axes.plot(
+                    everyone, place, marker=marker, color=colour, markersize=6, fillstyle="none", linestyle="none"
+                )
+                error = rest[scorer][f"{metric}_standard_error"]
+                axes.errorbar(others, place, xerr=error, color=colour, marker=marker, markersize=6, elinewidth=1.4)
+            axes.set_title(label(metric))
+            axes.set_yticks(range(len(shown)), list(map(scorers.label, shown)))
+            axes.set_ylim(len(shown) - 0.5, -0.5)
+            axes.set_xlim(left=0)
+            axes.grid(axis="y", visible=False)
+            axes.spines["left"].set_visible(False)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+    return figure
+
+
 def ranker_features(without: Mapping[str, Mapping[str, float]]) -> Figure:
     """What each of the ranker's features adds to validation NDCG@10, with 95% intervals.
 

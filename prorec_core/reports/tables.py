@@ -202,6 +202,12 @@ def result_markdown(metrics: Mapping[str, Any]) -> str:
             figures = [f"{label(metric)} {value:.4f}" for metric, value in metrics["reference"][name].items()]
             told.append(f"{words} {', '.join(figures)}")
         lines += ["", f"Known of this data by construction: {'; '.join(told)}."]
+    if chosen := heuristic_line(metrics):
+        lines += ["", chosen]
+    if shortcut := metrics.get("shortcut"):
+        lines += ["", f"*{shortcut_line(shortcut)}*"]
+        if rows := shortcut_rows(metrics):
+            lines += ["", _line(rows[0]), _line(["---", *["---:"] * (len(rows[0]) - 1)]), *map(_line, rows[1:])]
     if new := metrics.get("new_items"):
         head, *rows = new_item_rows(new)
         lines += ["", f"*{new_item_line(new)}*", "", _line(head), _line(["---", *["---:"] * (len(head) - 1)])]
@@ -225,6 +231,52 @@ def chosen_settings(metrics: Mapping[str, Any]) -> list[str]:
         ranker = f"generator.ranker_weights=[{','.join(f'{each:.6g}' for each in metrics['ranker']['weights'])}]"
     # Where there is no dense score, a weight has to be given all the same.
     return ["train_on_validation=true", f"evaluate.fusion_weights=[{1 if weight is None else weight:g}]", ranker]
+
+
+def heuristic_line(metrics: Mapping[str, Any]) -> str:
+    """The numbers of a heuristic and how they came about, in one sentence; "" where none was measured."""
+    if not (found := metrics.get("heuristic")):
+        return ""
+    numbers = ", ".join(f"{name} {value:g}" for name, value in found["chosen"].items())
+    if not found["trials"]:
+        return f"Numbers of the heuristic, as by default: {numbers}."
+    return f"Numbers of the heuristic, chosen by validation NDCG@10 among {len(found['trials'])} settings: {numbers}."
+
+
+def shortcut_line(found: Mapping[str, Any]) -> str:
+    """How many test targets a shortcut finds, in one sentence.
+
+    Args:
+        found: metrics.json's `shortcut`.
+    """
+    texts = " and over nearest texts" if found["with_texts"] else ""
+    how = "chosen on validation" if found["chosen_on_validation"] else "as by default"
+    sampled = f" (of {found['of']:,}, evenly spaced)" if found["targets"] < found["of"] else ""
+    return (
+        f"A shortcut that needs no training has {found['found']:,} of {found['targets']:,} test targets{sampled}, "
+        f"{found['share']:.1%}, within its first ten. It is a walk over what followed what in training{texts}, from "
+        f"the user's latest two items, its numbers {how}. The others need more than that"
+    )
+
+
+def shortcut_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """Each scorer on all test targets and on those that the shortcut lacks, as plain rows: a header, then a row a
+    scorer; [] where the shortcut lacks none."""
+    rest = metrics["shortcut"]["rest"]
+    if not rest:
+        return []
+    shown = present(
+        rest, [metric for metric in columns("result") if f"{metric}_standard_error" in next(iter(rest.values()))]
+    )
+    rows = [["scorer", *(f"{label(metric)}, {where}" for metric in shown for where in ("all", "the others"))]]
+    for scorer in in_order(rest):
+        told = [
+            f"{figure(metric, of[scorer][metric])} ± {of[scorer][f'{metric}_standard_error']:.4f}"
+            for metric in shown
+            for of in (metrics["test"], rest)
+        ]
+        rows.append([scorers.label(scorer), *told])
+    return rows
 
 
 def new_item_rows(found: Mapping[str, Any]) -> list[list[str]]:

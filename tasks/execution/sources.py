@@ -60,7 +60,8 @@ def source_files(entries: Iterable[str], experiment: Experiment | None = None) -
         modules.add(name)
         todo += _imports(name)
         if name == scorers.__name__:
-            todo += [row.counts.partition(":")[0] for row in scorers.SCORERS.values() if row.counts]
+            places = [place for row in scorers.SCORERS.values() for place in (row.counts, row.heuristic) if place]
+            todo += [place.partition(":")[0] for place in places]
     files = {_file(name) for name in modules}
     beside = {
         path

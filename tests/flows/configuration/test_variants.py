@@ -205,7 +205,7 @@ def test_two_streams_need_validation(where: str, tmp_path: Path) -> None:
 def test_a_ranked_baseline_needs_validation() -> None:
     base = changed(Experiment(), {"train_on_validation": True, "evaluate.fusion_weights": [2]}, "")
     assert STANDARD.plan(["sasrec", "aligned"], base, 1, None).names == ["sasrec", "aligned"]
-    with pytest.raises(UserError, match="variants aligned-ranked, sasrec-ranked, two-stream, two-stream-r"):
+    with pytest.raises(UserError, match=r"variants aligned-ranked, sasrec-ranked, transition-graph-.*, two-stream-r"):
         STANDARD.plan(["core"], base, 2, None)
     assert STANDARD.plan(["dense"], base, 1, None).names == STANDARD.groups["dense"]
 

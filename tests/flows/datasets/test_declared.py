@@ -18,15 +18,14 @@ ALL = data_sets()
 
 def test_those_that_papers_report_on_are_there() -> None:
     wanted = "amazon-beauty amazon-toys amazon-sports amazon-cds amazon-beauty-raw amazon-2018-instruments "
-    wanted += (
-        "amazon-2023-games ml-100k ml-1m ml-20m ml-32m yelp steam lastfm delicious goodreads-poetry hm mind-small "
-    )
+    wanted += "amazon-2023-games ml-100k ml-1m ml-20m ml-32m yelp yelp-open steam "
+    wanted += "lastfm delicious goodreads-poetry hm mind-small "
     assert not {*wanted.split(), "amazon-m2"} - ALL.keys()
 
 
 @pytest.mark.parametrize("dataset", ALL.values(), ids=ALL)
 def test_each_can_be_had_read_and_cited(dataset: DataSet) -> None:
-    assert dataset.data["source"] in LAYOUTS and dataset.citation and dataset.title
+    assert dataset.data["source"] in {*LAYOUTS, "letter"} and dataset.citation and dataset.title
     text = dataset.model_dump_json()
     assert "{slug}" not in text and "{category" not in text
     for file in dataset.files:
@@ -40,7 +39,7 @@ def test_a_key_of_a_licence_stands_for_the_same_terms() -> None:
     assert len(terms) == len({key for key, _ in terms})
 
 
-@pytest.mark.parametrize("name", ["amazon-toys", "ml-1m", "lastfm", "amazon-beauty", "ml-100k"])
+@pytest.mark.parametrize("name", ["amazon-toys", "ml-1m", "lastfm", "amazon-beauty", "ml-100k", "yelp"])
 def test_each_is_an_experiment(name: str) -> None:
     experiment = load(name)
     assert experiment.name == name and experiment.data.path == str(kept.folder_of(find(name)))

@@ -23,6 +23,7 @@ from prorec.tasks.execution.stage import Stage, versions
 from prorec.tasks.stages.evaluate_aligned import evaluate_aligned
 from prorec.tasks.stages.evaluate_collaborative import evaluate_collaborative
 from prorec.tasks.stages.evaluate_counts import evaluate_counts
+from prorec.tasks.stages.evaluate_heuristics import of_heuristic
 from prorec.tasks.stages.evaluate_two_stream import evaluate_two_stream
 from prorec.tasks.stages.pipeline import STAGES, up_to
 from prorec.tasks.tracking import mlflow_runs
@@ -110,7 +111,8 @@ def changed(path: tuple[str, ...]) -> Experiment:
 
 
 UPSTREAM = {stage: ArtifactRef(stage=stage, digest=stage, run_id="r", uri="/u") for stage in STAGES}
-BASELINES = (evaluate_counts, evaluate_collaborative, evaluate_aligned, evaluate_two_stream)
+HEURISTICS = tuple(of_heuristic(name) for name, row in SCORERS.items() if row.heuristic)
+BASELINES = (evaluate_counts, evaluate_collaborative, evaluate_aligned, evaluate_two_stream, *HEURISTICS)
 PIPELINE = tuple(STAGES.values())
 EVERY = (*PIPELINE, *BASELINES)
 NUMERIC = {
