@@ -18,6 +18,9 @@ Fields = Mapping[str, tuple[str, ...]]
 AUTO = "auto"
 """What such a field holds until the data are known. No stage ever reads it."""
 
+STORED = "stored"
+"""As context of a validation: a stored record is complete, and what it lacks is nobody's to fill in."""
+
 
 class _ByData:
     """As metadata of a number's field, after its bounds: it may be left to the data, as `AUTO`."""

@@ -2,7 +2,7 @@
 
 Knows the names and limits of choices; knows nothing of how they are carried out. `Experiment()` alone is the
 demo. A YAML file in `configs/` holds only what differs from these defaults. Numbers `by_data` are the built-in shop's
-own; with other data they are `AUTO` where nothing is said, and `prorec_core.fitting` finds them once the data are known.
+own; with other data they are `AUTO` where nothing is said, until `prorec_core.fitting` knows how large the data are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from prorec_core.by_data import AUTO, ByData, by_data, fields_by_data, left_to_the_data
+from prorec_core.by_data import AUTO, STORED, ByData, by_data, fields_by_data, left_to_the_data
 from prorec_core.config_data import DataConfig, TextConfig, is_built_in
 from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
 from prorec_core.sections import (
@@ -31,8 +31,6 @@ Dim = Annotated[int, Field(ge=4, le=4096), ByData]
 Epochs = Annotated[int, Field(ge=1, le=1000), ByData]
 Rate = Annotated[float, Field(gt=0, le=1), ByData]
 Dropout = Annotated[Probability, ByData]
-STORED = "stored"
-"""As context of a validation: a stored record is complete, and what it lacks is nobody's to fill in."""
 
 
 class Training(Section):
@@ -326,8 +324,7 @@ class Experiment(Section):
     def _left_to_the_data(cls, values: Any, info: ValidationInfo) -> Any:
         if not isinstance(values, Mapping):
             return values
-        built_in, complete = is_built_in(values.get("data")), info.context == STORED
-        return left_to_the_data(cls, values, built_in=built_in, complete=complete)
+        return left_to_the_data(cls, values, built_in=is_built_in(values.get("data")), complete=info.context == STORED)
 
     @model_validator(mode="after")
     def _choices_go_together(self) -> Experiment:

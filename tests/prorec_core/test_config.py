@@ -11,10 +11,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from prorec_core.by_data import AUTO, ByData
+from prorec_core.by_data import AUTO, STORED, ByData
 from prorec_core.config import (
     BY_DATA,
-    STORED,
     CollaborativeConfig,
     EvaluateConfig,
     Experiment,
@@ -246,7 +245,9 @@ def test_a_column_has_one_part() -> None:
 
 
 def _by_data(experiment: Experiment) -> dict[str, Any]:
-    return {f"{name}.{field}": getattr(getattr(experiment, name), field) for name, of in BY_DATA.items() for field in of}
+    return {
+        f"{name}.{field}": getattr(getattr(experiment, name), field) for name, of in BY_DATA.items() for field in of
+    }
 
 
 OWN = {"data": {"source": "tables", "path": "somewhere"}}

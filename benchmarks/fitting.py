@@ -1,12 +1,12 @@
-"""The settings that the rule gives, held against presets and others on validation: `python -m benchmarks.rule`.
+"""The settings that the rule gives, held against presets and others on validation: `python -m benchmarks.fitting`.
 
-`python -m benchmarks.rule DATASET=FOLDER… [--folder WORK] [--minutes M] [--stage STAGE] [--bases preset,demo,rule]
+`python -m benchmarks.fitting DATASET=FOLDER… [--folder WORK] [--minutes M] [--stage STAGE] [--bases preset,demo,rule]
 [--try NAME=BASE,FIELD=VALUE,…]`
 
 By data set (amazon-beauty, yelp, ml-100k) and trial it trains SASRec on ids and Stage I over it (with `--stage
-train_generator` the whole pipeline), measures NDCG@10 of all validation targets, and tells each trial's difference from
-the preset with its 95% interval, a paired bootstrap over users. What is measured is kept in WORK and not measured again;
-a training that the minutes end goes on from its last epoch the next time. Nothing here looks at the test.
+train_generator` the whole pipeline), measures NDCG@10 of all validation targets, and tells how far each trial is from
+the preset, with a 95% interval of a paired bootstrap over users. What is measured is kept in WORK and not measured
+again; a training that the minutes end goes on from its last epoch the next time. Nothing here looks at the test.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +35,7 @@ from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import read_embeddings
 from prorec_core.data.sequences import Split
+from prorec_core.fitting import Size, fitted
 from prorec_core.metrics.intervals import compare
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.progress import Progress
@@ -71,19 +73,22 @@ class Trial:
         return self.folder / f"{stage}-{sha256_json([values['seed'], *(values[name] for name in sections)])[:16]}"
 
 
-def experiment_of(dataset: str, folder: str, base: str, settings: Mapping[str, Any]) -> Experiment:
+def experiment_of(dataset: str, folder: str, size: Size, base: str, settings: Mapping[str, Any]) -> Experiment:
     """A data set's experiment with the settings of a base, and some others in their place.
 
     Args:
         dataset: one of `PRESETS`.
         folder: with its files.
-        base: preset; demo: those of the built-in shop.
+        size: of its data.
+        base: preset; demo: what the built-in shop has; rule: what follows from the data.
         settings: values by dotted field.
     """
     found = load(PRESETS[dataset], [f"data.path={folder}"])
     if base == "demo":
         found = Experiment().model_copy(update={"data": found.data})
-    return changed(found.model_copy(update={"name": dataset}), settings, "--try")
+    if base == "rule":
+        found = Experiment(data=found.data)
+    return fitted(changed(found.model_copy(update={"name": dataset}), settings, "--try"), size)
 
 
 def measure(trial: Trial, stage: str, out_of_time: Callable[[], bool]) -> dict[str, Any]:
@@ -105,15 +110,12 @@ def measure(trial: Trial, stage: str, out_of_time: Callable[[], bool]) -> dict[s
         if progress.unit == "epoch" and progress.step < progress.total and out_of_time():
             raise OverBudgetError
 
-    began, worked = time.perf_counter(), time.process_time()
     place.mkdir(parents=True, exist_ok=True)
     ranks, epochs = (_whole if stage == "train_generator" else _dense)(trial, stage, place, report)
     np.save(place / "ranks.npy", ranks)
     figures = {
         "ndcg_at_10": ndcg_at_k(ranks, 10),
         "epochs": epochs,
-        "seconds": round(time.perf_counter() - began, 1),
-        "processor_seconds": round(time.process_time() - worked, 1),
         "settings": trial.experiment.model_dump(mode="json"),
         "ranks": str(place / "ranks.npy"),
     }
@@ -122,7 +124,7 @@ def measure(trial: Trial, stage: str, out_of_time: Callable[[], bool]) -> dict[s
 
 
 def _dense(trial: Trial, stage: str, place: Path, report: Callable[[Progress], None]) -> tuple[Ranks, int]:
-    """Ranks of all validation targets by SASRec or Stage I, int32, 0 where there is none, and how many epochs it took."""
+    """Ranks of all validation targets by SASRec or Stage I, int32, 0: not found; and how many epochs it took."""
     experiment = trial.experiment
     dataset = Dataset.load(trial.folder / "data" / "preprocess")
     runtime = make_runtime(experiment.device, report, place / "checkpoints")
@@ -144,25 +146,24 @@ def _whole(trial: Trial, stage: str, place: Path, report: Callable[[Progress], N
     run = api.train(
         trial.experiment, place / "run", until="evaluate", tell=lambda _, progress: report(progress), quiet=True
     )
-    return run.evaluation.validation_ranks[run.evaluation.metrics["recommended"]], len(run.training[stage])
+    rows = run.evaluation.ranks.filter(pc.equal(run.evaluation.ranks["split"], "validation"))
+    return rows[f"rank_{run.evaluation.metrics['recommended']}"].to_numpy(), len(run.training[stage])
 
 
 def show(found: Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]], console: Console) -> list[dict[str, Any]]:
     """Print a table a data set; returns its rows."""
     rows = []
     for dataset, figures in found.items():
-        table = Table("settings", "stage", "NDCG@10", "less the preset's, 95%", "epochs", "s", title=dataset)
+        table = Table("settings", "stage", "NDCG@10", "less the preset's, 95%", "epochs", title=dataset)
         for (name, stage), each in figures.items():
             row = {"dataset": dataset, "settings": name, "stage": stage, **each}
             against = figures.get(("preset", stage))
             interval = "–"
             if against is not None and name != "preset":
-                ranks = (np.load(one["ranks"]) for one in (each, against))
-                row["difference"] = difference = compare(*ranks, samples=_SAMPLES, metrics=(_METRIC,))[_METRIC]
+                own, preset = (np.load(one["ranks"]) for one in (each, against))
+                row["difference"] = difference = compare(own, preset, _SAMPLES, metrics=(_METRIC,))[_METRIC]
                 interval = f"{difference['difference']:+.4f} ({difference['low']:+.4f} … {difference['high']:+.4f})"
-            table.add_row(
-                name, stage, f"{each[_METRIC]:.4f}", interval, str(each["epochs"]), f"{each['seconds']:,.0f}"
-            )
+            table.add_row(name, stage, f"{each[_METRIC]:.4f}", interval, str(each["epochs"]), f"{each['seconds']:,.0f}")
             rows.append(row)
         console.print(table)
     return rows
@@ -183,10 +184,14 @@ def _trials(tried: Sequence[str], bases: Sequence[str]) -> list[tuple[str, str, 
 
 def main() -> int:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rule", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.fitting", description=__doc__)
     parser.add_argument("datasets", nargs="+", metavar="DATASET=FOLDER", help=f"one of {', '.join(PRESETS)}")
-    parser.add_argument("--folder", type=Path, default=Path("rule"), help="where to work; what was done there counts")
-    parser.add_argument("--minutes", type=float, default=60, help="when to stop; what is not finished goes on next time")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("fitting"), help="where to work; what was done there counts"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="when to stop; what is not finished goes on next time"
+    )
     parser.add_argument("--stage", choices=STAGES, default="align", help="the last one that is trained")
     parser.add_argument("--bases", default=",".join(BASES), help="which of preset, demo and rule")
     parser.add_argument("--try", action="append", default=[], metavar="NAME=BASE,FIELD=VALUE,…", dest="tried")
@@ -200,11 +205,12 @@ def main() -> int:
     for text in options.datasets:
         dataset, _, folder = text.partition("=")
         own = options.folder / dataset
-        api.train(Experiment(name=dataset, data=load(PRESETS[dataset], [f"data.path={folder}"]).data), own / "data",
-                  until="embed_text", quiet=True)  # fmt: skip
+        data = load(PRESETS[dataset], [f"data.path={folder}"]).data
+        read = api.train(Experiment(name=dataset, data=data), own / "data", until="embed_text", quiet=True)
+        size = Size.of(read.dataset.profile)
         figures = found.setdefault(dataset, {})
         for name, base, settings in _trials(options.tried, options.bases.split(",")):
-            trial = Trial(name, experiment_of(dataset, folder, base, settings), own)
+            trial = Trial(name, experiment_of(dataset, folder, size, base, settings), own)
             for stage in stages:
                 try:
                     figures[name, stage] = measure(trial, stage, lambda: time.monotonic() > until)
