@@ -190,6 +190,27 @@ def _values(experiment: Experiment) -> Iterator[tuple[str, Any]]:
             yield f"{section}.{field}", getattr(getattr(experiment, section), field)
 
 
+def beside_the_rule(sections: Mapping[str, Any], size: Size) -> list[tuple[str, Any, Any]]:
+    """An experiment's numbers, each with what it would be if it alone were left to the data; dotted name first.
+
+    Args:
+        sections: of a whole experiment, as plain values; nothing in it is open.
+        size: of its data.
+    """
+    used = {f"{section}.{field}": sections[section][field] for section, of in BY_DATA.items() for field in of}
+    heads = [sections[section]["heads"] for section in ("collaborative", "generator")]
+
+    def alone(field: str) -> Any:
+        return by_rule(size, {name: value for name, value in used.items() if name != field}, *heads)[field]
+
+    return [(field, value, alone(field)) for field, value in used.items()]
+
+
+def plain(value: float) -> str:
+    """A number as people write it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def told(before: Experiment, after: Experiment, size: Size) -> str:
     """What was left open and what it came to, in one line.
 
@@ -203,7 +224,7 @@ def told(before: Experiment, after: Experiment, size: Size) -> str:
     words = []
     for name, of in by_name.items():
         if len(set(of.values())) == 1 and len(of) == sum(name in fields for fields in BY_DATA.values()):
-            words.append(f"{name} {next(iter(of.values())):g}")
+            words.append(f"{name} {plain(next(iter(of.values())))}")
         else:
-            words += [f"{section}.{name} {value:g}" for section, value in of.items()]
+            words += [f"{section}.{name} {plain(value)}" for section, value in of.items()]
     return f"by rule {RULE} from {size}: {', '.join(words)}"

@@ -160,7 +160,7 @@ class StagesInFolder:
             raise UserError("the data have changed since", place=str(self.folder), cure=cure)
 
     def _fit(self) -> None:
-        """Find the numbers that are left to the data, and keep them with the folder: what goes on later has the same."""
+        """Find the numbers that are left to the data, and keep them with the folder for what goes on there later."""
         if not fitting.open_fields(self.experiment):
             return
         size = fitting.Size.of(read_json(self.folder / "preprocess" / "profile.json"))
