@@ -13,7 +13,7 @@ import prefect.runtime
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from prorec.flows.configuration.experiments import Parameter
+from prorec.flows.configuration.experiments import Parameter, checked
 from prorec.flows.configuration.variants import Variants, joined, load_variants
 from prorec.tasks import comparison
 from prorec.tasks.execution.events import (
@@ -100,7 +100,7 @@ def compare(
         IncompleteComparisonError: some variants failed; the others are reported.
     """
     end_when_asked()
-    experiment = pinned(experiment, PrefectRun.here().tags)
+    experiment = pinned(checked(experiment), PrefectRun.here().tags)
     known = load_variants()
     if definitions is not None:
         known = joined(known, definitions, "definitions")

@@ -11,7 +11,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from prorec.flows.configuration.experiments import Parameter
+from prorec.flows.configuration.experiments import Parameter, checked
 from prorec.tasks.execution import pages
 from prorec.tasks.execution.events import StageEnded, listening
 from prorec.tasks.execution.prefect_run import PrefectRun, failed
@@ -66,7 +66,7 @@ def prorec(experiment: Parameter = left_open()) -> dict[str, Any]:  # noqa: B008
     end_when_asked()
     mlflow_experiment = mlflow_runs.experiment_id(experiment.name)
     prefect_run = PrefectRun.here()
-    experiment = pinned(experiment, prefect_run.tags)
+    experiment = pinned(checked(experiment), prefect_run.tags)
     attempt = f" · attempt {prefect_run.attempt}" if prefect_run.attempt > 1 else ""
     run = TrackedRun.start(
         mlflow_experiment,
