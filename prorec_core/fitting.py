@@ -151,7 +151,7 @@ def by_rule(
     put("align.learning_rate", _rounded(0.256 / found["collaborative.dim"]))
     put("generator.learning_rate", 0.002)
     for section, steps, least, most in (
-        ("collaborative", 1_600, 8, 20),
+        ("collaborative", 3_000, 12, 20),
         ("align", 2_000, 10, 30),
         ("generator", 2_000, 10, 20),
     ):
