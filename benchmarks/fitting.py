@@ -163,7 +163,7 @@ def show(found: Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]], conso
                 own, preset = (np.load(one["ranks"]) for one in (each, against))
                 row["difference"] = difference = compare(own, preset, _SAMPLES, metrics=(_METRIC,))[_METRIC]
                 interval = f"{difference['difference']:+.4f} ({difference['low']:+.4f} … {difference['high']:+.4f})"
-            table.add_row(name, stage, f"{each[_METRIC]:.4f}", interval, str(each["epochs"]), f"{each['seconds']:,.0f}")
+            table.add_row(name, stage, f"{each[_METRIC]:.4f}", interval, str(each["epochs"]))
             rows.append(row)
         console.print(table)
     return rows

@@ -129,6 +129,8 @@ def compare(
         dataset = Dataset.load(store.fetch(data))
         experiment = fitted(experiment, data, tell=True)
         run.parameters({"experiment": experiment.model_dump(mode="json")})
+        # Once more: only now can be told which variants are the full method itself. One may open what another says.
+        plan = known.plan(variants, experiment, seeds, against)
         experiments = {part: [fitted(each, data) for each in own] for part, own in plan.experiments.items()}
 
         def keep() -> None:

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from prefect.exceptions import ParameterTypeError
 
 from prorec.flows.configuration.experiments import load, nested, preset_files
+from prorec.flows.datasets.declared import data_sets
 from prorec_core import versions
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
+from prorec_core.fitting import open_fields
 from prorec_core.sections import Renamed
 
 
@@ -32,8 +34,26 @@ def test_presets_are_valid_and_hold_only_differences(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["amazon-beauty", "ml-100k", *(each for each in data_sets() if data_sets()[each].like)]
+)
+def test_presets_say_every_number_that_could_follow_the_data(name: str) -> None:
+    assert open_fields(load(name)) == []
+
+
+def test_own_data_are_open_whatever_they_begin_as(tmp_path: Path) -> None:
+    own = ["data.source=tables", f"data.path={tmp_path}"]
+    (tmp_path / "shop.yaml").write_text(f"data: {{source: tables, path: {tmp_path}}}\ngenerator: {{dim: 64}}")
+    every = open_fields(load("demo", own))
+    assert len(every) == 19 and open_fields(load("repeat-purchases", own)) == every
+    assert set(every) - set(open_fields(load(str(tmp_path / "shop.yaml")))) == {"generator.dim"}
+    assert open_fields(load("amazon-beauty", [*own, "align.graph=auto"])) == ["align.graph"]
+    assert load("demo", ["generator.dim=auto"]) == Experiment()
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (["generator.dim=automatic"], "generator.dim: must be a whole number (got 'automatic')."),
         (["generator.epochs=0"], "generator.epochs: must be >= 1 (got 0)."),
         (["generator.epoch=4"], "generator.epoch: unknown field. Did you mean 'epochs'?"),
         (["generatr.epochs=4"], "generatr: unknown field. Did you mean 'generator'?"),
