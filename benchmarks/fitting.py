@@ -1,6 +1,6 @@
 """The settings that the rule gives, held against presets and others on validation: `python -m benchmarks.fitting`.
 
-`python -m benchmarks.fitting DATASET=FOLDER… [--folder WORK] [--minutes M] [--stage STAGE] [--bases preset,demo,rule]
+`python -m benchmarks.fitting DATASET=FOLDER… [--folder WORK] [--minutes M] [--stage STAGE] [--bases BASE…]
 [--try NAME=BASE,FIELD=VALUE,…]`
 
 By data set (amazon-beauty, yelp, ml-100k) and trial it trains SASRec on ids and Stage I over it (with `--stage
@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
+from prorec.flows.configuration import plain_yaml
 from prorec.flows.configuration.experiments import changed, load
 from prorec.flows.local.running import prepare_training
 from prorec_core import api
@@ -169,23 +170,31 @@ def show(found: Mapping[str, Mapping[tuple[str, str], Mapping[str, Any]]], conso
     return rows
 
 
-def _trials(tried: Sequence[str], bases: Sequence[str]) -> list[tuple[str, str, dict[str, Any]]]:
-    """Name, base and settings of each trial."""
-    from prorec.flows.configuration import plain_yaml
+def _dataset(text: str) -> tuple[str, str]:
+    """The data set and the folder of DATASET=FOLDER."""
+    name, _, folder = text.partition("=")
+    if name not in PRESETS or not Path(folder).is_dir() or not folder:
+        raise argparse.ArgumentTypeError(f"'{text}': give DATASET=FOLDER, where DATASET is one of {', '.join(PRESETS)}")
+    return name, folder
 
-    found: list[tuple[str, str, dict[str, Any]]] = [(base, base, {}) for base in bases]
-    for text in tried:
-        name, _, what = text.partition("=")
-        base, *settings = what.split(",")
-        values = {field: plain_yaml.parse(value) for field, _, value in (each.partition("=") for each in settings)}
-        found.append((name, base, values))
-    return found
+
+def _trial(text: str) -> tuple[str, str, dict[str, Any]]:
+    """Name, base and settings of NAME=BASE,FIELD=VALUE,…"""
+    name, _, what = text.partition("=")
+    base, *settings = what.split(",")
+    if base not in BASES:
+        raise argparse.ArgumentTypeError(f"'{text}': give NAME=BASE,…, where BASE is one of {', '.join(BASES)}")
+    return (
+        name,
+        base,
+        {field: plain_yaml.parse(value) for field, _, value in (each.partition("=") for each in settings)},
+    )
 
 
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fitting", description=__doc__)
-    parser.add_argument("datasets", nargs="+", metavar="DATASET=FOLDER", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument("datasets", nargs="+", type=_dataset, metavar="DATASET=FOLDER", help="Data sets by name.")
     parser.add_argument(
         "--folder", type=Path, default=Path("fitting"), help="where to work; what was done there counts"
     )
@@ -193,8 +202,10 @@ def main() -> int:
         "--minutes", type=float, default=60, help="when to stop; what is not finished goes on next time"
     )
     parser.add_argument("--stage", choices=STAGES, default="align", help="the last one that is trained")
-    parser.add_argument("--bases", default=",".join(BASES), help="which of preset, demo and rule")
-    parser.add_argument("--try", action="append", default=[], metavar="NAME=BASE,FIELD=VALUE,…", dest="tried")
+    parser.add_argument("--bases", nargs="+", choices=BASES, default=BASES, help="which are measured as they are")
+    parser.add_argument(
+        "--try", action="append", type=_trial, default=[], metavar="NAME=BASE,FIELD=VALUE,…", dest="tried"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     prepare_training()
@@ -202,14 +213,13 @@ def main() -> int:
     found: dict[str, dict[tuple[str, str], Mapping[str, Any]]] = {}
     stages = STAGES[: STAGES.index(options.stage) + 1]
     ended = True
-    for text in options.datasets:
-        dataset, _, folder = text.partition("=")
+    for dataset, folder in options.datasets:
         own = options.folder / dataset
         data = load(PRESETS[dataset], [f"data.path={folder}"]).data
         read = api.train(Experiment(name=dataset, data=data), own / "data", until="embed_text", quiet=True)
         size = Size.of(read.dataset.profile)
         figures = found.setdefault(dataset, {})
-        for name, base, settings in _trials(options.tried, options.bases.split(",")):
+        for name, base, settings in [*((base, base, {}) for base in options.bases), *options.tried]:
             trial = Trial(name, experiment_of(dataset, folder, size, base, settings), own)
             for stage in stages:
                 try:
