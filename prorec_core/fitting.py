@@ -24,8 +24,8 @@ RULE = 1
 
 _WIDE_FROM = 4_000
 """Items from which on vectors have 128 dimensions, not 64."""
-_SPARSE = 30
-"""Interactions an item below which its neighbours in histories help it."""
+_SPARSE = 20
+"""Interactions an item below which ids are learned by heart, and neighbours in histories help."""
 _MUCH = 150_000
 """Interactions from which on there is enough to learn from for less dropout in the generator."""
 _HISTORIES = (50, 100, 200)
@@ -35,6 +35,8 @@ _HISTORIES_A_BATCH = 8
 _BATCHES = ((100_000, 512), (1_000_000, 1024), (10_000_000, 2048))
 """Items of history a batch, by up to how many interactions there are."""
 _LARGEST_BATCH = 4096
+_TRAININGS = (("collaborative", 1_600, 8, 12), ("align", 2_000, 10, 30), ("generator", 2_000, 10, 15))
+"""By section so many steps, within so many epochs."""
 
 
 @dataclass(frozen=True)
@@ -142,19 +144,16 @@ def by_rule(
     put("collaborative.dim", _multiple(_width(size), heads))
     put("generator.dim", _multiple(_width(size), generator_heads))
     put("quantize.codes", _codes(size))
-    put("align.graph", 0.5 if size.interactions < _SPARSE * size.items else 0.0)
-    put("collaborative.dropout", 0.3)
+    sparse = size.interactions < _SPARSE * size.items
+    put("align.graph", 0.5 if sparse else 0.0)
+    put("collaborative.dropout", 0.5 if sparse else 0.3)
     put("align.dropout", 0.2)
     put("generator.dropout", 0.2 if size.interactions >= _MUCH else 0.3)
     # .004 at 64 dimensions and .002 at 128: a step in each dimension is the smaller the more there are.
     put("collaborative.learning_rate", _rounded(0.256 / found["collaborative.dim"]))
     put("align.learning_rate", _rounded(0.256 / found["collaborative.dim"]))
     put("generator.learning_rate", 0.002)
-    for section, steps, least, most in (
-        ("collaborative", 3_000, 12, 20),
-        ("align", 2_000, 10, 30),
-        ("generator", 2_000, 10, 20),
-    ):
+    for section, steps, least, most in _TRAININGS:
         put(f"{section}.max_history", next((each for each in _HISTORIES if size.long_history <= each), _HISTORIES[-1]))
         put(f"{section}.tokens_per_batch", _tokens(size, found[f"{section}.max_history"]))
         an_epoch = size.interactions / found[f"{section}.tokens_per_batch"]

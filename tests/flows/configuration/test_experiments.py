@@ -14,9 +14,9 @@ from prefect.exceptions import ParameterTypeError
 from prorec.flows.configuration.experiments import load, nested, preset_files
 from prorec.flows.datasets.declared import data_sets
 from prorec_core import versions
-from prorec_core.config import Experiment
+from prorec_core.config import BY_DATA, Experiment
 from prorec_core.errors import UserError
-from prorec_core.fitting import open_fields
+from prorec_core.fitting import Size, fitted, open_fields
 from prorec_core.sections import Renamed
 
 
@@ -38,6 +38,21 @@ def test_presets_are_valid_and_hold_only_differences(name: str) -> None:
 )
 def test_presets_say_every_number_that_could_follow_the_data(name: str) -> None:
     assert open_fields(load(name)) == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "size"),
+    [
+        ("demo", Size(2_996, 1_189, 26_795, 14.0)),
+        ("amazon-beauty", Size(22_363, 12_101, 198_502, 14.0)),
+        ("ml-100k", Size(943, 1_349, 99_287, 241.0)),
+    ],
+)
+def test_the_rule_gives_data_as_large_as_a_presets_its_numbers(preset: str, size: Size) -> None:
+    known = load(preset, ["data.path=/data"])
+    own = Experiment.model_validate({"data": {"source": "tables"}})
+    found = fitted(own, size)
+    assert {name: getattr(found, name) for name in BY_DATA} == {name: getattr(known, name) for name in BY_DATA}
 
 
 def test_own_data_are_open_whatever_they_begin_as(tmp_path: Path) -> None:
