@@ -216,7 +216,9 @@ def main() -> int:
     for dataset, folder in options.datasets:
         own = options.folder / dataset
         data = load(PRESETS[dataset], [f"data.path={folder}"]).data
-        read = api.train(Experiment(name=dataset, data=data), own / "data", until="embed_text", quiet=True)
+        # What knows items by their ids needs no texts.
+        reads = "preprocess" if options.stage == STAGES[0] else "embed_text"
+        read = api.train(Experiment(name=dataset, data=data), own / "data", until=reads, quiet=True)
         size = Size.of(read.dataset.profile)
         figures = found.setdefault(dataset, {})
         for name, base, settings in [*((base, base, {}) for base in options.bases), *options.tried]:
