@@ -156,7 +156,8 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun) -> None:
         left = seconds_left(earlier, trials - ended)
         emit(PartStarted(_title(attempt, earlier), planned.varied, ended + 1, trials, left))
         try:
-            mine = planned.experiment(attempt.values)
+            # A choice may be to leave a number to the data.
+            mine = fitted(planned.experiment(attempt.values), shared["preprocess"])
         except UserError as error:
             attempt.fail(one_line(error))
             emit(Notice(f"trial {attempt.place}: {one_line(error)}"))
