@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import prorec_core
-from prorec_core.config import Experiment
+from prorec_core.by_data import of_the_shop
+from prorec_core.config import BY_DATA, Experiment
 from prorec_core.sections import RUN_ONLY
 
 _RANGES = (
@@ -47,13 +48,16 @@ def configuration() -> str:
         "",
         "A field marked ° changes where or how fast a stage runs, not what it leaves.",
         "",
+        "Where the default is `auto`, the number follows from [how large the data are](fitting.md); the built-in shop "
+        "has its own, which stands beside.",
+        "",
     ]
     for path, section in _sections(schema, schema, ""):
         lines += [f"## `{path}`" if path else "## Experiment", "", section.get("description", "").split("\n\n")[0], ""]
         lines += ["| field | type | range | default | meaning |", "| --- | --- | --- | --- | --- |"]
         lines += [
             f"| {_field(path, name, found)} | {_type(_with_parts(schema, found))} | {_range(found)} "
-            f"| {_default(found)} | {_cell(found.get('description', ''))} |"
+            f"| {_default(found)}{_of_the_shop(path, name)} | {_cell(found.get('description', ''))} |"
             for name, found in section["properties"].items()
             if "$ref" not in found
         ]
@@ -129,6 +133,11 @@ def _between(least: int | None, most: int | None) -> str:
 
 def _default(found: Mapping[str, Any]) -> str:
     return f"`{json.dumps(found['default'], ensure_ascii=False)}`" if "default" in found else "none"
+
+
+def _of_the_shop(path: str, name: str) -> str:
+    """The built-in shop's number of a field that may follow the data."""
+    return f"; {of_the_shop(Experiment, path, name)}" if name in BY_DATA.get(path, ()) else ""
 
 
 def _cell(text: str) -> str:

@@ -19,7 +19,7 @@ START = "index.md"
 _OUTSIDE_DOCS = {"README.md": START, "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 _SECTIONS = {
     "Learn": ("Start <self>", "quickstart", "method"),
-    "Use": ("data", "operations"),
+    "Use": ("data", "fitting", "operations"),
     "Reference": ("configuration", "cli", "api", "modules/index"),
     "Results": ("Reproduction <reproduction>", "Experiments <experiments>", "performance", "reliability"),
     "Project": ("contributing", "changelog"),

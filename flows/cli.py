@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -30,6 +30,9 @@ from prorec.flows.terminal import streams
 from prorec.flows.terminal.screen import console, say
 from prorec_core.errors import SeveralMistakesError, UserError
 from prorec_core.visible import visible
+
+if TYPE_CHECKING:
+    from prorec_core.config import Experiment
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -136,14 +139,37 @@ def show(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value.")
     ] = None,
+    of_data: Annotated[
+        bool, typer.Option("--data", help="Read the data, and put numbers where 'auto' leaves them to these.")
+    ] = False,
 ) -> None:
     """Print an experiment with every value, as YAML."""
     import yaml
 
     from prorec.flows.configuration.experiments import load
 
-    values = load(experiment, settings or ()).model_dump(mode="json")
+    chosen = load(experiment, settings or ())
+    if of_data:
+        data.have(experiment, chosen)
+        chosen = _of_its_data(chosen)
+    values = chosen.model_dump(mode="json")
     say(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip("\n"), lines=True)
+
+
+def _of_its_data(experiment: Experiment) -> Experiment:
+    """The experiment as its data have it, told in a comment before it."""
+    from prorec.tasks.stages.fitting import fitted_to
+    from prorec.tasks.stages.preprocess import located
+    from prorec_core import fitting
+    from prorec_core.data.stage import preprocess
+
+    if not fitting.open_fields(experiment):
+        say("# It leaves nothing to its data.")
+        return experiment
+    profile = preprocess(located(experiment.data)).profile
+    found = fitted_to(experiment, profile)
+    say(f"# {fitting.told(experiment, found, fitting.Size.of(profile))}")
+    return found
 
 
 @config_app.command()

@@ -13,7 +13,7 @@ import prefect.runtime
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from prorec.flows.configuration.experiments import Parameter
+from prorec.flows.configuration.experiments import Parameter, checked
 from prorec.flows.configuration.variants import Variants, joined, load_variants
 from prorec.tasks import comparison
 from prorec.tasks.execution.events import (
@@ -35,6 +35,7 @@ from prorec.tasks.registry import models
 from prorec.tasks.stages.baselines import measuring, pipeline_of
 from prorec.tasks.stages.capacity import expect_capacity
 from prorec.tasks.stages.evaluate_two_stream import SIDES
+from prorec.tasks.stages.fitting import fitted
 from prorec.tasks.stages.preprocess import preprocess
 from prorec.tasks.stages.quantize import quantize
 from prorec.tasks.stages.start import pinned
@@ -44,7 +45,7 @@ from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.tracking.retries import TrackingAwayError
 from prorec.tasks.upkeep.tidy import tidy
 from prorec_core.artifacts import ArtifactRef
-from prorec_core.config import Experiment
+from prorec_core.config import Experiment, left_open
 from prorec_core.data.dataset import Dataset
 from prorec_core.errors import MachineError, UserError, one_line
 from prorec_core.evaluation.variants import (
@@ -52,6 +53,7 @@ from prorec_core.evaluation.variants import (
     compare_variants,
     own_seconds,
 )
+from prorec_core.fitting import known_values
 from prorec_core.metrics.scorers import GENERATOR, label
 from prorec_core.reports.comparison.page import table_markdown
 
@@ -74,7 +76,7 @@ class IncompleteComparisonError(Exception):
     flow_run_name="{experiment.name} · comparison",
 )
 def compare(
-    experiment: Parameter = Experiment(),  # noqa: B008 Prefect shows the default
+    experiment: Parameter = left_open(),  # noqa: B008 Prefect shows the default
     variants: list[str] = ["core"],  # noqa: B006
     seeds: int | list[int] = 3,
     against: str | None = None,
@@ -98,7 +100,7 @@ def compare(
         IncompleteComparisonError: some variants failed; the others are reported.
     """
     end_when_asked()
-    experiment = pinned(experiment, PrefectRun.here().tags)
+    experiment = pinned(checked(experiment), PrefectRun.here().tags)
     known = load_variants()
     if definitions is not None:
         known = joined(known, definitions, "definitions")
@@ -121,9 +123,15 @@ def compare(
     upstream: dict[str, str] = {}
     token = _made.set({})
     try:
-        run.parameters({**config, "experiment": experiment.model_dump(mode="json")})
+        run.parameters({**config, "experiment": known_values(experiment)})
         # A mistake in the data is everyone's: told at once, not once a variant.
-        dataset = Dataset.load(store.fetch(_make(preprocess, experiment, run, {})))
+        data = _make(preprocess, experiment, run, {})
+        dataset = Dataset.load(store.fetch(data))
+        experiment = fitted(experiment, data, tell=True)
+        run.parameters({"experiment": experiment.model_dump(mode="json")})
+        # Once more: only now can be told which variants are the full method itself. One may open what another says.
+        plan = known.plan(variants, experiment, seeds, against)
+        experiments = {part: [fitted(each, data) for each in own] for part, own in plan.experiments.items()}
 
         def keep() -> None:
             nonlocal found
@@ -147,7 +155,7 @@ def compare(
             with _stage_at_work() as at_work:
                 try:
                     with stops_kept():
-                        each, digest = run_variant(name, seed, scorer, _sided(plan.experiments[name, seed]), place)
+                        each, digest = run_variant(name, seed, scorer, _sided(experiments[name, seed]), place)
                 except (TrackingAwayError, MemoryError):
                     raise
                 except Exception as error:

@@ -11,7 +11,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
-from prorec.flows.configuration.experiments import Parameter
+from prorec.flows.configuration.experiments import Parameter, checked
 from prorec.tasks.execution import pages
 from prorec.tasks.execution.events import StageEnded, listening
 from prorec.tasks.execution.prefect_run import PrefectRun, failed
@@ -21,6 +21,7 @@ from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.local.stopping import end_when_asked
 from prorec.tasks.registry import models
 from prorec.tasks.stages.capacity import expect_capacity
+from prorec.tasks.stages.fitting import fitted
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.stages.start import pinned
 from prorec.tasks.tracking import mlflow_runs, store
@@ -29,8 +30,9 @@ from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core import versions
 from prorec_core.artifacts import ArtifactRef, read_json
-from prorec_core.config import Experiment
+from prorec_core.config import Experiment, left_open
 from prorec_core.errors import one_line
+from prorec_core.fitting import known_values
 from prorec_core.visible import in_markdown
 
 _forced: ContextVar[frozenset[str]] = ContextVar("forced", default=frozenset())
@@ -51,7 +53,7 @@ def forcing(stages: frozenset[str]) -> Iterator[None]:
     description="From interactions and texts to recommendations by generated codes.",
     flow_run_name="{experiment.name} · seed {experiment.seed}",
 )
-def prorec(experiment: Parameter = Experiment()) -> dict[str, Any]:  # noqa: B008 Prefect shows the default
+def prorec(experiment: Parameter = left_open()) -> dict[str, Any]:  # noqa: B008 Prefect shows the default
     """Run all stages of an experiment.
 
     Returns:
@@ -64,7 +66,7 @@ def prorec(experiment: Parameter = Experiment()) -> dict[str, Any]:  # noqa: B00
     end_when_asked()
     mlflow_experiment = mlflow_runs.experiment_id(experiment.name)
     prefect_run = PrefectRun.here()
-    experiment = pinned(experiment, prefect_run.tags)
+    experiment = pinned(checked(experiment), prefect_run.tags)
     attempt = f" · attempt {prefect_run.attempt}" if prefect_run.attempt > 1 else ""
     run = TrackedRun.start(
         mlflow_experiment,
@@ -82,9 +84,8 @@ def prorec(experiment: Parameter = Experiment()) -> dict[str, Any]:  # noqa: B00
     again = f"To run it again: {prefect_run.again}"
     at_work = ""
     try:
-        run.text(mlflow_runs.EXPERIMENT_FILE, json.dumps(versions.stored(experiment.model_dump(mode="json")), indent=1))
+        _note(run, experiment)
         run.tags({mlflow_runs.NOTE_TAG: note("not finished.")})
-        run.parameters(experiment.model_dump(mode="json"))
         get_run_logger().info("Left by processes that died: %s", tidy_first())
         refs: dict[str, ArtifactRef] = {}
         place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
@@ -93,6 +94,8 @@ def prorec(experiment: Parameter = Experiment()) -> dict[str, Any]:  # noqa: B00
                 at_work = f"{stage.name}: "
                 refs[stage.name] = run_stage(stage, experiment, place, refs, force=stage.name in _forced.get())
                 if stage.name == "preprocess":
+                    experiment = fitted(experiment, refs[stage.name], tell=True)
+                    _note(run, experiment)
                     expect_capacity(experiment, refs[stage.name])
                     for data in data_sets(experiment.name, store.fetch(refs[stage.name]), refs[stage.name].uri):
                         run.data_set(data)
@@ -123,6 +126,12 @@ def prorec(experiment: Parameter = Experiment()) -> dict[str, Any]:  # noqa: B00
         run.finish("KILLED", f"{at_work}stopped", note(f"**stopped.** {again}"))
         raise
     return summary
+
+
+def _note(run: TrackedRun, experiment: Experiment) -> None:
+    """Write an experiment onto its run: as it was given, and again once what it leaves to its data is known."""
+    run.text(mlflow_runs.EXPERIMENT_FILE, json.dumps(versions.stored(experiment.model_dump(mode="json")), indent=1))
+    run.parameters(known_values(experiment))
 
 
 def _summary(

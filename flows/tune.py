@@ -27,6 +27,7 @@ from prorec.tasks.execution.runner import run_stage
 from prorec.tasks.execution.stage import FlowTracking
 from prorec.tasks.local.stopping import end_when_asked, stops_kept
 from prorec.tasks.registry import models
+from prorec.tasks.stages.fitting import fitted
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.stages.preprocess import source_digest
 from prorec.tasks.stages.start import pinned
@@ -39,6 +40,7 @@ from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment
 from prorec_core.errors import MachineError, UserError, one_line
+from prorec_core.fitting import known_values, open_fields
 from prorec_core.progress import duration
 from prorec_core.reports.tuning import table_markdown
 
@@ -82,21 +84,22 @@ def tune(
     experiment = pinned(experiment, PrefectRun.here().tags)
     planned = plan(space, experiment, stage)
     name = study or planned.study
-    settings = planned.settings(source_digest(experiment.data))
-    with open_study(name, settings, planned.distributions(), experiment.seed, prune=prune) as opened:
-        get_run_logger().info("Left by processes that died: %s", tidy_first())
-        mlflow_experiment = mlflow_runs.experiment_id(experiment.name)
-        run = TrackedRun.start(
-            mlflow_experiment,
-            f"tune {name}",
-            tags={**PrefectRun.here().tags, results.STUDY_TAG: name},
-        )
-        try:
-            page = mlflow_runs.page(mlflow_experiment, run.id)
-            get_run_logger().info("MLflow run %s%s", run.id, f" at {page}" if page else "")
-            ranges = {field: _range_text(space, field) for field in space.ranges}
-            run.parameters({"study": name, "stage": planned.stage, "trials": trials, "range": ranges})
+    get_run_logger().info("Left by processes that died: %s", tidy_first())
+    mlflow_experiment = mlflow_runs.experiment_id(experiment.name)
+    run = TrackedRun.start(mlflow_experiment, f"tune {name}", tags={**PrefectRun.here().tags, results.STUDY_TAG: name})
+    try:
+        page = mlflow_runs.page(mlflow_experiment, run.id)
+        get_run_logger().info("MLflow run %s%s", run.id, f" at {page}" if page else "")
+        ranges = {field: _range_text(space, field) for field in space.ranges}
+        run.parameters({"study": name, "stage": planned.stage, "trials": trials, "range": ranges})
+        run.parameters({"experiment": known_values(experiment)})
+        if open_fields(experiment):
+            place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
+            experiment = fitted(experiment, run_stage(STAGES["preprocess"], experiment, place, {}), tell=True)
             run.parameters({"experiment": experiment.model_dump(mode="json")})
+            planned = plan(space, experiment, stage)
+        settings = planned.settings(source_digest(experiment.data))
+        with open_study(name, settings, planned.distributions(), experiment.seed, prune=prune) as opened:
             results.adopt(opened.trials(), run)
             _try_all(planned, opened, trials, run)
             ended = opened.trials()
@@ -108,26 +111,27 @@ def tune(
                 emit(Notice("NDCG@10 on validation is 0 in every trial: the best one is no better than the others"))
             in_yaml = as_yaml(best["values"])
             results.keep(run, opened, list(space.ranges), in_yaml)
-            create_markdown_artifact(
-                key=f"tuning-{experiment.name.replace('_', '-')}",
-                markdown=table_markdown(ended),
-                description=f"Trials of the study {name}",
-            )
-        except BaseException as error:
-            run.finish(*mlflow_runs.how_it_ended(error))
-            raise
-        run.finish()
-        return {
-            "study": name,
-            "stage": planned.stage,
-            "trials": ended,
-            "best": dict(best),
-            "as_it_stands": planned.as_it_stands,
-            "set": flags(best["values"]),
-            "yaml": in_yaml,
-            "importances": opened.importances(),
-            "mlflow": {"experiment_id": run.experiment, "run_id": run.id, "page": page},
-        }
+            importances = opened.importances()
+        create_markdown_artifact(
+            key=f"tuning-{experiment.name.replace('_', '-')}",
+            markdown=table_markdown(ended),
+            description=f"Trials of the study {name}",
+        )
+    except BaseException as error:
+        run.finish(*mlflow_runs.how_it_ended(error))
+        raise
+    run.finish()
+    return {
+        "study": name,
+        "stage": planned.stage,
+        "trials": ended,
+        "best": dict(best),
+        "as_it_stands": planned.as_it_stands,
+        "set": flags(best["values"]),
+        "yaml": in_yaml,
+        "importances": importances,
+        "mlflow": {"experiment_id": run.experiment, "run_id": run.id, "page": page},
+    }
 
 
 def _range_text(space: Space, field: str) -> str:
@@ -152,7 +156,8 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun) -> None:
         left = seconds_left(earlier, trials - ended)
         emit(PartStarted(_title(attempt, earlier), planned.varied, ended + 1, trials, left))
         try:
-            mine = planned.experiment(attempt.values)
+            # A choice may be to leave a number to the data.
+            mine = fitted(planned.experiment(attempt.values), shared["preprocess"])
         except UserError as error:
             attempt.fail(one_line(error))
             emit(Notice(f"trial {attempt.place}: {one_line(error)}"))

@@ -1,16 +1,19 @@
 """What an experiment is: every choice with its range, default and meaning.
 
 Knows the names and limits of choices; knows nothing of how they are carried out. `Experiment()` alone is the
-demo. A YAML file in `configs/` holds only what differs from these defaults.
+demo. A YAML file in `configs/` holds only what differs from these defaults. Numbers `by_data` are the built-in shop's
+own; with other data they are `AUTO` where nothing is said, until `prorec_core.fitting` knows how large the data are.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from prorec_core.config_data import DataConfig, TextConfig
+from prorec_core.by_data import AUTO, STORED, ByData, by_data, fields_by_data, left_to_the_data
+from prorec_core.config_data import DataConfig, TextConfig, is_built_in
 from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
 from prorec_core.sections import (
     MANY,
@@ -24,18 +27,27 @@ from prorec_core.sections import (
     Width,
 )
 
+Dim = Annotated[int, Field(ge=4, le=4096), ByData]
+Epochs = Annotated[int, Field(ge=1, le=1000), ByData]
+Rate = Annotated[float, Field(gt=0, le=1), ByData]
+Dropout = Annotated[Probability, ByData]
+
 
 class Training(Section):
     """What every training stage has in common."""
 
-    epochs: int = Field(15, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
-    tokens_per_batch: int = Field(512, ge=16, le=2**24, description="Items of history a batch, padding included.")
-    learning_rate: float = Field(4e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
+    epochs: Epochs = by_data(15, "Epochs at most; the learning rate decays over them.")
+    tokens_per_batch: Annotated[int, Field(ge=16, le=2**24), ByData] = by_data(
+        512, "Items of history a batch, padding included."
+    )
+    learning_rate: Rate = by_data(4e-3, "Peak learning rate of AdamW.")
     weight_decay: float = Field(0.05, ge=0, le=1, description="Weight decay of matrices (none on vectors).")
     warmup_steps: int = Field(60, ge=0, le=MANY, description="Steps of linear warm-up before the cosine decay.")
-    dropout: Probability = Field(0.2, description="Dropout of embeddings and of feed-forward layers.")
+    dropout: Dropout = by_data(0.2, "Dropout of embeddings and of feed-forward layers.")
     patience: int = Field(4, ge=1, le=1000, description="Epochs without a better validation NDCG@10 before stopping.")
-    max_history: int = Field(50, ge=1, le=4096, description="Items of history that a model sees, the latest.")
+    max_history: Annotated[int, Field(ge=1, le=4096), ByData] = by_data(
+        50, "Items of history that a model sees, the latest."
+    )
     validation_users: int = Field(25_000, ge=1, le=MANY, description="Users at most in an epoch's validation.")
     precision: Literal["auto", "float32"] = Field(
         "auto", description="auto: bfloat16 matrix products where the hardware has them."
@@ -51,7 +63,7 @@ class CollaborativeConfig(Training):
     model: Annotated[str, SEQUENTIAL_MODELS] = Field(
         "sasrec", description="sasrec: causal transformer; din: the paper's."
     )
-    dim: int = Field(64, ge=4, le=4096, description="Dimensions d of the item embeddings and of the model.")
+    dim: Dim = by_data(64, "Dimensions d of the item embeddings and of the model.")
     layers: int = Field(2, ge=1, le=64, description="Transformer layers (sasrec).")
     heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide dim (sasrec).")
     attention_units: Width = Field(32, description="Hidden units of the activation unit (din).")
@@ -72,12 +84,12 @@ class CollaborativeConfig(Training):
         "items of its batch and `negatives` sampled ones alone.",
     )
     negatives: int = Field(2048, ge=1, le=2**24, description="Items sampled a batch where the softmax is not whole.")
-    epochs: int = Field(12, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
-    dropout: Probability = Field(0.3, description="Dropout of embeddings and of feed-forward layers.")
+    epochs: Epochs = by_data(12, "Epochs at most; the learning rate decays over them.")
+    dropout: Dropout = by_data(0.3, "Dropout of embeddings and of feed-forward layers.")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> CollaborativeConfig:
-        if self.dim % self.heads:
+        if isinstance(self.dim, int) and self.dim % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
         if self.model == "din" and self.loss == "binary_cross_entropy":
             raise ValueError("din has no binary_cross_entropy; set loss to cross_entropy or model to sasrec")
@@ -87,16 +99,13 @@ class CollaborativeConfig(Training):
 class AlignConfig(Training):
     """Stage I: the semantic embedding adapted, aligned and fused with the collaborative one."""
 
-    epochs: int = Field(30, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
+    epochs: Epochs = by_data(30, "Epochs at most; the learning rate decays over them.")
     fusion: Literal["sum", "concat"] = Field("sum", description="E_I: E_C + E_T, or both side by side.")
     alpha: float = Field(0.01, ge=0, le=100, description="Weight of the alignment loss; 0 leaves it out.")
     temperature: float = Field(0.1, ge=1e-3, le=10, description="Temperature of the alignment InfoNCE.")
     align_items: int = Field(512, ge=2, le=2**24, description="Items a batch at most in the alignment InfoNCE.")
-    graph: float = Field(
-        0.0,
-        ge=0,
-        le=10,
-        description="Weight in E_I of the items that stand beside an item in training histories; 0: none.",
+    graph: Annotated[float, Field(ge=0, le=10), ByData] = by_data(
+        0.0, "Weight in E_I of the items that stand beside an item in training histories; 0: none."
     )
     graph_neighbours: int = Field(
         8, ge=1, le=MANY, description="Strongest neighbours that an item has over full_softmax_items; else it has all."
@@ -132,7 +141,7 @@ class QuantizeConfig(Section):
         "code_0, code_1 and so on; or LETTER's NAME.index.json.",
     )
     levels: int = Field(3, ge=1, le=16, description="Code levels L, without the suffix.")
-    codes: int = Field(64, ge=2, le=65_535, description="Codes K a level.")
+    codes: Annotated[int, Field(ge=2, le=65_535), ByData] = by_data(64, "Codes K a level.")
     iterations: int = Field(50, ge=1, le=100_000, description="Iterations of k-means at most.")
     collisions: Literal["suffix", "reassign"] = Field(
         "suffix",
@@ -166,12 +175,12 @@ class DistillConfig(Section):
 class GeneratorConfig(Training):
     """Stage II: the model that generates the codes of the next item."""
 
-    learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
-    dropout: Probability = Field(0.3, description="Dropout of embeddings and of feed-forward layers.")
+    learning_rate: Rate = by_data(2e-3, "Peak learning rate of AdamW.")
+    dropout: Dropout = by_data(0.3, "Dropout of embeddings and of feed-forward layers.")
     architecture: Annotated[str, GENERATORS] = Field(
         "timeline", description="timeline: one token an item; encoder_decoder: the paper's, one token a code."
     )
-    dim: int = Field(64, ge=4, le=4096, description="Dimensions of the model.")
+    dim: Dim = by_data(64, "Dimensions of the model.")
     layers: int = Field(2, ge=1, le=64, description="Transformer layers over the history.")
     decoder_layers: int = Field(2, ge=1, le=64, description="Layers that turn a context into codes.")
     heads: int = Field(2, ge=1, le=64, description="Attention heads; must divide dim.")
@@ -220,7 +229,7 @@ class GeneratorConfig(Training):
 
     @model_validator(mode="after")
     def _parts_have_what_they_need(self) -> GeneratorConfig:
-        if self.dim % self.heads:
+        if isinstance(self.dim, int) and self.dim % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
         if self.ranker_weights is not None and len(self.ranker_weights) == 6:
             raise ValueError("ranker_weights are 5, or 7 with own_count and own_recency")
@@ -310,6 +319,13 @@ class Experiment(Section):
     generator: GeneratorConfig = Field(default_factory=GeneratorConfig, description="Stage II: the generator.")
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="Evaluation.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _left_to_the_data(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return left_to_the_data(cls, values, built_in=is_built_in(values.get("data")), complete=info.context == STORED)
+
     @model_validator(mode="after")
     def _choices_go_together(self) -> Experiment:
         if not self.train_on_validation and self.generator.ranker_weights is not None:
@@ -324,9 +340,27 @@ class Experiment(Section):
                 "start_from with data.new_items would measure items as new that the model to start from may know"
             )
         taught = self.generator.distill.soft_targets > 0 and self.quantize.embedding == "integrated"
-        if taught and self.collaborative.model == "sasrec" and self.generator.max_history > self.align.max_history:
+        lengths = (self.generator.max_history, self.align.max_history)
+        known = all(isinstance(each, int) for each in lengths)
+        if taught and self.collaborative.model == "sasrec" and known and lengths[0] > lengths[1]:
             raise ValueError("soft_targets are Stage I's: set generator.max_history to at most align.max_history")
         return self
+
+
+BY_DATA = fields_by_data(Experiment)
+"""By section the fields that may be left to the data."""
+
+
+def left_open() -> Experiment:
+    """The built-in shop with `AUTO` for all that may follow the data: what a form begins with.
+
+    Whoever names other data there is not to be given the shop's numbers.
+    """
+    whole = Experiment()
+    sections = {
+        name: getattr(whole, name).model_copy(update=dict.fromkeys(fields, AUTO)) for name, fields in BY_DATA.items()
+    }
+    return whole.model_copy(update=sections)
 
 
 _TO_THE_SECOND: tuple[Change, ...] = (

@@ -5,8 +5,9 @@ Knows the names and limits of choices; knows nothing of how they are carried out
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -208,6 +209,12 @@ class DataConfig(Section):
         if len(set(given := [name for name in names if name is not None])) < len(given):
             raise ValueError("user_column, item_column, timestamp_column and rating_column must be different columns")
         return self
+
+
+def is_built_in(data: Any) -> bool:
+    """Whether a section `data`, given or checked, is of the built-in shop."""
+    source = data.get("source", "demo") if isinstance(data, Mapping) else getattr(data, "source", "demo")
+    return bool(source == "demo")
 
 
 def kept_in(data: DataConfig, folder: Path) -> DataConfig:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from prorec_core.by_data import STORED
 from prorec_core.config import CHANGES
 from prorec_core.errors import UserError
 from prorec_core.sections import MANY, Added, Change, Renamed
@@ -152,7 +153,7 @@ def whole(kind: type[SectionT], values: Any, place: str) -> SectionT:
         UserError: it lacks a field, has one that is unknown, or a value that cannot be; names place and field.
     """
     try:
-        found = kind.model_validate(values)
+        found = kind.model_validate(values, context=STORED)
     except ValidationError as error:
         first = error.errors()[0]
         field, problem = ".".join(map(str, first["loc"])), first["msg"]

@@ -69,12 +69,13 @@ def tune(
 
 
 def _study(planned: Plan, name: str | None) -> str:
-    """The study's name, where no other study of that name is in the way."""
+    """The study's name, where no other study of that name is in the way, as far as the experiment alone tells."""
     from prorec.tasks.stages.preprocess import source_digest
     from prorec.tasks.tuning.study import expect_same, path
+    from prorec_core.fitting import open_fields
 
     chosen = name or planned.study
-    if path(chosen).exists():
+    if path(chosen).exists() and not open_fields(planned.base):
         expect_same(chosen, planned.settings(source_digest(planned.base.data)))
     return chosen
 

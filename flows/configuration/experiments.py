@@ -30,6 +30,11 @@ _LONGEST_SHOWN = 80
 _OF_MANY = {UNKNOWN_FIELDS, MORE_MISTAKES}
 
 
+def checked(experiment: Experiment) -> Experiment:
+    """A flow's parameter once more: Prefect hands a default over as forms show it, unchecked (`left_open`)."""
+    return Experiment.model_validate(experiment.model_dump())
+
+
 def preset_files() -> dict[str, Path]:
     """The presets that are files, by name: `configs/*.yaml`."""
     return {path.stem: path for path in sorted(paths.installed("configs").glob("*.yaml"))}

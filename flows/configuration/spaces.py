@@ -22,6 +22,7 @@ from prorec.tasks.stages.pipeline import STAGES, up_to
 from prorec.tasks.tracking.mlflow_runs import flatten
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError, did_you_mean
+from prorec_core.fitting import open_fields
 from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
 from prorec_core.sections import Name, Section
 
@@ -298,9 +299,12 @@ def _check(field: str, each: Range, base: Experiment, place: str) -> None:
             raise UserError("cannot be tuned", place=where, cure="All trials share data, seeds and protocol")
     for value in each.choices if each.choices is not None else (each.low, each.high):
         changed(base, {field: value}, place)
-    current = dict(flatten(base.model_dump(mode="json"))).get(field)
     if each.choices is not None:
         return
+    # A number that is still open is of the kind that the built-in shop's is.
+    current = dict(flatten((base if field not in open_fields(base) else Experiment()).model_dump(mode="json"))).get(
+        field
+    )
     if isinstance(current, bool) or not isinstance(current, int | float):
         raise UserError("is no number", place=where, cure="Give choices")
     if isinstance(current, int) and (wrong := [number for number in each.bounds if not number.is_integer()]):

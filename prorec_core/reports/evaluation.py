@@ -12,6 +12,9 @@ import yaml
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from prorec_core import fitting
+from prorec_core.config import BY_DATA
+from prorec_core.config_data import is_built_in
 from prorec_core.data.sequences import IntArray
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.metrics import scorers
@@ -83,6 +86,9 @@ def render(background: Background, evaluation: Evaluation) -> str:
         filters=[step for step in background.dataset.profile.get("filters", []) if {"before", "after"} <= set(step)],
         configuration=yaml.safe_dump(dict(background.experiment), sort_keys=False, allow_unicode=True, width=100),
         has_configuration=bool(background.experiment),
+        rule=fitting.RULE,
+        size=fitting.Size.of(background.dataset.profile) if _follows_data(background) else None,
+        settings=_settings(background) if _follows_data(background) else [],
         chosen=chosen_settings(metrics) if background.experiment else [],
     )
 
@@ -279,6 +285,21 @@ def _notes(metrics: Mapping[str, Any], background: Background) -> list[str]:
             "a better one may lie beyond (evaluate.fusion_weights)."
         )
     return notes
+
+
+def _follows_data(background: Background) -> bool:
+    """Whether the rule for other data than the built-in shop's has something to say of this experiment."""
+    experiment, profile = background.experiment, background.dataset.profile
+    whole = BY_DATA.keys() <= experiment.keys() and {"kept", "history_length"} <= profile.keys()
+    return whole and not is_built_in(experiment["data"])
+
+
+def _settings(background: Background) -> list[tuple[str, str, str]]:
+    """Field, number, and the rule's where that is another one."""
+    rows = fitting.beside_the_rule(background.experiment, fitting.Size.of(background.dataset.profile))
+    return [
+        (field, fitting.plain(used), fitting.plain(by_rule) if by_rule != used else "") for field, used, by_rule in rows
+    ]
 
 
 def _profile(profile: Mapping[str, Any]) -> list[tuple[str, str]]:

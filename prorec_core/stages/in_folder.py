@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prorec_core import versions
+from prorec_core import fitting, versions
 from prorec_core.artifacts import MANIFEST, Manifest, read_json, sha256_json, verify, write_json, write_manifest
 from prorec_core.config import Experiment
 from prorec_core.config_data import kept_in
@@ -95,6 +95,8 @@ class StagesInFolder:
             for name in names[: names.index(until) + 1]:
                 if not self.is_done(name):
                     self._make(name)
+                if name == "preprocess":
+                    self._fit()
                 if not self._quiet and name not in self._told:
                     for text in self._remarks_on(name):
                         _say(text)
@@ -149,14 +151,32 @@ class StagesInFolder:
             write_json(record, versions.stored({**self.experiment.model_dump(mode="json"), _SOURCE: source}))
             return
         cure = "Train in a folder of its own"
-        if without_run_only(read_experiment(self.folder)) != without_run_only(self.experiment):
+        then = read_experiment(self.folder)
+        # What is left open was found here before, by whatever rule there was then.
+        self.experiment = fitting.as_in(self.experiment, then)
+        if without_run_only(then) != without_run_only(self.experiment):
             raise UserError("this folder holds another experiment", place=str(self.folder), cure=cure)
         if read_json(record).get(_SOURCE) != source:
             raise UserError("the data have changed since", place=str(self.folder), cure=cure)
 
+    def _fit(self) -> None:
+        """Find the numbers that are left to the data, and keep them with the folder for what goes on there later."""
+        if not fitting.open_fields(self.experiment):
+            return
+        size = fitting.Size.of(read_json(self.folder / "preprocess" / "profile.json"))
+        before, self.experiment = self.experiment, fitting.fitted(self.experiment, size)
+        record = self.folder / _RECORD
+        values = {**self.experiment.model_dump(mode="json"), _SOURCE: read_json(record)[_SOURCE]}
+        write_json(record, versions.stored(values))
+        if not self._quiet:
+            _say(f"settings {fitting.told(before, self.experiment, size)}")
+
     def _make(self, name: str) -> None:
         """Have a stage leave its artifact: in a folder aside first, so that it is there whole or not at all."""
         upstream, values = self._upstream(name), without_run_only(self.experiment)
+        if name == "preprocess":
+            # It is of the data alone, whose other numbers follow from it.
+            values = {"data": values["data"]}
         aside = self.folder / _AT_WORK / name
         checkpoints = self.folder / _AT_WORK / f"{name}-{sha256_json(upstream)[:16]}"
         shutil.rmtree(aside, ignore_errors=True)

@@ -21,6 +21,7 @@ from prorec.tasks.tracking import mlflow_runs as tracked
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec_core.artifacts import ArtifactRef, sha256_json
 from prorec_core.config import Experiment
+from prorec_core.fitting import open_fields
 from prorec_core.stages.work import StageWork
 
 
@@ -36,6 +37,10 @@ class FlowTracking(BaseModel):
     experiment_id: str
     run_id: str
     again: str = ""
+
+
+class OpenFieldError(Exception):
+    """A stage was asked for whose numbers were left to the data, and nobody had found them yet."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,11 @@ class Stage:
 
         Raises:
             UserError: the source of the data cannot be read.
+            OpenFieldError: it reads a number that is still left to the data.
         """
+        for field in open_fields(experiment):
+            if any(f"{field}.".startswith(f"{name}.") for name in self.config):
+                raise OpenFieldError(f"the stage '{self.name}' reads '{field}', which is still open")
         several = any("@" in name for name in self.reads)
         parts = {
             "stage": self.name,

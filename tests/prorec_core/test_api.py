@@ -13,8 +13,9 @@ import polars as pl
 import pytest
 
 import prorec_core
-from prorec_core import Experiment, Progress, Run, UserError, load_data, open_run, train
+from prorec_core import Experiment, Progress, Run, UserError, fitting, load_data, open_run, train
 from prorec_core.artifacts import MANIFEST, Manifest
+from prorec_core.config import CollaborativeConfig
 from prorec_core.stages import in_folder
 from tests.tiny import tiny
 
@@ -173,6 +174,32 @@ def test_lines_tell_what_is_done_and_a_folder_of_nobody_is_removed(capsys: pytes
     assert capsys.readouterr().out.startswith("preprocess: 0.") and folder.is_dir()
     del run
     assert not folder.exists()
+
+
+def test_what_is_left_to_the_data_is_found_once_and_kept_with_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = load_data(TINY)
+    (tmp_path / "data").mkdir()
+    shop.items.select("item_id", "title", categories="text").write_parquet(tmp_path / "data" / "items.parquet")
+    owners = np.repeat(shop.users["user_id"].to_numpy(), np.diff(shop.sequences.offsets))
+    log = {"user_id": owners, "item_id": shop.items["item_id"].gather(shop.sequences.items)}
+    pl.DataFrame({**log, "timestamp": shop.timestamps}).write_parquet(tmp_path / "data" / "interactions.parquet")
+    own = Experiment.model_validate({"name": "shop", "data": {"source": "tables", "path": str(tmp_path / "data")}})
+    folder = tmp_path / "run"
+
+    run = train(own, folder, until="preprocess")
+    assert "settings by rule 1 from 120 users" in capsys.readouterr().out
+    found = run.experiment
+    assert fitting.open_fields(own) and not fitting.open_fields(found) and found == open_run(folder).experiment
+    manifest = Manifest.model_validate_json((folder / "preprocess" / MANIFEST).read_bytes())
+    assert list(manifest.config) == ["data"], "nothing that was still open"
+    # Another rule, or somebody who writes all out, goes on with what was found.
+    monkeypatch.setattr(fitting, "_width", lambda _: 4096)
+    assert train(own, folder, until="preprocess", quiet=True).experiment == found
+    assert train(found, folder, until="preprocess", quiet=True).experiment == found
+    with pytest.raises(UserError, match="holds another experiment"):
+        train(own.model_copy(update={"collaborative": CollaborativeConfig(dim=32)}), folder, quiet=True)
 
 
 def test_a_start_from_a_model_is_refused_and_not_passed_over(tmp_path: Path) -> None:

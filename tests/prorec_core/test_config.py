@@ -11,8 +11,16 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from prorec_core.config import CollaborativeConfig, EvaluateConfig, Experiment, GeneratorConfig
-from prorec_core.config_data import TextConfig
+from prorec_core.by_data import AUTO, STORED, ByData
+from prorec_core.config import (
+    BY_DATA,
+    CollaborativeConfig,
+    EvaluateConfig,
+    Experiment,
+    GeneratorConfig,
+    left_open,
+)
+from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.registry import Registry
 
 Path = tuple[str, ...]
@@ -102,7 +110,8 @@ def test_every_field_is_described(path: Path, field: FieldInfo) -> None:
 @pytest.mark.parametrize(("path", "field"), LEAVES, ids=[".".join(path) for path, _ in LEAVES])
 def test_every_number_has_a_range(path: Path, field: FieldInfo) -> None:
     if field.annotation in {int, float}:
-        limits = {type(limit): getattr(limit, type(limit).__name__.lower()) for limit in field.metadata}
+        bounds = [each for each in field.metadata if each is not ByData]
+        limits = {type(limit): getattr(limit, type(limit).__name__.lower()) for limit in bounds}
         lowest = limits[Ge] if Ge in limits else limits[Gt]
         highest = limits[Le] if Le in limits else limits[Lt]
         assert lowest <= _value(Experiment(), path) <= highest
@@ -183,9 +192,13 @@ def test_a_yaml_file_says_the_same(change: dict[str, tuple[Path, FieldInfo]]) ->
 def test_the_schema_tells_descriptions_and_limits() -> None:
     schema = Experiment.model_json_schema()
     epochs = schema["$defs"]["GeneratorConfig"]["properties"]["epochs"]
-    assert epochs["minimum"] == 1
-    assert epochs["maximum"] == 1000
-    assert epochs["description"]
+    assert epochs["anyOf"] == [
+        {"minimum": 1, "maximum": 1000, "type": "integer"},
+        {"const": "auto", "type": "string"},
+    ]
+    assert epochs["description"] and epochs["default"] == "auto"
+    patience = schema["$defs"]["GeneratorConfig"]["properties"]["patience"]
+    assert (patience["minimum"], patience["maximum"], patience["default"]) == (1, 1000, 4)
     assert all(not part.get("additionalProperties", True) for part in schema["$defs"].values())
 
 
@@ -229,3 +242,61 @@ def test_a_column_has_one_part() -> None:
     assert (
         Experiment.model_validate({"data": {"user_column": "who", "timestamp_column": None}}).data.user_column == "who"
     )
+
+
+def _by_data(experiment: Experiment) -> dict[str, Any]:
+    return {
+        f"{name}.{field}": getattr(getattr(experiment, name), field) for name, of in BY_DATA.items() for field in of
+    }
+
+
+OWN = {"data": {"source": "tables", "path": "somewhere"}}
+
+
+def test_own_data_that_say_nothing_leave_their_numbers_open_and_the_shop_has_its_own() -> None:
+    shop = _by_data(Experiment())
+    assert (shop["collaborative.dim"], shop["quantize.codes"], shop["generator.learning_rate"]) == (64, 64, 0.002)
+    assert set(_by_data(Experiment.model_validate(OWN)).values()) == {AUTO}
+    assert Experiment.model_validate(OWN) == Experiment(data=DataConfig(source="tables", path="somewhere"))
+
+
+def test_what_is_said_stays_whoever_says_it() -> None:
+    given = {"collaborative": {"dim": 64}, "align": {"graph": "auto"}}
+    sections = CollaborativeConfig(dim=64, heads=4)
+    for experiment in (Experiment.model_validate(OWN | given), Experiment(**OWN, collaborative=sections)):
+        found = _by_data(experiment)
+        assert found.pop("collaborative.dim") == 64 and set(found.values()) == {AUTO}
+    # A number that happens to be the shop's is said all the same, and comes back from a complete record.
+    whole = Experiment.model_validate(OWN | given)
+    assert Experiment.model_validate(whole.model_dump()) == whole
+    assert Experiment.model_validate(whole.model_dump(mode="json")) == whole
+
+
+def test_auto_means_the_shops_own_numbers_where_the_data_are_the_shops() -> None:
+    every = {name: dict.fromkeys(fields, AUTO) for name, fields in BY_DATA.items()}
+    assert Experiment.model_validate(every) == Experiment()
+    assert set(_by_data(left_open()).values()) == {AUTO}
+    assert Experiment.model_validate(left_open().model_dump()) == Experiment()
+    assert set(_by_data(Experiment.model_validate({**left_open().model_dump(), **OWN})).values()) == {AUTO}
+
+
+def test_nothing_is_filled_into_a_stored_record() -> None:
+    record = {**Experiment.model_validate(OWN).model_dump(), "quantize": {}}
+    assert Experiment.model_validate(record, context=STORED).quantize.codes == 64
+    assert "codes" not in Experiment.model_validate(record, context=STORED).quantize.model_fields_set
+
+
+@pytest.mark.parametrize("wrong", ["Auto", "automatic", "", True, None, [AUTO]])
+def test_no_other_word_stands_for_a_number(wrong: Any) -> None:
+    with pytest.raises(ValidationError):
+        Experiment.model_validate({"generator": {"dim": wrong}})
+
+
+def test_open_numbers_are_checked_once_they_are_known() -> None:
+    soft = {"distill": {"soft_targets": 0.5}, "heads": 3, "max_history": 100}
+    open_ = Experiment.model_validate(OWN | {"generator": soft})
+    assert open_.generator.heads == 3
+    with pytest.raises(ValidationError, match=r"heads \(3\) must divide dim \(64\)"):
+        Experiment.model_validate(OWN | {"generator": soft | {"dim": 64}})
+    with pytest.raises(ValidationError, match="soft_targets are Stage I's"):
+        Experiment.model_validate(OWN | {"generator": soft, "align": {"max_history": 50}})

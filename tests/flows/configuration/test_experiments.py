@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from prefect.exceptions import ParameterTypeError
 
 from prorec.flows.configuration.experiments import load, nested, preset_files
+from prorec.flows.datasets.declared import data_sets
 from prorec_core import versions
-from prorec_core.config import Experiment
+from prorec_core.config import BY_DATA, Experiment
 from prorec_core.errors import UserError
+from prorec_core.fitting import Size, fitted, open_fields
 from prorec_core.sections import Renamed
 
 
@@ -32,8 +34,41 @@ def test_presets_are_valid_and_hold_only_differences(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["amazon-beauty", "ml-100k", *(each for each in data_sets() if data_sets()[each].like)]
+)
+def test_presets_say_every_number_that_could_follow_the_data(name: str) -> None:
+    assert open_fields(load(name)) == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "size"),
+    [
+        ("demo", Size(2_996, 1_189, 26_795, 14.0)),
+        ("amazon-beauty", Size(22_363, 12_101, 198_502, 14.0)),
+        ("ml-100k", Size(943, 1_349, 99_287, 241.0)),
+    ],
+)
+def test_the_rule_gives_data_as_large_as_a_presets_its_numbers(preset: str, size: Size) -> None:
+    known = load(preset, ["data.path=/data"])
+    own = Experiment.model_validate({"data": {"source": "tables"}})
+    found = fitted(own, size)
+    assert {name: getattr(found, name) for name in BY_DATA} == {name: getattr(known, name) for name in BY_DATA}
+
+
+def test_own_data_are_open_whatever_they_begin_as(tmp_path: Path) -> None:
+    own = ["data.source=tables", f"data.path={tmp_path}"]
+    (tmp_path / "shop.yaml").write_text(f"data: {{source: tables, path: {tmp_path}}}\ngenerator: {{dim: 64}}")
+    every = open_fields(load("demo", own))
+    assert len(every) == 19 and open_fields(load("repeat-purchases", own)) == every
+    assert set(every) - set(open_fields(load(str(tmp_path / "shop.yaml")))) == {"generator.dim"}
+    assert open_fields(load("amazon-beauty", [*own, "align.graph=auto"])) == ["align.graph"]
+    assert load("demo", ["generator.dim=auto"]) == Experiment()
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (["generator.dim=automatic"], "generator.dim: must be a whole number (got 'automatic')."),
         (["generator.epochs=0"], "generator.epochs: must be >= 1 (got 0)."),
         (["generator.epoch=4"], "generator.epoch: unknown field. Did you mean 'epochs'?"),
         (["generatr.epochs=4"], "generatr: unknown field. Did you mean 'generator'?"),

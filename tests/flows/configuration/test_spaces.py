@@ -6,13 +6,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from prorec.flows.configuration.experiments import load, preset_files
 from prorec.flows.configuration.spaces import MADE_OF, Plan, as_yaml, flags, load_space, plan
 from prorec.tasks.stages.pipeline import STAGES
+from prorec.tasks.tuning.study import _in
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
+from prorec_core.fitting import Size, fitted
 
 STANDARD = {
     "collaborative": "train_collaborative",
@@ -43,6 +47,28 @@ def test_every_standard_space_fits_every_preset(preset: str) -> None:
     with pytest.raises(UserError) as error:
         load_space("every")
     assert all(name in str(error.value) for name in STANDARD), "there is none that this test does not know"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(10, 10**7), st.integers(5, 10**6), st.integers(3, 1000), st.floats(3, 5000))
+def test_a_tuning_of_own_data_begins_where_the_rule_ends(users: int, items: int, each: int, longest: float) -> None:
+    open_ = Experiment.model_validate({"data": {"source": "tables"}})
+    found = fitted(open_, Size(users, items, users * each, longest))
+    for name, stage in STANDARD.items():
+        planned = plan(load_space(name), found)
+        assert planned.stage == stage
+        for field, distribution in planned.distributions().items():
+            assert _in(distribution, planned.as_it_stands[field]), f"{field} {planned.as_it_stands[field]}"
+
+
+def test_a_space_is_checked_before_the_data_are_known(tmp_path: Path) -> None:
+    open_ = Experiment.model_validate({"data": {"source": "tables"}})
+    space = load_space(
+        _file(tmp_path, {"mine": {"align.epochs": {"low": 5, "high": 9}, "align.graph": {"low": 0, "high": 1}}})
+    )
+    assert plan(space, open_).stage == "align"
+    with pytest.raises(UserError, match=r"mine: align.epochs: must be a whole number \(got 5.5\)"):
+        plan(load_space(_file(tmp_path, {"mine": {"align.epochs": {"low": 5.5, "high": 9}}})), open_)
 
 
 def test_what_a_stage_is_made_of_is_what_the_pipeline_reads() -> None:
