@@ -24,6 +24,8 @@ from prorec_core.sections import (
     Width,
 )
 
+StepMode = Literal["eager", "graph", "compile"]
+
 
 class Training(Section):
     """What every training stage has in common."""
@@ -286,6 +288,12 @@ class Experiment(Section):
         description="Where models are trained: auto, cpu, cuda, cuda:N or mps.",
         json_schema_extra=RUN_ONLY,
     )
+    steps: StepMode = Field(
+        "eager",
+        description="How steps of trainings run. eager: each operation by itself; graph: captured once a shape as CUDA "
+        "graphs and replayed (cuda); compile: layers through torch.compile, which sums in another order.",
+        json_schema_extra=RUN_ONLY,
+    )
     train_on_validation: bool = Field(
         False,
         description="Train on the validation items too: all epochs, with the one evaluate.fusion_weights and "
@@ -330,6 +338,7 @@ class Experiment(Section):
 
 
 _TO_THE_SECOND: tuple[Change, ...] = (
+    Added("steps", "eager"),
     Added("start_from", None),
     Added("continuing", {}),
     Added("continuing.epochs_share", 0.3),
