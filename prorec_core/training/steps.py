@@ -108,10 +108,20 @@ class Steps(Generic[Batch]):
 
 
 def compile_regions(model: nn.Module) -> None:
-    """Compile those modules that say `compiled = True`, whatever the shapes that they are then given.
+    """Have those modules that say `compiled = True` compiled for training, whatever the shapes that they are given.
 
-    Of a model that is built of equal blocks one is compiled for all.
+    Of a model that is built of equal blocks one is compiled for all. In evaluation they run as they are: searches have
+    ever other shapes.
     """
     for module in model.modules():
         if getattr(module, "compiled", False):
-            module.compile(fullgraph=True, dynamic=True, backend=COMPILER)
+            module.forward = _in_training(module, module.forward)
+
+
+def _in_training(module: nn.Module, plain: Callable[..., Any]) -> Callable[..., Any]:
+    compiled = torch.compile(plain, fullgraph=True, dynamic=True, backend=COMPILER)
+
+    def forward(*args: Any) -> Any:
+        return compiled(*args) if module.training else plain(*args)
+
+    return forward

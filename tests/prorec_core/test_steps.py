@@ -193,3 +193,22 @@ def test_what_a_step_reads_of_the_host_is_frozen_once_it_is_recorded() -> None:
     for rate[0] in (1.0, 2.0, 4.0, 8.0):
         seen.append(float(steps(One())["loss"]))
     assert seen == [1.0, 3.0, 5.0, 7.0]
+
+
+@pytest.mark.parametrize("name", ["align", "generator", "encoder-decoder"])
+def test_parts_are_compiled_whole_once_for_all_shapes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced alone, which tells what could not be; what a compiler makes of it takes longer than a test may."""
+    traced = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        traced.append(graph)
+        return graph
+
+    monkeypatch.setattr("prorec_core.training.steps.COMPILER", backend)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        records, tensors = EXACT[name](Runtime(CPU, compiled=True))
+    assert 1 <= len(traced) <= 6
+    plain_records, plain = EXACT[name](PLAIN)
+    assert records == plain_records
+    assert all(torch.equal(tensors[key], value) for key, value in plain.items())
