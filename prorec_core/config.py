@@ -6,7 +6,7 @@ demo. A YAML file in `configs/` holds only what differs from these defaults.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,9 @@ StepMode = Literal["eager", "graph", "compile"]
 class Training(Section):
     """What every training stage has in common."""
 
+    section: ClassVar[str] = "training"
+    """Its name in an experiment."""
+
     epochs: int = Field(15, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
     tokens_per_batch: int = Field(512, ge=16, le=2**24, description="Items of history a batch, padding included.")
     learning_rate: float = Field(4e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
@@ -50,6 +53,7 @@ TrainingT = TypeVar("TrainingT", bound=Training)
 class CollaborativeConfig(Training):
     """The sequential recommender that knows items by their ids alone."""
 
+    section: ClassVar[str] = "collaborative"
     model: Annotated[str, SEQUENTIAL_MODELS] = Field(
         "sasrec", description="sasrec: causal transformer; din: the paper's."
     )
@@ -89,6 +93,7 @@ class CollaborativeConfig(Training):
 class AlignConfig(Training):
     """Stage I: the semantic embedding adapted, aligned and fused with the collaborative one."""
 
+    section: ClassVar[str] = "align"
     epochs: int = Field(30, ge=1, le=1000, description="Epochs at most; the learning rate decays over them.")
     fusion: Literal["sum", "concat"] = Field("sum", description="E_I: E_C + E_T, or both side by side.")
     alpha: float = Field(0.01, ge=0, le=100, description="Weight of the alignment loss; 0 leaves it out.")
@@ -168,6 +173,7 @@ class DistillConfig(Section):
 class GeneratorConfig(Training):
     """Stage II: the model that generates the codes of the next item."""
 
+    section: ClassVar[str] = "generator"
     learning_rate: float = Field(2e-3, gt=0, le=1, description="Peak learning rate of AdamW.")
     dropout: Probability = Field(0.3, description="Dropout of embeddings and of feed-forward layers.")
     architecture: Annotated[str, GENERATORS] = Field(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from prorec_core.training.checkpoint import Checkpoint
 from prorec_core.training.rows import RowAdamW, RowTable
 from prorec_core.training.runtime import Runtime, derive_seed, deterministic
 from prorec_core.training.steps import Steps, compile_regions
+from prorec_core.training.trouble import DeviceFullError, asked, is_full
 
 Batch = TypeVar("Batch")
 TARGET = "validation_ndcg_at_10"
@@ -135,6 +137,7 @@ def train(
 
     Raises:
         UserError: the loss is no longer a number, or there is nothing to train on.
+        DeviceFullError: a batch does not fit the device.
     """
     optimizer = _optimizer(model, config, shares or {}, capturable=runtime.capture is not None)
     rates = [group["rate"] for group in optimizer.param_groups]
@@ -202,8 +205,9 @@ def _one_epoch(
         done = (epoch + index / len(batches)) / config.epochs
         factor = min(1.0, step / max(config.warmup_steps, 1)) * 0.5 * (1 + math.cos(math.pi * done))
         _set_rates(optimizer, [rate * factor for rate in rates])
-        for name, value in steps(batch).items():
-            totals[name] = totals[name] + value
+        with _told_of(batch, config):
+            for name, value in steps(batch).items():
+                totals[name] = totals[name] + value
     if isinstance(optimizer, RowAdamW):
         optimizer.settle()
     record: dict[str, Any] = {"epoch": epoch + 1}
@@ -215,6 +219,23 @@ def _one_epoch(
             cure="Lower learning_rate or raise the temperature",
         )
     return record, step
+
+
+@contextmanager
+def _told_of(batch: object, config: Training) -> Iterator[None]:
+    """Say of which batch a device has too little memory, and what to set."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
+        shape, tokens = getattr(batch, "shape", None), config.tokens_per_batch
+        what = f"a batch of {shape[0]:,} histories of {shape[1]:,} items" if shape else "a batch"
+        raise DeviceFullError(
+            f"{what} does not fit the memory of the device{asked(error)}",
+            place=config.section,
+            cure=f"Set {config.section}.tokens_per_batch to less than {tokens:,}",
+        ) from error
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
