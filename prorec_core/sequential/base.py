@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.data.sequences import IntArray, Sequences
-from prorec_core.training.batching import HistoryBatch, Targets, inference_batches
+from prorec_core.training.batching import HistoryBatch, Targets, at_a_time, inference_batches
 from prorec_core.training.losses import catalogue_cross_entropy, mean_of
 from prorec_core.training.sampling import MetItems, met_cross_entropy
 
@@ -169,9 +169,9 @@ class ItemSoftmax(nn.Module):
         return scores
 
 
-def users_at_a_time(n_items: int, most: int = INFERENCE_USERS) -> int:
+def users_at_a_time(n_items: int, device: torch.device) -> int:
     """Users of a batch that is scored against all of N items, so that its scores take bounded memory."""
-    return max(1, min(most, _SCORES // n_items))
+    return max(1, min(at_a_time(INFERENCE_USERS, device), at_a_time(_SCORES, device) // n_items))
 
 
 def owned_items(histories: Sequences, users: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -202,8 +202,11 @@ def target_ranks(
     From 1; of items with equal scores the lower index comes first. 0 where the user has the target already.
     """
     ranks, scores = np.zeros(len(targets), np.int32), model.scorer(table_ND)
-    users_a_batch = users_at_a_time(len(table_ND))
-    for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, users_a_batch, table_ND.device):
+    tokens, users_a_batch = (
+        at_a_time(INFERENCE_TOKENS, table_ND.device),
+        users_at_a_time(len(table_ND), table_ND.device),
+    )
+    for batch in inference_batches(histories, max_history, tokens, users_a_batch, table_ND.device):
         users = batch.users_B.cpu().numpy()
         scores_BN = scores(batch)
         target_B = torch.from_numpy(targets[users].astype(np.int64)).to(scores_BN.device)[:, None]
