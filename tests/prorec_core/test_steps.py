@@ -9,23 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from prorec_core.alignment.adapter import AdaLNAdapter
 from prorec_core.alignment.stage import align
 from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
 from prorec_core.data.sequences import Sequences, from_lists
+from prorec_core.generation.base import Context
+from prorec_core.generation.encoder_decoder import DecoderBlock
 from prorec_core.generation.stage import GeneratorInputs, train_generator
+from prorec_core.generation.timeline import DepthDecoder
 from prorec_core.sequential.stage import train_collaborative
+from prorec_core.sequential.transformer import Block, Dropout
 from prorec_core.training.runtime import Runtime
-from prorec_core.training.steps import Steps
+from prorec_core.training.steps import Steps, compile_regions
 from tests.steps import Rerun, Tape, WaitError
 
 CPU = torch.device("cpu")
 PLAIN, FIXED = Runtime(CPU), Runtime(CPU, fixed_shapes=True)
 N_ITEMS, DIM, HISTORY = 60, 8, 12
 TRAINING = {
-    "epochs": 3,
+    "epochs": 2,
     "tokens_per_batch": 48,
     "precision": "float32",
     "warmup_steps": 3,
@@ -42,8 +47,10 @@ Training = Callable[[Runtime], Found]
 
 @cache
 def _shop() -> Sequences:
+    """Histories of few lengths, so that some shapes come again."""
     random = np.random.default_rng(0)
-    return from_lists([random.integers(0, N_ITEMS, n).astype(np.int32) for n in random.integers(3, 15, 40)], N_ITEMS)
+    lengths = random.choice([3, 5, 9, 10, 14], 60)
+    return from_lists([random.integers(0, N_ITEMS, n).astype(np.int32) for n in lengths], N_ITEMS)
 
 
 def _texts() -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -117,7 +124,6 @@ EXACT: dict[str, Training] = {
     "din, sampled": collaborative(model="din", **ALL_SAMPLED),
     "align": alignment(),
     "align, sampled": alignment(ALL_SAMPLED),
-    "align, sampled, no graph": alignment(ALL_SAMPLED, graph=0.0),
     "generator": generator(),
     "generator, sampled": generator(ALL_SAMPLED),
     "generator, no mask": generator(
@@ -129,8 +135,6 @@ EXACT: dict[str, Training] = {
 FEW_SAMPLED = {"full_softmax_items": 10, "negatives": 16}
 DRAWN: dict[str, Training] = {
     "sasrec": collaborative(dropout=0.3),
-    "sasrec, sampled": collaborative(dropout=0.3, **FEW_SAMPLED),
-    "sasrec, as published": collaborative(loss="binary_cross_entropy", score="dot"),
     "sasrec, as published, sampled": collaborative(loss="binary_cross_entropy", **FEW_SAMPLED),
     "din": collaborative(model="din", dropout=0.3, negatives=16),
     "align": alignment(dropout=0.3, align_items=8),
@@ -149,7 +153,8 @@ def test_padding_changes_nothing_but_roundings(train: Training) -> None:
         assert {name: record[name] for name in losses} == pytest.approx(losses, rel=1e-3, abs=1e-4)
     for name, tensor in plain_tensors.items():
         # Of two roundings AdamW can make steps in two directions where a gradient is next to nothing.
-        torch.testing.assert_close(tensors[name], tensor, rtol=0.05, atol=0.005, msg=name)
+        if not name.endswith("qkv.bias"):  # Keys have a bias that no loss depends on: roundings alone move it.
+            torch.testing.assert_close(tensors[name], tensor, rtol=0.05, atol=0.005, msg=name)
 
 
 @pytest.mark.parametrize("train", DRAWN.values(), ids=DRAWN.keys())
@@ -195,8 +200,18 @@ def test_what_a_step_reads_of_the_host_is_frozen_once_it_is_recorded() -> None:
     assert seen == [1.0, 3.0, 5.0, 7.0]
 
 
-@pytest.mark.parametrize("name", ["align", "generator", "encoder-decoder"])
-def test_parts_are_compiled_whole_once_for_all_shapes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _parts() -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {
+            "block": Block(DIM, 2, 0.1),
+            "adapter": AdaLNAdapter(10, DIM),
+            "timeline": DepthDecoder(DIM, 3, 1, 0.1),
+            "decoder": DecoderBlock(DIM, 2, 0.1),
+        }
+    )
+
+
+def test_parts_are_compiled_whole_once_for_all_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced alone, which tells what could not be; what a compiler makes of it takes longer than a test may."""
     traced = []
 
@@ -206,9 +221,32 @@ def test_parts_are_compiled_whole_once_for_all_shapes(name: str, monkeypatch: py
 
     monkeypatch.setattr("prorec_core.training.steps.COMPILER", backend)
     torch._dynamo.reset()
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
-        records, tensors = EXACT[name](Runtime(CPU, compiled=True))
-    assert 1 <= len(traced) <= 6
-    plain_records, plain = EXACT[name](PLAIN)
-    assert records == plain_records
-    assert all(torch.equal(tensors[key], value) for key, value in plain.items())
+    plain, parts = _parts(), _parts()
+    parts.load_state_dict(plain.state_dict())
+    assert len([part for part in parts.modules() if getattr(part, "compiled", False)]) == 5, "a decoder has a block"
+    compile_regions(parts)
+    assert parts.state_dict().keys() == plain.state_dict().keys()
+    found = []
+    for users, length in ((3, 5), (4, 7), (6, 4)):
+        memory = Context(
+            torch.randn(users, DIM), torch.randn(users, length, DIM), torch.zeros(users, length, dtype=torch.bool)
+        )
+        # A part of each kind; two heads are not mistaken for two users.
+        given = {
+            "block": (torch.randn(users, length, DIM),),
+            "adapter": (torch.randn(users * length, 10),),
+            "timeline": (torch.randn(users * length, DIM),),
+            "decoder": (torch.randn(users, 2, length, DIM), memory),
+        }
+        for name, values in given.items():
+            before = len(traced)
+            for each in (parts, plain):
+                each.eval()
+            assert torch.equal(parts[name](*values), plain[name](*values)) and len(traced) == before
+            for each in (parts, plain):
+                for module in each.modules():
+                    # Without what dropout draws, which tracing draws otherwise.
+                    module.training = not isinstance(module, Dropout)
+            torch.testing.assert_close(parts[name](*values), plain[name](*values))
+        found.append(len(traced))
+    assert 0 < found[0] and found[1] == found[2], "a third shape is nothing new"
