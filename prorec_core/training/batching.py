@@ -154,8 +154,8 @@ def training_batches(
 
 
 def at_a_time(amount: int, device: torch.device) -> int:
-    """How much to do at a time where a CPU does so much: a GPU has the memory for more, and is idle with less."""
-    return amount if device.type == "cpu" else 16 * amount
+    """How much to do at a time where a CPU does so much: a card has the memory for more, and is idle with less."""
+    return 16 * amount if device.type == "cuda" else amount
 
 
 def inference_batches(

@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prorec_core.training.batching import NO_TARGET
+from prorec_core.training.batching import NO_TARGET, at_a_time
 
-_CHUNK = {"cpu": 512}
-_LARGE_CHUNK = 8192
-"""Positions dealt with at a time; on other devices as many as fill them."""
+_CHUNK = 512
+"""Positions dealt with at a time; on a card 16 times as many."""
 _BLOCK = 64
 """Items whose exponentials are summed in their own type before the sums are in float32."""
 BOUND = 80
@@ -44,7 +43,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         grad_table = torch.zeros_like(table_ND, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         total = states_PD.new_zeros((), dtype=torch.float32)
         count: Tensor | int = max(len(states), 1) if real_P is None else real_P.sum().clamp(min=1)
-        size = _CHUNK.get(states.device.type, _LARGE_CHUNK)
+        size = at_a_time(_CHUNK, states.device)
         for start in range(0, len(states), size):
             rows = slice(start, start + size)
             chunk, at_target = states[rows], (targets_P[rows], torch.arange(len(states[rows]), device=states.device))

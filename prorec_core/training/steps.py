@@ -16,7 +16,8 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from prorec_core.errors import UserError
+from prorec_core.errors import UserError, causes
+from prorec_core.training.trouble import is_full
 
 Losses = Mapping[str, Tensor]
 COMPILER = "inductor"
@@ -71,12 +72,19 @@ class CudaGraphs:
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 found = work()
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"a step cannot be captured ({reason})", place="steps", cure="Set steps=eager") from error
+            found = _of_capture(error)
+            raise found from (error if isinstance(found, UserError) else None)
         return graph.replay, found
+
+
+def _of_capture(error: RuntimeError) -> BaseException:
+    """What ended a capture: the end of a capture that failed is an error of its own, and hides the first."""
+    for cause in causes(error):
+        if is_full(cause):
+            return cause
+    reason = str(error).strip().splitlines()[0]
+    return UserError(f"a step cannot be captured ({reason})", place="steps", cure="Set steps=eager")
 
 
 class Steps(Generic[Batch]):

@@ -15,6 +15,7 @@ from prorec_core.errors import MachineError, UserError, one_line
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.loop import fit_next_item
 from prorec_core.training.runtime import Runtime
+from prorec_core.training.steps import _of_capture
 from prorec_core.training.trouble import DeviceFullError, DeviceLostError, of_device, told_of_device
 
 GONE = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported."
@@ -74,3 +75,20 @@ def test_a_mistake_stays_the_mistake_it_is() -> None:
             raise RuntimeError(GONE)
         except RuntimeError:
             raise UserError("no such column") from None
+
+
+def test_what_ended_a_capture_is_told_and_not_that_it_ended() -> None:
+    def failed(first: Exception) -> BaseException:
+        try:
+            try:
+                raise first
+            finally:
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+        except RuntimeError as error:
+            return _of_capture(error)
+
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
+    assert failed(full) is full
+    told = failed(ValueError("a question to the device"))
+    assert isinstance(told, UserError) and str(told).startswith("steps: a step cannot be captured (")
+    assert str(told).endswith("Set steps=eager.")
