@@ -73,8 +73,8 @@ class CudaGraphs:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 found = work()
         except RuntimeError as error:
-            found = _of_capture(error)
-            raise found from (error if isinstance(found, UserError) else None)
+            ended_by = _of_capture(error)
+            raise ended_by from (error if isinstance(ended_by, UserError) else None)
         return graph.replay, found
 
 
