@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import benchmarks
 from benchmarks.budget import Point, does_not_fit
 from benchmarks.card import Card, Figure, Session, known_peak, operations_of
 from benchmarks.card_data import PeerSizes
@@ -100,3 +101,11 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert main(["--device", "cpu", "--data", str(tmp_path), "--modes", "fast"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3 and "not found" in lines[0] and "not available" in lines[1] and "'fast'" in lines[2]
+
+
+def test_a_bare_machine_has_what_it_takes() -> None:
+    """Neither Prefect nor MLflow, nor what needs them."""
+    folder = Path(benchmarks.__file__).parent
+    for name in ("device", "card", "card_data", "card_growth", "experiments", "peer_t5", "shop", "catalogue", "budget"):
+        text = (folder / f"{name}.py").read_text(encoding="utf-8")
+        assert "from prorec." not in text and "import prefect" not in text and "import mlflow" not in text, name
