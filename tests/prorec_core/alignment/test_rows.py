@@ -167,9 +167,9 @@ def _large(n_items: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     read = []
     original = RowTable.forward
 
-    def counted(self: RowTable, items_R: Tensor) -> Tensor:
+    def counted(self: RowTable, items_R: Tensor, *, repeated: bool = False) -> Tensor:
         read.append(len(items_R))
-        return original(self, items_R)
+        return original(self, items_R, repeated=repeated)
 
     monkeypatch.setattr(RowTable, "forward", counted)
     shape = _collaborative(dim=32, full_softmax_items=50_000, negatives=128)
