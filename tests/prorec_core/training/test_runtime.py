@@ -53,7 +53,7 @@ def test_the_deterministic_mode_ends_with_its_block() -> None:
 
 
 def test_steps_are_captured_where_there_is_what_captures_them() -> None:
-    with pytest.raises(UserError, match="CUDA graphs need a CUDA device.*Set steps=eager"):
+    with pytest.raises(UserError, match=r"CUDA graphs need a CUDA device.*Set steps=eager"):
         make_runtime("cpu", steps="graph")
     plain = make_runtime("cpu")
     assert (plain.fixed_shapes, plain.capture, plain.compiled) == (False, None, False), "on a CPU nothing is padded"
