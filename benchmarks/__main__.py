@@ -1,7 +1,8 @@
 """Seconds and memory of PRORec beside the usual implementation, on the same machine in the same minutes.
 
 `python -m benchmarks [--data FOLDER] [--json FILE]`. The usual implementation runs a few steps, scaled up.
-`python -m benchmarks scale --minutes MINUTES` tells what each stage costs as the catalogue grows.
+`python -m benchmarks scale --minutes MINUTES` tells what each stage costs as the catalogue grows, `python -m benchmarks
+--device cuda` what a card makes of it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.laps import Subject, machine, take_turns
-from prorec.flows.local.running import TRAINING
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,6 +67,9 @@ class Result:
 
 def measure(config: Path, data: Path, laps: int, only: str, console: Console) -> list[Result]:
     """Prepare the inputs, then time group after group whose title holds `only`."""
+    # A bare machine with a card, where the other commands run, has not all that this imports.
+    from prorec.flows.local.running import TRAINING
+
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="prorec-benchmarks-") as folder:
         arguments = [str(config), str(data), folder]
@@ -146,6 +149,10 @@ def main() -> int:
         from benchmarks import scale
 
         return scale.main(sys.argv[2:])
+    if any(argument.partition("=")[0] == "--device" for argument in sys.argv[1:]):
+        from benchmarks import device
+
+        return device.main(sys.argv[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "amazon-beauty")
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "amazon-beauty.yaml")

@@ -9,12 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import polars as pl
-import yaml
-from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.random_projection import GaussianRandomProjection
 
+from benchmarks.experiments import changed, hashed_words
 from prorec.tasks.execution.stage import Stage, Work
 from prorec.tasks.stages.pipeline import STAGES, up_to
 from prorec_core.config import Experiment
@@ -24,7 +21,6 @@ from prorec_core.progress import Report, silent
 if TYPE_CHECKING:
     from prorec.tasks.tracking.mlflow_runs import TrackedRun
 
-TEXT_DIMENSIONS = 384
 BRIEF: dict[str, dict[str, Any]] = {
     "collaborative": {"epochs": 1},
     "align": {"epochs": 2},
@@ -33,18 +29,6 @@ BRIEF: dict[str, dict[str, Any]] = {
     "evaluate": {"fusion_weights": [1.0]},
 }
 """What is trained before the benchmarks, and how long."""
-
-
-def experiment_for(config: Path, data: Path) -> Experiment:
-    """The experiment in a YAML file, on the data in a folder, on the CPU."""
-    found = Experiment.model_validate(yaml.safe_load(config.read_text(encoding="utf-8")))
-    return changed(found, {"data": {"path": str(data)}}).model_copy(update={"device": "cpu"})
-
-
-def changed(experiment: Experiment, sections: dict[str, dict[str, Any]]) -> Experiment:
-    """The experiment with other values in some sections; whether they are in range is not checked."""
-    update = {name: getattr(experiment, name).model_copy(update=values) for name, values in sections.items()}
-    return experiment.model_copy(update=update)
 
 
 def work_of(stage: Stage, experiment: Experiment, folder: Path, leaves: str = "", report: Report = silent) -> Work:
@@ -72,12 +56,6 @@ def prepare(experiment: Experiment, folder: Path) -> None:
         work = work_of(stage, brief, folder)
         if stage is STAGES["embed_text"]:
             texts = pl.read_parquet(folder / "preprocess" / "items.parquet")["text"].to_list()
-            write_embeddings(work.folder / "embeddings.parquet", _hashed_words(texts))
+            write_embeddings(work.folder / "embeddings.parquet", hashed_words(texts))
         else:
             stage.body(work)
-
-
-def _hashed_words(texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    words = HashingVectorizer(n_features=2**15).transform(texts)
-    projected = GaussianRandomProjection(TEXT_DIMENSIONS, random_state=0).fit_transform(words)
-    return np.ascontiguousarray(projected, dtype=np.float32)

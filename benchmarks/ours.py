@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.inputs import changed, work_of
+from benchmarks.experiments import changed
+from benchmarks.inputs import work_of
 from benchmarks.laps import Laps
 from prorec.tasks.stages.pipeline import STAGES
 from prorec_core.config import Experiment

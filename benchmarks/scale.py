@@ -23,7 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.budget import Point, does_not_fit, memory_of
-from benchmarks.inputs import changed
+from benchmarks.experiments import changed
 from benchmarks.laps import machine
 from benchmarks.scale_page import markdown, plot
 from benchmarks.scale_stage import NAMES, reads

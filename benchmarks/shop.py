@@ -64,7 +64,7 @@ def vectors_of(clusters_N: Integers, dim: int) -> Floats:
 def write_shop(folder: Path, size: Size, dim: int) -> None:
     """Write interactions.parquet, items.parquet and vectors.parquet; no user has an item twice."""
     clusters_N = clusters_of(size.items)
-    users, items = _interactions(size, clusters_N)
+    users, items = interactions_of(size, clusters_N)
     chance = np.random.default_rng(3)
     pl.DataFrame({"user_id": users, "item_id": items, "timestamp": chance.integers(*_YEARS, len(users))}).with_columns(
         pl.format("user-{}", "user_id").alias("user_id"), pl.format("item-{}", "item_id").alias("item_id")
@@ -90,7 +90,7 @@ def settings_of(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _interactions(size: Size, clusters_N: Integers) -> tuple[Integers, Integers]:
+def interactions_of(size: Size, clusters_N: Integers) -> tuple[Integers, Integers]:
     """Users and items, in no order of time."""
     chance = np.random.default_rng(2)
     # A tenth is drawn twice, and counts once.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from benchmarks.inputs import experiment_for, prepare
+from benchmarks.experiments import experiment_for
+from benchmarks.inputs import prepare
 from benchmarks.laps import Laps
 from prorec_core.data.dataset import Dataset
 from prorec_core.quantization.quantized import CodeTable

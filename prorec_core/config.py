@@ -8,7 +8,7 @@ own; with other data they are `AUTO` where nothing is said, until `prorec_core.f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, model_validator
 
@@ -31,10 +31,14 @@ Dim = Annotated[int, Field(ge=4, le=4096), ByData]
 Epochs = Annotated[int, Field(ge=1, le=1000), ByData]
 Rate = Annotated[float, Field(gt=0, le=1), ByData]
 Dropout = Annotated[Probability, ByData]
+StepMode = Literal["eager", "graph", "compile"]
 
 
 class Training(Section):
     """What every training stage has in common."""
+
+    section: ClassVar[str] = "training"
+    """Its name in an experiment."""
 
     epochs: Epochs = by_data(15, "Epochs at most; the learning rate decays over them.")
     tokens_per_batch: Annotated[int, Field(ge=16, le=2**24), ByData] = by_data(
@@ -60,6 +64,7 @@ TrainingT = TypeVar("TrainingT", bound=Training)
 class CollaborativeConfig(Training):
     """The sequential recommender that knows items by their ids alone."""
 
+    section: ClassVar[str] = "collaborative"
     model: Annotated[str, SEQUENTIAL_MODELS] = Field(
         "sasrec", description="sasrec: causal transformer; din: the paper's."
     )
@@ -99,6 +104,7 @@ class CollaborativeConfig(Training):
 class AlignConfig(Training):
     """Stage I: the semantic embedding adapted, aligned and fused with the collaborative one."""
 
+    section: ClassVar[str] = "align"
     epochs: Epochs = by_data(30, "Epochs at most; the learning rate decays over them.")
     fusion: Literal["sum", "concat"] = Field("sum", description="E_I: E_C + E_T, or both side by side.")
     alpha: float = Field(0.01, ge=0, le=100, description="Weight of the alignment loss; 0 leaves it out.")
@@ -175,6 +181,7 @@ class DistillConfig(Section):
 class GeneratorConfig(Training):
     """Stage II: the model that generates the codes of the next item."""
 
+    section: ClassVar[str] = "generator"
     learning_rate: Rate = by_data(2e-3, "Peak learning rate of AdamW.")
     dropout: Dropout = by_data(0.3, "Dropout of embeddings and of feed-forward layers.")
     architecture: Annotated[str, GENERATORS] = Field(
@@ -295,6 +302,12 @@ class Experiment(Section):
         description="Where models are trained: auto, cpu, cuda, cuda:N or mps.",
         json_schema_extra=RUN_ONLY,
     )
+    steps: StepMode = Field(
+        "eager",
+        description="How steps of trainings run. eager: each operation by itself; graph: captured once a shape as CUDA "
+        "graphs and replayed (cuda); compile: layers through torch.compile, which sums in another order.",
+        json_schema_extra=RUN_ONLY,
+    )
     train_on_validation: bool = Field(
         False,
         description="Train on the validation items too: all epochs, with the one evaluate.fusion_weights and "
@@ -364,6 +377,7 @@ def left_open() -> Experiment:
 
 
 _TO_THE_SECOND: tuple[Change, ...] = (
+    Added("steps", "eager"),
     Added("start_from", None),
     Added("continuing", {}),
     Added("continuing.epochs_share", 0.3),

@@ -91,9 +91,9 @@ def _embedding(inputs: Mapping[str, Path]) -> str:
 
 
 def _made_with(folder: Path) -> str:
-    """Kind of device and number format of a training, in words."""
+    """Kind of device, number format, and how steps ran where it was not as they are, of a training, in words."""
     made_with = read_json(folder / MANIFEST)["made_with"]
-    return f"{made_with['device']}, {made_with['number_format']}"
+    return ", ".join(made_with[name] for name in ("device", "number_format", "steps") if name in made_with)
 
 
 def _seconds(ref: ArtifactRef) -> float:

@@ -6,6 +6,7 @@ Knows vectors; knows nothing of users or training. Axes: N items, S text dimensi
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ class AdaLNAdapter(nn.Module):
     Scale and shift are linear in the text embedding and start at 1 and 0 (adaptive layer norm, as in Peebles and
     Xie, 2023, conditioned on the text).
     """
+
+    compiled: ClassVar[bool] = True
 
     def __init__(self, text_dim: int, dim: int) -> None:
         super().__init__()

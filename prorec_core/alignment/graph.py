@@ -41,6 +41,7 @@ class ItemGraph(nn.Module):
         ties = _ties(training)
         if strongest is not None:
             ties = _strongest(ties, strongest)
+        self.most = int(np.diff(ties.indptr).max(initial=0))
         self.offsets: Tensor
         self.items_T: Tensor
         self.strengths_T: Tensor
@@ -55,14 +56,15 @@ class ItemGraph(nn.Module):
         added_ND: Tensor = sums(vectors_ND, self.items_T, self.offsets, self.strengths_T)
         return vectors_ND + self.weight * added_ND
 
-    def neighbours(self, items_R: Tensor) -> tuple[Tensor, Tensor]:
+    def neighbours(self, items_R: Tensor, *, fixed: bool = False) -> tuple[Tensor, Tensor]:
         """The neighbours of some items and how strong each tie is, int64 and float32, shape (R, K).
 
-        K is the largest number among these items; where an item has fewer it stands itself, at strength 0.
+        K is the largest number among these items, where shapes are fixed among all; where an item has fewer it stands
+        itself, at strength 0.
         """
         starts_R = self.offsets[items_R]
         counts_R = self.offsets[items_R + 1] - starts_R
-        columns = torch.arange(int(counts_R.max()), device=items_R.device)
+        columns = torch.arange(self.most if fixed else int(counts_R.max()), device=items_R.device)
         inside_RK = columns < counts_R[:, None]
         places_RK = torch.where(inside_RK, starts_R[:, None] + columns, 0)
         neighbours_RK = torch.where(inside_RK, self.items_T[places_RK], items_R[:, None])

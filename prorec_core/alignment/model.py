@@ -17,7 +17,7 @@ from prorec_core.config import AlignConfig, CollaborativeConfig
 from prorec_core.sequential.base import ITEM_DEVIATION
 from prorec_core.sequential.trained import build_model
 from prorec_core.training.rows import RowTable
-from prorec_core.training.sampling import multiple
+from prorec_core.training.sampling import MetItems, multiple
 
 _AT_ONCE = 65_536
 """Texts of a large catalogue that are adapted at a time where all are."""
@@ -75,19 +75,24 @@ class StageOne(nn.Module):
         fused_NE = self.fused(self.items.weight, semantic_ND)
         return fused_NE if self.graph is None else self.graph(fused_NE), self.items.weight, semantic_ND
 
-    def embeddings_of(self, items_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """E_I, E_C and E_T of some items, int64, each named once, shapes (R, E), (R, D), (R, D).
+    def embeddings_of(self, met: MetItems) -> tuple[Tensor, Tensor, Tensor]:
+        """E_I, E_C and E_T of the items that a step meets, shapes (R, E), (R, D), (R, D).
 
         Nothing is looked at but these items and their neighbours in the graph.
         """
+        items_R = met.items_R
         if self.graph is None:
-            ids_RD, semantic_RD = self.items(items_R), self._adapted(items_R)
+            ids_RD, semantic_RD = self.items(items_R, repeated=met.fixed), self._adapted(items_R)
             return self.fused(ids_RD, semantic_RD), ids_RD, semantic_RD
-        neighbours_RK, strengths_RK = self.graph.neighbours(items_R)
-        asked = torch.cat([items_R, neighbours_RK.flatten()])
-        items_M, places = torch.unique(asked, return_inverse=True)
+        neighbours_RK, strengths_RK = self.graph.neighbours(items_R, fixed=met.fixed)
+        items_M = torch.cat([items_R, neighbours_RK.flatten()])
+        if met.fixed:
+            # How many differ is not known here; room for all of them is as large as all of them.
+            places = torch.arange(len(items_M), device=items_M.device)
+        else:
+            items_M, places = torch.unique(items_M, return_inverse=True)
         own_R, places_RK = places[: len(items_R)], places[len(items_R) :].view(neighbours_RK.shape)
-        ids_MD, semantic_MD = self.items(items_M), self._adapted(items_M)
+        ids_MD, semantic_MD = self.items(items_M, repeated=met.fixed), self._adapted(items_M)
         fused_ME = self.fused(ids_MD, semantic_MD)
         integrated_RE = self.graph.smoothed(
             F.embedding(own_R, fused_ME), F.embedding(places_RK, fused_ME), strengths_RK

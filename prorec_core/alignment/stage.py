@@ -27,7 +27,7 @@ from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.loop import fit_next_item, validation_targets
 from prorec_core.training.losses import info_nce
 from prorec_core.training.runtime import Runtime, derive_seed
-from prorec_core.training.sampling import met_in
+from prorec_core.training.sampling import met_in, padded_unique
 
 
 def align(
@@ -79,14 +79,12 @@ def align(
         met = None
         if by_rows:
             met, batch = met_in(batch, sequences.n_items, start.config.negatives)
-        integrated, ids, adapted = stage.embeddings() if met is None else stage.embeddings_of(met.items_R)
+        integrated, ids, adapted = stage.embeddings() if met is None else stage.embeddings_of(met)
         next_item = stage.model.training_loss(integrated, batch, met)
         if config.alpha == 0:
             return {"loss": next_item}
-        items = torch.unique(batch.items_BL[batch.is_item_BL])
-        if len(items) > config.align_items:
-            items = items[torch.randperm(len(items), device=items.device)[: config.align_items]]
-        between = info_nce(F.embedding(items, ids), F.embedding(items, adapted), config.temperature)
+        items, real = _distinct_items(batch, config.align_items)
+        between = info_nce(F.embedding(items, ids), F.embedding(items, adapted), config.temperature, real)
         return {
             "loss": next_item + config.alpha * between,
             "loss_next_item": next_item,
@@ -119,6 +117,20 @@ def align(
         dict(stage.adapter.state_dict()),
         None if new_semantic is None else place(stage.adapter, config, integrated, semantic, new_semantic),
     )
+
+
+def _distinct_items(batch: HistoryBatch, most: int) -> tuple[Tensor, Tensor | None]:
+    """At most so many different items of a batch, drawn evenly, and which of them are any, bool; None: all are."""
+    if not batch.fixed:
+        items = torch.unique(batch.items_BL[batch.is_item_BL])
+        if len(items) > most:
+            items = items[torch.randperm(len(items), device=items.device)[:most]]
+        return items, None
+    beyond = torch.iinfo(torch.int64).max
+    items_M, _, count = padded_unique(batch.items_BL.masked_fill(~batch.is_item_BL, beyond))
+    real_M = (torch.arange(len(items_M), device=items_M.device) < count) & (items_M < beyond)
+    chosen = torch.rand(len(items_M), device=items_M.device).masked_fill(~real_M, 2).argsort()[:most]
+    return items_M[chosen].masked_fill(~real_M[chosen], 0), real_M[chosen]
 
 
 def _parts(semantic: Floats, widths: Mapping[str, int]) -> dict[str, Floats]:

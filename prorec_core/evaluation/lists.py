@@ -22,7 +22,7 @@ from prorec_core.generation.ranker import Ranker
 from prorec_core.metrics.top import TopItems, latest_items, padded_histories, top_from_scores
 from prorec_core.progress import Progress, Report, silent
 from prorec_core.sequential.base import INFERENCE_TOKENS, SequentialModel, users_at_a_time
-from prorec_core.training.batching import inference_batches
+from prorec_core.training.batching import at_a_time, inference_batches
 
 USERS_AT_ONCE = 50_000
 """Users whose candidates are held at a time."""
@@ -174,8 +174,11 @@ def dense_lists(
     items = np.full((histories.n_users, k + own), -1, np.int32)
     scores = np.full((histories.n_users, k + own), -np.inf, np.float32)
     scorer = model.scorer(table_NE)
-    users_a_batch = users_at_a_time(len(table_NE))
-    for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, users_a_batch, table_NE.device):
+    tokens, users_a_batch = (
+        at_a_time(INFERENCE_TOKENS, table_NE.device),
+        users_at_a_time(len(table_NE), table_NE.device),
+    )
+    for batch in inference_batches(histories, max_history, tokens, users_a_batch, table_NE.device):
         users = batch.users_B.cpu().numpy()
         forbidden = torch.from_numpy(padded_histories(histories.select(users))) if masked else None
         scores_BN = scorer(batch) if offsets_N is None else scorer(batch) + offsets_N

@@ -24,8 +24,8 @@ from prorec_core.training.batching import HistoryBatch
 
 _GATHERED = 48
 """What a product costs whose node is looked up, in products with nodes as they come; 30 to 70 on a CPU."""
-_ROWS = 2048
-"""Nodes that are looked up at a time: what is made of them stays in the cache."""
+_ROWS, _MANY_ROWS = 2048, 1 << 20
+"""Nodes that are looked up at a time: what is made of them stays in a processor's cache; on a card each time costs."""
 _SCORES = 1 << 27
 """Cells of a table of all nodes of a level, at most: queries times nodes."""
 
@@ -311,8 +311,9 @@ def _products(query_PE: Tensor, nodes_ME: Tensor, wanted_PHC: Tensor, real_PHC: 
     if len(nodes_ME) > WHOLE_TABLES:
         places = real_PHC.nonzero(as_tuple=True)
         if _GATHERED * len(places[0]) < people * len(nodes_ME):
-            asked = zip(places[0].split(_ROWS), wanted_PHC[places].split(_ROWS), strict=True)
-            parts = [(F.embedding(rows, query_PE) * F.embedding(nodes, nodes_ME)).sum(-1) for rows, nodes in asked]
+            rows = _MANY_ROWS if query_PE.device.type == "cuda" else _ROWS
+            asked = zip(places[0].split(rows), wanted_PHC[places].split(rows), strict=True)
+            parts = [(F.embedding(query, query_PE) * F.embedding(nodes, nodes_ME)).sum(-1) for query, nodes in asked]
             return query_PE.new_zeros(wanted_PHC.shape).index_put(places, torch.cat(parts))
     at_once = max(1, _SCORES // len(nodes_ME))
     parts = [

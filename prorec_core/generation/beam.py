@@ -127,7 +127,8 @@ def _sorted_leaves(trie: CodeTrie, forbidden_items_UH: Tensor, groups: Groups) -
         out_UH[rows] |= ~rule.mask_N[forbidden_items_UH[rows].clamp(min=0)]
     leaves = trie.item_leaf[forbidden_items_UH.clamp(min=0)].masked_fill(out_UH, padding)
     if trie.closed is not None:
-        leaves = leaves.masked_fill(trie.closed.diff(append=trie.closed[-1:])[leaves] > 0, padding)
+        closed = trie.closed[(leaves + 1).clamp(max=padding)] - trie.closed[leaves]
+        leaves = leaves.masked_fill(closed > 0, padding)
     leaves = leaves.sort(dim=1).values
     again = torch.zeros_like(leaves, dtype=torch.bool)
     again[:, 1:] = leaves[:, 1:] == leaves[:, :-1]
@@ -171,6 +172,12 @@ def _leave_out(
     for rule, rows in groups:
         size[rows] = rule.below(trie, level + 1, child_UH[rows])
     whole_UH = real_UH & (below == size)
-    user, place, beam = (whole_UH[:, :, None] & (parent_UH[:, :, None] == nodes_UB[:, None, :])).nonzero(as_tuple=True)
-    slot = child_UH[user, place] - trie.first_child[level][parent_UH[user, place]]
-    scores_UBC[user, beam, slot] = _DEAD
+    nodes_UB, beam_UB = nodes_UB.sort(dim=1)
+    at_UH = torch.searchsorted(nodes_UB, parent_UH).clamp(max=nodes_UB.shape[1] - 1)
+    hit_UH = whole_UH & (nodes_UB.gather(1, at_UH) == parent_UH)
+    slot_UH = child_UH - trie.first_child[level][parent_UH]
+    place_UH = beam_UB.gather(1, at_UH) * scores_UBC.shape[-1] + slot_UH
+    # Without a hit the first score is held against infinity, which leaves it as it is: so nobody has to be asked how
+    # many hits there are.
+    held_UH = torch.full_like(place_UH, -_DEAD, dtype=scores_UBC.dtype).masked_fill(hit_UH, _DEAD)
+    scores_UBC.flatten(1).scatter_reduce_(1, place_UH.masked_fill(~hit_UH, 0), held_UH, "amin")

@@ -24,7 +24,7 @@ from prorec_core.generation.beam import beam_search
 from prorec_core.metrics.top import latest_items, padded_histories
 from prorec_core.progress import Progress, Report, silent
 from prorec_core.sequential.base import mask_history
-from prorec_core.training.batching import HistoryBatch, inference_batches
+from prorec_core.training.batching import HistoryBatch, at_a_time, inference_batches
 
 Floats = npt.NDArray[np.float32]
 DenseScores = Callable[[Context, HistoryBatch], Tensor]
@@ -130,11 +130,12 @@ def find_candidates(
     width = beams + (min(k, generator.trie.n_items) if whole else 0) + (OWN_CANDIDATES if own else 0)
     items = np.full((histories.n_users, width), -1, np.int32)
     generative, scores = (np.full(items.shape, -np.inf, np.float32) for _ in range(2))
-    most = max(1, SEARCH_CELLS // (beams * max(generator.trie.widest)))
+    most = max(1, at_a_time(SEARCH_CELLS, device) // (beams * max(generator.trie.widest)))
     if whole:
-        most = max(1, min(most, DENSE_CELLS // generator.trie.n_items))
+        most = max(1, min(most, at_a_time(DENSE_CELLS, device) // generator.trie.n_items))
     done = 0
-    batches = inference_batches(histories, generator.config.max_history, _TOKENS, most, device)
+    tokens = at_a_time(_TOKENS, device)
+    batches = inference_batches(histories, generator.config.max_history, tokens, most, device)
     for batch in batches:
         users = batch.users_B.cpu().numpy()
         context = last_context(generator, batch)

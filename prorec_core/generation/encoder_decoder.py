@@ -7,6 +7,8 @@ decoder attends to the encoder's states without copying them for each beam. Axes
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,6 +42,8 @@ class CrossAttention(nn.Module):
 
 class DecoderBlock(nn.Module):
     """Causal self-attention over the codes, attention over the history, feed-forward; pre-norm."""
+
+    compiled: ClassVar[bool] = True
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()

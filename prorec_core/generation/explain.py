@@ -24,7 +24,7 @@ from prorec_core.generation.recommender import Recommender
 from prorec_core.generation.scoring import Ranked, Scoring
 from prorec_core.generation.words import Shared
 from prorec_core.metrics.top import TopItems
-from prorec_core.training.batching import inference_batches
+from prorec_core.training.batching import at_a_time, inference_batches
 
 Floats = npt.NDArray[np.float32]
 POPULAR = "popular"
@@ -165,8 +165,8 @@ def _steps(recommender: Recommender, known: Sequences, items_UK: IntArray) -> Fl
     generator = recommender.generator
     depth, device = generator.trie.depth, generator.inputs_NE.device
     steps_UKL = np.full((*items_UK.shape, depth), np.nan, np.float32)
-    most = max(1, _CELLS // (items_UK.shape[1] * max(generator.trie.widest)))
-    for batch in inference_batches(known, generator.config.max_history, _TOKENS, most, device):
+    most = max(1, at_a_time(_CELLS, device) // (items_UK.shape[1] * max(generator.trie.widest)))
+    for batch in inference_batches(known, generator.config.max_history, at_a_time(_TOKENS, device), most, device):
         users = batch.users_B.cpu().numpy()
         asked = torch.from_numpy(items_UK[users].astype(np.int64)).to(device).clamp(min=0)
         steps = item_step_log_probabilities(generator, last_context(generator, batch), asked)

@@ -21,7 +21,7 @@ from prorec_core.generation.candidates import (
 )
 from prorec_core.metrics.top import latest_items
 from prorec_core.progress import Report, silent
-from prorec_core.training.batching import inference_batches
+from prorec_core.training.batching import at_a_time, inference_batches
 
 _TOKENS = 16_384
 _CELLS = 6_000_000
@@ -71,8 +71,8 @@ def joint_candidates(
     log_p = [np.full(items_UC.shape, -np.inf, np.float32) for _ in range(2)]
     device = first.inputs_NE.device
     children = max(width for each in (first, second) for width in each.trie.widest)
-    users_a_batch = max(1, _CELLS // (items_UC.shape[1] * children))
-    for batch in inference_batches(histories, longest, _TOKENS, users_a_batch, device):
+    users_a_batch = max(1, at_a_time(_CELLS, device) // (items_UC.shape[1] * children))
+    for batch in inference_batches(histories, longest, at_a_time(_TOKENS, device), users_a_batch, device):
         users = batch.users_B.cpu().numpy()
         known = (of_second[users][:, :, None] == of_first[users][:, None, :]).any(-1)
         items_UC[users, : 2 * beams] = np.hstack([of_first[users], np.where(known, -1, of_second[users])])

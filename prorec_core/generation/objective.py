@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prorec_core.generation.base import Context, Generator, LevelScores
 from prorec_core.generation.soft_teacher import SoftTeacher
-from prorec_core.training.batching import HistoryBatch
+from prorec_core.training.batching import HistoryBatch, Targets
 from prorec_core.training.losses import catalogue_cross_entropy
 from prorec_core.training.sampling import met_cross_entropy, met_items
 
@@ -24,22 +24,6 @@ _WIDTHS = 6
 """Groups of targets by the number of their parents' children."""
 _WIDE = 16
 """Children of a node from which on groups are worth their while."""
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Where in a batch targets are predicted: after position `columns_P` of row `rows_P` comes `items_P`."""
-
-    rows_P: Tensor
-    columns_P: Tensor
-    items_P: Tensor
-
-
-def all_targets(batch: HistoryBatch) -> Targets:
-    """Every position that has a next item."""
-    assert batch.targets_BL is not None
-    rows, columns = (batch.targets_BL >= 0).nonzero(as_tuple=True)
-    return Targets(rows, columns, batch.targets_BL[rows, columns])
 
 
 def some_targets(batch: HistoryBatch, per_user: int) -> Targets:
@@ -51,7 +35,23 @@ def some_targets(batch: HistoryBatch, per_user: int) -> Targets:
     rows = torch.arange(len(chosen), device=chosen.device)[:, None].expand_as(chosen)
     items = batch.targets_BL[rows, chosen]
     real = items >= 0
+    if batch.fixed:
+        return Targets(rows.flatten(), chosen.flatten(), items.flatten().clamp(min=0), real.flatten())
     return Targets(rows[real], chosen[real], items[real])
+
+
+def _drawn(targets: Targets, share: float) -> tuple[Tensor, Targets]:
+    """A random share of the targets, rounded up: their places, int64, and themselves."""
+    items_P, real_P = targets.items_P, targets.real_P
+    most = math.ceil(share * len(items_P))
+    if real_P is None:
+        drawn = torch.randperm(len(items_P), device=items_P.device)[:most]
+        return drawn, targets.select(drawn)
+    # Of fewer real ones than places a part of these places stays empty.
+    drawn = torch.rand(len(items_P), device=items_P.device).masked_fill(~real_P, 2).argsort()[:most]
+    wanted = (real_P.sum().double() * share).ceil()
+    chosen = targets.select(drawn)
+    return drawn, replace(chosen, real_P=real_P[drawn] & (torch.arange(most, device=items_P.device) < wanted))
 
 
 class Objective:
@@ -77,7 +77,7 @@ class Objective:
         generator, trie = self.generator, self.generator.trie
         context = generator.contexts(batch, targets.rows_P, targets.columns_P)
         codes_Pl = trie.codes[targets.items_P]
-        rows = [self._learnt(level, targets.items_P) for level in range(trie.depth)]
+        rows = [self._learnt(level, targets) for level in range(trie.depth)]
         teachers = len(generator.teacher_names)
         distilled: Sequence[Tensor] = [context.vector_PD] * teachers
         if self.distill.at == "summary" and self.distill.beta > 0:
@@ -89,22 +89,24 @@ class Objective:
         seen = self.teacher.seen(batch, targets.rows_P, targets.columns_P) if self.teacher else None
         generate = context.vector_PD.new_zeros((), dtype=torch.float32)
         for level, (rows_W, states_WD) in enumerate(zip(rows, states, strict=True)):
-            generate = generate + self._level_loss(level, context, states_WD, rows_W, targets.items_P, seen)
+            generate = generate + self._level_loss(level, context, states_WD, rows_W, targets, seen)
         if self.distill.beta == 0:
             return {"loss": generate, "loss_generate": generate.detach()}
-        distill = self._distill_loss(distilled, targets.items_P)
+        distill = self._distill_loss(distilled, targets)
         return {
             "loss": generate + self.distill.beta * distill,
             "loss_generate": generate.detach(),
             "loss_distill": distill.detach(),
         }
 
-    def _learnt(self, level: int, items_P: Tensor) -> Tensor:
+    def _learnt(self, level: int, targets: Targets) -> Tensor:
         """The targets of which a level's code is to be learnt, int64: a node's only child is certain.
 
-        Where siblings compete they are ordered by how many there are.
+        Where siblings compete they are ordered by how many there are. Where shapes are fixed all are kept: what is
+        certain has a loss of nothing.
         """
-        if not self.generator.siblings_compete:
+        items_P = targets.items_P
+        if not self.generator.siblings_compete or targets.real_P is not None:
             return torch.arange(len(items_P), device=items_P.device)
         trie = self.generator.trie
         n_children_P = trie.n_children[level][trie.item_nodes(level, items_P)]
@@ -117,31 +119,35 @@ class Objective:
         context: Context,
         hidden_WD: Tensor,
         rows_W: Tensor,
-        items_P: Tensor,
+        targets: Targets,
         seen: Tensor | None,
     ) -> Tensor:
         """Mean over all P targets, of which the W given have something to learn."""
         generator, trie = self.generator, self.generator.trie
         if not generator.siblings_compete:
             logits_PK = generator.code_logits(level, hidden_WD).float()
-            return F.cross_entropy(logits_PK, trie.codes[items_P, level], label_smoothing=self.config.label_smoothing)
+            labels_P = targets.labels(trie.codes[targets.items_P, level])
+            return F.cross_entropy(logits_PK, labels_P, label_smoothing=self.config.label_smoothing)
         total = hidden_WD.new_zeros((), dtype=torch.float32)
         if not len(rows_W):
             return total
         scores = generator.level_scores(level, F.embedding(rows_W, context.vector_PD), hidden_WD[:, None])
         # Parents with about as many children are dealt with together: padding all to the widest doubles the work.
-        groups = _WIDTHS if level > 0 and trie.widest[level] > _WIDE else 1
+        uneven = level > 0 and trie.widest[level] > _WIDE and targets.real_P is None
+        groups = _WIDTHS if uneven else 1
         for part, rows in zip(scores.chunks(groups), rows_W.chunk(groups), strict=True):
             told = None if seen is None else seen[rows]
-            total = total + self._children_loss(level, part, items_P[rows], told)
-        return total / len(items_P)
+            total = total + self._children_loss(level, part, targets.select(rows), told)
+        return total / targets.count
 
-    def _children_loss(self, level: int, scores: LevelScores, items_W: Tensor, seen: Tensor | None) -> Tensor:
+    def _children_loss(self, level: int, scores: LevelScores, targets: Targets, seen: Tensor | None) -> Tensor:
         """Summed cross-entropy of the targets' nodes among the children of their parents."""
         generator, trie = self.generator, self.generator.trie
+        items_W, real_W = targets.items_P, targets.real_P
         parents_W = trie.item_nodes(level, items_W)
         n_children_W1 = trie.n_children[level][parents_W][:, None]
-        children_WC = trie.children_of(level, parents_W, int(n_children_W1.max()))
+        width = trie.widest[level] if real_W is not None else int(n_children_W1.max())
+        children_WC = trie.children_of(level, parents_W, width)
         missing_WC = children_WC < 0
         logits_WC = generator.child_logits(level, scores, children_WC[:, None])[:, 0]
         log_p_WC = logits_WC.masked_fill(missing_WC, -torch.inf).log_softmax(-1).masked_fill(missing_WC, 0)
@@ -150,25 +156,27 @@ class Objective:
             share = self.config.label_smoothing
             wanted_WC = (1 - share) * wanted_WC + share * (~missing_WC) / n_children_W1
         if seen is not None and self.teacher is not None:
-            masses_WC = self.teacher.masses(level, seen, children_WC)
+            masses_WC = self.teacher.masses(level, seen, children_WC, fixed=real_W is not None)
             total_W1 = masses_WC.sum(1, keepdim=True)
             weight_W1 = self.distill.soft_targets * (total_W1 > 1e-6)
             wanted_WC = (1 - weight_W1) * wanted_WC + weight_W1 * masses_WC / total_W1.clamp(min=1e-6)
+        if real_W is not None:
+            wanted_WC = wanted_WC * real_W[:, None]
         return -(wanted_WC * log_p_WC).sum()
 
-    def _distill_loss(self, states_PD: Sequence[Tensor], items_P: Tensor) -> Tensor:
+    def _distill_loss(self, states_PD: Sequence[Tensor], targets: Targets) -> Tensor:
         """InfoNCE between each teacher's state and its embedding of the target, against all other items or a sample.
 
         Over a random share of the targets: without bias, and the products over the catalogue are what costs.
         """
         if self.distill.share < 1:
-            count = math.ceil(self.distill.share * len(items_P))
-            drawn = torch.randperm(len(items_P), device=items_P.device)[:count]
-            states_PD, items_P = [F.embedding(drawn, state) for state in states_PD], items_P[drawn]
+            drawn, targets = _drawn(targets, self.distill.share)
+            states_PD = [F.embedding(drawn, state) for state in states_PD]
+        items_P = targets.items_P
         queries, scale = self.generator.dense_queries_of(states_PD), 1 / self.distill.temperature
         if self.sample is not None:
-            met = met_items(items_P, self.generator.trie.n_items, self.sample)
-            rows_P = met.rows_of(items_P)
+            met = met_items(items_P, self.generator.trie.n_items, self.sample, fixed=targets.real_P is not None)
+            rows_P = targets.labels(met.rows_of(items_P))
             tables = {name: F.embedding(met.items_R, self.teachers[name]) for name in queries}
             parts = [met_cross_entropy(query, tables[name], rows_P, scale, met) for name, query in queries.items()]
             return torch.stack(parts).mean()
@@ -180,6 +188,7 @@ class Objective:
                 scale,
                 bounded=True,
                 low_precision=self.generator.low_precision,
+                real_P=targets.real_P,
             )
             for name, query_PE in queries.items()
         ]

@@ -36,13 +36,14 @@ class SoftTeacher(ABC):
         """What `masses` asks of the histories up to some positions, float32, shape (P, ·)."""
 
     @abstractmethod
-    def masses(self, level: int, seen_P: Tensor, children_PC: Tensor) -> Tensor:
+    def masses(self, level: int, seen_P: Tensor, children_PC: Tensor, *, fixed: bool = False) -> Tensor:
         """Mass of a node's children, of level `level + 1`, ascending, float32, shape (P, C); -1 has none.
 
         Args:
             level: of the parents.
             seen_P: of the same positions.
             children_PC: all children of one node a position.
+            fixed: no shape may depend on which nodes they are.
         """
 
 
@@ -60,7 +61,7 @@ class WholeTeacher(SoftTeacher):
         total_PN = F.pad(mass_PN.cumsum(1, dtype=torch.float32), (1, 0))
         return total_PN / total_PN[:, -1:]
 
-    def masses(self, level: int, seen_P: Tensor, children_PC: Tensor) -> Tensor:
+    def masses(self, level: int, seen_P: Tensor, children_PC: Tensor, *, fixed: bool = False) -> Tensor:
         nodes = children_PC.clamp(min=0)
         first, last = self.trie.first_leaf[level + 1][nodes], self.trie.last_leaf[level + 1][nodes]
         masses = (seen_P.gather(1, last) - seen_P.gather(1, first)).clamp(min=0)
@@ -84,25 +85,30 @@ class SampledTeacher(SoftTeacher):
         """
         super().__init__(scores, generator)
         self.sample = sample
+        self.root_12 = torch.tensor([[0, self.trie.n_items]], device=self.trie.path.device)
+        self.largest = [
+            int((last - first).max()) for first, last in zip(self.trie.first_leaf, self.trie.last_leaf, strict=True)
+        ]
+        """Leaves of the largest node of each level."""
 
     @torch.no_grad()
     def seen(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Tensor:
         """What the histories say, and the logarithm of the normaliser, shape (P, E + 1)."""
         query_PE = self.scores.queries(batch, rows_P, columns_P).float()
-        whole = torch.tensor([[0, self.trie.n_items]], device=query_PE.device)
-        scores_PM, _, _, width_11 = self._scored(query_PE, whole, self.sample)
+        strips = min(self.sample, self.trie.n_items)
+        scores_PM, _, _, width_11 = self._scored(query_PE, self.root_12, strips, strips)
         return torch.cat([query_PE, scores_PM.logsumexp(1, keepdim=True) + width_11.log()], 1)
 
     @torch.no_grad()
-    def masses(self, level: int, seen_P: Tensor, children_PC: Tensor) -> Tensor:
+    def masses(self, level: int, seen_P: Tensor, children_PC: Tensor, *, fixed: bool = False) -> Tensor:
         nodes_PC = children_PC.clamp(min=0)
         last_PC = self.trie.last_leaf[level + 1][torch.where(children_PC < 0, children_PC.amax(1)[:, None], nodes_PC)]
         first_P = self.trie.first_leaf[level + 1][nodes_PC[:, 0]]
         below_P2 = torch.stack([first_P, last_PC[:, -1]], 1)
-        strips = self.sample if level == 0 else LEAVES
-        scores_PM, leaves_PM, inside_PM, width_P1 = self._scored(
-            seen_P[:, :-1], below_P2[:1] if level == 0 else below_P2, strips
-        )
+        strips = min(self.sample if level == 0 else LEAVES, self.largest[level])
+        below = self.root_12 if level == 0 else below_P2
+        columns = strips if fixed or level == 0 else int((below_P2[:, 1] - below_P2[:, 0]).max().clamp(max=strips))
+        scores_PM, leaves_PM, inside_PM, width_P1 = self._scored(seen_P[:, :-1], below, strips, columns)
         largest_P1 = scores_PM.masked_fill(~inside_PM, -torch.inf).amax(1, keepdim=True)
         mass_PM = (scores_PM - largest_P1).exp() * inside_PM * width_P1
         # Sums over the drawn leaves before each child's end; those past the node's own leaves lie behind all ends.
@@ -113,8 +119,16 @@ class SampledTeacher(SoftTeacher):
         # A sampled normaliser may be too small by far; what is above it is as good as all.
         return masses_PC * (largest_P1 - seen_P[:, -1:]).clamp(max=0).exp()
 
-    def _scored(self, query_PE: Tensor, below: Tensor, strips: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _scored(
+        self, query_PE: Tensor, below: Tensor, strips: int, width: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Leaves drawn from stretches, one a position or one for all, and their scores.
+
+        Args:
+            query_PE: what the histories say.
+            below: first leaf of a stretch, and that after its last, int64, (P or 1, 2).
+            strips: into which each is cut, at most.
+            width: M, no fewer than any of them has.
 
         Returns:
             Scores, float32, (P, M); leaves, int64, ascending, and whether they are any, (P or 1, M); leaves that each
@@ -122,7 +136,7 @@ class SampledTeacher(SoftTeacher):
         """
         first_P1, count_P1 = below[:, :1], (below[:, 1:] - below[:, :1])
         drawn_P1 = count_P1.clamp(max=strips)
-        columns = torch.arange(int(drawn_P1.max()), device=below.device)
+        columns = torch.arange(width, device=below.device)
         # In float64: float32 cannot tell the leaves of a large catalogue apart.
         width_P1 = count_P1.double() / drawn_P1
         where_PM = (columns + torch.rand(len(below), len(columns), device=below.device)) * width_P1

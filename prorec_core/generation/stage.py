@@ -21,7 +21,7 @@ from prorec_core.errors import UserError
 from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.choice import choose
-from prorec_core.generation.objective import Objective, all_targets, some_targets
+from prorec_core.generation.objective import Objective, some_targets
 from prorec_core.generation.ranker import Relations
 from prorec_core.generation.soft_teacher import SampledTeacher, SoftTeacher, WholeTeacher
 from prorec_core.generation.trained import RANKER, TEACHER, TrainedGenerator, build_generator, go_on_from
@@ -117,7 +117,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
 
     def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
         every = generator.every_position
-        return objective(batch, all_targets(batch) if every else some_targets(batch, config.targets_per_user))
+        return objective(batch, batch.targets() if every else some_targets(batch, config.targets_per_user))
 
     def ranks(histories: Sequences, targets: IntArray) -> IntArray:
         beams = config.validation_beams

@@ -7,6 +7,7 @@ context of every position. Axes as in `base`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,8 @@ class DepthDecoder(nn.Module):
     The codes' vectors are added to the context, with a vector of the level; then come residual feed-forward
     layers. With three or four codes an attention over them would cost more and say no more.
     """
+
+    compiled: ClassVar[bool] = True
 
     def __init__(self, dim: int, depth: int, layers: int, dropout: float) -> None:
         super().__init__()

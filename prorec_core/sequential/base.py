@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.data.sequences import IntArray, Sequences
-from prorec_core.training.batching import HistoryBatch, inference_batches
-from prorec_core.training.losses import catalogue_cross_entropy
+from prorec_core.training.batching import HistoryBatch, Targets, at_a_time, inference_batches
+from prorec_core.training.losses import catalogue_cross_entropy, mean_of
 from prorec_core.training.sampling import MetItems, met_cross_entropy
 
 INFERENCE_TOKENS = 16_384
@@ -113,24 +113,30 @@ class ItemSoftmax(nn.Module):
         self.cosine = config.score == "cosine"
         self.scale = 1 / config.temperature if self.cosine else 1.0
 
-    def forward(self, states_PD: Tensor, table_ND: Tensor, targets_P: Tensor, met: MetItems | None = None) -> Tensor:
+    def forward(self, states_PD: Tensor, table_ND: Tensor, targets: Targets, met: MetItems | None = None) -> Tensor:
         """Mean cross-entropy of the targets given the states before them; `met` as in `training_loss`."""
         states_PD, table_ND, scale = self.compared(states_PD.float()), self.compared(table_ND), self.scale
         if met is not None:
-            return met_cross_entropy(states_PD, table_ND, targets_P, scale, met)
+            return met_cross_entropy(states_PD, table_ND, targets.labels(targets.items_P), scale, met)
         return catalogue_cross_entropy(
-            states_PD, table_ND, targets_P, scale, bounded=self.cosine, low_precision=self.low_precision
+            states_PD,
+            table_ND,
+            targets.items_P,
+            scale,
+            bounded=self.cosine,
+            low_precision=self.low_precision,
+            real_P=targets.real_P,
         )
 
     def binary(
-        self, states_PD: Tensor, table_ND: Tensor, targets_P: Tensor, drawn_P: Tensor, counts_P: Tensor
+        self, states_PD: Tensor, table_ND: Tensor, targets: Targets, drawn_P: Tensor, counts_P: Tensor
     ) -> Tensor:
         """Mean of `−log σ(target) − log(1 − σ(negative))` (Kang and McAuley, 2018, eq. 5).
 
         Args:
             states_PD: state before each target.
             table_ND: item vectors.
-            targets_P: int64.
+            targets: what comes next.
             drawn_P: one sampled negative a target, int64.
             counts_P: false where the sample is none, since the user has it, bool.
         """
@@ -142,7 +148,7 @@ class ItemSoftmax(nn.Module):
             return (states * vectors_PD).sum(-1)
 
         negatives = F.softplus(logits(drawn_P)) * counts_P
-        return (F.softplus(-logits(targets_P)) + negatives).mean()
+        return mean_of(F.softplus(-logits(targets.items_P)) + negatives, targets.real_P)
 
     def compared(self, vectors: Tensor) -> Tensor:
         """States or item vectors as they enter the score: under the cosine their direction alone."""
@@ -163,9 +169,9 @@ class ItemSoftmax(nn.Module):
         return scores
 
 
-def users_at_a_time(n_items: int, most: int = INFERENCE_USERS) -> int:
+def users_at_a_time(n_items: int, device: torch.device) -> int:
     """Users of a batch that is scored against all of N items, so that its scores take bounded memory."""
-    return max(1, min(most, _SCORES // n_items))
+    return max(1, min(at_a_time(INFERENCE_USERS, device), at_a_time(_SCORES, device) // n_items))
 
 
 def owned_items(histories: Sequences, users: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -196,8 +202,11 @@ def target_ranks(
     From 1; of items with equal scores the lower index comes first. 0 where the user has the target already.
     """
     ranks, scores = np.zeros(len(targets), np.int32), model.scorer(table_ND)
-    users_a_batch = users_at_a_time(len(table_ND))
-    for batch in inference_batches(histories, max_history, INFERENCE_TOKENS, users_a_batch, table_ND.device):
+    tokens, users_a_batch = (
+        at_a_time(INFERENCE_TOKENS, table_ND.device),
+        users_at_a_time(len(table_ND), table_ND.device),
+    )
+    for batch in inference_batches(histories, max_history, tokens, users_a_batch, table_ND.device):
         users = batch.users_B.cpu().numpy()
         scores_BN = scores(batch)
         target_B = torch.from_numpy(targets[users].astype(np.int64)).to(scores_BN.device)[:, None]

@@ -22,7 +22,7 @@ from prorec_core.config import CollaborativeConfig, Training
 from prorec_core.sequential.base import SequentialModel
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.losses import sampled_cross_entropy
-from prorec_core.training.sampling import MetItems
+from prorec_core.training.sampling import MetItems, padded_unique
 
 _BLOCK = {"cpu": (16, 512)}
 """History items and candidates whose pairs are scored at a time: their hidden units stay in a processor's cache."""
@@ -91,26 +91,30 @@ class DIN(SequentialModel):
     def training_loss(self, table_ND: Tensor, batch: HistoryBatch, met: MetItems | None = None) -> Tensor:
         assert batch.targets_BL is not None
         n_items, device = len(table_ND), table_ND.device
-        real = batch.targets_BL >= 0
-        targets_P = batch.targets_BL[real]
+        targets = batch.targets()
         whole = met is not None or n_items <= self.config.negatives
         candidates_C = (
             torch.arange(n_items, device=device)
             if whole
             else torch.randint(n_items, (self.config.negatives,), device=device)
         )
-        distinct_U, index = torch.unique(batch.items_BL, return_inverse=True)
+        if batch.fixed:
+            distinct_U, index, _ = padded_unique(batch.items_BL)
+        else:
+            distinct_U, index = torch.unique(batch.items_BL, return_inverse=True)
         history_UD = self.dropout(self._vectors(F.embedding(distinct_U, table_ND)))
         pairs_UC = self._pairs(history_UD, self._vectors(F.embedding(candidates_C, table_ND)))
         weights_BL1 = batch.is_item_BL[:, :, None].float()
-        logits_PC = (F.embedding(index, pairs_UC) * weights_BL1).cumsum(1)[real] * self._scale()
+        logits_PC = targets.of((F.embedding(index, pairs_UC) * weights_BL1).cumsum(1)) * self._scale()
         if whole:
-            return F.cross_entropy(logits_PC if met is None else logits_PC + met.log_weights_R, targets_P)
+            labels_P = targets.labels(targets.items_P)
+            return F.cross_entropy(logits_PC if met is None else logits_PC + met.log_weights_R, labels_P)
         # A target is scored for its own user alone: axis T is the positions of the targets.
         own_BTD = self._vectors(F.embedding(batch.targets_BL.clamp(min=0), table_ND))
         own_BLT = self._pairs(F.embedding(index, history_UD), own_BTD) * weights_BL1
-        correct_P = own_BLT.cumsum(1).diagonal(dim1=1, dim2=2)[real] * self._scale()
-        return sampled_cross_entropy(correct_P, logits_PC, targets_P[:, None] == candidates_C, n_items)
+        correct_P = targets.of(own_BLT.cumsum(1).diagonal(dim1=1, dim2=2)) * self._scale()
+        same_PC = targets.items_P[:, None] == candidates_C
+        return sampled_cross_entropy(correct_P, logits_PC, same_PC, n_items, targets.real_P)
 
     def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
         distinct_U, index = torch.unique(batch.items_BL, return_inverse=True)

@@ -54,17 +54,19 @@ class SASRec(SequentialModel):
         return states
 
     def training_loss(self, table_ND: Tensor, batch: HistoryBatch, met: MetItems | None = None) -> Tensor:
-        assert batch.targets_BL is not None
-        real = batch.targets_BL >= 0
-        states_PD, targets_P = self.states(table_ND, batch)[real], batch.targets_BL[real]
+        targets = batch.targets()
+        states_PD, targets_P = targets.of(self.states(table_ND, batch)), targets.items_P
         if self.softmax.config.loss == "binary_cross_entropy":
-            # Of a part of the catalogue from what was drawn, which may be nothing: then from all of it.
-            first = met.own if met is not None and met.own < len(table_ND) else 0
-            drawn_P = torch.randint(first, len(table_ND), targets_P.shape, device=targets_P.device)
+            assert batch.targets_BL is not None
+            drawn_P = (
+                torch.randint(len(table_ND), targets_P.shape, device=targets_P.device)
+                if met is None
+                else met.draw(targets_P)
+            )
             sequence_BL = torch.cat([batch.items_BL.masked_fill(~batch.is_item_BL, -1), batch.targets_BL], 1)
-            owned_P = (sequence_BL[real.nonzero()[:, 0]] == drawn_P[:, None]).any(1)
-            return self.softmax.binary(states_PD, table_ND, targets_P, drawn_P, ~owned_P)
-        loss: Tensor = self.softmax(states_PD, table_ND, targets_P, met)
+            owned_P = (sequence_BL[targets.rows_P] == drawn_P[:, None]).any(1)
+            return self.softmax.binary(states_PD, table_ND, targets, drawn_P, ~owned_P)
+        loss: Tensor = self.softmax(states_PD, table_ND, targets, met)
         return loss
 
     def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:

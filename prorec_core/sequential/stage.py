@@ -70,7 +70,7 @@ def train_collaborative(
         if not by_rows:
             return {"loss": model.training_loss(whole.items.weight, batch)}
         met, batch = met_in(batch, sequences.n_items, config.negatives)
-        return {"loss": model.training_loss(whole.items(met.items_R), batch, met)}
+        return {"loss": model.training_loss(whole.items(met.items_R, repeated=met.fixed), batch, met)}
 
     records = fit_next_item(
         whole,

@@ -5,6 +5,8 @@ Axes: B batch, L positions, D dimensions, H heads.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +26,9 @@ class Dropout(nn.Module):
         """`values` with some set to zero and the rest scaled up, in training; unchanged otherwise."""
         if not self.training or self.threshold == 0:
             return values
+        if values.device.type != "cpu" or torch.compiler.is_compiling():
+            # There the ordinary one is a single operation.
+            return F.dropout(values, self.threshold / 256)
         count = values.numel()
         words = torch.empty((count + 7) // 8, dtype=torch.int64, device=values.device)
         kept = words.random_(-(2**63), None).view(torch.uint8)[:count].view(values.shape) >= self.threshold
@@ -59,6 +64,8 @@ class FeedForward(nn.Sequential):
 
 class Block(nn.Module):
     """Pre-norm transformer block."""
+
+    compiled: ClassVar[bool] = True
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()

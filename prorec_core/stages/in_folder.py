@@ -33,6 +33,7 @@ from prorec_core.stages.train_collaborative import train_collaborative
 from prorec_core.stages.train_generator import remarks as remarks_on_generator
 from prorec_core.stages.train_generator import train_generator
 from prorec_core.stages.work import StageWork
+from prorec_core.training.trouble import told_of_device
 from prorec_core.visible import visible
 
 BODIES: Mapping[str, Callable[[StageWork], object]] = {
@@ -192,7 +193,8 @@ class StagesInFolder:
         begun = time.monotonic()
         inputs = {each: self.folder / each for each in upstream}
         work = StageWork(self.experiment, values, inputs, aside, checkpoints, report)
-        BODIES[name](work)
+        with told_of_device(name):
+            BODIES[name](work)
         manifest = write_manifest(aside, name, values, upstream, work.made_with)
         # What stands there is not whole, or it would have been taken.
         shutil.rmtree(self.folder / name, ignore_errors=True)

@@ -47,7 +47,10 @@ class StageWork:
         """
         from prorec_core.training.runtime import make_runtime
 
-        runtime = make_runtime(self.experiment.device, self.report, self.checkpoints)
+        steps = self.experiment.steps
+        runtime = make_runtime(self.experiment.device, self.report, self.checkpoints, steps)
         low = runtime.low_precision(precision)
         self.made_with.update(device=runtime.device.type, number_format="bfloat16" if low else "float32")
+        if steps != "eager":
+            self.made_with["steps"] = steps
         return runtime

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +27,8 @@ from prorec_core.training.batching import HistoryBatch, training_batches
 from prorec_core.training.checkpoint import Checkpoint
 from prorec_core.training.rows import RowAdamW, RowTable
 from prorec_core.training.runtime import Runtime, derive_seed, deterministic
+from prorec_core.training.steps import Steps, compile_regions
+from prorec_core.training.trouble import DeviceFullError, asked, is_full
 
 Batch = TypeVar("Batch")
 TARGET = "validation_ndcg_at_10"
@@ -71,7 +74,14 @@ def fit_next_item(
     return train(
         model,
         losses_of,
-        lambda order: training_batches(training, config.max_history, config.tokens_per_batch, order, runtime.device),
+        lambda order: training_batches(
+            training,
+            config.max_history,
+            config.tokens_per_batch,
+            order,
+            runtime.device,
+            fixed=runtime.fixed_shapes,
+        ),
         (lambda: validation_measures(ranks(histories, targets), histories.owner)) if sequences.validates else None,
         config,
         seed,
@@ -127,9 +137,21 @@ def train(
 
     Raises:
         UserError: the loss is no longer a number, or there is nothing to train on.
+        DeviceFullError: a batch does not fit the device.
     """
-    optimizer = _optimizer(model, config, shares or {})
-    rates = [group["lr"] for group in optimizer.param_groups]
+    optimizer = _optimizer(model, config, shares or {}, capturable=runtime.capture is not None)
+    rates = [group["rate"] for group in optimizer.param_groups]
+    if runtime.compiled:
+        compile_regions(model)
+
+    def one_step(batch: Batch) -> Mapping[str, Tensor]:
+        optimizer.zero_grad(set_to_none=True)
+        found = losses(batch)
+        found["loss"].backward()
+        optimizer.step()
+        return {name: value.detach() for name, value in found.items()}
+
+    steps = Steps(one_step, runtime.capture)
     checkpoint = Checkpoint(runtime.checkpoints)
     records: list[dict[str, Any]] = []
     best, step = _copy(model), 0
@@ -141,15 +163,9 @@ def train(
         while len(records) < config.epochs and not _exhausted(records, config.patience):
             epoch = len(records)
             torch.manual_seed(derive_seed(seed, "epoch", epoch))
+            model.train()
             record, step = _one_epoch(
-                model,
-                losses,
-                batches(derive_seed(seed, "order", epoch)),
-                optimizer,
-                rates,
-                config,
-                epoch,
-                step,
+                steps, batches(derive_seed(seed, "order", epoch)), optimizer, rates, config, epoch, step
             )
             model.eval()
             if validate is not None:
@@ -167,8 +183,7 @@ def train(
 
 
 def _one_epoch(
-    model: nn.Module,
-    losses: Callable[[Batch], Mapping[str, Tensor]],
+    steps: Steps[Batch],
     batches: Sequence[Batch],
     optimizer: torch.optim.Optimizer,
     rates: list[float],
@@ -182,20 +197,17 @@ def _one_epoch(
             place="training",
             cure="Use data with longer histories",
         )
-    model.train()
+    if isinstance(optimizer, RowAdamW) and optimizer.reserve(len(batches)):
+        steps.forget()
     totals: dict[str, Tensor | float] = defaultdict(float)
     for index, batch in enumerate(batches):
         step += 1
         done = (epoch + index / len(batches)) / config.epochs
         factor = min(1.0, step / max(config.warmup_steps, 1)) * 0.5 * (1 + math.cos(math.pi * done))
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * factor
-        optimizer.zero_grad(set_to_none=True)
-        found = losses(batch)
-        found["loss"].backward()
-        optimizer.step()
-        for name, value in found.items():
-            totals[name] = totals[name] + value.detach()
+        _set_rates(optimizer, [rate * factor for rate in rates])
+        with _told_of(batch, config):
+            for name, value in steps(batch).items():
+                totals[name] = totals[name] + value
     if isinstance(optimizer, RowAdamW):
         optimizer.settle()
     record: dict[str, Any] = {"epoch": epoch + 1}
@@ -209,7 +221,38 @@ def _one_epoch(
     return record, step
 
 
-def _optimizer(model: nn.Module, config: Training, shares: Mapping[nn.Parameter, float]) -> torch.optim.AdamW:
+@contextmanager
+def _told_of(batch: object, config: Training) -> Iterator[None]:
+    """Say of which batch a device has too little memory, and what to set."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
+        shape, tokens = getattr(batch, "shape", None), config.tokens_per_batch
+        what = f"a batch of {shape[0]:,} histories of {shape[1]:,} items" if shape else "a batch"
+        raise DeviceFullError(
+            f"{what} does not fit the memory of the device{asked(error)}",
+            place=config.section,
+            cure=f"Set {config.section}.tokens_per_batch to less than {tokens:,}",
+        ) from error
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["rate"] = rate
+        if isinstance(group["lr"], Tensor):
+            # A captured step reads it where it is.
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+    if isinstance(optimizer, RowAdamW):
+        optimizer.prepare()
+
+
+def _optimizer(
+    model: nn.Module, config: Training, shares: Mapping[nn.Parameter, float], *, capturable: bool = False
+) -> torch.optim.AdamW:
     groups: dict[tuple[bool, float], list[nn.Parameter]] = defaultdict(list)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -217,13 +260,17 @@ def _optimizer(model: nn.Module, config: Training, shares: Mapping[nn.Parameter,
     described: list[dict[str, Any]] = [
         {
             "params": parameters,
-            "lr": config.learning_rate * share,
+            "lr": torch.tensor(rate, device=parameters[0].device) if capturable else rate,
+            "rate": rate,
             "weight_decay": config.weight_decay if is_matrix else 0.0,
         }
         for (is_matrix, share), parameters in groups.items()
+        for rate in [config.learning_rate * share]
     ]
     tables = [module for module in model.modules() if isinstance(module, RowTable) and module.by_rows]
-    return RowAdamW(described, tables) if tables else torch.optim.AdamW(described, fused=True)
+    if tables:
+        return RowAdamW(described, tables, capturable=capturable)
+    return torch.optim.AdamW(described, fused=True, capturable=capturable)
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

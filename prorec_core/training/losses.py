@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prorec_core.training.batching import NO_TARGET, at_a_time
+
 _CHUNK = 512
-"""Positions dealt with at a time."""
+"""Positions dealt with at a time; on a card 16 times as many."""
 _BLOCK = 64
 """Items whose exponentials are summed in their own type before the sums are in float32."""
 BOUND = 80
@@ -32,6 +34,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         scale: float,
         bounded: bool,
         low: bool,
+        real_P: Tensor | None,
     ) -> Tensor:
         kind = torch.bfloat16 if low else torch.float32
         states = states_PD.detach().to(kind)
@@ -39,8 +42,10 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         grad_states = torch.empty_like(states_PD, dtype=torch.float32)
         grad_table = torch.zeros_like(table_ND, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         total = states_PD.new_zeros((), dtype=torch.float32)
-        for start in range(0, len(states), _CHUNK):
-            rows = slice(start, start + _CHUNK)
+        count: Tensor | int = max(len(states), 1) if real_P is None else real_P.sum().clamp(min=1)
+        size = at_a_time(_CHUNK, states.device)
+        for start in range(0, len(states), size):
+            rows = slice(start, start + size)
             chunk, at_target = states[rows], (targets_P[rows], torch.arange(len(states[rows]), device=states.device))
             # A row an item: on CPUs all three products are faster than with a row a position.
             logits_NC = torch.mm(table, (chunk * scale).t())
@@ -51,22 +56,24 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
                 correct_C -= largest_C.float()
             logits_NC.exp_()
             mass_C = _column_sums(logits_NC)
-            total += (mass_C.log() - correct_C).sum()
+            losses_C, share_C1 = mass_C.log() - correct_C, mass_C.reciprocal()[:, None]
+            if real_P is not None:
+                losses_C, share_C1 = losses_C * real_P[rows], share_C1 * real_P[rows, None]
+            total += losses_C.sum()
             # The gradient times the mass, which is divided off the small sides of the products.
             logits_NC[at_target] -= mass_C.to(kind)
-            share_C1 = mass_C.reciprocal()[:, None]
             grad_states[rows] = torch.mm(logits_NC.t(), table).float() * share_C1
             if grad_table is not None:
                 grad_table += torch.mm(logits_NC, chunk * share_C1.to(kind)).float()
-        factor = scale / max(len(states), 1)
+        factor = scale / count
         ctx.save_for_backward(grad_states.mul_(factor), None if grad_table is None else grad_table.mul_(factor))
-        return total / max(len(states), 1)
+        return total / count
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, grad_table = ctx.saved_tensors
         table = None if grad_table is None else grad_table * upstream[0]
-        return grad_states * upstream[0], table, None, None, None, None
+        return grad_states * upstream[0], table, None, None, None, None, None
 
 
 def _column_sums(values_NC: Tensor) -> Tensor:
@@ -84,6 +91,7 @@ def catalogue_cross_entropy(
     *,
     bounded: bool,
     low_precision: bool,
+    real_P: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy of `softmax(scale · states · tableᵀ)` at the targets, over the whole table.
 
@@ -97,14 +105,22 @@ def catalogue_cross_entropy(
         bounded: scores are cosines, so exponentials cannot overflow and need no maximum taken off
             (where `scale` is under BOUND; else the maximum is taken off all the same).
         low_precision: do the matrix products in bfloat16.
+        real_P: which positions count, bool; None: all.
     """
     loss: Tensor = _CatalogueCrossEntropy.apply(
-        states_PD, table_ND, targets_P, scale, bounded and scale < BOUND, low_precision
+        states_PD, table_ND, targets_P, scale, bounded and scale < BOUND, low_precision, real_P
     )
     return loss
 
 
-def sampled_cross_entropy(logits_P: Tensor, logits_PS: Tensor, same_PS: Tensor, n_items: int) -> Tensor:
+def mean_of(values_P: Tensor, real_P: Tensor | None) -> Tensor:
+    """The mean of those values that count, of all where nothing says which do."""
+    return values_P.mean() if real_P is None else (values_P * real_P).sum() / real_P.sum().clamp(min=1)
+
+
+def sampled_cross_entropy(
+    logits_P: Tensor, logits_PS: Tensor, same_PS: Tensor, n_items: int, real_P: Tensor | None = None
+) -> Tensor:
     """Sampled softmax: cross-entropy of the targets against S items drawn uniformly from the catalogue.
 
     `−log exp(l_t) / (exp(l_t) + (N − 1)/S' Σ_j exp(l_j))` over the S' sampled items that are not the target.
@@ -116,18 +132,24 @@ def sampled_cross_entropy(logits_P: Tensor, logits_PS: Tensor, same_PS: Tensor, 
         logits_PS: logits of the sampled items, float32.
         same_PS: true where a sampled item is the position's target, bool.
         n_items: size N of the catalogue.
+        real_P: which positions count, bool; None: all.
     """
     sampled = (~same_PS).sum(1).clamp(min=1)
     correction = torch.log((n_items - 1) / sampled)
     others = logits_PS.masked_fill(same_PS, -torch.inf).logsumexp(1) + correction
-    return (torch.logaddexp(logits_P, others) - logits_P).mean()
+    return mean_of(torch.logaddexp(logits_P, others) - logits_P, real_P)
 
 
-def info_nce(first_BD: Tensor, second_BD: Tensor, temperature: float) -> Tensor:
+def info_nce(first_BD: Tensor, second_BD: Tensor, temperature: float, real_B: Tensor | None = None) -> Tensor:
     """Symmetric InfoNCE with cosine similarity: row i of one side belongs to row i of the other.
 
     `½ Σ_i −log softmax_j(cos(a_i, b_j)/τ)[i]` in both directions, averaged over the batch (Radford et al., 2021).
+    Rows that `real_B` (bool) leaves out are none.
     """
     logits = F.normalize(first_BD, dim=-1) @ F.normalize(second_BD, dim=-1).t() / temperature
     labels = torch.arange(len(logits), device=logits.device)
+    if real_B is not None:
+        labels = labels.masked_fill(~real_B, NO_TARGET)
+        # A number, not infinity: a row of nothing but infinities would have no gradient that is one.
+        logits = logits.masked_fill(~(real_B & real_B[:, None]), torch.finfo(logits.dtype).min)
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels)) / 2

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from prorec_core.config import StepMode
 from prorec_core.errors import UserError
 from prorec_core.progress import Report, silent
+from prorec_core.training.steps import Capture, CudaGraphs
 
 
 @dataclass(frozen=True)
@@ -24,22 +26,30 @@ class Runtime:
         device: where tensors live.
         report: told of every epoch.
         checkpoints: folder for this piece of work's checkpoints; None keeps none.
+        fixed_shapes: pad batches to a few sizes, so that a step waits for nothing that only the device knows.
+        capture: records steps and replays them; None: they run as they are. Needs fixed shapes.
+        compiled: compile parts of what is trained.
     """
 
     device: torch.device
     report: Report = silent
     checkpoints: Path | None = None
+    fixed_shapes: bool = False
+    capture: Capture | None = None
+    compiled: bool = False
 
     def low_precision(self, precision: str) -> bool:
         """Whether matrix products are to be done in bfloat16 (`precision`: auto or float32)."""
         return precision == "auto" and has_bfloat16(self.device)
 
 
-def make_runtime(device: str, report: Report = silent, checkpoints: Path | None = None) -> Runtime:
-    """A runtime on `device` ("auto" takes the first CUDA device, else the CPU).
+def make_runtime(
+    device: str, report: Report = silent, checkpoints: Path | None = None, steps: StepMode = "eager"
+) -> Runtime:
+    """A runtime on `device` ("auto" takes the first CUDA device, else the CPU), where steps run as `steps` says.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device is not there, or cannot run steps so.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -47,7 +57,19 @@ def make_runtime(device: str, report: Report = silent, checkpoints: Path | None 
         raise UserError(f"device '{device}' is not available", place="device", cure="Set device=auto or cpu")
     if device == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' is not available", place="device", cure="Set device=auto or cpu")
-    return Runtime(torch.device(device), report, checkpoints)
+    place = torch.device(device)
+    if steps == "graph" and place.type != "cuda":
+        raise UserError(
+            f"CUDA graphs need a CUDA device, and this one is {place.type}", place="steps", cure="Set steps=eager"
+        )
+    return Runtime(
+        place,
+        report,
+        checkpoints,
+        fixed_shapes=place.type == "cuda",
+        capture=CudaGraphs(place) if steps == "graph" else None,
+        compiled=steps == "compile",
+    )
 
 
 def has_bfloat16(device: torch.device) -> bool:

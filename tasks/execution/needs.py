@@ -54,7 +54,7 @@ def expect_room(stage: str, need: Need, device: str) -> list[str]:
     Raises:
         MachineError: what is certain is more than there is in all.
     """
-    index = _cuda(device)
+    index = cuda_index(device)
     elsewhere = [part for part in need if part.on_device and index is not None]
     places = [("of memory", [part for part in need if part not in elsewhere], room())]
     if index is not None:
@@ -83,7 +83,7 @@ def _told(stage: str, where: str, parts: Need, there: Room) -> str:
     )
 
 
-def _cuda(device: str) -> int | None:
+def cuda_index(device: str) -> int | None:
     """The number of the CUDA device that `device` means; None for another kind, or where there is none."""
     if device in ("cpu", "mps"):
         return None

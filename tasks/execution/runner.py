@@ -41,6 +41,7 @@ from prorec_core.artifacts import (
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError, one_line
 from prorec_core.progress import Progress, duration
+from prorec_core.training.trouble import told_of_device
 from prorec_core.visible import in_markdown
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _execute(
         give_back()
         for told in expect_room(of.name, of.memory(experiment, inputs), experiment.device) if of.memory else ():
             _notice(of, told)
-        with peak_memory() as peak:
+        with peak_memory() as peak, told_of_device(of.name):
             measured = dict(of.body(work) or {})
         measured |= _of_memory(peak)
         if of.found_outside(experiment) != outside:

@@ -15,6 +15,7 @@ from pathlib import Path
 from prorec.tasks.local import paths
 from prorec.tasks.local.disk_space import full_disk
 from prorec_core.errors import MachineError, UserError, causes
+from prorec_core.training.trouble import of_device
 
 _BY_NUMBER = {
     errno.EACCES: ("access is denied", "Have its owner give you the right to it, or choose another place"),
@@ -193,6 +194,7 @@ _EXPLAINERS: tuple[Callable[[BaseException], UserError | None], ...] = (
     _refused_by_database,
     _refused_by_mlflow,
     _refused_by_settings,
+    of_device,
 )
 
 

@@ -11,10 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prorec.tasks.execution.needs import Need, Part, total
+from prorec.tasks.execution.needs import Need, Part, cuda_index, total
 from prorec_core.artifacts import read_json
 from prorec_core.config import Experiment, Training
+
+if TYPE_CHECKING:
+    import torch
 
 _FLOAT = 4
 _LIBRARIES = 2**26
@@ -67,7 +71,8 @@ def of_collaborative(experiment: Experiment, inputs: Mapping[str, Path]) -> Need
     table = sizes.items * config.dim * _FLOAT
     step = _softmax(experiment, sizes.items, config.dim, config.tokens_per_batch)
     trained = _trained(table, by_rows=_by_rows(experiment, sizes.items))
-    return [*_data(sizes), *trained, *_larger(step, _whole_scores(sizes, table)), _states(config, config.dim)]
+    scores = _whole_scores(experiment, sizes, table)
+    return [*_data(sizes), *trained, *_larger(step, scores), _states(experiment, config, config.dim)]
 
 
 def of_align(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
@@ -89,8 +94,8 @@ def of_align(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
         Part("text embeddings as they were read", 2 * texts, "a text.model of fewer dimensions", certain=True),
         Part("text embeddings where models are", texts, "a text.model of fewer dimensions", True, True),
         *_trained(table, by_rows=by_rows),
-        *_larger(step, [made, *_whole_scores(sizes, wide)], _domination()),
-        _states(config, shape.dim),
+        *_larger(step, [made, *_whole_scores(experiment, sizes, wide)], _domination()),
+        _states(experiment, config, shape.dim),
     ]
     if config.graph:
         found.append(Part("the graph of items", 60 * sizes.interactions, "align.graph=0"))
@@ -146,7 +151,7 @@ def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
         Part("the trie of codes", 8 * items * (2 * len(nodes) + 4), "fewer quantize.levels", True),
         Part("counts of what follows what", 60 * sizes.interactions if config.ranker else 0, "generator.ranker=false"),
         *_larger(step, _search(experiment, sizes, min(sizes.users, CHOSEN_BY), ranked=True)),
-        _states(config, config.dim),
+        _states(experiment, config, config.dim),
     ]
 
 
@@ -206,12 +211,13 @@ def _softmax(experiment: Experiment, items: int, dim: int, tokens: int) -> list[
     ]
 
 
-def _whole_scores(sizes: Sizes, table: int) -> list[Part]:
+def _whole_scores(experiment: Experiment, sizes: Sizes, table: int) -> list[Part]:
     """Validation by the scores of all items for a batch of users: two tables of scores, and comparisons of them."""
     from prorec_core.sequential.base import INFERENCE_TOKENS, users_at_a_time
+    from prorec_core.training.batching import at_a_time
 
-    mean = max(1, sizes.interactions // max(sizes.users, 1))
-    users = min(sizes.users, users_at_a_time(sizes.items), max(1, INFERENCE_TOKENS // mean))
+    mean, place = max(1, sizes.interactions // max(sizes.users, 1)), _place(experiment)
+    users = min(sizes.users, users_at_a_time(sizes.items, place), max(1, at_a_time(INFERENCE_TOKENS, place) // mean))
     size = users * sizes.items * (2 * _FLOAT + 5)
     return [Part("validation's scores of all items", table + size, "fewer items: data.min_item_interactions", True)]
 
@@ -223,13 +229,14 @@ def _domination() -> list[Part]:
     return [Part("neighbours of items", 2 * SIMILARITY_CELLS * _FLOAT, "nothing: it is the same for all data")]
 
 
-def _states(config: Training, dim: int) -> Part:
+def _states(experiment: Experiment, config: Training, dim: int) -> Part:
     """What the layers keep of a batch for the way back, a few layers of some ten numbers a dimension; less, of a larger
     batch, in validation.
     """
     from prorec_core.sequential.base import INFERENCE_TOKENS
+    from prorec_core.training.batching import at_a_time
 
-    numbers = max(40 * config.tokens_per_batch, 20 * INFERENCE_TOKENS) * dim
+    numbers = max(40 * config.tokens_per_batch, 20 * at_a_time(INFERENCE_TOKENS, _place(experiment))) * dim
     return Part("layers' states of a batch", numbers * _FLOAT, "a smaller tokens_per_batch or dim", True)
 
 
@@ -239,10 +246,12 @@ def _search(experiment: Experiment, sizes: Sizes, asked: int, *, ranked: bool = 
     `ranked`: a ranker is fitted to the candidates' features besides.
     """
     from prorec_core.generation.candidates import DENSE_CANDIDATES, DENSE_CELLS, OWN_CANDIDATES, SEARCH_CELLS
+    from prorec_core.training.batching import at_a_time
 
+    cells, dense_cells = (at_a_time(each, _place(experiment)) for each in (SEARCH_CELLS, DENSE_CELLS))
     beams = experiment.evaluate.beams
     children = experiment.quantize.codes
-    users = min(sizes.users, max(1, min(SEARCH_CELLS // (beams * children), DENSE_CELLS // sizes.items)))
+    users = min(sizes.users, max(1, min(cells // (beams * children), dense_cells // sizes.items)))
     own = 0 if experiment.evaluate.mask_history else OWN_CANDIDATES
     candidates = asked * (beams + DENSE_CANDIDATES + own) * (3 * _FLOAT + (40 if ranked else 0))
     return [
@@ -250,6 +259,13 @@ def _search(experiment: Experiment, sizes: Sizes, asked: int, *, ranked: bool = 
         Part("tables of the search", 8 * users * beams * children * _FLOAT, "fewer evaluate.beams", True),
         Part("dense scores of all items", 4 * users * sizes.items * _FLOAT, "generator.dense=head", True),
     ]
+
+
+def _place(experiment: Experiment) -> torch.device:
+    """Where its models run, as far as it matters how much they do at a time."""
+    import torch
+
+    return torch.device("cpu" if cuda_index(experiment.device) is None else "cuda")
 
 
 def _quantized_dim(experiment: Experiment, sizes: Sizes) -> int:

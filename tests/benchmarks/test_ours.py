@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks import ours
-from benchmarks.inputs import changed, prepare
+from benchmarks.experiments import changed
+from benchmarks.inputs import prepare
 from prorec_core.config import Experiment
 
 SMALL = {"dim": 16, "layers": 1}

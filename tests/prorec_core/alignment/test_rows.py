@@ -22,7 +22,7 @@ from prorec_core.sequential.trained import CollaborativeModel, build_model
 from prorec_core.training.batching import training_batches
 from prorec_core.training.rows import RowTable
 from prorec_core.training.runtime import Runtime
-from prorec_core.training.sampling import met_in
+from prorec_core.training.sampling import MetItems, met_in
 
 CPU = Runtime(torch.device("cpu"))
 N_ITEMS, TEXT = 60, 10
@@ -88,7 +88,7 @@ def test_a_sample_of_all_items_has_the_loss_and_the_gradients_of_the_whole_catal
         loss.backward()
         found = {name: each.grad.clone() for name, each in stage.named_parameters() if each.grad is not None}
         if stage.items.met is not None:
-            items, rows = stage.items.met
+            items, rows, _ = stage.items.met
             assert rows.grad is not None
             found["items.weight"] = torch.zeros(N_ITEMS, 8).index_add(0, items, rows.grad)
         return found
@@ -96,7 +96,7 @@ def test_a_sample_of_all_items_has_the_loss_and_the_gradients_of_the_whole_catal
     whole = stage.model.training_loss(stage.embeddings()[0], batch)
     of_whole = gradients(whole)
     met, rows = met_in(batch, N_ITEMS, N_ITEMS)
-    part = stage.model.training_loss(stage.embeddings_of(met.items_R)[0], rows, met)
+    part = stage.model.training_loss(stage.embeddings_of(met)[0], rows, met)
     torch.testing.assert_close(part, whole)
     torch.testing.assert_close(gradients(part), of_whole, rtol=1e-4, atol=1e-6)
 
@@ -125,7 +125,7 @@ def test_however_many_items_are_met_products_have_few_shapes(weight: float) -> N
     for count in range(1, N_ITEMS):
         items = torch.arange(count)
         stage.items.met = None
-        torch.testing.assert_close(stage.embeddings_of(items)[2], whole[:count])
+        torch.testing.assert_close(stage.embeddings_of(MetItems(items, count, torch.zeros(count)))[2], whole[:count])
     assert shapes == {(256, TEXT)}
 
 
@@ -167,9 +167,9 @@ def _large(n_items: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
     read = []
     original = RowTable.forward
 
-    def counted(self: RowTable, items_R: Tensor) -> Tensor:
+    def counted(self: RowTable, items_R: Tensor, *, repeated: bool = False) -> Tensor:
         read.append(len(items_R))
-        return original(self, items_R)
+        return original(self, items_R, repeated=repeated)
 
     monkeypatch.setattr(RowTable, "forward", counted)
     shape = _collaborative(dim=32, full_softmax_items=50_000, negatives=128)

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from prorec_core.generation.beam import beam_search
 from prorec_core.generation.trie import CodeTrie
+from tests.steps import waits
 
 Codes = npt.NDArray[np.uint16]
 
@@ -175,3 +181,44 @@ def test_an_impossible_item_is_not_returned() -> None:
     trie = CodeTrie.from_codes(np.array([[0], [1]], dtype=np.uint16))
     generator = FixedGenerator(trie, [torch.tensor([[[0.0, -torch.inf]]])])
     assert beam_search(generator, trie, 1, 2, 2).items_UK.tolist() == [[0, -1]]
+
+
+class Counted(TorchDispatchMode):
+    """Counts operations, the numbers that they make, and how often the host asks how many there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = self.made = self.waits = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.operations += 1
+        self.made += 0 if func.is_view else sum(each.numel() for each in tree_leaves(found) if isinstance(each, Tensor))
+        self.waits += waits(func, args)
+        return found
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_masking_costs_does_not_grow_with_the_catalogue(closed: bool) -> None:
+    """Of wide beams neither: the numbers made are those of users and of what is forbidden to them, times the levels."""
+    users, forbidden, random = 7, 20, np.random.default_rng(0)
+    every = np.array(list(np.ndindex(9, 9, 9, 9)), dtype=np.uint16)
+    found: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for n_items in (600, len(every)):
+        trie = CodeTrie.from_codes(every[random.permutation(len(every))[:n_items]])
+        if closed:
+            trie = trie.closing(torch.arange(n_items) % 50 == 0)
+        items = torch.from_numpy(random.integers(0, n_items, (users, forbidden)))
+        for beams in (10, 200):
+            counts = []
+            for masked in (None, items):
+                # Equally good, so that as many beams are alive whatever is left out.
+                with Counted() as counted:
+                    beam_search(lambda _, nodes, __: torch.zeros(*nodes.shape, 9), trie, users, beams, 10, masked)
+                counts.append((counted.operations, counted.made, counted.waits))
+            (operations, made, waited), (with_mask, made_with, waited_with) = counts
+            found[n_items, beams] = with_mask - operations, made_with - made, waited_with - waited
+            assert made_with - made < users * (60 * forbidden * trie.depth + 8 * beams * trie.depth)
+    assert all(waited <= 0 for _, _, waited in found.values())
+    assert found[len(every), 200][0] == found[600, 200][0]
+    assert found[len(every), 200][1] <= 1.1 * found[600, 200][1]

@@ -17,7 +17,7 @@ from prorec_core.generation.base import Context, Generator, SharedMemory
 from prorec_core.generation.candidates import dense_logits, find_candidates, item_log_probabilities, last_context
 from prorec_core.generation.causal_encoder_decoder import CausalEncoderDecoder
 from prorec_core.generation.encoder_decoder import EncoderDecoder
-from prorec_core.generation.objective import Objective, all_targets, some_targets
+from prorec_core.generation.objective import Objective, some_targets
 from prorec_core.generation.timeline import Timeline
 from prorec_core.registry import GENERATORS
 from prorec_core.training.batching import HistoryBatch, inference_batches, training_batches
@@ -90,7 +90,7 @@ class GeneratorContract:
     def test_the_training_loss_is_minus_the_log_probability_of_inference(self, generator: Any, options: Any) -> None:
         model = generator(**options, distill={"beta": 0, "soft_targets": 0})
         batch = _batch(_histories(), training=True)
-        targets = all_targets(batch)
+        targets = batch.targets()
         with torch.no_grad():
             losses = Objective(model, None)(batch, targets)
             context = model.contexts(batch, targets.rows_P, targets.columns_P)
@@ -148,7 +148,7 @@ class GeneratorContract:
 
     def test_a_context_knows_nothing_of_what_comes_after_it(self, generator: Any) -> None:
         model, batch = generator(), _batch(_histories(), training=True)
-        targets = all_targets(batch)
+        targets = batch.targets()
         place = 2
         later = torch.arange(batch.items_BL.shape[1]) > place
         changed = HistoryBatch(
@@ -213,7 +213,7 @@ class GeneratorContract:
     ) -> None:
         model = generator(distill={"at": at, "teacher": teacher, "temperature": 0.5, "share": 1})
         batch = _batch(_histories(), training=True)
-        targets = all_targets(batch)
+        targets = batch.targets()
         with torch.no_grad():
             loss = Objective(model, None)(batch, targets)["loss_distill"]
             of_all = Objective(model, None, sample=model.trie.n_items)(batch, targets)["loss_distill"]
@@ -234,7 +234,7 @@ class GeneratorContract:
     @pytest.mark.parametrize("at", ["context", "summary"])
     def test_distilling_at_a_share_of_the_targets_means_the_same_on_average(self, generator: Any, at: str) -> None:
         batch = _batch(_histories(), training=True)
-        targets = all_targets(batch)
+        targets = batch.targets()
 
         def losses(share: float, draws: int) -> torch.Tensor:
             model = generator(distill={"at": at, "share": share})
@@ -266,7 +266,7 @@ class GeneratorContract:
         share = 0.2
         model = generator(**options, label_smoothing=share, distill={"beta": 0})
         batch = _batch(_histories(), training=True)
-        targets = all_targets(batch)
+        targets = batch.targets()
         expected = torch.zeros(len(targets.items_P))
         with torch.no_grad():
             loss = Objective(model, None)(batch, targets)["loss"]
@@ -297,7 +297,7 @@ class GeneratorContract:
         self, generator: Any, options: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         model, batch = generator(**options), _batch(_histories(), training=True)
-        targets = all_targets(batch)
+        targets = batch.targets()
 
         def found() -> tuple[torch.Tensor, list[torch.Tensor | None]]:
             model.zero_grad()
@@ -311,8 +311,7 @@ class GeneratorContract:
         loss, gradients = found()
         everything = torch.arange(len(targets.items_P))
         assert any(
-            len(Objective(model, None)._learnt(level, targets.items_P)) < len(everything)
-            for level in range(model.trie.depth)
+            len(Objective(model, None)._learnt(level, targets)) < len(everything) for level in range(model.trie.depth)
         ) == (options["trie_mask"] or options["node_scores"])
         for name, value in (("_WIDE", 0), ("_WIDTHS", 2)):
             monkeypatch.setattr(f"prorec_core.generation.objective.{name}", value)
@@ -354,7 +353,7 @@ class GeneratorContract:
         for low in (False, True):
             model = generator(low_precision=low, shaken=0.05, dropout=0.0).train()
             with torch.autocast("cpu", torch.bfloat16, enabled=low):
-                losses.append(Objective(model, None)(batch, all_targets(batch))["loss"])
+                losses.append(Objective(model, None)(batch, batch.targets())["loss"])
             losses[-1].backward()
         torch.testing.assert_close(losses[1], losses[0], rtol=0.03, atol=0.03)
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from prorec_core.config import CollaborativeConfig
 from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.generation.base import Generator
-from prorec_core.generation.objective import Objective, Targets, all_targets, some_targets
+from prorec_core.generation.objective import Objective, some_targets
 from prorec_core.generation.soft_teacher import SampledTeacher, SoftTeacher, WholeTeacher
 from prorec_core.sequential.sasrec import SASRec
-from prorec_core.training.batching import HistoryBatch, training_batches
+from prorec_core.training.batching import HistoryBatch, Targets, training_batches
 
 DIM, N_ITEMS = 16, 24
 
@@ -59,7 +59,7 @@ def test_masses_are_the_softmax_summed_over_the_items_below(
 ) -> None:
     generator = make_generator(make_config())
     trie, batch = generator.trie, _batch(2, 6, 9)
-    targets = all_targets(batch)
+    targets = batch.targets()
     teacher, scores = _teacher(generator, score, temperature)
     with torch.no_grad():
         cumulative = teacher.seen(batch, targets.rows_P, targets.columns_P)
@@ -89,7 +89,7 @@ def test_a_sampled_teacher_that_looks_at_all_leaves_is_the_whole_one(
     make_config: Any, make_generator: Any, score: str, temperature: float
 ) -> None:
     generator, batch = make_generator(make_config()), _batch(2, 6, 9)
-    where = all_targets(batch)
+    where = batch.targets()
     whole, sampled = (_teacher(generator, score, temperature, sample)[0] for sample in (None, N_ITEMS))
     seen = [teacher.seen(batch, where.rows_P, where.columns_P) for teacher in (whole, sampled)]
     for level, children in enumerate(_levels(generator, len(where.items_P))):
@@ -103,7 +103,7 @@ def test_a_sampled_teacher_s_masses_are_unbiased_up_to_the_normaliser(
     """One normaliser for all draws, so that what is left is the sums below nodes."""
     monkeypatch.setattr("prorec_core.generation.soft_teacher.LEAVES", 3)
     generator, batch = make_generator(make_config()), _batch(5)
-    where = all_targets(batch)
+    where = batch.targets()
     exact, few = (_teacher(generator, sample=sample)[0] for sample in (N_ITEMS, 7))
     seen = exact.seen(batch, where.rows_P, where.columns_P)
     # Far from the clamp, which is for normalisers that are too small.
@@ -126,7 +126,7 @@ def test_soft_targets_mix_the_teacher_s_choice_among_the_children(
 ) -> None:
     generator = make_generator(make_config(architecture=architecture, distill={"beta": 0, "soft_targets": weight}))
     trie, batch = generator.trie, _batch(3, 5)
-    targets = all_targets(batch)
+    targets = batch.targets()
     teacher, scores = _teacher(generator)
     expected = torch.zeros(len(targets.items_P))
     with torch.no_grad():
@@ -152,14 +152,14 @@ def test_where_the_teacher_sees_nothing_the_target_s_own_codes_count(make_config
     batch = _batch(6, 6)
     sharp, _ = _teacher(generator, "cosine", 0.002)
     with torch.no_grad():
-        found = Objective(generator, sharp)(batch, all_targets(batch))["loss"]
+        found = Objective(generator, sharp)(batch, batch.targets())["loss"]
     assert found.isfinite()
     assert found > 0
 
 
 def test_all_targets_are_every_place_with_a_next_item() -> None:
     batch = _batch(2, 5, 4)
-    targets = all_targets(batch)
+    targets = batch.targets()
     sequences = _sequences(2, 5, 4)
     found = [
         (int(batch.users_B[row]), column, item)
@@ -171,15 +171,20 @@ def test_all_targets_are_every_place_with_a_next_item() -> None:
     assert sorted(found) == sorted(expected)
 
 
+def _places(targets: Targets) -> list[tuple[int, ...]]:
+    parts = (targets.rows_P, targets.columns_P, targets.items_P)
+    return list(zip(*(part.tolist() for part in parts), strict=True))
+
+
 @pytest.mark.parametrize("per_user", [1, 2, 4, 50])
 def test_some_targets_are_distinct_real_and_all_get_their_turn(per_user: int) -> None:
     batch = _batch(2, 9, 5, 3)
     torch.manual_seed(0)
     seen = set()
-    every = set(zip(*(tensor.tolist() for tensor in vars(all_targets(batch)).values()), strict=True))
+    every = set(_places(batch.targets()))
     for _ in range(60):
         drawn = some_targets(batch, per_user)
-        places = list(zip(*(tensor.tolist() for tensor in vars(drawn).values()), strict=True))
+        places = _places(drawn)
         assert len(places) == len(set(places))
         assert set(places) <= every
         counts = torch.bincount(drawn.rows_P, minlength=4)
@@ -191,7 +196,7 @@ def test_some_targets_are_distinct_real_and_all_get_their_turn(per_user: int) ->
 def test_the_summary_sees_the_target_and_the_context_does_not(make_config: Any, make_generator: Any) -> None:
     """At `summary` the distilled state comes after the target's codes; at `context` before them."""
     batch = _batch(5, 6)
-    targets = all_targets(batch)
+    targets = batch.targets()
     for at, told in (("summary", True), ("context", False)):
         generator = make_generator(make_config(distill={"at": at}))
         other = type(targets)(targets.rows_P, targets.columns_P, (targets.items_P + 1) % N_ITEMS)

@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prorec_core.data.sequences import IntArray, Sequences, from_lists
-from prorec_core.training.batching import HistoryBatch, _under_budget, inference_batches, training_batches
+from prorec_core.training.batching import (
+    HistoryBatch,
+    _under_budget,
+    fixed_width,
+    inference_batches,
+    training_batches,
+)
 
 CPU = torch.device("cpu")
 _ITEMS = 1000
@@ -158,3 +164,55 @@ def test_a_group_takes_users_as_long_as_there_is_room(lengths: list[int], tokens
         else:
             groups.append([user])
     assert [group.tolist() for group in _under_budget(users, ordered, tokens, most)] == groups
+
+
+@pytest.mark.parametrize(("max_history", "tokens"), [(50, 128), (50, 20), (7, 64), (1, 16)])
+def test_in_a_fixed_shape_a_batch_holds_what_it_holds_otherwise(max_history: int, tokens: int) -> None:
+    sequences = _walks(300)
+    plain = training_batches(sequences, max_history, tokens, 5, CPU)
+    fixed = training_batches(sequences, max_history, tokens, 5, CPU, fixed=True)
+    shapes = set()
+    for batch, padded in zip(plain, fixed, strict=True):
+        assert batch.targets_BL is not None and padded.targets_BL is not None
+        users, length = batch.shape
+        assert torch.equal(padded.items_BL[:users, :length], batch.items_BL)
+        assert torch.equal(padded.targets_BL[:users, :length], batch.targets_BL)
+        assert torch.equal(padded.lengths_B[:users], batch.lengths_B)
+        assert not padded.lengths_B[users:].any() and int(padded.is_item_BL.sum()) == int(batch.is_item_BL.sum())
+        told, all_of = padded.targets(), batch.targets()
+        assert told.real_P is not None and int(told.count) == len(all_of.items_P)
+        assert torch.equal(told.items_P[told.real_P], all_of.items_P)
+        assert torch.equal(told.of(padded.items_BL)[told.real_P], all_of.of(batch.items_BL))
+        assert padded.shape[0] * padded.shape[1] <= max(1.25 * tokens, padded.shape[1])
+        shapes.add(padded.shape)
+    assert len({width for _, width in shapes}) == len(shapes), "of a width there is one shape"
+    assert all(fixed_width(width, max_history) == width for _, width in shapes)
+
+
+@given(st.integers(1, 4096), st.integers(1, 4096))
+def test_widths_are_few_and_wide_enough(length: int, longest: int) -> None:
+    length = min(length, longest)
+    width = fixed_width(length, longest)
+    assert length <= width <= min(max(length, 1.25 * length), longest)
+    assert len({fixed_width(each, longest) for each in range(1, longest + 1)}) <= 9 + 4 * longest.bit_length()
+
+
+def test_batches_move_in_one_copy_and_stay_what_they_are() -> None:
+    """To a device that has no numbers, which tells shapes alone; what is there is told on the CPU."""
+    plain = training_batches(_walks(40), 50, 64, 0, CPU, fixed=True)
+    moved = training_batches(_walks(40), 50, 64, 0, torch.device("meta"), fixed=True)
+    for batch, there in zip(plain, moved, strict=True):
+        for name, value in vars(batch).items():
+            if isinstance(value, torch.Tensor):
+                assert getattr(there, name).shape == value.shape and getattr(there, name).device.type == "meta"
+    storages = {tensor.untyped_storage()._cdata for batch in moved for tensor in (batch.items_BL, batch.lengths_B)}
+    assert len(storages) == 1
+
+
+def test_a_kept_batch_takes_over_another() -> None:
+    first, second = training_batches(_walks(40), 50, 1 << 20, 0, CPU), training_batches(_walks(40), 50, 1 << 20, 1, CPU)
+    (one,), (other,) = first, second
+    kept = one.kept()
+    kept.take(other)
+    assert torch.equal(kept.items_BL, other.items_BL) and torch.equal(kept.users_B, other.users_B)
+    assert not torch.equal(kept.users_B, one.users_B)

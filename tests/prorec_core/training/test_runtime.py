@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from prorec_core.config import Experiment
 from prorec_core.errors import UserError
+from prorec_core.progress import silent
+from prorec_core.sections import without_run_only
+from prorec_core.stages.work import StageWork
 from prorec_core.training.runtime import Runtime, derive_seed, deterministic, has_bfloat16, make_runtime
 
 
@@ -44,3 +50,22 @@ def test_the_deterministic_mode_ends_with_its_block() -> None:
         torch.are_deterministic_algorithms_enabled(),
         torch.utils.deterministic.fill_uninitialized_memory,
     )
+
+
+def test_steps_are_captured_where_there_is_what_captures_them() -> None:
+    with pytest.raises(UserError, match=r"CUDA graphs need a CUDA device.*Set steps=eager"):
+        make_runtime("cpu", steps="graph")
+    plain = make_runtime("cpu")
+    assert (plain.fixed_shapes, plain.capture, plain.compiled) == (False, None, False), "on a CPU nothing is padded"
+    assert make_runtime("cpu", steps="compile").compiled
+
+
+def test_how_steps_ran_is_told_where_it_can_move_numbers(tmp_path: Path) -> None:
+    told = {}
+    for experiment in (Experiment(device="cpu"), Experiment(device="cpu", steps="compile")):
+        work = StageWork(experiment, {}, {}, tmp_path, tmp_path, silent)
+        work.runtime()
+        told[experiment.steps] = work.made_with
+    plain = {"device": "cpu", "number_format": "float32"}
+    assert told == {"eager": plain, "compile": {**plain, "steps": "compile"}}
+    assert without_run_only(Experiment(steps="compile")) == without_run_only(Experiment())

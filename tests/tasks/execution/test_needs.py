@@ -58,7 +58,7 @@ def test_what_cannot_be_is_an_error(set_room: Any) -> None:
 
 def test_what_lies_on_a_device_is_held_against_its_memory(set_room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     set_room(2, 3)
-    monkeypatch.setattr(needs, "_cuda", lambda device: 1)
+    monkeypatch.setattr(needs, "cuda_index", lambda device: 1)
     monkeypatch.setattr(needs, "device_room", lambda index: Room(100 * GIB, 140 * GIB))
     assert expect_room("align", NEED, "cuda:1") == []
     monkeypatch.setattr(needs, "device_room", lambda index: Room(6 * GIB, 140 * GIB))

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect.client.orchestration import get_client
@@ -230,6 +231,27 @@ def test_a_mistake_is_told_and_not_tried_again(make_tiny: MakeTiny) -> None:
         state = prefect.read_task_run(UUID(tags["prefect.task_run_id"])).state
     assert state is not None and state.is_failed() and state.message == "items.parquet: no such column."
     assert list((paths.artifacts() / "work").iterdir()) == []
+
+
+def test_a_device_that_goes_away_is_told_and_the_training_goes_on_from_its_checkpoint(make_tiny: MakeTiny) -> None:
+    tries: list[list[str]] = []
+
+    def training(work: Work) -> None:
+        work.checkpoints.mkdir(parents=True, exist_ok=True)
+        tries.append([path.name for path in work.checkpoints.iterdir()])
+        (work.checkpoints / "epoch-1").write_text("state")
+        if len(tries) == 1:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nSearch for it.")
+        (work.folder / "model.txt").write_text("trained")
+
+    pipeline = make_tiny(second=training)
+    with pytest.raises(UserError) as found:
+        pipeline.run()
+    told = str(found.value)
+    assert told.startswith("train_collaborative: the device failed (CUDA error: an illegal memory access")
+    assert "\n" not in told and len(tries) == 1, "the process cannot use the device any more"
+    assert "train_collaborative" in pipeline.run()
+    assert tries == [[], ["epoch-1"]]
 
 
 def test_a_stage_that_a_listener_stops_leaves_nothing_and_says_why(make_tiny: MakeTiny) -> None:
