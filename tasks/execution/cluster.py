@@ -17,6 +17,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -137,6 +138,8 @@ def expect_cluster(compute: ComputeConfig) -> None:
 
 def _connected(compute: ComputeConfig, stack: contextlib.ExitStack) -> Cluster:
     expect_installed()
+    if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") is None:
+        raise RuntimeError("Ray reads its settings when it is imported, which was done before they were there")
     for name, value in _ALWAYS.items():
         os.environ.setdefault(name, value)
     if compute.address is None:

@@ -28,7 +28,7 @@ from prorec_core.stages.work import StageWork
 from prorec_core.training.workers import Group
 
 T = TypeVar("T")
-_SECONDS = 0.5
+_SECONDS = 0.3
 """How often it is looked whether the workers are still at it."""
 _TRIES = 3
 """Times that workers begin again without an epoch in between."""
@@ -82,6 +82,12 @@ def _train(work: Work, training: Callable[[StageWork, Any], object], before: Bef
 
 
 def _listen(work: Work, stage: str, messages: Iterator[Message]) -> None:
+    """Pass on what the workers tell.
+
+    Raises:
+        UserError: one of them met a mistake of the user's; or they are gone, and have left nothing.
+    """
+    done = False
     for message in messages:
         match message:
             case Progress():
@@ -89,14 +95,19 @@ def _listen(work: Work, stage: str, messages: Iterator[Message]) -> None:
             case Told():
                 _tell(stage, message.text)
             case Done():
+                done = True
                 work.made_with.update(message.made_with)
                 work.run.metrics({"peak_worker_memory_mib": message.peak / 2**20})
             case Failed(error=None):
                 raise RuntimeError(f"a worker failed:\n{message.traceback}")
             case Failed():
                 raise cast("UserError", message.error)
+            case Begun(goes_on=True):
+                _tell(stage, "the training goes on from its last epoch")
             case Begun():
                 pass
+    if not done:
+        raise RuntimeError("the workers ended without a result")
 
 
 def _tell(stage: str, text: str) -> None:
@@ -123,44 +134,52 @@ def _messages(task: Task, place: Path, workers: int, gpus: int) -> Generator[Mes
         UserError: they die again and again.
     """
     import ray
-    from ray.util.queue import Empty, Queue
 
-    queue = Queue(actor_options={"num_cpus": 0})
+    letters: Any = ray.remote(_Letters).options(num_cpus=0).remote()
     # A process of its own, so that all that it started goes with it.
-    leader = ray.remote(_lead).options(num_cpus=0, max_retries=0).remote(task, str(place), workers, gpus, queue)
-    begun, ended = 0, False
+    leader = ray.remote(_lead).options(num_cpus=0, max_retries=0).remote(task, str(place), workers, gpus, letters)
+    begun = 0
     try:
         while True:
-            try:
-                message: Message = queue.get(timeout=_SECONDS)
-            except Empty:
-                if ended:
-                    ray.get(leader)
-                    raise RuntimeError("the workers ended without a result") from None
-                ended = bool(ray.wait([leader], timeout=0)[0])
-                continue
-            if isinstance(message, Progress):
-                begun = 0
-            elif isinstance(message, Begun):
-                begun += 1
-                if any(place.parent.glob("epoch-*")):
-                    yield Told("the training goes on from its last epoch")
-                if begun > _TRIES:
-                    raise UserError(
-                        f"workers died {_TRIES} times before an epoch was over",
-                        place=f"stage {task.stage}",
-                        cure="Look at their memory (dmesg tells what the kernel ended), or ask for fewer workers",
-                    )
-            yield message
-            if isinstance(message, Done):
+            # In this order: all that is told before the end is taken after it.
+            ended = bool(ray.wait([leader], timeout=_SECONDS)[0])
+            for message in ray.get(letters.take.remote()):
+                if isinstance(message, Progress):
+                    begun = 0
+                elif isinstance(message, Begun):
+                    begun += 1
+                    if begun > _TRIES:
+                        raise UserError(
+                            f"workers died {_TRIES} times before an epoch was over",
+                            place=f"stage {task.stage}",
+                            cure="Look at their memory (dmesg tells what the kernel ended), or ask for fewer workers",
+                        )
+                yield message
+            if ended:
                 ray.get(leader)
                 return
     finally:
         ray.cancel(leader, force=True)
-        queue.shutdown(force=True)
+        ray.kill(letters)
 
 
-def _lead(task: Task, place: str, workers: int, gpus: int, queue: Any) -> None:
+class _Letters:
+    """What workers told, until it is taken; an actor."""
+
+    def __init__(self) -> None:
+        self._all: list[Message] = []
+
+    def put(self, message: Message) -> None:
+        """Add what a worker tells."""
+        self._all.append(message)
+
+    def take(self) -> list[Message]:
+        """All that was told since this was last asked."""
+        found, self._all = self._all, []
+        return found
+
+
+def _lead(task: Task, place: str, workers: int, gpus: int, letters: Any) -> None:
     """Have the workers of a group do the task, and replace it when one dies."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -168,7 +187,7 @@ def _lead(task: Task, place: str, workers: int, gpus: int, queue: Any) -> None:
     resources = {"CPU": float(task.threads), **({"GPU": float(gpus)} if gpus else {})}
     TorchTrainer(
         _one,
-        train_loop_config={"task": task, "queue": queue},
+        train_loop_config={"task": task, "letters": letters},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources),
         torch_config=TorchConfig(backend="nccl" if task.gpus else "gloo", timeout_s=_SECONDS_TO_ANSWER),
         # A program's own error is told and ends a worker well: what is left are deaths.
@@ -185,4 +204,9 @@ def _one(config: dict[str, Any]) -> None:
 
         return Group(device=str(get_device()) if task.gpus else "cpu")
 
-    work(task, joined, config["queue"].put)
+    def send(message: Message) -> None:
+        import ray
+
+        ray.get(config["letters"].put.remote(message))
+
+    work(task, joined, send)

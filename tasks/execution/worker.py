@@ -31,7 +31,9 @@ Training = Callable[[StageWork, Any], object]
 
 @dataclass(frozen=True)
 class Begun:
-    """The first worker is about to train."""
+    """The first worker is about to train, from the last epoch where there is one."""
+
+    goes_on: bool
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def _do(task: Task, workers: Workers, send: Send) -> None:
         if workers.first:
             _pass_warnings(send)
             _empty(Path(folder))
-            send(Begun())
+            send(Begun(any(part.checkpoints.glob("epoch-*"))))
         task.training(part, task.before)
     finally:
         if not workers.first:
