@@ -228,6 +228,12 @@ def _told(error: Exception, place: str) -> UserError:
             place=place,
             cure="Set RAY_AUTH_TOKEN_PATH to a file with the token that the cluster was started with",
         )
+    if "Failed to connect" in text:
+        return UserError(
+            "what answers is no Ray cluster, or does not take this token",
+            place=place,
+            cure="Set RAY_AUTH_TOKEN_PATH to a file with the token that the cluster was started with",
+        )
     if isinstance(error, ConnectionError) or "GCS" in text or "address" in text:
         return UserError(
             f"no Ray cluster answers ({text})",
