@@ -45,6 +45,8 @@ _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_V2_ENABLED": "1",
+    # By default they give way to whatever else runs.
+    "RAY_worker_niceness": "0",
     # Workers stay where they are: folders may be named from there.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
