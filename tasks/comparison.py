@@ -93,7 +93,8 @@ def _embedding(inputs: Mapping[str, Path]) -> str:
 def _made_with(folder: Path) -> str:
     """Kind of device, number format, and how steps ran where it was not as they are, of a training, in words."""
     made_with = read_json(folder / MANIFEST)["made_with"]
-    return ", ".join(made_with[name] for name in ("device", "number_format", "steps") if name in made_with)
+    said = [made_with[name] for name in ("device", "number_format", "steps") if name in made_with]
+    return ", ".join([*said, *([f"{made_with['workers']} workers"] if "workers" in made_with else [])])
 
 
 def _seconds(ref: ArtifactRef) -> float:

@@ -43,6 +43,7 @@ ORDER = (
         "values",
         "registry",
         "by_data",
+        "config_compute",
         "config_data",
         "config",
         "fitting",

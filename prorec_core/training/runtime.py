@@ -16,6 +16,7 @@ from prorec_core.config import StepMode
 from prorec_core.errors import UserError
 from prorec_core.progress import Report, silent
 from prorec_core.training.steps import Capture, CudaGraphs
+from prorec_core.training.workers import ALONE, Workers
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Runtime:
         fixed_shapes: pad batches to a few sizes, so that a step waits for nothing that only the device knows.
         capture: records steps and replays them; None: they run as they are. Needs fixed shapes.
         compiled: compile parts of what is trained.
+        workers: those that do the work together, this process among them.
     """
 
     device: torch.device
@@ -37,20 +39,38 @@ class Runtime:
     fixed_shapes: bool = False
     capture: Capture | None = None
     compiled: bool = False
+    workers: Workers = ALONE
 
     def low_precision(self, precision: str) -> bool:
-        """Whether matrix products are to be done in bfloat16 (`precision`: auto or float32)."""
-        return precision == "auto" and has_bfloat16(self.device)
+        """Whether matrix products are to be done in bfloat16 (`precision`: auto or float32).
+
+        Several workers do it where all of their hardware can.
+        """
+        return precision == "auto" and self.workers.every(has_bfloat16(self.device), self.device)
 
 
 def make_runtime(
-    device: str, report: Report = silent, checkpoints: Path | None = None, steps: StepMode = "eager"
+    device: str,
+    report: Report = silent,
+    checkpoints: Path | None = None,
+    *,
+    steps: StepMode = "eager",
+    workers: Workers = ALONE,
 ) -> Runtime:
-    """A runtime on `device` ("auto" takes the first CUDA device, else the CPU), where steps run as `steps` says.
+    """A runtime on `device` ("auto" takes the first CUDA device, else the CPU), or on the one that a worker was given.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps.
+        report: told of every epoch.
+        checkpoints: as in `Runtime`.
+        steps: how steps run.
+        workers: those that train together; their parts of a batch have other sizes every time, so that shapes are not
+            fixed.
 
     Raises:
         UserError: the device is not there, or cannot run steps so.
     """
+    device = workers.device or device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
@@ -62,13 +82,16 @@ def make_runtime(
         raise UserError(
             f"CUDA graphs need a CUDA device, and this one is {place.type}", place="steps", cure="Set steps=eager"
         )
+    if steps == "graph" and workers.count > 1:
+        raise UserError("steps of several workers are not captured", place="steps", cure="Set steps=eager or compile")
     return Runtime(
         place,
         report,
         checkpoints,
-        fixed_shapes=place.type == "cuda",
+        fixed_shapes=place.type == "cuda" and workers.count == 1,
         capture=CudaGraphs(place) if steps == "graph" else None,
         compiled=steps == "compile",
+        workers=workers,
     )
 
 
