@@ -14,6 +14,7 @@ from pydantic import Field
 from prorec.tasks.execution.events import Notice, StageEnded, StageProgress, StageStarted, emit
 from prorec.tasks.execution.prefect_run import PrefectRun
 from prorec.tasks.local import paths
+from prorec.tasks.local.waiting import so_far
 from prorec.tasks.registry import models, recommenders
 from prorec.tasks.registry.lists import ListStore
 from prorec.tasks.registry.recommenders import RegisteredVersion
@@ -111,7 +112,10 @@ def recommend(request: BatchRequest) -> dict[str, Any]:
         },
     )
     try:
-        with paths.lock(paths.output_lock(output), lambda: _notice("another run writes this file; waiting")):
+        with paths.lock(
+            paths.output_lock(output),
+            lambda seconds: _notice(f"another run writes this file; waiting{so_far(seconds)}"),
+        ):
             summary = _write(request, version, output, run, begun)
     except BaseException as error:
         run.finish(*mlflow_runs.how_it_ended(error))
