@@ -131,7 +131,7 @@ def compare(
                 todo = [part for part in parts if part not in begun or part == (name, seed)]
                 left = seconds_left(own_seconds(list(measured.values())), todo)
                 title, left = _title(name, seed), None if left is None else left / parallel
-                emit(PartStarted(title, stages, len(begun), len(parts), left, beside=parallel > 1))
+                emit(PartStarted(title, stages, len(begun), len(parts), left, beside=title if parallel > 1 else ""))
                 return title
 
             def succeeded(name: str, seed: int, each: Measured, digest: str) -> None:

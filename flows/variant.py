@@ -107,7 +107,7 @@ def side_by_side(
         return Job(title, {"do": "variant", "order": order.model_dump(mode="json")})
 
     def ended(job: Job, outcome: Outcome) -> None:
-        name, seed = at_work.pop(job.title)
+        name, seed = at_work.pop(job.name)
         if outcome.died:
             get_run_logger().info("Left by processes that died: %s", tidy_first())
         if outcome.result is None:

@@ -37,12 +37,12 @@ class Job:
     """A piece of work for another process.
 
     Attributes:
-        title: shown with all that happens in it.
+        name: what all that happens in it is told with.
         order: what is to be done, as JSON: `do`, one of `member.JOBS`, and its arguments.
         answer: what it is told when it asks, as JSON.
     """
 
-    title: str
+    name: str
     order: Mapping[str, Any]
     answer: Callable[[Any], Any] = lambda _: None
 
@@ -207,7 +207,7 @@ class Crew:
             event = from_json(message["event"])
             if isinstance(event, StageStarted):
                 member.stage = event.stage
-            emit(Beside(job.title, event))
+            emit(Beside(job.name, event))
         elif "ask" in message:
             member.send({"answer": job.answer(message["ask"])})
         elif "result" in message:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from prorec.tasks.execution.events import Event
 
-JOBS: Mapping[str, str] = {"variant": "prorec.flows.variant:variant_job", "trial": "prorec.flows.tune:trial_job"}
+JOBS: Mapping[str, str] = {"variant": "prorec.flows.variant:variant_job", "trial": "prorec.flows.trial:trial_job"}
 """What does an order, by the name of what is to be done: takes the order and `Ask`, returns JSON."""
 
 Ask = Callable[[Any], Any]

@@ -124,7 +124,7 @@ class LiveDisplay:
         if isinstance(event, Notice | PartEnded):
             noted = isinstance(event, Notice) or event.failed
             self._console.print(plain(event.text, "yellow" if noted else ""))
-            self._beside.pop(event.of if isinstance(event, PartEnded) else "", None)
+            self._beside.pop(event.beside if isinstance(event, PartEnded) else "", None)
             return
         self._head = ""
         if isinstance(event, Beside):
@@ -133,7 +133,7 @@ class LiveDisplay:
         if isinstance(event, PartStarted):
             self._title = _part(event)
             if event.beside:
-                self._beside[event.title] = "", _Row()
+                self._beside[event.beside] = "", _Row()
                 self._rows = {}
                 return
             self._rows = {stage: _Row() for stage in event.stages}
@@ -145,13 +145,13 @@ class LiveDisplay:
     def _handle_beside(self, event: Beside) -> None:
         match event.event:
             case Notice(text=text):
-                self._console.print(plain(f"{event.title}: {text}", "yellow"))
+                self._console.print(plain(f"{event.name}: {text}", "yellow"))
             case StageStarted(stage=stage):
-                self._spinners.setdefault(event.title, Spinner("dots"))
-                self._beside[event.title] = stage, _Row()
-                self._beside[event.title][1].take(event.event)
+                self._spinners.setdefault(event.name, Spinner("dots"))
+                self._beside[event.name] = stage, _Row()
+                self._beside[event.name][1].take(event.event)
             case StageProgress() | StageEnded():
-                self._beside[event.title][1].take(event.event)
+                self._beside[event.name][1].take(event.event)
 
     def say(self, text: str) -> None:
         self._head = text
@@ -163,9 +163,9 @@ class LiveDisplay:
         table = Table(box=None, padding=(0, 1), show_header=False)
         for width in (1, max(map(len, self._rows), default=0), _BAR, 23, None):
             table.add_column(no_wrap=True, min_width=width)
-        for title, (stage, row) in self._beside.items():
-            about = plain(f"{title}  {stage}")
-            table.add_row(self._mark(title, row), about, self._bar(row), self._time(row), plain(_numbers(row.metrics)))
+        for name, (stage, row) in self._beside.items():
+            about = plain(f"{name}  {stage}")
+            table.add_row(self._mark(name, row), about, self._bar(row), self._time(row), plain(_numbers(row.metrics)))
         for stage, row in self._rows.items():
             table.add_row(
                 self._mark(stage, row), plain(stage), self._bar(row), self._time(row), plain(_numbers(row.metrics))
@@ -219,8 +219,8 @@ class PlainDisplay:
     def _handle(self, event: Event, of: str) -> None:
         before = f"{of}: " if of else ""
         match event:
-            case Beside(title=title, event=inner):
-                self._handle(inner, title)
+            case Beside(name=name, event=inner):
+                self._handle(inner, name)
             case Notice(text=text) | PartEnded(text=text):
                 self.say(before + text)
             case PartStarted():

@@ -46,8 +46,8 @@ class Notice:
 
 @dataclass(frozen=True)
 class PartStarted:
-    """One of several pipelines begins: its title, its stages, its place among all, and the time left for all; whether
-    it runs beside others, so that what happens in it is told as `Beside`.
+    """One of several pipelines begins: its title, its stages, its place among all, and the time left for all; the name
+    by which what happens in it is told as `Beside`, where it runs beside others.
     """
 
     title: str
@@ -55,23 +55,23 @@ class PartStarted:
     number: int
     total: int
     seconds_left: float | None
-    beside: bool = False
+    beside: str = ""
 
 
 @dataclass(frozen=True)
 class PartEnded:
-    """One of several pipelines is over: what came of it, and the title of one that ran beside others."""
+    """One of several pipelines is over: what came of it, and the name of one that ran beside others."""
 
     text: str
-    of: str = ""
+    beside: str = ""
     failed: bool = False
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What happens in one of several pipelines that run side by side, with that one's title."""
+    """What happens in one of several pipelines that run side by side, with that one's name."""
 
-    title: str
+    name: str
     event: StageStarted | StageProgress | StageEnded | Notice | PartStarted | PartEnded
 
 
