@@ -146,7 +146,8 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun, parallel
             earlier = study.trials()
             left = seconds_left(earlier, trials - ended - at_work)
             left = None if left is None else left / parallel
-            title, name = _title(attempt, earlier), name_of(attempt) if parallel > 1 else ""
+            name = name_of(attempt) if parallel > 1 else ""
+            title = f"{name} · {_title(attempt, earlier)}" if name else _title(attempt, earlier)
             emit(PartStarted(title, planned.varied, ended + at_work + 1, trials, left, beside=name))
             try:
                 return attempt, planned.experiment(attempt.values)
