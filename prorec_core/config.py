@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
+from prorec_core.config_compute import ComputeConfig
 from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
 from prorec_core.sections import (
@@ -286,6 +287,9 @@ class Experiment(Section):
         description="Where models are trained: auto, cpu, cuda, cuda:N or mps.",
         json_schema_extra=RUN_ONLY,
     )
+    compute: ComputeConfig = Field(
+        default_factory=ComputeConfig, description="Who computes.", json_schema_extra=RUN_ONLY
+    )
     train_on_validation: bool = Field(
         False,
         description="Train on the validation items too: all epochs, with the one evaluate.fusion_weights and "
@@ -360,6 +364,12 @@ _TO_THE_SECOND: tuple[Change, ...] = (
     Added("data.sql.items", "SELECT * FROM items ORDER BY item_id"),
     Added("data.sql.snapshot", None),
     Added("quantize.table", None),
+    Added("compute", {}),
+    Added("compute.engine", "local"),
+    Added("compute.address", None),
+    Added("compute.workers", 2),
+    Added("compute.gpus_per_worker", 0),
+    Added("compute.cpus_per_worker", 1),
 )
 
 CHANGES: tuple[tuple[Change, ...], ...] = (_TO_THE_SECOND,)

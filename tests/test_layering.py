@@ -42,6 +42,7 @@ ORDER = (
         "threads",
         "values",
         "registry",
+        "config_compute",
         "config_data",
         "config",
         "artifacts",

@@ -18,6 +18,7 @@ from prorec_core.sequential.base import ITEM_DEVIATION
 from prorec_core.sequential.trained import build_model
 from prorec_core.training.rows import RowTable
 from prorec_core.training.sampling import multiple
+from prorec_core.training.workers import ALONE, Workers
 
 _AT_ONCE = 65_536
 """Texts of a large catalogue that are adapted at a time where all are."""
@@ -56,10 +57,22 @@ class StageOne(nn.Module):
         low_precision: bool,
         *,
         by_rows: bool = False,
+        workers: Workers = ALONE,
     ) -> None:
+        """
+        Args:
+            config: fusion and what else is Stage I's.
+            collaborative: the shape of the sequential model.
+            text_NS: E_S, scaled.
+            graph: of neighbours; None: without.
+            low_precision: whether products may be made in bfloat16.
+            by_rows: whether a step meets some items alone.
+            workers: among whom the items are cut that are adapted.
+        """
         super().__init__()
         self.config = config
         self.graph = graph
+        self.workers = workers
         dim = collaborative.dim
         self.items = RowTable(torch.randn(len(text_NS), dim) * ITEM_DEVIATION, by_rows=by_rows)
         self.adapter = AdaLNAdapter(text_NS.shape[1], dim)
@@ -71,7 +84,8 @@ class StageOne(nn.Module):
         """E_I, E_C and E_T of all items, shapes (N, E), (N, D), (N, D)."""
         # Of a large catalogue piece by piece: what the adapter makes on its way is several tables.
         texts = self.text_NS.split(_AT_ONCE) if self.items.by_rows else (self.text_NS,)
-        semantic_ND = torch.cat([self.adapter(piece) for piece in texts]) if len(texts) > 1 else self.adapter(texts[0])
+        adapted = [self.workers.spread(self.adapter, piece) for piece in texts]
+        semantic_ND = torch.cat(adapted) if len(adapted) > 1 else adapted[0]
         fused_NE = self.fused(self.items.weight, semantic_ND)
         return fused_NE if self.graph is None else self.graph(fused_NE), self.items.weight, semantic_ND
 
@@ -97,8 +111,8 @@ class StageOne(nn.Module):
     def _adapted(self, items_R: Tensor) -> Tensor:
         """E_T of some items, shape (R, D)."""
         count = len(items_R)
-        semantic: Tensor = self.adapter(self.text_NS[F.pad(items_R, (0, multiple(count) - count))])[:count]
-        return semantic
+        padded = F.pad(items_R, (0, multiple(count) - count))
+        return self.workers.spread(lambda rows: self.adapter(self.text_NS[rows]), padded)[:count]
 
     def fused(self, collaborative_ND: Tensor, semantic_ND: Tensor) -> Tensor:
         """E_I of some items from their E_C and E_T, shape (N, E); nothing of their neighbours."""

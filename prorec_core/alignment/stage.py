@@ -54,7 +54,7 @@ def align(
         start: the collaborative stage's model, whose shape is taken over, and where training starts (config.start).
         semantic: E_S, text embeddings, float32, shape (N, S).
         seed: of the experiment.
-        runtime: device, progress and checkpoints.
+        runtime: device, progress, checkpoints and workers.
         mask_history: whether validation leaves out what a user already has.
         new_semantic: text embeddings of new items, float32, shape (M, S), which get embeddings once all is trained.
         sources: where E_S is made of several, the dimensions of each by its name, in their order.
@@ -64,11 +64,11 @@ def align(
         UserError: what is gone on from is of another shape.
     """
     torch.manual_seed(derive_seed(seed, "align", "start"))
-    by_rows = sequences.n_items > start.config.full_softmax_items
+    by_rows, workers = sequences.n_items > start.config.full_softmax_items, runtime.workers
     strongest = config.graph_neighbours if by_rows else None
     graph = ItemGraph(sequences.training(), config.graph, strongest) if config.graph else None
     low = runtime.low_precision(config.precision)
-    stage = StageOne(config, start.config, scaled_text(semantic), graph, low, by_rows=by_rows)
+    stage = StageOne(config, start.config, scaled_text(semantic), graph, low, by_rows=by_rows, workers=workers)
     if base is not None:
         _go_on_from(stage, base, sequences.training())
     elif config.start == "collaborative":
@@ -78,15 +78,19 @@ def align(
     def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
         met = None
         if by_rows:
-            met, batch = met_in(batch, sequences.n_items, start.config.negatives)
+            with workers.in_common():
+                met, batch = met_in(batch, sequences.n_items, start.config.negatives)
         integrated, ids, adapted = stage.embeddings() if met is None else stage.embeddings_of(met.items_R)
-        next_item = stage.model.training_loss(integrated, batch, met)
+        own, share = workers.part(batch)
+        next_item = share * stage.model.training_loss(integrated, own, met)
         if config.alpha == 0:
             return {"loss": next_item}
         items = torch.unique(batch.items_BL[batch.is_item_BL])
         if len(items) > config.align_items:
-            items = items[torch.randperm(len(items), device=items.device)[: config.align_items]]
-        between = info_nce(F.embedding(items, ids), F.embedding(items, adapted), config.temperature)
+            with workers.in_common():
+                items = items[torch.randperm(len(items), device=items.device)[: config.align_items]]
+        # Each item is held against all others of the batch, whoever has their users: every worker has all of it.
+        between = info_nce(F.embedding(items, ids), F.embedding(items, adapted), config.temperature) / workers.count
         return {
             "loss": next_item + config.alpha * between,
             "loss_next_item": next_item,

@@ -19,6 +19,7 @@ from prorec_core.generation.soft_teacher import SoftTeacher
 from prorec_core.training.batching import HistoryBatch
 from prorec_core.training.losses import catalogue_cross_entropy
 from prorec_core.training.sampling import met_cross_entropy, met_items
+from prorec_core.training.workers import ALONE, Workers, batch_of
 
 _WIDTHS = 6
 """Groups of targets by the number of their parents' children."""
@@ -57,13 +58,21 @@ def some_targets(batch: HistoryBatch, per_user: int) -> Targets:
 class Objective:
     """Both losses of a batch of targets."""
 
-    def __init__(self, generator: Generator, teacher: SoftTeacher | None, sample: int | None = None) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        teacher: SoftTeacher | None,
+        sample: int | None = None,
+        workers: Workers = ALONE,
+    ) -> None:
         """
         Args:
             generator: that is trained.
             teacher: of soft targets.
             sample: items that stand for those that are no targets of the batch in distillation; None: all are met.
+            workers: who train it together; what is made is this one's part of the batch's losses.
         """
+        self.workers = workers
         self.sample = sample
         self.generator = generator
         self.teacher = teacher
@@ -75,6 +84,8 @@ class Objective:
     def __call__(self, batch: HistoryBatch, targets: Targets) -> Mapping[str, Tensor]:
         """Named losses: "loss" (the sum), "loss_generate" and, if there is any, "loss_distill"."""
         generator, trie = self.generator, self.generator.trie
+        everyone = targets
+        batch, targets, own_P, share = self._part(batch, targets)
         context = generator.contexts(batch, targets.rows_P, targets.columns_P)
         codes_Pl = trie.codes[targets.items_P]
         rows = [self._learnt(level, targets.items_P) for level in range(trie.depth)]
@@ -90,14 +101,27 @@ class Objective:
         generate = context.vector_PD.new_zeros((), dtype=torch.float32)
         for level, (rows_W, states_WD) in enumerate(zip(rows, states, strict=True)):
             generate = generate + self._level_loss(level, context, states_WD, rows_W, targets.items_P, seen)
+        generate = share * generate
         if self.distill.beta == 0:
             return {"loss": generate, "loss_generate": generate.detach()}
-        distill = self._distill_loss(distilled, targets.items_P)
+        distill = self._distill_loss(distilled, everyone.items_P, own_P, stands_in=share == 0)
         return {
             "loss": generate + self.distill.beta * distill,
             "loss_generate": generate.detach(),
             "loss_distill": distill.detach(),
         }
+
+    def _part(self, batch: HistoryBatch, targets: Targets) -> tuple[HistoryBatch, Targets, Tensor | None, float]:
+        """This worker's users and their targets, which of all targets these are (None: all), and their share of all."""
+        rows = self.workers.own_rows(len(batch.lengths_B))
+        if rows is None:
+            return batch, targets, None, 1.0
+        rows = rows.to(batch.lengths_B.device)
+        place_B = _places(rows, len(batch.lengths_B))
+        own_P = (place_B[targets.rows_P] >= 0).nonzero()[:, 0]
+        own = Targets(place_B[targets.rows_P[own_P]], targets.columns_P[own_P], targets.items_P[own_P])
+        share = len(own_P) / len(targets.items_P) if self.workers.rank < len(batch.lengths_B) else 0.0
+        return batch_of(batch, rows), own, own_P, share
 
     def _learnt(self, level: int, items_P: Tensor) -> Tensor:
         """The targets of which a level's code is to be learnt, int64: a node's only child is certain.
@@ -156,22 +180,38 @@ class Objective:
             wanted_WC = (1 - weight_W1) * wanted_WC + weight_W1 * masses_WC / total_W1.clamp(min=1e-6)
         return -(wanted_WC * log_p_WC).sum()
 
-    def _distill_loss(self, states_PD: Sequence[Tensor], items_P: Tensor) -> Tensor:
+    def _distill_loss(
+        self, states_PD: Sequence[Tensor], items_P: Tensor, own_P: Tensor | None, *, stands_in: bool
+    ) -> Tensor:
         """InfoNCE between each teacher's state and its embedding of the target, against all other items or a sample.
 
         Over a random share of the targets: without bias, and the products over the catalogue are what costs.
+
+        Args:
+            states_PD: of this worker's targets, one a teacher.
+            items_P: all targets of the batch.
+            own_P: which of them are this worker's; None: all.
+            stands_in: whether they are another's, and count for nothing here.
         """
+        drawn: Tensor | None = None
         if self.distill.share < 1:
             count = math.ceil(self.distill.share * len(items_P))
-            drawn = torch.randperm(len(items_P), device=items_P.device)[:count]
-            states_PD, items_P = [F.embedding(drawn, state) for state in states_PD], items_P[drawn]
+            with self.workers.in_common():
+                drawn = torch.randperm(len(items_P), device=items_P.device)[:count]
+        # Whoever's they are, all that are drawn are among the items that a sample stands beside.
+        met_P = items_P if drawn is None else items_P[drawn]
+        drawn, items_P, share = _own_of(drawn, own_P, items_P)
+        share = 0.0 if stands_in else share
+        if drawn is not None:
+            states_PD = [F.embedding(drawn, state) for state in states_PD]
         queries, scale = self.generator.dense_queries_of(states_PD), 1 / self.distill.temperature
         if self.sample is not None:
-            met = met_items(items_P, self.generator.trie.n_items, self.sample)
+            with self.workers.in_common():
+                met = met_items(met_P, self.generator.trie.n_items, self.sample)
             rows_P = met.rows_of(items_P)
             tables = {name: F.embedding(met.items_R, self.teachers[name]) for name in queries}
             parts = [met_cross_entropy(query, tables[name], rows_P, scale, met) for name, query in queries.items()]
-            return torch.stack(parts).mean()
+            return share * torch.stack(parts).mean()
         parts = [
             catalogue_cross_entropy(
                 query_PE,
@@ -183,4 +223,24 @@ class Objective:
             )
             for name, query_PE in queries.items()
         ]
-        return torch.stack(parts).mean()
+        return share * torch.stack(parts).mean()
+
+
+def _own_of(drawn: Tensor | None, own_P: Tensor | None, items_P: Tensor) -> tuple[Tensor | None, Tensor, float]:
+    """Of the drawn targets this worker's, by their places among its own; their items; their share of all drawn."""
+    if own_P is None:
+        return drawn, items_P if drawn is None else items_P[drawn], 1.0
+    everyone = torch.arange(len(items_P), device=items_P.device) if drawn is None else drawn
+    places = _places(own_P, len(items_P))[everyone]
+    own = places[places >= 0]
+    share = len(own) / len(everyone)
+    # Who has none stands in with one at no weight: all workers take every step alike.
+    own = own if len(own) else own.new_zeros(1)
+    return own, items_P[own_P[own]], share
+
+
+def _places(chosen: Tensor, count: int) -> Tensor:
+    """Where each of `count` stands among those chosen, -1 where it does not, int64."""
+    found = torch.full((count,), -1, device=chosen.device)
+    found[chosen] = torch.arange(len(chosen), device=chosen.device)
+    return found

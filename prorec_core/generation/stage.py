@@ -82,7 +82,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     Args:
         inputs: configuration, sequences, codes and embeddings.
         seed: of the experiment.
-        runtime: device, progress and checkpoints.
+        runtime: device, progress, checkpoints and workers.
 
     Raises:
         UserError: two items share a tuple of codes, the Stage-I teacher cannot read histories as long as the
@@ -113,11 +113,14 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     if config.distill.soft_targets > 0 and inputs.integrated and (scores := stage_one.products(table_NE)):
         _check_histories(inputs)
         teacher = WholeTeacher(scores, generator) if sample is None else SampledTeacher(scores, generator, sample)
-    objective = Objective(generator, teacher, sample)
+    workers = runtime.workers
+    objective = Objective(generator, teacher, sample, workers)
 
     def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
         every = generator.every_position
-        return objective(batch, all_targets(batch) if every else some_targets(batch, config.targets_per_user))
+        with workers.in_common():
+            targets = all_targets(batch) if every else some_targets(batch, config.targets_per_user)
+        return objective(batch, targets)
 
     def ranks(histories: Sequences, targets: IntArray) -> IntArray:
         beams = config.validation_beams

@@ -48,7 +48,7 @@ def train_collaborative(
         config: the model and its training.
         sequences: all users' items; what they hold back from training is held back here.
         seed: of the experiment.
-        runtime: device, progress and checkpoints.
+        runtime: device, progress, checkpoints and workers.
         mask_history: whether validation leaves out what a user already has.
         start: what is gone on from; None: training begins anew.
 
@@ -66,11 +66,16 @@ def train_collaborative(
             whole.items.weight.copy_(torch.from_numpy(table))
     whole.to(runtime.device)
 
+    workers = runtime.workers
+
     def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
-        if not by_rows:
-            return {"loss": model.training_loss(whole.items.weight, batch)}
-        met, batch = met_in(batch, sequences.n_items, config.negatives)
-        return {"loss": model.training_loss(whole.items(met.items_R), batch, met)}
+        met = None
+        if by_rows:
+            with workers.in_common():
+                met, batch = met_in(batch, sequences.n_items, config.negatives)
+        table = whole.items.weight if met is None else whole.items(met.items_R)
+        own, share = workers.part(batch)
+        return {"loss": share * model.training_loss(table, own, met)}
 
     records = fit_next_item(
         whole,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from prorec_core.artifacts import write_bytes
 from prorec_core.errors import UserError
+from prorec_core.training.workers import ALONE, Workers
 
 _SHORT = len("epoch-000000")
 _log = logging.getLogger(__name__)
@@ -76,28 +77,54 @@ class Checkpoint:
                 path.unlink()
 
     def load(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device, workers: Workers = ALONE
     ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Put model and optimizer back to the newest state that is whole; returns the best model's tensors and notes.
 
         None, and neither is touched, when there is no checkpoint, or none that fits: then training starts from
-        the beginning. What is passed over is said.
+        the beginning. What is passed over is said. Of several workers the first one finds it, for all of them.
+
+        Raises:
+            UserError: another worker than the first cannot read it.
         """
+        found = self._newest(model, optimizer, device) if workers.first else None
+        name = workers.told("" if found is None else found[0].name, device)
+        if name and found is None and self._folder is not None:
+            found = self._put_back(self._folder / name, model, optimizer, device)
+        if not workers.every(bool(name) == (found is not None), device):
+            raise UserError(
+                f"not every worker can read the checkpoint {name}",
+                place=str(self._folder),
+                cure="Have all machines share this folder",
+            )
+        return None if found is None else found[1:]
+
+    def _newest(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
         damaged = []
         for path in self._found():
-            state = self._read(path, model, optimizer, device)
-            if state is None:
+            found = self._put_back(path, model, optimizer, device)
+            if found is None:
                 damaged.append(path)
                 continue
-            weights, moments, best, notes = state
-            model.load_state_dict(weights)
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
             if damaged:
                 _log.warning("%s: training goes on from the one before, %s", _told(damaged), path.name[:_SHORT])
-            return best, notes
+            return found
         if damaged:
             _log.warning("%s: training starts from the beginning", _told(damaged))
         return None
+
+    def _put_back(
+        self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    ) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
+        state = self._read(path, model, optimizer, device)
+        if state is None:
+            return None
+        weights, moments, best, notes = state
+        model.load_state_dict(weights)
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        return path, best, notes
 
     def _found(self) -> list[Path]:
         """The checkpoints that are there, the newest first."""

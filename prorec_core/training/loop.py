@@ -63,6 +63,13 @@ def fit_next_item(
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
     if asked is not None:
         histories, targets = histories.select(asked), targets[asked]
+    workers = runtime.workers
+    mine = workers.mine(len(targets))
+    own = (histories, targets) if mine is None else (histories.owned().select(mine), targets[mine])
+
+    def validate() -> Mapping[str, float]:
+        found = workers.put_together(ranks(*own), len(targets), runtime.device)
+        return validation_measures(found, histories.owner)
 
     def losses_of(batch: HistoryBatch) -> Mapping[str, Tensor]:
         with torch.autocast(runtime.device.type, torch.bfloat16, enabled=low):
@@ -72,7 +79,7 @@ def fit_next_item(
         model,
         losses_of,
         lambda order: training_batches(training, config.max_history, config.tokens_per_batch, order, runtime.device),
-        (lambda: validation_measures(ranks(histories, targets), histories.owner)) if sequences.validates else None,
+        validate if sequences.validates else None,
         config,
         seed,
         runtime,
@@ -114,12 +121,13 @@ def train(
 
     Args:
         model: holds every parameter to train.
-        losses: named losses of a batch; the one called "loss" is minimised.
+        losses: named losses of a batch, of several workers this one's part of them; the one called "loss" is
+            minimised.
         batches: the batches of an epoch (from 0), given a seed of that epoch.
         validate: measures after each epoch; must hold `validation_ndcg_at_10`. None: nothing is held back to measure.
         config: epochs, learning rate and so on.
         seed: of the whole training.
-        runtime: device, progress and checkpoints.
+        runtime: device, progress, checkpoints, and the workers that train together.
         shares: of the learning rate, for the parameters that have a part of it alone.
 
     Returns:
@@ -133,14 +141,15 @@ def train(
     checkpoint = Checkpoint(runtime.checkpoints)
     records: list[dict[str, Any]] = []
     best, step = _copy(model), 0
-    if found := checkpoint.load(model, optimizer, runtime.device):
+    workers = runtime.workers
+    if found := checkpoint.load(model, optimizer, runtime.device, workers):
         best, notes = found
         records, step = notes["records"], notes["step"]
 
     with deterministic():
         while len(records) < config.epochs and not _exhausted(records, config.patience):
             epoch = len(records)
-            torch.manual_seed(derive_seed(seed, "epoch", epoch))
+            workers.seed(derive_seed(seed, "epoch", epoch), derive_seed(seed, "epoch", epoch, "worker", workers.rank))
             record, step = _one_epoch(
                 model,
                 losses,
@@ -150,6 +159,7 @@ def train(
                 config,
                 epoch,
                 step,
+                runtime,
             )
             model.eval()
             if validate is not None:
@@ -158,7 +168,8 @@ def train(
             records.append(record)
             if validate is None or record[TARGET] == max(r[TARGET] for r in records):
                 best = _copy(model)
-            checkpoint.save(model, best, optimizer, {"records": records, "step": step}, epoch + 1)
+            if workers.first:
+                checkpoint.save(model, best, optimizer, {"records": records, "step": step}, epoch + 1)
             numbers = {name: value for name, value in record.items() if name != "epoch"}
             runtime.report(Progress(epoch + 1, config.epochs, "epoch", numbers))
     model.load_state_dict(best)
@@ -175,6 +186,7 @@ def _one_epoch(
     config: Training,
     epoch: int,
     step: int,
+    runtime: Runtime,
 ) -> tuple[dict[str, Any], int]:
     if not batches:
         raise UserError(
@@ -183,6 +195,15 @@ def _one_epoch(
             cure="Use data with longer histories",
         )
     model.train()
+    workers = runtime.workers
+    tables = [module for module in model.modules() if isinstance(module, RowTable) and module.by_rows]
+
+    def leaves() -> list[Tensor]:
+        """What gets a gradient in a step: of tables the rows that were read, the same ones at all workers."""
+        whole = {id(table.weight) for table in tables}
+        rows = [table.met[1] for table in tables if table.met is not None]
+        return [*(each for each in model.parameters() if id(each) not in whole), *rows]
+
     totals: dict[str, Tensor | float] = defaultdict(float)
     for index, batch in enumerate(batches):
         step += 1
@@ -193,13 +214,16 @@ def _one_epoch(
         optimizer.zero_grad(set_to_none=True)
         found = losses(batch)
         found["loss"].backward()
+        if workers.count > 1:
+            workers.sum_gradients(leaves())
         optimizer.step()
         for name, value in found.items():
             totals[name] = totals[name] + value.detach()
     if isinstance(optimizer, RowAdamW):
         optimizer.settle()
     record: dict[str, Any] = {"epoch": epoch + 1}
-    record |= {name: round(float(value) / len(batches), 6) for name, value in totals.items()}
+    summed = zip(totals, workers.total(list(totals.values()), runtime.device), strict=True)
+    record |= {name: round(value / len(batches), 6) for name, value in summed}
     if not all(math.isfinite(value) for value in record.values()):
         raise UserError(
             f"the loss is no longer a number in epoch {epoch + 1}",

@@ -14,6 +14,7 @@ import torch
 
 from prorec_core.errors import UserError
 from prorec_core.progress import Report, silent
+from prorec_core.training.workers import ALONE, Workers
 
 
 @dataclass(frozen=True)
@@ -24,30 +25,38 @@ class Runtime:
         device: where tensors live.
         report: told of every epoch.
         checkpoints: folder for this piece of work's checkpoints; None keeps none.
+        workers: those that do the work together, this process among them.
     """
 
     device: torch.device
     report: Report = silent
     checkpoints: Path | None = None
+    workers: Workers = ALONE
 
     def low_precision(self, precision: str) -> bool:
-        """Whether matrix products are to be done in bfloat16 (`precision`: auto or float32)."""
-        return precision == "auto" and has_bfloat16(self.device)
+        """Whether matrix products are to be done in bfloat16 (`precision`: auto or float32).
+
+        Several workers do it where all of their hardware can.
+        """
+        return precision == "auto" and self.workers.every(has_bfloat16(self.device), self.device)
 
 
-def make_runtime(device: str, report: Report = silent, checkpoints: Path | None = None) -> Runtime:
-    """A runtime on `device` ("auto" takes the first CUDA device, else the CPU).
+def make_runtime(
+    device: str, report: Report = silent, checkpoints: Path | None = None, workers: Workers = ALONE
+) -> Runtime:
+    """A runtime on `device` ("auto" takes the first CUDA device, else the CPU), or on the one that a worker was given.
 
     Raises:
         UserError: the device is not there.
     """
+    device = workers.device or device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
         raise UserError(f"device '{device}' is not available", place="device", cure="Set device=auto or cpu")
     if device == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' is not available", place="device", cure="Set device=auto or cpu")
-    return Runtime(torch.device(device), report, checkpoints)
+    return Runtime(torch.device(device), report, checkpoints, workers)
 
 
 def has_bfloat16(device: torch.device) -> bool:

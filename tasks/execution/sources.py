@@ -26,6 +26,7 @@ _SHOWING = "prorec_core.reports"
 _WITHOUT_EFFECT = {
     # What is configured is in the key by its value; errors and progress never reach an artifact.
     "prorec_core.config",
+    "prorec_core.config_compute",
     "prorec_core.config_data",
     "prorec_core.errors",
     "prorec_core.progress",

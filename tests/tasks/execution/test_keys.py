@@ -48,6 +48,7 @@ TOGETHER: dict[tuple[str, ...], dict[str, Any]] = {
     ("data", "min_rating"): {"rating_column": "stars"},
     ("data", "rating_column"): {"min_rating": 3.0},
     ("data", "attribute_kinds"): {"attribute_columns": ["price"]},
+    ("compute", "address"): {"engine": "ray"},
     ("train_on_validation",): {"evaluate": {"fusion_weights": [2.0]}},
     **{("data", name): {"split": "by_time"} for name in ("validation_from", "test_from", "targets")},
 }
@@ -413,7 +414,8 @@ def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
     run_only = {".".join(path) for path, field in LEAVES.items() if field.json_schema_extra == RUN_ONLY}
     # What `start_from` names is in the keys by its content.
     where = {"data.path", "data.sql.connection", "data.sql.snapshot", "start_from"}
-    assert run_only == {"device", "text.batch_size", *where}
+    engine = {f"compute.{name}" for name in ("engine", "address", "workers", "gpus_per_worker", "cpus_per_worker")}
+    assert run_only == {"device", "text.batch_size", *engine, *where}
 
 
 @pytest.mark.parametrize(

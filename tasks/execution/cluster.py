@@ -1,0 +1,284 @@
+"""A Ray cluster that is ready to be worked with: one that is started here, or one that is there already.
+
+Knows Ray, its versions, its token and what it has room for; knows nothing of what is computed. Ray is imported here
+and where workers are used, never before a run asks for it.
+
+A cluster of one's own lives on the loopback interface alone, behind a token that is drawn for it, sends no statistics
+of use, and is gone with its owner, however that ends: processes, object store and folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prorec.tasks.local import left_behind
+from prorec_core.config_compute import ComputeConfig
+from prorec_core.errors import UserError, one_line
+
+EXTRA = "pip install 'prorec[ray]'"
+_PLACE = "compute"
+_MARK = "PROREC_RAY_CLUSTER"
+_OBJECT_STORE = 2**29
+"""Bytes of the object store at most: tables are read from files, and what workers tell each other is small."""
+_SMALLEST_STORE = 80 * 2**20
+_SECONDS_TO_ANSWER = 5.0
+_ALONE = {
+    # All its servers listen on the loopback interface; Ray reads this when it is imported.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+_ALWAYS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    # Warnings on what is not used here; it is too late for them when somebody could read them.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that this process is connected to.
+
+    Attributes:
+        compute: what was asked for; there is room for all of it.
+        own: whether it was started here; it ends with the context.
+        machines: how many it has.
+    """
+
+    compute: ComputeConfig
+    own: bool
+    machines: int
+
+
+@dataclass
+class _Open:
+    """The one cluster that this process is connected to, if it is, and how often it is in use."""
+
+    cluster: Cluster | None = None
+    users: int = 0
+    closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+
+_open = _Open()
+
+
+@contextmanager
+def cluster(compute: ComputeConfig) -> Iterator[Cluster]:
+    """Be connected to a cluster with room for all workers, as long as the context lasts.
+
+    Contexts within it, and within `kept`, use the same one, where they ask for the same.
+
+    Raises:
+        UserError: Ray is not installed, no cluster answers at the address, it is of another version or refuses the
+            token, or it has less than is asked for.
+    """
+    with kept():
+        if _open.cluster is None:
+            with contextlib.ExitStack() as stack:
+                _open.cluster = _connected(compute, stack)
+                _open.closing = stack.pop_all()
+        elif _open.cluster.compute != compute:
+            raise UserError("another cluster is in use in this process", place=_PLACE, cure="Ask for one at a time")
+        yield _open.cluster
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Have a cluster that is opened in the context stay until its end, so that several pieces of work use one."""
+    _open.users += 1
+    try:
+        yield
+    finally:
+        _open.users -= 1
+        if not _open.users:
+            _open.cluster = None
+            _open.closing.pop_all().close()
+
+
+def expect_installed() -> None:
+    """Refuse what cannot begin, before anything is done for it.
+
+    Raises:
+        UserError: Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UserError("Ray is not installed", place=f"{_PLACE}.engine", cure=f"Install it: {EXTRA}")
+
+
+def _connected(compute: ComputeConfig, stack: contextlib.ExitStack) -> Cluster:
+    expect_installed()
+    for name, value in _ALWAYS.items():
+        os.environ.setdefault(name, value)
+    if compute.address is None:
+        _start(compute, stack)
+    else:
+        _join(compute.address, stack)
+    import ray
+
+    everywhere: Any = ray
+    nodes = [node for node in everywhere.nodes() if node["Alive"]]
+    _expect_room(compute, [node["Resources"] for node in nodes])
+    return Cluster(compute, compute.address is None, len(nodes))
+
+
+def _start(compute: ComputeConfig, stack: contextlib.ExitStack) -> None:
+    """Start a cluster on this machine with as much as the workers take."""
+    _expect_machine(compute)
+    name = secrets.token_hex(8)
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    # Short: the names of the sockets in it may have 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="prorec-ray-"))
+    watcher = left_behind.watch(f"{_MARK}={name}", folder)
+    stack.callback(_dismiss, watcher)
+    with _environment({**_ALONE, _MARK: name}):
+        import ray
+
+        stack.callback(ray.shutdown)
+        _init(
+            "on this machine",
+            address="local",
+            num_cpus=compute.workers * compute.cpus_per_worker,
+            num_gpus=compute.workers * compute.gpus_per_worker,
+            object_store_memory=_store_size(),
+            include_dashboard=False,
+            _temp_dir=str(folder),
+        )
+
+
+def _join(address: str, stack: contextlib.ExitStack) -> None:
+    """Connect to a cluster that this machine is part of."""
+    place = f"{_PLACE}.address {address}"
+    if "://" in address:
+        raise UserError(
+            "a training needs a machine of the cluster to start from",
+            place=place,
+            cure="Give auto there, or submit the command from elsewhere: ray job submit --address … -- prorec run …",
+        )
+    if address != "auto":
+        _expect_answer(address, place)
+    import ray
+
+    stack.callback(ray.shutdown)
+    _init(place, address=address)
+
+
+def _init(place: str, **options: Any) -> None:
+    import ray
+
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(configure_logging=False, log_to_driver=False, **options)
+    except Exception as error:
+        raise _told(error, place) from error
+    finally:
+        # Ray puts its own in its place, which ends the process at once.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _told(error: Exception, place: str) -> UserError:
+    """Why there is no connection, in one line."""
+    text = one_line(error)
+    if "ersion mismatch" in text:
+        return UserError(
+            "the cluster runs another version of Ray or Python: " + text.partition("ersion mismatch")[2].lstrip(": "),
+            place=place,
+            cure="Have one version on all machines, as in one image",
+        )
+    if "uthenticat" in text or "token" in text.lower():
+        return UserError(
+            "the cluster does not take this token, or there is none here",
+            place=place,
+            cure="Set RAY_AUTH_TOKEN_PATH to a file with the token that the cluster was started with",
+        )
+    if isinstance(error, ConnectionError) or "GCS" in text or "address" in text:
+        return UserError(
+            f"no Ray cluster answers ({text})",
+            place=place,
+            cure="Start one, and run this on one of its machines: ray start --head",
+        )
+    return UserError(f"Ray does not start ({text})", place=place)
+
+
+def _expect_answer(address: str, place: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError("this is no address", place=place, cure="Give HOST:PORT, as 10.0.0.1:6379, or auto")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"no Ray cluster answers ({error})", place=place, cure="Start one: ray start --head --port " + port
+        ) from error
+
+
+def _expect_machine(compute: ComputeConfig) -> None:
+    """Refuse more workers than this machine has cores and GPUs for."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    room: dict[str, float] = {"CPU": cores}
+    if compute.gpus_per_worker:
+        room["GPU"] = torch.cuda.device_count()
+    _expect_room(compute, [room])
+
+
+def _expect_room(compute: ComputeConfig, machines: list[dict[str, float]]) -> None:
+    """Refuse more workers than the machines hold, each of them whole on one.
+
+    Raises:
+        UserError: says how many they hold.
+    """
+    wants = {"CPU": compute.cpus_per_worker, "GPU": compute.gpus_per_worker}
+    holds = sum(min(int(room.get(kind, 0) // each) for kind, each in wants.items() if each) for room in machines)
+    if holds < compute.workers:
+        each = f"{compute.cpus_per_worker} cores" + (f" and {wants['GPU']} GPUs" if wants["GPU"] else "")
+        has = "; ".join(f"{room.get('CPU', 0):g} cores, {room.get('GPU', 0):g} GPUs" for room in machines[:4])
+        raise UserError(
+            f"there is room for {holds} of {compute.workers} workers with {each} each (there are: {has})",
+            place=f"{_PLACE}.workers",
+            cure="Ask for fewer or smaller ones" + ("" if compute.address is None else ", or add machines"),
+        )
+
+
+def _store_size() -> int:
+    """Bytes for the object store: a part of the shared memory that is left, so that it is never on a disk."""
+    try:
+        there = os.statvfs("/dev/shm")
+    except OSError:
+        return _OBJECT_STORE
+    return max(_SMALLEST_STORE, min(_OBJECT_STORE, there.f_bavail * there.f_frsize // 4))
+
+
+def _dismiss(watcher: subprocess.Popen[bytes]) -> None:
+    left_behind.dismiss(watcher)
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Have what is started in the context inherit these."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
