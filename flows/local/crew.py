@@ -139,11 +139,10 @@ class Crew:
             MachineError: what one of them met that every other would, too, such as a full disk.
             TrackingAwayError: the tracking store stayed away from one of them.
         """
-        todo = following()
         while True:
-            while todo is not None and (free := self._free()) is not None:
-                self._begin(free, todo)
-                todo = following()
+            # Nothing is begun before somebody is free for it.
+            while self._has_room() and (todo := following()) is not None:
+                self._begin(self._free(), todo)
             if not any(member.job for member in self._members):
                 return
             member, message = self._messages.get()
@@ -158,14 +157,13 @@ class Crew:
             if outcome.fatal is not None:
                 raise outcome.fatal
             ended(job, outcome)
-            todo = following() if todo is None else todo
 
-    def _free(self) -> _Member | None:
-        """A process that has nothing to do, started where there are fewer than there may be."""
-        for member in self._members:
-            if member.job is None:
-                return member
-        return self._start() if len(self._members) < self.count else None
+    def _has_room(self) -> bool:
+        return sum(member.job is not None for member in self._members) < self.count
+
+    def _free(self) -> _Member:
+        """A process that has nothing to do, started where there is none."""
+        return next((member for member in self._members if member.job is None), None) or self._start()
 
     def _begin(self, member: _Member, job: Job) -> None:
         member.job, member.stage = job, ""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from prorec.tasks.execution.events import Event
@@ -42,12 +43,15 @@ class _Pipes:
         threading.Thread(target=self._listen, name="orders", daemon=True).start()
 
     def _listen(self) -> None:
-        for line in sys.stdin:
-            message = json.loads(line)
-            if "answer" in message:
-                self._answer.put(message["answer"])
-            else:
-                self._order.put(message)
+        # Not by way of Python's stream, whose lock this thread would hold when the process ends.
+        rest = b""
+        while piece := os.read(0, 2**16):
+            *lines, rest = (rest + piece).split(b"\n")
+            for message in map(json.loads, lines):
+                if "answer" in message:
+                    self._answer.put(message["answer"])
+                else:
+                    self._order.put(message)
         os._exit(_GONE)
 
     def say(self, message: Mapping[str, Any]) -> None:
@@ -111,11 +115,22 @@ def _outcome(order: Mapping[str, Any], ask: Ask) -> dict[str, Any]:
 
 def main() -> None:
     """Do what one is told to, until there is nothing more."""
-    pipes = _Pipes()
+    pipes, status = _Pipes(), 0
     try:
         _work(pipes, [int(core) for core in sys.argv[-1].split(",") if core])
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = 130
+    _leave(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """End without what Python does for a second or more to take down all that was imported; nothing else is open."""
+    if "prefect" in sys.modules:
+        from prorec.tasks.execution.prefect_run import send_all
+
+        send_all()
+    logging.shutdown()
+    os._exit(status)
 
 
 if __name__ == "__main__":

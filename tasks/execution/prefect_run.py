@@ -17,7 +17,9 @@ from prefect import Flow, Task, get_run_logger
 from prefect.artifacts import create_link_artifact
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
+from prefect.events.worker import EventsWorker
 from prefect.flow_engine import run_flow
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import get_current_settings
 from prefect.states import Failed, Pending
 from prefect.transactions import get_transaction
@@ -31,6 +33,7 @@ from prorec_core.errors import UserError, one_line
 
 T = TypeVar("T")
 
+_SECONDS_TO_SEND = 5.0
 _TOLD = "_prorec_told"
 """Set on an error whose traceback is in the log."""
 
@@ -146,6 +149,12 @@ def run_below(flow: Flow[..., T], parameters: dict[str, Any], place: str) -> T:
             parent_task_run_id=UUID(place),
         )
     return cast("T", run_flow(flow, flow_run=run, parameters=parameters))
+
+
+def send_all() -> None:
+    """Have Prefect's server know all that happened in this process, logs and states of tasks, as far as it answers."""
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=_SECONDS_TO_SEND)
 
 
 def _pages() -> str | None:
