@@ -29,6 +29,7 @@ from prorec.tasks.tracking.retries import TrackingAwayError
 from prorec_core.errors import MachineError
 from prorec_core.threads import SHARING, shares
 
+PROGRAM = ("-m", "prorec.flows.local.member")
 _LONGEST_TAIL = 4000
 
 
@@ -174,7 +175,7 @@ class Crew:
         cores = ",".join(map(str, self._shares[slot]))
         said = TemporaryFile()  # noqa: SIM115 it is open as long as the process
         process = subprocess.Popen(
-            [sys.executable, "-m", "prorec.flows.local.member", *(["--debug"] if debugging() else []), cores],
+            [sys.executable, *PROGRAM, *(["--debug"] if debugging() else []), cores],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if debugging() else said,
