@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from prorec.flows.configuration.experiments import Parameter
 from prorec.tasks.execution import pages
+from prorec.tasks.execution.cluster import expect_cluster, kept
 from prorec.tasks.execution.events import StageEnded, listening
 from prorec.tasks.execution.prefect_run import PrefectRun, failed
 from prorec.tasks.execution.runner import run_stage
@@ -88,7 +89,8 @@ def prorec(experiment: Parameter = Experiment()) -> dict[str, Any]:  # noqa: B00
         get_run_logger().info("Left by processes that died: %s", tidy_first())
         refs: dict[str, ArtifactRef] = {}
         place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
-        with listening(lambda event: ended.append(event) if isinstance(event, StageEnded) else None):
+        expect_cluster(experiment.compute)
+        with kept(), listening(lambda event: ended.append(event) if isinstance(event, StageEnded) else None):
             for stage in STAGES.values():
                 at_work = f"{stage.name}: "
                 refs[stage.name] = run_stage(stage, experiment, place, refs, force=stage.name in _forced.get())

@@ -93,7 +93,8 @@ def _embedding(inputs: Mapping[str, Path]) -> str:
 def _made_with(folder: Path) -> str:
     """Kind of device and number format of a training, in words."""
     made_with = read_json(folder / MANIFEST)["made_with"]
-    return f"{made_with['device']}, {made_with['number_format']}"
+    together = f", {made_with['workers']} workers" if "workers" in made_with else ""
+    return f"{made_with['device']}, {made_with['number_format']}{together}"
 
 
 def _seconds(ref: ArtifactRef) -> float:

@@ -15,6 +15,7 @@ from prorec_core.progress import Report
 
 if TYPE_CHECKING:
     from prorec_core.training.runtime import Runtime
+    from prorec_core.training.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class StageWork:
         folder: an empty folder; what the body leaves there becomes the artifact.
         checkpoints: where it may keep what lets it go on after a crash.
         report: to be told how far it is.
+        workers: those that do the work together, this process among them; None: it does it alone.
         made_with: on which kind of device and in which number format it was made; goes into the manifest.
     """
 
@@ -37,6 +39,7 @@ class StageWork:
     folder: Path
     checkpoints: Path
     report: Report
+    workers: Workers | None = field(default=None, kw_only=True)
     made_with: dict[str, str] = field(default_factory=dict, init=False)
 
     def runtime(self, precision: str = "float32") -> Runtime:
@@ -46,8 +49,9 @@ class StageWork:
             precision: auto or float32, what the section of the stage says.
         """
         from prorec_core.training.runtime import make_runtime
+        from prorec_core.training.workers import ALONE
 
-        runtime = make_runtime(self.experiment.device, self.report, self.checkpoints)
+        runtime = make_runtime(self.experiment.device, self.report, self.checkpoints, self.workers or ALONE)
         low = runtime.low_precision(precision)
         self.made_with.update(device=runtime.device.type, number_format="bfloat16" if low else "float32")
         return runtime

@@ -10,6 +10,7 @@ Axes: B users, N rows of a table, D dimensions.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -106,10 +107,14 @@ ALONE = Workers()
 
 @dataclass
 class Traffic:
-    """What one worker has exchanged with others: how often, and the bytes that it handed over."""
+    """What one worker has exchanged with others: how often, the bytes that it handed over, the seconds it took.
+
+    Seconds hold those in which it waited for others.
+    """
 
     calls: int = 0
     bytes: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(eq=False)
@@ -208,29 +213,33 @@ class Group(Workers):
     def all_reduce(self, tensor: Tensor) -> None:
         """Have a tensor, in place, be the sum of all workers' tensors."""
         # Around a ring each hands over what is summed up to it, and then what all is: all but its own part twice.
-        self._count(2 * tensor.nbytes * (self.count - 1) // self.count)
-        with _others_there():
+        with self._exchange(2 * tensor.nbytes * (self.count - 1) // self.count):
             dist.all_reduce(tensor)
 
     def all_gather(self, piece: Tensor) -> Tensor:
         """All workers' pieces, which are of one shape, one after the other."""
         whole = piece.new_empty((self.count * len(piece), *piece.shape[1:]))
-        self._count(piece.nbytes * (self.count - 1))
-        with _others_there():
+        with self._exchange(piece.nbytes * (self.count - 1)):
             dist.all_gather_single(whole, piece.contiguous())
         return whole
 
     def reduce_scatter(self, whole: Tensor) -> Tensor:
         """This worker's piece of the sum of all workers' tensors."""
         piece = whole.new_empty((len(whole) // self.count, *whole.shape[1:]))
-        self._count(piece.nbytes * (self.count - 1))
-        with _others_there():
+        with self._exchange(piece.nbytes * (self.count - 1)):
             dist.reduce_scatter_single(piece, whole.contiguous())
         return piece
 
-    def _count(self, handed_over: int) -> None:
+    @contextmanager
+    def _exchange(self, handed_over: int) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        except RuntimeError as error:
+            raise WorkerLostError(f"a worker is gone ({error})") from error
         self.traffic.calls += 1
         self.traffic.bytes += handed_over
+        self.traffic.seconds += time.monotonic() - begun
 
 
 class _Gathered(torch.autograd.Function):
@@ -256,14 +265,6 @@ def batch_of(batch: HistoryBatch, rows: Tensor) -> HistoryBatch:
         lengths_B=batch.lengths_B[rows],
         targets_BL=targets,
     )
-
-
-@contextmanager
-def _others_there() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        raise WorkerLostError(f"a worker is gone ({error})") from error
 
 
 def _random_state() -> list[Tensor]:

@@ -17,6 +17,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -43,9 +44,9 @@ _ALONE = {
 _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
-    # Warnings on what is not used here; it is too late for them when somebody could read them.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
+    # Workers stay where they are: folders may be named from there.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 _log = logging.getLogger(__name__)
 
@@ -120,8 +121,25 @@ def expect_installed() -> None:
         raise UserError("Ray is not installed", place=f"{_PLACE}.engine", cure=f"Install it: {EXTRA}")
 
 
+def expect_cluster(compute: ComputeConfig) -> None:
+    """Refuse, in a moment, what cannot come to be; what is to be asked of a cluster itself is asked when it is used.
+
+    Raises:
+        UserError: Ray is not installed, this machine has less than is asked for, or nothing answers at the address.
+    """
+    if compute.engine == "local":
+        return
+    expect_installed()
+    if compute.address is None:
+        _expect_machine(compute)
+    elif compute.address != "auto":
+        _expect_address(compute.address)
+
+
 def _connected(compute: ComputeConfig, stack: contextlib.ExitStack) -> Cluster:
     expect_installed()
+    if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") is None:
+        raise RuntimeError("Ray reads its settings when it is imported, which was done before they were there")
     for name, value in _ALWAYS.items():
         os.environ.setdefault(name, value)
     if compute.address is None:
@@ -162,6 +180,15 @@ def _start(compute: ComputeConfig, stack: contextlib.ExitStack) -> None:
 
 def _join(address: str, stack: contextlib.ExitStack) -> None:
     """Connect to a cluster that this machine is part of."""
+    if address != "auto":
+        _expect_address(address)
+    import ray
+
+    stack.callback(ray.shutdown)
+    _init(f"{_PLACE}.address {address}", address=address)
+
+
+def _expect_address(address: str) -> None:
     place = f"{_PLACE}.address {address}"
     if "://" in address:
         raise UserError(
@@ -169,12 +196,7 @@ def _join(address: str, stack: contextlib.ExitStack) -> None:
             place=place,
             cure="Give auto there, or submit the command from elsewhere: ray job submit --address … -- prorec run …",
         )
-    if address != "auto":
-        _expect_answer(address, place)
-    import ray
-
-    stack.callback(ray.shutdown)
-    _init(place, address=address)
+    _expect_answer(address, place)
 
 
 def _init(place: str, **options: Any) -> None:

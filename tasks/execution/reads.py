@@ -36,6 +36,12 @@ def view(experiment: Experiment, names: tuple[str, ...], reader: str) -> Experim
     return cast("Experiment", _View(experiment, names, reader, ""))
 
 
+def whole(part: Experiment) -> tuple[Experiment, tuple[str, ...], str]:
+    """The arguments that `view` made a part of, so that another process can make it too."""
+    assert isinstance(part, _View)
+    return cast("Experiment", part._whole), part._names, part._reader
+
+
 class _View:
     def __init__(self, whole: BaseModel, names: tuple[str, ...], reader: str, path: str) -> None:
         self._whole, self._names, self._reader, self._path = whole, names, reader, path

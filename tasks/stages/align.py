@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prorec.tasks.execution.stage import Work, stage
+from prorec.tasks.execution.together import trained
 from prorec.tasks.stages.memory import of_align
 from prorec.tasks.stages.start import base_of, start_digest
 from prorec.tasks.tracking.metrics import numbers
@@ -19,6 +20,7 @@ from prorec.tasks.tracking.metrics import numbers
 )
 def align(work: Work) -> dict[str, float]:
     """Train Stage I: next-item prediction and cross-modality alignment, jointly."""
+    from prorec_core.alignment.trained import AlignedModel
     from prorec_core.stages.align import align as run
 
-    return numbers(run(work, base_of(work.experiment)).domination)
+    return numbers(trained(work, run, AlignedModel.load, base_of(work.experiment)).domination)

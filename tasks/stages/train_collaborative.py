@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prorec.tasks.execution.stage import Work, stage
+from prorec.tasks.execution.together import trained
 from prorec.tasks.stages.memory import of_collaborative
 from prorec.tasks.stages.start import base_of, start_digest
 
@@ -18,6 +19,7 @@ from prorec.tasks.stages.start import base_of, start_digest
 )
 def train_collaborative(work: Work) -> None:
     """Train the sequential recommender that knows items by their ids."""
+    from prorec_core.sequential.trained import CollaborativeModel
     from prorec_core.stages.train_collaborative import train_collaborative as run
 
-    run(work, base_of(work.experiment))
+    trained(work, run, CollaborativeModel.load, base_of(work.experiment))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from prorec.tasks.execution.stage import Work, stage
+from prorec.tasks.execution.together import trained
 from prorec.tasks.stages.memory import of_generator
 from prorec.tasks.stages.registration import register
 from prorec.tasks.stages.start import base_of, start_digest
@@ -34,10 +35,11 @@ _log = logging.getLogger(__name__)
 )
 def train_generator(work: Work) -> dict[str, float]:
     """Train Stage II: generate codes, distil back what quantization lost, and rank what is found."""
+    from prorec_core.generation.trained import TrainedGenerator
     from prorec_core.stages.train_generator import remarks
     from prorec_core.stages.train_generator import train_generator as run
 
-    result = run(work, base_of(work.experiment))
+    result = trained(work, run, TrainedGenerator.load, base_of(work.experiment))
     for text in remarks(result):
         _log.warning("%s", text)
     metrics = {} if result.fusion_weight is None else {"fusion_weight": result.fusion_weight}

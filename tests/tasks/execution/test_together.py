@@ -1,0 +1,197 @@
+"""A stage's training by several workers: what each does of it, what they tell, and that a dead one is replaced."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from prorec.tasks.execution import together
+from prorec.tasks.execution.cluster import cluster
+from prorec.tasks.execution.events import Event, Notice, listening
+from prorec.tasks.execution.reads import UndeclaredReadError, view, whole
+from prorec.tasks.execution.stage import Work
+from prorec.tasks.execution.worker import Begun, Done, Failed, Message, Task, Told, work
+from prorec.tasks.tracking.mlflow_runs import TrackedRun
+from prorec_core.config import Experiment
+from prorec_core.errors import UserError
+from prorec_core.progress import Progress
+from prorec_core.stages.work import StageWork
+from prorec_core.training.workers import WorkerLostError, Workers
+
+DECLARED = ("collaborative", "seed")
+
+
+class _Second(Workers):
+    rank, count = 1, 2
+
+
+def _trained(part: StageWork, before: object) -> None:
+    """Leaves what it was told, and reads what it may."""
+    part.report(Progress(1, 1, "epoch", {"seed": part.experiment.seed}))
+    (part.folder / "result").write_text(str(before))
+    part.made_with["device"] = "cpu"
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    folders = {name: tmp_path / name for name in ("folder", "checkpoints", "inputs")}
+    for folder in folders.values():
+        folder.mkdir()
+    sign = tmp_path / "checkpoints" / "sign"
+    sign.write_text("here")
+    return Task(
+        _trained,
+        "a stage",
+        Experiment(seed=7).model_dump_json(),
+        DECLARED,
+        {},
+        {"preprocess": str(folders["inputs"])},
+        str(folders["folder"]),
+        str(folders["checkpoints"]),
+        (str(sign), "here"),
+        1,
+        False,
+        {},
+        None,
+    )
+
+
+def _told(task: Task, workers: Workers) -> list[Message]:
+    said: list[Message] = []
+    work(task, lambda: workers, said.append)
+    return said
+
+
+def test_the_first_worker_tells_and_keeps(task: Task) -> None:
+    (Path(task.folder) / "half").write_text("of one that died")
+    begun, progress, done = _told(task, Workers())
+    assert begun == Begun(goes_on=False) and progress == Progress(1, 1, "epoch", {"seed": 7})
+    assert isinstance(done, Done) and done.peak > 2**20
+    assert done.made_with == {"device": "cpu", "engine": "ray", "workers": "1"}
+    assert [path.name for path in Path(task.folder).iterdir()] == ["result"]
+
+
+def test_another_worker_keeps_nothing_and_is_silent(task: Task) -> None:
+    assert _told(task, _Second()) == []
+    assert list(Path(task.folder).iterdir()) == []
+
+
+def test_a_worker_that_cannot_reach_the_store_says_so_before_it_begins(task: Task) -> None:
+    for wrong in (
+        replace(task, sign=(task.sign[0], "another")),
+        replace(task, sign=(f"{task.sign[0]}s", "here")),
+        replace(task, inputs={"preprocess": f"{task.folder}/none"}),
+    ):
+        (found,) = _told(wrong, _Second())
+        assert isinstance(found, Failed)
+        assert f"a worker on {os.uname().nodename} cannot reach the folder of artifacts" in str(found.error)
+
+
+def test_mistakes_are_told_and_the_loss_of_a_worker_is_not(task: Task) -> None:
+    def wrong(error: Exception) -> Task:
+        def training(*_: object) -> None:
+            raise error
+
+        return replace(task, training=training)
+
+    *_, found = _told(wrong(UserError("too many")), Workers())
+    assert isinstance(found, Failed) and str(found.error) == "too many."
+    *_, found = _told(wrong(ZeroDivisionError("by none")), Workers())
+    assert isinstance(found, Failed) and found.error is None and "ZeroDivisionError: by none" in found.traceback
+    with pytest.raises(WorkerLostError):
+        _told(wrong(WorkerLostError("gone")), Workers())
+
+
+def test_a_part_of_an_experiment_is_the_same_in_another_process() -> None:
+    experiment = Experiment(seed=3)
+    again = view(*whole(view(experiment, DECLARED, "a stage")))
+    assert again.seed == 3 and again.device == "auto" and again.compute.engine == "local"
+    with pytest.raises(UndeclaredReadError, match="a stage"):
+        _ = again.generator
+
+
+@dataclass
+class _Run:
+    """Stands for a stage's MLflow run."""
+
+    found: dict[str, float] = field(default_factory=dict)
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        self.found |= values
+
+
+def _work(tmp_path: Path, **compute: Any) -> tuple[Work, list[Progress], _Run]:
+    folders = [tmp_path / name for name in ("folder", "checkpoints")]
+    for folder in folders:
+        folder.mkdir()
+    experiment = Experiment.model_validate({"seed": 7, "compute": compute})
+    told: list[Progress] = []
+    run = _Run()
+    part = view(experiment, DECLARED, "a stage")
+    return Work(part, {}, {}, *folders, told.append, cast("TrackedRun", run)), told, run
+
+
+def test_one_process_trains_as_ever(tmp_path: Path) -> None:
+    found, told, _ = _work(tmp_path)
+    together.trained(found, _trained, lambda folder: None, None)
+    assert told == [Progress(1, 1, "epoch", {"seed": 7})] and found.made_with == {"device": "cpu"}
+
+
+def test_what_workers_tell_reaches_those_who_listen(tmp_path: Path) -> None:
+    found, told, run = _work(tmp_path)
+    events: list[Event] = []
+    with listening(events.append):
+        said = [Begun(goes_on=True), Told("a word"), Progress(1, 2, "epoch"), Done({"workers": "2"}, 2**21)]
+        together._listen(found, "align", iter(said))
+    words = ["align: the training goes on from its last epoch", "align: a word"]
+    assert events == [Notice(each) for each in words] and told == [Progress(1, 2, "epoch")]
+    assert found.made_with == {"workers": "2"} and run.found == {"peak_worker_memory_mib": 2.0}
+    with pytest.raises(RuntimeError, match="without a result"):
+        together._listen(found, "align", iter([Begun(goes_on=False)]))
+    with pytest.raises(UserError, match="wrong"):
+        together._listen(found, "align", iter([Failed(UserError("wrong"), "")]))
+    with pytest.raises(RuntimeError, match="line 1"):
+        together._listen(found, "align", iter([Failed(None, "line 1")]))
+
+
+def _dies_once(part: StageWork, before: object) -> None:
+    """The second worker is killed in the second epoch, the first time; all meet in every epoch."""
+    import torch
+
+    workers = part.workers
+    assert workers is not None
+    for epoch in (1, 2):
+        mark = part.checkpoints / f"epoch-{epoch}"
+        if epoch == 2 and workers.rank == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        (ranks,) = workers.total([float(workers.rank)], torch.device("cpu"))
+        assert ranks == 1
+        part.report(Progress(epoch, 2, "epoch"))
+    (part.folder / "result").write_text("whole")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers want two cores")
+def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+    found, told, _ = _work(tmp_path, engine="ray", workers=2)
+    events: list[Event] = []
+    with cluster(found.experiment.compute), listening(events.append):
+        from ray import cloudpickle
+
+        # The workers cannot import what stands in a test.
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        together.trained(found, _dies_once, lambda folder: None, None)
+    assert [progress.step for progress in told] == [1, 1, 2]
+    assert events == [Notice("a stage: the training goes on from its last epoch")]
+    assert (found.folder / "result").read_text() == "whole"
+    assert found.made_with == {"engine": "ray", "workers": "2"}
+    assert [path.name for path in found.checkpoints.iterdir()] == ["epoch-2"]
