@@ -38,5 +38,6 @@ def align(work: StageWork, before: Before | None = None) -> AlignedModel:
         base=start,
         sources=sources if len(sources) > 1 else None,
     )
-    result.save(work.folder)
+    if work.keeps:
+        result.save(work.folder)
     return result

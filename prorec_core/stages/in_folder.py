@@ -79,14 +79,20 @@ class StagesInFolder:
         """Run the stages that are not there yet, up to one.
 
         Raises:
-            UserError: there is no such stage, the folder holds another experiment, the data have changed since, or
-                another process trains in the folder; or a mistake that a stage finds.
+            UserError: there is no such stage, workers are asked for, the folder holds another experiment, the data
+                have changed since, or another process trains in the folder; or a mistake that a stage finds.
         """
         if until not in BODIES:
             raise UserError(f"unknown stage '{until}'", place="until", cure=did_you_mean(until, BODIES))
         if self.experiment.start_from is not None:
             raise UserError(
                 "a training in a folder begins anew", place="start_from", cure="Leave it out, or use `prorec run`"
+            )
+        if self.experiment.compute.engine != "local":
+            raise UserError(
+                "a training in a folder is one process's",
+                place="compute.engine",
+                cure="Leave it out, or use `prorec run`",
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone(self.folder):

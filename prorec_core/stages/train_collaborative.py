@@ -27,5 +27,6 @@ def train_collaborative(work: StageWork, before: Before | None = None) -> Collab
         config = experiment.continuing.shortened(config)
     masked, runtime = experiment.evaluate.mask_history, work.runtime(config.precision)
     result = run(config, dataset.sequences, experiment.seed, runtime, mask_history=masked, start=start)
-    result.save(work.folder)
+    if work.keeps:
+        result.save(work.folder)
     return result

@@ -44,7 +44,8 @@ def train_generator(work: StageWork, before: Before | None = None) -> TrainedGen
         same_codes=experiment.continuing.codes == "keep",
     )
     result = run(inputs, experiment.seed, work.runtime(experiment.generator.precision))
-    result.save(work.folder)
+    if work.keeps:
+        result.save(work.folder)
     return result
 
 

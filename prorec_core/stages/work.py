@@ -42,6 +42,11 @@ class StageWork:
     workers: Workers | None = field(default=None, kw_only=True)
     made_with: dict[str, str] = field(default_factory=dict, init=False)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether this process writes what is made: of several workers, which all make the same, the first one does."""
+        return self.workers is None or self.workers.first
+
     def runtime(self, precision: str = "float32") -> Runtime:
         """Where models run, as the experiment says.
 

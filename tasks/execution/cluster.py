@@ -45,6 +45,8 @@ _ALWAYS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_V2_ENABLED": "1",
+    # By default they give way to whatever else runs.
+    "RAY_worker_niceness": "0",
     # Workers stay where they are: folders may be named from there.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
@@ -225,6 +227,12 @@ def _told(error: Exception, place: str) -> UserError:
     if "uthenticat" in text or "token" in text.lower():
         return UserError(
             "the cluster does not take this token, or there is none here",
+            place=place,
+            cure="Set RAY_AUTH_TOKEN_PATH to a file with the token that the cluster was started with",
+        )
+    if "Failed to connect" in text:
+        return UserError(
+            "what answers is no Ray cluster, or does not take this token",
             place=place,
             cure="Set RAY_AUTH_TOKEN_PATH to a file with the token that the cluster was started with",
         )

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from prorec.tasks.execution.cluster import cluster
-from prorec.tasks.execution.events import Notice, emit
 from prorec.tasks.execution.reads import whole
 from prorec.tasks.execution.stage import Work
 from prorec.tasks.execution.worker import Begun, Done, Failed, Message, Task, Told, work
@@ -93,7 +92,7 @@ def _listen(work: Work, stage: str, messages: Iterator[Message]) -> None:
             case Progress():
                 work.report(message)
             case Told():
-                _tell(stage, message.text)
+                _log.warning("%s: %s", stage, message.text)
             case Done():
                 done = True
                 work.made_with.update(message.made_with)
@@ -103,16 +102,11 @@ def _listen(work: Work, stage: str, messages: Iterator[Message]) -> None:
             case Failed():
                 raise cast("UserError", message.error)
             case Begun(goes_on=True):
-                _tell(stage, "the training goes on from its last epoch")
+                _log.warning("%s: the training goes on from its last epoch", stage)
             case Begun():
                 pass
     if not done:
         raise RuntimeError("the workers ended without a result")
-
-
-def _tell(stage: str, text: str) -> None:
-    _log.warning("%s: %s", stage, text)
-    emit(Notice(f"{stage}: {text}"))
 
 
 @contextmanager

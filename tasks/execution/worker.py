@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -122,25 +121,20 @@ def _do(task: Task, workers: Workers, send: Send) -> None:
 
     torch.set_num_threads(task.threads)
     os.environ.update(task.environment)
-    folder = task.folder if workers.first else tempfile.mkdtemp(prefix="prorec-worker-")
     part = StageWork(
         view(Experiment.model_validate_json(task.experiment), task.declared, task.stage),
         task.config,
         {name: Path(place) for name, place in task.inputs.items()},
-        Path(folder),
+        Path(task.folder),
         Path(task.checkpoints),
         send if workers.first else silent,
         workers=workers,
     )
-    try:
-        if workers.first:
-            _pass_warnings(send)
-            _empty(Path(folder))
-            send(Begun(any(part.checkpoints.glob("epoch-*"))))
-        task.training(part, task.before)
-    finally:
-        if not workers.first:
-            shutil.rmtree(folder, ignore_errors=True)
+    if workers.first:
+        _pass_warnings(send)
+        _empty(part.folder)
+        send(Begun(any(part.checkpoints.glob("epoch-*"))))
+    task.training(part, task.before)
     if workers.first:
         made = {**part.made_with, "engine": "ray", "workers": str(workers.count)}
         send(Done(made, _peak()))

@@ -74,6 +74,7 @@ def test_nothing_listens_at_the_address() -> None:
             "another version of Ray or Python: The cluster was started with: Ray: 2.60.0 Python: 3.11.7",
         ),
         (ConnectionError("Could not find any running Ray instance."), "no Ray cluster answers"),
+        (ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:6379"), "or does not take this token"),
         (RuntimeError("Authentication failed: Invalid"), "does not take this token"),
         (RuntimeError("odd"), "Ray does not start"),
     ],

@@ -15,7 +15,6 @@ import pytest
 
 from prorec.tasks.execution import together
 from prorec.tasks.execution.cluster import cluster
-from prorec.tasks.execution.events import Event, Notice, listening
 from prorec.tasks.execution.reads import UndeclaredReadError, view, whole
 from prorec.tasks.execution.stage import Work
 from prorec.tasks.execution.worker import Begun, Done, Failed, Message, Task, Told, work
@@ -36,7 +35,8 @@ class _Second(Workers):
 def _trained(part: StageWork, before: object) -> None:
     """Leaves what it was told, and reads what it may."""
     part.report(Progress(1, 1, "epoch", {"seed": part.experiment.seed}))
-    (part.folder / "result").write_text(str(before))
+    if part.keeps:
+        (part.folder / "result").write_text(str(before))
     part.made_with["device"] = "cpu"
 
 
@@ -145,14 +145,12 @@ def test_one_process_trains_as_ever(tmp_path: Path) -> None:
     assert told == [Progress(1, 1, "epoch", {"seed": 7})] and found.made_with == {"device": "cpu"}
 
 
-def test_what_workers_tell_reaches_those_who_listen(tmp_path: Path) -> None:
+def test_what_workers_tell_reaches_those_who_listen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found, told, run = _work(tmp_path)
-    events: list[Event] = []
-    with listening(events.append):
-        said = [Begun(goes_on=True), Told("a word"), Progress(1, 2, "epoch"), Done({"workers": "2"}, 2**21)]
-        together._listen(found, "align", iter(said))
-    words = ["align: the training goes on from its last epoch", "align: a word"]
-    assert events == [Notice(each) for each in words] and told == [Progress(1, 2, "epoch")]
+    said = [Begun(goes_on=True), Told("a word"), Progress(1, 2, "epoch"), Done({"workers": "2"}, 2**21)]
+    together._listen(found, "align", iter(said))
+    assert caplog.messages == ["align: the training goes on from its last epoch", "align: a word"]
+    assert told == [Progress(1, 2, "epoch")]
     assert found.made_with == {"workers": "2"} and run.found == {"peak_worker_memory_mib": 2.0}
     with pytest.raises(RuntimeError, match="without a result"):
         together._listen(found, "align", iter([Begun(goes_on=False)]))
@@ -176,22 +174,22 @@ def _dies_once(part: StageWork, before: object) -> None:
         (ranks,) = workers.total([float(workers.rank)], torch.device("cpu"))
         assert ranks == 1
         part.report(Progress(epoch, 2, "epoch"))
-    (part.folder / "result").write_text("whole")
+    if part.keeps:
+        (part.folder / "result").write_text("whole")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers want two cores")
-def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found, told, _ = _work(tmp_path, engine="ray", workers=2)
-    events: list[Event] = []
-    with cluster(found.experiment.compute), listening(events.append):
+    with cluster(found.experiment.compute):
         from ray import cloudpickle
 
         # The workers cannot import what stands in a test.
         cloudpickle.register_pickle_by_value(sys.modules[__name__])
         together.trained(found, _dies_once, lambda folder: None, None)
     assert [progress.step for progress in told] == [1, 1, 2]
-    assert events == [Notice("a stage: the training goes on from its last epoch")]
+    assert caplog.messages == ["a stage: the training goes on from its last epoch"]
     assert (found.folder / "result").read_text() == "whole"
     assert found.made_with == {"engine": "ray", "workers": "2"}
     assert [path.name for path in found.checkpoints.iterdir()] == ["epoch-2"]
