@@ -14,6 +14,7 @@ from pydantic import Field
 
 from prorec.flows.configuration.experiments import Parameter
 from prorec.flows.configuration.variants import Variants, joined, load_variants
+from prorec.flows.local.crew import expect_shares
 from prorec.flows.variant import make, one_by_one, sharing, side_by_side
 from prorec.tasks import comparison
 from prorec.tasks.execution.events import PartEnded, PartStarted, emit
@@ -85,6 +86,7 @@ def compare(
     if definitions is not None:
         known = joined(known, definitions, "definitions")
     plan = known.plan(variants, experiment, seeds, against)
+    expect_shares(parallel, experiment.compute)
     names, reference, parts = plan.names, plan.reference, list(plan.experiments)
 
     get_run_logger().info("Left by processes that died: %s", tidy())

@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
 from prorec.flows.configuration.spaces import Plan, Space, as_yaml, flags, plan
+from prorec.flows.local.crew import expect_shares
 from prorec.flows.trial import AGAIN, name_of, run_trial, side_by_side, trying
 from prorec.tasks.execution.events import (
     Notice,
@@ -73,6 +74,7 @@ def tune(
     end_when_asked()
     experiment = pinned(experiment, PrefectRun.here().tags)
     planned = plan(space, experiment, stage)
+    expect_shares(parallel, experiment.compute)
     name = study or planned.study
     settings = planned.settings(source_digest(experiment.data))
     with open_study(name, settings, planned.distributions(), experiment.seed, prune=prune) as opened:

@@ -52,12 +52,14 @@ def compare(
     """Compare variants of an experiment: each with the same seeds, measured on the same users."""
     from prorec.flows.configuration.experiments import load
     from prorec.flows.configuration.variants import load_variants
+    from prorec.flows.local.crew import expect_shares
     from prorec_core.artifacts import write_json
 
     chosen, known = load(experiment, settings or ()), load_variants(variants_file)
     words = [word.strip() for word in variants.split(",") if word.strip()]
     counted = _seeds(seeds)
     known.plan(words, chosen, counted, against)
+    expect_shares(parallel, chosen.compute)
     expect_folder("--json", json_file)
     have(experiment, chosen)
     prepare_training()

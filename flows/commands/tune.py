@@ -58,9 +58,11 @@ def tune(
     """Tune an experiment, on validation users; the same command goes on with what was stopped."""
     from prorec.flows.configuration.experiments import load
     from prorec.flows.configuration.spaces import load_space, plan
+    from prorec.flows.local.crew import expect_shares
     from prorec_core.artifacts import write_json
 
     planned = plan(load_space(space), load(experiment, settings or ()), stage)
+    expect_shares(parallel, planned.base.compute)
     expect_folder("--json", json_file)
     have(experiment, planned.base)
     name = _study(planned, study)

@@ -26,11 +26,26 @@ from prorec.tasks.execution.events import Beside, StageStarted, emit, from_json
 from prorec.tasks.local import paths
 from prorec.tasks.local.stopping import SECONDS_TO_CLOSE
 from prorec.tasks.tracking.retries import TrackingAwayError
-from prorec_core.errors import MachineError
+from prorec_core.config_compute import ComputeConfig
+from prorec_core.errors import MachineError, UserError
 from prorec_core.threads import SHARING, shares
 
 PROGRAM = ("-m", "prorec.flows.local.member")
 _LONGEST_TAIL = 4000
+
+
+def expect_shares(count: int, compute: ComputeConfig) -> None:
+    """Refuse what cannot run side by side, before anything is done for it.
+
+    Raises:
+        UserError: each of several processes would start a cluster of its own on this machine.
+    """
+    if count > 1 and compute.engine == "ray" and compute.address is None:
+        raise UserError(
+            "each of them would start a Ray cluster of its own on this machine",
+            place="--parallel",
+            cure="Set compute.address to a cluster that they share, or compute.engine=local",
+        )
 
 
 @dataclass

@@ -10,6 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from prorec.flows.local.crew import expect_shares
+from prorec_core.config_compute import ComputeConfig
+from prorec_core.errors import UserError
 from prorec_core.threads import cores, run_on, shares
 
 MEMBER = """
@@ -121,6 +126,15 @@ def _lives(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
+
+
+def test_several_do_not_start_a_cluster_each() -> None:
+    on_ray = ComputeConfig.model_validate({"engine": "ray"})
+    with pytest.raises(UserError, match=r"--parallel: each of them would start a Ray cluster .* Set compute\.address"):
+        expect_shares(2, on_ray)
+    expect_shares(1, on_ray)
+    expect_shares(2, on_ray.model_copy(update={"address": "auto"}))
+    expect_shares(2, ComputeConfig())
 
 
 def test_shares_are_all_cores_and_none_is_empty() -> None:
