@@ -2,64 +2,46 @@
 
 from __future__ import annotations
 
-import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any
 
 import prefect.runtime
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from pydantic import Field
 
 from prorec.flows.configuration.experiments import Parameter, checked
 from prorec.flows.configuration.variants import Variants, joined, load_variants
+from prorec.flows.local.crew import expect_shares
+from prorec.flows.variant import make, one_by_one, sharing, side_by_side
 from prorec.tasks import comparison
-from prorec.tasks.execution.events import (
-    Event,
-    Notice,
-    PartEnded,
-    PartStarted,
-    StageEnded,
-    StageStarted,
-    emit,
-    listening,
-)
+from prorec.tasks.execution.events import PartEnded, PartStarted, emit
 from prorec.tasks.execution.prefect_run import PrefectRun
-from prorec.tasks.execution.runner import run_stage
-from prorec.tasks.execution.stage import FlowTracking, Stage
-from prorec.tasks.local.machine_errors import explained
-from prorec.tasks.local.stopping import end_when_asked, stops_kept
-from prorec.tasks.registry import models
-from prorec.tasks.stages.baselines import measuring, pipeline_of
-from prorec.tasks.stages.capacity import expect_capacity
-from prorec.tasks.stages.evaluate_two_stream import SIDES
+from prorec.tasks.execution.stage import FlowTracking
+from prorec.tasks.local.stopping import end_when_asked
+from prorec.tasks.stages.baselines import pipeline_of
 from prorec.tasks.stages.fitting import fitted
 from prorec.tasks.stages.preprocess import preprocess
-from prorec.tasks.stages.quantize import quantize
 from prorec.tasks.stages.start import pinned
 from prorec.tasks.tracking import mlflow_runs, store
-from prorec.tasks.tracking.metrics import measured as figures
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
-from prorec.tasks.tracking.retries import TrackingAwayError
 from prorec.tasks.upkeep.tidy import tidy
-from prorec_core.artifacts import ArtifactRef
-from prorec_core.config import Experiment, left_open
+from prorec_core.config import left_open
 from prorec_core.data.dataset import Dataset
-from prorec_core.errors import MachineError, UserError, one_line
+from prorec_core.errors import UserError
 from prorec_core.evaluation.variants import (
     Measured,
     compare_variants,
     own_seconds,
 )
 from prorec_core.fitting import known_values
-from prorec_core.metrics.scorers import GENERATOR, label
+from prorec_core.metrics.scorers import label
 from prorec_core.reports.comparison.page import table_markdown
 
-_AGAIN = "the same comparison once more; what is finished comes from the cache"
 _SECONDS_BETWEEN_TABLES = 60.0
-_made: ContextVar[dict[str, ArtifactRef] | None] = ContextVar("made", default=None)
 
 
 class IncompleteComparisonError(Exception):
@@ -81,6 +63,7 @@ def compare(
     seeds: int | list[int] = 3,
     against: str | None = None,
     definitions: Variants | None = None,
+    parallel: Annotated[int, Field(ge=1, le=256)] = 1,
 ) -> dict[str, Any]:
     """Run some variants with some seeds, and hold them against one of them.
 
@@ -90,6 +73,7 @@ def compare(
         seeds: the seeds, or how many, from 0.
         against: the variant to hold the others against; by default the full method, or else the first one.
         definitions: more variants and groups.
+        parallel: how many variants and seeds run at a time, each in a process of its own; 1: here, one by one.
 
     Returns:
         `table` (as of `compare_variants`), `failed` (variant, seed, stage, reason each), `report` (URI of the HTML
@@ -105,6 +89,7 @@ def compare(
     if definitions is not None:
         known = joined(known, definitions, "definitions")
     plan = known.plan(variants, experiment, seeds, against)
+    expect_shares(parallel, experiment.compute)
     names, reference, parts = plan.names, plan.reference, list(plan.experiments)
 
     get_run_logger().info("Left by processes that died: %s", tidy())
@@ -117,76 +102,82 @@ def compare(
     page = mlflow_runs.page(mlflow_experiment, run.id)
     get_run_logger().info("MLflow run %s%s", run.id, f" at {page}" if page else "")
     config = {"variants": names, "seeds": plan.seeds, "against": reference, **_settings(known, names)}
-    measured: list[Measured] = []
+    measured: dict[tuple[str, int], Measured] = {}
     failed: list[dict[str, Any]] = []
     found: dict[str, Any] = {}
     upstream: dict[str, str] = {}
-    token = _made.set({})
     try:
-        run.parameters({**config, "experiment": known_values(experiment)})
-        # A mistake in the data is everyone's: told at once, not once a variant.
-        data = _make(preprocess, experiment, run, {})
-        dataset = Dataset.load(store.fetch(data))
-        experiment = fitted(experiment, data, tell=True)
-        run.parameters({"experiment": experiment.model_dump(mode="json")})
-        # Once more: only now can be told which variants are the full method itself. One may open what another says.
-        plan = known.plan(variants, experiment, seeds, against)
-        experiments = {part: [fitted(each, data) for each in own] for part, own in plan.experiments.items()}
+        with sharing():
+            run.parameters({**config, "experiment": known_values(experiment)})
+            # A mistake in the data is everyone's: told at once, not once a variant.
+            data = make(preprocess, experiment, run, {})
+            dataset = Dataset.load(store.fetch(data))
+            experiment = fitted(experiment, data, tell=True)
+            run.parameters({"experiment": experiment.model_dump(mode="json")})
+            # Once more: only now can be told which variants are the full method itself. One may open what another says.
+            plan = known.plan(variants, experiment, seeds, against)
+            numbers = {part: [fitted(each, data) for each in own] for part, own in plan.experiments.items()}
+            plan = replace(plan, experiments=numbers)
 
-        def keep() -> None:
-            nonlocal found
-            found = compare_variants(
-                measured, reference, dataset.sequences, experiment.evaluate.bootstrap_samples, experiment.seed
-            )
-            for name, about in found["variants"].items():
-                about |= {"about": known.variants[name].about, "set": known.settings(name)}
-            found["failed"] = failed
-            comparison.keep(run, experiment, found, config, upstream)
+            def keep() -> None:
+                nonlocal found
+                found = compare_variants(
+                    [measured[part] for part in parts if part in measured],
+                    reference,
+                    dataset.sequences,
+                    experiment.evaluate.bootstrap_samples,
+                    experiment.seed,
+                )
+                for name, about in found["variants"].items():
+                    about |= {"about": known.variants[name].about, "set": known.settings(name)}
+                found["failed"] = failed
+                comparison.keep(run, experiment, found, config, dict(sorted(upstream.items())))
 
-        place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
-        last = time.monotonic()
-        for number, (name, seed) in enumerate(parts, start=1):
-            title, scorer = f"{name} · seed {seed}", known.variants[name].scorer
-            stages = tuple(stage.name for stage in pipeline_of(scorer))
-            emit(
-                PartStarted(title, stages, number, len(parts), seconds_left(own_seconds(measured), parts[number - 1 :]))
+            place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
+            last = time.monotonic()
+            begun: dict[tuple[str, int], float] = {}
+
+            def begin(name: str, seed: int) -> str:
+                begun[name, seed] = time.monotonic()
+                stages = tuple(stage.name for stage in pipeline_of(known.variants[name].scorer))
+                todo = [part for part in parts if part not in begun or part == (name, seed)]
+                left = seconds_left(own_seconds(list(measured.values())), todo)
+                title, left = _title(name, seed), None if left is None else left / parallel
+                emit(PartStarted(title, stages, len(begun), len(parts), left, beside=title if parallel > 1 else ""))
+                return title
+
+            def succeeded(name: str, seed: int, each: Measured, digest: str) -> None:
+                nonlocal last
+                measured[name, seed], upstream[f"{name}@{seed}"] = each, digest
+                took = time.monotonic() - begun[name, seed]
+                title = _title(name, seed)
+                emit(PartEnded(f"{title}: {_outcome(each)}, {took:.0f} s", title))
+                complete = all(part in measured for part in parts if part[1] == seed)
+                if len(measured) < len(parts) and (complete or time.monotonic() - last > _SECONDS_BETWEEN_TABLES):
+                    keep()
+                    last = time.monotonic()
+
+            def fell(name: str, seed: int, stage: str, reason: str, error: Exception | None = None) -> None:
+                failed.append({"variant": name, "seed": seed, "stage": stage, "reason": reason})
+                failed.sort(key=lambda each: parts.index((each["variant"], each["seed"])))
+                title = _title(name, seed)
+                get_run_logger().warning("%s failed in %s: %s", title, stage, reason, exc_info=error)
+                where = f" in {stage}" if stage else ""
+                emit(PartEnded(f"{title}: failed{where}: {reason}", title, failed=True))
+
+            run_parts = one_by_one if parallel == 1 else partial(side_by_side, parallel)
+            run_parts(plan, known, place, begin, succeeded, fell)
+            if not measured:
+                raise UserError(f"every variant failed: {_reasons(failed)}")
+            keep()
+            create_markdown_artifact(
+                key=f"comparison-{experiment.name.replace('_', '-')}",
+                markdown=table_markdown(found),
+                description=f"Variants of the experiment {experiment.name}",
             )
-            began = time.monotonic()
-            with _stage_at_work() as at_work:
-                try:
-                    with stops_kept():
-                        each, digest = run_variant(name, seed, scorer, _sided(experiments[name, seed]), place)
-                except (TrackingAwayError, MemoryError):
-                    raise
-                except Exception as error:
-                    if isinstance(explained(error), MachineError):
-                        raise
-                    reason = one_line(error)
-                    failed.append({"variant": name, "seed": seed, "stage": at_work[-1], "reason": reason})
-                    get_run_logger().warning("%s failed in %s", title, at_work[-1], exc_info=error)
-                    emit(Notice(f"{title}: failed in {at_work[-1]}: {reason}"))
-                    continue
-                finally:
-                    gc.collect()
-            measured.append(each)
-            upstream[f"{name}@{seed}"] = digest
-            emit(PartEnded(f"{title}: {_outcome(each)}, {time.monotonic() - began:.0f} s"))
-            if number < len(parts) and (name == names[-1] or time.monotonic() - last > _SECONDS_BETWEEN_TABLES):
-                keep()
-                last = time.monotonic()
-        if not measured:
-            raise UserError(f"every variant failed: {_reasons(failed)}")
-        keep()
-        create_markdown_artifact(
-            key=f"comparison-{experiment.name.replace('_', '-')}",
-            markdown=table_markdown(found),
-            description=f"Variants of the experiment {experiment.name}",
-        )
     except BaseException as error:
         run.finish(*mlflow_runs.how_it_ended(error))
         raise
-    finally:
-        _made.reset(token)
     run.finish("FAILED" if failed else "FINISHED", _reasons(failed))
     summary = {
         "table": found,
@@ -197,66 +188,6 @@ def compare(
     if failed:
         raise IncompleteComparisonError(summary)
     return summary
-
-
-@flow(name="variant", description="One variant of an experiment with one seed.", flow_run_name="{name} · seed {seed}")
-def run_variant(
-    name: str, seed: int, scorer: str, experiments: dict[str, Experiment], parent: FlowTracking
-) -> tuple[Measured, str]:
-    """One variant with one seed, as an MLflow run of its own below the comparison's.
-
-    Args:
-        name: the variant's name.
-        seed: of its training.
-        scorer: what recommends, one of `standing`.
-        experiments: the variant's, under ""; and those of its streams, by side.
-        parent: the comparison's run.
-
-    Returns:
-        What was measured, and the digest of the evaluation.
-    """
-    run = TrackedRun.start(
-        parent.experiment_id,
-        f"{name} · seed {seed}",
-        parent=parent.run_id,
-        tags={**PrefectRun.here().tags, mlflow_runs.VARIANT_TAG: name, models.SEED_TAG: str(seed)},
-    )
-    try:
-        run.parameters(experiments[""].model_dump(mode="json"))
-        refs = _artifacts(scorer, experiments, run)
-        links = {"run_id": run.id, "page": mlflow_runs.page(parent.experiment_id, run.id)}
-        measured = comparison.gather(name, seed, scorer, refs, links)
-        if scorer == GENERATOR:
-            uri = models.version_of(refs["train_generator"])
-            models.note_evaluation(experiments[""], uri, refs, run, measured.metrics)
-        else:
-            run.metrics(figures(measured.metrics))
-    except BaseException as error:
-        run.finish(*mlflow_runs.how_it_ended(error))
-        raise
-    run.finish()
-    stages = pipeline_of(scorer)
-    return measured, refs[stages[measuring(stages)].name].digest
-
-
-def _artifacts(scorer: str, experiments: Mapping[str, Experiment], run: TrackedRun) -> dict[str, ArtifactRef]:
-    """A variant's artifacts by stage, those of its streams by "stage@side"."""
-    stages = pipeline_of(scorer)
-    place = measuring(stages)
-    sides = {side: each for side, each in experiments.items() if side or len(experiments) == 1}
-    refs: dict[str, ArtifactRef] = {}
-    for side, experiment in sides.items():
-        of_side: dict[str, ArtifactRef] = {}
-        for stage in stages[:place]:
-            of_side[stage.name] = _make(stage, experiment, run, of_side, side)
-            if stage.name == "preprocess" and quantize in stages:
-                # Of all streams at once: they share the data, and no training is to be in vain.
-                for each in sides.values():
-                    expect_capacity(each, of_side[stage.name])
-        refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
-    for stage in stages[place:]:
-        refs[stage.name] = _make(stage, experiments[""], run, refs)
-    return refs
 
 
 def seconds_left(own: Mapping[tuple[str, int], float], todo: Sequence[tuple[str, int]]) -> float | None:
@@ -276,46 +207,12 @@ def seconds_left(own: Mapping[tuple[str, int], float], todo: Sequence[tuple[str,
     return sum(means.get(variant, usual) for variant, _ in todo)
 
 
-def _sided(experiments: Sequence[Experiment]) -> dict[str, Experiment]:
-    """A variant's experiment under "", and those of its streams by side."""
-    return dict(zip(("", *SIDES), experiments, strict=False))
+def _title(name: str, seed: int) -> str:
+    return f"{name} · seed {seed}"
 
 
 def _settings(known: Variants, names: list[str]) -> dict[str, Any]:
     return {f"variant.{name}": known.variants[name].model_dump(exclude={"about"}) for name in names}
-
-
-def _make(
-    stage: Stage, experiment: Experiment, run: TrackedRun, refs: Mapping[str, ArtifactRef], side: str = ""
-) -> ArtifactRef:
-    """A stage's artifact, noted on the run; looked for only once where several variants of this process share it."""
-    made = _made.get()
-    assert made is not None
-    key = stage.key(experiment, {name: refs[name] for name in stage.reads})
-    if key in made:
-        emit(StageStarted(stage.name))
-        emit(StageEnded(made[key], cached=True, seconds=0.0))
-    else:
-        place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
-        made[key] = run_stage(stage, experiment, place, refs)
-    # At once, so that what a run reads is known while it goes on.
-    run.tags(
-        models.stage_tags({f"{stage.name}.{side}" if side and stage.name != "preprocess" else stage.name: made[key]})
-    )
-    return made[key]
-
-
-@contextmanager
-def _stage_at_work() -> Iterator[list[str]]:
-    """The names of the stages that start while the context lasts, the latest last."""
-    started = [""]
-
-    def handle(event: Event) -> None:
-        if isinstance(event, StageStarted):
-            started.append(event.stage)
-
-    with listening(handle):
-        yield started
 
 
 def _reasons(failed: Sequence[Mapping[str, Any]]) -> str:

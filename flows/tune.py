@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-import gc
-import time
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
+from pydantic import Field
 
-from prorec.flows.configuration.spaces import Plan, Space, Value, as_yaml, flags, plan
+from prorec.flows.configuration.spaces import Plan, Space, as_yaml, flags, plan
+from prorec.flows.local.crew import expect_shares
+from prorec.flows.trial import AGAIN, name_of, run_trial, side_by_side, trying
 from prorec.tasks.execution.events import (
-    Event,
     Notice,
     PartEnded,
     PartStarted,
-    StageProgress,
-    StageStoppedError,
     emit,
-    listening,
 )
 from prorec.tasks.execution.prefect_run import PrefectRun
 from prorec.tasks.execution.runner import run_stage
 from prorec.tasks.execution.stage import FlowTracking
 from prorec.tasks.local.stopping import end_when_asked, stops_kept
-from prorec.tasks.registry import models
 from prorec.tasks.stages.fitting import fitted
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.stages.preprocess import source_digest
 from prorec.tasks.stages.start import pinned
-from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking import mlflow_runs
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.tuning import results
 from prorec.tasks.tuning.results import OBJECTIVE
 from prorec.tasks.tuning.study import Attempt, Study, best_of, open_study
 from prorec.tasks.upkeep.tidy import tidy_first
-from prorec_core.artifacts import ArtifactRef, read_json
+from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
-from prorec_core.errors import MachineError, UserError, one_line
+from prorec_core.errors import UserError, one_line
 from prorec_core.fitting import known_values, open_fields
-from prorec_core.progress import duration
 from prorec_core.reports.tuning import table_markdown
-
-_AGAIN = "the same tuning once more; trials that ended are kept, and a training that was stopped goes on"
-_attempt: ContextVar[Attempt | None] = ContextVar("attempt", default=None)
 
 
 @flow(
@@ -60,6 +51,7 @@ def tune(
     stage: str | None = None,
     study: str | None = None,
     prune: bool = True,
+    parallel: Annotated[int, Field(ge=1, le=256)] = 1,
 ) -> dict[str, Any]:
     """Try values of some fields until a study has as many trials as wanted.
 
@@ -71,6 +63,7 @@ def tune(
             have an effect.
         study: name of the study; by default the experiment's and the space's.
         prune: whether trials that stay behind the median of the others end early.
+        parallel: how many trials run at a time, each in a process of its own; 1: here, one by one.
 
     Returns:
         `study` (its name), `stage`, `trials` (as of `Study.trials`), `best` (one of them), `as_it_stands` (the fields'
@@ -83,6 +76,7 @@ def tune(
     end_when_asked()
     experiment = pinned(experiment, PrefectRun.here().tags)
     planned = plan(space, experiment, stage)
+    expect_shares(parallel, experiment.compute)
     name = study or planned.study
     get_run_logger().info("Left by processes that died: %s", tidy_first())
     mlflow_experiment = mlflow_runs.experiment_id(experiment.name)
@@ -94,14 +88,14 @@ def tune(
         run.parameters({"study": name, "stage": planned.stage, "trials": trials, "range": ranges})
         run.parameters({"experiment": known_values(experiment)})
         if open_fields(experiment):
-            place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
+            place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=AGAIN)
             experiment = fitted(experiment, run_stage(STAGES["preprocess"], experiment, place, {}), tell=True)
             run.parameters({"experiment": experiment.model_dump(mode="json")})
             planned = plan(space, experiment, stage)
         settings = planned.settings(source_digest(experiment.data))
         with open_study(name, settings, planned.distributions(), experiment.seed, prune=prune) as opened:
             results.adopt(opened.trials(), run)
-            _try_all(planned, opened, trials, run)
+            _try_all(planned, opened, trials, run, parallel)
             ended = opened.trials()
             best = best_of(ended)
             if best is None:
@@ -139,39 +133,49 @@ def _range_text(space: Space, field: str) -> str:
     return ", ".join(f"{name} {value}" for name, value in found.items())
 
 
-def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun) -> None:
+def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun, parallel: int) -> None:
     """Run trials until the study has as many as wanted, or nothing new is found to try."""
     if study.ended >= trials:
         return
     shared: dict[str, ArtifactRef] = {}
-    place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
+    place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=AGAIN)
     for name in planned.shared:
         shared[name] = run_stage(STAGES[name], planned.base, place, shared)
-    while (ended := study.ended) < trials:
-        attempt = study.next(planned.as_it_stands)
-        if attempt is None:
-            emit(Notice(f"nothing new is left to try after {ended} trials"))
-            return
-        earlier = study.trials()
-        left = seconds_left(earlier, trials - ended)
-        emit(PartStarted(_title(attempt, earlier), planned.varied, ended + 1, trials, left))
-        try:
-            # A choice may be to leave a number to the data.
-            mine = fitted(planned.experiment(attempt.values), shared["preprocess"])
-        except UserError as error:
-            attempt.fail(one_line(error))
-            emit(Notice(f"trial {attempt.place}: {one_line(error)}"))
-            continue
-        token = _attempt.set(attempt)
-        try:
-            with stops_kept():
-                outcome = run_trial(attempt.place, attempt.values, mine, planned.varied, shared, place)
-        finally:
-            _attempt.reset(token)
-            gc.collect()
-        emit(PartEnded(f"trial {attempt.place}: {outcome}"))
+
+    def begin(at_work: int) -> tuple[Attempt, Experiment] | None:
+        while (ended := study.ended) + at_work < trials:
+            attempt = study.next(planned.as_it_stands)
+            if attempt is None:
+                if not at_work:
+                    emit(Notice(f"nothing new is left to try after {ended} trials"))
+                return None
+            earlier = study.trials()
+            left = seconds_left(earlier, trials - ended - at_work)
+            left = None if left is None else left / parallel
+            name = name_of(attempt) if parallel > 1 else ""
+            title = f"{name} · {_title(attempt, earlier)}" if name else _title(attempt, earlier)
+            emit(PartStarted(title, planned.varied, ended + at_work + 1, trials, left, beside=name))
+            try:
+                # A choice may be to leave a number to the data.
+                return attempt, fitted(planned.experiment(attempt.values), shared["preprocess"])
+            except UserError as error:
+                attempt.fail(one_line(error))
+                emit(PartEnded(f"{name_of(attempt)}: {one_line(error)}", name, failed=True))
+        return None
+
+    def ended(attempt: Attempt, outcome: str) -> None:
+        emit(PartEnded(f"{name_of(attempt)}: {outcome}", name_of(attempt)))
         if best := best_of(study.trials()):
             run.metrics({f"best_{OBJECTIVE}": best["value"]}, attempt.place)
+
+    if parallel > 1:
+        side_by_side(parallel, planned, shared, place, begin, ended)
+        return
+    while begun := begin(0):
+        attempt, mine = begun
+        with trying(attempt), stops_kept():
+            outcome = run_trial(attempt.place, attempt.values, mine, planned.varied, shared, place)
+        ended(attempt, outcome)
 
 
 def _title(attempt: Attempt, earlier: Sequence[Mapping[str, Any]]) -> str:
@@ -189,87 +193,3 @@ def seconds_left(trials: Sequence[Mapping[str, Any]], todo: int) -> float | None
     """
     known = [each["seconds"] for each in trials if each["seconds"] is not None]
     return todo * sum(known) / len(known) if known else None
-
-
-@flow(name="trial", description="One trial of a tuning.", flow_run_name="trial {number}")
-def run_trial(
-    number: int,
-    values: dict[str, Value],
-    experiment: Experiment,
-    stages: tuple[str, ...],
-    shared: dict[str, ArtifactRef],
-    parent: FlowTracking,
-) -> str:
-    """The trial at work, as an MLflow run of its own below the tuning's; told to the study as it goes.
-
-    Args:
-        number: which trial it is.
-        values: what it tries.
-        experiment: with these values.
-        stages: what is to be made; the last one measures.
-        shared: the artifacts of the stages before them.
-        parent: the tuning's run.
-
-    Returns:
-        What came of it, in words.
-    """
-    attempt = _attempt.get()
-    assert attempt is not None
-    began = time.monotonic()
-    run = TrackedRun.start(
-        parent.experiment_id,
-        f"trial {number}",
-        parent=parent.run_id,
-        # What it registers is made in passing, as what a comparison's variants register is.
-        tags={**PrefectRun.here().tags, mlflow_runs.VARIANT_TAG: f"trial-{number}"},
-    )
-    attempt.note(run.id, 0.0)
-
-    def end(status: str = "FINISHED", reason: str = "") -> None:
-        run.finish(status, reason)
-        attempt.note(run.id, time.monotonic() - began)
-
-    def handle(event: Event) -> None:
-        if not isinstance(event, StageProgress) or event.stage != stages[-1]:
-            return
-        step, value = event.progress.step, event.progress.metrics.get(OBJECTIVE)
-        if value is None:
-            return
-        run.metrics({OBJECTIVE: value}, step)
-        if attempt.report(value, step) and step < event.progress.total:
-            raise StageStoppedError(f"pruned after epoch {step}: NDCG@10 {value:.4f} is behind the other trials")
-
-    try:
-        run.parameters({"tuned": values})
-        run.parameters(experiment.model_dump(mode="json"))
-        refs = dict(shared)
-        place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=_AGAIN)
-        with listening(handle):
-            for name in stages:
-                refs[name] = run_stage(STAGES[name], experiment, place, refs)
-                # At once, so that what a run reads is known while it goes on.
-                run.tags(models.stage_tags({name: refs[name]}))
-        records = read_json(store.fetch(refs[stages[-1]]) / "training.json")["epochs"]
-        measured = {int(record["epoch"]): float(record[OBJECTIVE]) for record in records}
-        best = max(measured.values())
-        run.metrics({f"best_{OBJECTIVE}": best})
-    except StageStoppedError as stopped:
-        end("KILLED", str(stopped))
-        attempt.prune()
-        return str(stopped)
-    except MachineError as error:
-        run.finish(*mlflow_runs.how_it_ended(error))
-        raise
-    except UserError as error:
-        # Its values are to blame. All else is the machine's, and they are tried again where it is mended.
-        reason = one_line(error)
-        get_run_logger().warning("Failed", exc_info=error)
-        end("FAILED", reason)
-        attempt.fail(reason)
-        return f"failed: {reason}"
-    except BaseException as error:
-        run.finish(*mlflow_runs.how_it_ended(error))
-        raise
-    end()
-    attempt.complete(measured)
-    return f"NDCG@10 {best:.4f} after {len(measured)} epochs, {duration(time.monotonic() - began)}"

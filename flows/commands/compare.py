@@ -42,23 +42,28 @@ def compare(
     variants_file: Annotated[
         Path | None, typer.Option(metavar="YAML", help="Variants of your own, as in configs/variants/standard.yaml.")
     ] = None,
+    parallel: Annotated[
+        int, typer.Option(metavar="N", min=1, max=256, help="Run N side by side, in processes that share the cores.")
+    ] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Write the table to this file.")
     ] = None,
 ) -> None:
-    """Compare variants of an experiment in this process: each with the same seeds, measured on the same users."""
+    """Compare variants of an experiment: each with the same seeds, measured on the same users."""
     from prorec.flows.configuration.experiments import load
     from prorec.flows.configuration.variants import load_variants
+    from prorec.flows.local.crew import expect_shares
     from prorec_core.artifacts import write_json
 
     chosen, known = load(experiment, settings or ()), load_variants(variants_file)
     words = [word.strip() for word in variants.split(",") if word.strip()]
     counted = _seeds(seeds)
     known.plan(words, chosen, counted, against)
+    expect_shares(parallel, chosen.compute)
     expect_folder("--json", json_file)
     have(experiment, chosen)
     prepare_training()
-    summary = _run(chosen, words, counted, against, known)
+    summary = _run(chosen, words, counted, against, known, parallel)
     if json_file is not None:
         write_json(json_file, {"table": summary["table"], "failed": summary["failed"]})
     _show(summary)
@@ -84,13 +89,18 @@ def _seeds(text: str) -> int | list[int]:
 
 
 def _run(
-    experiment: Experiment, variants: Sequence[str], seeds: int | list[int], against: str | None, known: Variants
+    experiment: Experiment,
+    variants: Sequence[str],
+    seeds: int | list[int],
+    against: str | None,
+    known: Variants,
+    parallel: int,
 ) -> dict[str, Any]:
     def call() -> dict[str, Any]:
         from prorec.flows.compare import IncompleteComparisonError, compare
 
         try:
-            return compare(experiment, list(variants), seeds, against, known)
+            return compare(experiment, list(variants), seeds, against, known, parallel)
         except IncompleteComparisonError as error:
             return error.summary
 

@@ -65,7 +65,7 @@ def _change(model: str, kind: Literal["add", "remove"], file: Path, how: How, pr
         raise UserError("there is no model yet", place=model, cure="Run `prorec run demo` first")
     change = Change.of(kind, file.expanduser())
     with make_display([NAME]) as display, listening(display.handle):
-        quiet(display)
+        quiet(display.handle)
         stop_like_ctrl_c()
         outcome = update(model, [change], how)
     say(told(outcome))

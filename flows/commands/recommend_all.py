@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,6 +60,10 @@ def recommend_all(
     exclude_list: rules.ExcludeList = None,
     exclude_where: rules.ExcludeWhere = None,
     explain: Annotated[bool, typer.Option("--explain", help="Add columns that say why each item is there.")] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="compute.KEY=VALUE", help="Who computes, as compute.engine=ray."),
+    ] = None,
 ) -> None:
     """Write the best items of every user to a Parquet file; a run that was killed goes on where it was."""
     from prorec.tasks.local import paths
@@ -98,6 +103,7 @@ def recommend_all(
             "multiline": multiline,
             "only": rules.choice("only", only, only_list, where),
             "explain": explain,
+            "compute": _compute(settings or ()),
             "exclude": rules.choice("exclude", exclude, exclude_list, exclude_where),
         }
     )
@@ -107,6 +113,20 @@ def recommend_all(
 
     if note := short_lists_note(summary):
         say(note)
+
+
+def _compute(settings: Iterable[str]) -> dict[str, Any]:
+    """The section `compute`, of what `--set` says.
+
+    Raises:
+        UserError: it says something else.
+    """
+    from prorec.flows.configuration.experiments import load
+
+    for setting in settings:
+        if not setting.startswith("compute."):
+            raise UserError("only fields of compute are set here", place=f"--set {setting}", cure="Use the options")
+    return load("demo", list(settings)).compute.model_dump(mode="json")
 
 
 def _run(settings: dict[str, Any]) -> dict[str, Any]:

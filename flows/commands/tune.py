@@ -48,21 +48,26 @@ def tune(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value for all; may be given again."),
     ] = None,
+    parallel: Annotated[
+        int, typer.Option(metavar="N", min=1, max=256, help="Run N side by side, in processes that share the cores.")
+    ] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Write trials and best values to this file.")
     ] = None,
 ) -> None:
-    """Tune an experiment in this process, on validation users; the same command goes on with what was stopped."""
+    """Tune an experiment, on validation users; the same command goes on with what was stopped."""
     from prorec.flows.configuration.experiments import load
     from prorec.flows.configuration.spaces import load_space, plan
+    from prorec.flows.local.crew import expect_shares
     from prorec_core.artifacts import write_json
 
     planned = plan(load_space(space), load(experiment, settings or ()), stage)
+    expect_shares(parallel, planned.base.compute)
     expect_folder("--json", json_file)
     have(experiment, planned.base)
     name = _study(planned, study)
     prepare_training()
-    summary = _run(planned, trials, name, prune)
+    summary = _run(planned, trials, name, prune, parallel)
     if json_file is not None:
         write_json(json_file, {name: value for name, value in summary.items() if name != "mlflow"})
     _show(summary)
@@ -80,11 +85,11 @@ def _study(planned: Plan, name: str | None) -> str:
     return chosen
 
 
-def _run(planned: Plan, trials: int, study: str, prune: bool) -> dict[str, Any]:
+def _run(planned: Plan, trials: int, study: str, prune: bool, parallel: int) -> dict[str, Any]:
     def call() -> dict[str, Any]:
         from prorec.flows.tune import tune
 
-        return tune(planned.base, planned.space, trials, planned.stage, study, prune)
+        return tune(planned.base, planned.space, trials, planned.stage, study, prune, parallel)
 
     return in_process([*planned.shared, *planned.varied], call)
 

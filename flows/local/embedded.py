@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING, Any
 from prorec.flows.access import secret
 from prorec.flows.local.prefect_server import LocalServer
 from prorec.flows.terminal.screen import say
-from prorec.tasks.execution.events import Notice
+from prorec.tasks.execution.events import Event, Notice
 from prorec.tasks.local import paths, stopping
 from prorec.tasks.tracking import mlflow_runs
 from prorec_core.errors import UserError
 from prorec_core.visible import shortened
 
 if TYPE_CHECKING:
-    from prorec.flows.terminal.display import Display
     from prorec_core.generation.rules import Rule
 
 
@@ -119,8 +118,8 @@ def _stop(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def quiet(display: Display) -> None:
-    """Keep the logs of libraries off the screen, and show the warnings of this project on `display`."""
+def quiet(handle: Callable[[Event], None]) -> None:
+    """Keep the logs of libraries off the screen, and show the warnings of this project by way of `handle`."""
     warnings.simplefilter("ignore")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -128,7 +127,7 @@ def quiet(display: Display) -> None:
 
     class Shown(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            display.handle(Notice(record.getMessage()))
+            handle(Notice(record.getMessage()))
 
     for name in ("prorec", "prorec_core"):
         ours = logging.getLogger(name)

@@ -82,7 +82,7 @@ def in_process(stages: Sequence[str], flow: Callable[[], T]) -> T:
     with make_display(list(stages)) as display, listening(display.handle):
         display.say("starting Prefect and MLflow …")
         if not debugging():
-            quiet(display)
+            quiet(display.handle)
         stop_like_ctrl_c()
         ready = start_prefect()
         from prorec.tasks.tracking.mlflow_runs import client

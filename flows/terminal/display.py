@@ -18,7 +18,16 @@ from rich.table import Table
 from rich.text import Text
 
 from prorec.flows.terminal.screen import console, plain, say
-from prorec.tasks.execution.events import Event, Notice, PartEnded, PartStarted, StageEnded, StageProgress, StageStarted
+from prorec.tasks.execution.events import (
+    Beside,
+    Event,
+    Notice,
+    PartEnded,
+    PartStarted,
+    StageEnded,
+    StageProgress,
+    StageStarted,
+)
 from prorec_core.progress import duration
 
 _SECONDS_BETWEEN_LINES = 5.0
@@ -78,7 +87,7 @@ class _Row:
                 self.metrics.update(progress.metrics)
             case StageEnded():
                 self.state, self.seconds = "cached" if event.cached else "done", event.seconds
-            case Notice() | PartStarted() | PartEnded():
+            case _:
                 pass
 
     def seconds_left(self) -> float | None:
@@ -97,6 +106,7 @@ class LiveDisplay:
         self._spinners = {stage: Spinner("dots") for stage in stages}
         self._head = "starting"
         self._title = ""
+        self._beside: dict[str, tuple[str, _Row]] = {}
         self._console = console
         self._live = Live(get_renderable=self._shown, console=console, refresh_per_second=8, transient=False)
 
@@ -112,16 +122,36 @@ class LiveDisplay:
 
     def handle(self, event: Event) -> None:
         if isinstance(event, Notice | PartEnded):
-            self._console.print(plain(event.text, "yellow" if isinstance(event, Notice) else ""))
+            noted = isinstance(event, Notice) or event.failed
+            self._console.print(plain(event.text, "yellow" if noted else ""))
+            self._beside.pop(event.beside if isinstance(event, PartEnded) else "", None)
             return
         self._head = ""
+        if isinstance(event, Beside):
+            self._handle_beside(event)
+            return
         if isinstance(event, PartStarted):
             self._title = _part(event)
+            if event.beside:
+                self._beside[event.beside] = "", _Row()
+                self._rows = {}
+                return
             self._rows = {stage: _Row() for stage in event.stages}
             self._spinners |= {stage: Spinner("dots") for stage in event.stages}
             return
         stage = event.ref.stage if isinstance(event, StageEnded) else event.stage
         self._rows[stage].take(event)
+
+    def _handle_beside(self, event: Beside) -> None:
+        match event.event:
+            case Notice(text=text):
+                self._console.print(plain(f"{event.name}: {text}", "yellow"))
+            case StageStarted(stage=stage):
+                self._spinners.setdefault(event.name, Spinner("dots"))
+                self._beside[event.name] = stage, _Row()
+                self._beside[event.name][1].take(event.event)
+            case StageProgress() | StageEnded():
+                self._beside[event.name][1].take(event.event)
 
     def say(self, text: str) -> None:
         self._head = text
@@ -133,6 +163,9 @@ class LiveDisplay:
         table = Table(box=None, padding=(0, 1), show_header=False)
         for width in (1, max(map(len, self._rows), default=0), _BAR, 23, None):
             table.add_column(no_wrap=True, min_width=width)
+        for name, (stage, row) in self._beside.items():
+            about = plain(f"{name}  {stage}")
+            table.add_row(self._mark(name, row), about, self._bar(row), self._time(row), plain(_numbers(row.metrics)))
         for stage, row in self._rows.items():
             table.add_row(
                 self._mark(stage, row), plain(stage), self._bar(row), self._time(row), plain(_numbers(row.metrics))
@@ -165,7 +198,7 @@ class PlainDisplay:
     """A line for each thing that happens, fast ones thinned out."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[tuple[str, str], _Row] = {}
         self._last = 0.0
 
     def __enter__(self) -> PlainDisplay:
@@ -181,19 +214,25 @@ class PlainDisplay:
             say(text, error=True)
 
     def handle(self, event: Event) -> None:
+        self._handle(event, "")
+
+    def _handle(self, event: Event, of: str) -> None:
+        before = f"{of}: " if of else ""
         match event:
+            case Beside(name=name, event=inner):
+                self._handle(inner, name)
             case Notice(text=text) | PartEnded(text=text):
-                self.say(text)
+                self.say(before + text)
             case PartStarted():
                 self.say(_part(event))
             case StageStarted(stage=stage):
-                self._rows[stage] = _Row()
-                self._rows[stage].take(event)
-                self.say(f"{stage}: started")
+                self._rows[of, stage] = _Row()
+                self._rows[of, stage].take(event)
+                self.say(f"{before}{stage}: started")
             case StageEnded(ref=ref, cached=cached, seconds=seconds):
-                self.say(f"{ref.stage}: {'cached' if cached else 'done'} in {duration(seconds)}")
+                self.say(f"{before}{ref.stage}: {'cached' if cached else 'done'} in {duration(seconds)}")
             case StageProgress(stage=stage, progress=progress):
-                row = self._rows[stage]
+                row = self._rows[of, stage]
                 row.take(event)
                 # An epoch is worth a line each; texts and users are not.
                 if progress.unit != "epoch" and time.monotonic() - self._last < _SECONDS_BETWEEN_LINES:
@@ -201,7 +240,7 @@ class PlainDisplay:
                 self._last = time.monotonic()
                 left = row.seconds_left()
                 parts = [
-                    f"{stage}: {progress.unit} {progress.step}/{progress.total}",
+                    f"{before}{stage}: {progress.unit} {progress.step}/{progress.total}",
                     _numbers(dict(progress.metrics)),
                     f"{duration(left)} left" if left is not None else "",
                 ]

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,8 +117,34 @@ def check_catalogue(recommender: Recommender, histories: Histories, *, whole: bo
     return unknown.len()
 
 
+Making = Callable[[Iterator[tuple[str, Chunk]]], Iterator[tuple[str, bytes]]]
+"""Takes chunks with their keys, as fast as it can make their rows, and gives the content of a Parquet file for each, in
+whatever order they are made."""
+
+
+def making(recommender: Recommender, settings: BatchSettings) -> Making:
+    """Has this process make one chunk after the other."""
+    make = rows_of(recommender, settings)
+    return lambda chunks: ((key, make(chunk)) for key, chunk in chunks)
+
+
+def rows_of(recommender: Recommender, settings: BatchSettings) -> Callable[[Chunk], bytes]:
+    """What makes a chunk's rows, as the content of a Parquet file.
+
+    Raises:
+        UserError: the rule cannot be asked of the model, or leaves nothing.
+    """
+    allowed = None if settings.rule is None else recommender.rules.left(settings.rule).allowed
+    return lambda chunk: _content(_rows(recommender, chunk, settings, allowed))
+
+
 def recommend_all(
-    recommender: Recommender, histories: Histories, settings: BatchSettings, output: Path, report: Report = silent
+    recommender: Recommender,
+    histories: Histories,
+    settings: BatchSettings,
+    output: Path,
+    report: Report = silent,
+    make: Making | None = None,
 ) -> BatchResult:
     """Write the best items of every user to a Parquet file (columns: `SCHEMA`).
 
@@ -128,29 +154,45 @@ def recommend_all(
         settings: what is asked for.
         output: the file; chunks wait in a hidden folder beside it until all are there.
         report: told of every chunk, in users.
+        make: makes the rows; by default `making`, in this process.
 
     Raises:
         UserError: the output cannot be written; the rule cannot be asked of the model, or leaves nothing.
     """
-    allowed = None if settings.rule is None else recommender.rules.left(settings.rule).allowed
+    make = make or making(recommender, settings)
     schema = explained_schema(recommender.scoring) if settings.explain else SCHEMA
     parts = output.parent / f".{output.name}.parts"
-    try:
-        parts.mkdir(parents=True, exist_ok=True)
-        found = 0
-        names, done, total = [], 0, histories.n_users
+    order: list[str] = []
+    there: dict[str, Path] = {}
+    users: dict[str, int] = {}
+    found, done, total = 0, 0, histories.n_users
+
+    def tell(key: str) -> None:
+        nonlocal done
+        done += users[key]
+        report(Progress(done, total, "user"))
+
+    def missing() -> Iterator[tuple[str, Chunk]]:
+        nonlocal found
         for chunk in histories.chunks(settings.chunk):
             key = _key(chunk, settings)
-            part = _whole_part(parts, key)
-            if part is not None:
-                found += len(chunk.user_ids)
-            else:
-                part = _write_part(parts, key, _rows(recommender, chunk, settings, allowed))
-            names.append(part)
-            done += len(chunk.user_ids)
-            report(Progress(done, total, "user"))
+            order.append(key)
+            users[key] = len(chunk.user_ids)
+            if (part := _whole_part(parts, key)) is None:
+                yield key, chunk
+                continue
+            there[key] = part
+            found += users[key]
+            tell(key)
+
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        for key, content in make(missing()):
+            there[key] = _write_part(parts, key, content)
+            tell(key)
         # The last name is given to a file that is whole, on the same file system.
         whole = parts / "whole"
+        names = [there[key] for key in order]
         rows, served, full = _join(names, whole, schema.with_metadata(_metadata(settings)), settings.k)
         sha256 = sha256_file(whole)
         whole.replace(output)
@@ -221,10 +263,13 @@ def _whole_part(folder: Path, key: str) -> Path | None:
     return None
 
 
-def _write_part(folder: Path, key: str, table: pa.Table) -> Path:
+def _content(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    content = sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _write_part(folder: Path, key: str, content: bytes) -> Path:
     path = folder / f"{key}-{hashlib.sha256(content).hexdigest()}.parquet"
     write_bytes(path, content)
     return path

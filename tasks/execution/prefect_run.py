@@ -8,16 +8,22 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
+from uuid import UUID
 
 import prefect.runtime
-from prefect import get_run_logger
+from prefect import Flow, Task, get_run_logger
 from prefect.artifacts import create_link_artifact
+from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
+from prefect.events.worker import EventsWorker
+from prefect.flow_engine import run_flow
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import get_current_settings
-from prefect.states import Failed
+from prefect.states import Failed, Pending
 from prefect.transactions import get_transaction
+from prefect.utilities.asyncutils import run_coro_as_sync
 
 from prorec.tasks.execution.events import StageStoppedError
 from prorec.tasks.local import paths
@@ -25,6 +31,9 @@ from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.tracking.mlflow_runs import ATTEMPT_TAG, FLOW_RUN_NAME_TAG, FLOW_RUN_TAG, FLOW_TAG, TASK_RUN_TAG
 from prorec_core.errors import UserError, one_line
 
+T = TypeVar("T")
+
+_SECONDS_TO_SEND = 5.0
 _TOLD = "_prorec_told"
 """Set on an error whose traceback is in the log."""
 
@@ -107,6 +116,45 @@ class PrefectRun:
         """How to run it again, as Markdown."""
         here = f"`prorec rerun {self.flow_run}`"
         return f"`prefect flow-run retry {self.flow_run}` or {here}" if self.deployed else here
+
+
+def environment() -> dict[str, str]:
+    """What has another process on this machine use the Prefect server in use here, by its password too."""
+    found = get_current_settings()
+    key = found.api.auth_string
+    return {
+        **({"PREFECT_API_URL": found.api.url} if found.api.url else {}),
+        **({"PREFECT_API_AUTH_STRING": key.get_secret_value()} if key else {}),
+        "PREFECT_HOME": str(found.home),
+    }
+
+
+def announce(flow: Flow[..., Any]) -> str:
+    """Tell Prefect that a flow is to run below the present one, in another process; returns what `run_below` takes."""
+    task: Task[..., Any] = Task(name=flow.name, fn=flow.fn, version=flow.version)
+    # As Prefect itself marks the task run that stands for a flow run below.
+    task._is_subflow_tracking_task = True  # type: ignore[attr-defined]
+    made = run_coro_as_sync(task.create_run(flow_run_context=FlowRunContext.get(), parameters={}))
+    assert made is not None
+    return str(made.id)
+
+
+def run_below(flow: Flow[..., T], parameters: dict[str, Any], place: str) -> T:
+    """Run a flow below that of another process, which has announced it."""
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(
+            flow,
+            parameters=flow.serialize_parameters(parameters),
+            state=Pending(),
+            parent_task_run_id=UUID(place),
+        )
+    return cast("T", run_flow(flow, flow_run=run, parameters=parameters))
+
+
+def send_all() -> None:
+    """Have Prefect's server know all that happened in this process, logs and states of tasks, as far as it answers."""
+    for worker in (EventsWorker, APILogWorker):
+        worker.drain_all(timeout=_SECONDS_TO_SEND)
 
 
 def _pages() -> str | None:

@@ -26,9 +26,11 @@ from prorec.tasks.local import paths
 from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.local.memory import OF_PROCESS, Peak, give_back, peak_memory
 from prorec.tasks.local.stopping import stops_kept
+from prorec.tasks.local.waiting import so_far
+from prorec.tasks.tracking import leases, store
 from prorec.tasks.tracking import mlflow_runs as tracked
-from prorec.tasks.tracking import store
 from prorec.tasks.tracking.datasets import DataSet, data_sets
+from prorec.tasks.tracking.leases import Lease, LeaseLostError, lease
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.tracking.retries import is_passing
 from prorec_core.artifacts import (
@@ -75,7 +77,11 @@ def run_stage(
         with stops_kept():
             return cast("State[Any]", task(experiment, used, tracking, key, outside, refresh, return_state=True))
 
-    with paths.lock(key, lambda: _notice(of, "another run is making this artifact; waiting for it")):
+    def waiting(seconds: float) -> None:
+        _waits(of, leases.holder(key), seconds)
+
+    # Of those that share this folder only one asks the others. The kernel tells at once when it dies.
+    with paths.lock(key, waiting):
         state = call(force)
         ref, problems = _taken(of, state, key)
         cached = state.name == _CACHED and not problems
@@ -110,6 +116,10 @@ def _notice(of: Stage, text: str) -> None:
     emit(Notice(f"{of.name}: {text}"))
 
 
+def _waits(of: Stage, who: str, seconds: float) -> None:
+    _notice(of, f"another run is making this artifact; waiting for it{so_far(seconds)}{f' ({who})' if who else ''}")
+
+
 def _data_sets(
     experiment: Experiment, inputs: Mapping[str, Path], refs: Mapping[str, ArtifactRef], outside: str
 ) -> Iterator[DataSet]:
@@ -129,11 +139,42 @@ def _execute(
     outside: str,
     anew: bool,
 ) -> ArtifactRef | State[Any]:
-    """Find the artifact where Prefect's cache does not know it, or make it and store it."""
-    if not anew and (found := store.find(key)):
-        message = f"Stored by MLflow run {found.run_id}"
-        get_run_logger().info("%s; no reference to it was cached here", message)
-        return Completed(name=_CACHED, message=message, data=found)
+    """Find the artifact where Prefect's cache does not know it, or make it and store it, unless others just do."""
+    known = store.find_all(key)
+    if known and not anew:
+        return _found(known[0], "no reference to it was cached here")
+    before = {ref.run_id for ref in known}
+    while True:
+        with lease(key, partial(_waits, of)) as mine:
+            made = next((ref for ref in store.find_all(key) if ref.run_id not in before), None)
+            if made:
+                return _found(made, "another run made it meanwhile")
+            try:
+                return _make(of, experiment, upstream, tracking, key, outside, mine)
+            except LeaseLostError as lost:
+                _notice(of, str(lost))
+
+
+def _found(ref: ArtifactRef, why: str) -> State[Any]:
+    message = f"Stored by MLflow run {ref.run_id}"
+    get_run_logger().info("%s; %s", message, why)
+    return Completed(name=_CACHED, message=message, data=ref)
+
+
+def _make(
+    of: Stage,
+    experiment: Experiment,
+    upstream: dict[str, ArtifactRef],
+    tracking: FlowTracking,
+    key: str,
+    outside: str,
+    mine: Lease,
+) -> ArtifactRef:
+    """Make the artifact and store it.
+
+    Raises:
+        LeaseLostError: others took this process for dead, and make it.
+    """
     refs = {name: store.as_ref(upstream[name], name.partition("@")[0]) for name in of.reads}
     inputs = {name: store.fetch(ref) for name, ref in refs.items()}
     place = PrefectRun.here()
@@ -161,6 +202,7 @@ def _execute(
     seen: set[tuple[int, str]] = set()
 
     def report(progress: Progress) -> None:
+        mine.expect()
         run.metrics(progress.metrics, progress.step)
         seen.update((progress.step, name) for name in progress.metrics)
         emit(StageProgress(of.name, progress))
@@ -179,10 +221,14 @@ def _execute(
         measured |= _of_memory(peak)
         if of.found_outside(experiment) != outside:
             raise UserError("what the stage reads was changed while it read it", place=of.name, cure="Run it again")
+        mine.expect()
         ref = _keep(of, work, refs, run, seen, measured, begun, page)
     except StageStoppedError as stopped:
         run.finish("KILLED", str(stopped), page(f"**stopped.** {stopped}"))
         shutil.rmtree(work.checkpoints, ignore_errors=True)
+        raise
+    except LeaseLostError as lost:
+        run.finish("KILLED", str(lost), page(f"**stopped.** {lost}"))
         raise
     except Exception as error:
         reason = one_line(explained(error) or error)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes, urlparse
 
 import prorec
+from prorec.tasks.local.waiting import Waiting
 from prorec_core.errors import UserError
 
 ARTIFACTS_VARIABLE = "PROREC_ARTIFACTS"
@@ -23,6 +25,9 @@ EMBEDDED_VARIABLE = "PROREC_PREFECT_EMBEDDED"
 _PREFECT_DATABASE = tuple(
     f"PREFECT_{part}_DATABASE_{name}" for name in ("CONNECTION_URL", "DRIVER", "HOST") for part in ("SERVER", "API")
 )
+_PAUSE = 0.1
+"""Seconds between two looks at a lock that another process holds."""
+
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SQLITE = ("sqlite", "sqlite+pysqlite", "sqlite+aiosqlite")
 
@@ -231,18 +236,21 @@ def expect_output(file: Path, place: str) -> None:
 
 
 @contextmanager
-def lock(name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def lock(name: str, waiting: Callable[[float], None] = lambda _: None) -> Iterator[None]:
     """Hold the lock `name` among this machine's processes; the kernel frees it when its holder dies.
 
-    `waiting` is called once if another process holds it.
+    While another process holds it, `waiting` is given the seconds so far: at once, and then ever more seldom.
     """
     locks().mkdir(parents=True, exist_ok=True)
+    told = Waiting(waiting)
     with (locks() / name).open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                told()
+                time.sleep(_PAUSE)
         yield
 
 

@@ -10,6 +10,7 @@ import fcntl
 import os
 import subprocess
 import time
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -107,6 +108,30 @@ def host() -> str:
 def identity() -> dict[str, str]:
     """What identifies the present process: host, pid and start."""
     return {"host": host(), "pid": str(os.getpid()), "started": started(os.getpid()) or ""}
+
+
+@cache
+def _namespace() -> str:
+    """What tells the process numbers that are seen from here from those of other machines and containers."""
+    try:
+        return f"{_boot()}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return host()
+
+
+def owner() -> dict[str, str]:
+    """What others, here and elsewhere, tell the present process by."""
+    return {**identity(), "sign": sign_of_life(), "namespace": _namespace()}
+
+
+def is_gone(owner: Mapping[str, str]) -> bool:
+    """Whether a process, as `owner` tells of it, is known to be gone; one that cannot be seen from here never is."""
+    alive = lives(owner.get("sign", ""))
+    if alive is not None:
+        return not alive
+    if owner.get("namespace") != _namespace() or not owner.get("pid", "").isdigit():
+        return False
+    return started(int(owner["pid"])) != owner.get("started")
 
 
 def is_dead(process: dict[str, str]) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prorec.tasks.execution.events import Notice, StageEnded, StageProgress, StageStarted, emit
 from prorec.tasks.execution.prefect_run import PrefectRun
 from prorec.tasks.local import paths
+from prorec.tasks.local.waiting import so_far
 from prorec.tasks.registry import bundles, models, recommenders
 from prorec.tasks.registry.models import Version
 from prorec.tasks.registry.recommenders import RegisteredVersion
@@ -128,7 +129,10 @@ def update(model: str, changes: Sequence[Change], how: How) -> Outcome:
     begun = time.monotonic()
     emit(StageStarted(NAME))
     name = recommenders.find(model).name
-    with paths.lock(f"{NAME}-{name}", lambda: _notice(f"another process changes the items of {name}; waiting")):
+    with paths.lock(
+        f"{NAME}-{name}",
+        lambda seconds: _notice(f"another process changes the items of {name}; waiting{so_far(seconds)}"),
+    ):
         # The alias may have moved while the other was at work.
         found = recommenders.find(model)
         base = models.find(found.name, found.version)

@@ -11,9 +11,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
+from prorec.tasks.execution.cluster import expect_cluster
 from prorec.tasks.execution.events import Notice, StageEnded, StageProgress, StageStarted, emit
 from prorec.tasks.execution.prefect_run import PrefectRun
 from prorec.tasks.local import paths
+from prorec.tasks.local.waiting import so_far
 from prorec.tasks.registry import models, recommenders
 from prorec.tasks.registry.lists import ListStore
 from prorec.tasks.registry.recommenders import RegisteredVersion
@@ -22,6 +24,7 @@ from prorec.tasks.tracking.datasets import DataSet
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import ArtifactRef
+from prorec_core.config_compute import ComputeConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.files import path_of
 from prorec_core.data.formats import TextRules, is_file
@@ -70,6 +73,7 @@ class BatchRequest(Section):
     )
     only: Chosen | None = Field(None, description="What alone may be recommended: all that it says has to be met.")
     exclude: Chosen | None = Field(None, description="What may not be: an item is left out that meets any of it.")
+    compute: ComputeConfig = Field(default_factory=ComputeConfig, description="Who computes.")
     explain: bool = Field(False, description="Add columns that say why each item is there; takes longer.")
 
 
@@ -98,6 +102,7 @@ def recommend(request: BatchRequest) -> dict[str, Any]:
     """
     begun = time.monotonic()
     emit(StageStarted(NAME))
+    expect_cluster(request.compute)
     version = recommenders.find(request.model)
     output = _output(request, version)
     experiment = mlflow_runs.experiment_id(version.name.removeprefix(mlflow_runs.experiment_name("")))
@@ -111,7 +116,10 @@ def recommend(request: BatchRequest) -> dict[str, Any]:
         },
     )
     try:
-        with paths.lock(paths.output_lock(output), lambda: _notice("another run writes this file; waiting")):
+        with paths.lock(
+            paths.output_lock(output),
+            lambda seconds: _notice(f"another run writes this file; waiting{so_far(seconds)}"),
+        ):
             summary = _write(request, version, output, run, begun)
     except BaseException as error:
         run.finish(*mlflow_runs.how_it_ended(error))
@@ -155,7 +163,12 @@ def _write(
         run.metrics({"users_done": progress.step}, progress.step)
         emit(StageProgress(NAME, progress))
 
-    result = recommend_all(recommender, histories, settings, output, report)
+    make = None
+    if request.compute.engine == "ray":
+        from prorec.tasks.registry import spread
+
+        make = spread.making(version, settings, request.compute, _notice)
+    result = recommend_all(recommender, histories, settings, output, report, make)
     if result.users_found:
         _notice(f"{result.users_found:,} of {result.users:,} users were done by an earlier run")
     seconds = time.monotonic() - begun

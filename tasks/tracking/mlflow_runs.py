@@ -83,7 +83,9 @@ _VIEW = json.dumps({"selectedColumns": _COLUMNS, "columnOrder": _COLUMNS})
 
 _STORE = "prorec store"
 _STORE_TAG = "prorec.store"
-_STORE_NOTE = "Holds the identity of this store, which cache keys depend on. Deleting it makes all cached work unknown."
+_STORE_NOTE = (
+    "Holds the identity of this store, which cache keys depend on, and who makes which artifact now. Leave it here."
+)
 _LONGEST_VALUE = 6000
 _LONGEST_TAG = 8000
 _log = logging.getLogger(__name__)
@@ -155,12 +157,23 @@ def _location() -> str | None:
 
 def identity() -> str:
     """What tells the tracking store in use from every other one, however it is reached."""
-    return _identity(paths.tracking_uri())
+    return _own(paths.tracking_uri())[1]
+
+
+def store_experiment() -> str:
+    """The MLflow experiment that holds what this store is known by, and who is at work on what."""
+    return _own(paths.tracking_uri())[0]
 
 
 @cache
-def _identity(_uri: str) -> str:
-    return str(_made_once(_STORE, {_STORE_TAG: uuid4().hex, NOTE_TAG: _STORE_NOTE}).tags[_STORE_TAG])
+def _own(_uri: str) -> tuple[str, str]:
+    found = _made_once(_STORE, {_STORE_TAG: uuid4().hex, NOTE_TAG: _STORE_NOTE})
+    if found.lifecycle_stage != "active":
+        _log.warning("The MLflow experiment '%s' was deleted and is needed: it is restored", _STORE)
+        with contextlib.suppress(Exception):
+            # Another process may have been faster; what is wrong otherwise is told when a tag is set.
+            client().restore_experiment(found.experiment_id)
+    return str(found.experiment_id), str(found.tags[_STORE_TAG])
 
 
 def page(experiment: str, run_id: str, file: str = "") -> str | None:

@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +90,18 @@ def tags_of(uri: str, folder: Path, manifest: Manifest) -> dict[str, str]:
 
 def find(key: str) -> ArtifactRef | None:
     """The newest artifact that any process on any machine stored under a cache key, unless it is gone."""
+    return next(_stored_under(key), None)
+
+
+def find_all(key: str) -> list[ArtifactRef]:
+    """All artifacts that were stored under a cache key, unless they are gone; the newest first."""
+    return list(_stored_under(key))
+
+
+def _stored_under(key: str) -> Iterator[ArtifactRef]:
     condition = f"tags.`{KEY_TAG}` = '{key}' and {_STORED}"
     runs = mlflow_runs.search(condition, order_by=["attributes.end_time DESC"])
-    return next((_ref_of(run) for run in runs if not _GONE & run.data.tags.keys()), None)
+    return (_ref_of(run) for run in runs if not _GONE & run.data.tags.keys())
 
 
 def fetch(ref: ArtifactRef) -> Path:

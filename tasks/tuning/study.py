@@ -256,13 +256,22 @@ class Study:
             or (trial.state is states.FAIL and _REASON in trial.user_attrs)
         ]
 
+    def _running(self) -> list[FrozenTrial]:
+        import optuna
+
+        return self._stored.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
+
+    def _begun(self) -> list[FrozenTrial]:
+        """The trials that ended by themselves, and those at work, in the order of their numbers."""
+        return sorted([*self._counted(), *self._running()], key=lambda trial: trial.number)
+
     @property
     def ended(self) -> int:
         """How many trials ended: with a value, early, or by a failure of their own."""
         return len(self._counted())
 
     def next(self, first: Mapping[str, Any]) -> Attempt | None:
-        """Begin a trial: one that was left, or else with new values.
+        """Begin a trial: one that was left, or else with new values; others may be at work.
 
         Args:
             first: the values of the very first trial, if the ranges hold them.
@@ -272,30 +281,33 @@ class Study:
         """
         import optuna
 
-        counted = self._counted()
+        begun = self._begun()
         waiting = self._stored.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
         if not waiting:
-            values = dict(first) if not counted and self._holds(first) else self._draw(counted)
+            values = dict(first) if not begun and self._holds(first) else self._draw(begun)
             if values is None:
                 return None
             self._stored.enqueue_trial(values)
-        return Attempt(self._stored, self._stored.ask(self._distributions), len(counted) + 1)
+        return Attempt(self._stored, self._stored.ask(self._distributions), len(begun) + 1)
 
     def _holds(self, values: Mapping[str, Any]) -> bool:
         return all(_in(each, values[name]) for name, each in self._distributions.items())
 
-    def _draw(self, counted: list[FrozenTrial]) -> dict[str, Any] | None:
-        """New values, from those of trials that ended and from the seed alone."""
+    def _draw(self, begun: list[FrozenTrial]) -> dict[str, Any] | None:
+        """New values, from those of trials that ended or are at work and from the seed alone."""
         import optuna
 
         from prorec_core.training.runtime import derive_seed
 
-        known = {sha256_json(trial.params) for trial in counted}
-        of_use = [trial for trial in counted if trial.state is not optuna.trial.TrialState.FAIL]
+        known = {sha256_json(trial.params) for trial in begun}
+        of_use = [trial for trial in begun if trial.state is not optuna.trial.TrialState.FAIL]
+        # What is at work counts as bad until it is known, so that not all look at the same place.
+        liar = any(trial.state is optuna.trial.TrialState.RUNNING for trial in begun)
         for draw in range(_DRAWS):
-            seed = derive_seed(self._seed, "trial", len(counted), draw)
+            seed = derive_seed(self._seed, "trial", len(begun), draw)
             samplers = optuna.samplers
-            sampler = samplers.TPESampler(seed=seed) if draw < _DRAWS_BY_MODEL else samplers.RandomSampler(seed)
+            by_model = draw < _DRAWS_BY_MODEL
+            sampler = samplers.TPESampler(seed=seed, constant_liar=liar) if by_model else samplers.RandomSampler(seed)
             # Apart from the stored study, so that what is drawn in vain leaves no trace there.
             apart = optuna.create_study(direction="maximize", sampler=sampler)
             apart.add_trials(of_use)
@@ -326,7 +338,8 @@ class Study:
                 "run_id": trial.user_attrs.get(_RUN),
                 "reason": trial.user_attrs.get(_REASON),
             }
-            for number, trial in enumerate(self._counted(), start=1)
+            for number, trial in enumerate(self._begun(), start=1)
+            if trial.state is not optuna.trial.TrialState.RUNNING
         ]
 
     def importances(self) -> dict[str, float]:

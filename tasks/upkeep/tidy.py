@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prorec.tasks.local import paths, processes
-from prorec.tasks.tracking import mlflow_runs
+from prorec.tasks.tracking import leases, mlflow_runs
 from prorec.tasks.tracking.mlflow_runs import ATTEMPT_TAG, FLOW_RUN_TAG, FLOW_TAG, PROCESS_TAG, SIGN_TAG, TASK_RUN_TAG
 from prorec.tasks.tracking.retries import retrying
 from prorec_core.errors import one_line
@@ -72,6 +72,7 @@ def tidy(ask_prefect: Callable[[], None] = lambda: None) -> Tidied:
                     # In this order: what is closed in MLflow is not looked at again.
                     _crash(client, run, done)
                     _close(run, over, done)
+    leases.drop_dead()
     processes.remove_old_signs()
     return done
 

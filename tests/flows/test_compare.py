@@ -15,7 +15,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from prorec.flows import compare as comparisons
+from prorec.flows import variant
 from prorec.tasks.execution.stage import Stage
 from prorec.tasks.tracking import store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
@@ -69,7 +69,7 @@ def test_codes_that_cannot_be_enough_are_refused_before_any_stream_is_trained(
         made.append(stage.name)
         return ArtifactRef(stage=stage.name, digest="d", run_id="r", uri="/u")
 
-    monkeypatch.setattr(comparisons, "_make", make)
+    monkeypatch.setattr(variant, "make", make)
     monkeypatch.setattr(store, "fetch", lambda _: tmp_path)
     pl.DataFrame({"item_id": [str(item) for item in range(10)]}).write_parquet(tmp_path / "items.parquet")
     few, enough = (
@@ -79,7 +79,7 @@ def test_codes_that_cannot_be_enough_are_refused_before_any_stream_is_trained(
     # The stream that has too few is the last one.
     experiments = {"": few} if scorer == "generator" else {"": enough, "first": enough, "second": few}
     with pytest.raises(UserError, match=r"10 items cannot each have their own of 3\^2 tuples of codes"):
-        comparisons._artifacts(scorer, experiments, cast("TrackedRun", None))
+        variant._artifacts(scorer, experiments, cast("TrackedRun", None))
     assert made == ["preprocess"]
 
 
@@ -162,7 +162,9 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Pa
     names = {each.name for each in MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_registered_models()}
     assert "prorec-demo" not in names, "variants are registered under names of their own"
 
-    done = compare("--variants", "popularity", "--seeds", "2", "--json", str(out), folder=folder, api=prefect_api)
+    # Two processes ask for the same stage at once.
+    words = ["--variants", "popularity", "--seeds", "2", "--parallel", "2", "--json", str(out)]
+    done = compare(*words, folder=folder, api=prefect_api)
     assert done.returncode == 0, done.stderr
     table = json.loads(out.read_text())["table"]
     mean = variants["popularity"]["test"]["mrr"]["mean"]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.histories import Chunk, DatasetHistories, FileHistories, Histories
 from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.errors import UserError
-from prorec_core.generation.batch import SCHEMA, BatchSettings, _key, check_catalogue, recommend_all
+from prorec_core.generation.batch import SCHEMA, BatchSettings, _key, check_catalogue, recommend_all, rows_of
 from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.recommender import Recommender
 from prorec_core.progress import Progress
@@ -230,3 +231,29 @@ def test_what_came_after_the_training_and_what_was_withdrawn_is_no_other_catalog
     recommender.item_ids = [*ITEMS, "later"]
     recommender.catalogue = Catalogue.of_training(6).with_more(1, 0.0).with_withdrawn(np.array([2]), True)
     assert check_catalogue(recommender, histories, whole=True, drop_unknown=False) == 0
+
+
+def test_whoever_makes_the_rows_in_whatever_order_the_file_is_the_same(tmp_path: Path) -> None:
+    recommender, asked = Cycle(), []
+    alone = recommend_all(recommender, make_file(tmp_path), SETTINGS, tmp_path / "alone.parquet")
+
+    def backwards(chunks: Iterator[tuple[str, Chunk]]) -> Iterator[tuple[str, bytes]]:
+        make = rows_of(recommender, SETTINGS)
+        for key, chunk in reversed(list(chunks)):
+            asked.append(key)
+            yield key, make(chunk)
+            if len(asked) == stop:
+                raise RuntimeError("the one who makes them died")
+
+    output = tmp_path / "others.parquet"
+    for stop in (2, 0):
+        told: list[Progress] = []
+        if stop:
+            with pytest.raises(RuntimeError):
+                recommend_all(recommender, make_file(tmp_path), SETTINGS, output, told.append, backwards)
+        else:
+            result = recommend_all(recommender, make_file(tmp_path), SETTINGS, output, told.append, backwards)
+    assert len(asked) == len(set(asked)) == 3, "what was made is not made again"
+    assert told[-1] == Progress(10, 10, "user")
+    assert output.read_bytes() == (tmp_path / "alone.parquet").read_bytes() and result.sha256 == alone.sha256
+    assert result.users_found == 6 and result.users == 10

@@ -116,7 +116,7 @@ class GeneratorContract:
     def test_what_is_learnt_within_a_history_is_asked_of_one_that_ends_there(self, generator: Any) -> None:
         model, histories = generator(node_scores=False), _histories(empty=False)
         batch = _batch(histories, training=True)
-        targets = all_targets(batch)
+        targets = batch.targets()
         prefixes = [
             batch.items_BL[row, : column + 1].numpy().astype(np.int32)
             for row, column in zip(targets.rows_P, targets.columns_P, strict=True)

@@ -18,7 +18,7 @@ def test_all_who_come_at_once_agree(tracked_folder: Path) -> None:
 
     def ask(_: int) -> str:
         together.wait()
-        return mlflow_runs._identity.__wrapped__("")
+        return mlflow_runs._own.__wrapped__("")[1]
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(ask, range(4)))) == 1
@@ -28,7 +28,9 @@ def test_deleting_experiments_does_not_change_it(tracked_folder: Path) -> None:
     before = mlflow_runs.identity()
     for experiment in client().search_experiments():
         client().delete_experiment(experiment.experiment_id)
-    assert mlflow_runs._identity.__wrapped__("") == before
+    assert mlflow_runs._own.__wrapped__("")[1] == before
+    # It holds who is at work on what, too.
+    assert client().get_experiment(mlflow_runs.store_experiment()).lifecycle_stage == "active"
 
 
 def test_texts_beside_a_run(tracked_folder: Path) -> None:
