@@ -20,8 +20,6 @@ from prorec_core.sections import (
     MANY,
     MOST_SEED,
     RUN_ONLY,
-    Added,
-    Change,
     Place,
     Probability,
     Section,
@@ -378,47 +376,3 @@ def left_open() -> Experiment:
         name: getattr(whole, name).model_copy(update=dict.fromkeys(fields, AUTO)) for name, fields in BY_DATA.items()
     }
     return whole.model_copy(update=sections)
-
-
-_TO_THE_SECOND: tuple[Change, ...] = (
-    Added("steps", "eager"),
-    Added("start_from", None),
-    Added("continuing", {}),
-    Added("continuing.epochs_share", 0.3),
-    Added("continuing.rate_share", 0.5),
-    Added("continuing.codes", "keep"),
-    Added("data.attribute_columns", []),
-    Added("data.attribute_kinds", []),
-    Added("text.backend", "torch"),
-    Added("text.vectors", []),
-    Added("data.demo.repeats", 0.0),
-    Added("data.split", "leave_one_out"),
-    Added("data.validation_from", None),
-    Added("data.test_from", None),
-    Added("data.validation_share", 0.1),
-    Added("data.test_share", 0.1),
-    Added("data.targets", "all"),
-    Added("data.negative_times", "error"),
-    Added("data.repeated_items", "error"),
-    Added("data.items_without_id", "error"),
-    Added("data.expected", {}),
-    Added("data.expected.users", 0),
-    Added("data.expected.items", 0),
-    Added("data.expected.interactions", 0),
-    Added("data.expected.source", ""),
-    Added("data.sql", {}),
-    Added("data.sql.connection", "PROREC_SQL"),
-    Added("data.sql.interactions", "SELECT * FROM interactions ORDER BY timestamp"),
-    Added("data.sql.items", "SELECT * FROM items ORDER BY item_id"),
-    Added("data.sql.snapshot", None),
-    Added("quantize.table", None),
-    Added("compute", {}),
-    Added("compute.engine", "local"),
-    Added("compute.address", None),
-    Added("compute.workers", 2),
-    Added("compute.gpus_per_worker", 0),
-    Added("compute.cpus_per_worker", 1),
-)
-
-CHANGES: tuple[tuple[Change, ...], ...] = (_TO_THE_SECOND,)
-"""From each version of what is stored to the next, from version 1 on: which of these fields were added or renamed."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from prorec_core.by_data import STORED
-from prorec_core.config import CHANGES
+from prorec_core.config_changes import CHANGES
 from prorec_core.errors import UserError
 from prorec_core.sections import MANY, Added, Change, Renamed
 

@@ -45,6 +45,7 @@ ORDER = (
         "by_data",
         "config_compute",
         "config_data",
+        "config_changes",
         "config",
         "fitting",
         "artifacts",
