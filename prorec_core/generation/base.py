@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -196,6 +196,13 @@ class Generator(nn.Module, ABC):
     def attach_stage_one(self, stage_one: SequentialModel) -> None:
         """Carry Stage I's model along, frozen: its score of all items is the dense one from now on."""
         self.stage_one = stage_one.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but for Stage I, which is never trained here and teaches as it recommends."""
+        super().train(mode)
+        if self.stage_one is not None:
+            self.stage_one.eval()
+        return self
 
     def warm_start(self, stage_one: SequentialModel) -> list[nn.Parameter]:
         """Start as Stage I's model where that fits; returns the parameters that now start warm, here none."""

@@ -371,6 +371,13 @@ class GeneratorContract:
         assert plain.heads[0].std() < 0.05
         assert model.heads[2].std() < 0.05
 
+    def test_stage_one_teaches_without_dropout(self, generator: Any, stage_one: Any) -> None:
+        model = generator()
+        model.attach_stage_one(stage_one.sequential_model(CPU)[0])
+        model.train()
+        assert model.training and model.stage_one is not None
+        assert not any(module.training for module in model.stage_one.modules())
+
     def test_dense_logits_are_the_mean_over_teachers(self, generator: Any) -> None:
         model = generator(distill={"teacher": "both", "temperature": 0.5})
         context = Context(torch.randn(3, 16))
