@@ -30,7 +30,7 @@ STAGES = ("train_collaborative", "align", "train_generator")
 ARRANGEMENTS = ((1, 2), (1, 1), (2, 1))
 """Workers, and the threads of each."""
 NETWORKS = {"10 Gb/s": 10e9 / 8, "100 Gb/s": 100e9 / 8}
-WARM, STEPS = 4, 24
+WARM, STEPS = 3, 24
 USERS, LONGEST, TEXT = 8_000, 12, 384
 LARGEST = {"train_collaborative": 1_000_000}
 """Items up to which a training is tried; the others' texts alone would take gigabytes."""
@@ -90,7 +90,7 @@ def _training(stage: str, n_items: int) -> Callable[[Any], object]:
     return lambda runtime: train_generator(inputs, 0, runtime)
 
 
-def one(stage: str, n_items: int, rank: int, count: int, threads: int, meeting: str) -> dict[str, float]:
+def one(stage: str, n_items: int, rank: int, count: int, threads: int, meeting: str, measured: int) -> dict[str, float]:
     """Make the steps as one of `count` workers; returns what a step took."""
     import torch
     import torch.distributed as dist
@@ -118,7 +118,7 @@ def one(stage: str, n_items: int, rank: int, count: int, threads: int, meeting: 
         steps += 1
         if steps == WARM:
             begun = now()
-        if steps == WARM + STEPS:
+        if steps == WARM + measured:
             ended = now()
             raise _EnoughError
 
@@ -126,14 +126,14 @@ def one(stage: str, n_items: int, rank: int, count: int, threads: int, meeting: 
     try:
         training(Runtime(torch.device("cpu"), workers=workers))
     except _EnoughError:
-        return {name: (ended[name] - begun[name]) / STEPS for name in ended}
+        return {name: (ended[name] - begun[name]) / measured for name in ended}
     raise AssertionError("an epoch has fewer steps")
 
 
-def together(stage: str, n_items: int, count: int, threads: int) -> dict[str, float]:
+def together(stage: str, n_items: int, count: int, threads: int, steps: int) -> dict[str, float]:
     """A step of `count` workers: the slowest one's seconds, the mean of all else."""
     with tempfile.TemporaryDirectory(prefix="prorec-benchmarks-") as folder:
-        arguments = [str(each) for each in (count, threads, Path(folder) / "meeting")]
+        arguments = [str(each) for each in (count, threads, Path(folder) / "meeting", steps)]
         program = [sys.executable, "-m", "benchmarks.workers", "--one", stage, str(n_items)]
         running = [
             subprocess.Popen([*program, str(rank), *arguments], stdout=subprocess.PIPE, cwd=ROOT)
@@ -195,20 +195,23 @@ def show(results: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Measure and print; with `--one` be one of the workers."""
     if sys.argv[1:2] == ["--one"]:
-        stage, n_items, rank, count, threads, meeting = sys.argv[2:]
-        print(json.dumps(one(stage, int(n_items), int(rank), int(count), int(threads), meeting)))
+        stage, n_items, rank, count, threads, meeting, steps = sys.argv[2:]
+        print(json.dumps(one(stage, int(n_items), int(rank), int(count), int(threads), meeting, int(steps))))
         return
     parser = argparse.ArgumentParser(prog="python -m benchmarks.workers", description=__doc__)
     parser.add_argument("--items", type=int, nargs="+", default=[12_000, 100_000, 1_000_000])
+    parser.add_argument("--only", choices=STAGES, default=list(STAGES), nargs="+", help="these trainings alone")
+    parser.add_argument("--steps", type=int, default=STEPS, help="that are measured, after some that warm up")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     results: list[dict[str, Any]] = []
     for n_items in options.items:
-        for stage in STAGES:
+        for stage in options.only:
             if n_items > LARGEST.get(stage, TRIED):
                 continue
             measured = {
-                f"{count}x{threads}": together(stage, n_items, count, threads) for count, threads in ARRANGEMENTS
+                f"{count}x{threads}": together(stage, n_items, count, threads, options.steps)
+                for count, threads in ARRANGEMENTS
             }
             results.append({"stage": stage, "items": n_items, **measured})
             print(f"{stage}, {n_items:,} items: done", file=sys.stderr)

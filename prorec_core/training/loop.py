@@ -65,10 +65,13 @@ def fit_next_item(
         histories, targets = histories.select(asked), targets[asked]
     workers = runtime.workers
     mine = workers.mine(len(targets))
-    own = (histories, targets) if mine is None else (histories.owned().select(mine), targets[mine])
+    # Who has none of few targets stands in with the first: all take the same steps together.
+    asked_here = None if mine is None else mine if len(mine) else np.zeros(1, np.int64)
+    own = (histories, targets) if asked_here is None else (histories.owned().select(asked_here), targets[asked_here])
 
     def validate() -> Mapping[str, float]:
-        found = workers.put_together(ranks(*own), len(targets), runtime.device)
+        found = ranks(*own)
+        found = workers.put_together(found if mine is None else found[: len(mine)], len(targets), runtime.device)
         return validation_measures(found, histories.owner)
 
     def losses_of(batch: HistoryBatch) -> Mapping[str, Tensor]:

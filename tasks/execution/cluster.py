@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
 import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -50,7 +48,6 @@ _ALWAYS = {
     # Workers stay where they are: folders may be named from there.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -164,7 +161,7 @@ def _start(compute: ComputeConfig, stack: contextlib.ExitStack) -> None:
     # Short: the names of the sockets in it may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="prorec-ray-"))
     watcher = left_behind.watch(f"{_MARK}={name}", folder)
-    stack.callback(_dismiss, watcher)
+    stack.callback(left_behind.dismiss, watcher)
     with _environment({**_ALONE, _MARK: name}):
         import ray
 
@@ -293,10 +290,6 @@ def _store_size() -> int:
     except OSError:
         return _OBJECT_STORE
     return max(_SMALLEST_STORE, min(_OBJECT_STORE, there.f_bavail * there.f_frsize // 4))
-
-
-def _dismiss(watcher: subprocess.Popen[bytes]) -> None:
-    left_behind.dismiss(watcher)
 
 
 @contextmanager

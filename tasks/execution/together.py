@@ -7,11 +7,13 @@ is kept is in the stage's folders, which every machine sees: after each epoch a 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,7 +22,7 @@ from prorec.tasks.execution.reads import whole
 from prorec.tasks.execution.stage import Work
 from prorec.tasks.execution.worker import Begun, Done, Failed, Message, Task, Told, work
 from prorec.tasks.local.paths import ARTIFACTS_VARIABLE
-from prorec_core.errors import UserError
+from prorec_core.errors import UserError, one_line
 from prorec_core.progress import Progress
 from prorec_core.stages.before import Before
 from prorec_core.stages.work import StageWork
@@ -31,6 +33,10 @@ _SECONDS = 0.3
 """How often it is looked whether the workers are still at it."""
 _TRIES = 3
 """Times that workers begin again without an epoch in between."""
+_DEATHS = 30
+"""Deaths in a training, and starts that came to nothing, after which it is given up."""
+_SECONDS_TO_BEGIN = 90.0
+"""After so long without a worker that has begun the user is told."""
 _SECONDS_TO_ANSWER = 600
 """How long a worker waits for the others in one step."""
 _ENVIRONMENT = (ARTIFACTS_VARIABLE, "MLFLOW_TRACKING_URI")
@@ -132,16 +138,19 @@ def _messages(task: Task, place: Path, workers: int, gpus: int) -> Generator[Mes
     letters: Any = ray.remote(_Letters).options(num_cpus=0).remote()
     # A process of its own, so that all that it started goes with it.
     leader = ray.remote(_lead).options(num_cpus=0, max_retries=0).remote(task, str(place), workers, gpus, letters)
-    begun = 0
+    begun, last = 0, time.monotonic()
     try:
         while True:
             # In this order: all that is told before the end is taken after it.
             ended = bool(ray.wait([leader], timeout=_SECONDS)[0])
+            if time.monotonic() - last > _SECONDS_TO_BEGIN:
+                yield Told(f"no workers have begun yet: is there room for {workers} of them now? `ray status` tells")
+                last = math.inf
             for message in ray.get(letters.take.remote()):
                 if isinstance(message, Progress):
                     begun = 0
                 elif isinstance(message, Begun):
-                    begun += 1
+                    begun, last = begun + 1, math.inf
                     if begun > _TRIES:
                         raise UserError(
                             f"workers died {_TRIES} times before an epoch was over",
@@ -152,9 +161,16 @@ def _messages(task: Task, place: Path, workers: int, gpus: int) -> Generator[Mes
             if ended:
                 ray.get(leader)
                 return
+    except ray.exceptions.RayError as error:
+        raise UserError(
+            f"the workers are gone ({one_line(error)})",
+            place=f"stage {task.stage}",
+            cure="Look at the cluster (ray status); the same command goes on from the last epoch",
+        ) from error
     finally:
-        ray.cancel(leader, force=True)
-        ray.kill(letters)
+        with suppress(Exception):
+            ray.cancel(leader, force=True)
+            ray.kill(letters)
 
 
 class _Letters:
@@ -184,8 +200,8 @@ def _lead(task: Task, place: str, workers: int, gpus: int, letters: Any) -> None
         train_loop_config={"task": task, "letters": letters},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources),
         torch_config=TorchConfig(backend="nccl" if task.gpus else "gloo", timeout_s=_SECONDS_TO_ANSWER),
-        # A program's own error is told and ends a worker well: what is left are deaths.
-        run_config=RunConfig(name="train", storage_path=place, failure_config=FailureConfig(max_failures=-1)),
+        # A program's own error is told, and ends a worker well: what is left are deaths.
+        run_config=RunConfig(name="train", storage_path=place, failure_config=FailureConfig(max_failures=_DEATHS)),
     ).fit()
 
 
