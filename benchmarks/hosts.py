@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -144,6 +145,7 @@ def recommend(
     assert process.stdout is not None
     for line in process.stdout:
         lines.append(line.rstrip())
+        print(lines[-1], file=sys.stderr, flush=True)
         if lose and "user " in line:
             cut(lose)
             lose = ""
@@ -175,6 +177,8 @@ def main() -> None:
     parser.add_argument("--chunk", default="100")
     parser.add_argument("--users", default="all")
     given = parser.parse_args()
+    # Whoever ends this wants the network to be gone, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     words = ["--model", given.model, "--chunk", given.chunk, "--users", given.users]
     mark = f"PROREC_HOSTS={secrets.token_hex(8)}"
     name, _, value = mark.partition("=")

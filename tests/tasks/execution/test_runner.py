@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +27,8 @@ from prorec.tasks.execution.runner import _may_pass, _task
 from prorec.tasks.execution.stage import Work
 from prorec.tasks.local import paths
 from prorec.tasks.local.memory import Room
-from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking import leases, mlflow_runs, store
+from prorec.tasks.tracking.leases import lease
 from prorec.tasks.tracking.mlflow_runs import client
 from prorec_core.artifacts import ArtifactRef, Manifest, read_json, verify, write_json
 from prorec_core.config import Experiment
@@ -411,3 +416,72 @@ def test_what_cannot_fit_is_refused_before_the_work_and_what_is_close_is_told(
     # The estimate decides nothing: what was made stays what it is, and is not told again.
     pipeline.stages = (first, needing(2**33))
     assert pipeline.run() == refs and not _notices(pipeline)
+
+
+def test_who_comes_second_waits_and_says_for_whom(make_tiny: MakeTiny) -> None:
+    pipeline = make_tiny()
+    key = pipeline.stages[0].key(Experiment(), {}, "")
+    held, waited = threading.Event(), threading.Event()
+
+    def another() -> None:
+        with lease(key, lambda who, seconds: None):
+            held.set()
+            waited.wait(60)
+
+    other = threading.Thread(target=another)
+    other.start()
+    held.wait(60)
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Notice):
+            waited.set()
+
+    with listening(hear):
+        pipeline.run()
+    other.join()
+    assert waited.is_set() and pipeline.cached == {"preprocess": False, "train_collaborative": False}
+    (told,) = _notices(pipeline)
+    assert re.fullmatch(
+        rf"preprocess: another run is making this artifact; waiting for it \(process {os.getpid()} on .*, "
+        r"at work on it for \d\.\d s\)",
+        told,
+    )
+
+
+def test_what_was_made_meanwhile_is_taken(make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = make_tiny()
+    first = pipeline.run()
+    shutil.rmtree(paths.references())
+    all_of, asked = store.find_all, list[str]()
+
+    def late(key: str) -> list[ArtifactRef]:
+        asked.append(key)
+        return all_of(key) if asked.count(key) > 1 else []
+
+    monkeypatch.setattr(store, "find_all", late)
+    assert pipeline.run() == first
+    assert pipeline.cached == {"preprocess": True, "train_collaborative": True}
+    assert set(map(asked.count, asked)) == {2}
+
+
+def test_whoever_was_taken_for_dead_stops_and_takes_what_the_other_made(
+    make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def slow(work: Work) -> None:
+        ran.append(work.run.id)
+        (work.folder / "seed.txt").write_text("0")
+        (work.folder / "below").mkdir()
+        if len(ran) == 1:
+            for tag in leases._tags():
+                client().delete_experiment_tag(mlflow_runs.store_experiment(), tag)
+            for epoch in range(1, 200):
+                time.sleep(0.05)
+                work.report(Progress(epoch, 200, "epoch"))
+
+    monkeypatch.setenv(leases.EXPIRY_VARIABLE, "1")
+    pipeline = make_tiny(slow)
+    pipeline.run()
+    assert len(ran) == 2 and client().get_run(ran[0]).info.status == "KILLED"
+    assert ["gave no sign of life for 1.0 s" in text for text in _notices(pipeline)] == [True]
