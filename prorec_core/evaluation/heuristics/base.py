@@ -135,7 +135,7 @@ class Catalogue:
 
         Where validation items are trained on, or nothing can be asked for, it is the default, and none was tried.
         """
-        best, trials = self.kind.default(), []
+        best, trials = self.kind.default(), list[Trial]()
         asked = sequences.answerable(Split.VALIDATION)
         if not sequences.validates or not len(asked):
             return best, []
