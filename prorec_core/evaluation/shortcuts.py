@@ -1,9 +1,8 @@
 """Which targets a shortcut finds, and how scorers do on the others. Knows ranks and the walk; knows no models.
 
 The shortcut is one list of ten a user, as every scorer's: the walk over what followed what, with texts where they are
-known (`heuristics.transitions`). It is the best of the heuristics on each data set measured so far, and at the ends of
-its grid nearly what others are: without texts the transitions alone, at a great share of texts the nearest texts. What
-no such list finds needs more than the last two items; that is where a model can show what it has learned. Axes: T
+known (`heuristics.transitions`). It is the best of the heuristics where all were measured (docs/reproduction.md). What
+it does not find needs more than the last two items; that is where a model can show what it has learned. Axes: T
 targets, N items, S text dimensions.
 """
 

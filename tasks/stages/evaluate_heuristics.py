@@ -15,10 +15,8 @@ def measure(scorer: str, work: Work) -> dict[str, float]:
     from prorec_core.evaluation.heuristics.measuring import heuristic_inputs
     from prorec_core.evaluation.stage import evaluate as run
 
-    experiment = work.experiment
-    texts_NS = texts(work) if SCORERS[scorer].reads_texts else None
-    inputs = heuristic_inputs(scorer, read_dataset(work), experiment.evaluate, experiment.seed, texts_NS, work.report)
-    result = run(inputs, work.report)
+    config, texts_NS = work.experiment.evaluate, texts(work) if SCORERS[scorer].reads_texts else None
+    result = run(heuristic_inputs(scorer, read_dataset(work), config, texts_NS, work.report), work.report)
     result.save(work.folder)
     return measured(result.metrics)
 
@@ -30,6 +28,6 @@ def of_heuristic(scorer: str) -> Stage:
         reads=("preprocess", "embed_text") if SCORERS[scorer].reads_texts else ("preprocess",),
         body=partial(measure, scorer),
         module=__name__,
-        config=("evaluate", "train_on_validation", "seed"),
+        config=("evaluate", "train_on_validation"),
         libraries=("torch", "numpy", "scipy", "polars"),
     )

@@ -135,11 +135,10 @@ class Catalogue:
 
         Where validation items are trained on, or nothing can be asked for, it is the default, and none was tried.
         """
-        best = self.kind.default()
-        trials: list[Trial] = []
+        best, trials = self.kind.default(), list[Trial]()
         asked = sequences.answerable(Split.VALIDATION)
         if not sequences.validates or not len(asked):
-            return best, trials
+            return best, []
         asked = asked[np.unique(np.linspace(0, len(asked) - 1, min(len(asked), CHOOSING)).astype(np.int64))]
         histories = sequences.histories(Split.VALIDATION).select(asked)
         targets, owners = sequences.targets(Split.VALIDATION)[asked], sequences.owners_of(Split.VALIDATION)[asked]

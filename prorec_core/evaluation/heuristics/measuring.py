@@ -31,17 +31,17 @@ def heuristic_inputs(
     scorer: str,
     dataset: Dataset,
     config: EvaluateConfig,
-    seed: int,
     texts_NS: Floats | None = None,
     report: Report = silent,
 ) -> EvaluationInputs:
     """A heuristic's lists, and what a light ranker fitted on validation users makes of its candidates.
 
+    None of it depends on a seed: a comparison measures it once for all of them.
+
     Args:
         scorer: a name of `SCORERS` that has a heuristic.
         dataset: users and items; where it holds items out, those that read texts are asked over the larger catalogue.
         config: list length, beams and mask. The bonus of new items, which is in nats, is not given.
-        seed: of the experiment.
         texts_NS: text embeddings, those of new items after the others; None where it knows ids alone.
         report: told of users.
     """
@@ -65,7 +65,7 @@ def heuristic_inputs(
         with_new = lambda: find_in(Catalogue(kind, training, dataset.n_items_with_new, texts_NS))  # noqa: E731
     found = find_all(dataset, find_in(catalogue), with_new)
     plain = config.model_copy(update={"new_item_bonus": 0.0})
-    inputs = own_and_ranked(scorer, found, dataset, plain, seed, texts_NS, Candidates.listed)
+    inputs = own_and_ranked(scorer, found, dataset, plain, 0, texts_NS, Candidates.listed)
     return replace(inputs, heuristic=told(setting, trials))
 
 

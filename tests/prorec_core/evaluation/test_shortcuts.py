@@ -90,7 +90,7 @@ def test_an_evaluation_tells_it():
 
 def test_a_heuristic_is_measured_with_what_a_ranker_makes_of_it():
     dataset = shop()
-    inputs = heuristic_inputs("transitions", dataset, EvaluateConfig(bootstrap_samples=100), 0)
+    inputs = heuristic_inputs("transitions", dataset, EvaluateConfig(bootstrap_samples=100))
     assert list(inputs.lists[Split.TEST]) == ["transitions", "ranked"] and inputs.recommended
     found = evaluate(inputs).metrics
     assert found["shortcut"]["share"] == found["test"]["transitions"]["recall_at_10"], "it is the shortcut itself"
@@ -104,6 +104,6 @@ def test_a_heuristic_is_measured_with_what_a_ranker_makes_of_it():
 def test_every_heuristic_may_recommend_again(scorer):
     dataset, config = shop(), EvaluateConfig(bootstrap_samples=100, mask_history=False, list_length=10, beams=10)
     texts = np.random.default_rng(0).normal(size=(ITEMS, 5)).astype(np.float32)
-    inputs = heuristic_inputs(scorer, dataset, config, 0, texts if scorer != "item_knn" else None)
+    inputs = heuristic_inputs(scorer, dataset, config, texts if scorer != "item_knn" else None)
     found = evaluate(inputs).metrics
     assert found["protocol"]["history_masked"] is False and 0 <= found["test"][scorer]["recall_at_10"] <= 1
