@@ -48,8 +48,8 @@ def test_a_field_that_was_added_or_renamed_is_declared() -> None:
     known, now = set(kept(NEWEST, "fields.json")), set(fields(Experiment))
     assert now == known, (
         f"version {NEWEST} of what is stored has not {sorted(now - known)} but {sorted(known - now)}. Say in "
-        "CHANGES of prorec_core/config_changes.py, in a tuple of its own, what was done before each came to be or how it was "
-        "named; then keep the new version (tests/kept/keep.py), so that it has a folder there."
+        "CHANGES of prorec_core/config_changes.py, in a tuple of its own, what was done before each came to be or how "
+        "it was named; then keep the new version (tests/kept/keep.py), so that it has a folder there."
     )
 
 
