@@ -113,16 +113,15 @@ def waiting(folder: Path, quiet_seconds: float) -> tuple[list[Change], list[str]
     found = []
     for name, kind in FOLDERS.items():
         with reading(str(folder / name)):
-            paths_there = list((folder / name).iterdir()) if (folder / name).is_dir() else []
-        for path in paths_there:
-            reads = format_of(path) in READERS or (kind == "remove" and path.suffix.lower() in LINES)
-            # One may be taken away, or get its right name, at any time.
-            with suppress(FileNotFoundError):
-                state = path.stat()
-                if path.name.startswith(".") or not reads or not stat.S_ISREG(state.st_mode):
-                    continue
-                if time.time() - state.st_mtime >= quiet_seconds:
-                    found.append((state.st_mtime, path.name, kind, path))
+            for path in list((folder / name).iterdir()) if (folder / name).is_dir() else ():
+                reads = format_of(path) in READERS or (kind == "remove" and path.suffix.lower() in LINES)
+                # One may be taken away, or get its right name, at any time.
+                with suppress(FileNotFoundError):
+                    state = path.stat()
+                    if path.name.startswith(".") or not reads or not stat.S_ISREG(state.st_mode):
+                        continue
+                    if time.time() - state.st_mtime >= quiet_seconds:
+                        found.append((state.st_mtime, path.name, kind, path))
     changes, refused = [], []
     for _, _, kind, path in sorted(found):
         try:

@@ -51,6 +51,7 @@ def pytest_configure() -> None:
     os.environ["PROREC_ARTIFACTS"] = _folders[0]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Two a core, as far as memory lasts: tests wait for servers and other processes most of the time."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

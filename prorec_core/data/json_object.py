@@ -53,6 +53,8 @@ def read_members(path: Path) -> Members:
             ) from error
         except RecursionError as error:
             raise UserError("it is nested too deep", place=place, cure="Write one object, with a key each") from error
+        except UnicodeError:
+            raise
         except ValueError as error:
             # Python bounds the digits that it reads as a number.
             raise UserError(

@@ -33,6 +33,13 @@ def test_what_cannot_be_kept_is_one_line(log: str, stock: str, told: str, tmp_pa
     assert told in str(caught.value) and str(caught.value).isprintable()
 
 
+def test_what_is_no_utf_8_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "x.inter.json").write_bytes(b'{"\xff": ["a"]}')
+    (tmp_path / "x.item.json").write_text("{}")
+    with pytest.raises(UserError, match=r"x.inter.json: the file cannot be read \('utf-8' codec"):
+        letter(DataConfig(source="letter", path=str(tmp_path))).interactions()
+
+
 def test_pairs_of_surrogates_and_large_ids_are_read(tmp_path: Path) -> None:
     (tmp_path / "x.inter.json").write_text(f'{{"\\ud83d\\ude00": [{"9" * 30}, "\\\\ud800"]}}')
     (tmp_path / "x.item.json").write_text("{}")
