@@ -34,7 +34,7 @@ def test_presets_are_valid_and_hold_only_differences(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["amazon-beauty", "ml-100k", *(each for each in data_sets() if data_sets()[each].like)]
+    "name", dict.fromkeys([*preset_files(), *(each for each in data_sets() if data_sets()[each].like)])
 )
 def test_presets_say_every_number_that_could_follow_the_data(name: str) -> None:
     assert open_fields(load(name)) == []
