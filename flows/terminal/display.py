@@ -79,7 +79,8 @@ class _Row:
             case StageStarted():
                 self.state, self.begun = "running", now
             case StageProgress(progress=progress):
-                if progress.unit != self.unit:
+                # Of one unit there may be several passes, each with a pace of its own.
+                if progress.unit != self.unit or progress.step < self.step:
                     self.unit, self.unit_begun = progress.unit, self.begun if not self.unit else now
                     # After a crash the first step that is told of is not the first one.
                     self.steps_before = progress.step - 1 if progress.unit == "epoch" else 0

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from prorec.flows.terminal.display import LiveDisplay, PlainDisplay, make_display, plain_table, result_table
+from prorec.flows.terminal.display import LiveDisplay, PlainDisplay, _Row, make_display, plain_table, result_table
 from prorec.tasks.execution.events import Notice, PartEnded, PartStarted, StageEnded, StageProgress, StageStarted
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.progress import Progress
@@ -24,6 +24,16 @@ EVENTS = (
 
 def _screen(width: int) -> Console:
     return Console(file=io.StringIO(), force_terminal=True, width=width)
+
+
+def test_a_second_pass_over_the_same_users_has_a_pace_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("prorec.flows.terminal.display.time.monotonic", lambda: clock[0])
+    row = _Row()
+    row.take(StageStarted("evaluate"))
+    for clock[0], step in [(50.0, 50), (100.0, 100), (101.0, 1), (103.0, 2)]:
+        row.take(StageProgress("evaluate", Progress(step, 100, "user")))
+    assert row.seconds_left() == pytest.approx(98.0)
 
 
 @pytest.mark.parametrize("width", [100, 40])
