@@ -35,7 +35,7 @@ _TRIES = 3
 """Times that workers begin again without an epoch in between."""
 _DEATHS = 30
 """Deaths in a training, and starts that came to nothing, after which it is given up."""
-_SECONDS_TO_BEGIN = 90.0
+_SECONDS_TO_BEGIN = 120.0
 """After so long without a worker that has begun the user is told."""
 _SECONDS_TO_ANSWER = 600
 """How long a worker waits for the others in one step."""
