@@ -97,7 +97,9 @@ def cluster(environment: Mapping[str, str], folder: Path) -> Iterator[None]:
             stack.callback(_stop, started)
             if host == "head":
                 _wait_for_head(environment)
-        _wait_for_cores(environment, 2)
+            else:
+                # One after the other: on one machine they name their sockets in the same folder.
+                _wait_for_cores(environment, HOSTS.index(host))
         yield
 
 

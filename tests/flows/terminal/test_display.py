@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 from rich.console import Console
 
 from prorec.flows.terminal.display import LiveDisplay, PlainDisplay, _Row, make_display, plain_table, result_table
-from prorec.tasks.execution.events import Notice, PartEnded, PartStarted, StageEnded, StageProgress, StageStarted
+from prorec.tasks.execution.events import (
+    Beside,
+    Notice,
+    PartEnded,
+    PartStarted,
+    StageEnded,
+    StageProgress,
+    StageStarted,
+    as_json,
+    from_json,
+)
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.progress import Progress
 from prorec_core.reports.tables import new_item_line, new_item_rows
@@ -125,3 +136,45 @@ def test_new_items_have_a_table_of_their_own() -> None:
     assert "7 new items" in shown
     assert "0.1250 ± 0.0100" in shown
     assert "2.1%" in shown
+
+
+BESIDE = (
+    PartStarted("sasrec · seed 0", ("align",), 1, 2, None, beside="sasrec · seed 0"),
+    PartStarted("prorec · seed 0", ("align",), 2, 2, None, beside="prorec · seed 0"),
+    Beside("sasrec · seed 0", StageStarted("align")),
+    Beside("prorec · seed 0", StageStarted("align")),
+    Beside("prorec · seed 0", StageProgress("align", Progress(2, 5, "epoch", {"loss": 1.5}))),
+    Beside("sasrec · seed 0", Notice("slow")),
+    PartEnded("sasrec · seed 0: failed in align: no", "sasrec · seed 0", failed=True),
+)
+
+
+def test_what_runs_side_by_side_has_a_line_each_and_none_when_it_is_over() -> None:
+    console, end = _screen(100), Console(file=io.StringIO(), width=100)
+    with LiveDisplay([], console) as display:
+        for event in BESIDE:
+            display.handle(event)
+        end.print(display._shown())
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "sasrec · seed 0: slow" in printed and "sasrec · seed 0: failed in align: no" in printed
+    shown = end.file.getvalue()  # type: ignore[attr-defined]
+    assert "prorec · seed 0  align" in shown and "epoch 2/5" in shown and "loss 1.5" in shown
+    assert "sasrec" not in shown.partition("\n")[2]
+
+
+def test_what_runs_side_by_side_is_named_in_each_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with PlainDisplay() as display:
+        for event in BESIDE:
+            display.handle(event)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["1 of 2: sasrec · seed 0", "2 of 2: prorec · seed 0"]
+    assert lines[3:4] == ["prorec · seed 0: align: started"] and lines[5:] == [
+        "sasrec · seed 0: slow",
+        "sasrec · seed 0: failed in align: no",
+    ]
+    assert lines[4].startswith("prorec · seed 0: align: epoch 2/5  loss 1.5")
+
+
+def test_events_of_stages_cross_to_another_process() -> None:
+    for event in (StageStarted("align"), BESIDE[4].event, StageEnded(REF, True, 1.5), Notice("a")):  # type: ignore[union-attr]
+        assert from_json(json.loads(json.dumps(as_json(event)))) == event
