@@ -168,9 +168,7 @@ def own_and_ranked(
         if fitted[1]["ndcg_at_10"] > ndcg_at_k(ranks, 10, histories.owner):
             recommended = RANKED
     told = None if fitted is None else fitted[1]
-    return EvaluationInputs(
-        config, dataset, lists, seed=seed, new=of_new, ranker=told, recommended=recommended, texts_NT=texts_NT
-    )
+    return EvaluationInputs(config, dataset, lists, seed=seed, new=of_new, ranker=told, recommended=recommended)
 
 
 def _telling(ranker: Ranker, about: Mapping[str, Any]) -> dict[str, Any]:

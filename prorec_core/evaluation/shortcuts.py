@@ -1,9 +1,8 @@
 """Which targets a shortcut finds, and how scorers do on the others. Knows ranks and the walk; knows no models.
 
-The shortcut is one list of ten a user, as every scorer's: the walk over what followed what, with texts where they are
-known (`heuristics.transitions`). It is the best of the heuristics where all were measured (docs/reproduction.md). What
-it does not find needs more than the last two items; that is where a model can show what it has learned. Axes: T
-targets, N items, S text dimensions.
+The shortcut is one list of ten a user, as every scorer's: the walk over what followed what, without texts and with its
+default numbers (`heuristics.transitions`), so that it costs every evaluation little, and nothing is chosen. What it
+does not find needs more than the last two items; that is where a model can show what it has learned. Axis: T targets.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ import numpy as np
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Split
 from prorec_core.evaluation.heuristics.base import Catalogue
-from prorec_core.evaluation.heuristics.scored import Floats
-from prorec_core.evaluation.heuristics.transitions import Transitions, TransitionsAndTexts
+from prorec_core.evaluation.heuristics.transitions import Transitions
 from prorec_core.metrics.measures import standard_error
 from prorec_core.metrics.measuring import compared, values_by_user
 from prorec_core.progress import Report, silent
@@ -26,14 +24,11 @@ FIRST = 10
 """Places of the shortcut's list."""
 MOST_TARGETS = 25_000
 """Test targets, evenly spaced, that are looked at at most."""
-MOST_ITEMS = 50_000
-"""Items from which on the shortcut goes without texts: each would be held against all others."""
 
 
 def shortcut_metrics(
     ranks: Mapping[str, IntArray],
     dataset: Dataset,
-    texts_NS: Floats | None,
     *,
     masked: bool,
     report: Report = silent,
@@ -43,22 +38,16 @@ def shortcut_metrics(
     Args:
         ranks: by scorer the rank of each test target, shape (T,) each.
         dataset: theirs.
-        texts_NS: text embeddings of the items; None where they are not known.
         masked: lists leave out what a user has.
         report: told of users.
 
     Returns:
-        `with_texts`; `chosen`, the walk's numbers, and `chosen_on_validation`, whether validation chose them;
-        `targets`, those looked at, and `of`, all; `found`, how many of these the shortcut has within its first ten, and
-        `share`; `rest`: by scorer the metrics that are compared, means over users of their means over the targets that
-        it has not, each with its standard error.
+        `numbers`, the walk's; `targets`, those looked at, and `of`, all; `found`, how many of these the shortcut has
+        within its first ten, and `share`; `rest`: by scorer the metrics that are compared, means over users of their
+        means over the targets that it has not, each with its standard error.
     """
     sequences = dataset.sequences
-    with_texts = texts_NS is not None and sequences.n_items <= MOST_ITEMS
-    kind = TransitionsAndTexts if with_texts else Transitions
-    texts_NS = texts_NS[: sequences.n_items] if with_texts and texts_NS is not None else None
-    catalogue = Catalogue(kind, sequences.training(), sequences.n_items, texts_NS)
-    setting, trials = catalogue.choose(sequences, masked=masked, report=report)
+    catalogue, setting = Catalogue(Transitions, sequences.training(), sequences.n_items, None), Transitions.default()
     targets, owners = sequences.targets(Split.TEST), sequences.owners_of(Split.TEST)
     asked = np.unique(np.linspace(0, len(targets) - 1, min(len(targets), MOST_TARGETS)).astype(np.int64))
     histories = sequences.histories(Split.TEST).select(asked)
@@ -66,9 +55,7 @@ def shortcut_metrics(
     found = (places > 0) & (places <= FIRST)
     rest = asked[~found]
     return {
-        "with_texts": with_texts,
-        "chosen": setting,
-        "chosen_on_validation": bool(trials),
+        "numbers": setting,
         "targets": len(asked),
         "of": len(targets),
         "found": int(found.sum()),

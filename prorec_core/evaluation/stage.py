@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from prorec_core.config import EvaluateConfig
@@ -49,7 +48,6 @@ class EvaluationInputs:
         recommended: the scorer by which the model recommends; "" for the first that is shown.
         new: recommendations with the new items of the data set in the catalogue; None where there are none.
         all_counts: add every scorer of interactions alone.
-        texts_NT: text embeddings of the items, by which a shortcut may find targets; None where they are not known.
         heuristic: of a heuristic the numbers that validation `chosen` and its `trials`; None where there is none.
     """
 
@@ -63,7 +61,6 @@ class EvaluationInputs:
     recommended: str = ""
     new: NewItemLists | None = None
     all_counts: bool = False
-    texts_NT: npt.NDArray[np.float32] | None = None
     heuristic: Mapping[str, Any] | None = None
 
 
@@ -111,7 +108,7 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         for first, second in _pairs(on_test)
     }
     metrics["slices"] = sliced_recall(on_test, what_is_asked(sequences, masked=masked))
-    metrics["shortcut"] = shortcut_metrics(on_test, inputs.dataset, inputs.texts_NT, masked=masked)
+    metrics["shortcut"] = shortcut_metrics(on_test, inputs.dataset, masked=masked)
     metrics["heuristic"] = dict(inputs.heuristic or {})
     # What a source knows of itself, it knows of all its items, and of each user's last.
     whole = inputs.dataset.new_items is None and sequences.borders is None

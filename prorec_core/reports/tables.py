@@ -249,13 +249,11 @@ def shortcut_line(found: Mapping[str, Any]) -> str:
     Args:
         found: metrics.json's `shortcut`.
     """
-    texts = " and over nearest texts" if found["with_texts"] else ""
-    how = "chosen on validation" if found["chosen_on_validation"] else "as by default"
     sampled = f" (of {found['of']:,}, evenly spaced)" if found["targets"] < found["of"] else ""
     return (
         f"A shortcut that needs no training has {found['found']:,} of {found['targets']:,} test targets{sampled}, "
-        f"{found['share']:.1%}, within its first ten. It is a walk over what followed what in training{texts}, from "
-        f"the user's latest two items, its numbers {how}. The others need more than that"
+        f"{found['share']:.1%}, within its first ten. It is a walk over what followed what in training, from the "
+        "user's latest two items. The others need more than that"
     )
 
 

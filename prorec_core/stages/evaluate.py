@@ -15,7 +15,7 @@ from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.evaluation.stage import evaluate as run
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.quantization.quantized import Quantized
-from prorec_core.stages.inputs import new_quantized_embedding, quantized_embedding, read_dataset, texts
+from prorec_core.stages.inputs import new_quantized_embedding, quantized_embedding, read_dataset
 from prorec_core.stages.work import StageWork
 
 
@@ -38,7 +38,6 @@ def evaluate(work: StageWork) -> Evaluation:
         ranker=trained.config["ranker"],
         recommended=trained.recommended,
         new=_with_new_items(work, dataset, models, trained, quantized),
-        texts_NT=texts(work),
     )
     result = run(inputs, runtime.report)
     result.save(work.folder)

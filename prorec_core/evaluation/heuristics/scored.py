@@ -63,7 +63,7 @@ class Dense(Scored):
 
 @dataclass(frozen=True)
 class Sparse(Scored):
-    """Scores above 0 where there are any, 0 everywhere else; float32, shape (B, N), each row in order of its items."""
+    """Scores above 0 where there are any, 0 everywhere else; float32, shape (B, N), rows in any order."""
 
     scores: sparse.csr_matrix
 
@@ -128,7 +128,7 @@ class Sparse(Scored):
 
     def _without(self, left_out: Sequences | None) -> sparse.csr_matrix:
         """The entries above 0 of items that are not left out."""
-        scores, n_items = self.scores, self.scores.shape[1]
+        scores, n_items = self.scores.sorted_indices(), self.scores.shape[1]
         kept = scores.data > 0
         if left_out is not None and len(kept):
             of_row = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))

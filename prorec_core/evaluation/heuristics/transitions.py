@@ -59,11 +59,15 @@ class Transitions(Heuristic):
             latest, before = (last_but(histories, back) for back in (0, 1))
             # One walk from both where their weights are the same by all settings, or else one from each.
             starts = [latest, before] if len(weights) > 1 else [latest + np.float32(min(weights)) * before]
-            pattern, rings = _on_one_pattern([ring for start in starts for ring in walk(start, graph)])
+            rings = [ring for start in starts for ring in walk(start, graph)]
+            if len(settings) == 1:
+                yield Sparse(_weighted(rings, settings[0]["ring"]))
+                return
+            pattern, values = _on_one_pattern(rings)
             for setting in settings:
                 of_ring = [setting["ring"] ** steps for steps in range(RINGS)]
                 factors = [*of_ring, *(setting["before"] * each for each in of_ring)]
-                weighted = np.array(factors[: len(rings)], np.float32) @ rings
+                weighted = np.array(factors[: len(values)], np.float32) @ values
                 yield Sparse(sparse.csr_matrix((weighted, pattern.indices, pattern.indptr), pattern.shape))
 
         return score
@@ -142,13 +146,17 @@ def last_but(histories: Sequences, back: int) -> sparse.csr_matrix:
 
 
 def walk(start: sparse.csr_matrix, graph: sparse.csr_matrix) -> list[sparse.csr_matrix]:
-    """Where a walk is after 1, 2, … steps, shape (B, N) each."""
+    """Where a walk is after 1, 2, … steps, shape (B, N) each; rows in any order."""
     rings = []
     for _ in range(RINGS):
         start = (start @ graph).tocsr()
-        start.sort_indices()
         rings.append(start)
     return rings
+
+
+def _weighted(rings: Sequence[sparse.csr_matrix], weight: float) -> sparse.csr_matrix:
+    """Rings summed, each further one by a weight more."""
+    return sum((np.float32(weight**steps) * ring for steps, ring in enumerate(rings[1:], start=1)), rings[0]).tocsr()
 
 
 def _on_one_pattern(parts: Sequence[sparse.csr_matrix]) -> tuple[sparse.csr_matrix, Floats]:

@@ -35,24 +35,14 @@ def test_what_the_shortcut_finds_is_parted_from_the_rest():
     targets = dataset.sequences.targets(Split.TEST)
     # A scorer that has whatever the ring does not have at place 2.
     ranks = {"fused": np.where(targets >= FAR, 2, 0).astype(np.int32)}
-    found = shortcut_metrics(ranks, dataset, None, masked=True)
-    assert found["targets"] == found["of"] == USERS + 1 and found["chosen_on_validation"]
-    assert not found["with_texts"] and set(found["chosen"]) == {"before", "ring"}
+    found = shortcut_metrics(ranks, dataset, masked=True)
+    assert found["targets"] == found["of"] == USERS + 1
+    assert set(found["numbers"]) == {"before", "ring"}
     far = int((targets >= FAR).sum())
     assert found["found"] == USERS + 1 - far and found["share"] == pytest.approx((USERS + 1 - far) / (USERS + 1))
     assert found["rest"]["fused"]["recall_at_10"] == 1.0
     assert found["rest"]["fused"]["ndcg_at_10"] == pytest.approx(1 / np.log2(3))
     assert found["rest"]["fused"]["recall_at_10_standard_error"] == 0.0
-
-
-def test_texts_help_where_they_are_known(monkeypatch):
-    dataset = shop()
-    ranks = {"fused": np.zeros(USERS + 1, np.int32)}
-    texts = np.random.default_rng(0).normal(size=(ITEMS + 3, 5)).astype(np.float32)
-    with_texts = shortcut_metrics(ranks, dataset, texts, masked=True)
-    assert with_texts["with_texts"] and set(with_texts["chosen"]) == {"before", "ring", "text"}
-    monkeypatch.setattr(shortcuts, "MOST_ITEMS", ITEMS - 1)
-    assert not shortcut_metrics(ranks, dataset, texts, masked=True)["with_texts"], "too many to hold each against all"
 
 
 def test_users_with_several_targets_count_once(monkeypatch):
@@ -62,19 +52,12 @@ def test_users_with_several_targets_count_once(monkeypatch):
     targets = dataset.sequences.targets(Split.TEST)
     assert len(targets) == 2 * (USERS + 1)
     ranks = {"fused": (targets >= FAR).astype(np.int32)}
-    found = shortcut_metrics(ranks, dataset, None, masked=True)
+    found = shortcut_metrics(ranks, dataset, masked=True)
     assert found["targets"] == len(targets)
     assert 0 < found["rest"]["fused"]["recall_at_10"] <= 1
     monkeypatch.setattr(shortcuts, "MOST_TARGETS", 50)
-    fewer = shortcut_metrics(ranks, dataset, None, masked=True)
+    fewer = shortcut_metrics(ranks, dataset, masked=True)
     assert fewer["targets"] == 50 and fewer["of"] == len(targets) and "evenly spaced" in shortcut_line(fewer)
-
-
-def test_nothing_is_chosen_where_validation_is_trained_on():
-    dataset = shop()
-    dataset = replace(dataset, sequences=dataset.sequences.with_validation_in_training())
-    found = shortcut_metrics({"fused": np.zeros(USERS + 1, np.int32)}, dataset, None, masked=True)
-    assert not found["chosen_on_validation"] and "as by default" in shortcut_line(found)
 
 
 def test_an_evaluation_tells_it():
@@ -95,7 +78,6 @@ def test_a_heuristic_is_measured_with_what_a_ranker_makes_of_it():
     found = evaluate(inputs).metrics
     assert found["shortcut"]["share"] == found["test"]["transitions"]["recall_at_10"], "it is the shortcut itself"
     assert found["shortcut"]["rest"]["transitions"]["recall_at_10"] == 0.0
-    assert found["shortcut"]["chosen"] == found["heuristic"]["chosen"]
     assert "chosen by validation NDCG@10 among 20 settings: before" in result_markdown(found)
     assert "ranked_minus_transitions" in found["comparisons"]
 
