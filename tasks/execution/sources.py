@@ -23,6 +23,8 @@ _CHOOSING = "prorec_core.registry"
 _TABLES = {"prorec_core.metrics.scorers": scorers, "prorec_core.metrics.table": table}
 """What is measured depends on what decides figures there; how it is shown, on all of their words and colours."""
 _SHOWING = "prorec_core.reports"
+_MEASURING = "prorec_core.evaluation.heuristics.measuring"
+"""Whoever imports it may measure by any heuristic."""
 _WITHOUT_EFFECT = {
     # What is configured is in the key by its value; errors and progress never reach an artifact.
     "prorec_core.config",
@@ -61,8 +63,9 @@ def source_files(entries: Iterable[str], experiment: Experiment | None = None) -
         modules.add(name)
         todo += _imports(name)
         if name == scorers.__name__:
-            places = [place for row in scorers.SCORERS.values() for place in (row.counts, row.heuristic) if place]
-            todo += [place.partition(":")[0] for place in places]
+            todo += [row.counts.partition(":")[0] for row in scorers.SCORERS.values() if row.counts]
+        if name == _MEASURING:
+            todo += [row.heuristic.partition(":")[0] for row in scorers.SCORERS.values() if row.heuristic]
     files = {_file(name) for name in modules}
     beside = {
         path
