@@ -11,13 +11,25 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.random_projection import GaussianRandomProjection
 
 from prorec_core.config import Experiment
+from prorec_core.errors import UserError
+from prorec_core.fitting import open_fields
 
 TEXT_DIMENSIONS = 384
 
 
 def experiment_for(config: Path, data: Path, device: str = "cpu") -> Experiment:
-    """The experiment in a YAML file, on the data in a folder, on a device."""
+    """The experiment in a YAML file, on the data in a folder, on a device.
+
+    Raises:
+        UserError: it leaves numbers to the data.
+    """
     found = Experiment.model_validate(yaml.safe_load(config.read_text(encoding="utf-8")))
+    if missing := open_fields(found):
+        raise UserError(
+            f"leaves {', '.join(missing)} to the data",
+            place=str(config),
+            cure=f"Take what `prorec config show {config} --data` prints",
+        )
     return changed(found, {"data": {"path": str(data)}}).model_copy(update={"device": device})
 
 

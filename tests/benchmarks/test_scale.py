@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks import scale, scale_stage
 from benchmarks.budget import Point, does_not_fit, memory_of, seconds_of
+from benchmarks.experiments import changed
 from benchmarks.shop import Size, settings_of, write_shop
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
@@ -110,7 +111,7 @@ def test_every_stage_runs_on_what_those_before_left(tmp_path: Path) -> None:
     write_shop(shop, SMALL, 8)
     small = {"dim": 16, "layers": 1, "epochs": 1}
     sections = {"collaborative": small, "align": {"epochs": 1}, "generator": small, "quantize": {"codes": 8}}
-    experiment = Experiment.model_validate({**settings_of(shop), **sections, "device": "cpu"})
+    experiment = changed(Experiment(device="cpu"), {**settings_of(shop), **sections})
     (tmp_path / "experiment.json").write_text(experiment.model_dump_json())
     for name in scale_stage.NAMES:
         if name != "report":
