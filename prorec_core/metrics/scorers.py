@@ -67,17 +67,17 @@ class Scorer:
 
     def lists(self) -> ListsOfCounts:
         """The function that `counts` names."""
-        found: ListsOfCounts = _found(self.counts)
+        found: ListsOfCounts = self._named(self.counts)
         return found
 
     def heuristic_class(self) -> Any:
         """The class that `heuristic` names."""
-        return _found(self.heuristic)
+        return self._named(self.heuristic)
 
-
-def _found(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+    @staticmethod
+    def _named(place: str) -> Any:
+        module, _, name = place.partition(":")
+        return getattr(importlib.import_module(module), name)
 
 
 SCORERS: dict[str, Scorer] = {

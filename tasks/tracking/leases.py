@@ -40,6 +40,8 @@ _RENEWALS = 6
 _PAUSES = (0.1, 2.0)
 """Seconds between two looks at those before: at first, at the longest."""
 
+_given_up: set[str] = set()
+"""Names of this process's leases that are over, whether the store could be told so or not."""
 _log = logging.getLogger(__name__)
 
 
@@ -131,7 +133,8 @@ class Lease:
         self._lost = self._lost or self._name not in tickets
         mine = (self._ticket.number, self._name)
         others = {name: each for name, each in tickets.items() if name != self._name}
-        gone = [name for name, each in others.items() if processes.is_gone(each.owner)]
+        # A store that could take nothing, as on a full disk, still has what its owner has long given up.
+        gone = [name for name, each in others.items() if name in _given_up or processes.is_gone(each.owner)]
         for name in {*gone, *silence.over(others)}:
             _log.info("A lease of %s is dropped: it gives no sign of life", others[name])
             _drop(self._key, name)
@@ -166,6 +169,7 @@ class Lease:
         self._ended.set()
         with self._change:
             pass
+        _given_up.add(self._name)
         _drop(self._key, self._name)
 
 

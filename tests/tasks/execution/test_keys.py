@@ -418,7 +418,7 @@ def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
     # What `start_from` names is in the keys by its content.
     where = {"data.path", "data.sql.connection", "data.sql.snapshot", "start_from"}
     engine = {f"compute.{name}" for name in ("engine", "address", "workers", "gpus_per_worker", "cpus_per_worker")}
-    assert run_only == {"device", "text.batch_size", *engine, *where}
+    assert run_only == {"device", "steps", "text.batch_size", *engine, *where}
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,19 @@ def test_elsewhere_it_takes_over_once_nothing_is_heard(start: Start, tmp_path: P
     _until(log, "lost", first)
 
 
+def test_what_could_not_be_given_back_keeps_nobody_waiting(
+    tracked_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no room is left")
+
+    with monkeypatch.context() as disk, lease(_KEY, lambda *_: None):
+        disk.setattr("mlflow.tracking.MlflowClient.delete_experiment_tag", full)
+    begun = time.monotonic()
+    with lease(_KEY, lambda *_: None):
+        assert time.monotonic() - begun < _SECONDS
+
+
 def test_what_the_dead_left_is_dropped(tracked_folder: Path) -> None:
     of = mlflow_runs.store_experiment()
     living = {**processes.owner()}

@@ -12,8 +12,8 @@ import pytest
 import torch
 from prefect import flow
 
-from prorec.flows import compare
 from prorec.flows.commands.artifacts import _described, _find
+from prorec.flows.variant import run_variant, sharing
 from prorec.tasks import comparison
 from prorec.tasks.execution.stage import FlowTracking, Stage, Work
 from prorec.tasks.registry import models, recommenders
@@ -121,7 +121,7 @@ def run_tiny_variant(
             Stage("report", (evaluate,), _write, "prorec.tasks.stages.report", ("name", "seed")),
         )
         monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_runs.paths.tracking_uri())
-        monkeypatch.setattr(compare, "pipeline_of", {scorer: stages}.__getitem__)
+        monkeypatch.setattr("prorec.flows.variant.pipeline_of", {scorer: stages}.__getitem__)
         measured = Measured("prorec", 0, GENERATOR, metrics(), {}, {}, 0)
         monkeypatch.setattr(comparison, "gather", lambda *_: measured)
         monkeypatch.setattr(models, "_source_digest", lambda _: "")
@@ -130,12 +130,9 @@ def run_tiny_variant(
 
         @flow(name="comparison of one")
         def whole() -> None:
-            token = compare._made.set({})
-            try:
+            with sharing():
                 place = FlowTracking(experiment_id=above.experiment, run_id=above.id)
-                compare.run_variant("prorec", 0, scorer, experiments, place)
-            finally:
-                compare._made.reset(token)
+                run_variant("prorec", 0, scorer, experiments, place)
 
         whole()
         (variant,) = mlflow_runs.search(f"tags.`{mlflow_runs.VARIANT_TAG}` = 'prorec'")
