@@ -129,7 +129,7 @@ def compare(
                     experiment.seed,
                 )
                 for name, about in found["variants"].items():
-                    about |= {"about": known.variants[name].about, "set": known.settings(name)}
+                    about.update(known.described(name))
                 found["failed"] = failed
                 comparison.keep(run, experiment, found, config, dict(sorted(upstream.items())))
 

@@ -258,7 +258,7 @@ class EvaluateConfig(Section):
         default=[0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
         min_length=1,
         max_length=1000,
-        description="Weights λ of the dense score among which validation NDCG@10 chooses.",
+        description="Weights λ of the dense score among which validation NDCG@10 chooses; [0]: nothing is fused.",
     )
     new_item_bonus: float = Field(
         0.0,

@@ -174,10 +174,8 @@ def dense_lists(
     items = np.full((histories.n_users, k + own), -1, np.int32)
     scores = np.full((histories.n_users, k + own), -np.inf, np.float32)
     scorer = model.scorer(table_NE)
-    tokens, users_a_batch = (
-        at_a_time(INFERENCE_TOKENS, table_NE.device),
-        users_at_a_time(len(table_NE), table_NE.device),
-    )
+    users_a_batch = users_at_a_time(len(table_NE), table_NE.device)
+    tokens = at_a_time(INFERENCE_TOKENS, table_NE.device)
     for batch in inference_batches(histories, max_history, tokens, users_a_batch, table_NE.device):
         users = batch.users_B.cpu().numpy()
         forbidden = torch.from_numpy(padded_histories(histories.select(users))) if masked else None

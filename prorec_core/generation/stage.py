@@ -42,7 +42,7 @@ class GeneratorInputs:
 
     Attributes:
         config: the generator.
-        fusion_weights: weights λ of the dense score to choose from.
+        fusion_weights: weights λ of the dense score to choose from; where 0 is all there is, nothing is fused.
         beams: beams with which the choice is made.
         mask_history: whether validation leaves out what a user already has, as evaluation does.
         sequences: all users' items; what they hold back from training is held back here, validation items used for
@@ -147,7 +147,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         lambda: find_candidates(
             generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report
         ),
-        inputs.fusion_weights if generator.has_dense_score else [],
+        inputs.fusion_weights if generator.has_dense_score and any(inputs.fusion_weights) else [],
         relations,
         histories,
         targets,

@@ -202,10 +202,8 @@ def target_ranks(
     From 1; of items with equal scores the lower index comes first. 0 where the user has the target already.
     """
     ranks, scores = np.zeros(len(targets), np.int32), model.scorer(table_ND)
-    tokens, users_a_batch = (
-        at_a_time(INFERENCE_TOKENS, table_ND.device),
-        users_at_a_time(len(table_ND), table_ND.device),
-    )
+    users_a_batch = users_at_a_time(len(table_ND), table_ND.device)
+    tokens = at_a_time(INFERENCE_TOKENS, table_ND.device)
     for batch in inference_batches(histories, max_history, tokens, users_a_batch, table_ND.device):
         users = batch.users_B.cpu().numpy()
         scores_BN = scores(batch)

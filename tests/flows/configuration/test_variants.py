@@ -114,6 +114,7 @@ def test_a_variant_has_the_values_of_the_one_that_it_is_like(tmp_path: Path) -> 
     known = load_variants(_file(tmp_path, variants=mine))
     third = known.experiment("third", Experiment(), 0)
     assert (third.generator.dim, third.generator.layers, third.align.alpha) == (96, 1, 0)
+    assert known.described("third") == {"about": "as second, but for", "set": {"align.alpha": 0}}
     # One of one's own takes the place of the standard one for those that are like it, too.
     assert known.experiment("paper-no-distillation", Experiment(), 0).generator.architecture == "timeline"
 

@@ -393,6 +393,13 @@ def test_the_fusion_weight_follows_the_better_scorer(better: str) -> None:
     assert max(scores) == 1
 
 
+def test_with_a_weight_of_nothing_alone_nothing_is_fused(make_inputs: Any) -> None:
+    inputs = make_inputs(fusion_weights=[0.0], config={"ranker": False, "epochs": 1})
+    trained = train_generator(inputs, 0, CPU)
+    assert _restored(trained, inputs).has_dense_score
+    assert trained.fusion_weight is None and trained.config["recommended"] == "generative"
+
+
 def test_the_weight_in_use_is_the_best_tried_and_of_equal_ones_the_first(make_inputs: Any) -> None:
     trained = train_generator(make_inputs(fusion_weights=[0.5, 4.0, 0.25, 0.5]), 0, CPU)
     trials = [tuple(trial) for trial in trained.config["fusion_trials"]]
