@@ -153,10 +153,8 @@ class Variants(Section):
     def described(self, name: str) -> dict[str, Any]:
         """What a variant is, as a page tells it: `about` in words, and `set`, what it changes of the one it is like."""
         variant = self.variants[name]
-        return {
-            "about": f"{variant.about}; as {variant.like}, but" if variant.like else variant.about,
-            "set": variant.set,
-        }
+        words = [variant.about, *([f"as {variant.like}, but for"] if variant.like else [])]
+        return {"about": "; ".join(filter(None, words)), "set": variant.set}
 
     def experiment(self, name: str, base: Experiment, seed: int) -> Experiment:
         """The experiment of a variant. A name of its own keeps its generator apart from the full method's.
