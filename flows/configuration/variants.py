@@ -209,6 +209,10 @@ def joined(first: Variants, second: Variants, place: str) -> Variants:
                 f"'{name}' cannot be a name", place=place, cure="Use small letters, digits and '-', 40 at most"
             )
     for group, names in both.groups.items():
+        if group in both.variants:
+            raise UserError(
+                f"'{group}' is a variant's name, and cannot be a group's", place=place, cure="Rename one of both"
+            )
         for name in names:
             if name not in both.variants:
                 cure = did_you_mean(name, both.variants)

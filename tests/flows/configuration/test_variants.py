@@ -109,7 +109,7 @@ def test_a_variant_has_the_values_of_the_one_that_it_is_like(tmp_path: Path) -> 
         "first": {"set": {"generator": {"dim": 96, "layers": 3}}},
         "second": {"like": "first", "set": {"generator.layers": 1}},
         "third": {"like": "second", "set": {"align.alpha": 0}},
-        "paper": {"set": {"align.alpha": 1}},
+        "paper-full": {"set": {"align.alpha": 1}},
     }
     known = load_variants(_file(tmp_path, variants=mine))
     third = known.experiment("third", Experiment(), 0)
@@ -132,6 +132,7 @@ def test_a_variant_has_the_values_of_the_one_that_it_is_like(tmp_path: Path) -> 
             {"variants": {"a": {"scorer": "two_stream", "streams": ["semantic", "aligned"]}}},
             "'a' cannot fuse 'aligned', which is no generator",
         ),
+        ({"groups": {"semantic": ["prorec"]}}, "'semantic' is a variant's name, and cannot be a group's"),
         ({"groups": {"g": ["prorek"]}}, "the group 'g' names 'prorek', which is no variant. Did you mean 'prorec'?"),
         ({"variants": {"A b": {}}}, "'A b' cannot be a name"),
         ({"variants": {"a" * 41: {}}}, "cannot be a name"),
