@@ -13,6 +13,9 @@ TO_DEVELOP := text,openvino,servers,dev,docs
 # All at once where more is asked for than the demo.
 FIRST := $(if $(filter-out demo,$(MAKECMDGOALS)),$(TO_DEVELOP),text)
 
+# Some images set it: each of hundreds of processes would compile all that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test check format docs bench clean
