@@ -17,6 +17,7 @@ from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 from prorec_core.data.sequences import Sequences, from_lists
+from tests import databases
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_DATA = Path(os.environ.get("PROREC_DATA", ROOT.parent / "shared" / "data"))
@@ -95,6 +96,12 @@ def artifacts_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables with nothing in them."""
+    return databases.mlflow_database(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a Prefect server that all tests share, and this process's settings pointing to it.
 
@@ -113,6 +120,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from prorec.flows.local.prefect_server import LocalServer
 
     home = tmp_path_factory.mktemp("prefect")
+    shutil.copyfile(databases.prefect_database(tmp_path_factory), home / "prefect.db")
     os.environ["PREFECT_HOME"] = str(home)
     server = LocalServer(home / "server.log")
     try:

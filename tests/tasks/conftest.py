@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from prorec.tasks.execution.events import Event, StageEnded, listening
 from prorec.tasks.execution.runner import run_stage
@@ -17,14 +16,6 @@ from prorec.tasks.tracking import mlflow_runs
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables with nothing in them; making them anew for each test takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture
