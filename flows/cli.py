@@ -76,11 +76,11 @@ def run(
     from prorec.flows.configuration.experiments import load
     from prorec_core.artifacts import write_json
 
+    prepare_training()
     chosen = load(experiment, settings or ())
     expect_stages("--force", force or ())
     expect_folder("--json", json_file)
     data.have(experiment, chosen)
-    prepare_training()
     summary = run_flow(chosen, frozenset(force or ()))
     if json_file is not None:
         write_json(json_file, summary)

@@ -55,6 +55,7 @@ def compare(
     from prorec.flows.local.crew import expect_shares
     from prorec_core.artifacts import write_json
 
+    prepare_training()
     chosen, known = load(experiment, settings or ()), load_variants(variants_file)
     words = [word.strip() for word in variants.split(",") if word.strip()]
     counted = _seeds(seeds)
@@ -62,7 +63,6 @@ def compare(
     expect_shares(parallel, chosen.compute)
     expect_folder("--json", json_file)
     have(experiment, chosen)
-    prepare_training()
     summary = _run(chosen, words, counted, against, known, parallel)
     if json_file is not None:
         write_json(json_file, {"table": summary["table"], "failed": summary["failed"]})

@@ -47,8 +47,8 @@ def rerun(
     """Run an earlier run's experiment again: what was finished comes from the cache."""
     from prorec.flows.local.running import expect_stages, prepare_training, run_flow, show_result
 
-    expect_stages("--stage", stage or ())
     prepare_training()
+    expect_stages("--stage", stage or ())
     earlier = _find(flow_run)
     say(f"Again: {earlier.info.run_name}, {earlier.info.status}, MLflow run {earlier.info.run_id}", error=True)
     known = _in_prefect(earlier)

@@ -61,12 +61,12 @@ def tune(
     from prorec.flows.local.crew import expect_shares
     from prorec_core.artifacts import write_json
 
+    prepare_training()
     planned = plan(load_space(space), load(experiment, settings or ()), stage)
     expect_shares(parallel, planned.base.compute)
     expect_folder("--json", json_file)
     have(experiment, planned.base)
     name = _study(planned, study)
-    prepare_training()
     summary = _run(planned, trials, name, prune, parallel)
     if json_file is not None:
         write_json(json_file, {name: value for name, value in summary.items() if name != "mlflow"})

@@ -6,6 +6,7 @@ temporary server outlives a killed process; run as a program, this module is the
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -129,6 +130,7 @@ def _end_with_starter() -> None:
 
 def _serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_starter, daemon=True).start()
+    gc.disable()  # As for a run: what is imported stays.
     import uvicorn
 
     from prorec.flows.access.guard import Guard, loopback
@@ -146,6 +148,8 @@ def _serve(descriptor: int) -> None:
         os._exit(_REFUSED)
     listener = socket.socket(fileno=descriptor)
     app = Guard(create_app(), loopback(listener.getsockname()[1]))
+    gc.freeze()
+    gc.enable()
     uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[listener])
 
 

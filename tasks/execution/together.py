@@ -2,6 +2,7 @@
 
 Knows Ray Train: workers that start together and are replaced when one dies; knows nothing of what is trained. All that
 is kept is in the stage's folders, which every machine sees: after each epoch a checkpoint, at the end the artifact.
+Imports torch when first used: whoever asks which stages there are need not wait for it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prorec.tasks.execution.cluster import cluster
 from prorec.tasks.execution.reads import whole
@@ -26,7 +27,9 @@ from prorec_core.errors import UserError, one_line
 from prorec_core.progress import Progress
 from prorec_core.stages.before import Before
 from prorec_core.stages.work import StageWork
-from prorec_core.training.workers import Group
+
+if TYPE_CHECKING:
+    from prorec_core.training.workers import Group
 
 T = TypeVar("T")
 _SECONDS = 0.3
@@ -211,6 +214,8 @@ def _one(config: dict[str, Any]) -> None:
 
     def joined() -> Group:
         from ray.train.torch import get_device
+
+        from prorec_core.training.workers import Group
 
         return Group(device=str(get_device()) if task.gpus else "cpu")
 

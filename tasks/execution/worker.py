@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prorec.tasks.execution.reads import view
 from prorec_core.config import Experiment
@@ -22,7 +22,9 @@ from prorec_core.errors import UserError
 from prorec_core.progress import Progress, silent
 from prorec_core.stages.before import Before
 from prorec_core.stages.work import StageWork
-from prorec_core.training.workers import WorkerLostError, Workers
+
+if TYPE_CHECKING:
+    from prorec_core.training.workers import Workers
 
 Training = Callable[[StageWork, Any], object]
 """A stage of `prorec_core` that trains, from files to files, anew or from an earlier one."""
@@ -105,6 +107,8 @@ def work(task: Task, workers: Callable[[], Workers], send: Send) -> None:
     Raises:
         WorkerLostError: another worker is gone; all are to begin again, from the last epoch.
     """
+    from prorec_core.training.workers import WorkerLostError
+
     try:
         _expect_store(task)
         _do(task, workers(), send)
