@@ -5,10 +5,11 @@ Tests need no network and leave nothing behind; those on real data are skipped w
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,17 @@ def pytest_configure() -> None:
     os.environ["PROREC_ARTIFACTS"] = _folders[0]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported for the tests stays: nobody looks through it for what is not needed, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Two a core, as far as memory lasts: tests wait for servers and other processes most of the time."""
@@ -93,6 +105,18 @@ def artifacts_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("PROREC_ARTIFACTS", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def begin_store(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Callable[[Path], None]:
+    """Puts both empty databases where a folder of artifacts, which need not be there yet, has them."""
+
+    def begin(artifacts: Path) -> None:
+        (artifacts / "prefect").mkdir(parents=True)
+        shutil.copyfile(empty_database, artifacts / "mlflow.db")
+        shutil.copyfile(databases.prefect_database(tmp_path_factory), artifacts / "prefect" / "prefect.db")
+
+    return begin
 
 
 @pytest.fixture(scope="session")

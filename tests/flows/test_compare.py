@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,8 +90,11 @@ def _runs(folder: Path) -> list[Any]:
     return list(client.search_runs(experiments, max_results=1000))
 
 
-def test_where_every_variant_fails_the_reasons_are_one_line(tmp_path: Path, prefect_api: str) -> None:
+def test_where_every_variant_fails_the_reasons_are_one_line(
+    tmp_path: Path, prefect_api: str, begin_store: Callable[[Path], None]
+) -> None:
     folder, mine = tmp_path / "artifacts", tmp_path / "mine.yaml"
+    begin_store(folder)
     broken = {name: {"set": {"text.model": name}, "scorer": "aligned"} for name in ("no-such", "nor-such")}
     mine.write_text(yaml.safe_dump({"variants": broken}))
     done = compare("--variants-file", str(mine), "--variants", "no-such,nor-such", folder=folder, api=prefect_api)
@@ -106,8 +110,11 @@ def test_where_every_variant_fails_the_reasons_are_one_line(tmp_path: Path, pref
 
 
 @pytest.mark.pipeline
-def test_variants_share_what_is_common_and_one_failure_stops_nobody(tmp_path: Path, prefect_api: str) -> None:
+def test_variants_share_what_is_common_and_one_failure_stops_nobody(
+    tmp_path: Path, prefect_api: str, begin_store: Callable[[Path], None]
+) -> None:
     folder, out, mine = tmp_path / "artifacts", tmp_path / "out.json", tmp_path / "mine.yaml"
+    begin_store(folder)
     broken = {"broken": {"about": "no such encoder", "set": {"text.model": "no-such-model"}, "scorer": "aligned"}}
     mine.write_text(yaml.safe_dump({"variants": broken}))
     words = ["--variants-file", str(mine), "--json", str(out), "--set", "generator.warm_start=true"]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,11 @@ def test_show_says_auto_and_with_the_data_what_it_comes_to(folder: Path) -> None
 
 
 @pytest.mark.pipeline
-def test_a_run_keeps_numbers_and_says_which(folder: Path) -> None:
+def test_a_run_keeps_numbers_and_says_which(
+    folder: Path, prefect_api: str, begin_store: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_store(folder / "artifacts")
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     done = prorec("run", str(folder / "shop.yaml"), "--json", str(folder / "out.json"), folder=folder)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("settings by rule")]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,12 @@ def _prorec(folder: Path, api: str, *words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> tuple[Path, str]:
+def store(
+    tmp_path_factory: pytest.TempPathFactory, prefect_api: str, begin_store: Callable[[Path], None]
+) -> tuple[Path, str]:
     """A store in which two variants were compared, and what the terminal showed."""
     folder = tmp_path_factory.mktemp("toys")
+    begin_store(folder)
     variants = {"toys": {"about": "the full method, of toys"}, "by-number": {"scorer": "by_number"}}
     (folder / "variants.yaml").write_text(yaml.safe_dump({"variants": variants}))
     words = ("--variants-file", str(folder / "variants.yaml"), "--variants", "toys,by-number", "--seeds", "1")

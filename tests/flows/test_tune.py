@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,11 @@ def test_time_left_follows_what_trials_took() -> None:
 
 
 @pytest.mark.pipeline
-def test_a_tuning_that_was_killed_goes_on(tmp_path: Path, prefect_api: str) -> None:
+def test_a_tuning_that_was_killed_goes_on(
+    tmp_path: Path, prefect_api: str, begin_store: Callable[[Path], None]
+) -> None:
     folder, out = tmp_path / "artifacts", tmp_path / "out.json"
+    begin_store(folder)
     words = ["--space", _space(tmp_path, SPACE), "--trials", "3", "--json", str(out)]
     first = _start(*words, folder=folder, api=prefect_api)
     assert first.stderr is not None

@@ -129,8 +129,9 @@ def test_a_proxy_that_no_client_can_use_stops_nothing(
 
 
 @pytest.mark.pipeline
-def test_a_run_asks_no_proxy(proxy: Any, tmp_path: Path) -> None:
+def test_a_run_asks_no_proxy(proxy: Any, tmp_path: Path, begin_store: Callable[[Path], None]) -> None:
     """It goes as far as the text model, which is not there: by then its servers and clients have all been asked."""
+    begin_store(tmp_path / "artifacts")
     settings = ["data.demo.users=120", "data.demo.items=60", f"text.model={tmp_path / 'none'}"]
     done = subprocess.run(
         [sys.executable, "-m", "prorec", "run", "demo", *(word for each in settings for word in ("--set", each))],

@@ -32,8 +32,11 @@ def _answers(url: str) -> bool:
 
 
 @pytest.mark.pipeline
-def test_it_obeys_its_starter_alone_and_ends_with_it(tmp_path: Path, withstands: Callable[..., None]) -> None:
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+def test_it_obeys_its_starter_alone_and_ends_with_it(
+    tmp_path: Path, withstands: Callable[..., None], begin_store: Callable[[Path], None]
+) -> None:
+    begin_store(tmp_path)
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": os.pathsep.join(sys.path)}
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTER, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
     )
