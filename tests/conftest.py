@@ -32,6 +32,19 @@ _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MPLBACKEND": "Agg",
 }
+LONGEST = (
+    "flows/stack/test_life_cycle.py",
+    "flows/test_cli.py",
+    "deploy/test_stack.py",
+    "tasks/execution/test_kill.py",
+    "flows/test_compare.py",
+    "flows/stack/test_pages.py",
+    "flows/test_recipes.py",
+    "tasks/local/test_full_disk.py",
+    "flows/test_tune.py",
+    "docsite/test_quickstart.py",
+)
+"""Files of the tests in the order in which they start, by how long they take alone."""
 _MEMORY_OF_A_WORKER = 3 << 30
 """Bytes, with the processes that its tests start."""
 _folders: list[str] = []
@@ -73,9 +86,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that run whole stages first: a long one that starts last is waited for alone."""
+    """The longest files first, then others that run whole stages: a long one that starts last is waited for alone."""
     long = {item.path for item in items if item.get_closest_marker("pipeline")}
-    items.sort(key=lambda item: item.path not in long)
+    longest = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (longest.get(item.path, len(longest)), item.path not in long))
 
 
 def pytest_unconfigure() -> None:

@@ -94,7 +94,7 @@ def packaged_folder(name: str) -> Path | None:
 
 @lru_cache(maxsize=8)
 def _installed(_: tuple[str, ...]) -> dict[str, importlib.metadata.Distribution]:
-    """Packages that are found on a path, by name; to read all of their names takes a quarter of a second."""
+    """Packages that are found on a path, by name."""
     return {_normal(found.metadata["Name"] or ""): found for found in importlib.metadata.distributions()}
 
 

@@ -31,11 +31,19 @@ from tests.tiny import tiny, tiny_words
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def prorec(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
-    environment = {**os.environ, **({"PROREC_ARTIFACTS": str(folder)} if folder else {})}
+def environment(folder: Path | None, api: str = "") -> dict[str, str]:
+    """What a program is started with: the store, and the Prefect server's address, or none that other tests use."""
+    found = {**os.environ, **({"PROREC_ARTIFACTS": str(folder)} if folder else {})}
+    if api:
+        return {**found, "PREFECT_API_URL": api}
+    return {name: value for name, value in found.items() if name not in {"PREFECT_HOME", "PREFECT_API_AUTH_STRING"}}
+
+
+def prorec(*words: str, folder: Path | None = None, api: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end; `api` is the Prefect server's, which the command else starts itself."""
     command = [sys.executable, "-m", "prorec", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=300)
+    env = environment(folder, api)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=env, timeout=300)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +112,9 @@ def test_an_empty_store_is_whole(tmp_path: Path) -> None:
 TINY_WORDS = tiny_words({"generator.epochs": 2})
 
 
-def tiny_run(folder: Path, out: Path, *words: str) -> dict[str, Any]:
+def tiny_run(folder: Path, out: Path, *words: str, api: str = "") -> dict[str, Any]:
     """Run it, and read what `--json` wrote."""
-    done = prorec("run", "demo", *TINY_WORDS, "--json", str(out), *words, folder=folder)
+    done = prorec("run", "demo", *TINY_WORDS, "--json", str(out), *words, folder=folder, api=api)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(out.read_text())
     return found
@@ -123,6 +131,12 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     odd = folder.parent / "a%2Fb c#d?e=é%20$f"
     odd.symlink_to(folder)
     return odd
+
+
+@pytest.fixture(scope="module")
+def first(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the first run in that store, which began with nothing, wrote."""
+    return tiny_run(shared_folder, tmp_path_factory.mktemp("first") / "one.json")
 
 
 def local(uri: object) -> Path:
@@ -146,10 +160,13 @@ def test_a_prefect_server_that_is_away_is_told(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.pipeline
 def test_the_whole_pipeline(
-    shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    shared_folder: Path,
+    first: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder = shared_folder
-    first = tiny_run(folder, tmp_path / "one.json")
     names = [stage["name"] for stage in first["stages"]]
     assert len(names) == 8 and not any(stage["cached"] for stage in first["stages"])
     assert all(set(stage) == {"name", "cached", "seconds", "run_id", "digest", "uri"} for stage in first["stages"])
@@ -193,10 +210,10 @@ def test_the_whole_pipeline(
 
 
 @pytest.mark.pipeline
-def test_a_failed_stage_is_run_again_alone(shared_folder: Path, tmp_path: Path) -> None:
-    tiny_run(shared_folder, tmp_path / "before.json")
+@pytest.mark.usefixtures("first")
+def test_a_failed_stage_is_run_again_alone(shared_folder: Path, tmp_path: Path, prefect_api: str) -> None:
     model = tmp_path / "model"
-    failed = prorec("run", "demo", *TINY_WORDS, "--set", f"text.model={model}", folder=shared_folder)
+    failed = prorec("run", "demo", *TINY_WORDS, "--set", f"text.model={model}", folder=shared_folder, api=prefect_api)
     assert failed.returncode == 2 and "was not found" in failed.stderr.splitlines()[-1]
     model.symlink_to(find_encoder(Experiment().text.model))
     again = prorec("rerun", "--stage", "quantize", folder=shared_folder)
@@ -235,11 +252,14 @@ def test_tidy_of_an_empty_store(tmp_path: Path) -> None:
 
 
 def test_a_model_is_promoted_and_recommends_to_all(
-    shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_folder: Path,
+    first: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    prefect_api: str,
 ) -> None:
-    first = tiny_run(shared_folder, tmp_path / "one.json")
     # The same model made anew by force is no version of its own.
-    second = tiny_run(shared_folder, tmp_path / "two.json", "--force", "train_generator")
+    second = tiny_run(shared_folder, tmp_path / "two.json", "--force", "train_generator", api=prefect_api)
     assert second["model"] == first["model"] and second["stages"][-1]["cached"]
 
     done = prorec("promote", second["mlflow"]["run_id"], folder=shared_folder)
@@ -274,7 +294,7 @@ def test_an_interrupted_run_says_so(shared_folder: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "prorec", "run", "demo", *TINY_WORDS, "--set", "collaborative.epochs=500"],
         cwd=ROOT,
-        env={**os.environ, "PROREC_ARTIFACTS": str(shared_folder)},
+        env=environment(shared_folder),
         stderr=subprocess.PIPE,
         text=True,
         # A shell's background job hands on that interruptions are ignored; here one is what is tested.
