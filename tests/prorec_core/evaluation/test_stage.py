@@ -21,8 +21,8 @@ from prorec_core.evaluation.stage import EvaluationInputs, evaluate
 from prorec_core.metrics.measuring import rank_metrics
 from prorec_core.metrics.top import TopItems
 from prorec_core.reports.background import Background
-from prorec_core.reports.drawing import as_png
-from prorec_core.reports.evaluation import plot_files, render
+from prorec_core.reports.drawing import as_png, as_svg
+from prorec_core.reports.evaluation import _figures, plot_files, render
 from prorec_core.reports.examples import choose_users, examples
 from prorec_core.reports.plots import curves_by_k
 from prorec_core.reports.tables import chosen_settings, new_item_rows, result_markdown
@@ -175,6 +175,7 @@ def test_stage_one_is_compared_once_where_it_is_the_dense_score_too(inputs, eval
     assert set(found) == {"fused_minus_generative", "fused_minus_aligned", "generative_minus_aligned"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_training_on_the_validation_items_is_said_everywhere(inputs, evaluation, page):
     more = replace(inputs.dataset, sequences=inputs.dataset.sequences.with_validation_in_training())
     found = evaluate(replace(inputs, dataset=more))
@@ -187,6 +188,7 @@ def test_training_on_the_validation_items_is_said_everywhere(inputs, evaluation,
     assert counted[0] > counted[1], "popularity counts them too"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_unmasked_history_and_a_fusion_weight_within_its_grid(inputs, evaluation, page):
     found = evaluate(
         replace(
@@ -348,6 +350,7 @@ def test_new_items_are_measured_beside_the_others(inputs):
     assert missed["new"]["fused"]["recall_at_10"] == 0.0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs, background, page):
     without = {
         name: {"difference": -0.01, "low": low, "high": -0.001} for name, low in (("text", -0.02), ("dense", -0.03))
@@ -361,6 +364,8 @@ def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs, back
     assert "Recommended by: fused" in text and "Recommended by: fused." in result_markdown(result.metrics)
     assert "text +0.0100, dense +0.0100" in text, "in the order of the features"
     assert "ranker.png" in plot_files(background, result)
+    figure, words = _figures(background, result.metrics, result.test_ranks)["ranker"]
+    assert as_png(figure).startswith(b"\x89PNG") and words in html.unescape(as_svg(figure, "ranker", words))
     lists = {split: {**found, "ranked": found["fused"]} for split, found in inputs.lists.items()}
     used = evaluate(replace(inputs, ranker=fitted, recommended="ranked", lists=lists))
     assert "The ranker is not used" not in page(used)
@@ -368,6 +373,7 @@ def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs, back
     assert plain.metrics["ranker"] == {} and "ranker.png" not in plot_files(background, plain)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_ranker_as_it_was_given_is_told_to_be_so(inputs, background, page):
     lists = {split: {**found, "ranked": found["fused"]} for split, found in inputs.lists.items()}
     given = {"features": ["text", "dense"], "weights": [1.0, 2.25]}
@@ -379,6 +385,7 @@ def test_a_ranker_as_it_was_given_is_told_to_be_so(inputs, background, page):
     assert "Recommended by: ranked." in result_markdown(result.metrics) and "--set" not in page(result)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_chosen_is_told_as_settings_for_training_on_everything(evaluation, page):
     chosen = evaluation
     flags = [f"--set '{each}'" for each in chosen_settings(chosen.metrics)]
@@ -416,6 +423,7 @@ def test_new_items_have_a_table_everywhere(inputs, page):
     assert new_item_rows(result.metrics["new_items"])[1][:2] == ["fused", "1.0000 ± 0.0000"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_new_items_there_is_no_table(evaluation, page):
     assert "new_items" not in evaluation.metrics
     assert "New items" not in page(evaluation)
@@ -445,6 +453,7 @@ def with_repeats(inputs, users, **changes):
     return replace(inputs, dataset=dataset, lists=made, fusion_trials=[(0.0, 0.1), (8.0, 0.0)])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_targets_out_of_reach_are_told_with_what_can_be_reached(inputs, evaluation, page):
     found = evaluate(with_repeats(inputs, 15))
     assert found.metrics["targets_in_history"] == {"validation": 0, "test": 15}
@@ -467,6 +476,7 @@ def test_zeros_on_validation_are_not_told_as_a_choice(inputs, page):
     assert chosen_settings(found.metrics) == []
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_said_of_the_data_is_said_again(inputs, page):
     said = "items.csv: column 'title' has '<i>nan</i>' in 3 rows"
     found = evaluate(with_repeats(inputs, 0, warnings=[said]))

@@ -104,6 +104,7 @@ def test_equal_findings_give_equal_bytes_and_every_plot_is_a_file():
     assert all(content.startswith(b"\x89PNG") for content in plots.values())
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_failed_is_told_first():
     failed = [{"variant": "other", "seed": 3, "stage": "align", "reason": EVIL}]
     found = comparison(["prorec"], failed=failed)
@@ -123,6 +124,7 @@ def test_markdown_says_what_stands_in_the_table():
     assert next(line for line in lines if line.startswith("| prorec")).endswith("|  |")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_not_applied_is_remarked_on():
     found = comparison(["prorec", "semantic", "collaborative"])
     variants = found["variants"]
