@@ -11,7 +11,9 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,24 +82,43 @@ def sha256_json(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a temporary name beside it, synced, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+@dataclass
+class Draft:
+    """A file that is being written: where, and the name that it gets once it is whole."""
+
+    path: Path
+    target: Path
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Draft]:
+    """Have a file written whole or not at all: to a temporary name beside it, synced, then renamed over it.
+
+    Args:
+        target: its name; whoever knows it only at the end changes the draft's, in the same folder.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
     # A name may be as long as the file system lets it be.
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.")
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.")
+    os.close(descriptor)
+    draft = Draft(Path(temporary), target)
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        yield draft
+        sync(draft.path)
+        draft.path.chmod(0o644)
+        draft.path.replace(draft.target)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        draft.path.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             # A failed write does not know of which file.
-            error.filename = str(path)
+            error.filename = str(target)
         raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with whole(path) as draft:
+        draft.path.write_bytes(content)
 
 
 def sync(path: Path) -> None:

@@ -18,6 +18,8 @@ _EXACT_ITEMS = 20_000
 """Up to this many items every item's neighbours are looked up; above, those of a sample of about as much work."""
 _CKA_ITEMS = 100_000
 """Up to this many items count in a linear CKA; above, so many are drawn."""
+_ROWS = 65_536
+"""Items whose squares are made at a time."""
 SIMILARITY_CELLS = 8_000_000
 """Similarities held at a time (float32)."""
 
@@ -196,6 +198,8 @@ def _shared(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> float:
 
 
 def _standardised(embeddings: Floats) -> Floats:
-    centred = embeddings - embeddings.mean(axis=0)
-    size = np.sqrt(np.square(centred, dtype=np.float64).sum() / len(centred))
-    return np.asarray(centred / max(float(size), 1e-12), np.float32)
+    centred: Floats = embeddings - embeddings.mean(axis=0)
+    parts = (centred[start : start + _ROWS] for start in range(0, len(centred), _ROWS))
+    size = np.sqrt(sum(np.square(part, dtype=np.float64).sum() for part in parts) / len(centred))
+    centred /= np.float32(max(float(size), 1e-12))
+    return centred

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,17 +16,31 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from prorec_core.artifacts import write_bytes
+from prorec_core.artifacts import sha256_file, whole
 from prorec_core.errors import UserError
 from prorec_core.training.workers import ALONE, Workers
 
 _SHORT = len("epoch-000000")
+_SYSTEM_ERROR = re.compile(r"\bos error (\d+)\b")
+"""The number of the system's error in what the writer of safetensors says of it."""
 _log = logging.getLogger(__name__)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, whole or not at all; equal tensors give equal bytes."""
-    write_bytes(path, safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+    with whole(path) as draft:
+        _write(draft.path, tensors)
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        # To the file at once: made in memory first they would stand there twice more.
+        safetensors.torch.save_file(plain, path, metadata=metadata)
+    except SafetensorError as error:
+        if found := _SYSTEM_ERROR.search(str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+        raise
 
 
 def load_tensors(path: Path, device: torch.device | None = None) -> dict[str, Tensor]:
@@ -66,10 +82,10 @@ class Checkpoint:
         tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        content = safetensors.torch.save(plain, metadata={"notes": json.dumps({"of": self._folder.name, **notes})})
-        latest = self._folder / f"epoch-{epoch:06d}-{hashlib.sha256(content).hexdigest()}.safetensors"
-        write_bytes(latest, content)
+        name = f"epoch-{epoch:06d}"
+        with whole(self._folder / name) as draft:
+            _write(draft.path, tensors, {"notes": json.dumps({"of": self._folder.name, **notes})})
+            latest = draft.target = self._folder / f"{name}-{sha256_file(draft.path)}.safetensors"
         before = [path for path in self._found() if path.name[:_SHORT] < latest.name[:_SHORT]][:1]
         # A writer that was killed leaves a file too; nobody else is at work here.
         for path in [*self._found(), *self._folder.glob(".epoch-*")]:

@@ -122,15 +122,17 @@ def test_bytes_are_written_whole_with_their_folders_and_leave_nothing_beside(tmp
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-@pytest.mark.parametrize("call", ["fsync", "fdopen"])
-def test_a_failed_write_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+@pytest.mark.parametrize(("of", "call"), [(os, "fsync"), (Path, "write_bytes")])
+def test_a_failed_write_leaves_the_file_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: object, call: str
+) -> None:
     path = tmp_path / "file.bin"
     write_bytes(path, b"before")
 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, call, fail)
+    monkeypatch.setattr(of, call, fail)
     with pytest.raises(KeyboardInterrupt):
         write_bytes(path, b"after")
     assert path.read_bytes() == b"before"

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -503,3 +506,24 @@ def test_validation_asks_about_as_many_users_as_it_may(most: int) -> None:
     assert asked[0] == asked[1]
     assert len(asked[0]) == min(most, 30)
     assert users is None or (np.diff(users) > 0).all()
+
+
+_LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from prorec_core.training.checkpoint import save_tensors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    save_tensors(Path(sys.argv[1]), {"weights": torch.zeros(1000)})
+except OSError as error:
+    print(error.errno, error.strerror, error.filename)
+"""
+
+
+def test_tensors_that_the_disk_does_not_take_are_the_systems_error_and_leave_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    found = subprocess.run([sys.executable, "-c", _LIMITED, str(path)], capture_output=True, text=True, check=True)
+    assert found.stdout == f"{errno.EFBIG} {os.strerror(errno.EFBIG)} {path}\n"
+    assert list(tmp_path.iterdir()) == []
