@@ -19,7 +19,8 @@ from prorec.tasks.execution.prefect_run import failed
 from prorec.tasks.local import paths
 from prorec.tasks.local.stopping import end_when_asked, stops_kept
 from prorec.tasks.registry import promotion
-from prorec.tasks.registry.items import Change, How, update
+from prorec.tasks.registry.changes import Change
+from prorec.tasks.registry.items import How, update
 from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.data.files import path_of
 from prorec_core.data.formats import READERS

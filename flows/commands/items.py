@@ -59,7 +59,8 @@ def _change(model: str, kind: Literal["add", "remove"], file: Path, how: How, pr
     from prorec.flows.terminal.display import make_display
     from prorec.tasks.execution.events import listening
     from prorec.tasks.local import paths
-    from prorec.tasks.registry.items import NAME, Change, update
+    from prorec.tasks.registry.changes import Change
+    from prorec.tasks.registry.items import NAME, update
 
     if paths.nothing_tracked():
         raise UserError("there is no model yet", place=model, cure="Run `prorec run demo` first")

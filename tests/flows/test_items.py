@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prorec.flows.items import waiting
-from prorec.tasks.registry import items
+from prorec.tasks.registry import changes
 from prorec_core.errors import UserError
 
 
@@ -56,7 +56,7 @@ def test_one_that_cannot_be_read_keeps_no_other_away(tmp_path: Path, monkeypatch
             path.unlink()
         return "1" * 64 if path.exists() else path.read_text()
 
-    monkeypatch.setattr(items, "sha256_file", sha256)
-    changes, refused = waiting(tmp_path, 60)
-    assert [each.file.name for each in changes] == ["good.csv"]
+    monkeypatch.setattr(changes, "sha256_file", sha256)
+    found, refused = waiting(tmp_path, 60)
+    assert [each.file.name for each in found] == ["good.csv"]
     assert len(refused) == 1 and "bad.csv" in refused[0] and "ermission" in refused[0], refused
