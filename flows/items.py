@@ -20,7 +20,7 @@ from prorec.tasks.local import paths
 from prorec.tasks.local.stopping import end_when_asked, stops_kept
 from prorec.tasks.registry import promotion
 from prorec.tasks.registry.changes import Change
-from prorec.tasks.registry.items import How, update
+from prorec.tasks.registry.items import How, Outcome, update
 from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.data.files import path_of
 from prorec_core.data.formats import READERS
@@ -80,7 +80,7 @@ def items(request: UpdateRequest = UpdateRequest()) -> dict[str, Any]:  # noqa: 
     with stops_kept(), listening(tell):
         changes, unread = waiting(folder, request.quiet_seconds)
         outcome = update(request.model, changes, How(strict=False, encoder=request.encoder, bonus=request.bonus))
-        promoted = request.promote and _promoted(outcome.uri)
+        promoted = request.promote and outcome.changed and _promoted(outcome, outcome.over(request.model))
     refused = [*unread, *outcome.refused]
     summary = {
         "model": outcome.uri,
@@ -133,14 +133,14 @@ def waiting(folder: Path, quiet_seconds: float) -> tuple[list[Change], list[str]
     return changes, refused
 
 
-def _promoted(uri: str) -> bool:
-    """Make a version the champion unless it is already; whether it became so now.
+def _promoted(outcome: Outcome, over: str | None) -> bool:
+    """Make a version the champion in place of this one, unless it is already; whether it became so now.
 
     Raises:
         UserError: something speaks against it.
     """
     with paths.lock("promotion"):
-        judged = promotion.judge(uri.removeprefix("models:/"))
+        judged = promotion.judge(outcome.uri.removeprefix("models:/"), over=over)
         if judged.already:
             return False
         promotion.promote(judged, anyway=False)

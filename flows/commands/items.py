@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from prorec.flows.commands.models import promote_over
 from prorec.flows.terminal.screen import say
 from prorec_core.errors import UserError
 
@@ -71,7 +72,7 @@ def _change(model: str, kind: Literal["add", "remove"], file: Path, how: How, pr
         outcome = update(model, [change], how)
     say(told(outcome))
     if promote:
-        _promote(outcome)
+        promote_over(outcome.uri.removeprefix("models:/"), over=outcome.over(model))
 
 
 def told(outcome: Outcome) -> str:
@@ -81,9 +82,3 @@ def told(outcome: Outcome) -> str:
     if not parts:
         return f"Nothing was to be done: {outcome.base} stays as it is."
     return f"{', '.join(parts)}: {outcome.uri}, made from {outcome.base}, whose evaluation it carries."
-
-
-def _promote(outcome: Outcome) -> None:
-    from prorec.flows.commands.models import promote
-
-    promote(outcome.uri.removeprefix("models:/"))

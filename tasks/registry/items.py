@@ -79,6 +79,10 @@ class Outcome:
     refused: tuple[str, ...] = ()
     run_id: str = ""
 
+    def over(self, asked: str) -> str | None:
+        """The champion whose place a version that was made from it may take; None where no champion was asked for."""
+        return self.base if asked.endswith(f"@{recommenders.CHAMPION}") else None
+
     @property
     def changed(self) -> bool:
         """Whether there is a version with changes."""
@@ -205,7 +209,7 @@ class _Work:
     def _add(self, change: Change) -> dict[str, list[str]]:
         import polars as pl
 
-        from prorec_core.generation.additions import add_items, named, rows_of
+        from prorec_core.generation.additions import add_items, bring_back, named
         from prorec_core.generation.arrivals import expect_own_forms, read_arrivals
         from prorec_core.text.placing import semantic_vectors
 
@@ -225,7 +229,7 @@ class _Work:
         back = ids.filter(ids.is_in(gone.implode())).to_list()
         if back:
             _notice(f"{place}: {named(back)} back with the embedding, codes and title from before the withdrawal")
-            bundle = bundle.withdrawn(rows_of(bundle, back), False)
+            bundle = bring_back(bundle, back, found.only(back).attributes)
         new = found.without(known)
         if new.items.height:
             expect_own_forms(new.items["item_id"], known, placing.data, place)

@@ -164,6 +164,20 @@ def test_the_same_bytes_are_done_again_when_they_say_something_else_or_later(bas
     assert not folder(*both).changed and not folder(*both).changed and len(models.versions(NAME)) == number
 
 
+def test_another_champion_since_keeps_its_place(base: str, tmp_path: Path) -> None:
+    made = change("add", items_file(tmp_path / "new.parquet", ["n1"]))
+    number, over = made.uri.removeprefix("models:/"), made.over(CHAMPION)
+    assert over == "prorec-demo/2" and made.over(base) is None
+    # Somebody promotes what was trained meanwhile.
+    client().set_registered_model_alias(NAME, "champion", "1")
+    with pytest.raises(UserError, match=r"prorec-demo/1 has become the champion, and prorec-demo/3 was made from prorec"):
+        promotion.judge(number, over=over)
+    assert promotion.judge(number).holder == models.holder(NAME, "champion"), "who names it by itself may"
+    client().set_registered_model_alias(NAME, "champion", "2")
+    promotion.promote(promotion.judge(number, over=over), anyway=False)
+    assert promotion.judge(number, over=over).already
+
+
 def test_files_that_an_earlier_version_looked_at_are_not_looked_at_again(base: str, tmp_path: Path) -> None:
     there = Change.of("add", items_file(tmp_path / "there.parquet", [IDS[4]]))
     client().set_model_version_tag(NAME, "2", f"{LOOKED_AT}{there.sha256}", "there.parquet")
