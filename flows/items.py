@@ -131,14 +131,14 @@ def waiting(folder: Path, quiet_seconds: float) -> tuple[list[Change], list[str]
                         others.append(f"{name}/{path.name}")
                     elif state.st_mtime > now + _AHEAD:
                         refused.append(
-                            f"{path}: it was written at a time to come ({_day(state.st_mtime)}), so what it comes after "
-                            "is not known. Write it again (`touch`), by a clock that is right."
+                            f"{path}: it was written at a time to come ({_day(state.st_mtime)}), so what it comes "
+                            "after is not known. Write it again (`touch`), by a clock that is right."
                         )
                     elif now - state.st_mtime >= quiet_seconds:
                         found.append((state.st_mtime, path.name, kind, path))
     if others:
         more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
-        emit(Notice(f"{folder}: {min(others)}{more} not taken: only {ends_in(READERS)} are, and .txt in remove"))
+        emit(Notice(f"{folder}: {min(others)}{more} not taken: a file {ends_in(READERS)}, in remove .txt too"))
     for _, _, kind, path in sorted(found):
         try:
             changes.append(Change.of(kind, path))

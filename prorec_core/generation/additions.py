@@ -159,14 +159,16 @@ def _kept(before: pl.DataFrame | None, new: pl.DataFrame | None, count: int) -> 
 def _joined(before: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
     """Columns of more items below those of others. A column of whole numbers stays one as long as all are whole: large
     ones are told apart in no other."""
-    columns = []
-    for kept, given in zip(before.get_columns(), new.get_columns(), strict=True):
-        if given.dtype != kept.dtype:
-            alike = given.cast(kept.dtype, strict=False)
-            if alike.null_count() == given.null_count() and (alike == given).all():
-                given = alike
-        columns.append(given)
+    columns = [_alike(*each) for each in zip(new.get_columns(), before.get_columns(), strict=True)]
     return pl.concat([before, pl.DataFrame(columns)], how="vertical_relaxed")
+
+
+def _alike(column: pl.Series, before: pl.Series) -> pl.Series:
+    """A column of the type of another, if that has all its values; else as it is."""
+    if column.dtype == before.dtype:
+        return column
+    cast = column.cast(before.dtype, strict=False)
+    return cast if cast.null_count() == column.null_count() and (cast == column).all() else column
 
 
 def _aligned(bundle: Bundle, placing: Placing, vectors_MS: FloatArray) -> NewEmbeddings | None:

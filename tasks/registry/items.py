@@ -1,8 +1,8 @@
 """New and withdrawn items without training: a new version of a model, made from another and from files.
 
 Knows MLflow's registry and files; knows nothing of how items are placed. A version is registered in one call, with its
-lineage in it: which files it was made with is known (`changes`), so that whoever is killed does the same again, and what
-was done is done once.
+lineage in it: which files it was made with is known (`changes`), so that whoever is killed does the same again, and
+what was done is done once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from prorec.tasks.execution.events import Notice, StageEnded, StageProgress, StageStarted, emit
 from prorec.tasks.execution.prefect_run import PrefectRun

@@ -36,7 +36,7 @@ def test_files_come_in_the_order_of_their_times_and_half_written_ones_not(tmp_pa
     told: list[str] = []
     with listening(lambda event: told.append(event.text) if isinstance(event, Notice) else None):
         waiting(tmp_path, 60)
-    assert len(told) == 1 and "add/folder.csv and 2 more not taken: only" in told[0], told
+    assert len(told) == 1 and "add/folder.csv and 2 more not taken: a file ends in" in told[0], told
     assert [(each.kind, each.file.name) for each in waiting(tmp_path, 60)[0]] == [
         ("remove", "first.txt"),
         ("add", "second.csv"),

@@ -160,7 +160,11 @@ def test_what_the_machine_refuses_is_one_line(
 
     monkeypatch.setattr(lists_module, "write_bytes", full)
     answer = put(service, "stock", ITEMS[:2])
-    assert answer.status_code == 500 and "no room is left" in answer.json()["detail"] and answer.json()["detail"] in caplog.text
+    assert (
+        answer.status_code == 500
+        and "no room is left" in answer.json()["detail"]
+        and answer.json()["detail"] in caplog.text
+    )
     assert "Traceback" not in caplog.text and service.client.get("/lists/stock").json()["items"] == len(ITEMS)
     monkeypatch.setattr(lists_module, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("odd")))
     assert put(service, "stock", ITEMS[:2]).json() == {"detail": "The service failed; its log says why."}

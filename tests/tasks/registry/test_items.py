@@ -170,7 +170,7 @@ def test_another_champion_since_keeps_its_place(base: str, tmp_path: Path) -> No
     assert over == "prorec-demo/2" and made.over(base) is None
     # Somebody promotes what was trained meanwhile.
     client().set_registered_model_alias(NAME, "champion", "1")
-    with pytest.raises(UserError, match=r"prorec-demo/1 has become the champion, and prorec-demo/3 was made from prorec"):
+    with pytest.raises(UserError, match=r"prorec-demo/1 has become the champion, and prorec-demo/3 was"):
         promotion.judge(number, over=over)
     assert promotion.judge(number).holder == models.holder(NAME, "champion"), "who names it by itself may"
     client().set_registered_model_alias(NAME, "champion", "2")
