@@ -25,7 +25,7 @@ RUN --mount=type=cache,target=/var/cache/pip \
         /opt/prorec/bin/pip install --disable-pip-version-check -c constraints.txt \
             --no-deps --index-url "$TORCH_INDEX" torch; \
     fi \
-    && /opt/prorec/bin/pip install --disable-pip-version-check -c constraints.txt '.[text,servers]' \
+    && /opt/prorec/bin/pip install --disable-pip-version-check -c constraints.txt '.[text,servers,ray]' \
     && /opt/prorec/bin/pip check
 
 FROM base AS prorec

@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float32]
 
 _EXACT_ITEMS = 20_000
 """Up to this many items every item's neighbours are looked up; above, those of a sample of about as much work."""
+_CKA_ITEMS = 100_000
+"""Up to this many items count in a linear CKA; above, so many are drawn."""
 SIMILARITY_CELLS = 8_000_000
 """Similarities held at a time (float32)."""
 
@@ -99,7 +101,8 @@ def domination(
         semantic: E_S, text embeddings as the encoder gave them, shape (N, s).
         collaborative: E_C, item embeddings of the collaborative model, shape (N, d).
         k: neighbours an item in the overlap.
-        seed: of the sample of items (above 20,000).
+        seed: of the samples of items: whose neighbours are looked up (above 20,000 items), and that count in CKA (above
+            100,000).
         sources: parts of E_S by name, shape (N, any), where it is made of several; items whose row is zero lack it,
             and are asked in none.
 
@@ -114,6 +117,11 @@ def domination(
         how many these are.
     """
     queries, k = _queries(len(integrated), seed), _fitting(len(integrated), k)
+    drawn = _drawn(len(integrated), seed)
+
+    def cka(a: Floats, b: Floats) -> float:
+        return linear_cka(a, b) if drawn is None else linear_cka(a[drawn], b[drawn])
+
     near_semantic = neighbours(semantic, queries, k)
     near_collaborative = neighbours(collaborative, queries, k)
     near_source = {}
@@ -128,7 +136,7 @@ def domination(
         return {
             name: {
                 "overlap": round(overlap, 6),
-                "cka": round(linear_cka(embeddings, (sources or {})[name]), 6),
+                "cka": round(cka(embeddings, (sources or {})[name]), 6),
                 "share": round(overlap / total, 6) if total else round(1 / (len(overlaps) + 1), 6),
             }
             for name, overlap in overlaps.items()
@@ -141,8 +149,8 @@ def domination(
         numbers = {
             "overlap_semantic": of_text,
             "overlap_collaborative": of_behaviour,
-            "cka_semantic": linear_cka(embeddings, semantic),
-            "cka_collaborative": linear_cka(embeddings, collaborative),
+            "cka_semantic": cka(embeddings, semantic),
+            "cka_collaborative": cka(embeddings, collaborative),
             "text_share": of_text / total if total else 0.5,
         }
         rounded: dict[str, Any] = {name: round(number, 6) for name, number in numbers.items()}
@@ -157,7 +165,7 @@ def domination(
         "standardised_concatenation": row(np.hstack([_standardised(semantic), _standardised(collaborative)])),
         "sources": {
             "overlap": round(_shared(near_semantic, near_collaborative), 6),
-            "cka": round(linear_cka(semantic, collaborative), 6),
+            "cka": round(cka(semantic, collaborative), 6),
         },
     }
 
@@ -167,6 +175,13 @@ def _queries(n_items: int, seed: int) -> npt.NDArray[np.int64]:
         return np.arange(n_items)
     size = max(1_000, _EXACT_ITEMS**2 // n_items)
     return np.sort(np.random.default_rng(seed).choice(n_items, min(size, n_items), replace=False))
+
+
+def _drawn(n_items: int, seed: int) -> npt.NDArray[np.int64] | None:
+    """The items that count in CKA, ascending; None: all."""
+    if n_items <= _CKA_ITEMS:
+        return None
+    return np.sort(np.random.default_rng(seed).choice(n_items, _CKA_ITEMS, replace=False))
 
 
 def _fitting(n_items: int, k: int) -> int:

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from prorec.flows.local.running import TRAINING
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = re.compile(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}")
@@ -26,7 +29,7 @@ def test_the_compose_file_is_valid() -> None:
 
 def test_ports_are_open_to_this_machine_alone(files: Any) -> None:
     published = [port for service in files.services.values() for port in service.get("ports", [])]
-    assert len(published) == 3
+    assert len(published) == 4
     assert all(re.fullmatch(r"127\.0\.0\.1:\$\{\w+_PORT:-\d+\}:\d+", port) for port in published)
     assert not [name for name, service in files.services.items() if "network_mode" in service]
 
@@ -34,10 +37,11 @@ def test_ports_are_open_to_this_machine_alone(files: Any) -> None:
 def test_only_servers_reach_the_stores(files: Any) -> None:
     near = {name for name, service in files.services.items() if "stores" in service["networks"]}
     assert near == {"postgres", "minio", "bucket", "migrate-mlflow", "migrate-prefect", "mlflow", "prefect"}
-    for name in ("worker", "tidy", "serve", "deployments"):
+    own_of = {"serve": {"PROREC_SERVE_TOKEN"}, "ray-head": {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}}
+    for name in ("worker", "tidy", "serve", "deployments", "ray-head"):
         values = files.services[name]["environment"]
         secrets = {key for key in values if re.search("PASSWORD|SECRET|KEY|TOKEN|AUTH", key)}
-        own = {"PROREC_SERVE_TOKEN"} if name == "serve" else set()
+        own = own_of.get(name, set())
         assert secrets == {"PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_PASSWORD"} | own
 
 
@@ -93,9 +97,12 @@ def test_there_is_no_default_secret(files: Any) -> None:
 def test_every_variable_is_in_the_example_with_its_default(files: Any) -> None:
     variables = files.variables()
     assert variables.keys() == files.example.keys()
-    # Without one the service makes its own.
-    assert variables.pop("SERVE_TOKEN") == {(":-", files.example["SERVE_TOKEN"])}
-    for name, value in files.example.items() - {("SERVE_TOKEN", "")}:
+    # Without one the service makes its own, or, where it is in a profile that not everyone starts, refuses.
+    without = {"SERVE_TOKEN", "RAY_TOKEN"}
+    assert all(variables[name] == {(":-", "")} and files.example[name] == "" for name in without)
+    for name, value in files.example.items():
+        if name in without:
+            continue
         assert variables[name] == {(":-", value) if value else (":?", "set it in .env")}, name
     with pytest.raises(KeyError, match="POSTGRES_PASSWORD: set it in"):
         files.fill("${POSTGRES_PASSWORD:?set it in .env}", files.example)
@@ -137,9 +144,23 @@ def test_what_is_installed_is_what_was_tested(files: Any) -> None:
     installs = [part for each in files.dockerfile for part in each.rest.split("&&") if "pip install" in part]
     assert len(installs) == 2 and all("-c constraints.txt" in part for part in installs)
     extras = re.search(r"\[([\w,]+)\]", installs[1])
-    assert extras and set(extras[1].split(",")) == {"text", "servers"}
+    assert extras and set(extras[1].split(",")) == {"text", "servers", "ray"}
     pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
     assert {"torch", "psycopg2-binary", "asyncpg", "boto3"} <= pinned
+
+
+def test_a_cluster_takes_nobody_without_its_token_and_whoever_trains_has_what_training_wants(files: Any) -> None:
+    head, worker, plain = (files.services[name] for name in ("ray-head", "ray-worker", "worker"))
+    for service in (head, worker):
+        assert service["profiles"] == ["ray"]
+        assert service["environment"]["RAY_AUTH_MODE"] == "token"
+        assert service["environment"]["RAY_AUTH_TOKEN"] == "${RAY_TOKEN:-}"
+        assert "RAY_TOKEN" not in " ".join(service["command"])
+        assert plain["volumes"][0] in service["volumes"]
+        assert TRAINING.items() <= service["environment"].items()
+    assert TRAINING.items() <= plain["environment"].items()
+    assert plain["environment"].items() <= head["environment"].items()
+    assert head["command"][-len(plain["command"]) :] == plain["command"]
 
 
 def test_what_the_services_name_is_there(files: Any) -> None:
@@ -147,3 +168,25 @@ def test_what_the_services_name_is_there(files: Any) -> None:
         words = [*service.get("command", []), *service.get("healthcheck", {}).get("test", [])]
         for path in re.findall(r"deploy/[\w.]+", " ".join([*words, *service.get("volumes", [])])):
             assert (ROOT / path).is_file(), name
+
+
+def test_the_cluster_on_kubernetes_is_that_of_the_compose_file(files: Any) -> None:
+    made = {each["kind"]: each for each in yaml.safe_load_all((ROOT / "deploy" / "kuberay.yaml").read_text())}
+    spec = made["RayCluster"]["spec"]
+    head, worker = (
+        group["template"]["spec"]["containers"][0] for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"])
+    )
+    service = files.services["ray-head"]
+    assert head["command"] == service["command"] and head["image"] == worker["image"] == service["image"]
+    values = {each["name"]: each.get("value") for each in head["env"]}
+    # Where pages are is for people, and the token is KubeRay's to give.
+    own = {"PREFECT_UI_URL", "PROREC_MLFLOW_PAGE", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}
+    assert values.keys() == service["environment"].keys() - own
+    for name, value in values.items():
+        is_secret = re.search("PASSWORD|AUTH_STRING", name)
+        assert value == (None if is_secret else service["environment"][name]), name
+    assert spec["authOptions"] == {"mode": "token", "secretName": "prorec-ray"}
+    assert spec["rayVersion"] == re.search(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]  # type: ignore[index]
+    for container in (head, worker):
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        assert container["volumeMounts"][0] == {"name": "work", "mountPath": "/var/lib/prorec"}

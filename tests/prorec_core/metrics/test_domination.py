@@ -117,3 +117,16 @@ def test_repeats_exactly_and_copes_with_few_items():
     assert found["integrated"]["overlap_semantic"] == 1.0, "with five neighbours among six items all are shared"
     with pytest.raises(ValueError, match="two items"):
         domination(*(array[:1] for array in arrays))
+
+
+def test_of_a_large_catalogue_a_sample_tells_what_all_do(monkeypatch):
+    random = np.random.default_rng(4)
+    text, behaviour = (random.normal(size=(3000, 12)).astype(np.float32) for _ in range(2))
+    both = text + 0.5 * behaviour
+    whole = domination(both, text, behaviour)
+    monkeypatch.setattr("prorec_core.metrics.domination._CKA_ITEMS", 1000)
+    drawn = domination(both, text, behaviour)
+    assert drawn == domination(both, text, behaviour) != whole
+    for name in ("cka_semantic", "cka_collaborative"):
+        assert drawn["integrated"][name] == pytest.approx(whole["integrated"][name], abs=0.03)
+    assert drawn["integrated"]["overlap_semantic"] == whole["integrated"]["overlap_semantic"]
