@@ -8,21 +8,23 @@ from __future__ import annotations
 import stat
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger
 from pydantic import Field
 
-from prorec.tasks.execution.events import Event, Notice, listening
+from prorec.tasks.execution.events import Event, Notice, emit, listening
 from prorec.tasks.execution.prefect_run import failed
 from prorec.tasks.local import paths
 from prorec.tasks.local.stopping import end_when_asked, stops_kept
 from prorec.tasks.registry import promotion
-from prorec.tasks.registry.items import Change, How, update
+from prorec.tasks.registry.changes import Change
+from prorec.tasks.registry.items import How, Outcome, update
 from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.data.files import path_of
-from prorec_core.data.formats import READERS
+from prorec_core.data.formats import READERS, ends_in
 from prorec_core.data.id_lists import LINES
 from prorec_core.data.opening import format_of
 from prorec_core.data.tables import reading
@@ -31,6 +33,10 @@ from prorec_core.sections import Place, Section
 
 FOLDERS: dict[str, Literal["add", "remove"]] = {"add": "add", "remove": "remove"}
 """Folders in the folder that is watched, and what files in them are for."""
+_AHEAD = 60.0
+"""Seconds by which clocks of machines may differ."""
+_LATEST = 253_402_300_799.0
+"""The end of the year 9999."""
 
 
 class UpdateRequest(Section):
@@ -79,7 +85,7 @@ def items(request: UpdateRequest = UpdateRequest()) -> dict[str, Any]:  # noqa: 
     with stops_kept(), listening(tell):
         changes, unread = waiting(folder, request.quiet_seconds)
         outcome = update(request.model, changes, How(strict=False, encoder=request.encoder, bonus=request.bonus))
-        promoted = request.promote and _promoted(outcome.uri)
+        promoted = request.promote and outcome.changed and _promoted(outcome, outcome.over(request.model))
     refused = [*unread, *outcome.refused]
     summary = {
         "model": outcome.uri,
@@ -101,28 +107,38 @@ def waiting(folder: Path, quiet_seconds: float) -> tuple[list[Change], list[str]
     """The files in a folder that is watched, in the order of their times; not those that may still be written.
 
     Returns:
-        The changes, and why others cannot be read, a line each.
+        The changes, and why others cannot be used, a line each. What is of no kind that is read is told.
 
     Raises:
-        UserError: there is no such folder, or it cannot be looked into.
+        UserError: there is no such folder, it holds neither of the two, or it cannot be looked into.
     """
     with reading(str(folder)):
-        there = folder.is_dir()
+        there = folder.is_dir() and any((folder / name).is_dir() for name in FOLDERS)
     if not there:
-        raise UserError("there is no such folder", place=str(folder), cure="Make it, with the folders add and remove")
-    found = []
+        problem = f"there is no such folder, or none with {' and '.join(FOLDERS)} in it"
+        raise UserError(problem, place=str(folder), cure="Make it, with the folders add and remove")
+    found, changes, refused, others = [], [], [], []
     for name, kind in FOLDERS.items():
         with reading(str(folder / name)):
             for path in list((folder / name).iterdir()) if (folder / name).is_dir() else ():
                 reads = format_of(path) in READERS or (kind == "remove" and path.suffix.lower() in LINES)
                 # One may be taken away, or get its right name, at any time.
                 with suppress(FileNotFoundError):
-                    state = path.stat()
-                    if path.name.startswith(".") or not reads or not stat.S_ISREG(state.st_mode):
+                    state, now = path.stat(), time.time()
+                    if path.name.startswith("."):
                         continue
-                    if time.time() - state.st_mtime >= quiet_seconds:
+                    if not reads or not stat.S_ISREG(state.st_mode):
+                        others.append(f"{name}/{path.name}")
+                    elif state.st_mtime > now + _AHEAD:
+                        refused.append(
+                            f"{path}: it was written at a time to come ({_day(state.st_mtime)}), so what it comes "
+                            "after is not known. Write it again (`touch`), by a clock that is right."
+                        )
+                    elif now - state.st_mtime >= quiet_seconds:
                         found.append((state.st_mtime, path.name, kind, path))
-    changes, refused = [], []
+    if others:
+        more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+        emit(Notice(f"{folder}: {min(others)}{more} not taken: a file {ends_in(READERS)}, in remove .txt too"))
     for _, _, kind, path in sorted(found):
         try:
             changes.append(Change.of(kind, path))
@@ -132,14 +148,18 @@ def waiting(folder: Path, quiet_seconds: float) -> tuple[list[Change], list[str]
     return changes, refused
 
 
-def _promoted(uri: str) -> bool:
-    """Make a version the champion unless it is already; whether it became so now.
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(min(seconds, _LATEST), UTC).isoformat(sep=" ", timespec="seconds")
+
+
+def _promoted(outcome: Outcome, over: str | None) -> bool:
+    """Make a version the champion in place of this one, unless it is already; whether it became so now.
 
     Raises:
         UserError: something speaks against it.
     """
     with paths.lock("promotion"):
-        judged = promotion.judge(uri.removeprefix("models:/"))
+        judged = promotion.judge(outcome.uri.removeprefix("models:/"), over=over)
         if judged.already:
             return False
         promotion.promote(judged, anyway=False)

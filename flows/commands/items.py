@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from prorec.flows.commands.models import promote_over
 from prorec.flows.terminal.screen import say
 from prorec_core.errors import UserError
 
@@ -59,7 +60,8 @@ def _change(model: str, kind: Literal["add", "remove"], file: Path, how: How, pr
     from prorec.flows.terminal.display import make_display
     from prorec.tasks.execution.events import listening
     from prorec.tasks.local import paths
-    from prorec.tasks.registry.items import NAME, Change, update
+    from prorec.tasks.registry.changes import Change
+    from prorec.tasks.registry.items import NAME, update
 
     if paths.nothing_tracked():
         raise UserError("there is no model yet", place=model, cure="Run `prorec run demo` first")
@@ -70,7 +72,7 @@ def _change(model: str, kind: Literal["add", "remove"], file: Path, how: How, pr
         outcome = update(model, [change], how)
     say(told(outcome))
     if promote:
-        _promote(outcome)
+        promote_over(outcome.uri.removeprefix("models:/"), over=outcome.over(model))
 
 
 def told(outcome: Outcome) -> str:
@@ -80,9 +82,3 @@ def told(outcome: Outcome) -> str:
     if not parts:
         return f"Nothing was to be done: {outcome.base} stays as it is."
     return f"{', '.join(parts)}: {outcome.uri}, made from {outcome.base}, whose evaluation it carries."
-
-
-def _promote(outcome: Outcome) -> None:
-    from prorec.flows.commands.models import promote
-
-    promote(outcome.uri.removeprefix("models:/"))

@@ -72,6 +72,11 @@ def promote(
     anyway: Annotated[bool, typer.Option("--anyway", help="Even if it is worse or cannot be compared.")] = False,
 ) -> None:
     """Make a version the champion, unless it is worse than the present one beyond chance."""
+    promote_over(what, anyway=anyway)
+
+
+def promote_over(what: str, *, anyway: bool = False, over: str | None = None) -> None:
+    """Promote and tell; `over` as `promotion.judge` has it."""
     from prorec.tasks.local import paths
     from prorec.tasks.registry import models, promotion
     from prorec.tasks.registry.recommenders import CHAMPION
@@ -79,7 +84,7 @@ def promote(
     if paths.nothing_tracked():
         raise UserError("there is no model yet", place=what, cure="Run `prorec run demo` first")
     with paths.lock("promotion"):
-        judged = promotion.judge(what, say)
+        judged = promotion.judge(what, say, over=over)
         version = judged.challenger.version
         console().print(_table(judged))
         for each in (judged.challenger.version, judged.holder):

@@ -88,9 +88,11 @@ def show_lists() -> None:
     from prorec.flows.terminal.sizes import age
     from prorec.tasks.registry.lists import ListStore
 
-    found = ListStore().all()
+    found, problems = ListStore().look_through()
+    for problem in problems:
+        say(problem, error=True)
     if not found:
-        say("There is no list yet.")
+        say("There is none that can be used." if problems else "There is no list yet.")
         return
     table = Table("list", "items", "age")
     for kept in found:

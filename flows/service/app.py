@@ -34,6 +34,7 @@ from prorec.flows.service.problems import (
     failed,
     invalid,
     not_followed,
+    refused,
     unavailable,
 )
 from prorec.tasks.registry.lists import ListStore
@@ -90,6 +91,7 @@ def create_app(
     app.add_middleware(Door, token=token, homes=homes)
     app.add_middleware(Gate, metrics=metrics)
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(OSError, refused)
     app.add_exception_handler(Exception, failed)
 
     app.include_router(list_routes(keeper, lists))

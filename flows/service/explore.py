@@ -103,10 +103,11 @@ def routes(
 
 def _catalogue(loaded: Loaded) -> exploring.Catalogue:
     model = cast("Recommender", loaded.recommender)
+    there = ~model.catalogue.withdrawn
     return exploring.Catalogue(
         model=schemas.Model(name=loaded.version.name, version=loaded.version.version),
-        items=len(model.item_ids),
-        new_items=int((model.train_counts == 0).sum()),
+        items=int(there.sum()),
+        new_items=int((there & (model.train_counts == 0)).sum()),
         recommends=model.scoring.name,
         attributes=[
             exploring.AboutAttribute(name=each.name, kind=each.kind, examples=each.examples(_VALUES))

@@ -41,7 +41,7 @@ class Catalogue(BaseModel):
     """What there is."""
 
     model: Model
-    items: int
+    items: int = Field(description="How many may be recommended: without those that were withdrawn.")
     new_items: int = Field(description="How many of them were not there in training.")
     recommends: str = Field(description="The score that recommends.")
     attributes: list[AboutAttribute]

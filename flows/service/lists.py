@@ -54,9 +54,11 @@ def routes(keeper: ModelKeeper, lists: ListStore) -> APIRouter:
 
     @router.get("", responses={401: REFUSED}, summary="All lists")
     async def all_lists() -> schemas.Lists:
-        return await asyncio.to_thread(
-            lambda: schemas.Lists(lists=[schemas.AboutList(**about(kept)) for kept in lists.all()])
-        )
+        def look_through() -> schemas.Lists:
+            found, problems = lists.look_through()
+            return schemas.Lists(lists=[schemas.AboutList(**about(kept)) for kept in found], problems=problems)
+
+        return await asyncio.to_thread(look_through)
 
     @router.put(
         "/{name}",

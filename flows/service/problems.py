@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import fastapi
@@ -13,8 +14,10 @@ from fastapi.responses import JSONResponse
 from prorec.flows.service import schemas
 from prorec.flows.service.batching import Batcher, Found, Question, QueueFullError, StoppedError
 from prorec.flows.service.metrics import Metrics
+from prorec.tasks.local.machine_errors import explained
 from prorec_core.errors import UserError
 
+_log = logging.getLogger(__name__)
 RETRY_SECONDS = 1
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 FAILED = "The service failed; its log says why."
@@ -66,11 +69,22 @@ async def invalid(_: fastapi.Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"][1:] if part != "body") or "body"
-    if first["type"] == "extra_forbidden":
+    if first["type"] == "json_invalid" and isinstance(first["loc"][-1], int):
+        # FastAPI has the place of the sign there, and what is wrong with it elsewhere.
+        place, text = "body", f"Invalid JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
+    elif first["type"] == "extra_forbidden":
         place, text = ".".join(str(part) for part in first["loc"][1:-1]) or "body", "unknown field"
     else:
         text = first["msg"].removeprefix("Value error, ")
     return JSONResponse({"detail": f"{place}: {text}."}, 422)
+
+
+async def refused(_: fastapi.Request, error: Exception) -> JSONResponse:
+    """What the machine would not do, as a full disk: in one line here and in the log. All else has failed."""
+    if (told := explained(error)) is None:
+        raise error
+    _log.error("%s", told)
+    return JSONResponse({"detail": str(told)}, 500)
 
 
 async def failed(_: fastapi.Request, error: Exception) -> JSONResponse:

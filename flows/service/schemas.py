@@ -175,6 +175,7 @@ class Lists(BaseModel):
     """All named lists, by name."""
 
     lists: list[AboutList]
+    problems: list[str] = Field(description="Why others that are kept cannot be used, a line each.")
 
 
 class Ready(BaseModel):

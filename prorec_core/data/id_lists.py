@@ -45,7 +45,8 @@ def read_ids(
         raise UserError("there is no such file", place=str(file), cure="Check the name")
     with reading(str(file)):
         if lines:
-            found = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+            # Lines end as they do in a file; what else Python ends them at may be part of an id.
+            found = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n")]
             return list(dict.fromkeys(line for line in found if line))
         table = open_file(file, rules)
         if setting is not None:

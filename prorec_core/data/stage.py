@@ -125,10 +125,6 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
     if log.same_ids:
         profile["items_in_another_form"] = log.same_ids
     new = None if held is None else _new_items(held, ids, users, catalogue)
-    attributes = None
-    if config.attribute_columns:
-        attributes = _attributes(stock, kept if new is None else pl.concat([kept, new.items["item_id"]]))
-        profile["attributes"] = described(attributes)
     if new is not None:
         profile["new_items"] = {"items": len(new), "test_interactions": len(new.users), "seed": config.new_items_seed}
     if borders is not None:
@@ -136,6 +132,10 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
     if unseen.len():
         new = NewItems.of_sequences(_texts(unseen, catalogue).select("item_id", "title", "text"), sequences)
         profile["new_items"] = {"items": len(new), "test_interactions": len(new.users)}
+    attributes = None
+    if config.attribute_columns:
+        attributes = _attributes(stock, kept if new is None else pl.concat([kept, new.items["item_id"]]))
+        profile["attributes"] = described(attributes)
     report(Progress(_STEPS, _STEPS, "step"))
     return Dataset(
         items=texts.select(

@@ -84,6 +84,28 @@ def add_items(
     )
 
 
+def bring_back(bundle: Bundle, item_ids: list[str], attributes: pl.DataFrame | None = None) -> Bundle:
+    """The model with items that were withdrawn from it, as they were, but for their columns for rules.
+
+    Args:
+        bundle: the model.
+        item_ids: withdrawn items of it.
+        attributes: as of `add_items`; columns that are not there stay as they were.
+
+    Raises:
+        UserError: one is not there.
+    """
+    rows = rows_of(bundle, item_ids)
+    back, before = bundle.withdrawn(rows, False), bundle.attributes
+    if before is None or attributes is None:
+        return back
+    new = [name for name in attributes.columns if name in before.columns]
+    both = _joined(before, before[rows].with_columns(attributes.select(new)))
+    places = np.arange(before.height)
+    places[rows] = before.height + np.arange(len(rows))
+    return replace(back, attributes=both[places])
+
+
 def withdraw_items(bundle: Bundle, item_ids: list[str], place: str = "--ids") -> Bundle:
     """The model without some of its items: they are recommended to nobody, and passed over in histories.
 
@@ -131,7 +153,22 @@ def _kept(before: pl.DataFrame | None, new: pl.DataFrame | None, count: int) -> 
     given = nothing
     if new is not None and new.width:
         given = nothing.with_columns(new.select([name for name in new.columns if name in before.columns]))
-    return pl.concat([before, given.select(before.columns)], how="vertical_relaxed")
+    return _joined(before, given.select(before.columns))
+
+
+def _joined(before: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """Columns of more items below those of others. A column of whole numbers stays one as long as all are whole: large
+    ones are told apart in no other."""
+    columns = [_alike(*each) for each in zip(new.get_columns(), before.get_columns(), strict=True)]
+    return pl.concat([before, pl.DataFrame(columns)], how="vertical_relaxed")
+
+
+def _alike(column: pl.Series, before: pl.Series) -> pl.Series:
+    """A column of the type of another, if that has all its values; else as it is."""
+    if column.dtype == before.dtype:
+        return column
+    cast = column.cast(before.dtype, strict=False)
+    return cast if cast.null_count() == column.null_count() and (cast == column).all() else column
 
 
 def _aligned(bundle: Bundle, placing: Placing, vectors_MS: FloatArray) -> NewEmbeddings | None:

@@ -48,7 +48,13 @@ class Arrivals:
 
     def without(self, known: pl.Series) -> Arrivals:
         """Those that are not among some ids."""
-        left = ~self.items["item_id"].is_in(known.implode())
+        return self._those(~self.items["item_id"].is_in(known.implode()))
+
+    def only(self, item_ids: list[str]) -> Arrivals:
+        """Those that are among some ids, in their own order."""
+        return self._those(self.items["item_id"].is_in(item_ids))
+
+    def _those(self, left: pl.Series) -> Arrivals:
         attributes = self.attributes.filter(left) if self.attributes.width else self.attributes
         return replace(self, items=self.items.filter(left), attributes=attributes)
 

@@ -1,8 +1,8 @@
 """New and withdrawn items without training: a new version of a model, made from another and from files.
 
-Knows MLflow's registry, files and their digests; knows nothing of how items are placed. A version is registered in one
-call, with its lineage in it: files that a version was made with are known by their digests, so that whoever is killed
-does the same again, and what was done is done once.
+Knows MLflow's registry and files; knows nothing of how items are placed. A version is registered in one call, with its
+lineage in it: which files it was made with is known (`changes`), so that whoever is killed does the same again, and
+what was done is done once.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from prorec.tasks.execution.events import Notice, StageEnded, StageProgress, StageStarted, emit
 from prorec.tasks.execution.prefect_run import PrefectRun
 from prorec.tasks.local import paths
 from prorec.tasks.local.waiting import so_far
 from prorec.tasks.registry import bundles, models, recommenders
+from prorec.tasks.registry.changes import Change, Known, looked_at
 from prorec.tasks.registry.models import Version
 from prorec.tasks.registry.recommenders import RegisteredVersion
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.datasets import DataSet
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec.tasks.tracking.retries import retrying
-from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, sha256_file, write_json, write_manifest
+from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json, write_json, write_manifest
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
 
@@ -35,34 +36,8 @@ if TYPE_CHECKING:
 NAME = "items"
 LINEAGE = "lineage.json"
 """In a bundle: what was done to the model since it was trained, step by step."""
-LOOKED_AT = "prorec.looked_at."
-"""On a version, with the digest of a file after it: its name. All that it says was so already."""
 _CARRIED_NOT = ("prorec.promoted.", f"prorec.{NAME}.")
 _EXAMPLE = 3
-
-
-@dataclass(frozen=True)
-class Change:
-    """A file that says which items come or go; `sha256` of its bytes."""
-
-    kind: Literal["add", "remove"]
-    file: Path
-    sha256: str
-
-    @classmethod
-    def of(cls, kind: Literal["add", "remove"], file: Path) -> Change:
-        """The change that a file is now.
-
-        Raises:
-            UserError: there is no such file.
-        """
-        from prorec_core.data.formats import is_file
-        from prorec_core.data.tables import reading
-
-        if not is_file(file):
-            raise UserError("there is no such file", place=str(file), cure="Check the name")
-        with reading(str(file)):
-            return cls(kind, file, sha256_file(file))
 
 
 @dataclass(frozen=True)
@@ -71,7 +46,8 @@ class How:
 
     Attributes:
         strict: items that are there already, or not there, are an error; else they are passed over and told, files that
-            are in already are not looked at, and one that cannot be used spoils none of the others.
+            are in already and were not written again are not looked at, and one that cannot be used spoils none of the
+            others.
         encoder: where the model's text encoder is on this machine; None: under the name that the model knows.
         bonus: added to the score of each new item, in nats.
         device: where texts are embedded.
@@ -103,6 +79,10 @@ class Outcome:
     refused: tuple[str, ...] = ()
     run_id: str = ""
 
+    def over(self, asked: str) -> str | None:
+        """The champion whose place a version that was made from it may take; None where no champion was asked for."""
+        return self.base if asked.endswith(f"@{recommenders.CHAMPION}") else None
+
     @property
     def changed(self) -> bool:
         """Whether there is a version with changes."""
@@ -118,7 +98,7 @@ def update(model: str, changes: Sequence[Change], how: How) -> Outcome:
     Args:
         model: models:/NAME/VERSION or models:/NAME@ALIAS.
         changes: files, in the order in which they take effect; unless it is done strictly, those that the version was
-            made with are passed over.
+            made with are passed over, and so are those that leave the model as it is when all are done.
         how: strictly or not, where the encoder is, with which bonus.
 
     Raises:
@@ -140,7 +120,7 @@ def update(model: str, changes: Sequence[Change], how: How) -> Outcome:
         work = _Work(base, _folder(found), how)
         refused = []
         for change in changes:
-            if not how.strict and change.sha256 in work.known:
+            if not how.strict and work.known.has(change):
                 continue
             try:
                 work.make(change)
@@ -151,12 +131,11 @@ def update(model: str, changes: Sequence[Change], how: How) -> Outcome:
                 # One that is being written is for the next time.
                 if not isinstance(error, ChangingError):
                     refused.append(str(error))
-        outcome = Outcome(base.title, base.uri, *work.counts, tuple(refused))
-        if not work.steps:
-            for name, value in work.looked_at.items():
+        if not work.changed:
+            for name, value in (work.idle | work.undone).items():
                 retrying(client().set_model_version_tag, base.name, str(base.number), name, value)
-            return outcome
-        return _register(work, outcome, begun)
+            return Outcome(base.title, base.uri, refused=tuple(refused))
+        return _register(work, Outcome(base.title, base.uri, *work.counts, tuple(refused)), begun)
 
 
 class _Work:
@@ -167,21 +146,26 @@ class _Work:
 
         self.base, self.folder, self.how = base, folder, how
         self.bundle: Bundle = Bundle.load(folder)
+        self.first = self.bundle
         self.before: list[dict[str, Any]] = read_json(folder / LINEAGE) if (folder / LINEAGE).is_file() else []
         self.steps: list[dict[str, Any]] = []
-        self.looked_at = {name: value for name, value in base.tags.items() if name.startswith(LOOKED_AT)}
+        self.known = Known(self.before, base.tags)
+        # Tags of the files that changed nothing, and of those that others may have undone.
+        self.idle, self.undone = dict[str, str](), dict[str, str]()
         self.ids: dict[str, list[str]] = {"added": [], "withdrawn": [], "back": []}
         self.data_sets: list[DataSet] = []
         self._placing: Placing | None = None
 
     @property
-    def known(self) -> set[str]:
-        """Digests of files that are in already, or were when they were looked at.
-
-        An earlier file that changed nothing must not undo a later one: it is not looked at again either.
-        """
-        looked_at = {name.removeprefix(LOOKED_AT) for name in self.looked_at}
-        return looked_at | {step["sha256"] for step in [*self.before, *self.steps]}
+    def changed(self) -> bool:
+        """Whether the model is another; of steps that undid each other nothing is left."""
+        after, before = self.bundle, self.first
+        kept = (after.attributes, before.attributes)
+        return (
+            after.items.height != before.items.height
+            or bool((after.catalogue.withdrawn != before.catalogue.withdrawn).any())
+            or not (kept[0] is None or kept[1] is None or kept[0].equals(kept[1]))
+        )
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -202,9 +186,11 @@ class _Work:
             UserError: it cannot be made; nothing is changed then.
         """
         done = self._add(change) if change.kind == "add" else self._remove(change)
+        self.known.note(change)
         if not any(done.values()):
-            self.looked_at[f"{LOOKED_AT}{change.sha256}"] = change.file.name
+            self.idle |= looked_at(change)
             return
+        self.undone |= looked_at(change)
         for kind, ids in done.items():
             self.ids[kind] += ids
         self.steps.append(
@@ -214,6 +200,7 @@ class _Work:
                 "did": change.kind,
                 "file": change.file.name,
                 "sha256": change.sha256,
+                "written": change.written,
                 **{kind: len(ids) for kind, ids in done.items() if ids},
             }
         )
@@ -222,7 +209,7 @@ class _Work:
     def _add(self, change: Change) -> dict[str, list[str]]:
         import polars as pl
 
-        from prorec_core.generation.additions import add_items, named, rows_of
+        from prorec_core.generation.additions import add_items, bring_back, named
         from prorec_core.generation.arrivals import expect_own_forms, read_arrivals
         from prorec_core.text.placing import semantic_vectors
 
@@ -242,7 +229,7 @@ class _Work:
         back = ids.filter(ids.is_in(gone.implode())).to_list()
         if back:
             _notice(f"{place}: {named(back)} back with the embedding, codes and title from before the withdrawal")
-            bundle = bundle.withdrawn(rows_of(bundle, back), False)
+            bundle = bring_back(bundle, back, found.only(back).attributes)
         new = found.without(known)
         if new.items.height:
             expect_own_forms(new.items["item_id"], known, placing.data, place)
@@ -297,13 +284,15 @@ def _register(work: _Work, outcome: Outcome, begun: float) -> Outcome:
             run.data_set(data)
         run.parameters({"model": base.uri, **vars(work.how)})
         ref = _artifact(work, run)
-        tags = _carried(base) | models.stage_tags({NAME: ref}) | {f"prorec.{NAME}.did": _told(outcome)} | work.looked_at
+        tags = _carried(base) | models.stage_tags({NAME: ref}) | {f"prorec.{NAME}.did": _told(outcome)} | work.idle
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "bundle"
             work.bundle.save(folder)
             write_json(folder / LINEAGE, [*work.before, *work.steps])
             example = _try(folder)
-            made = {"from": base.title, "from_content": base.tags.get(models.CONTENT_TAG, ""), "steps": work.steps}
+            # When a file was written makes no other model of it.
+            steps = [{name: value for name, value in step.items() if name != "written"} for step in work.steps]
+            made = {"from": base.title, "from_content": base.tags.get(models.CONTENT_TAG, ""), "steps": steps}
             found = bundles.publish(base.name, run.id, folder, example, made=made, tags=tags, note=_note(base, outcome))
         uri = found[store.MODEL_URI_TAG]
         run.metrics({"added": outcome.added, "withdrawn": outcome.withdrawn, "seconds": time.monotonic() - begun})

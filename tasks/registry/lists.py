@@ -130,14 +130,24 @@ class ListStore:
         with self._lock:
             self._read.pop(name, None)
 
-    def all(self) -> list[KeptList]:
-        """All lists that can be read; the log says which cannot."""
-        found = []
+    def look_through(self) -> tuple[list[KeptList], list[str]]:
+        """All lists that can be read, and why others cannot, a line each."""
+        found, problems = [], []
         for name in self.names():
             try:
                 found.append(self.get(name))
+            except NoListError:
+                # Deleted since.
+                continue
             except UserError as error:
-                _log.warning("%s", error)
+                problems.append(str(error))
+        return found, problems
+
+    def all(self) -> list[KeptList]:
+        """All lists that can be read; the log says which cannot."""
+        found, problems = self.look_through()
+        for problem in problems:
+            _log.warning("%s", problem)
         return found
 
     def _path(self, name: str) -> Path:

@@ -125,7 +125,7 @@ def interval(found: Mapping[str, float]) -> str:
     return f"{found['difference']:+.4f} (95% interval {found['low']:+.4f} to {found['high']:+.4f})"
 
 
-def judge(text: str, tell: Callable[[str], None] = lambda _: None) -> Judgement:
+def judge(text: str, tell: Callable[[str], None] = lambda _: None, *, over: str | None = None) -> Judgement:
     """Compare the version of a run, or a version, with the champion of its model.
 
     Where the data are others by now, the champion is measured on the challenger's test first, as it serves.
@@ -133,10 +133,11 @@ def judge(text: str, tell: Callable[[str], None] = lambda _: None) -> Judgement:
     Args:
         text: an MLflow run or a Prefect flow run of a whole experiment, or `prorec-demo/3`.
         tell: told what takes long.
+        over: the champion that the challenger was made from, as people name it; None: whoever is.
 
     Raises:
-        UserError: there is no such run or version, it did not end well, it was not evaluated, or its files are
-            not whole.
+        UserError: there is no such run or version, it did not end well, it was not evaluated, its files are not whole,
+            or another has become the champion since.
     """
     challenger = _challenger(text)
     version = challenger.version
@@ -145,6 +146,12 @@ def judge(text: str, tell: Callable[[str], None] = lambda _: None) -> Judgement:
     holder = models.holder(version.name, CHAMPION)
     if holder is None or holder.number == version.number:
         return Judgement(challenger, holder)
+    if over not in (None, holder.title):
+        raise UserError(
+            f"{holder.title} has become the champion, and {version.title} was made from {over}, which was it before",
+            place=version.uri,
+            cure=f"Do the same again, to {holder.title}",
+        )
     try:
         champion = _measured(holder)
         obstacles, moved = _obstacles(challenger, champion)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from prorec.flows.items import waiting
-from prorec.tasks.registry import items
+from prorec.tasks.execution.events import Notice, listening
+from prorec.tasks.registry import changes
 from prorec_core.errors import UserError
 
 
@@ -32,6 +33,10 @@ def test_files_come_in_the_order_of_their_times_and_half_written_ones_not(tmp_pa
     }.items():
         write(tmp_path / name, age)
     (tmp_path / "add" / "folder.csv").mkdir()
+    told: list[str] = []
+    with listening(lambda event: told.append(event.text) if isinstance(event, Notice) else None):
+        waiting(tmp_path, 60)
+    assert len(told) == 1 and "add/folder.csv and 2 more not taken: a file ends in" in told[0], told
     assert [(each.kind, each.file.name) for each in waiting(tmp_path, 60)[0]] == [
         ("remove", "first.txt"),
         ("add", "second.csv"),
@@ -41,8 +46,18 @@ def test_files_come_in_the_order_of_their_times_and_half_written_ones_not(tmp_pa
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no such folder"):
-        waiting(tmp_path / "nowhere", 60)
+    write(tmp_path / "beside" / "new.csv", 200.0)
+    for name in ("nowhere", "beside"):
+        with pytest.raises(UserError, match="there is no such folder, or none with add and remove in it"):
+            waiting(tmp_path / name, 60)
+
+
+def test_a_file_of_a_time_to_come_is_told(tmp_path: Path) -> None:
+    for name, age in {"add/early.csv": -7_200.0, "add/skewed.csv": -20.0, "add/old.csv": 200.0}.items():
+        write(tmp_path / name, age)
+    changes, refused = waiting(tmp_path, 60)
+    assert [each.file.name for each in changes] == ["old.csv"]
+    assert len(refused) == 1 and "early.csv: it was written at a time to come (20" in refused[0]
 
 
 def test_one_that_cannot_be_read_keeps_no_other_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +71,7 @@ def test_one_that_cannot_be_read_keeps_no_other_away(tmp_path: Path, monkeypatch
             path.unlink()
         return "1" * 64 if path.exists() else path.read_text()
 
-    monkeypatch.setattr(items, "sha256_file", sha256)
-    changes, refused = waiting(tmp_path, 60)
-    assert [each.file.name for each in changes] == ["good.csv"]
+    monkeypatch.setattr(changes, "sha256_file", sha256)
+    found, refused = waiting(tmp_path, 60)
+    assert [each.file.name for each in found] == ["good.csv"]
     assert len(refused) == 1 and "bad.csv" in refused[0] and "ermission" in refused[0], refused

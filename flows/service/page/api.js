@@ -4,7 +4,13 @@ import { byId } from "/page/parts.js";
 
 let token = "";
 
-export class Refused extends Error {}
+export class Refused extends Error {
+  /** Nobody answers, or not yet: it is worth asking again. */
+  constructor(text, later = false) {
+    super(text);
+    this.later = later;
+  }
+}
 
 /** Ask until the service lets us in: where it wants a token, the page shows the field for it and waits. */
 export async function ask(path, body) {
@@ -19,14 +25,14 @@ export async function ask(path, body) {
     try {
       answer = await fetch(path, options);
     } catch {
-      throw new Refused("The service does not answer.");
+      throw new Refused("The service does not answer.", true);
     }
     if (answer.status === 401) {
       await entered(token !== "");
       continue;
     }
     const found = await answer.json().catch(() => ({ detail: `The service answers ${answer.status}.` }));
-    if (!answer.ok) throw new Refused(found.detail);
+    if (!answer.ok) throw new Refused(found.detail, answer.status === 503);
     return found;
   }
 }

@@ -6,7 +6,7 @@ import { showItem, showLists } from "/page/lists.js";
 import { byId, make, newMark, small } from "/page/parts.js";
 import { rules } from "/page/rules.js";
 
-const PAUSE = 120;
+const PAUSE = 120, AGAIN = 2000;
 let history = [], timer = 0, asked = 0, model = "";
 
 function complain(text) {
@@ -78,6 +78,8 @@ async function explore() {
     byId("status").textContent = unknown.size ? `${unknown.size} unknown in the history. ${told}` : told;
   } catch (error) {
     if (own !== asked) return;
+    // What stood there was asked for otherwise.
+    byId("lists").replaceChildren();
     complain(error.message);
     if (!(error instanceof Refused) && !(error instanceof Error)) throw error;
   } finally {
@@ -91,6 +93,19 @@ async function know() {
   const news = catalogue.new_items ? `, ${catalogue.new_items.toLocaleString("en")} of them new` : "";
   byId("model").textContent = `${model}: ${catalogue.items.toLocaleString("en")} items${news}`;
   rule.know(catalogue, lists);
+}
+
+/** A service that is starting has no model yet. */
+async function begin() {
+  try {
+    await know();
+  } catch (error) {
+    complain(error.message);
+    if (error.later) setTimeout(begin, AGAIN);
+    return;
+  }
+  byId("status").textContent = "";
+  await explore();
 }
 
 async function takeExample() {
@@ -127,4 +142,4 @@ byId("paste").addEventListener("click", () => {
 for (const id of ["k", "keep-seen"]) byId(id).addEventListener("change", changed);
 byId("keep-seen").indeterminate = true;
 showHistory();
-know().then(explore, (error) => complain(error.message));
+begin();

@@ -15,12 +15,13 @@ export function rules(changed) {
   const leftOut = new Map(), conditions = byId("conditions");
 
   function addCondition() {
-    const row = make("li");
-    const column = make("select", { "aria-label": "Column" }, ...attributes.map((each) => make("option", {}, each.name)));
+    // With the columns of the model that it was asked of, whatever a later one has.
+    const row = make("li"), offered = attributes;
+    const column = make("select", { "aria-label": "Column" }, ...offered.map((each) => make("option", {}, each.name)));
     const way = make("select", { "aria-label": "How" }), holder = make("span", { class: "named" });
     const value = () => holder.firstElementChild;
     function adapt() {
-      const of = attributes[column.selectedIndex];
+      const of = offered[column.selectedIndex];
       way.replaceChildren(...WAYS[of.kind].map(([name, text]) => make("option", { value: name }, text)));
       const [low, high] = [of.examples[0], of.examples.at(-1)];
       const hint = of.kind === "number" || of.kind === "date" ? `${low} to ${high}` : of.examples.slice(0, 3).join(", ");
@@ -35,7 +36,7 @@ export function rules(changed) {
     }
     column.addEventListener("change", () => { adapt(); changed(); });
     way.addEventListener("change", changed);
-    row.read = () => read(attributes[column.selectedIndex], way.value, value().value.trim());
+    row.read = () => read(offered[column.selectedIndex], way.value, value().value.trim());
     row.append(column, way, holder, small("×", "Remove the condition", () => { row.remove(); changed(); }));
     conditions.append(row);
     adapt();
@@ -47,6 +48,8 @@ export function rules(changed) {
     if (!text) return null;
     const one = (part) => {
       if (of.kind !== "number") return of.kind === "boolean" ? part === "true" : part;
+      // 1,000 is a thousand to one, and 1 to another.
+      if (/,\d{3}$/.test(part)) throw new Error(`${of.name}: write “${part}” as 1000 or 0.125.`);
       const found = Number(part.replace(",", "."));
       if (Number.isFinite(found)) return found;
       throw new Error(`${of.name}: “${part}” is no number.`);

@@ -108,6 +108,8 @@ def test_what_is_out_of_bounds_is_told_in_one_line(service: Service, body: Any, 
 def test_what_is_no_text_or_no_json_is_refused(service: Service, content: bytes, status: int) -> None:
     answer = service.client.post("/recommend", content=content, headers={"content-type": "application/json"})
     assert answer.status_code == status and set(answer.json()) == {"detail"}
+    if content == b"{":
+        assert answer.json()["detail"].startswith("body: Invalid JSON: Expecting property name")
 
 
 @pytest.mark.parametrize("chunked", [False, True])

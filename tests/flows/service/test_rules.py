@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import threading
 import time
@@ -144,7 +145,32 @@ def test_without_a_model_lists_can_be_kept(make_service: MakeService) -> None:
     assert ask(service, [], only={"list": "early"}).status_code == 503
 
 
-def test_a_damaged_list_is_told_and_put_again(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_the_machine_refuses_is_one_line(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(service, "stock", ITEMS)
+    (ListStore().folder / "folder.json").mkdir()
+    assert service.client.get("/lists/folder").status_code == 409
+    for method in ("PUT", "DELETE"):
+        answer = service.client.request(method, "/lists/folder", content=b'{"items": []}', headers=GIVEN)
+        assert answer.status_code == 500 and "a folder stands where a file is" in answer.json()["detail"]
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(ListStore().folder))
+
+    monkeypatch.setattr(lists_module, "write_bytes", full)
+    answer = put(service, "stock", ITEMS[:2])
+    assert (
+        answer.status_code == 500
+        and "no room is left" in answer.json()["detail"]
+        and answer.json()["detail"] in caplog.text
+    )
+    assert "Traceback" not in caplog.text and service.client.get("/lists/stock").json()["items"] == len(ITEMS)
+    monkeypatch.setattr(lists_module, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError("odd")))
+    assert put(service, "stock", ITEMS[:2]).json() == {"detail": "The service failed; its log says why."}
+
+
+def test_a_damaged_list_is_told_and_put_again(service: Service) -> None:
     put(service, "stock", ITEMS)
     path = ListStore().folder / "stock.json"
     wrong = (b"{", b'{"version": 1}', b'{"version": 2, "items": []}', b"[]")
@@ -152,7 +178,10 @@ def test_a_damaged_list_is_told_and_put_again(service: Service, caplog: pytest.L
         path.write_bytes(content)
         assert ask(service, [], only={"list": "stock"}).status_code == 409
         assert service.client.get("/lists/stock").status_code == 409, "it is there"
-    assert service.client.get("/lists").json() == {"lists": []} and "stock.json" in caplog.text
+    put(service, "other", ITEMS)
+    known = service.client.get("/lists").json()
+    assert [each["name"] for each in known["lists"]] == ["other"]
+    assert len(known["problems"]) == 1 and "stock.json: this list is damaged" in known["problems"][0]
     put(service, "stock", ITEMS[:2])
     assert found(ask(service, [], only={"list": "stock"})) == [ITEMS[:2]]
 

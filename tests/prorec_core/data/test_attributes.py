@@ -157,7 +157,9 @@ def test_examples_are_what_one_would_ask_for() -> None:
 
 
 def shop(folder: Path, **more: Any) -> DataConfig:
-    rows = [(user, (user + step) % 8, step) for user in range(8) for step in range(5)]
+    rows = [(user, (user + step) % 8, 10 * step + user) for user in range(8) for step in range(5)]
+    # One that nobody took before.
+    rows.append((0, 8, 100))
     log = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
     log.write_csv(folder / "interactions.csv")
     items = pl.DataFrame(
@@ -173,10 +175,11 @@ def shop(folder: Path, **more: Any) -> DataConfig:
     return DataConfig.model_validate(values)
 
 
-def test_columns_go_through_preprocess_in_the_order_of_the_items(tmp_path: Path) -> None:
-    config = shop(
-        tmp_path, attribute_columns=["price", "item", "item_id"], attribute_kinds=["item_id=text"], new_items=0.3
-    )
+@pytest.mark.parametrize(
+    "more", [{"new_items": 0.3}, {"split": "by_time", "min_user_interactions": 3, "min_item_interactions": 1}]
+)
+def test_columns_go_through_preprocess_in_the_order_of_the_items(tmp_path: Path, more: dict[str, Any]) -> None:
+    config = shop(tmp_path, attribute_columns=["price", "item", "item_id"], attribute_kinds=["item_id=text"], **more)
     dataset = preprocess(config)
     assert dataset.new_items is not None and dataset.attributes is not None
     ids = dataset.all_items()["item_id"].to_list()

@@ -19,7 +19,7 @@ from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.data.embeddings import write_embeddings
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.errors import UserError
-from prorec_core.generation.additions import add_items, withdraw_items
+from prorec_core.generation.additions import add_items, bring_back, withdraw_items
 from prorec_core.generation.base import Generator
 from prorec_core.generation.bundle import Bundle, Placing
 from prorec_core.generation.candidates import Candidates, find_candidates
@@ -31,6 +31,7 @@ from prorec_core.generation.trained import restore_generator
 from prorec_core.quantization.stage import quantize
 from prorec_core.training.checkpoint import save_tensors
 from prorec_core.training.runtime import Runtime
+from tests.bundles import write_bundle
 
 CPU = torch.device("cpu")
 N_ITEMS, WIDTH = 24, 10
@@ -198,6 +199,28 @@ def test_what_comes_back_is_what_it_was(bundle: Bundle) -> None:
     back = withdraw_items(bundle, IDS[:5]).withdrawn(np.arange(5), False)
     one, other = (Recommender.of_bundle(each).recommend([IDS[5:8], []], 30) for each in (bundle, back))
     assert one == other
+
+
+def test_columns_for_rules_stay_what_they_are_and_are_the_files_when_an_item_comes_back(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle")
+    large = 2**53
+    attributes = pl.DataFrame({"code": large + np.arange(N_ITEMS), "price": np.arange(N_ITEMS) + 0.5})
+    bundle = replace(Bundle.load(tmp_path / "bundle"), attributes=attributes)
+    placing = Placing.load(bundle.folder, "model")
+    new = pl.DataFrame({"item_id": ["n1"], "title": ["n1"], "text": ["n1"]})
+    for code in (pl.Series([None], dtype=pl.Null), pl.Series([None], dtype=pl.Float64), pl.Series([7.0])):
+        columns = pl.DataFrame({"code": code, "price": [1]})
+        grown = add_items(bundle, placing, new, placing.texts[:1], attributes=columns).attributes
+        assert grown is not None and grown.schema == attributes.schema
+        assert grown["code"][:N_ITEMS].to_list() == attributes["code"].to_list(), "no number became its neighbour"
+        assert grown.row(-1) == (code[0], 1.0)
+    ids = [IDS[5], IDS[2]]
+    less = withdraw_items(bundle, ids)
+    dearer = bring_back(less, ids, pl.DataFrame({"price": [50.0, 20.0]}))
+    assert dearer.attributes is not None and not dearer.catalogue.withdrawn.any()
+    assert dearer.attributes["price"].to_list()[:6] == [0.5, 1.5, 20.0, 3.5, 4.5, 50.0]
+    assert dearer.attributes["code"].equals(attributes["code"])
+    assert bring_back(less, ids).attributes is attributes
 
 
 def test_popular_items_keep_their_scores(bundle: Bundle) -> None:

@@ -11,7 +11,8 @@ import pytest
 from prorec.tasks.execution.events import Notice, listening
 from prorec.tasks.local import paths
 from prorec.tasks.registry import bundles, items, models, promotion, recommenders
-from prorec.tasks.registry.items import Change, How, Outcome, update
+from prorec.tasks.registry.changes import LOOKED_AT, Change
+from prorec.tasks.registry.items import How, Outcome, update
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec.tasks.upkeep.retention import take_inventory
@@ -139,6 +140,51 @@ def test_a_file_that_changes_nothing_is_told_once_and_undoes_no_later_one(base: 
     assert not update(CHAMPION, [there, gone], How(strict=False)).changed, "it came before the one that withdrew it"
     # Asked for by itself it is done.
     assert change("add", there.file).back == 1
+
+
+def test_the_same_bytes_are_done_again_when_they_say_something_else_or_later(base: str, tmp_path: Path) -> None:
+    def folder(*changes: Change) -> Outcome:
+        done = update(CHAMPION, changes, How(strict=False))
+        client().set_registered_model_alias(NAME, "champion", done.uri.rpartition("/")[2])
+        return done
+
+    table = items_file(tmp_path / "season.parquet", ["n1", "n2"])
+    came = Change("add", table, Change.of("add", table).sha256, 100.0)
+    assert folder(came).added == 2
+    went = Change("remove", table, came.sha256, 200.0)
+    assert folder(came, went).withdrawn == 2, "an items file names what is withdrawn, too"
+    assert not folder(came, went).changed
+    again = Change("add", tmp_path / "season.parquet", came.sha256, 300.0)
+    assert folder(went, again).back == 2, "it was written again since"
+    assert not folder(came, went, again).changed
+    # What takes back what is said before it leaves the model as it is.
+    last = Change("add", table, came.sha256, 500.0)
+    number = len(models.versions(NAME))
+    both = [Change("remove", table, came.sha256, 400.0), last]
+    assert not folder(*both).changed and not folder(*both).changed and len(models.versions(NAME)) == number
+
+
+def test_another_champion_since_keeps_its_place(base: str, tmp_path: Path) -> None:
+    made = change("add", items_file(tmp_path / "new.parquet", ["n1"]))
+    number, over = made.uri.removeprefix("models:/"), made.over(CHAMPION)
+    assert over == "prorec-demo/2" and made.over(base) is None
+    # Somebody promotes what was trained meanwhile.
+    client().set_registered_model_alias(NAME, "champion", "1")
+    with pytest.raises(UserError, match=r"prorec-demo/1 has become the champion, and prorec-demo/3 was"):
+        promotion.judge(number, over=over)
+    assert promotion.judge(number).holder == models.holder(NAME, "champion"), "who names it by itself may"
+    client().set_registered_model_alias(NAME, "champion", "2")
+    promotion.promote(promotion.judge(number, over=over), anyway=False)
+    assert promotion.judge(number, over=over).already
+
+
+def test_files_that_an_earlier_version_looked_at_are_not_looked_at_again(base: str, tmp_path: Path) -> None:
+    there = Change.of("add", items_file(tmp_path / "there.parquet", [IDS[4]]))
+    client().set_model_version_tag(NAME, "2", f"{LOOKED_AT}{there.sha256}", "there.parquet")
+    told: list[str] = []
+    with listening(lambda event: told.append(event.text) if isinstance(event, Notice) else None):
+        assert not update(CHAMPION, [there], How(strict=False)).changed
+    assert told == []
 
 
 def test_whoever_is_stopped_registers_nothing_half_and_nothing_twice(
