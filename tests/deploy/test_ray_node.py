@@ -112,10 +112,15 @@ def test_head_and_worker_of_the_compose_file_are_a_cluster_that_asks_for_the_tok
         command = [str(Path(sys.executable).parent / "ray"), *words]
         return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=120)
 
+    def members() -> int:
+        return asked("status", f"--address={address}").stdout.count(" node_")
+
     try:
         wait_for(lambda: asked("health-check", f"--address={address}").returncode == 0, 180, nodes[0])
+        # Its own node comes later. Whoever joins till then fails, and as a container is started anew.
+        wait_for(lambda: members() == 1, 180, nodes[0])
         nodes.append(start(tmp_path, *here(files.services["ray-worker"]["command"])))
-        wait_for(lambda: asked("status", f"--address={address}").stdout.count("node_") >= 2, 180, nodes[1])
+        wait_for(lambda: members() == 2, 180, nodes[1])
         assert asked("status", f"--address={address}", token="f" * 64).returncode != 0
         nodes[0].send_signal(signal.SIGTERM)
         assert nodes[0].wait(120) == 0
