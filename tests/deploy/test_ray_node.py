@@ -64,8 +64,9 @@ def test_without_a_token_nothing_starts(tmp_path: Path, token: str) -> None:
 
 @pytest.mark.parametrize("ending", ["ray", "beside"])
 def test_when_one_ends_the_other_does_and_the_container_starts_anew(tmp_path: Path, ending: str) -> None:
+    both_are_there = f"while [ $(wc -l < {tmp_path}/started) -lt 2 ]; do sleep 0.05; done"
     for name in ("ray", "beside"):
-        stand_in(tmp_path, name, "exit 0" if name == ending else "exec sleep 300")
+        stand_in(tmp_path, name, both_are_there if name == ending else "exec sleep 300")
     node = start(tmp_path, "head", "--", "--port=1", "--", "beside", "it")
     assert node.wait(20) == 1
     started = (tmp_path / "started").read_text()
