@@ -27,8 +27,11 @@ def main() -> int:
     told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _: told.append(got))
-    running = [subprocess.Popen(command) for command in commands]
+    running: list[subprocess.Popen[bytes]] = []
     try:
+        # One by one: where a later one is not there, the earlier ones end too.
+        for command in commands:
+            running.append(subprocess.Popen(command))
         while not told and all(each.poll() is None for each in running):
             time.sleep(0.2)
     finally:

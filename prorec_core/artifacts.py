@@ -91,7 +91,7 @@ class Draft:
 
 
 @contextmanager
-def whole(target: Path) -> Iterator[Draft]:
+def written_whole(target: Path) -> Iterator[Draft]:
     """Have a file written whole or not at all: to a temporary name beside it, synced, then renamed over it.
 
     Args:
@@ -117,7 +117,7 @@ def whole(target: Path) -> Iterator[Draft]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
-    with whole(path) as draft:
+    with written_whole(path) as draft:
         draft.path.write_bytes(content)
 
 

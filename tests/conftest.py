@@ -5,7 +5,6 @@ Tests need no network and leave nothing behind; those on real data are skipped w
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
+from prorec.flows.local.importing import kept_for_good
 from prorec_core.data.sequences import Sequences, from_lists
 from tests import databases
 
@@ -69,12 +69,8 @@ def pytest_configure() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
     """What is imported for the tests stays: nobody looks through it for what is not needed, now or later."""
-    gc.disable()
-    try:
+    with kept_for_good():
         return (yield)
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,7 +6,6 @@ temporary server outlives a killed process; run as a program, this module is the
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from prorec.flows.access import secret
+from prorec.flows.local.importing import kept_for_good
 from prorec.flows.terminal import streams
 from prorec.tasks.local import paths
 from prorec.tasks.local.disk_space import full_disk, no_room_now
@@ -130,26 +130,24 @@ def _end_with_starter() -> None:
 
 def _serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_starter, daemon=True).start()
-    gc.disable()  # As for a run: what is imported stays.
-    import uvicorn
+    with kept_for_good():
+        import uvicorn
 
-    from prorec.flows.access.guard import Guard, loopback
-    from prorec.tasks.local.databases import prepare_prefect
-    from prorec.tasks.local.machine_errors import explained
+        from prorec.flows.access.guard import Guard, loopback
+        from prorec.tasks.local.databases import prepare_prefect
+        from prorec.tasks.local.machine_errors import explained
 
-    try:
-        prepare_prefect()
-        from prefect.server.api.server import create_app
-    except Exception as error:
-        if (problem := explained(error)) is None:
-            raise
-        streams.print_error(str(problem))
-        # The thread that waits for the starter's end keeps Python from ending in order.
-        os._exit(_REFUSED)
-    listener = socket.socket(fileno=descriptor)
-    app = Guard(create_app(), loopback(listener.getsockname()[1]))
-    gc.freeze()
-    gc.enable()
+        try:
+            prepare_prefect()
+            from prefect.server.api.server import create_app
+        except Exception as error:
+            if (problem := explained(error)) is None:
+                raise
+            streams.print_error(str(problem))
+            # The thread that waits for the starter's end keeps Python from ending in order.
+            os._exit(_REFUSED)
+        listener = socket.socket(fileno=descriptor)
+        app = Guard(create_app(), loopback(listener.getsockname()[1]))
     uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on")).run(sockets=[listener])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shlex
 import sys
@@ -80,25 +79,23 @@ def run_flow(experiment: Experiment, force: frozenset[str]) -> dict[str, Any]:
 def in_process(stages: Sequence[str], flow: Callable[[], T]) -> T:
     """Call a flow in this process, its stages shown on the screen; it imports Prefect, which is only then set up."""
     from prorec.flows.local.embedded import quiet, start_prefect, stop_like_ctrl_c
+    from prorec.flows.local.importing import kept_for_good
     from prorec.flows.terminal.display import make_display
     from prorec.tasks.execution.events import listening
     from prorec.tasks.local.stopping import stops_kept
 
-    # All that is imported stays: to look through it for what nobody needs takes a seventh of the time until the start.
-    gc.disable()
     with make_display(list(stages)) as display, listening(display.handle):
         display.say("starting Prefect and MLflow …")
         if not debugging():
             quiet(display.handle)
         stop_like_ctrl_c()
-        ready = start_prefect()
-        from prorec.tasks.tracking.mlflow_runs import client
+        with kept_for_good():
+            ready = start_prefect()
+            from prorec.tasks.tracking.mlflow_runs import client
 
-        client()
-        ready()
+            client()
+            ready()
         display.say("")
-        gc.freeze()
-        gc.enable()
         with stops_kept():
             return flow()
 

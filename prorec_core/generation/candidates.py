@@ -204,12 +204,12 @@ def item_step_log_probabilities(generator: Generator, context: Context, items_UC
     """Log-probability of each code of given items after those before it, a level at a time, float32, shape (U, C)."""
     trie = generator.trie
     for level in range(trie.depth):
-        # All have the root as their first parent: it is asked once.
-        own_UH = items_UC if level else items_UC[:, :1]
-        parents = trie.item_nodes(level, own_UH)
-        log_p = generator.child_log_probabilities(level, context, trie.codes[own_UH][..., :level], parents)
+        # The first parent of all is the root: it is asked once a user.
+        asked_UH = items_UC if level else items_UC[:, :1]
+        parents = trie.item_nodes(level, asked_UH)
+        log_p = generator.child_log_probabilities(level, context, trie.codes[asked_UH][..., :level], parents)
         slot = trie.item_nodes(level + 1, items_UC) - trie.first_child[level][parents]
-        yield log_p.gather(-1, slot[..., None])[..., 0] if level else log_p.flatten(1).gather(-1, slot)
+        yield log_p.expand(*items_UC.shape, -1).gather(-1, slot[..., None])[..., 0]
 
 
 def _join_dense(

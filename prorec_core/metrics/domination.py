@@ -119,7 +119,7 @@ def domination(
         how many these are.
     """
     queries, k = _queries(len(integrated), seed), _fitting(len(integrated), k)
-    drawn = _drawn(len(integrated), seed)
+    drawn = _drawn(len(integrated), _CKA_ITEMS, seed) if len(integrated) > _CKA_ITEMS else None
 
     def cka(a: Floats, b: Floats) -> float:
         return linear_cka(a, b) if drawn is None else linear_cka(a[drawn], b[drawn])
@@ -175,15 +175,12 @@ def domination(
 def _queries(n_items: int, seed: int) -> npt.NDArray[np.int64]:
     if n_items <= _EXACT_ITEMS:
         return np.arange(n_items)
-    size = max(1_000, _EXACT_ITEMS**2 // n_items)
-    return np.sort(np.random.default_rng(seed).choice(n_items, min(size, n_items), replace=False))
+    return _drawn(n_items, min(max(1_000, _EXACT_ITEMS**2 // n_items), n_items), seed)
 
 
-def _drawn(n_items: int, seed: int) -> npt.NDArray[np.int64] | None:
-    """The items that count in CKA, ascending; None: all."""
-    if n_items <= _CKA_ITEMS:
-        return None
-    return np.sort(np.random.default_rng(seed).choice(n_items, _CKA_ITEMS, replace=False))
+def _drawn(n_items: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+    """So many items, drawn evenly, ascending."""
+    return np.sort(np.random.default_rng(seed).choice(n_items, count, replace=False))
 
 
 def _fitting(n_items: int, k: int) -> int:

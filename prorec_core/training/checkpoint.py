@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from prorec_core.artifacts import sha256_file, whole
+from prorec_core.artifacts import sha256_file, written_whole
 from prorec_core.errors import UserError
 from prorec_core.training.workers import ALONE, Workers
 
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, whole or not at all; equal tensors give equal bytes."""
-    with whole(path) as draft:
+    with written_whole(path) as draft:
         _write(draft.path, tensors)
 
 
@@ -83,7 +83,7 @@ class Checkpoint:
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
         name = f"epoch-{epoch:06d}"
-        with whole(self._folder / name) as draft:
+        with written_whole(self._folder / name) as draft:
             _write(draft.path, tensors, {"notes": json.dumps({"of": self._folder.name, **notes})})
             latest = draft.target = self._folder / f"{name}-{sha256_file(draft.path)}.safetensors"
         before = [path for path in self._found() if path.name[:_SHORT] < latest.name[:_SHORT]][:1]

@@ -75,6 +75,14 @@ def test_when_one_ends_the_other_does_and_the_container_starts_anew(tmp_path: Pa
         os.killpg(node.pid, 0)
 
 
+def test_a_program_that_is_not_there_leaves_nothing_running(tmp_path: Path) -> None:
+    stand_in(tmp_path, "ray", "exec sleep 300")
+    node = start(tmp_path, "head", "--", "--port=1", "--", "no-such-program")
+    assert node.wait(20) == 1
+    with pytest.raises(ProcessLookupError):
+        os.killpg(node.pid, 0)
+
+
 def test_told_to_end_it_ends_all_and_well(tmp_path: Path) -> None:
     stand_in(tmp_path, "ray", "exec sleep 300")
     node = start(tmp_path, "worker", "--", "--address=somewhere:1")

@@ -98,6 +98,21 @@ class GeneratorContract:
         assert set(losses) == {"loss", "loss_generate"}
         torch.testing.assert_close(losses["loss"], -log_p.mean(), rtol=1e-4, atol=1e-5)
 
+    def test_the_first_code_of_a_users_items_is_scored_once(self, generator: Any, monkeypatch: Any) -> None:
+        model, asked = generator(), []
+        plain = type(model).child_log_probabilities
+
+        def counted(self: Any, level: int, context: Any, codes_PHl: Tensor, nodes_PH: Tensor) -> Tensor:
+            asked.append(nodes_PH.shape[1])
+            found: Tensor = plain(self, level, context, codes_PHl, nodes_PH)
+            return found
+
+        monkeypatch.setattr(type(model), "child_log_probabilities", counted)
+        batch = _batch(_histories())
+        with torch.no_grad():
+            item_log_probabilities(model, last_context(model, batch), _every_item(model, 5))
+        assert asked == [1, *[model.trie.n_items] * (model.trie.depth - 1)]
+
     @pytest.mark.parametrize("options", OPTIONS)
     @pytest.mark.parametrize("codes", [None, ONE_LEVEL, ONE_ITEM, CHAIN], ids=["three", "one", "item", "chain"])
     def test_beam_search_over_the_whole_catalogue_is_exact(self, generator: Any, options: Any, codes: Any) -> None:
