@@ -297,7 +297,9 @@ class Run:
                 self.codes.select(pl.exclude("item_id", "title")).to_numpy(), self.dataset.all_items()["text"].to_list()
             ),
             "curves": lambda: curves_by_k(
-                self.evaluation.test_ranks, self.evaluation.metrics["protocol"]["list_length"]
+                self.evaluation.test_ranks,
+                self.evaluation.metrics["protocol"]["list_length"],
+                self.evaluation.owners("test"),
             ),
         }
         if what not in drawn:

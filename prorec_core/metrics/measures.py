@@ -54,6 +54,20 @@ def user_means(values_T: Values, owners_T: IntArray | None) -> Values:
     return means
 
 
+def shares_of_users(owners_T: IntArray) -> Values:
+    """What each target counts in a mean over users, where each user's value is the mean of that user's; shape (T,).
+
+    >>> shares_of_users(np.array([3, 3, 8])).tolist()
+    [0.25, 0.25, 0.5]
+
+    Args:
+        owners_T: whose each target is.
+    """
+    _, places, counts = np.unique(owners_T, return_inverse=True, return_counts=True)
+    shares: Values = 1.0 / (counts[places] * len(counts))
+    return shares
+
+
 def hits_at_k(ranks: IntArray, k: int) -> Values:
     """1.0 for each target that is among the first k, else 0.0; shape (T,)."""
     return ((ranks > 0) & (ranks <= k)).astype(np.float64)

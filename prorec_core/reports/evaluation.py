@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from prorec_core import fitting
 from prorec_core.config import BY_DATA
 from prorec_core.config_data import is_built_in
-from prorec_core.data.sequences import IntArray
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.metrics import scorers
 from prorec_core.metrics.scorers import in_order
@@ -55,7 +54,7 @@ def render(background: Background, evaluation: Evaluation) -> str:
         background: what is shown beside what was measured.
         evaluation: what was measured, with the lists.
     """
-    metrics, ranks = evaluation.metrics, evaluation.test_ranks
+    metrics = evaluation.metrics
     return template("evaluation.html.j2").render(
         name=background.name or "evaluation",
         seed=background.seed,
@@ -70,8 +69,8 @@ def render(background: Background, evaluation: Evaluation) -> str:
         shortcut=_shortcut(metrics),
         heuristic=heuristic_line(metrics),
         new_items=_new_items(metrics),
-        figures=_svgs(background, metrics, ranks),
-        scorers=in_order(ranks),
+        figures=_svgs(background, evaluation),
+        scorers=in_order(evaluation.test_ranks),
         about=scorers.about,
         scorer_label=scorers.label,
         beyond=[METRICS[name] for name in METRICS if METRICS[name].of_lists and METRICS[name].shown.get("page")],
@@ -95,25 +94,24 @@ def render(background: Background, evaluation: Evaluation) -> str:
 
 def plot_files(background: Background, evaluation: Evaluation) -> dict[str, bytes]:
     """The report's plots as PNG files: content by file name. Arguments as of `render`."""
-    found = _figures(background, evaluation.metrics, evaluation.test_ranks)
+    found = _figures(background, evaluation)
     return {f"{name}.png": as_png(drawn) for name, (drawn, _) in found.items()}
 
 
-def _svgs(background: Background, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]) -> dict[str, Markup]:
-    found = _figures(background, metrics, ranks)
+def _svgs(background: Background, evaluation: Evaluation) -> dict[str, Markup]:
+    found = _figures(background, evaluation)
     # Only Matplotlib's own output is trusted as markup: it escapes the texts that it draws.
     return {name: Markup(as_svg(drawn, name, words)) for name, (drawn, words) in found.items()}
 
 
-def _figures(
-    background: Background, metrics: Mapping[str, Any], ranks: Mapping[str, IntArray]
-) -> dict[str, tuple[Figure, str]]:
+def _figures(background: Background, evaluation: Evaluation) -> dict[str, tuple[Figure, str]]:
     """Every plot for which there is something to show, and what it says to those who cannot see it."""
     found: dict[str, tuple[Figure, str]] = {}
+    metrics, ranks = evaluation.metrics, evaluation.test_ranks
     test, length = metrics["test"], metrics["protocol"]["list_length"]
     told = ", ".join(f"{scorers.label(scorer)} {test[scorer]['recall_at_10']:.4f}" for scorer in in_order(ranks))
     found["curves"] = (
-        plots.curves_by_k(ranks, length),
+        plots.curves_by_k(ranks, length, evaluation.owners("test")),
         f"Recall and NDCG of each scorer by list length k from 1 to {length}. Recall at 10: {told}.",
     )
     if metrics["comparisons"]:

@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from prorec_core.data.sequences import IntArray
 from prorec_core.metrics import scorers
+from prorec_core.metrics.measures import shares_of_users
 from prorec_core.metrics.scorers import about, in_order
 from prorec_core.metrics.table import CUTOFFS, label
 from prorec_core.reports.drawing import (
@@ -38,13 +39,21 @@ DOMINATION_ROWS = {
 }
 
 
-def curves_by_k(ranks: Mapping[str, IntArray], length: int) -> Figure:
-    """Recall@k and NDCG@k of each scorer for k from 1 to the length of the lists."""
+def curves_by_k(ranks: Mapping[str, IntArray], length: int, owners: IntArray | None = None) -> Figure:
+    """Recall@k and NDCG@k of each scorer for k from 1 to the length of the lists.
+
+    Args:
+        ranks: of the targets, by scorer, shape (T,) each.
+        length: of the lists.
+        owners: whose each target is, as in `measures.user_means`, shape (T,).
+    """
+    shares = None if owners is None else shares_of_users(owners)
     at_k = np.arange(1, length + 1)
     with style():
         figure, (recall, ndcg) = panels(2, height=3.1)
         for scorer in in_order(ranks):
-            times = np.bincount(ranks[scorer], minlength=length + 1)[1 : length + 1] / max(len(ranks[scorer]), 1)
+            of = np.full(len(ranks[scorer]), 1 / max(len(ranks[scorer]), 1)) if shares is None else shares
+            times = np.bincount(ranks[scorer], of, length + 1)[1 : length + 1]
             for axes, values in ((recall, times), (ndcg, times / np.log2(at_k + 1))):
                 axes.plot(
                     at_k,

@@ -133,9 +133,10 @@ def unseen_line(protocol: Mapping[str, Any], split: str = "test") -> str:
 
     if not (found["targets_of_new_users"] or found["targets_of_new_items"] or found["without_history"]):
         return ""
+    without = found["without_history"]
+    empty = f"; before {without:,} there is no history at all, and popular items are recommended" if without else ""
     told = (
-        f"{share(found['targets_of_new_users'])} are of {found['new_users']:,} users whom training never saw; before "
-        f"{found['without_history']:,} there is no history at all, and popular items are recommended. "
+        f"{share(found['targets_of_new_users'])} are of {found['new_users']:,} users whom training never saw{empty}. "
         f"{share(found['targets_of_new_items'])} are {found['new_items']:,} items that training never saw"
     )
     return told + (", and count as missed wherever the catalogue lacks them" if found["targets_of_new_items"] else "")

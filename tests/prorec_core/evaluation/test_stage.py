@@ -364,7 +364,7 @@ def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs, back
     assert "Recommended by: fused" in text and "Recommended by: fused." in result_markdown(result.metrics)
     assert "text +0.0100, dense +0.0100" in text, "in the order of the features"
     assert "ranker.png" in plot_files(background, result)
-    figure, words = _figures(background, result.metrics, result.test_ranks)["ranker"]
+    figure, words = _figures(background, result)["ranker"]
     assert as_png(figure).startswith(b"\x89PNG") and words in html.unescape(as_svg(figure, "ranker", words))
     lists = {split: {**found, "ranked": found["fused"]} for split, found in inputs.lists.items()}
     used = evaluate(replace(inputs, ranker=fitted, recommended="ranked", lists=lists))

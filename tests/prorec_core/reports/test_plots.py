@@ -3,6 +3,7 @@
 import numpy as np
 
 from prorec_core.data.sequences import from_lists
+from prorec_core.metrics.measures import ndcg_at_k, recall_at_k
 from prorec_core.metrics.scorers import SCORERS, about
 from prorec_core.reports import plots
 from prorec_core.reports.code_tree import code_tree
@@ -25,6 +26,15 @@ def test_curves_end_at_recall_of_the_whole_list():
     recall, ndcg = (axes.lines[0].get_ydata() for axes in figure.axes)
     np.testing.assert_allclose(recall, [0.25, 0.25, 0.5, 0.5, 0.75])
     np.testing.assert_allclose(ndcg[-1], (1 + 1 / 2 + 1 / np.log2(6)) / 4)
+
+
+def test_curves_are_means_over_users_as_the_tables_are():
+    ranks, owners = np.array([1, 3, 0, 5, 2], np.int32), np.array([4, 4, 4, 7, 9], np.int32)
+    figure = plots.curves_by_k({"fused": ranks}, 5, owners)
+    for axes, measure in zip(figure.axes, (recall_at_k, ndcg_at_k), strict=True):
+        wanted = [measure(ranks, k, owners) for k in range(1, 6)]
+        np.testing.assert_allclose(axes.lines[0].get_ydata(), wanted, atol=1e-6)
+        assert wanted[-1] != measure(ranks, 5), "of targets it is another"
 
 
 def test_scorers_are_told_apart():

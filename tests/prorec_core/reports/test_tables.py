@@ -6,7 +6,7 @@ import pytest
 
 from prorec_core.evaluation import slices
 from prorec_core.reports import tables
-from prorec_core.reports.tables import protocol_line, result_markdown, result_rows
+from prorec_core.reports.tables import protocol_line, result_markdown, result_rows, unseen_line
 
 PROTOCOL = {
     "items": 12101,
@@ -65,3 +65,10 @@ def test_protocol_says_masking_ties_length_users_and_seed():
     line = protocol_line(PROTOCOL | {"ties": "shuffle", "ties_seed": 9, "history_masked": False}, "validation")
     for part in ("last but one item", "history not masked", "shuffled with seed 9", "lists of 50", "22,363", "seed 3"):
         assert part in line
+
+
+def test_targets_without_a_history_are_told_where_there_are_any():
+    counts = {"targets": 50, "users": 20, "targets_of_new_users": 10, "new_users": 4, "targets_of_new_items": 0}
+    for without, told in ((3, "never saw; before 3 there is no history at all"), (0, "never saw. 0 of 50")):
+        unseen = {"test": {**counts, "new_items": 0, "without_history": without}}
+        assert told in unseen_line({"unseen": unseen})
