@@ -15,7 +15,8 @@ import numpy as np
 from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.data.raw import read_tables
 from prorec_core.data.sources import open_source
-from prorec_core.text.sentences import SentenceEncoder, batches
+from prorec_core.text.pieces import batches
+from prorec_core.text.sentences import SentenceEncoder
 
 
 def main() -> None:

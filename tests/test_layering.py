@@ -49,6 +49,7 @@ ORDER = (
         "config",
         "fitting",
         "artifacts",
+        "kept",
         "versions",
     },
     {"data"},

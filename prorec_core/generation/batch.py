@@ -7,7 +7,6 @@ chunks that are there; the file itself appears whole or not at all. Memory grows
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from prorec_core.artifacts import sha256_file, sha256_json, write_bytes
+from prorec_core.artifacts import sha256_file, sha256_json
 from prorec_core.data.histories import Chunk, Histories
 from prorec_core.errors import UserError
 from prorec_core.generation.allowed import AllowedItems
@@ -27,6 +26,7 @@ from prorec_core.generation.explain import Explained, explain
 from prorec_core.generation.explained_rows import SCHEMA, explained_columns, explained_schema
 from prorec_core.generation.recommender import Recommender
 from prorec_core.generation.rules import Rule
+from prorec_core.kept import find_piece, keep_piece
 from prorec_core.metrics.top import TopItems
 from prorec_core.progress import Progress, Report, silent
 
@@ -36,7 +36,7 @@ SCHEMA_VERSION = 1
 _EXAMPLES = 3
 _ROWS = 2**20
 """Rows whose texts are put together at a time: one Arrow array of texts holds 2 GiB at most."""
-_log = logging.getLogger(__name__)
+_SUFFIX = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def recommend_all(
             key = _key(chunk, settings)
             order.append(key)
             users[key] = len(chunk.user_ids)
-            if (part := _whole_part(parts, key)) is None:
+            if (part := find_piece(parts, key, _SUFFIX)) is None:
                 yield key, chunk
                 continue
             there[key] = part
@@ -188,7 +188,7 @@ def recommend_all(
     try:
         parts.mkdir(parents=True, exist_ok=True)
         for key, content in make(missing()):
-            there[key] = _write_part(parts, key, content)
+            there[key] = keep_piece(parts, key, _SUFFIX, content)
             tell(key)
         # The last name is given to a file that is whole, on the same file system.
         whole = parts / "whole"
@@ -253,26 +253,10 @@ def _rows(recommender: Recommender, chunk: Chunk, settings: BatchSettings, allow
     return pa.concat_tables(part(slice(start, start + _ROWS)) for start in range(0, max(len(users), 1), _ROWS))
 
 
-def _whole_part(folder: Path, key: str) -> Path | None:
-    """The file of a chunk that is there; its name holds the hash of its bytes, and what was damaged is removed."""
-    for path in folder.glob(f"{key}-*.parquet"):
-        if sha256_file(path) == path.stem.rpartition("-")[2]:
-            return path
-        _log.warning("%s: the rows of a chunk were damaged and are made again", path)
-        path.unlink()
-    return None
-
-
 def _content(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())
-
-
-def _write_part(folder: Path, key: str, content: bytes) -> Path:
-    path = folder / f"{key}-{hashlib.sha256(content).hexdigest()}.parquet"
-    write_bytes(path, content)
-    return path
 
 
 def _metadata(settings: BatchSettings) -> Mapping[bytes, bytes]:

@@ -9,6 +9,8 @@ from prorec_core.data.embeddings import write_embeddings
 from prorec_core.errors import UserError
 from prorec_core.registry import ENCODERS
 from prorec_core.stages.work import StageWork
+from prorec_core.text.base import Encoder
+from prorec_core.text.pieces import Spread, Ways
 from prorec_core.text.semantic import SemanticSource
 from prorec_core.text.stage import describe, outside_digest
 
@@ -24,27 +26,36 @@ def described_by(config: TextConfig, data: DataConfig) -> str:
         return "nowhere"
 
 
-def embed_text(work: StageWork, data: DataConfig | None = None) -> list[SemanticSource]:
+def embed_text(work: StageWork, data: DataConfig | None = None, spread: Spread | None = None) -> list[SemanticSource]:
     """Embed every item's text, equal texts once; vectors of one's own stand beside it.
 
+    Finished pieces wait among the checkpoints, so that a killed run goes on with them.
+
     Args:
+        work: of the stage.
         data: where the items file is, of which a source may be a column; by default as the experiment says.
+        spread: has others make the pieces of an encoder that can be shared; by default this process does.
 
     Raises:
         UserError: the encoder is not found, or gives no vector for an item; or vectors cannot be used.
     """
     experiment, text = work.experiment, work.experiment.text
-    work.runtime(text.precision)
-    work.made_with.update(ENCODERS.load(text.encoder).made_with(text, experiment.device))
+    kind: type[Encoder] = ENCODERS.load(text.encoder)
+    ways = Ways(work.checkpoints / "pieces", spread if kind.spreads else None)
+    if ways.spread is None:
+        work.runtime(text.precision)
+        work.made_with.update(kind.made_with(text, experiment.device))
     dataset = Dataset.load(work.inputs["preprocess"])
     items, known = dataset.all_items(), dataset.items.height
     texts, item_ids = items["text"].to_list(), items["item_id"].to_list()
     if data is None:
         data = experiment.data if text.columns else DataConfig()
-    found = describe(text, data, item_ids, texts, known, experiment.device, work.report)
+    found = describe(text, data, item_ids, texts, known, experiment.device, work.report, ways)
+    if ways.spread is not None:
+        work.made_with.update(ways.made_with)
     # What new items have to be embedded with, to stand beside these; not where it was found.
     encoder = {
-        "digest": ENCODERS.load(text.encoder).digest(text),
+        "digest": kind.digest(text),
         "encoder": text.encoder,
         "backend": text.backend,
         "precision": text.precision,

