@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,30 +14,25 @@ from prorec.tasks.registry import spread
 from prorec.tasks.registry.recommenders import RegisteredVersion
 from prorec_core.config_compute import ComputeConfig
 from prorec_core.data.histories import Chunk
-from prorec_core.generation.batch import recommend_all, rows_of
+from prorec_core.generation.batch import BatchSettings, recommend_all, rows_of
 from tests.prorec_core.generation.test_batch import SETTINGS, Cycle, make_file
 
 VERSION = RegisteredVersion(name="m", version="1", model_id="", location="", manifest_sha256="")
 
 
-class Server:
+def rows_with_a_death(version: RegisteredVersion, settings: BatchSettings) -> Callable[[Chunk], bytes]:
     """Stands for a worker with a model; the first that has a second chunk dies of it."""
+    died = Path(os.environ["PROREC_ARTIFACTS"]) / "died"
+    make, made = rows_of(Cycle(), settings), list[Chunk]()
 
-    def __init__(self, version: RegisteredVersion, settings: Any, threads: int, environment: dict[str, str]) -> None:
-        self._died = Path(environment["PROREC_ARTIFACTS"]) / "died"
-        self._make, self._chunks = rows_of(Cycle(), settings), 0
-
-    def here(self) -> str:
-        """Some name."""
-        return "here"
-
-    def rows(self, chunk: Chunk) -> bytes:
-        """The rows of a chunk."""
-        self._chunks += 1
-        if self._chunks == 2 and not self._died.exists():
-            self._died.touch()
+    def rows(chunk: Chunk) -> bytes:
+        made.append(chunk)
+        if len(made) == 2 and not died.exists():
+            died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return self._make(chunk)
+        return make(chunk)
+
+    return rows
 
 
 @pytest.mark.pipeline
@@ -45,7 +40,7 @@ class Server:
 def test_workers_make_the_file_of_one_process(
     artifacts_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spread, "_Server", Server)
+    monkeypatch.setattr(spread, "_rows", rows_with_a_death)
     alone, told = recommend_all(Cycle(), make_file(tmp_path), SETTINGS, tmp_path / "alone.parquet"), list[str]()
     compute = ComputeConfig.model_validate({"engine": "ray", "workers": 1})
     make = spread.making(VERSION, SETTINGS, compute, told.append)
