@@ -1,8 +1,8 @@
 """Jobs side by side, in processes of their own, on shares of this machine's cores or wherever a cluster has room.
 
-Knows events, and programs that are talked to by lines; knows nothing of what a job is, nor of where a process is: `member`,
-the program in those processes, finds the function that does it. All that is said is JSON, a line a message. Where this
-process ends, however it does, what carries the lines is closed and the others end too.
+Knows events, and programs that are talked to by lines; knows nothing of what a job is, nor of where a process is:
+`member`, the program in those processes, finds the function that does it. All that is said is JSON, a line a message.
+Where this process ends, however it does, what carries the lines is closed and the others end too.
 """
 
 from __future__ import annotations

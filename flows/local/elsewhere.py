@@ -1,5 +1,5 @@
-"""What one of several processes that work side by side looks at before it begins, where it may be on another machine than
-whoever gave it its work: that it reaches the same store, and a Prefect server.
+"""What one of several processes that work side by side looks at before it begins, where it may be on another machine
+than whoever gave it its work: that it reaches the same store, and a Prefect server.
 
 Knows variables, the store's identity and servers; knows nothing of work. Without `OF` all is as on one machine.
 """
@@ -55,7 +55,7 @@ def _expect_store(sign: str, store: str) -> None:
         raise UserError(
             f"{here} does not see the folder of artifacts that this comparison or tuning has",
             place=f"{paths.ARTIFACTS_VARIABLE} {paths.artifacts()}",
-            cure="Mount one shared folder at the same path on all machines, or use a tracking server (MLFLOW_TRACKING_URI)",
+            cure="Mount one folder at the same path on all machines, or set MLFLOW_TRACKING_URI to a server",
         )
     from prorec.tasks.tracking import mlflow_runs
 
@@ -76,7 +76,7 @@ def _expect_store(sign: str, store: str) -> None:
         raise UserError(
             f"{here} cannot write to the folder of artifacts that the tracking store names",
             place=str(folder),
-            cure="Mount it at the same path on all machines, or have the server keep artifacts (--artifacts-destination)",
+            cure="Mount it at the same path on all machines, or start the server with --artifacts-destination",
         )
 
 

@@ -1,4 +1,4 @@
-"""Where the processes of a crew are: on this machine, or on a Ray cluster wherever there is room; the experiment says which.
+"""Where the processes of a crew are: on this machine, or wherever a Ray cluster has room; the experiment says which.
 
 Knows clusters, what of an experiment holds in one of several processes, and what they have to reach; knows nothing of
 jobs.
@@ -59,7 +59,12 @@ def expect_members(count: int, experiment: Experiment) -> None:
         UserError: there is no such cluster, nor room for one process on it; or GPUs are meant and none are asked for.
     """
     compute = experiment.compute
-    if compute.engine == "ray" and count > 1 and not compute.gpus_per_worker and experiment.device not in {"auto", "cpu"}:
+    if (
+        compute.engine == "ray"
+        and count > 1
+        and not compute.gpus_per_worker
+        and experiment.device not in {"auto", "cpu"}
+    ):
         raise UserError(
             f"device={experiment.device} is meant, and no GPU is asked of the cluster",
             place="compute.gpus_per_worker",
@@ -135,7 +140,9 @@ def _expect_stores_for(found: Cluster) -> None:
     cure = "Start MLflow's server for all of them, and set MLFLOW_TRACKING_URI to it"
     several = f"the cluster has {len(found.machines)} machines"
     if paths.sqlite_path(uri) is not None:
-        raise UserError(f"{several}, and an SQLite file is for one: over a network it is damaged", place=place, cure=cure)
+        raise UserError(
+            f"{several}, and an SQLite file is for one: over a network it is damaged", place=place, cure=cure
+        )
     if paths.tracks_over_http() and _is_loopback(urlparse(uri).hostname or ""):
         raise UserError(f"{several}, and this address means each of them itself", place=place, cure=cure)
     # One that lives as long as this process is no address: whoever is elsewhere has one of its own.

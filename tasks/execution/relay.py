@@ -1,8 +1,8 @@
 """A program on whatever machine of a Ray cluster has room for it, and its lines, which an actor there passes on.
 
-Knows Ray's actors; knows nothing of what is said. The actor starts the program as a process of its machine and holds its
-pipes: where the actor ends, as with its machine, with the cluster, or with whoever started it, the pipes are closed, and
-a program that ends with them is gone. What it is told beside its command line Ray carries in messages between its own
+Knows Ray's actors; knows nothing of what is said. The actor starts the program as a process of its machine and holds
+its pipes: where the actor ends, as with its machine, with the cluster, or with whoever started it, the pipes are closed,
+and a program that ends with them is gone. What it is told beside its command line Ray carries in messages between its own
 processes, behind the cluster's token; on no command line, and in nothing that is kept.
 """
 
@@ -63,9 +63,7 @@ class Relayed:
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], *, cores: int, gpus: int) -> None:
         import ray
 
-        kind: Any = ray.remote(_Relay).options(
-            num_cpus=cores, num_gpus=gpus, max_restarts=0, max_concurrency=_AT_ONCE
-        )
+        kind: Any = ray.remote(_Relay).options(num_cpus=cores, num_gpus=gpus, max_restarts=0, max_concurrency=_AT_ONCE)
         self._actor = kind.remote(list(words), {**environment, **({} if gpus else {"CUDA_VISIBLE_DEVICES": ""})})
         self._placed = False
         self._why = ""

@@ -1,7 +1,7 @@
 """A program that one talks to by lines: its standard input and output carry them, and its end closes both.
 
-Knows processes, pipes and a program's last words; knows nothing of what is said, nor of other machines: `Program` is what
-whoever talks to it needs, wherever it runs.
+Knows processes, pipes and a program's last words; knows nothing of what is said, nor of other machines: `Program` is
+what whoever talks to it needs, wherever it runs.
 """
 
 from __future__ import annotations

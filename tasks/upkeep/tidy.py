@@ -57,7 +57,7 @@ def tidy(ask_prefect: Callable[[], None] = lambda: None, gone: Collection[str] =
         if f"{PROCESS_TAG}host" not in run.data.tags:
             continue
         sign = run.data.tags.get(SIGN_TAG, "")
-        alive = False if sign in gone else processes.lives(sign)
+        alive = False if sign and sign in gone else processes.lives(sign)
         if not alive:
             orphans.append((run, alive is False))
     for run, dead in orphans:
