@@ -1,8 +1,8 @@
 """A program on whatever machine of a Ray cluster has room for it, and its lines, which an actor there passes on.
 
 Knows Ray's actors; knows nothing of what is said. The actor starts the program as a process of its machine and holds
-its pipes: where the actor ends, as with its machine, with the cluster, or with whoever started it, they are closed, and a
-program that ends with them is gone. What it is told beside its command line Ray carries in messages between its own
+its pipes: where the actor ends, as with its machine, with the cluster, or with whoever started it, they are closed, and
+a program that ends with them is gone. What it is told beside its command line Ray carries in messages between its own
 processes, behind the cluster's token; on no command line, and in nothing that is kept.
 """
 

@@ -210,7 +210,7 @@ def test_a_machine_that_is_lost_before_a_process_begins_is_not_the_last() -> Non
         found.say(None)
         return found
 
-    with crew.Crew(1, always) as members, pytest.raises(MachineError, match="could not start .* the node is gone"):
+    with crew.Crew(1, always) as members, pytest.raises(MachineError, match=r"could not start .* the node is gone"):
         members.work(_jobs("a"), lambda job, outcome: None)
 
 

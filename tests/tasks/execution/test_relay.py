@@ -19,7 +19,12 @@ pytestmark = [
     pytest.mark.pipeline,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed"),
 ]
-ECHO = "import os, sys; print(os.getpid(), os.environ['TOLD'], os.getppid(), flush=True); [print(x, end='', flush=True) for x in sys.stdin]"
+ECHO = """
+import os, sys
+print(os.getpid(), os.environ["TOLD"], os.getppid(), flush=True)
+for line in sys.stdin:
+    print(line, end="", flush=True)
+"""
 """Says who it is, then what it hears, until its input is closed."""
 
 
