@@ -1,5 +1,5 @@
-"""The programs of the local stack: two servers, the registration, the worker. Knows their options and how one sees that
-they answer; knows nothing of how they are looked after.
+"""The programs of the local stack: two servers, the registration, the worker, and a Ray cluster if one is asked for. Knows
+their options and how one sees that they answer; knows nothing of how they are looked after.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from urllib.parse import urlparse
 from prorec.flows.access import secret
 from prorec.flows.access.guard import loopback
 from prorec.flows.local.prefect_server import without_allocator
+from prorec.flows.local.running import TRAINING
+from prorec.flows.stack import ray_head
 from prorec.flows.stack.children import HOST, Program
 from prorec.flows.stack.state import StackState
 from prorec.tasks.local import paths
 
 POOL = "local"
 WORKER = "local"
+RAY_HEALTH = "/api/gcs_healthz"
+"""Where the pages of a Ray cluster say that it is well, and ask for no token."""
+
 _SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -67,6 +72,7 @@ def programs(state: StackState) -> list[Program]:
             answers=lambda _: False,
             once=True,
         ),
+        *([_ray(state, environment)] if state.ray else []),
         Program(
             name="worker",
             command=[*python, "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER],
@@ -77,6 +83,20 @@ def programs(state: StackState) -> list[Program]:
             seconds_to_stop=30.0,
         ),
     ]
+
+
+def _ray(state: StackState, environment: dict[str, str]) -> Program:
+    ports = [str(urlparse(f"//{address}").port) for address in (state.ray, state.ray_pages.removeprefix("http://"))]
+    # Ray takes a token in a variable before one in a file; its processes are what trains.
+    told = {**environment, **TRAINING}
+    told.pop("RAY_AUTH_TOKEN", None)
+    return Program(
+        name="ray",
+        command=[sys.executable, "-m", "prorec.flows.stack.ray_head", *ports],
+        environment=told,
+        answers=lambda since: ray_head.came_up(since) and answers_at(f"{state.ray_pages}{RAY_HEALTH}"),
+        seconds_to_stop=30.0,
+    )
 
 
 def tidying(state: StackState) -> Program:

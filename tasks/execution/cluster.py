@@ -118,14 +118,17 @@ def kept() -> Iterator[None]:
             _open.closing.pop_all().close()
 
 
-def expect_installed() -> None:
+def expect_installed(place: str = f"{_PLACE}.engine") -> None:
     """Refuse what cannot begin, before anything is done for it.
+
+    Args:
+        place: who asked for Ray.
 
     Raises:
         UserError: Ray is not installed.
     """
     if importlib.util.find_spec("ray") is None:
-        raise UserError("Ray is not installed", place=f"{_PLACE}.engine", cure=f"Install it: {EXTRA}")
+        raise UserError("Ray is not installed", place=place, cure=f"Install it: {EXTRA}")
 
 
 def expect_cluster(compute: ComputeConfig) -> None:
