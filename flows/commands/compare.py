@@ -43,7 +43,10 @@ def compare(
         Path | None, typer.Option(metavar="YAML", help="Variants of your own, as in configs/variants/standard.yaml.")
     ] = None,
     parallel: Annotated[
-        int, typer.Option(metavar="N", min=1, max=256, help="Run N side by side, in processes that share the cores or a Ray cluster.")
+        int,
+        typer.Option(
+            metavar="N", min=1, max=256, help="Run N side by side, in processes that share the cores or a Ray cluster."
+        ),
     ] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Write the table to this file.")

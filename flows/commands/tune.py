@@ -49,7 +49,10 @@ def tune(
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value for all; may be given again."),
     ] = None,
     parallel: Annotated[
-        int, typer.Option(metavar="N", min=1, max=256, help="Run N side by side, in processes that share the cores or a Ray cluster.")
+        int,
+        typer.Option(
+            metavar="N", min=1, max=256, help="Run N side by side, in processes that share the cores or a Ray cluster."
+        ),
     ] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Write trials and best values to this file.")

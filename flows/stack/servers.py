@@ -1,5 +1,5 @@
-"""The programs of the local stack: two servers, the registration, the worker, and a Ray cluster if one is asked for. Knows
-their options and how one sees that they answer; knows nothing of how they are looked after.
+"""The programs of the local stack: two servers, the registration, the worker, and a Ray cluster if one is asked for.
+Knows their options and how one sees that they answer; knows nothing of how they are looked after.
 """
 
 from __future__ import annotations
