@@ -14,7 +14,7 @@ from pathlib import Path
 
 from prorec.flows.access import secret
 from prorec.tasks.local import left_behind, paths, processes
-from prorec_core.errors import UserError
+from prorec_core.errors import UserError, one_line
 
 OF = "PROREC_MEMBER_OF"
 """The variable that says whose work this process does: that one's sign of life, and its store's identity."""
@@ -51,32 +51,34 @@ def expect_stores() -> None:
 
 def _expect_store(sign: str, store: str) -> None:
     here = os.uname().nodename
-    if not paths.tracks_over_http() and processes.lives(sign) is None:
-        raise UserError(
-            f"{here} does not see the folder of artifacts that this comparison or tuning has",
-            place=f"{paths.ARTIFACTS_VARIABLE} {paths.artifacts()}",
-            cure="Mount one folder at the same path on all machines, or set MLFLOW_TRACKING_URI to a server",
-        )
+    if not paths.tracks_over_http():
+        _expect_folder(sign)
     from prorec.tasks.tracking import mlflow_runs
 
-    uri = paths.shown_uri(paths.tracking_uri())
+    place = f"MLFLOW_TRACKING_URI {paths.shown_uri(paths.tracking_uri())}"
     try:
         found = mlflow_runs.identity()
         location = str(mlflow_runs.client().get_experiment(mlflow_runs.store_experiment()).artifact_location)
     except Exception as error:
         raise UserError(
-            f"{here} does not reach the tracking store ({' '.join(str(error).split())[:200]})",
-            place=f"MLFLOW_TRACKING_URI {uri}",
+            f"{here} does not reach the tracking store ({one_line(error)})",
+            place=place,
             cure="Give it an address by which all machines reach it",
         ) from error
     if found != store:
-        raise UserError(f"{here} finds another tracking store there", place=f"MLFLOW_TRACKING_URI {uri}")
-    folder = paths.local_path(location)
-    if folder is not None and not os.access(folder, os.W_OK):
+        raise UserError(f"{here} finds another tracking store there", place=place)
+    if paths.local_path(location) is not None:
+        # The server leaves it to its clients to put files there.
+        _expect_folder(sign)
+
+
+def _expect_folder(sign: str) -> None:
+    if processes.lives(sign) is None:
         raise UserError(
-            f"{here} cannot write to the folder of artifacts that the tracking store names",
-            place=str(folder),
-            cure="Mount it at the same path on all machines, or start the server with --artifacts-destination",
+            f"{os.uname().nodename} does not see the folder of artifacts that this comparison or tuning has",
+            place=f"{paths.ARTIFACTS_VARIABLE} {paths.artifacts()}",
+            cure="Mount one folder at the same path on all machines, or set MLFLOW_TRACKING_URI to a server that keeps "
+            "artifacts (--artifacts-destination)",
         )
 
 
