@@ -87,13 +87,11 @@ def programs(state: StackState) -> list[Program]:
 
 def _ray(state: StackState, environment: dict[str, str]) -> Program:
     ports = [str(urlparse(f"//{address}").port) for address in (state.ray, state.ray_pages.removeprefix("http://"))]
-    # Ray takes a token in a variable before one in a file; its processes are what trains.
-    told = {**environment, **TRAINING}
-    told.pop("RAY_AUTH_TOKEN", None)
     return Program(
         name="ray",
         command=[sys.executable, "-m", "prorec.flows.stack.ray_head", *ports],
-        environment=told,
+        # Its processes are what trains.
+        environment={**environment, **TRAINING},
         answers=lambda since: ray_head.came_up(since) and answers_at(f"{state.ray_pages}{RAY_HEALTH}"),
         seconds_to_stop=30.0,
     )
@@ -106,8 +104,10 @@ def tidying(state: StackState) -> Program:
 
 
 def _environment(state: StackState) -> dict[str, str]:
+    # Ray takes a token in a variable, which is another cluster's, before one in a file.
+    own = {name: value for name, value in os.environ.items() if not (state.ray and name == "RAY_AUTH_TOKEN")}
     return {
-        **without_allocator(os.environ),
+        **without_allocator(own),
         **_SETTINGS,
         **state.variables(),
         paths.ARTIFACTS_VARIABLE: str(paths.artifacts()),
