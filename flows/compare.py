@@ -15,7 +15,7 @@ from pydantic import Field
 
 from prorec.flows.configuration.experiments import Parameter, checked
 from prorec.flows.configuration.variants import Variants, joined, load_variants
-from prorec.flows.local.crew import expect_shares
+from prorec.flows.local.members import expect_members, members
 from prorec.flows.variant import make, one_by_one, sharing, side_by_side
 from prorec.tasks import comparison
 from prorec.tasks.execution.events import PartEnded, PartStarted, emit
@@ -89,7 +89,7 @@ def compare(
     if definitions is not None:
         known = joined(known, definitions, "definitions")
     plan = known.plan(variants, experiment, seeds, against)
-    expect_shares(parallel, experiment.compute)
+    expect_members(parallel, experiment)
     names, reference, parts = plan.names, plan.reference, list(plan.experiments)
 
     get_run_logger().info("Left by processes that died: %s", tidy())
@@ -107,7 +107,7 @@ def compare(
     found: dict[str, Any] = {}
     upstream: dict[str, str] = {}
     try:
-        with sharing():
+        with sharing(), members(parallel, experiment) as workers:
             run.parameters({**config, "experiment": known_values(experiment)})
             # A mistake in the data is everyone's: told at once, not once a variant.
             data = make(preprocess, experiment, run, {})
@@ -142,8 +142,8 @@ def compare(
                 stages = tuple(stage.name for stage in pipeline_of(known.variants[name].scorer))
                 todo = [part for part in parts if part not in begun or part == (name, seed)]
                 left = seconds_left(own_seconds(list(measured.values())), todo)
-                title, left = _title(name, seed), None if left is None else left / parallel
-                emit(PartStarted(title, stages, len(begun), len(parts), left, beside=title if parallel > 1 else ""))
+                title, left = _title(name, seed), None if left is None else left / workers.count
+                emit(PartStarted(title, stages, len(begun), len(parts), left, beside=title if workers.beside else ""))
                 return title
 
             def succeeded(name: str, seed: int, each: Measured, digest: str) -> None:
@@ -165,7 +165,7 @@ def compare(
                 where = f" in {stage}" if stage else ""
                 emit(PartEnded(f"{title}: failed{where}: {reason}", title, failed=True))
 
-            run_parts = one_by_one if parallel == 1 else partial(side_by_side, parallel)
+            run_parts = partial(side_by_side, workers) if workers.beside else one_by_one
             run_parts(plan, known, place, begin, succeeded, fell)
             if not measured:
                 raise UserError(f"every variant failed: {_reasons(failed)}")

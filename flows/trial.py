@@ -13,7 +13,8 @@ from prefect import flow, get_run_logger
 from pydantic import BaseModel
 
 from prorec.flows.configuration.spaces import Plan, Value
-from prorec.flows.local.crew import Crew, Job, Outcome
+from prorec.flows.local.crew import Job, Outcome
+from prorec.flows.local.members import Members
 from prorec.tasks.execution.events import Event, StageProgress, StageStoppedError, listening
 from prorec.tasks.execution.prefect_run import PrefectRun, announce, environment, run_below
 from prorec.tasks.execution.runner import run_stage
@@ -148,14 +149,14 @@ def run_trial(
 
 
 def side_by_side(
-    count: int,
+    members: Members,
     planned: Plan,
     shared: dict[str, ArtifactRef],
     place: FlowTracking,
     begin: Callable[[int], tuple[Attempt, Experiment] | None],
     ended: Callable[[Attempt, str], None],
 ) -> None:
-    """Run trials in as many processes, which tell the study how they go by way of this one."""
+    """Run trials in other processes, which tell the study how they go by way of this one."""
     at_work: dict[str, Attempt] = {}
 
     def following() -> Job | None:
@@ -165,7 +166,7 @@ def side_by_side(
         order = TrialOrder(
             number=attempt.place,
             values=attempt.values,
-            experiment=mine,
+            experiment=members.mine(mine),
             stages=planned.varied,
             shared=shared,
             parent=place,
@@ -180,13 +181,13 @@ def side_by_side(
     def over(job: Job, outcome: Outcome) -> None:
         attempt = at_work.pop(job.name)
         if outcome.died:
-            get_run_logger().info("Left by processes that died: %s", tidy_first())
+            get_run_logger().info("Left by processes that died: %s", tidy_first([outcome.sign]))
             raise MachineError(f"trial {attempt.place}: {outcome.reason}", cure=f"Then {AGAIN}")
         if outcome.result is None:
             raise RuntimeError(f"trial {attempt.place}: {outcome.reason}")
         ended(attempt, outcome.result)
 
-    with Crew(count, environment()) as crew:
+    with members.crew(members.count, environment()) as crew:
         crew.work(following, over)
 
 

@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
 from prorec.flows.configuration.spaces import Plan, Space, as_yaml, flags, plan
-from prorec.flows.local.crew import expect_shares
+from prorec.flows.local.members import Members, expect_members, members
 from prorec.flows.trial import AGAIN, name_of, run_trial, side_by_side, trying
 from prorec.tasks.execution.events import (
     Notice,
@@ -76,7 +76,7 @@ def tune(
     end_when_asked()
     experiment = pinned(experiment, PrefectRun.here().tags)
     planned = plan(space, experiment, stage)
-    expect_shares(parallel, experiment.compute)
+    expect_members(parallel, experiment)
     name = study or planned.study
     get_run_logger().info("Left by processes that died: %s", tidy_first())
     mlflow_experiment = mlflow_runs.experiment_id(experiment.name)
@@ -95,7 +95,8 @@ def tune(
         settings = planned.settings(source_digest(experiment.data))
         with open_study(name, settings, planned.distributions(), experiment.seed, prune=prune) as opened:
             results.adopt(opened.trials(), run)
-            _try_all(planned, opened, trials, run, parallel)
+            with members(parallel, experiment) as workers:
+                _try_all(planned, opened, trials, run, workers)
             ended = opened.trials()
             best = best_of(ended)
             if best is None:
@@ -133,7 +134,7 @@ def _range_text(space: Space, field: str) -> str:
     return ", ".join(f"{name} {value}" for name, value in found.items())
 
 
-def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun, parallel: int) -> None:
+def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun, members: Members) -> None:
     """Run trials until the study has as many as wanted, or nothing new is found to try."""
     if study.ended >= trials:
         return
@@ -151,8 +152,8 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun, parallel
                 return None
             earlier = study.trials()
             left = seconds_left(earlier, trials - ended - at_work)
-            left = None if left is None else left / parallel
-            name = name_of(attempt) if parallel > 1 else ""
+            left = None if left is None else left / members.count
+            name = name_of(attempt) if members.beside else ""
             title = f"{name} · {_title(attempt, earlier)}" if name else _title(attempt, earlier)
             emit(PartStarted(title, planned.varied, ended + at_work + 1, trials, left, beside=name))
             try:
@@ -168,8 +169,8 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun, parallel
         if best := best_of(study.trials()):
             run.metrics({f"best_{OBJECTIVE}": best["value"]}, attempt.place)
 
-    if parallel > 1:
-        side_by_side(parallel, planned, shared, place, begin, ended)
+    if members.beside:
+        side_by_side(members, planned, shared, place, begin, ended)
         return
     while begun := begin(0):
         attempt, mine = begun

@@ -12,7 +12,8 @@ from prefect import flow, get_run_logger
 from pydantic import BaseModel
 
 from prorec.flows.configuration.variants import Plan, Variants
-from prorec.flows.local.crew import Crew, Job, Outcome
+from prorec.flows.local.crew import Job, Outcome
+from prorec.flows.local.members import Members
 from prorec.tasks import comparison
 from prorec.tasks.execution.events import Event, StageEnded, StageStarted, emit, listening
 from prorec.tasks.execution.prefect_run import PrefectRun, announce, environment, run_below
@@ -84,9 +85,9 @@ def one_by_one(
 
 
 def side_by_side(
-    count: int, plan: Plan, known: Variants, place: FlowTracking, begin: Begin, succeeded: Succeeded, fell: Fell
+    members: Members, plan: Plan, known: Variants, place: FlowTracking, begin: Begin, succeeded: Succeeded, fell: Fell
 ) -> None:
-    """Run all variants with all seeds in as many processes; they share the cache, and no stage is made twice."""
+    """Run all variants with all seeds in other processes; they share the cache, and no stage is made twice."""
     parts = iter(plan.experiments)
     at_work: dict[str, tuple[str, int]] = {}
 
@@ -98,7 +99,7 @@ def side_by_side(
             name=name,
             seed=seed,
             scorer=known.variants[name].scorer,
-            experiments=_sided(plan.experiments[part]),
+            experiments=_sided([members.mine(each) for each in plan.experiments[part]]),
             parent=place,
             flow_run=announce(run_variant),
         )
@@ -109,7 +110,7 @@ def side_by_side(
     def ended(job: Job, outcome: Outcome) -> None:
         name, seed = at_work.pop(job.name)
         if outcome.died:
-            get_run_logger().info("Left by processes that died: %s", tidy_first())
+            get_run_logger().info("Left by processes that died: %s", tidy_first([outcome.sign]))
         if outcome.result is None:
             fell(name, seed, outcome.stage, outcome.reason)
             return
@@ -117,7 +118,7 @@ def side_by_side(
         refs = {stage: ArtifactRef.model_validate(ref) for stage, ref in outcome.result["refs"].items()}
         succeeded(name, seed, comparison.gather(name, seed, scorer, refs, outcome.result["run"]), _digest(scorer, refs))
 
-    with Crew(min(count, len(plan.experiments)), environment()) as crew:
+    with members.crew(len(plan.experiments), environment()) as crew:
         crew.work(following, ended)
 
 

@@ -25,9 +25,13 @@ MLFLOW_USER, MLFLOW_PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASS
 _PASSWORD = re.compile(r"[\w-]{32,}")
 
 
-def file(folder: Path) -> Path:
-    """Where the password of the stack in this folder is."""
-    return folder / "secret"
+RAY = "ray-token"
+"""The name of the file with what the stack's Ray cluster asks for."""
+
+
+def file(folder: Path, name: str = "secret") -> Path:
+    """Where the password of the stack in this folder is, or what else it asks for, by name."""
+    return folder / name
 
 
 def fresh() -> str:
@@ -37,11 +41,12 @@ def fresh() -> str:
     return secrets.token_urlsafe(32)
 
 
-def ensure(folder: Path, *, new: bool = False) -> bool:
+def ensure(folder: Path, name: str = "secret", *, new: bool = False) -> bool:
     """Have there be a password that nobody else can have read; the caller holds the folder's lock.
 
     Args:
         folder: the stack's.
+        name: of its file.
         new: make another than the one that is there.
 
     Returns:
@@ -49,7 +54,7 @@ def ensure(folder: Path, *, new: bool = False) -> bool:
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    path = file(folder)
+    path = file(folder, name)
     if not new and _is_private(path) and _read(path):
         return False
     for left in folder.glob(f".{path.name}-*"):

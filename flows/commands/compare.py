@@ -43,7 +43,10 @@ def compare(
         Path | None, typer.Option(metavar="YAML", help="Variants of your own, as in configs/variants/standard.yaml.")
     ] = None,
     parallel: Annotated[
-        int, typer.Option(metavar="N", min=1, max=256, help="Run N side by side, in processes that share the cores.")
+        int,
+        typer.Option(
+            metavar="N", min=1, max=256, help="Run N side by side, in processes that share the cores or a Ray cluster."
+        ),
     ] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Write the table to this file.")
@@ -52,7 +55,7 @@ def compare(
     """Compare variants of an experiment: each with the same seeds, measured on the same users."""
     from prorec.flows.configuration.experiments import load
     from prorec.flows.configuration.variants import load_variants
-    from prorec.flows.local.crew import expect_shares
+    from prorec.flows.local.members import expect_members
     from prorec_core.artifacts import write_json
 
     prepare_training()
@@ -60,7 +63,7 @@ def compare(
     words = [word.strip() for word in variants.split(",") if word.strip()]
     counted = _seeds(seeds)
     known.plan(words, chosen, counted, against)
-    expect_shares(parallel, chosen.compute)
+    expect_members(parallel, chosen)
     expect_folder("--json", json_file)
     have(experiment, chosen)
     summary = _run(chosen, words, counted, against, known, parallel)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from prorec.flows.stack.state import StackState
 
 COMMANDS = ("up", "status", "down", "logs")
-_PREFECT_PORT, _MLFLOW_PORT = 4200, 5000
+_PREFECT_PORT, _MLFLOW_PORT, _RAY_PORT, _RAY_PAGES_PORT = 4200, 5000, 6379, 8265
 _SECONDS_TO_STOP = 90.0
 _LINES = 20
 
@@ -44,13 +44,20 @@ def add_to(app: typer.Typer) -> None:
         new_password: Annotated[
             bool, typer.Option("--new-password", help="Have the servers ask for another password than before.")
         ] = False,
+        ray: Annotated[
+            bool, typer.Option("--ray", help="Start a Ray cluster of this machine, too: compute.address=auto finds it.")
+        ] = False,
     ) -> None:
         """Start Prefect, MLflow and a worker on this machine, and register the deployments."""
+        if ray:
+            from prorec.tasks.execution.cluster import expect_installed
+
+            expect_installed("--ray")
         _stop_unsecured()
         if detach:
-            _start_detached(prefect_port, mlflow_port, new_password=new_password)
+            _start_detached(prefect_port, mlflow_port, new_password=new_password, ray=ray)
         else:
-            _supervise(prefect_port, mlflow_port, new_password=new_password)
+            _supervise(prefect_port, mlflow_port, new_password=new_password, ray=ray)
 
     app.command()(status)
     app.command()(down)
@@ -65,7 +72,7 @@ def _stop_unsecured() -> None:
         _stop(found)
 
 
-def _supervise(prefect_port: int | None, mlflow_port: int | None, *, new_password: bool) -> None:
+def _supervise(prefect_port: int | None, mlflow_port: int | None, *, new_password: bool, ray: bool) -> None:
     from prorec.flows.stack import children, supervisor
     from prorec.flows.stack.servers import programs, tidying
     from prorec.tasks.local import processes
@@ -85,6 +92,10 @@ def _supervise(prefect_port: int | None, mlflow_port: int | None, *, new_passwor
         prefect, mlflow = (f"http://{children.HOST}:{port}" for port in ports)
         secret.ensure(state.folder(), new=new_password)
         stack = state.StackState(uuid4().hex, processes.identity(), prefect, mlflow, secured=True)
+        if ray:
+            secret.ensure(state.folder(), secret.RAY, new=new_password)
+            stack.ray = f"{children.HOST}:{children.free_port(None, _RAY_PORT, '--ray')}"
+            stack.ray_pages = f"http://{children.HOST}:{children.free_port(None, _RAY_PAGES_PORT, '--ray')}"
         stack.write()
         begun = time.monotonic()
 
@@ -92,18 +103,22 @@ def _supervise(prefect_port: int | None, mlflow_port: int | None, *, new_passwor
             say(f"Ready after {time.monotonic() - begun:.0f} s.\n{_addresses(stack)}", lines=True)
             say("Ctrl-C stops it.")
 
-        say("Starting Prefect, MLflow and a worker …")
+        say(_starting(ray=ray))
         supervisor.Supervisor(stack, programs(stack), [tidying(stack)], ready).run()
 
 
-def _start_detached(prefect_port: int | None, mlflow_port: int | None, *, new_password: bool) -> None:
+def _starting(*, ray: bool) -> str:
+    return f"Starting Prefect, MLflow{', Ray' if ray else ''} and a worker …"
+
+
+def _start_detached(prefect_port: int | None, mlflow_port: int | None, *, new_password: bool, ray: bool) -> None:
     from prorec.flows.stack import children
 
     if found := state.running():
         raise _already(found)
     ports = {"--prefect-port": prefect_port, "--mlflow-port": mlflow_port}
     words = [word for name, port in ports.items() if port is not None for word in (name, str(port))]
-    words += ["--new-password"] if new_password else []
+    words += [*(["--new-password"] if new_password else []), *(["--ray"] if ray else [])]
     log = state.folder() / "detached.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
@@ -117,7 +132,7 @@ def _start_detached(prefect_port: int | None, mlflow_port: int | None, *, new_pa
             env={**os.environ, paths.ARTIFACTS_VARIABLE: str(paths.artifacts())},
             start_new_session=True,
         )
-    say("Starting Prefect, MLflow and a worker …")
+    say(_starting(ray=ray))
     begun = time.monotonic()
     try:
         while process.poll() is None:
@@ -143,6 +158,9 @@ def _already(found: StackState | None) -> UserError:
 def _addresses(stack: StackState) -> str:
     lines = [f"Prefect    {stack.prefect}", f"MLflow     {stack.mlflow}"]
     shown = "`prorec status --password` shows it" if stack.secured else "none! `prorec up` starts a stack that has one"
+    if stack.ray:
+        lines.append(f"Ray        {stack.ray}, pages {stack.ray_pages}")
+        lines.append(f"Ray token  in {_near(secret.file(state.folder(), secret.RAY))}; its pages ask for it")
     lines.append(f"password   {shown}")
     lines.append(f"logs       {_near(state.folder())}")
     registered, skipped = _deployments()
@@ -151,8 +169,12 @@ def _addresses(stack: StackState) -> str:
     lines += [f"not there  {name}: {why}" for name, why in skipped.items()]
     lines += [
         f"ignored    {name} is set to {os.environ[name]}: commands use that and not the stack"
-        for name, value in (("PREFECT_API_URL", f"{stack.prefect}/api"), ("MLFLOW_TRACKING_URI", stack.mlflow))
-        if os.environ.get(name, value) != value
+        for name, value in (
+            ("PREFECT_API_URL", f"{stack.prefect}/api"),
+            ("MLFLOW_TRACKING_URI", stack.mlflow),
+            ("RAY_ADDRESS", stack.ray),
+        )
+        if value and os.environ.get(name, value) != value
     ]
     return "\n".join(lines)
 
@@ -177,7 +199,7 @@ def status(
     """Say what runs, where it answers, and how often it was started again; exit status 1 unless all is well."""
     from rich.table import Table
 
-    from prorec.flows.stack.servers import answers_at
+    from prorec.flows.stack.servers import RAY_HEALTH, answers_at
 
     stack = state.running()
     if stack is None:
@@ -195,7 +217,11 @@ def status(
         _show_password(stack)
         return
     well = stack.ready
-    addresses = {"prefect": f"{stack.prefect}/api/health", "mlflow": f"{stack.mlflow}/health"}
+    addresses = {
+        "prefect": f"{stack.prefect}/api/health",
+        "mlflow": f"{stack.mlflow}/health",
+        "ray": f"{stack.ray_pages}{RAY_HEALTH}",
+    }
     table = Table("", "status", "pid", "restarts")
     for name, child in stack.children.items():
         said = child.status

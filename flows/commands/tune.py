@@ -49,7 +49,10 @@ def tune(
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value for all; may be given again."),
     ] = None,
     parallel: Annotated[
-        int, typer.Option(metavar="N", min=1, max=256, help="Run N side by side, in processes that share the cores.")
+        int,
+        typer.Option(
+            metavar="N", min=1, max=256, help="Run N side by side, in processes that share the cores or a Ray cluster."
+        ),
     ] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="OUT", help="Write trials and best values to this file.")
@@ -58,12 +61,12 @@ def tune(
     """Tune an experiment, on validation users; the same command goes on with what was stopped."""
     from prorec.flows.configuration.experiments import load
     from prorec.flows.configuration.spaces import load_space, plan
-    from prorec.flows.local.crew import expect_shares
+    from prorec.flows.local.members import expect_members
     from prorec_core.artifacts import write_json
 
     prepare_training()
     planned = plan(load_space(space), load(experiment, settings or ()), stage)
-    expect_shares(parallel, planned.base.compute)
+    expect_members(parallel, planned.base)
     expect_folder("--json", json_file)
     have(experiment, planned.base)
     name = _study(planned, study)

@@ -1,51 +1,66 @@
-"""Jobs side by side, in processes of their own, each on its share of this machine's cores.
+"""Jobs side by side, in processes of their own, on shares of this machine's cores or wherever a cluster has room.
 
-Knows processes, pipes and events; knows nothing of what a job is: `member`, the program in those processes, finds the
-function that does it. All that goes over the pipes is JSON, a line a message. Where this process ends, however it does,
-the pipes are closed and the others end too.
+Knows events, and programs that are talked to by lines; knows nothing of what a job is, nor of where a process is:
+`member`, the program in those processes, finds the function that does it. All that is said is JSON, a line a message.
+Where this process ends, however it does, what carries the lines is closed and the others end too.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from queue import SimpleQueue
-from tempfile import TemporaryFile
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from prorec.flows.local.running import debugging
-from prorec.tasks.execution.events import Beside, StageStarted, emit, from_json
+from prorec.tasks.execution.events import Beside, Notice, StageStarted, emit, from_json
 from prorec.tasks.local import paths
+from prorec.tasks.local.piped import Piped, Program
 from prorec.tasks.local.stopping import SECONDS_TO_CLOSE
 from prorec.tasks.tracking.retries import TrackingAwayError
-from prorec_core.config_compute import ComputeConfig
-from prorec_core.errors import MachineError, UserError
+from prorec_core.errors import MachineError
 from prorec_core.threads import SHARING, shares
 
 PROGRAM = ("-m", "prorec.flows.local.member")
-_LONGEST_TAIL = 4000
+_SECONDS_TO_END = SECONDS_TO_CLOSE + 2
+_SECONDS_TO_BEGIN = 120.0
+"""After so long without room for a process the user is told."""
+_TRIES = 3
+"""Machines that may be lost one after another while a process begins."""
+_log = logging.getLogger(__name__)
+
+Start = Callable[[int], Program]
+"""Starts `member`, given which of several it is, from 0."""
 
 
-def expect_shares(count: int, compute: ComputeConfig) -> None:
-    """Refuse what cannot run side by side, before anything is done for it.
+def here(count: int, environment: Mapping[str, str] | None = None) -> Start:
+    """Have processes of this machine, as many as are said, each on its share of the cores.
 
-    Raises:
-        UserError: each of several processes would start a cluster of its own on this machine.
+    Args:
+        count: how many there will be at most.
+        environment: what they are told beside this process's environment.
     """
-    if count > 1 and compute.engine == "ray" and compute.address is None:
-        raise UserError(
-            "each of them would start a Ray cluster of its own on this machine",
-            place="--parallel",
-            cure="Set compute.address to a cluster that they share, or compute.engine=local",
-        )
+    cut = shares(count)
+
+    def start(slot: int) -> Program:
+        own = {paths.ARTIFACTS_VARIABLE: str(paths.artifacts())}
+        told = {**os.environ, **SHARING, **(environment or {}), **own}
+        return Piped(words(",".join(map(str, cut[slot]))), told, shown=debugging())
+
+    return start
+
+
+def words(cores: str = "") -> list[str]:
+    """The command line of `member`, after the interpreter; without cores it may use all that it finds."""
+    return [*PROGRAM, *(["--debug"] if debugging() else []), cores]
 
 
 @dataclass
@@ -72,6 +87,7 @@ class Outcome:
         reason: why it failed, in one line.
         stage: the stage that was at work then, if one was.
         died: its process did.
+        sign: of life of that process, as `processes.sign_of_life`; empty where it gave none.
         fatal: what every other job would meet, too, to be raised; None where it is the job's own failure.
     """
 
@@ -79,6 +95,7 @@ class Outcome:
     reason: str = ""
     stage: str = ""
     died: bool = False
+    sign: str = ""
     fatal: Exception | None = None
 
 
@@ -87,25 +104,14 @@ class _Member:
     """One of the processes, and the job that it is at."""
 
     slot: int
-    process: subprocess.Popen[str]
-    said: IO[bytes]
+    program: Program
     job: Job | None = None
     stage: str = ""
     ready: bool = False
+    sign: str = ""
 
     def send(self, message: Mapping[str, Any]) -> None:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # Its end is noticed by whoever reads what it says.
-
-    def last_words(self) -> str:
-        self.said.seek(0, os.SEEK_END)
-        self.said.seek(max(0, self.said.tell() - _LONGEST_TAIL))
-        lines = self.said.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else ""
+        self.program.send(json.dumps(message))
 
 
 @dataclass
@@ -114,35 +120,35 @@ class Crew:
 
     Attributes:
         count: how many.
-        environment: what they are told beside this process's environment.
+        start: starts one of them.
+        waits: what the user is told where one has no room for long; nothing where that cannot be.
     """
 
     count: int
-    environment: Mapping[str, str] = field(default_factory=dict)
+    start: Start
+    waits: str = ""
 
     def __enter__(self) -> Crew:
-        self._shares = shares(self.count)
         self._messages: SimpleQueue[tuple[_Member, dict[str, Any] | None]] = SimpleQueue()
         self._members: list[_Member] = []
+        self._todo: deque[Job] = deque()
+        self._lost = 0
+        self._tell_at = 0.0
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for member in self._members:
-            if kind is None or member.job is None:
+            if member.ready and (kind is None or member.job is None):
                 # It has nothing open, and ends in order.
                 member.send({"do": "end"})
-            else:
-                member.process.terminate()
-        deadline = time.monotonic() + SECONDS_TO_CLOSE + 2
+            elif member.ready:
+                member.program.stop()
+        deadline = time.monotonic() + _SECONDS_TO_END
         for member in self._members:
-            try:
-                member.process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                member.process.kill()
-                member.process.wait()
-            member.said.close()
+            # One that has not begun has nothing to close.
+            member.program.end(max(0.1, deadline - time.monotonic()) if member.ready else 0.0)
 
     def work(self, following: Callable[[], Job | None], ended: Callable[[Job, Outcome], None]) -> None:
         """Have jobs done until there are no more.
@@ -156,12 +162,13 @@ class Crew:
             TrackingAwayError: the tracking store stayed away from one of them.
         """
         while True:
-            # Nothing is begun before somebody is free for it.
+            # Nothing is begun before somebody is free for it, or can be started.
             while self._has_room() and (todo := following()) is not None:
-                self._begin(self._free(), todo)
-            if not any(member.job for member in self._members):
+                self._todo.append(todo)
+            self._hand_out()
+            if not self._todo and not any(member.job for member in self._members):
                 return
-            member, message = self._messages.get()
+            member, message = self._next()
             if message is None:
                 outcome: Outcome | None = self._died(member)
             else:
@@ -175,46 +182,45 @@ class Crew:
             ended(job, outcome)
 
     def _has_room(self) -> bool:
-        return sum(member.job is not None for member in self._members) < self.count
+        return len(self._todo) + sum(member.job is not None for member in self._members) < self.count
 
-    def _free(self) -> _Member:
-        """A process that has nothing to do, started where there is none."""
-        return next((member for member in self._members if member.job is None), None) or self._start()
+    def _hand_out(self) -> None:
+        """Give jobs to those who are ready, whoever was started for them; start others for the rest."""
+        for member in self._members:
+            if self._todo and member.ready and member.job is None:
+                member.job, member.stage = self._todo.popleft(), ""
+                member.send(member.job.order)
+        beginning = sum(not member.ready for member in self._members)
+        for _ in range(len(self._todo) - beginning):
+            self._start()
 
-    def _begin(self, member: _Member, job: Job) -> None:
-        member.job, member.stage = job, ""
-        member.send(job.order)
-
-    def _start(self) -> _Member:
+    def _start(self) -> None:
         slot = min(set(range(self.count)) - {member.slot for member in self._members})
-        cores = ",".join(map(str, self._shares[slot]))
-        said = TemporaryFile()  # noqa: SIM115 it is open as long as the process
-        process = subprocess.Popen(
-            [sys.executable, *PROGRAM, *(["--debug"] if debugging() else []), cores],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if debugging() else said,
-            text=True,
-            cwd=paths.project_root(),
-            env={**os.environ, **SHARING, **self.environment, paths.ARTIFACTS_VARIABLE: str(paths.artifacts())},
-            # A Ctrl-C of the terminal is for this process, which ends the others.
-            start_new_session=True,
-        )
-        member = _Member(slot, process, said)
+        member = _Member(slot, self.start(slot))
         self._members.append(member)
+        self._tell_at = time.monotonic() + _SECONDS_TO_BEGIN
         threading.Thread(target=self._listen, args=(member,), name="member", daemon=True).start()
-        return member
 
     def _listen(self, member: _Member) -> None:
-        assert member.process.stdout is not None
-        for line in member.process.stdout:
+        for line in member.program.lines():
             self._messages.put((member, json.loads(line)))
         self._messages.put((member, None))
+
+    def _next(self) -> tuple[_Member, dict[str, Any] | None]:
+        """What is said next; where nobody has room to begin, the user is told once."""
+        if self.waits and self._tell_at and any(not member.ready for member in self._members):
+            try:
+                return self._messages.get(timeout=max(0.1, self._tell_at - time.monotonic()))
+            except Empty:
+                if self._todo:
+                    emit(Notice(self.waits))
+                self._tell_at = 0.0
+        return self._messages.get()
 
     def _heard(self, member: _Member, message: Mapping[str, Any]) -> Outcome | None:
         job = member.job
         if "ready" in message:
-            member.ready = True
+            member.ready, member.sign, self._lost = True, message["ready"], 0
         elif job is None:
             pass  # It was stopped in the moment in which it said so.
         elif "event" in message:
@@ -231,17 +237,19 @@ class Crew:
         return None
 
     def _died(self, member: _Member) -> Outcome | None:
-        status = member.process.wait()
+        end = member.program.end(_SECONDS_TO_END)
         self._members.remove(member)
-        words = member.last_words()
-        member.said.close()
-        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         if not member.ready:
-            raise MachineError(f"a process for work beside could not start ({how}): {words or 'it said nothing'}")
+            self._lost += 1
+            if end.status is not None or self._lost >= _TRIES:
+                why = end.words or "it said nothing"
+                raise MachineError(f"a process for work beside could not start ({end}): {why}")
+            _log.info("A process for work beside was lost before it began: %s", end.words)
+            return None
         if member.job is None:
             return None
-        memory = "; the machine may lack memory for so many side by side" if status == -signal.SIGKILL else ""
-        return Outcome(reason=f"its process died ({how}{memory})", stage=member.stage, died=True)
+        memory = "; the machine may lack memory for so many side by side" if end.status == -signal.SIGKILL else ""
+        return Outcome(reason=f"its process died ({end}{memory})", stage=member.stage, died=True, sign=member.sign)
 
 
 def _failed(failure: Mapping[str, str], stage: str) -> Outcome:

@@ -35,17 +35,20 @@ if TYPE_CHECKING:
 _LONGEST_LINE = 500
 
 
-def start_prefect() -> Callable[[], None]:
+def start_prefect(home: Path | None = None) -> Callable[[], None]:
     """Start a Prefect server for the runs of this process, unless `PREFECT_API_URL` names one.
 
     It starts while the process goes on, and ends with it. To be called before Prefect is imported.
+
+    Args:
+        home: where it keeps what is its own; by default in the folder of artifacts.
 
     Returns:
         What is to be called before the server is used.
     """
     if url := os.environ.get("PREFECT_API_URL"):
-        return lambda: _expect(url)
-    home = paths.prefect_home()
+        return lambda: expect_prefect(url)
+    home = home or paths.prefect_home()
     os.environ.setdefault("PREFECT_HOME", str(home))
     server = LocalServer(home / "server.log")
     # What is registered first is called last: after Prefect has sent off its logs and events.
@@ -68,7 +71,12 @@ def _expect_settings() -> None:
         get_current_settings()
 
 
-def _expect(url: str) -> None:
+def expect_prefect(url: str) -> None:
+    """Make sure that a Prefect server answers there, and takes the password that it is given.
+
+    Raises:
+        UserError: it does not.
+    """
     import httpx
 
     _expect_settings()

@@ -28,6 +28,7 @@ Ask = Callable[[Any], Any]
 """Puts a question, as JSON, to the process that gave the order; returns the answer."""
 
 _GONE = 1
+_REFUSED = 2
 
 
 class _Pipes:
@@ -68,15 +69,18 @@ class _Pipes:
 
 
 def _work(pipes: _Pipes, cores: list[int]) -> None:
+    from prorec.flows.local import elsewhere
     from prorec.flows.local.embedded import quiet, stop_like_ctrl_c
     from prorec.flows.local.running import debugging
 
     stop_like_ctrl_c()
+    elsewhere.expect_stores()
     # They count the cores when they are loaded.
     import numpy as np  # noqa: F401
     import torch
 
     from prorec.tasks.execution.events import as_json, listening
+    from prorec.tasks.local.processes import sign_of_life
     from prorec.tasks.tracking.mlflow_runs import client
     from prorec_core.threads import run_on
 
@@ -89,7 +93,7 @@ def _work(pipes: _Pipes, cores: list[int]) -> None:
     if not debugging():
         quiet(handle)
     client()
-    pipes.say({"ready": True})
+    pipes.say({"ready": sign_of_life()})
     with listening(handle):
         while (order := pipes.order())["do"] != "end":
             pipes.say(_outcome(order, pipes.ask))
@@ -120,7 +124,20 @@ def main() -> None:
         _work(pipes, [int(core) for core in sys.argv[-1].split(",") if core])
     except KeyboardInterrupt:
         status = 130
+    except Exception as error:
+        if not _is_told(error):
+            raise
+        status = _REFUSED
     _leave(status)
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether that is a mistake of the user's, which is then said in one line."""
+    from prorec_core.errors import UserError
+
+    if isinstance(error, UserError):
+        print(error, file=sys.stderr, flush=True)
+    return isinstance(error, UserError)
 
 
 def _leave(status: int) -> NoReturn:

@@ -1,5 +1,5 @@
-"""The programs of the local stack: two servers, the registration, the worker. Knows their options and how one sees that
-they answer; knows nothing of how they are looked after.
+"""The programs of the local stack: two servers, the registration, the worker, and a Ray cluster if one is asked for.
+Knows their options and how one sees that they answer; knows nothing of how they are looked after.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from urllib.parse import urlparse
 from prorec.flows.access import secret
 from prorec.flows.access.guard import loopback
 from prorec.flows.local.prefect_server import without_allocator
+from prorec.flows.local.running import TRAINING
+from prorec.flows.stack import ray_head
 from prorec.flows.stack.children import HOST, Program
 from prorec.flows.stack.state import StackState
 from prorec.tasks.local import paths
 
 POOL = "local"
 WORKER = "local"
+RAY_HEALTH = "/api/gcs_healthz"
+"""Where the pages of a Ray cluster say that it is well, and ask for no token."""
+
 _SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -67,6 +72,7 @@ def programs(state: StackState) -> list[Program]:
             answers=lambda _: False,
             once=True,
         ),
+        *([_ray(state, environment)] if state.ray else []),
         Program(
             name="worker",
             command=[*python, "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER],
@@ -79,6 +85,18 @@ def programs(state: StackState) -> list[Program]:
     ]
 
 
+def _ray(state: StackState, environment: dict[str, str]) -> Program:
+    ports = [str(urlparse(f"//{address}").port) for address in (state.ray, state.ray_pages.removeprefix("http://"))]
+    return Program(
+        name="ray",
+        command=[sys.executable, "-m", "prorec.flows.stack.ray_head", *ports],
+        # Its processes are what trains.
+        environment={**environment, **TRAINING},
+        answers=lambda since: ray_head.came_up(since) and answers_at(f"{state.ray_pages}{RAY_HEALTH}"),
+        seconds_to_stop=30.0,
+    )
+
+
 def tidying(state: StackState) -> Program:
     """What closes, now and then, the runs of processes that died."""
     command = [sys.executable, "-m", "prorec", "tidy"]
@@ -86,8 +104,10 @@ def tidying(state: StackState) -> Program:
 
 
 def _environment(state: StackState) -> dict[str, str]:
+    # Ray takes a token in a variable, which is another cluster's, before one in a file.
+    own = {name: value for name, value in os.environ.items() if not (state.ray and name == "RAY_AUTH_TOKEN")}
     return {
-        **without_allocator(os.environ),
+        **without_allocator(own),
         **_SETTINGS,
         **state.variables(),
         paths.ARTIFACTS_VARIABLE: str(paths.artifacts()),

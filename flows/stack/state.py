@@ -55,6 +55,8 @@ class StackState:
         mlflow: the address of MLflow's pages.
         ready: whether everything answered once.
         secured: whether its servers ask for the password in `secret`; those of earlier versions asked nobody.
+        ray: HOST:PORT of its Ray cluster's head, empty where it has none.
+        ray_pages: the address of that cluster's pages.
         children: its processes by name.
     """
 
@@ -64,6 +66,8 @@ class StackState:
     mlflow: str
     ready: bool = False
     secured: bool = False
+    ray: str = ""
+    ray_pages: str = ""
     children: dict[str, ChildState] = field(default_factory=dict)
 
     def write(self) -> None:
@@ -89,6 +93,7 @@ class StackState:
         return {
             **self.for_prefect(),
             **self.for_mlflow(),
+            **self.for_ray(),
             "PROREC_MLFLOW_PAGE": self.mlflow,
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
         }
@@ -102,6 +107,18 @@ class StackState:
         """The address of MLflow's server, first, and what it asks for."""
         login = secret.for_mlflow(secret.read(folder())) if self.secured else {}
         return {"MLFLOW_TRACKING_URI": self.mlflow, **login}
+
+    def for_ray(self) -> dict[str, str]:
+        """The address of the Ray cluster, first, and where the token is that it asks for; nothing where it has none."""
+        if not self.ray:
+            return {}
+        return {
+            "RAY_ADDRESS": self.ray,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(secret.file(folder(), secret.RAY)),
+            # Without, Ray takes 127.0.0.1 for another name of the machine's address, at which this one does not listen.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        }
 
 
 def _file() -> Path:
@@ -146,10 +163,13 @@ def connect() -> None:
     if state is None or not state.ready:
         return
     variables = state.variables()
-    for service in (state.for_prefect(), state.for_mlflow()):
+    for service in filter(None, (state.for_prefect(), state.for_mlflow(), state.for_ray())):
         address = next(iter(service))
         if os.environ.setdefault(address, service[address]) == service[address]:
             os.environ.update(service)
+            if address == "RAY_ADDRESS":
+                # It would be taken in the place of the file's, and is another cluster's.
+                os.environ.pop("RAY_AUTH_TOKEN", None)
         elif address == "MLFLOW_TRACKING_URI":
             del variables["PROREC_MLFLOW_PAGE"]
         variables = {name: value for name, value in variables.items() if name not in service}

@@ -18,13 +18,14 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prorec.tasks.local import left_behind
+from prorec_core import threads
 from prorec_core.config_compute import ComputeConfig
 from prorec_core.errors import UserError, one_line
 
@@ -55,21 +56,21 @@ class Cluster:
     """A cluster that this process is connected to.
 
     Attributes:
-        compute: what was asked for; there is room for all of it.
-        own: whether it was started here; it ends with the context.
-        machines: how many it has.
+        address: of its head, HOST:PORT, by which other processes of its machines find it.
+        machines: the names of those that it has.
+        places: how many times it has room for what was asked for, of as many times as were.
     """
 
-    compute: ComputeConfig
-    own: bool
-    machines: int
+    address: str
+    machines: frozenset[str]
+    places: int
 
 
 @dataclass
 class _Open:
-    """The one cluster that this process is connected to, if it is, and how often it is in use."""
+    """The one cluster that this process is connected to, if it is, as it was asked for, and how often it is in use."""
 
-    cluster: Cluster | None = None
+    asked: ComputeConfig | None = None
     users: int = 0
     closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -78,23 +79,30 @@ _open = _Open()
 
 
 @contextmanager
-def cluster(compute: ComputeConfig) -> Iterator[Cluster]:
+def cluster(compute: ComputeConfig, times: int = 1) -> Iterator[Cluster]:
     """Be connected to a cluster with room for all workers, as long as the context lasts.
 
-    Contexts within it, and within `kept`, use the same one, where they ask for the same.
+    Contexts within it, and within `kept`, use the same one, where they ask for no more.
+
+    Args:
+        compute: what is asked for.
+        times: by how many at a time; one that is started here has room for as many of them as this machine holds.
 
     Raises:
         UserError: Ray is not installed, no cluster answers at the address, it is of another version or refuses the
             token, or it has less than is asked for.
     """
     with kept():
-        if _open.cluster is None:
+        if _open.asked is None:
             with contextlib.ExitStack() as stack:
-                _open.cluster = _connected(compute, stack)
-                _open.closing = stack.pop_all()
-        elif _open.cluster.compute != compute:
+                _connect(compute, times, stack)
+                found = _found(compute, times)
+                _open.asked, _open.closing = compute, stack.pop_all()
+        elif _open.asked.address != compute.address:
             raise UserError("another cluster is in use in this process", place=_PLACE, cure="Ask for one at a time")
-        yield _open.cluster
+        else:
+            found = _found(compute, times)
+        yield found
 
 
 @contextmanager
@@ -106,18 +114,21 @@ def kept() -> Iterator[None]:
     finally:
         _open.users -= 1
         if not _open.users:
-            _open.cluster = None
+            _open.asked = None
             _open.closing.pop_all().close()
 
 
-def expect_installed() -> None:
+def expect_installed(place: str = f"{_PLACE}.engine") -> None:
     """Refuse what cannot begin, before anything is done for it.
+
+    Args:
+        place: who asked for Ray.
 
     Raises:
         UserError: Ray is not installed.
     """
     if importlib.util.find_spec("ray") is None:
-        raise UserError("Ray is not installed", place=f"{_PLACE}.engine", cure=f"Install it: {EXTRA}")
+        raise UserError("Ray is not installed", place=place, cure=f"Install it: {EXTRA}")
 
 
 def expect_cluster(compute: ComputeConfig) -> None:
@@ -135,29 +146,73 @@ def expect_cluster(compute: ComputeConfig) -> None:
         _expect_address(compute.address)
 
 
-def _connected(compute: ComputeConfig, stack: contextlib.ExitStack) -> Cluster:
+@contextmanager
+def head(port: int, dashboard: int) -> Iterator[Callable[[], bool]]:
+    """Have there be a cluster of all that this machine has, which its other processes find at a port.
+
+    Whoever asks it for something has to have the token in the file that `RAY_AUTH_TOKEN_PATH` names.
+
+    Args:
+        port: of its head, on the loopback interface.
+        dashboard: of its dashboard, there too.
+
+    Yields:
+        Says whether it goes on.
+    """
+
+    def goes_on() -> bool:
+        return any(node["Alive"] for node in _nodes())
+
+    shown = {"include_dashboard": True, "dashboard_host": "127.0.0.1", "dashboard_port": dashboard}
+    with contextlib.ExitStack() as stack, _environment({"RAY_GCS_SERVER_PORT": str(port)}):
+        _start(stack, num_cpus=_cores(), **shown)
+        yield goes_on
+
+
+def _connect(compute: ComputeConfig, times: int, stack: contextlib.ExitStack) -> None:
     expect_installed()
+    if compute.address is not None:
+        _join(compute.address, stack)
+        return
+    workers = compute.workers * min(times, _expect_machine(compute))
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    _start(
+        stack,
+        num_cpus=workers * compute.cpus_per_worker,
+        num_gpus=workers * compute.gpus_per_worker,
+        include_dashboard=False,
+    )
+
+
+def _found(compute: ComputeConfig, times: int) -> Cluster:
+    import ray
+
+    everywhere: Any = ray
+    nodes = _nodes()
+    places = _expect_room(compute, [node["Resources"] for node in nodes])
+    machines = frozenset(str(node["NodeManagerHostname"]) for node in nodes)
+    return Cluster(str(everywhere.get_runtime_context().gcs_address), machines, min(times, places))
+
+
+def _nodes() -> list[dict[str, Any]]:
+    import ray
+
+    everywhere: Any = ray
+    return [node for node in everywhere.nodes() if node["Alive"]]
+
+
+def _set() -> None:
+    """Have Ray find its settings, which it reads when it is imported."""
     if "ray" in sys.modules and os.environ.get("RAY_AUTH_MODE") is None:
         raise RuntimeError("Ray reads its settings when it is imported, which was done before they were there")
     for name, value in _ALWAYS.items():
         os.environ.setdefault(name, value)
-    if compute.address is None:
-        _start(compute, stack)
-    else:
-        _join(compute.address, stack)
-    import ray
-
-    everywhere: Any = ray
-    nodes = [node for node in everywhere.nodes() if node["Alive"]]
-    _expect_room(compute, [node["Resources"] for node in nodes])
-    return Cluster(compute, compute.address is None, len(nodes))
 
 
-def _start(compute: ComputeConfig, stack: contextlib.ExitStack) -> None:
-    """Start a cluster on this machine with as much as the workers take."""
-    _expect_machine(compute)
+def _start(stack: contextlib.ExitStack, **options: Any) -> None:
+    """Start a cluster on this machine, and connect to it."""
+    _set()
     name = secrets.token_hex(8)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # Short: the names of the sockets in it may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="prorec-ray-"))
     watcher = left_behind.watch(f"{_MARK}={name}", folder)
@@ -166,19 +221,13 @@ def _start(compute: ComputeConfig, stack: contextlib.ExitStack) -> None:
         import ray
 
         stack.callback(ray.shutdown)
-        _init(
-            "on this machine",
-            address="local",
-            num_cpus=compute.workers * compute.cpus_per_worker,
-            num_gpus=compute.workers * compute.gpus_per_worker,
-            object_store_memory=_store_size(),
-            include_dashboard=False,
-            _temp_dir=str(folder),
-        )
+        place = {"object_store_memory": _store_size(), "_temp_dir": str(folder)}
+        _init("on this machine", address="local", **place, **options)
 
 
 def _join(address: str, stack: contextlib.ExitStack) -> None:
     """Connect to a cluster that this machine is part of."""
+    _set()
     if address != "auto":
         _expect_address(address)
     import ray
@@ -254,19 +303,22 @@ def _expect_answer(address: str, place: str) -> None:
         ) from error
 
 
-def _expect_machine(compute: ComputeConfig) -> None:
-    """Refuse more workers than this machine has cores and GPUs for."""
+def _expect_machine(compute: ComputeConfig) -> int:
+    """How many times this machine has cores and GPUs for all workers; refuse more than it has."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    room: dict[str, float] = {"CPU": cores}
+    room: dict[str, float] = {"CPU": _cores()}
     if compute.gpus_per_worker:
         room["GPU"] = torch.cuda.device_count()
-    _expect_room(compute, [room])
+    return _expect_room(compute, [room])
 
 
-def _expect_room(compute: ComputeConfig, machines: list[dict[str, float]]) -> None:
-    """Refuse more workers than the machines hold, each of them whole on one.
+def _cores() -> int:
+    return len(threads.cores()) or os.cpu_count() or 1
+
+
+def _expect_room(compute: ComputeConfig, machines: list[dict[str, float]]) -> int:
+    """How many times the machines hold all workers, each of them whole on one; refuse more than they hold.
 
     Raises:
         UserError: says how many they hold.
@@ -281,6 +333,7 @@ def _expect_room(compute: ComputeConfig, machines: list[dict[str, float]]) -> No
             place=f"{_PLACE}.workers",
             cure="Ask for fewer or smaller ones" + ("" if compute.address is None else ", or add machines"),
         )
+    return holds // compute.workers
 
 
 def _store_size() -> int:

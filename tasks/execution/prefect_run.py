@@ -119,7 +119,7 @@ class PrefectRun:
 
 
 def environment() -> dict[str, str]:
-    """What has another process on this machine use the Prefect server in use here, by its password too."""
+    """What has another process use the Prefect server in use here, by its password too."""
     found = get_current_settings()
     key = found.api.auth_string
     return {
@@ -140,13 +140,14 @@ def announce(flow: Flow[..., Any]) -> str:
 
 
 def run_below(flow: Flow[..., T], parameters: dict[str, Any], place: str) -> T:
-    """Run a flow below that of another process, which has announced it."""
+    """Run a flow below that of another process, which has announced it; by itself where that has another server."""
+    above = None if os.environ.get(paths.APART_VARIABLE) else UUID(place)
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(
             flow,
             parameters=flow.serialize_parameters(parameters),
             state=Pending(),
-            parent_task_run_id=UUID(place),
+            parent_task_run_id=above,
         )
     return cast("T", run_flow(flow, flow_run=run, parameters=parameters))
 

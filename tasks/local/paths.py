@@ -22,6 +22,9 @@ ARTIFACTS_VARIABLE = "PROREC_ARTIFACTS"
 EMBEDDED_VARIABLE = "PROREC_PREFECT_EMBEDDED"
 """Set where the Prefect server in use lives as long as one process only, and shows no pages."""
 
+APART_VARIABLE = "PROREC_PREFECT_APART"
+"""Set where this process has a Prefect server of its own, and whoever gave it its work has another."""
+
 _PREFECT_DATABASE = tuple(
     f"PREFECT_{part}_DATABASE_{name}" for name in ("CONNECTION_URL", "DRIVER", "HOST") for part in ("SERVER", "API")
 )

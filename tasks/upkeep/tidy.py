@@ -7,7 +7,7 @@ Prefect where it cannot (another machine, a container that is gone).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -42,11 +42,12 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def tidy(ask_prefect: Callable[[], None] = lambda: None) -> Tidied:
+def tidy(ask_prefect: Callable[[], None] = lambda: None, gone: Collection[str] = ()) -> Tidied:
     """Close as KILLED the MLflow runs, and as Crashed the flow runs, of processes that died; never one that lives.
 
     Args:
         ask_prefect: called before Prefect is asked for the first time, if it is asked at all.
+        gone: signs of life of processes that the caller knows to be gone, wherever they were.
     """
     done = Tidied()
     if paths.nothing_tracked():
@@ -55,7 +56,8 @@ def tidy(ask_prefect: Callable[[], None] = lambda: None) -> Tidied:
     for run in mlflow_runs.search("attributes.status = 'RUNNING'"):
         if f"{PROCESS_TAG}host" not in run.data.tags:
             continue
-        alive = processes.lives(run.data.tags.get(SIGN_TAG, ""))
+        sign = run.data.tags.get(SIGN_TAG, "")
+        alive = False if sign and sign in gone else processes.lives(sign)
         if not alive:
             orphans.append((run, alive is False))
     for run, dead in orphans:
@@ -77,10 +79,10 @@ def tidy(ask_prefect: Callable[[], None] = lambda: None) -> Tidied:
     return done
 
 
-def tidy_first() -> str:
+def tidy_first(gone: Collection[str] = ()) -> str:
     """Tidy before other work, which must not fail because of it; returns what there is to say."""
     try:
-        return str(tidy())
+        return str(tidy(gone=gone))
     except Exception as error:
         return f"cannot be closed now ({one_line(error)})"
 

@@ -36,6 +36,7 @@ from mlflow.entities import Run
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.tracking import store
 from prorec_core.artifacts import MANIFEST, ArtifactRef, Manifest, read_json, verify
+from tests.leasing import wanting
 from tests.tiny import tiny
 
 pytestmark = pytest.mark.pipeline
@@ -384,6 +385,19 @@ def test_no_secret_is_on_a_command_line(stack: Stack, files: Any) -> None:
     for name in files.services:
         if "command" in files.services[name]:
             assert not [word for word in stack.command(name) for secret in secrets if secret in word]
+
+
+def test_one_machine_at_a_time_makes_a_stage(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", stack.url("mlflow"))
+    with wanting(tmp_path) as wants:
+        wants.expect_turns(machines=3, rounds=2)
+        dies = wants.begin("there", 60, expiry=3, clock=-1e6)
+        wants.until("has", dies)
+        takes_over = wants.begin("here", 0, expiry=3, clock=1e6)
+        wants.until(f"waits-for-{dies.pid}", takes_over)
+        dies.kill()
+        killed = time.monotonic()
+        assert 1 < wants.until("leaves", takes_over) - killed < 20
 
 
 def test_what_is_lost_is_found(

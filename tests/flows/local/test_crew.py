@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
-from prorec.flows.local.crew import expect_shares
-from prorec_core.config_compute import ComputeConfig
-from prorec_core.errors import UserError
+from prorec.flows.local import crew
+from prorec.tasks.execution.events import Notice, listening
+from prorec.tasks.local.piped import Ended
+from prorec_core.errors import MachineError
 from prorec_core.threads import cores, run_on, shares
 
 MEMBER = """
@@ -65,7 +69,8 @@ def hear(event):
     assert isinstance(event, Beside) and event.name.startswith("job ") and event.event.stage == "align"
     print("began", flush=True)
 
-with listening(hear), crew.Crew(int(sys.argv[2])) as members:
+count = int(sys.argv[2])
+with listening(hear), crew.Crew(count, crew.here(count)) as members:
     try:
         members.work(following, ended)
     except Exception as error:
@@ -128,13 +133,98 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def test_several_do_not_start_a_cluster_each() -> None:
-    on_ray = ComputeConfig.model_validate({"engine": "ray"})
-    with pytest.raises(UserError, match=r"--parallel: each of them would start a Ray cluster .* Set compute\.address"):
-        expect_shares(2, on_ray)
-    expect_shares(1, on_ray)
-    expect_shares(2, on_ray.model_copy(update={"address": "auto"}))
-    expect_shares(2, ComputeConfig())
+class Elsewhere:
+    """Stands for a process on a machine of a cluster; `say` is what comes of it, None its end."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+        self._said: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self.ended: list[float] = []
+
+    def say(self, message: dict[str, Any] | None) -> None:
+        self._said.put(message)
+
+    def send(self, line: str) -> None:
+        self.heard.append(json.loads(line))
+        if self.heard[-1].get("do") == "job":
+            self.say({"result": self.heard[-1]["what"]})
+
+    def lines(self) -> Iterator[str]:
+        while (message := self._said.get()) is not None:
+            yield json.dumps(message)
+
+    def stop(self) -> None:
+        self.say(None)
+
+    def end(self, seconds: float) -> Ended:
+        self.ended.append(seconds)
+        return Ended(None, "the node is gone")
+
+
+def _jobs(*names: str) -> Callable[[], crew.Job | None]:
+    left = [crew.Job(name, {"do": "job", "what": name}) for name in names]
+    return lambda: left.pop(0) if left else None
+
+
+def test_a_job_is_done_by_whoever_has_room_first() -> None:
+    placed, waits = Elsewhere(), Elsewhere()
+    placed.say({"ready": "s"})
+    done: list[Any] = []
+    with crew.Crew(2, lambda slot: [waits, placed][slot], "no room") as members:
+        members.work(_jobs("a", "b", "c"), lambda job, outcome: done.append((job.name, outcome.result)))
+    assert sorted(done) == [("a", "a"), ("b", "b"), ("c", "c")], "none waits for one that never begins"
+    assert placed.heard[-1] == {"do": "end"} and placed.ended[0] > 0
+    assert waits.heard == [] and waits.ended == [0.0]
+
+
+def test_where_there_is_no_room_for_long_it_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "_SECONDS_TO_BEGIN", 0.0)
+    only, told = Elsewhere(), list[str]()
+
+    def hear(event: object) -> None:
+        assert isinstance(event, Notice)
+        told.append(event.text)
+        only.say({"ready": "s"})
+
+    with listening(hear), crew.Crew(1, lambda _: only, "no room") as members:
+        members.work(_jobs("a"), lambda job, outcome: None)
+    assert told == ["no room"]
+
+
+def test_a_machine_that_is_lost_before_a_process_begins_is_not_the_last() -> None:
+    lost, then, started = Elsewhere(), Elsewhere(), list[Elsewhere]()
+    lost.say(None)
+    then.say({"ready": "s"})
+
+    def start(_: int) -> Elsewhere:
+        started.append(then if started else lost)
+        return started[-1]
+
+    done: list[str] = []
+    with crew.Crew(1, start) as members:
+        members.work(_jobs("a"), lambda job, outcome: done.append(outcome.result))
+    assert done == ["a"] and started == [lost, then]
+
+    def always(_: int) -> Elsewhere:
+        found = Elsewhere()
+        found.say(None)
+        return found
+
+    with crew.Crew(1, always) as members, pytest.raises(MachineError, match=r"could not start .* the node is gone"):
+        members.work(_jobs("a"), lambda job, outcome: None)
+
+
+def test_the_end_of_a_machine_is_the_end_of_its_job_and_of_no_other() -> None:
+    first, then = Elsewhere(), Elsewhere()
+    for each in (first, then):
+        each.say({"ready": f"sign {each is then}"})
+    first.send = lambda line: first.say(None)  # type: ignore[method-assign]
+    programs, done = [first, then], list[crew.Outcome]()
+    with crew.Crew(1, lambda _: programs.pop(0)) as members:
+        members.work(_jobs("a", "b"), lambda job, outcome: done.append(outcome))
+    assert done[0].died and done[0].sign == "sign False"
+    assert done[0].reason == "its process died (its machine, or Ray's process there, is gone)"
+    assert done[1].result == "b"
 
 
 def test_shares_are_all_cores_and_none_is_empty() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -212,3 +213,27 @@ def test_a_stack_costs_nothing_where_none_is(artifacts_folder: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+def test_ray_is_one_of_the_programs_where_it_is_asked_for(
+    artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another cluster's")
+    secret.ensure(state.folder())
+    stack = state.StackState("m", {}, "http://127.0.0.1:1", "http://127.0.0.1:2", secured=True)
+    assert "ray" not in [program.name for program in servers.programs(stack)]
+    stack.ray, stack.ray_pages = "127.0.0.1:3", "http://127.0.0.1:4"
+    names = [program.name for program in servers.programs(stack)]
+    assert names.index("ray") < names.index("worker"), "what runs flows ends before it"
+    ray = next(program for program in servers.programs(stack) if program.name == "ray")
+    assert ray.command[-2:] == ["3", "4"] and TRAINING.items() <= ray.environment.items()
+    worker = next(program for program in servers.programs(stack) if program.name == "worker")
+    assert not {"RAY_AUTH_TOKEN"} & {*ray.environment, *worker.environment}
+    assert worker.environment["RAY_ADDRESS"] == "127.0.0.1:3"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+def test_without_ray_nothing_starts(artifacts_folder: Path) -> None:
+    done = prorec("up", "--ray")
+    assert done.returncode == 2 and state.read() is None
+    assert done.stderr == "prorec: --ray: Ray is not installed. Install it: pip install 'prorec[ray]'.\n"

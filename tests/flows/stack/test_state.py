@@ -129,3 +129,22 @@ def test_a_child_is_known_by_its_start() -> None:
     own = processes.started(os.getpid()) or ""
     assert ChildState(pid=os.getpid(), started=own).alive()
     assert not ChildState(pid=os.getpid(), started="earlier").alive() and not ChildState().alive()
+
+
+def test_a_ray_cluster_of_the_stack_is_used_and_another_is_not_told_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "another cluster's")
+    stack = written()
+    state.connect()
+    assert "RAY_ADDRESS" not in os.environ and os.environ["RAY_AUTH_TOKEN"] == "another cluster's"
+    stack.ray, stack.ray_pages = "127.0.0.1:3", "http://127.0.0.1:4"
+    stack.write()
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    state.connect()
+    assert os.environ["RAY_AUTH_TOKEN"] == "another cluster's" and "RAY_AUTH_TOKEN_PATH" not in os.environ
+    monkeypatch.delenv("RAY_ADDRESS")
+    state.connect()
+    assert os.environ["RAY_ADDRESS"] == "127.0.0.1:3" and "RAY_AUTH_TOKEN" not in os.environ
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(state.folder() / "ray-token")

@@ -72,6 +72,14 @@ def test_dead_processes_lose_their_runs(prefect_api: str, tracked_folder: Path) 
     assert str(tidy()) == "0 MLflow runs and 0 flow runs closed."
 
 
+def test_who_is_known_to_be_gone_is_dead_wherever_it_was(prefect_api: str, tracked_folder: Path) -> None:
+    lost, other = (elsewhere(name, flow_run(Running())) for name in ("lost", "other"))
+    sign = client().get_run(lost.id).data.tags[SIGN_TAG]
+    assert tidy(gone=[""]).mlflow == [] and tidy(gone=[sign]).mlflow == [lost.id]
+    assert statuses() == {"lost": "KILLED", "other": "RUNNING"}
+    other.finish()
+
+
 def test_a_run_that_ends_meanwhile_stays_as_it_ended(prefect_api: str, tracked_folder: Path) -> None:
     ending = flow_run(Running())
     run = elsewhere("ending", ending)
