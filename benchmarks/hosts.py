@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -71,6 +72,8 @@ def network() -> Iterator[None]:
 def _remove() -> None:
     for host in HOSTS:
         subprocess.run(["ip", "netns", "del", _space(host)], check=False, capture_output=True)
+        # The kernel takes the ends of a deleted namespace away later, at its leisure.
+        subprocess.run(["ip", "link", "del", f"prorec{HOSTS.index(host)}a"], check=False, capture_output=True)
     subprocess.run(["ip", "link", "del", _BRIDGE], check=False, capture_output=True)
 
 
@@ -134,9 +137,18 @@ def _wait(words: list[str], environment: Mapping[str, str]) -> None:
 
 
 def recommend(
-    words: list[str], environment: Mapping[str, str], output: Path, *, on_cluster: bool, lose: str = ""
+    words: list[str], environment: Mapping[str, str], output: Path, *, on_cluster: bool, lose: str = "", after: int = 0
 ) -> dict[str, object]:
-    """Write the file; returns its hash, the seconds, and what was said of lost workers."""
+    """Write the file; returns its hash, the seconds, and what was said of lost workers.
+
+    Args:
+        words: options of the command.
+        environment: of the command.
+        output: the file.
+        on_cluster: workers make it.
+        lose: the host to cut off.
+        after: when so many chunks are there, so that it has some in hand.
+    """
     command = [sys.executable, "-m", "prorec", "recommend-all", *words, "--output", str(output)]
     if on_cluster:
         command += ["--set", "compute.engine=ray", "--set", f"compute.address={_address('head')}:{_PORT}"]
@@ -144,13 +156,13 @@ def recommend(
     begun = time.monotonic()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     lines = []
+    if lose:
+        parts = output.parent / f".{output.name}.parts"
+        threading.Thread(target=_cut_once, args=(lose, parts, after, process), daemon=True).start()
     assert process.stdout is not None
     for line in process.stdout:
         lines.append(line.rstrip())
         print(lines[-1], file=sys.stderr, flush=True)
-        if lose and "user " in line:
-            cut(lose)
-            lose = ""
     if process.wait():
         raise SystemExit("\n".join(lines[-20:]))
     return {
@@ -158,6 +170,15 @@ def recommend(
         "seconds": round(time.monotonic() - begun, 1),
         "told": [line for line in lines if "worker" in line],
     }
+
+
+def _cut_once(host: str, parts: Path, after: int, process: subprocess.Popen[str]) -> None:
+    while len(list(parts.glob("*.parquet"))) < after:
+        if process.poll() is not None:
+            return
+        time.sleep(0.1)
+    cut(host)
+    print(f"{host} is cut off after {after} chunks", file=sys.stderr, flush=True)
 
 
 def left(mark: str) -> list[str]:
@@ -178,10 +199,12 @@ def main() -> None:
     parser.add_argument("--model", default="models:/prorec-demo@champion")
     parser.add_argument("--chunk", default="100")
     parser.add_argument("--users", default="all")
+    parser.add_argument("--explain", action="store_true", help="have each chunk take longer")
+    parser.add_argument("--after", type=int, default=10, help="chunks that are there when the link is cut")
     given = parser.parse_args()
     # Whoever ends this wants the network to be gone, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    words = ["--model", given.model, "--chunk", given.chunk, "--users", given.users]
+    words = ["--model", given.model, "--chunk", given.chunk, "--users", given.users, *["--explain"] * given.explain]
     mark = f"PROREC_HOSTS={secrets.token_hex(8)}"
     name, _, value = mark.partition("=")
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -196,7 +219,7 @@ def main() -> None:
         for case, lose in (("two workers", ""), ("two workers, one cut off", "second")):
             with network(), cluster(environment, folder / "ray"):
                 output = folder / f"{len(seen)}.parquet"
-                seen[case] = recommend(words, environment, output, on_cluster=True, lose=lose)
+                seen[case] = recommend(words, environment, output, on_cluster=True, lose=lose, after=given.after)
     seen["processes left"] = left(mark)
     seen["shared memory left"] = sorted(
         {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith("plasma")} - shared
