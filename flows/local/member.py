@@ -133,10 +133,11 @@ def main() -> None:
 
 def _is_told(error: Exception) -> bool:
     """Whether that is a mistake of the user's, which is then said in one line."""
+    from prorec.flows.terminal.screen import say
     from prorec_core.errors import UserError
 
     if isinstance(error, UserError):
-        print(error, file=sys.stderr, flush=True)
+        say(str(error), error=True)
     return isinstance(error, UserError)
 
 

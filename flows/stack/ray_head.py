@@ -15,6 +15,7 @@ from pathlib import Path
 
 from prorec.flows.stack import state
 from prorec.flows.stack.children import MARK
+from prorec.flows.terminal.screen import say
 from prorec.tasks.execution.cluster import head
 from prorec_core.errors import UserError
 
@@ -45,10 +46,10 @@ def main() -> int:
             _sign().touch()
             while not told.wait(_SECONDS):
                 if not goes_on():
-                    print("the cluster is gone", file=sys.stderr)
+                    say("the cluster is gone", error=True)
                     return 1
     except UserError as error:
-        print(f"prorec: {error}", file=sys.stderr)
+        say(f"prorec: {error}", error=True)
         return 2
     finally:
         _sign().unlink(missing_ok=True)
