@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -132,11 +133,15 @@ def one(stage: str, n_items: int, rank: int, count: int, threads: int, meeting: 
 
 def together(stage: str, n_items: int, count: int, threads: int, steps: int) -> dict[str, float]:
     """A step of `count` workers: the slowest one's seconds, the mean of all else."""
+    from prorec.flows.local.running import TRAINING
+
     with tempfile.TemporaryDirectory(prefix="prorec-benchmarks-") as folder:
         arguments = [str(each) for each in (count, threads, Path(folder) / "meeting", steps)]
         program = [sys.executable, "-m", "benchmarks.workers", "--one", stage, str(n_items)]
         running = [
-            subprocess.Popen([*program, str(rank), *arguments], stdout=subprocess.PIPE, cwd=ROOT)
+            subprocess.Popen(
+                [*program, str(rank), *arguments], stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, **TRAINING}
+            )
             for rank in range(count)
         ]
         said = [process.communicate()[0] for process in running]
