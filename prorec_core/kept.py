@@ -1,17 +1,25 @@
-"""Finished pieces of long work in a folder, until all are there: whatever kills it, the next try goes on with them.
+"""Long work in pieces: who makes them, and those that are finished in a folder, until all are there.
 
-Knows names, bytes and files; knows nothing of what a piece is. A file's name holds what the piece is made of and the
-hash of its bytes, so that neither old nor damaged pieces are taken.
+Whatever kills the work, the next try goes on with them. Knows names, bytes and files; knows nothing of what a piece is.
+A file's name holds what the piece is made of and the hash of its bytes, so that neither old nor damaged pieces are taken.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from prorec_core.artifacts import sha256_file, write_bytes
 
+Make = Callable[[Any], Any]
+"""Makes a piece of what it is told of it."""
+Open = Callable[[], Make]
+"""Makes ready, here or in another process: the function of a module, or a `partial` of one."""
+Making = Callable[[Iterator[tuple[str, Any]]], Iterator[tuple[str, Any]]]
+"""Takes what pieces are to be made of, by name, as fast as it can make them; gives them by name, in whatever order."""
 _log = logging.getLogger(__name__)
 
 

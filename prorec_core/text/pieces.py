@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prorec_core.artifacts import sha256_json
-from prorec_core.kept import find_piece, keep_piece
+from prorec_core.kept import Making, Open, find_piece, keep_piece
 from prorec_core.progress import Progress, Report
 
 FloatArray = npt.NDArray[np.float32]
@@ -66,12 +66,6 @@ class Embed:
 
 
 Ask = Look | Count | Embed
-Maker = Callable[[Any], Any]
-"""Answers an `Ask`."""
-Open = Callable[[], Maker]
-"""Makes a maker ready, here or in another process: the function of a module, or a `partial` of one."""
-Making = Callable[[Iterator[tuple[str, Any]]], Iterator[tuple[str, Any]]]
-"""Takes what is asked, by name, as fast as it can answer, and gives the answers in whatever order."""
 Spread = Callable[[Open], AbstractContextManager[Making]]
 """Has others answer while the context lasts."""
 

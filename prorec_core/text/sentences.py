@@ -17,12 +17,13 @@ import numpy.typing as npt
 from prorec_core.artifacts import sha256_json
 from prorec_core.config_data import TextConfig
 from prorec_core.errors import UserError
+from prorec_core.kept import Make, Making
 from prorec_core.progress import Report
 from prorec_core.registry import TEXT_BACKENDS
 from prorec_core.text.backends.base import Backend
 from prorec_core.text.base import Encoder, FloatArray
 from prorec_core.text.location import encoder_digest, find_encoder
-from prorec_core.text.pieces import About, Ask, Count, Embed, Look, Maker, Making, Ways, vectors_of
+from prorec_core.text.pieces import About, Ask, Count, Embed, Look, Ways, vectors_of
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +122,7 @@ def _placed(texts: list[str], config: TextConfig, make: Making, ways: Ways, repo
     return vectors[[row_of[text] for text in texts]]
 
 
-def _opened(config: TextConfig, device: str, digest: str) -> Maker:
+def _opened(config: TextConfig, device: str, digest: str) -> Make:
     """What answers in another process, with the encoder that this machine has under the name.
 
     Raises:

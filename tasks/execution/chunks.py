@@ -20,13 +20,7 @@ from typing import Any
 from prorec.tasks.execution.cluster import cluster
 from prorec_core.config_compute import ComputeConfig
 from prorec_core.errors import UserError, one_line
-
-Make = Callable[[Any], Any]
-"""Makes a chunk."""
-Open = Callable[[], Make]
-"""Run once by each worker: the function of a module, or a `partial` of one."""
-Making = Callable[[Iterator[tuple[str, Any]]], Iterator[tuple[str, Any]]]
-"""Takes chunks by name, as fast as they can be made, and gives what is made of each, in whatever order."""
+from prorec_core.kept import Make, Making, Open
 
 _AT_ONCE = 2
 """Chunks that each worker has: the one that it makes, and the next."""

@@ -13,9 +13,10 @@ import pytest
 
 from prorec_core.config_data import TextConfig
 from prorec_core.errors import UserError
+from prorec_core.kept import Making, Open
 from prorec_core.progress import Progress, silent
 from prorec_core.text import pieces
-from prorec_core.text.pieces import About, Ask, Count, Embed, FloatArray, Look, Making, Open, Ways, vectors_of
+from prorec_core.text.pieces import About, Ask, Count, Embed, FloatArray, Look, Ways, vectors_of
 from prorec_core.text.sentences import SentenceEncoder
 
 TEXTS = sorted("x" * (1 + number % 7) + str(number) for number in range(60))
