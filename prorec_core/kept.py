@@ -1,7 +1,8 @@
 """Long work in pieces: who makes them, and those that are finished in a folder, until all are there.
 
-Whatever kills the work, the next try goes on with them. Knows names, bytes and files; knows nothing of what a piece is.
-A file's name holds what the piece is made of and the hash of its bytes, so that neither old nor damaged pieces are taken.
+Whatever kills the work, the next try goes on with them. Knows names, bytes and files; knows nothing of what a piece
+is. A file's name holds what the piece is made of and the hash of its bytes, so that neither old nor damaged pieces are
+taken.
 """
 
 from __future__ import annotations
