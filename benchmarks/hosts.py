@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 HOSTS = ("head", "first", "second")
@@ -71,6 +71,7 @@ def network() -> Iterator[None]:
 
 def _remove() -> None:
     for host in HOSTS:
+        _switch_off(host)
         subprocess.run(["ip", "netns", "del", _space(host)], check=False, capture_output=True)
         # The kernel takes the ends of a deleted namespace away later, at its leisure.
         subprocess.run(["ip", "link", "del", f"prorec{HOSTS.index(host)}a"], check=False, capture_output=True)
@@ -113,6 +114,16 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _switch_off(host: str) -> None:
+    """End what still runs there, as a machine does that is switched off; it is told."""
+    found = subprocess.run(["ip", "netns", "pids", _space(host)], check=False, capture_output=True, text=True)
+    for pid in map(int, found.stdout.split()):
+        with suppress(OSError):
+            name = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode().strip()
+            os.kill(pid, signal.SIGKILL)
+            print(f"{host} is switched off, and with it {name}", file=sys.stderr, flush=True)
 
 
 def _wait_for_head(environment: Mapping[str, str]) -> None:

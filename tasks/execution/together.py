@@ -29,7 +29,7 @@ from prorec_core.stages.before import Before
 from prorec_core.stages.work import StageWork
 
 if TYPE_CHECKING:
-    from prorec_core.training.workers import Group
+    from prorec_core.training.workers import Workers
 
 T = TypeVar("T")
 _SECONDS = 0.3
@@ -212,12 +212,10 @@ def _one(config: dict[str, Any]) -> None:
     """One worker."""
     task: Task = config["task"]
 
-    def joined() -> Group:
+    def joined() -> Workers:
         from ray.train.torch import get_device
 
-        from prorec_core.training.workers import Group
-
-        return Group(device=str(get_device()) if task.gpus else "cpu")
+        return _joined(str(get_device()) if task.gpus else "cpu")
 
     def send(message: Message) -> None:
         import ray
@@ -225,3 +223,14 @@ def _one(config: dict[str, Any]) -> None:
         ray.get(config["letters"].put.remote(message))
 
     work(task, joined, send)
+
+
+def _joined(device: str) -> Workers:
+    """The workers of torch's process group; a single one draws what one process does, and so makes the same."""
+    from prorec_core.training.workers import Group, Workers
+
+    found: Workers = Group(device=device)
+    if found.count == 1:
+        found = Workers()
+        found.device = device
+    return found

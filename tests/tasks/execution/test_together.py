@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 
 from prorec.tasks.execution import together
 from prorec.tasks.execution.cluster import cluster
@@ -145,6 +146,15 @@ def test_one_process_trains_as_ever(tmp_path: Path) -> None:
     assert told == [Progress(1, 1, "epoch", {"seed": 7})] and found.made_with == {"device": "cpu"}
 
 
+def test_a_single_worker_makes_what_one_process_makes(tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        found = together._joined("cpu")
+    finally:
+        torch.distributed.destroy_process_group()
+    assert type(found) is Workers and found.device == "cpu" and found.first
+
+
 def test_what_workers_tell_reaches_those_who_listen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found, told, run = _work(tmp_path)
     said = [Begun(goes_on=True), Told("a word"), Progress(1, 2, "epoch"), Done({"workers": "2"}, 2**21)]
@@ -162,8 +172,6 @@ def test_what_workers_tell_reaches_those_who_listen(tmp_path: Path, caplog: pyte
 
 def _dies_once(part: StageWork, before: object) -> None:
     """The second worker is killed in the second epoch, the first time; all meet in every epoch."""
-    import torch
-
     workers = part.workers
     assert workers is not None
     for epoch in (1, 2):
