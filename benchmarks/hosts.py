@@ -1,12 +1,13 @@
-"""Several hosts on one machine: recommendations by workers in network namespaces, and with the link to one of them cut.
+"""What is lost in the middle of work by several machines, and what becomes of it: `python -m benchmarks.hosts`.
 
-Knows `ip`, Ray's own commands and `prorec recommend-all`. Each host is a network namespace with an address of its own
-on a bridge: a head, which has no cores to give, and two workers with one core each. Needs Linux, root and `ip`.
+Knows hosts in network namespaces (`benchmarks.namespaces`: Linux, root), `prorec` and what its stores hold. The
+built-in shop, small, is trained by two workers on hosts of their own, and lists are made for all its users. Then the
+same once more for each that can be lost, in the middle of each training (in a store of its own) and of the lists: the
+link to a worker's host, a worker, the head of the cluster, the command. A host that was cut off comes back once its
+loss was told; a command that ended is started again, the head's after its cluster was.
 
-    python -m benchmarks.hosts --model models:/prorec-demo@champion --chunk 100
-
-The same file is made three times: by one process with one thread, by the two workers, and by the two workers of whom
-one is cut off in the middle. Ends with status 1 unless all three are equal to the byte and nothing is left.
+Ends with status 1 unless artifacts and lists are those of the undisturbed run, no run is left open in MLflow or
+Prefect, and no process and no shared memory is left.
 """
 
 from __future__ import annotations
@@ -15,230 +16,309 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-HOSTS = ("head", "first", "second")
-_BRIDGE, _NETWORK, _PORT = "prorec0", "10.231.7", 6379
-_STORE = 80 * 2**20
-_SECONDS_TO_START = 180.0
+from benchmarks.namespaces import (
+    RayHosts,
+    cluster_address,
+    cut,
+    kill,
+    left,
+    mend,
+    network,
+    processes,
+    shared_memory,
+    within,
+)
 
-
-def _run(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True)
-
-
-def _space(host: str) -> str:
-    return f"prorec-{host}"
-
-
-def _address(host: str) -> str:
-    return f"{_NETWORK}.{HOSTS.index(host) + 1}"
-
-
-def _within(host: str, *words: str) -> list[str]:
-    return ["ip", "netns", "exec", _space(host), *words]
-
-
-@contextmanager
-def network() -> Iterator[None]:
-    """A bridge with a namespace for each host; all of it is gone at the end, whatever was there of an earlier try."""
-    _remove()
-    try:
-        _run("ip", "link", "add", _BRIDGE, "type", "bridge")
-        _run("ip", "link", "set", _BRIDGE, "up")
-        for number, host in enumerate(HOSTS):
-            outer, inner = f"prorec{number}a", f"prorec{number}b"
-            _run("ip", "netns", "add", _space(host))
-            _run("ip", "link", "add", outer, "type", "veth", "peer", "name", inner)
-            _run("ip", "link", "set", inner, "netns", _space(host))
-            _run("ip", "link", "set", outer, "master", _BRIDGE, "up")
-            _run(*_within(host, "ip", "addr", "add", f"{_address(host)}/24", "dev", inner))
-            _run(*_within(host, "ip", "link", "set", inner, "up"))
-            _run(*_within(host, "ip", "link", "set", "lo", "up"))
-        yield
-    finally:
-        _remove()
+LOSSES = ("link", "worker", "head", "command")
+TRAININGS = ("train_collaborative", "align", "train_generator")
+SHOP = {
+    "data.demo.users": 300,
+    "data.demo.items": 150,
+    **{
+        f"{section}.{name}": 30
+        for section in ("collaborative", "align", "generator")
+        for name in ("epochs", "patience")
+    },
+}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+MODEL = "models:/prorec-demo/1"
+_WORKERS = ("TrainWorker", "ray::_Worker", "ray::_Relay")
+"""Of how Ray names the processes that do the work."""
+_IN_THE_MIDDLE = 2
+"""Lines of progress after which something is lost."""
+_SECONDS_OF_SILENCE = 600.0
+_SECONDS_TO_END = 90.0
+"""In which a command without a head ends, and workers without a command."""
+_ENDED = {"FINISHED", "FAILED", "KILLED", "COMPLETED", "CRASHED", "CANCELLED", "CACHED"}
+_PROGRESS = re.compile(r"(\w+): (?:epoch|user) \d+/\d+")
 
 
-def _remove() -> None:
-    for host in HOSTS:
-        _switch_off(host)
-        subprocess.run(["ip", "netns", "del", _space(host)], check=False, capture_output=True)
-        # The kernel takes the ends of a deleted namespace away later, at its leisure.
-        subprocess.run(["ip", "link", "del", f"prorec{HOSTS.index(host)}a"], check=False, capture_output=True)
-    subprocess.run(["ip", "link", "del", _BRIDGE], check=False, capture_output=True)
+@dataclass
+class Loss:
+    """One of them: in which stage, and after how many seconds it was told and the work went on."""
+
+    stage: str
+    at: float
+    told: str = ""
+    seconds_until_told: float | None = None
+    seconds_until_it_went_on: float | None = None
+    seconds_until_nothing_worked: float | None = None
+
+    def shown(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "at" and value not in (None, "")}
 
 
-def cut(host: str) -> None:
-    """Have nothing reach a host any more, and nobody be told."""
-    _run("ip", "link", "set", f"prorec{HOSTS.index(host)}a", "down")
+@dataclass
+class Story:
+    """A piece of work whose command is given as often as it takes, while things are lost.
 
-
-@contextmanager
-def cluster(environment: Mapping[str, str], folder: Path) -> Iterator[None]:
-    """Ray's processes on each host, in the foreground of one of ours each, so that they go when it does."""
-    ray = str(Path(sys.executable).parent / "ray")
-    common = ["--block", "--disable-usage-stats", f"--object-store-memory={_STORE}"]
-    with ExitStack() as stack:
-        for host in HOSTS:
-            words = [ray, "start", *common, f"--node-ip-address={_address(host)}"]
-            if host == "head":
-                words += ["--head", f"--port={_PORT}", "--num-cpus=0", "--include-dashboard=false"]
-                words += [f"--temp-dir={folder}"]
-            else:
-                words += [f"--address={_address('head')}:{_PORT}", "--num-cpus=1"]
-            log = stack.enter_context((folder.parent / f"{host}.log").open("w"))
-            started = subprocess.Popen(_within(host, *words), env=environment, stdout=log, stderr=log)
-            stack.callback(_stop, started)
-            if host == "head":
-                _wait_for_head(environment)
-            else:
-                # One after the other: on one machine they name their sockets in the same folder.
-                _wait_for_cores(environment, HOSTS.index(host))
-        yield
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _switch_off(host: str) -> None:
-    """End what still runs there, as a machine does that is switched off; it is told."""
-    found = subprocess.run(["ip", "netns", "pids", _space(host)], check=False, capture_output=True, text=True)
-    for pid in map(int, found.stdout.split()):
-        with suppress(OSError):
-            name = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode().strip()
-            os.kill(pid, signal.SIGKILL)
-            print(f"{host} is switched off, and with it {name}", file=sys.stderr, flush=True)
-
-
-def _wait_for_head(environment: Mapping[str, str]) -> None:
-    reach = f"import socket; socket.create_connection(('{_address('head')}', {_PORT}), 2)"
-    _wait(_within("head", sys.executable, "-c", reach), environment)
-
-
-def _wait_for_cores(environment: Mapping[str, str], count: int) -> None:
-    ask = (
-        f"import ray; ray.init('{_address('head')}:{_PORT}', configure_logging=False, log_to_driver=False); "
-        f"assert ray.cluster_resources().get('CPU', 0) >= {count}"
-    )
-    _wait(_within("head", sys.executable, "-c", ask), environment)
-
-
-def _wait(words: list[str], environment: Mapping[str, str]) -> None:
-    end = time.monotonic() + _SECONDS_TO_START
-    while (done := subprocess.run(words, env=environment, check=False, capture_output=True, text=True)).returncode:
-        if time.monotonic() > end:
-            raise SystemExit(f"the cluster does not start: {done.stderr.strip().splitlines()[-1:]}")
-        time.sleep(0.5)
-
-
-def recommend(
-    words: list[str], environment: Mapping[str, str], output: Path, *, on_cluster: bool, lose: str = "", after: int = 0
-) -> dict[str, object]:
-    """Write the file; returns its hash, the seconds, and what was said of lost workers.
-
-    Args:
-        words: options of the command.
-        environment: of the command.
-        output: the file.
-        on_cluster: workers make it.
-        lose: the host to cut off.
-        after: when so many chunks are there, so that it has some in hand.
+    Attributes:
+        words: of the command, after `prorec`.
+        environment: of it and of Ray.
+        lost: what is lost, of `LOSSES`; empty: nothing.
+        stages: in which that happens, one after the other.
     """
-    command = [sys.executable, "-m", "prorec", "recommend-all", *words, "--output", str(output)]
-    if on_cluster:
-        command += ["--set", "compute.engine=ray", "--set", f"compute.address={_address('head')}:{_PORT}"]
-        command = _within("head", *command)
-    begun = time.monotonic()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    lines = []
-    if lose:
-        parts = output.parent / f".{output.name}.parts"
-        threading.Thread(target=_cut_once, args=(lose, parts, after, process), daemon=True).start()
+
+    words: Sequence[str]
+    environment: Mapping[str, str]
+    lost: str = ""
+    stages: list[str] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    commands: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def run(self, folder: Path) -> None:
+        """Have it be done by the workers of a cluster, whatever is lost."""
+        with network():
+            while True:
+                with RayHosts(self.environment, folder / "ray") as hosts:
+                    again = self._commands(hosts)
+                if not again:
+                    return
+
+    def _commands(self, hosts: RayHosts) -> bool:
+        """Give the command until it ends well, which returns False, or with its cluster, which returns True."""
+        while True:
+            self.commands += 1
+            status = self._command(hosts)
+            if status == 0:
+                if self.stages:
+                    self.problems.append(f"it ended before {self.stages[0]} lost the {self.lost}")
+                return False
+            if self.lost == "head" and status > 0 and self.losses:
+                return True
+            if self.lost != "command" or status != -signal.SIGKILL:
+                self.problems.append(f"the command ended with status {status}")
+                return False
+
+    def _command(self, hosts: RayHosts) -> int:
+        command = [sys.executable, "-m", "prorec", *self.words]
+        on = ["--set", "compute.engine=ray", "--set", f"compute.address={cluster_address()}"]
+        process = subprocess.Popen(
+            within("head", *command, *on),
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        seen, now, came_back = 0, self._new(), threading.Thread()
+        for line in _lines(process):
+            told = line.rstrip()
+            print(told, file=sys.stderr, flush=True)
+            open_loss = self.losses[-1] if self.losses else None
+            if open_loss and open_loss.seconds_until_told is None and re.search("worker.*(lost|died|gone)", told):
+                open_loss.told, open_loss.seconds_until_told = told[:300], round(time.monotonic() - open_loss.at, 1)
+                if self.lost == "link":
+                    came_back = threading.Thread(target=_bring_back, args=(hosts,))
+                    came_back.start()
+            if not (found := _PROGRESS.match(told)):
+                continue
+            if open_loss and open_loss.seconds_until_told and open_loss.seconds_until_it_went_on is None:
+                open_loss.seconds_until_it_went_on = round(time.monotonic() - open_loss.at, 1)
+            seen = seen + 1 if self.stages and found[1] == self.stages[0] else 0
+            if seen == _IN_THE_MIDDLE:
+                now = self._lose(process)
+        status = process.wait()
+        if came_back.ident is not None:
+            came_back.join()
+        if self.lost in ("head", "command") and status:
+            self._expect_end(now)
+        return status
+
+    def _new(self) -> Loss:
+        return Loss("", time.monotonic())
+
+    def _lose(self, process: subprocess.Popen[str]) -> Loss:
+        loss = Loss(self.stages.pop(0), time.monotonic())
+        self.losses.append(loss)
+        print(f"{loss.stage}: the {self.lost} is lost", file=sys.stderr, flush=True)
+        match self.lost:
+            case "link":
+                cut("second")
+            case "worker":
+                found = [pid for name in _WORKERS for pid in kill("second", name)]
+                if not found:
+                    self.problems.append(f"{loss.stage}: there was no worker: {sorted(processes('second').values())}")
+            case "head":
+                kill("head", "gcs_server")
+                kill("head", "raylet")
+            case "command":
+                process.kill()
+        return loss
+
+    def _expect_end(self, loss: Loss) -> None:
+        """Wait until no worker is at work for a command that is gone."""
+        loss.seconds_until_told = loss.seconds_until_told or round(time.monotonic() - loss.at, 1)
+        while working := [name for host in ("first", "second") for name in processes(host).values() if _works(name)]:
+            if time.monotonic() - loss.at > loss.seconds_until_told + _SECONDS_TO_END:
+                self.problems.append(f"{loss.stage}: still at work without a command: {working}")
+                return
+            time.sleep(0.5)
+        loss.seconds_until_nothing_worked = round(time.monotonic() - loss.at, 1)
+
+
+def _works(name: str) -> bool:
+    return any(each in name for each in _WORKERS)
+
+
+def _lines(process: subprocess.Popen[str]) -> Any:
+    """What a command says; it is ended where it says nothing for long."""
     assert process.stdout is not None
+    heard = threading.Event()
+
+    def watch() -> None:
+        while heard.wait(_SECONDS_OF_SILENCE):
+            heard.clear()
+        process.kill()
+
+    threading.Thread(target=watch, daemon=True).start()
     for line in process.stdout:
-        lines.append(line.rstrip())
-        print(lines[-1], file=sys.stderr, flush=True)
-    if process.wait():
-        raise SystemExit("\n".join(lines[-20:]))
-    return {
-        "sha256": hashlib.sha256(output.read_bytes()).hexdigest(),
-        "seconds": round(time.monotonic() - begun, 1),
-        "told": [line for line in lines if "worker" in line],
-    }
+        heard.set()
+        yield line
 
 
-def _cut_once(host: str, parts: Path, after: int, process: subprocess.Popen[str]) -> None:
-    while len(list(parts.glob("*.parquet"))) < after:
-        if process.poll() is not None:
-            return
-        time.sleep(0.1)
-    cut(host)
-    print(f"{host} is cut off after {after} chunks", file=sys.stderr, flush=True)
+def _bring_back(hosts: RayHosts) -> None:
+    mend("second")
+    hosts.start("second")
+    print("second is back", file=sys.stderr, flush=True)
 
 
-def left(mark: str) -> list[str]:
-    """Processes with this in their environment."""
+def left_open(store: Path) -> list[str]:
+    """Runs that MLflow or Prefect hold to be at work."""
     found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (place / "environ").read_bytes().split(b"\0") and place.name != str(os.getpid()):
-                found.append((place / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:100])
-        except OSError:
-            continue
+    for file, table, column in ((store / "mlflow.db", "runs", "status"), (store / "prefect", "flow_run", "state_type")):
+        for database in [file] if file.is_file() else sorted(file.glob("*.db")):
+            with sqlite3.connect(database) as opened:
+                found += [
+                    f"{database.name}: a run is {status}"
+                    for (status,) in opened.execute(f"SELECT {column} FROM {table}")
+                    if status not in _ENDED
+                ]
     return found
+
+
+def digests(output: Path) -> str:
+    """Of what a run made, stage by stage."""
+    stages = json.loads(output.read_text())["stages"]
+    # The last one holds what was measured of the run itself.
+    return " ".join(stage["digest"] for stage in stages if stage["name"] != "report")
 
 
 def main() -> None:
     """Run it, and print what was seen as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="models:/prorec-demo@champion")
-    parser.add_argument("--chunk", default="100")
-    parser.add_argument("--users", default="all")
-    parser.add_argument("--explain", action="store_true", help="have each chunk take longer")
-    parser.add_argument("--after", type=int, default=10, help="chunks that are there when the link is cut")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.hosts", description=__doc__)
+    parser.add_argument("--lose", choices=LOSSES, nargs="*", default=list(LOSSES))
+    parser.add_argument("--of", choices=("trainings", "lists"), nargs="+", default=["trainings", "lists"])
+    parser.add_argument("--chunk", default="10", help="users of a chunk of the lists")
     given = parser.parse_args()
     # Whoever ends this wants the network to be gone, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    words = ["--model", given.model, "--chunk", given.chunk, "--users", given.users, *["--explain"] * given.explain]
     mark = f"PROREC_HOSTS={secrets.token_hex(8)}"
     name, _, value = mark.partition("=")
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **token, name: value}
-    seen: dict[str, object] = {}
-    shared = {path.name for path in Path("/dev/shm").iterdir()}
+    environment = {**os.environ, **QUIET, **token, name: value}
+    seen: dict[str, Any] = {}
+    before, problems = shared_memory(), list[str]()
     # Short: the names of the sockets in it may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="prorec-hosts-", dir="/tmp") as scratch:
         folder = Path(scratch)
-        alone = {**environment, "OMP_NUM_THREADS": "1"}
-        seen["one process"] = recommend(words, alone, folder / "one.parquet", on_cluster=False)
-        for case, lose in (("two workers", ""), ("two workers, one cut off", "second")):
-            with network(), cluster(environment, folder / "ray"):
-                output = folder / f"{len(seen)}.parquet"
-                seen[case] = recommend(words, environment, output, on_cluster=True, lose=lose, after=given.after)
-    seen["processes left"] = left(mark)
-    seen["shared memory left"] = sorted(
-        {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith("plasma")} - shared
-    )
-    print(json.dumps(seen, indent=2))
-    hashes = {case["sha256"] for case in seen.values() if isinstance(case, dict)}
-    if len(hashes) > 1 or seen["processes left"] or seen["shared memory left"]:
-        raise SystemExit(1)
+
+        def tell(case: str, made: str, of: Mapping[str, Any]) -> None:
+            seen[case] = {"made": hashlib.sha256(made.encode()).hexdigest()[:16], **of}
+            print(f"{case}: {json.dumps(seen[case])}", file=sys.stderr, flush=True)
+
+        def story(case: str, words: Sequence[str], store: Path, made: Callable[[], str], **of: Any) -> str:
+            begun = time.monotonic()
+            one = Story(words, {**environment, "PROREC_ARTIFACTS": str(store)}, **of)
+            one.run(folder)
+            open_ = left_open(store)
+            problems.extend(f"{case}: {each}" for each in one.problems + open_)
+            found = made() if not one.problems else ""
+            seconds = round(time.monotonic() - begun, 1)
+            tell(case, found, {"commands": one.commands, "seconds": seconds, "losses": [x.shown() for x in one.losses]})
+            return found
+
+        def trainings(lost: str) -> str:
+            output = folder / f"trained-{lost}.json"
+            words = ["run", "demo", "--json", str(output)]
+            words += [word for key, number in SHOP.items() for word in ("--set", f"{key}={number}")]
+            stages = list(TRAININGS) if lost else []
+            return story(
+                f"trainings, {lost or 'nothing'} lost",
+                words,
+                folder / f"store-{lost}",
+                lambda: digests(output),
+                lost=lost,
+                stages=stages,
+            )
+
+        def listed(output: Path) -> list[str]:
+            words = ["recommend-all", "--model", MODEL, "--chunk", given.chunk, "--explain"]
+            return [*words, "--output", str(output)]
+
+        def lists(lost: str) -> str:
+            output = folder / f"lists-{lost}.parquet"
+            return story(
+                f"lists, {lost or 'nothing'} lost",
+                listed(output),
+                folder / "store-",
+                lambda: hashlib.sha256(output.read_bytes()).hexdigest(),
+                lost=lost,
+                stages=["recommend"] if lost else [],
+            )
+
+        wanted = {"trainings": trainings("")}
+        if problems:
+            raise SystemExit("\n".join(problems))
+        if "lists" in given.of:
+            output = folder / "lists.parquet"
+            alone = {**environment, "PROREC_ARTIFACTS": str(folder / "store-"), "OMP_NUM_THREADS": "1"}
+            subprocess.run([sys.executable, "-m", "prorec", *listed(output)], env=alone, check=True, stdout=sys.stderr)
+            wanted["lists"] = hashlib.sha256(output.read_bytes()).hexdigest()
+            tell("lists, one process", wanted["lists"], {})
+        for work, make in (("trainings", trainings), ("lists", lists)):
+            for lost in ["", *given.lose] if work in given.of else []:
+                if (work, lost) != ("trainings", "") and make(lost) != wanted[work]:
+                    problems.append(f"{work}, {lost or 'nothing'} lost: other ones than undisturbed")
+    problems += [f"a process is left: {each}" for each in left(mark)]
+    problems += [f"shared memory is left: {each}" for each in sorted(shared_memory() - before)]
+    print(json.dumps({**seen, "problems": problems}, indent=2))
+    sys.exit(bool(problems))
 
 
 if __name__ == "__main__":

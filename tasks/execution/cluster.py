@@ -146,6 +146,15 @@ def expect_cluster(compute: ComputeConfig) -> None:
         _expect_address(compute.address)
 
 
+def expect_room(compute: ComputeConfig) -> None:
+    """Refuse to wait for more than the machines have together that are there now, whoever has it.
+
+    Raises:
+        UserError: says how many workers they hold.
+    """
+    _found(compute, 1)
+
+
 @contextmanager
 def head(port: int, dashboard: int) -> Iterator[Callable[[], bool]]:
     """Have there be a cluster of all that this machine has, which its other processes find at a port.

@@ -12,6 +12,7 @@ import os
 import shutil
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,13 @@ class Begun:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """Workers are gone; all are to begin again, from the last epoch, where there is room for all."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Told:
     """Something that the user should read."""
 
@@ -60,7 +68,7 @@ class Done:
     peak: int
 
 
-Message = Begun | Told | Progress | Failed | Done
+Message = Begun | Lost | Told | Progress | Failed | Done
 Send = Callable[[Message], None]
 
 
@@ -96,12 +104,12 @@ class Task:
     before: Before | None
 
 
-def work(task: Task, workers: Callable[[], Workers], send: Send) -> None:
+def work(task: Task, joined: Callable[[], AbstractContextManager[Workers]], send: Send) -> None:
     """Do one worker's part; returns when all is done, or when it was told why it cannot be.
 
     Args:
         task: the work.
-        workers: joins the others.
+        joined: joins the others, as long as the context lasts.
         send: takes what is to be told.
 
     Raises:
@@ -111,7 +119,8 @@ def work(task: Task, workers: Callable[[], Workers], send: Send) -> None:
 
     try:
         _expect_store(task)
-        _do(task, workers(), send)
+        with joined() as workers:
+            _do(task, workers, send)
     except WorkerLostError:
         raise
     except UserError as error:
