@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -32,6 +33,8 @@ from prorec_core.errors import MachineError, UserError, one_line
 from prorec_core.progress import duration
 
 AGAIN = "the same tuning once more; trials that ended are kept, and a training that was stopped goes on"
+_TRIES = 3
+"""Processes of one trial that may die before the tuning ends."""
 _attempt: ContextVar[Telling | None] = ContextVar("attempt", default=None)
 
 
@@ -155,9 +158,24 @@ def side_by_side(
     place: FlowTracking,
     begin: Callable[[int], tuple[Attempt, Experiment] | None],
     ended: Callable[[Attempt, str], None],
+    left: Callable[[Attempt, str], None],
 ) -> None:
-    """Run trials in other processes, which tell the study how they go by way of this one."""
+    """Run trials in other processes, which tell the study how they go by way of this one.
+
+    Args:
+        members: those processes.
+        planned: what is tuned.
+        shared: the artifacts that all trials have in common.
+        place: the tuning's run.
+        begin: the next trial, given how many are at work; None where there is none.
+        ended: is told what came of one.
+        left: is told of one whose process died, and why; it is to be begun again.
+
+    Raises:
+        MachineError: the processes of one trial died again and again.
+    """
     at_work: dict[str, Attempt] = {}
+    deaths: Counter[str] = Counter()
 
     def following() -> Job | None:
         if (begun := begin(len(at_work))) is None:
@@ -182,7 +200,11 @@ def side_by_side(
         attempt = at_work.pop(job.name)
         if outcome.died:
             get_run_logger().info("Left by processes that died: %s", tidy_first([outcome.sign]))
-            raise MachineError(f"trial {attempt.place}: {outcome.reason}", cure=f"Then {AGAIN}")
+            deaths[job.name] += 1
+            if deaths[job.name] == _TRIES:
+                raise MachineError(f"trial {attempt.place}, {_TRIES} times: {outcome.reason}", cure=f"Then {AGAIN}")
+            left(attempt, outcome.reason)
+            return
         if outcome.result is None:
             raise RuntimeError(f"trial {attempt.place}: {outcome.reason}")
         ended(attempt, outcome.result)

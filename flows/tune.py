@@ -169,8 +169,12 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun, members:
         if best := best_of(study.trials()):
             run.metrics({f"best_{OBJECTIVE}": best["value"]}, attempt.place)
 
+    def left(attempt: Attempt, reason: str) -> None:
+        study.recover(attempt)
+        emit(PartEnded(f"{name_of(attempt)}: {reason}; it is tried again", name_of(attempt), failed=True))
+
     if members.beside:
-        side_by_side(members, planned, shared, place, begin, ended)
+        side_by_side(members, planned, shared, place, begin, ended, left)
         return
     while begun := begin(0):
         attempt, mine = begun

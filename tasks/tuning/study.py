@@ -165,6 +165,7 @@ class Attempt:
     """A trial at work.
 
     Attributes:
+        number: of this try, in the study.
         place: which one it is, from 1; those that are tried again do not count twice.
         values: by parameter the value that is tried.
         seen: by epoch, from 1, what was reported.
@@ -173,6 +174,7 @@ class Attempt:
     def __init__(self, stored: OptunaStudy, trial: Trial, number: int) -> None:
         self._stored = stored
         self._trial = trial
+        self.number = trial.number
         self.place = number
         self.values: dict[str, Any] = dict(trial.params)
         frozen = stored.get_trials(deepcopy=False)[trial.number]
@@ -220,16 +222,20 @@ class Study:
         self._distributions = dict(distributions)
         self._seed = seed
 
-    def recover(self) -> None:
+    def recover(self, only: Attempt | None = None) -> None:
         """Have what was left running tried again with the same values, and mark it as failed; in this order, so that
-        nothing is lost and nothing is there twice wherever this is killed."""
+        nothing is lost and nothing is there twice wherever this is killed.
+
+        Args:
+            only: the one whose process is gone, while others are at work; None: nobody is.
+        """
         import optuna
 
         states = optuna.trial.TrialState
         trials = self._stored.get_trials(deepcopy=False)
         taken = {trial.user_attrs.get(_AGAIN) for trial in trials}
         for left in trials:
-            if left.state is not states.RUNNING:
+            if left.state is not states.RUNNING or (only is not None and left.number != only.number):
                 continue
             # One that died before its last parameter was drawn, or after it had failed, is worth no other try.
             whole = left.params.keys() == self._distributions.keys() and _REASON not in left.user_attrs
@@ -246,24 +252,28 @@ class Study:
 
     def _counted(self) -> list[FrozenTrial]:
         """The trials that ended by themselves, in the order of their numbers."""
+        return [trial for trial in self._stored.get_trials(deepcopy=False) if _ended(trial)]
+
+    def _begun(self) -> list[FrozenTrial]:
+        """The trials that ended by themselves, those at work and those that are to be tried again, in the order in
+        which each was begun first."""
         import optuna
 
         states = optuna.trial.TrialState
-        return [
+        trials = {trial.number: trial for trial in self._stored.get_trials(deepcopy=False)}
+
+        def first(number: int) -> int:
+            before = trials[number].user_attrs.get(_AGAIN)
+            return number if before is None else first(before)
+
+        begun = [
             trial
-            for trial in self._stored.get_trials(deepcopy=False)
-            if trial.state in {states.COMPLETE, states.PRUNED}
-            or (trial.state is states.FAIL and _REASON in trial.user_attrs)
+            for trial in trials.values()
+            if _ended(trial)
+            or trial.state is states.RUNNING
+            or (trial.state is states.WAITING and _AGAIN in trial.user_attrs)
         ]
-
-    def _running(self) -> list[FrozenTrial]:
-        import optuna
-
-        return self._stored.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,))
-
-    def _begun(self) -> list[FrozenTrial]:
-        """The trials that ended by themselves, and those at work, in the order of their numbers."""
-        return sorted([*self._counted(), *self._running()], key=lambda trial: trial.number)
+        return sorted(begun, key=lambda trial: first(trial.number))
 
     @property
     def ended(self) -> int:
@@ -288,7 +298,9 @@ class Study:
             if values is None:
                 return None
             self._stored.enqueue_trial(values)
-        return Attempt(self._stored, self._stored.ask(self._distributions), len(begun) + 1)
+        trial = self._stored.ask(self._distributions)
+        place = [each.number for each in self._begun()].index(trial.number) + 1
+        return Attempt(self._stored, trial, place)
 
     def _holds(self, values: Mapping[str, Any]) -> bool:
         return all(_in(each, values[name]) for name, each in self._distributions.items())
@@ -339,7 +351,7 @@ class Study:
                 "reason": trial.user_attrs.get(_REASON),
             }
             for number, trial in enumerate(self._begun(), start=1)
-            if trial.state is not optuna.trial.TrialState.RUNNING
+            if _ended(trial)
         ]
 
     def importances(self) -> dict[str, float]:
@@ -353,6 +365,16 @@ class Study:
             warnings.simplefilter("ignore")
             found = optuna.importance.get_param_importances(self._stored)
         return {name: float(value) for name, value in found.items() if math.isfinite(value)}
+
+
+def _ended(trial: FrozenTrial) -> bool:
+    """Whether a trial ended by itself."""
+    import optuna
+
+    states = optuna.trial.TrialState
+    return trial.state in {states.COMPLETE, states.PRUNED} or (
+        trial.state is states.FAIL and _REASON in trial.user_attrs
+    )
 
 
 def best_of(trials: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:

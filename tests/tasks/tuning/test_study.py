@@ -92,6 +92,24 @@ def test_a_trial_that_was_left_is_tried_again_and_knows_its_epochs(artifacts_fol
         assert begin(study).values != left.values
 
 
+def test_one_whose_process_died_is_tried_again_while_others_go_on(artifacts_folder: Path) -> None:
+    with opened() as study:
+        first, second = begin(study), begin(study)
+        first.report(0.25, 1)
+        study.recover(first)
+        second.complete({1: 0.5})
+        assert [trial["trial"] for trial in study.trials()] == [2], "each keeps the number that it is known by"
+        again, third = begin(study), begin(study)
+        assert (again.place, again.values, again.seen) == (1, first.values, {1: 0.25})
+        assert third.place == 3 and third.values not in (first.values, second.values)
+        study.recover(again)
+        third.complete({1: 0.25})
+        last = begin(study)
+        assert (last.place, last.values) == (1, first.values)
+        last.complete({1: 0.25, 2: 0.75})
+        assert [(trial["trial"], trial["value"]) for trial in study.trials()] == [(1, 0.75), (2, 0.5), (3, 0.25)]
+
+
 def test_trials_that_fail_count_and_stay_away_from_the_best(artifacts_folder: Path) -> None:
     with opened() as study:
         begin(study).fail("UserError: the loss is no longer a number")
