@@ -275,11 +275,15 @@ def _lead(task: Task, place: str, workers: int, gpus: int, letters: Any) -> None
 
 
 def _why(errors: Mapping[int, Exception]) -> str:
-    """Of the workers that ended, why: those that are dead first, for the others only miss them."""
-    import ray
-
-    dead = [error for error in errors.values() if isinstance(error, ray.exceptions.RayError)]
-    return one_line((dead or list(errors.values()))[0])
+    """Of the workers that ended, why, and where: those that are dead first, for the others only miss them."""
+    dead = [failure for error in errors.values() if (failure := getattr(error, "health_check_failure", None))]
+    if not dead:
+        return one_line(next(iter(errors.values())))
+    lines = [line for line in str(dead[0]).splitlines() if line.strip()]
+    # Ray's message: fields behind tabs, then the reason in words, which may have details behind tabs, too.
+    place = next((line.partition("ip:")[2].strip() for line in lines if line.startswith("\tip:")), "")
+    reason = next((line for line in reversed(lines) if not line.startswith("\t")), type(dead[0]).__name__)
+    return f"{place}: {reason.partition('. ')[0]}" if place else reason.partition(". ")[0]
 
 
 def _one(config: dict[str, Any]) -> None:

@@ -19,9 +19,10 @@ from prorec.tasks.execution import together
 from prorec.tasks.execution.cluster import cluster
 from prorec.tasks.execution.reads import UndeclaredReadError, view, whole
 from prorec.tasks.execution.stage import Work
-from prorec.tasks.execution.worker import Begun, Done, Failed, Message, Task, Told, work
+from prorec.tasks.execution.worker import Begun, Done, Failed, Lost, Message, Task, Told, work
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec_core.config import Experiment
+from prorec_core.config_compute import ComputeConfig
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress
 from prorec_core.stages.work import StageWork
@@ -149,9 +150,13 @@ def test_one_process_trains_as_ever(tmp_path: Path) -> None:
 
 def test_what_workers_tell_reaches_those_who_listen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     found, told, run = _work(tmp_path)
-    said = [Begun(goes_on=True), Told("a word"), Progress(1, 2, "epoch"), Done({"workers": "2"}, 2**21)]
+    said = [Begun(goes_on=True), Lost("gone"), Told("a word"), Progress(1, 2, "epoch"), Done({"workers": "2"}, 2**21)]
     together._listen(found, "align", iter(said))
-    assert caplog.messages == ["align: the training goes on from its last epoch", "align: a word"]
+    assert caplog.messages == [
+        "align: the training goes on from its last epoch",
+        "align: a worker is lost (gone); all begin again, from the last epoch",
+        "align: a word",
+    ]
     assert told == [Progress(1, 2, "epoch")]
     assert found.made_with == {"workers": "2"} and run.found == {"peak_worker_memory_mib": 2.0}
     with pytest.raises(RuntimeError, match="without a result"):
@@ -160,6 +165,59 @@ def test_what_workers_tell_reaches_those_who_listen(tmp_path: Path, caplog: pyte
         together._listen(found, "align", iter([Failed(UserError("wrong"), "")]))
     with pytest.raises(RuntimeError, match="line 1"):
         together._listen(found, "align", iter([Failed(None, "line 1")]))
+
+
+def test_it_is_told_where_a_worker_was_and_why_it_is_gone() -> None:
+    class EndedError(Exception):
+        health_check_failure = RuntimeError(
+            "The actor died unexpectedly before finishing this task.\n\tclass_name: RayTrainWorker\n\tip: 10.0.0.3\n"
+            "The actor died because its node has died. Node Id: f00\n\tmissed too many heartbeats"
+        )
+
+    others = WorkerLostError("a worker is gone (closed)")
+    assert together._why({0: others, 1: EndedError()}) == "10.0.0.3: The actor died because its node has died"
+    assert together._why({0: others}) == "WorkerLostError: a worker is gone (closed)"
+
+
+COMPUTE = ComputeConfig.model_validate({"engine": "ray", "workers": 2})
+
+
+def test_workers_that_have_not_begun_are_told_of_once_and_waited_for_where_others_have_the_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = list[ComputeConfig]()
+    monkeypatch.setattr(together, "expect_room", asked.append)
+    starts = together._Starts("align", COMPUTE, 0.0)
+    assert starts.waited(100) is None and starts.waited(121) is not None and starts.waited(122) is None
+    assert not asked and starts.waited(901) is None and asked == [COMPUTE]
+    starts.heard(Begun(goes_on=False), 910)
+    assert starts.waited(10_000) is None, "they are at work"
+    starts.heard(Progress(1, 9, "epoch"), 10_000)
+    starts.heard(Lost("gone"), 10_001)
+    assert starts.waited(10_100) is None and starts.waited(10_130) is not None
+
+
+def test_machines_that_do_not_come_back_end_the_training_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: ComputeConfig) -> None:
+        raise UserError("there is room for 1 of 2 workers")
+
+    monkeypatch.setattr(together, "expect_room", none)
+    starts = together._Starts("align", COMPUTE, 0.0)
+    starts.heard(Begun(goes_on=False), 1)
+    starts.heard(Lost("gone"), 2)
+    assert starts.waited(890) is not None
+    with pytest.raises(UserError, match=r"stage align: .* 15 minutes: there is room for 1 of 2 .* compute.workers"):
+        starts.waited(910)
+
+
+def test_workers_that_die_again_and_again_end_the_training() -> None:
+    starts = together._Starts("align", COMPUTE, 0.0)
+    for number in range(6):
+        starts.heard(Begun(goes_on=True), number)
+        if number == 2:
+            starts.heard(Progress(1, 9, "epoch"), number)
+    with pytest.raises(UserError, match="died 3 times before an epoch was over"):
+        starts.heard(Begun(goes_on=True), 7)
 
 
 def _dies_once(part: StageWork, before: object) -> None:
