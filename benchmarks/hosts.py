@@ -141,7 +141,7 @@ class Story:
             told = line.rstrip()
             print(told, file=sys.stderr, flush=True)
             open_loss = self.losses[-1] if self.losses else None
-            if open_loss and open_loss.seconds_until_told is None and re.search("worker.*(lost|died|gone)", told):
+            if open_loss and open_loss.seconds_until_told is None and re.match(r"\w+: a worker ", told):
                 open_loss.told, open_loss.seconds_until_told = told[:300], round(time.monotonic() - open_loss.at, 1)
                 if self.lost == "link":
                     came_back = threading.Thread(target=_bring_back, args=(hosts,))

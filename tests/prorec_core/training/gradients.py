@@ -5,28 +5,31 @@ python -m tests.prorec_core.training.gradients RANK COUNT FILE OUT
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from prorec_core.alignment.stage import align
 from prorec_core.alignment.trained import AlignedModel
+from prorec_core.artifacts import written_whole
 from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
 from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.generation.stage import GeneratorInputs, train_generator
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.sequential.trained import CollaborativeModel
 from prorec_core.training.checkpoint import save_tensors
+from prorec_core.training.meeting import meet
 from prorec_core.training.rows import RowAdamW
 from prorec_core.training.runtime import Runtime
-from prorec_core.training.workers import Group, Workers
+from prorec_core.training.workers import Workers
 
 CPU = torch.device("cpu")
 N_ITEMS, DIM = 60, 8
@@ -146,15 +149,27 @@ def whole(workers: Workers, *, still: bool = False) -> dict[str, Tensor]:
 
 def main() -> None:
     """Write this worker's gradients of all cases, and what a whole training by all workers comes to."""
-    rank, count, file, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
+    rank, count, file, out = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=count)
-    tensors = {f"{case}/{name}": each for case in CASES for name, each in gradients(case, Group()).items()}
-    tensors |= {f"whole/{name}": each for name, each in whole(Group()).items()}
-    tensors |= {f"still/{name}": each for name, each in whole(Group(), still=True).items()}
-    tensors |= {f"again/{name}": each for name, each in whole(Group()).items()}
-    save_tensors(out, tensors)
-    dist.destroy_process_group()
+
+    def told(own: tuple[str, int] | None) -> tuple[str, int]:
+        """Gives the first worker's address to all, by way of a file."""
+        if own is not None:
+            with written_whole(file) as draft:
+                draft.path.write_text(json.dumps(own))
+        end = time.monotonic() + 120
+        while not file.exists():
+            assert time.monotonic() < end, "the first worker is not there"
+            time.sleep(0.01)
+        host, port = json.loads(file.read_text())
+        return host, port
+
+    with meet(rank, count, "127.0.0.1", told, device="cpu", seconds=120) as workers:
+        tensors = {f"{case}/{name}": each for case in CASES for name, each in gradients(case, workers).items()}
+        tensors |= {f"whole/{name}": each for name, each in whole(workers).items()}
+        tensors |= {f"still/{name}": each for name, each in whole(workers, still=True).items()}
+        tensors |= {f"again/{name}": each for name, each in whole(workers).items()}
+        save_tensors(out, tensors)
 
 
 if __name__ == "__main__":
