@@ -54,7 +54,8 @@ SHOP = {
         for name in ("epochs", "patience")
     },
 }
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_memory_monitor_refresh_ms": "0"}
+"""Each host would take all that runs on the machine for its own, and end workers for it."""
 MODEL = "models:/prorec-demo/1"
 _WORKERS = ("TrainWorker", "ray::_Worker", "ray::_Relay")
 """Of how Ray names the processes that do the work."""

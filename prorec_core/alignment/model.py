@@ -79,11 +79,16 @@ class StageOne(nn.Module):
         self.model = build_model(collaborative, config, fused_dim(config, dim), low_precision)
         self.text_NS: Tensor
         self.register_buffer("text_NS", text_NS, persistent=False)
+        self.low_NS: Tensor | None
+        # Of a large catalogue a step takes some rows, and a second table would be gigabytes.
+        low = text_NS.to(torch.bfloat16) if low_precision and not by_rows else None
+        self.register_buffer("low_NS", low, persistent=False)
 
     def embeddings(self) -> tuple[Tensor, Tensor, Tensor]:
         """E_I, E_C and E_T of all items, shapes (N, E), (N, D), (N, D)."""
         # Of a large catalogue piece by piece: what the adapter makes on its way is several tables.
-        texts = self.text_NS.split(_AT_ONCE) if self.items.by_rows else (self.text_NS,)
+        texts_NS = self._texts()
+        texts = texts_NS.split(_AT_ONCE) if self.items.by_rows else (texts_NS,)
         adapted = [self.workers.spread(self.adapter, piece) for piece in texts]
         semantic_ND = torch.cat(adapted) if len(adapted) > 1 else adapted[0]
         fused_NE = self.fused(self.items.weight, semantic_ND)
@@ -116,8 +121,13 @@ class StageOne(nn.Module):
     def _adapted(self, items_R: Tensor) -> Tensor:
         """E_T of some items, shape (R, D)."""
         count = len(items_R)
-        padded = F.pad(items_R, (0, multiple(count) - count))
-        return self.workers.spread(lambda rows: self.adapter(self.text_NS[rows]), padded)[:count]
+        padded, texts_NS = F.pad(items_R, (0, multiple(count) - count)), self._texts()
+        return self.workers.spread(lambda rows: self.adapter(texts_NS[rows]), padded)[:count]
+
+    def _texts(self) -> Tensor:
+        """E_S as the adapter's product takes it: what a step would round anew each time is rounded once."""
+        low = self.low_NS is not None and torch.is_autocast_enabled(self.text_NS.device.type)
+        return self.low_NS if low and self.low_NS is not None else self.text_NS
 
     def fused(self, collaborative_ND: Tensor, semantic_ND: Tensor) -> Tensor:
         """E_I of some items from their E_C and E_T, shape (N, E); nothing of their neighbours."""

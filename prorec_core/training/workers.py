@@ -26,6 +26,8 @@ from prorec_core.training.batching import HistoryBatch
 
 _NAME = 512
 """Bytes of the longest name that all are told."""
+_LARGE = 2**16
+"""Numbers from which a gradient travels where it stands: of a smaller one the copy costs less than another round."""
 
 
 class WorkerLostError(RuntimeError):
@@ -164,24 +166,34 @@ class Group(Workers):
         return own, (own.targets_BL >= 0).sum() / (batch.targets_BL >= 0).sum()
 
     def spread(self, function: Callable[[Tensor], Tensor], rows_N: Tensor) -> Tensor:
-        # Pieces of one length, for that is what can be gathered at once; the last rows stand twice in the last ones.
-        piece = -(-len(rows_N) // self.count)
-        places = torch.arange(self.rank * piece, (self.rank + 1) * piece, device=rows_N.device)
-        made = function(rows_N[places.clamp(max=len(rows_N) - 1)])
-        gathered: Tensor = _Gathered.apply(made, self)
-        return gathered[: len(rows_N)]
+        # Pieces of one length, for that is what can be gathered at once; where the last ones have fewer rows the last
+        # one stands there again.
+        count = len(rows_N)
+        piece = -(-count // self.count)
+        own = rows_N[self.rank * piece : (self.rank + 1) * piece]
+        if len(own) < piece:
+            own = torch.cat([own, rows_N[-1:].expand(piece - len(own), *rows_N.shape[1:])])
+        made: Tensor = _Gathered.apply(function(own), self, count)
+        return made
 
     def sum_gradients(self, leaves: Sequence[Tensor]) -> None:
         wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        have = torch.tensor([float(leaf.grad is not None) for leaf in wanted], device=wanted[0].device)
-        parts = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in wanted]
-        bucket = torch.cat([have, *(part.flatten().float() for part in parts)])
+        large = [leaf for leaf in wanted if leaf.numel() >= _LARGE and leaf.dtype == torch.float32]
+        small = [leaf for leaf in wanted if leaf.numel() < _LARGE or leaf.dtype != torch.float32]
+        ordered = [*large, *small]
+        have = torch.tensor([float(leaf.grad is not None) for leaf in ordered], device=wanted[0].device)
+        parts = [_gradient(leaf).flatten().float() for leaf in small]
+        bucket = torch.cat([have, *parts])
         self.all_reduce(bucket)
-        rest, place = bucket[: len(wanted)].tolist(), len(wanted)
-        for leaf, holders in zip(wanted, rest, strict=True):
+        holders, place = bucket[: len(ordered)].tolist(), len(ordered)
+        for leaf, has in zip(large, holders, strict=False):
+            if has:
+                leaf.grad = _gradient(leaf).contiguous()
+                self.all_reduce(leaf.grad)
+        for leaf, has in zip(small, holders[len(large) :], strict=True):
             summed = bucket[place : place + leaf.numel()].view(leaf.shape)
             place += leaf.numel()
-            leaf.grad = summed.to(leaf.dtype) if holders else None
+            leaf.grad = summed.to(leaf.dtype) if has else None
 
     def total(self, values: Sequence[Tensor | float], device: torch.device) -> list[float]:
         numbers = torch.tensor([float(value) for value in values], dtype=torch.float64, device=device)
@@ -246,13 +258,20 @@ class _Gathered(torch.autograd.Function):
     """Pieces of a table made whole; each worker's loss has its gradient of all of it, and a piece's is their sum."""
 
     @staticmethod
-    def forward(ctx: Any, piece_ND: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return group.all_gather(piece_ND)
+    def forward(ctx: Any, piece_ND: Tensor, group: Group, count: int) -> Tensor:
+        ctx.group, ctx.beyond = group, group.count * len(piece_ND) - count
+        return group.all_gather(piece_ND)[:count]
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
-        return ctx.group.reduce_scatter(upstream[0]), None
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        (whole_ND,) = upstream
+        if ctx.beyond:
+            whole_ND = torch.cat([whole_ND, whole_ND.new_zeros(ctx.beyond, *whole_ND.shape[1:])])
+        return ctx.group.reduce_scatter(whole_ND), None, None
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 def batch_of(batch: HistoryBatch, rows: Tensor) -> HistoryBatch:

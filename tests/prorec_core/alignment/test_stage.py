@@ -187,6 +187,23 @@ def test_the_text_embeddings_stay_frozen_and_are_no_part_of_the_weights(texts: F
     assert not any(parameter.shape == texts.shape for parameter in stage.parameters())
 
 
+def test_texts_that_are_rounded_once_make_what_those_rounded_each_time_do(texts: Floats) -> None:
+    stage = StageOne(align_config(), collaborative_config(), scaled_text(texts), None, low_precision=True)
+    assert "low_NS" not in stage.state_dict()
+    made = []
+    for low in (stage.low_NS, None):
+        stage.low_NS = low
+        stage.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            integrated = stage.embeddings()[0]
+        integrated.pow(2).sum().backward()
+        gradient = stage.adapter.linear.weight.grad
+        assert gradient is not None
+        with torch.no_grad():
+            made.append((integrated, gradient.clone(), stage.embeddings()[0]))
+    assert all(torch.equal(once, each) for once, each in zip(*made, strict=True))
+
+
 def test_the_restored_model_ranks_as_in_training(shop: Sequences, aligned: AlignedModel) -> None:
     model, table = aligned.sequential_model(CPU.device)
     assert not model.training
