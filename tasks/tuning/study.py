@@ -223,12 +223,8 @@ class Study:
         self._seed = seed
 
     def recover(self, only: Attempt | None = None) -> None:
-        """Have what was left running tried again with the same values, and mark it as failed; in this order, so that
-        nothing is lost and nothing is there twice wherever this is killed.
-
-        Args:
-            only: the one whose process is gone, while others are at work; None: nobody is.
-        """
+        """Have what was left running, or the one whose process is gone, tried again with the same values, and mark it as
+        failed; in this order, so that nothing is lost and nothing is there twice wherever this is killed."""
         import optuna
 
         states = optuna.trial.TrialState
@@ -266,14 +262,11 @@ class Study:
             before = trials[number].user_attrs.get(_AGAIN)
             return number if before is None else first(before)
 
-        begun = [
-            trial
-            for trial in trials.values()
-            if _ended(trial)
-            or trial.state is states.RUNNING
-            or (trial.state is states.WAITING and _AGAIN in trial.user_attrs)
-        ]
-        return sorted(begun, key=lambda trial: first(trial.number))
+        def is_begun(trial: FrozenTrial) -> bool:
+            again = trial.state is states.WAITING and _AGAIN in trial.user_attrs
+            return again or trial.state is states.RUNNING or _ended(trial)
+
+        return sorted(filter(is_begun, trials.values()), key=lambda trial: first(trial.number))
 
     @property
     def ended(self) -> int:
