@@ -223,8 +223,8 @@ class Study:
         self._seed = seed
 
     def recover(self, only: Attempt | None = None) -> None:
-        """Have what was left running, or the one whose process is gone, tried again with the same values, and mark it as
-        failed; in this order, so that nothing is lost and nothing is there twice wherever this is killed."""
+        """Have what was left running, or the one whose process is gone, tried again with the same values, and mark it
+        as failed; in this order, so that nothing is lost and nothing is there twice wherever this is killed."""
         import optuna
 
         states = optuna.trial.TrialState
