@@ -176,3 +176,7 @@ class Rows:
 
     def _owners(self) -> IntArray:
         return np.repeat(np.arange(len(self.lengths), dtype=np.int32), self.lengths)
+
+
+_NONE = np.zeros(0, np.int64)
+NO_ROWS = Rows(pl.Series([], dtype=pl.String), _NONE, _NONE.astype(np.int32), _NONE, None)
