@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prorec.tasks.execution.chunks import by_workers
+from prorec.tasks.execution.reads import view, whole
 from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.stages.memory import of_evaluate
 from prorec.tasks.tracking.metrics import measured
+from prorec_core.config import Experiment
+from prorec_core.errors import UserError
+from prorec_core.kept import Make
+from prorec_core.progress import silent
+from prorec_core.stages.work import StageWork
+
+_log = logging.getLogger(__name__)
 
 
 @stage(
@@ -18,4 +34,35 @@ def evaluate(work: Work) -> dict[str, float]:
     """Rank the whole catalogue for every user, and measure."""
     from prorec_core.stages.evaluate import evaluate as run
 
-    return measured(run(work).metrics)
+    compute = work.experiment.compute
+    if compute.engine == "local":
+        return measured(run(work).metrics)
+    experiment, declared, name = whole(work.experiment)
+    inputs = {each: str(path.absolute()) for each, path in work.inputs.items()}
+    open_ = partial(_lister, experiment.model_dump_json(), declared, name, inputs)
+    result = run(work, partial(by_workers, compute=compute, tell=_tell), open_)
+    return measured(result.metrics)
+
+
+def _lister(experiment: str, declared: tuple[str, ...], name: str, inputs: Mapping[str, str]) -> Make:
+    """Makes a worker ready that makes lists.
+
+    Raises:
+        UserError: its machine does not see what the stage reads.
+    """
+    from prorec_core.stages.evaluate import lister
+
+    folders = {each: Path(path) for each, path in inputs.items()}
+    for path in folders.values():
+        if not path.is_dir():
+            raise UserError(
+                f"a worker on {os.uname().nodename} cannot reach the folder of artifacts",
+                place=str(path),
+                cure="Mount one shared folder at the same path on all machines, and name it in PROREC_ARTIFACTS",
+            )
+    part: Any = view(Experiment.model_validate_json(experiment), declared, name)
+    return lister(StageWork(part, {}, folders, Path(), Path(), silent))
+
+
+def _tell(text: str) -> None:
+    _log.warning("evaluate: %s", text)
