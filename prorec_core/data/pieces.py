@@ -37,8 +37,8 @@ from prorec_core.data.units import AboutTimes, Unit
 from prorec_core.errors import UserError
 
 PART = "part"
-_WORTH = 1 << 28
-"""Bytes of files from which on it is worth while to share them out: a minute's work for one process."""
+_WORTH = 1 << 31
+"""Bytes of files from which on it is worth while to share them out: below, one process needs a minute and a few GiB."""
 _ROWS = 1 << 21
 """Rows of a piece of a Parquet file, where its row groups are not larger."""
 _FRAMES = 64

@@ -6,6 +6,7 @@ of one process, so that the lists are too. Axes: U users, K items of a list.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import safetensors.numpy
 
 from prorec_core.artifacts import sha256_json
 from prorec_core.data.sequences import Sequences
-from prorec_core.evaluation.lists import USERS_AT_ONCE, joined, parts_of
+from prorec_core.evaluation.lists import joined, more_than_a_part, parts_of
 from prorec_core.kept import Making, Open, find_piece, keep_piece
 from prorec_core.metrics.top import TopItems
 from prorec_core.progress import Progress, Report
@@ -52,7 +53,7 @@ class Asked:
 
 def is_worth_sharing(asked: Mapping[str, Asked]) -> bool:
     """Whether there are users for more than one part."""
-    return any(each.histories.n_users > USERS_AT_ONCE for each in asked.values())
+    return any(more_than_a_part(each.histories) for each in asked.values())
 
 
 def lists_by_others(
@@ -83,7 +84,8 @@ def lists_by_others(
         for name, each in asked.items():
             parts[name] = []
             for place, histories in enumerate(parts_of(each.histories)):
-                key = sha256_json([name, place, USERS_AT_ONCE, histories.n_users, device])
+                about = hashlib.sha256(histories.offsets.tobytes() + histories.items.tobytes()).hexdigest()
+                key = sha256_json([name, place, about, device])
                 places[key] = name, place
                 parts[name].append(None)
                 there = find_piece(folder, key, _SUFFIX)

@@ -72,13 +72,17 @@ def parts_of(histories: Sequences) -> Iterator[Sequences]:
 
     Which of them are in a part together decides the last bits of their scores, wherever these are made.
     """
-    n_users = histories.n_users
-    if n_users <= USERS_AT_ONCE:
+    if not more_than_a_part(histories):
         yield histories
         return
     owned = histories.owned()
-    for start in range(0, n_users, USERS_AT_ONCE):
-        yield owned.select(np.arange(start, min(start + USERS_AT_ONCE, n_users)))
+    for start in range(0, histories.n_users, USERS_AT_ONCE):
+        yield owned.select(np.arange(start, min(start + USERS_AT_ONCE, histories.n_users)))
+
+
+def more_than_a_part(histories: Sequences) -> bool:
+    """Whether there are users for more than one part."""
+    return histories.n_users > USERS_AT_ONCE
 
 
 def joined(parts: list[dict[str, TopItems]]) -> dict[str, TopItems]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from prorec.tasks.stages.memory import of_evaluate
 from prorec.tasks.tracking.metrics import measured
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
-from prorec_core.kept import Make
+from prorec_core.kept import Make, Making, Open
 from prorec_core.progress import silent
 from prorec_core.stages.work import StageWork
 
@@ -40,8 +41,14 @@ def evaluate(work: Work) -> dict[str, float]:
     experiment, declared, name = whole(work.experiment)
     inputs = {each: str(path.absolute()) for each, path in work.inputs.items()}
     open_ = partial(_lister, experiment.model_dump_json(), declared, name, inputs)
-    result = run(work, partial(by_workers, compute=compute, tell=_tell), open_)
-    return measured(result.metrics)
+
+    @contextmanager
+    def spread(open_: Open) -> Iterator[Making]:
+        with by_workers(open_, compute, _tell) as making:
+            work.made_with.update(engine="ray", workers=str(compute.workers))
+            yield making
+
+    return measured(run(work, spread, open_).metrics)
 
 
 def _lister(experiment: str, declared: tuple[str, ...], name: str, inputs: Mapping[str, str]) -> Make:
