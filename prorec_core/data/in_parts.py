@@ -31,7 +31,7 @@ from prorec_core.data.sources import FileSource
 from prorec_core.data.units import decided
 from prorec_core.progress import Progress, Report
 
-_ROWS_OF_PART = 1 << 22
+_ROWS_OF_PART = 1 << 21
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

@@ -35,7 +35,7 @@ class Log:
     """What is known of the interactions beside their rows.
 
     Attributes:
-        ids: of "user" and of "item", each once and sorted.
+        ids: of "item", and of "user" where all rows are in one place, each once and sorted.
         unit: of the timestamps.
         place: where they come from.
         remarks: what a user should know of them, a sentence each.

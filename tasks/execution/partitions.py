@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,9 +54,11 @@ def by_ray_data(compute: ComputeConfig) -> Iterator[Crew]:
     Raises:
         UserError: there is no such cluster; its workers die again and again; or one of them met it.
     """
-    with cluster(compute):
+    with cluster(compute), warnings.catch_warnings():
         import ray
 
+        # The number of tries has no name of its own yet.
+        warnings.filterwarnings("ignore", message="`ray_remote_args`")
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = context.print_on_execution_start = False
         cores = compute.workers * compute.cpus_per_worker
