@@ -30,7 +30,8 @@ from prorec_core.errors import MachineError
 from prorec_core.threads import SHARING, shares
 
 PROGRAM = ("-m", "prorec.flows.local.member")
-_SECONDS_TO_END = SECONDS_TO_CLOSE + 2
+_SECONDS_TO_END = SECONDS_TO_CLOSE - 2
+"""This process is ended itself after SECONDS_TO_CLOSE, and has its own to close once the others have ended."""
 _SECONDS_TO_BEGIN = 120.0
 """After so long without room for a process the user is told."""
 _TRIES = 3

@@ -5,7 +5,7 @@ Axes: U users, T targets, N items.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.metrics.measures import Values, hits_at_k, standard_error, user_means
 
 Groups = npt.NDArray[np.int64]
+Differ = Callable[[Mapping[str, Values]], Mapping[str, Any]]
 POPULARITY = ("head", "middle", "tail", "not in training")
 
 
@@ -109,8 +110,14 @@ def sliced_recall(ranks: Mapping[str, IntArray], asked: Asked, k: int = 10) -> d
     return sliced({scorer: hits_at_k(found, k) for scorer, found in ranks.items()}, asked)
 
 
-def sliced(values: Mapping[str, Values], asked: Asked) -> dict[str, list[dict[str, Any]]]:
-    """As `sliced_recall`, from each target's recall by scorer, shape (T,) each: a mean over seeds, for instance."""
+def sliced(values: Mapping[str, Values], asked: Asked, differ: Differ | None = None) -> dict[str, list[dict[str, Any]]]:
+    """As `sliced_recall`, from each target's recall by scorer, shape (T,) each: a mean over seeds, for instance.
+
+    Args:
+        values: by scorer, or whatever else recommends.
+        asked: the targets.
+        differ: given the recall of a group's users by scorer, what each group is to say under `against`; None: nothing.
+    """
     of_item = popularity_groups(asked.train_counts)
     of_target = of_item[asked.targets]
     of_length, labels = history_groups(asked.history_lengths)
@@ -119,16 +126,16 @@ def sliced(values: Mapping[str, Values], asked: Asked) -> dict[str, list[dict[st
         counts = asked.train_counts[of_item == index]
         low, high = (int(counts.min()), int(counts.max())) if len(counts) else (0, 0)
         detail = f"{low:,}–{high:,} times in training" if low < high else f"{low:,} times in training"
-        by_popularity.append(_group(name, detail, of_target == index, values, asked.owners))
+        by_popularity.append(_group(name, detail, of_target == index, values, asked.owners, differ))
     for index, name in enumerate(labels):
-        by_length.append(_group(name, "items of history", of_length == index, values, asked.owners))
+        by_length.append(_group(name, "items of history", of_length == index, values, asked.owners, differ))
     found = {
         "target_popularity": [group for group in by_popularity if group["users"]],
         "history_length": by_length,
     }
     for kind, (names, first) in asked.kinds.items():
         groups = [
-            _group(name, "", members, values, asked.owners)
+            _group(name, "", members, values, asked.owners, differ)
             for name, members in zip(names, (first, ~first), strict=True)
             if members.any()
         ]
@@ -143,6 +150,7 @@ def _group(
     members: npt.NDArray[np.bool_],
     values: Mapping[str, Values],
     owners: IntArray | None,
+    differ: Differ | None,
 ) -> dict[str, Any]:
     some, whose = bool(members.any()), None if owners is None else owners[members]
     by_user = {scorer: user_means(of_all[members], whose) for scorer, of_all in values.items()}
@@ -152,5 +160,6 @@ def _group(
         "users": int(members.sum()) if whose is None else len(np.unique(whose)),
         "recall": {scorer: round(float(of.mean()), 6) if some else 0.0 for scorer, of in by_user.items()},
         "standard_error": {scorer: standard_error(of) for scorer, of in by_user.items()},
+        **({"against": differ(by_user) if some else {}} if differ is not None else {}),
     }
     return found if whose is None else {**found, "targets": int(members.sum())}

@@ -19,7 +19,7 @@ import numpy as np
 
 from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.evaluation.slices import sliced, what_is_asked
-from prorec_core.metrics.intervals import paired_bootstrap
+from prorec_core.metrics.intervals import difference_of
 from prorec_core.metrics.measures import Values
 from prorec_core.metrics.measuring import compared, values_by_user
 from prorec_core.metrics.scorers import GENERATOR, SCORERS, in_order, ranked_baselines
@@ -110,7 +110,7 @@ def compare_variants(
         `variants`: by name its scorer, seeds, apart (trained on the validation items: held against others of that
         kind alone, and without validation), made_with, marks (keys of MARKS), test, validation, by_seed, against,
         scorers, codes, domination, chosen (by a heuristic), not_applied, cost, runs and new_items; `slices`: as of
-        `sliced_recall`, by variant;
+        `sliced_recall`, by variant, with `against`: by variant the difference of a group's users to the reference;
         `new_items`: what new items were measured on, empty where none were held out.
 
     Raises:
@@ -183,7 +183,13 @@ def compare_variants(
         "variants": variants,
         "new_items": _about_new_items([each.metrics["new_items"] for each in measured if "new_items" in each.metrics]),
         "slices": sliced(
-            hits, what_is_asked(sequences, masked=bool(measured[0].metrics["protocol"]["history_masked"]))
+            hits,
+            what_is_asked(sequences, masked=bool(measured[0].metrics["protocol"]["history_masked"])),
+            lambda by_user: {
+                name: difference_of(by_user[name] - by_user[reference], samples, seed)
+                for name, about in variants.items()
+                if about["against"]
+            },
         ),
     }
 
@@ -324,11 +330,9 @@ def _against(
             for side, scorer in zip(sides, scorers, strict=True)
         ]
         differences = np.subtract(*(np.mean(list(of_side.values()), axis=0) for of_side in values))
-        low, high = paired_bootstrap(differences, samples, seed)
         by_seed = [{each: float(found_by_user.mean()) for each, found_by_user in side.items()} for side in values]
-        numbers = {"difference": float(differences.mean()), "low": low, "high": high}
         found[metric] = {
-            **{name: round(number, 6) for name, number in numbers.items()},
+            **difference_of(differences, samples, seed),
             "seeds": len(both),
             "seeds_above": sum(by_seed[0][each] > by_seed[1][each] for each in both),
         }

@@ -52,6 +52,13 @@ def paired_bootstrap(
     return float(low), float(high)
 
 
+def difference_of(differences: Values, samples: int = 1000, seed: int = 0) -> dict[str, float]:
+    """The mean of some users' differences, and low and high, the ends of its 95% interval (`paired_bootstrap`)."""
+    low, high = paired_bootstrap(differences, samples, seed)
+    numbers = {"difference": float(differences.mean()), "low": low, "high": high}
+    return {name: round(number, 6) for name, number in numbers.items()}
+
+
 def compare(
     first: IntArray,
     second: IntArray,
@@ -81,9 +88,7 @@ def compare(
     found = {}
     for metric in metrics or compared():
         differences = values_by_user(metric, first, owners) - values_by_user(metric, second, owners)
-        low, high = paired_bootstrap(differences, samples, seed)
-        numbers = {"difference": float(differences.mean()), "low": low, "high": high}
-        found[metric] = {name: round(number, 6) for name, number in numbers.items()}
+        found[metric] = difference_of(differences, samples, seed)
     return found
 
 

@@ -53,6 +53,10 @@ def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
         figures=figures,
         groupings=GROUPINGS,
         slices=[(kind, groups) for kind, groups in found["slices"].items() if groups],
+        coloured=f"; green and red: the 95% interval of the difference to {found['reference']} leaves out 0"
+        if any(about["against"] for about in found["variants"].values())
+        else "",
+        interval=_interval,
         configuration=yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True, width=100),
     )
 

@@ -73,13 +73,13 @@ def values(found: Found) -> Figure:
 
 
 def groups(found: Found, kind: str) -> Figure:
-    """Recall@10 with standard errors for groups of users, a panel a group."""
+    """Recall@10 with standard errors for groups of users; coloured where the reference is told apart."""
     names, parts = list(found["variants"]), found["slices"][kind]
     with style():
         figure, columns = _rows(len(names), len(parts))
         for axes, part in zip(columns, parts, strict=True):
             for place, name in enumerate(names):
-                shade = INK if name == found["reference"] else BEHAVIOUR_COLOUR
+                shade = INK if name == found["reference"] else _told_apart(part["against"].get(name))
                 axes.errorbar(part["recall"][name], place, xerr=part["standard_error"][name], color=shade, marker="o",
                               markersize=5, elinewidth=1.4, clip_on=False)  # fmt: skip
             what = f"{part['group']} items" if kind == "history_length" else part["group"]
@@ -87,6 +87,13 @@ def groups(found: Found, kind: str) -> Figure:
             axes.set_xlim(left=0)
         _name_rows(columns, names, found)
     return figure
+
+
+def _told_apart(against: Mapping[str, float] | None) -> str:
+    """The colour of what is better or worse than the reference; muted where nobody can tell."""
+    if against is None or against["low"] <= 0 <= against["high"]:
+        return MUTED
+    return BETTER if against["low"] > 0 else WORSE
 
 
 def new_items(found: Found) -> Figure:

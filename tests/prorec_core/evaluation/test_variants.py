@@ -152,6 +152,23 @@ def test_groups_of_users_add_up_over_seeds():
     assert sum(group["users"] for group in without) == never
 
 
+def test_groups_say_for_whom_a_variant_is_better():
+    data = sequences()
+    rare = data.train_counts()[data.targets(Split.TEST)] <= np.median(data.train_counts()[data.targets(Split.TEST)])
+    parts = [
+        part(name, seed, {"fused": np.where(rare & (name == "other"), 1, 0).astype(np.int32)})
+        for name in ("prorec", "other")
+        for seed in range(2)
+    ]
+    found = compare_variants(parts, "prorec", data)
+    for group in found["slices"]["target_popularity"]:
+        assert set(group["against"]) == {"other"}
+        assert group["against"]["other"]["difference"] == pytest.approx(group["recall"]["other"], abs=1e-6)
+    tail, head = found["slices"]["target_popularity"][-1], found["slices"]["target_popularity"][0]
+    assert tail["against"]["other"]["low"] > 0 == head["against"]["other"]["high"]
+    assert not compare_variants(parts[:2], "prorec", data)["slices"]["target_popularity"][0]["against"]
+
+
 def test_own_seconds_are_those_that_nothing_before_needed_with_that_seed():
     def timed(variant, seed, seconds):
         return part(variant, seed, {"fused": everyone(1)}, seconds=seconds)
