@@ -166,12 +166,11 @@ class Rows:
 
     @classmethod
     def of_arrow(cls, row: pa.Table) -> Rows:
-        """What `to_arrow` made; arrays share the table's memory."""
-        lists = {name: row.column(name).combine_chunks().flatten() for name in row.column_names}
-        lengths, items, times, places = (
-            lists[name].to_numpy(zero_copy_only=False) for name in ("lengths", "items", "times", "places")
-        )
-        users = pl.Series("user_id", lists["users"], dtype=pl.String)
+        """What `to_arrow` made, perhaps beside other columns; arrays share the table's memory."""
+        names = ("users", "lengths", "items", "times", "places")
+        ids, *lists = (row.column(name).combine_chunks().flatten() for name in names)
+        lengths, items, times, places = (each.to_numpy(zero_copy_only=False) for each in lists)
+        users = pl.Series("user_id", ids, dtype=pl.String)
         return cls(users, lengths, items, times, None if len(places) < len(items) else places)
 
     def _owners(self) -> IntArray:

@@ -41,6 +41,9 @@ _WORTH = 1 << 31
 """Bytes of files from which on it is worth while to share them out: below, one process needs a minute and a few GiB."""
 _ROWS = 1 << 21
 """Rows of a piece of a Parquet file, where its row groups are not larger."""
+_NO_ROWS = pl.DataFrame(
+    schema={PART: pl.Int32, "user": pl.String, "item": pl.Int32, "timestamp": pl.Int64, ROW: pl.Int64}
+)
 _FRAMES = 64
 """Counts of batches that are kept before they are added up."""
 
@@ -260,7 +263,7 @@ class Plan:
 
 
 def rows_in(piece: Piece, start: int, plan: Plan) -> Iterator[pl.DataFrame]:
-    """The rows of a piece that was looked at, batch by batch.
+    """The rows of a piece that was looked at, batch by batch; the first frame has none, and is there whatever is wrong.
 
     Columns are `PART` (int32), user (the id), item (int32, of the log), timestamp (int64), `ROW` (int64) and, where
     there is one, rating (float64).
@@ -273,6 +276,7 @@ def rows_in(piece: Piece, start: int, plan: Plan) -> Iterator[pl.DataFrame]:
     Raises:
         UserError: a time that has no place in the unit; or the file is another one than was looked at.
     """
+    yield _NO_ROWS if plan.how.config.rating_column is None else _NO_ROWS.with_columns(rating=pl.lit(None, pl.Float64))
     piece.expect()
     table, how, known = piece.table(), plan.how, Dictionary()
     config, times, sides = how.config, how.times(table.place), how.sides(table.place)

@@ -21,6 +21,7 @@ import polars as pl
 import pyarrow as pa
 
 from prorec.tasks.execution.cluster import cluster
+from prorec.tasks.execution.worker import Failed
 from prorec_core.config_compute import ComputeConfig
 from prorec_core.data.in_parts import Arranged
 from prorec_core.data.partition import NO_ROWS, ROW, Rows
@@ -37,14 +38,6 @@ _DEATHS = 3
 """Workers that may die of a task."""
 _WRONG = -1
 """The item of a row that tells what is wrong."""
-
-
-@dataclass(frozen=True)
-class _Failed:
-    """What came in the place of a result: a user's mistake, or the traceback of one of the program's own."""
-
-    error: UserError | None
-    traceback: str
 
 
 @contextmanager
@@ -103,7 +96,7 @@ class Crew:
         grouped = rows.groupby(PART, num_partitions=parts)
         held = grouped.map_groups(partial(_part, make=make), **self._options).materialize()
         told = dict(_results(held.select_columns([_NUMBER, _MADE])))
-        return HeldParts(held.drop_columns([_MADE]).materialize(), self._options), list(told.values())
+        return HeldParts(held, self._options), list(told.values())
 
     def _spread(self, given: Sequence[Any]) -> Dataset:
         import ray
@@ -129,10 +122,10 @@ def _results(made: Any) -> Iterator[tuple[int, Any]]:
     Raises:
         UserError: the one that was met in the first of what was given.
     """
-    failed: list[tuple[int, _Failed]] = []
+    failed: list[tuple[int, Failed]] = []
     for batch in made.iter_batches(batch_size=None, batch_format="pyarrow"):
         for number, found in zip(batch[_NUMBER].to_pylist(), batch[_MADE].to_pylist(), strict=True):
-            if isinstance(found, _Failed):
+            if isinstance(found, Failed):
                 failed.append((number, found))
             elif not failed:
                 yield number, found
@@ -141,13 +134,13 @@ def _results(made: Any) -> Iterator[tuple[int, Any]]:
         raise first.error or RuntimeError(f"a worker failed:\n{first.traceback}")
 
 
-def _told(do: Callable[[Given], Made], given: Given) -> Made | _Failed:
+def _told(do: Callable[[Given], Made], given: Given) -> Made | Failed:
     try:
         return do(given)
     except UserError as error:
-        return _Failed(error, "")
+        return Failed(error, "")
     except Exception:
-        return _Failed(None, traceback.format_exc())
+        return Failed(None, traceback.format_exc())
 
 
 def _objects(values: Sequence[Any]) -> pa.Array:
@@ -165,38 +158,36 @@ def _rows(batch: pa.Table, read: Callable[[Any], Iterator[pl.DataFrame]], given:
     """The rows of what was given, or as far as it goes and a row that says what is wrong (`_failed`)."""
     number = batch[_NUMBER][0].as_py()
     frames = iter(read(given[number]))
+    empty = next(frames).clear()
     while (found := _told(lambda rows: next(rows, None), frames)) is not None:
-        if isinstance(found, _Failed):
-            yield _failed(number, found)
-            return
-        yield found.to_arrow(compat_level=pl.CompatLevel.oldest())
+        frame = _failed(number, found, empty) if isinstance(found, Failed) else found
+        yield frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
-def _failed(number: int, failed: _Failed) -> pa.Table:
+def _failed(number: int, failed: Failed, empty: pl.DataFrame) -> pl.DataFrame:
     """A row of the first part that tells what is wrong with what was given, in the place of a user's id."""
     error = failed.error
     told = [failed.traceback] if error is None else [error.problem, error.place, error.cure]
-    columns: dict[str, Any] = {PART: 0, "user": json.dumps(told), "item": _WRONG, "timestamp": 0, ROW: number}
-    frame = pl.DataFrame({name: [value] for name, value in columns.items()}).cast({PART: pl.Int32, "item": pl.Int32})
-    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    columns = {PART: [0], "user": [json.dumps(told)], "item": [_WRONG], ROW: [number]}
+    return pl.concat([empty, pl.DataFrame(columns)], how="diagonal_relaxed").cast(empty.schema)
 
 
-def _first_failed(frame: pl.DataFrame) -> _Failed | None:
+def _first_failed(frame: pl.DataFrame) -> Failed | None:
     wrong = frame.filter(item=_WRONG).sort(ROW)
     if wrong.is_empty():
         return None
     told = json.loads(wrong["user"][0])
-    return _Failed(None, told[0]) if len(told) == 1 else _Failed(UserError(told[0], place=told[1], cure=told[2]), "")
+    return Failed(None, told[0]) if len(told) == 1 else Failed(UserError(told[0], place=told[1], cure=told[2]), "")
 
 
 def _part(batch: pa.Table, make: Callable[[pl.DataFrame], tuple[Rows, Arranged]]) -> pa.Table:
     number, frame = batch[PART][0].as_py(), pl.DataFrame(pl.from_arrow(batch))
     wrong = _first_failed(frame)
     made = _told(make, frame) if wrong is None else wrong
-    rows, told = (NO_ROWS, made) if isinstance(made, _Failed) else made
+    rows, told = (NO_ROWS, made) if isinstance(made, Failed) else made
     return rows.to_arrow().append_column(_NUMBER, pa.array([number])).append_column(_MADE, _objects([told]))
 
 
 def _of_part(batch: pa.Table, do: Callable[[Rows], Any]) -> pa.Table:
     number = batch[_NUMBER][0].as_py()
-    return pa.table({_NUMBER: [number], _MADE: _objects([_told(do, Rows.of_arrow(batch.drop_columns([_NUMBER])))])})
+    return pa.table({_NUMBER: [number], _MADE: _objects([_told(do, Rows.of_arrow(batch))])})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -13,10 +12,10 @@ from typing import Any
 from prorec.tasks.execution.chunks import by_workers
 from prorec.tasks.execution.reads import view, whole
 from prorec.tasks.execution.stage import Work, stage
+from prorec.tasks.execution.worker import not_reached
 from prorec.tasks.stages.memory import of_evaluate
 from prorec.tasks.tracking.metrics import measured
 from prorec_core.config import Experiment
-from prorec_core.errors import UserError
 from prorec_core.kept import Make, Making, Open
 from prorec_core.progress import silent
 from prorec_core.stages.work import StageWork
@@ -62,11 +61,7 @@ def _lister(experiment: str, declared: tuple[str, ...], name: str, inputs: Mappi
     folders = {each: Path(path) for each, path in inputs.items()}
     for path in folders.values():
         if not path.is_dir():
-            raise UserError(
-                f"a worker on {os.uname().nodename} cannot reach the folder of artifacts",
-                place=str(path),
-                cure="Mount one shared folder at the same path on all machines, and name it in PROREC_ARTIFACTS",
-            )
+            raise not_reached(path)
     part: Any = view(Experiment.model_validate_json(experiment), declared, name)
     return lister(StageWork(part, {}, folders, Path(), Path(), silent))
 

@@ -43,7 +43,7 @@ def test_tasks_make_the_data_set_of_one_process(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(pieces, "_WORTH", 0)
     monkeypatch.setattr(in_parts, "_ROWS_OF_PART", 30)
     write_log(tmp_path, shop(), 2, "csv")
-    config = settings_of(tmp_path, ties="shuffle")
+    config = settings_of(tmp_path, ties="shuffle", rating_column="rating", min_rating=3)
     alone = outcome(config, tmp_path / "alone")
     assert isinstance(alone, dict)
 
