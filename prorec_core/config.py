@@ -193,6 +193,11 @@ class GeneratorConfig(Training):
     history: Literal["codes", "codes_and_embedding"] = Field(
         "codes_and_embedding", description="An item of history: its codes, or its frozen embedding beside them."
     )
+    stage_one_state: bool = Field(
+        False,
+        description="Add to what the generator makes of a history what Stage I's frozen model says of it (codes of the "
+        "integrated embedding, SASRec in Stage I, equal max_history).",
+    )
     warm_start: bool = Field(
         False, description="Start the history transformer from Stage I (timeline over SASRec of equal size)."
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -134,6 +134,7 @@ class Generator(nn.Module, ABC):
             {name: nn.Linear(dim, teacher.shape[1]) for name, teacher in items.teachers.items()}
         )
         self.stage_one: SequentialModel | None = None
+        self.state: nn.Linear | None = None
         self.summary_tokens: nn.Parameter | None = None
         if config.distill.at == "summary" and items.teachers:
             self.summary_tokens = nn.Parameter(torch.randn(len(items.teachers), dim) * 0.02)
@@ -153,6 +154,12 @@ class Generator(nn.Module, ABC):
         if items.since_N is not None:
             first = items.trie.codes[items.since_N == items.since_N.min()]
             self.competing = (first.amax(0) + 1).tolist()
+        if config.stage_one_state:
+            self.state = nn.Linear(width, dim)
+            if width == dim:
+                # Heads that start from the codebooks then rank by it from the first step on.
+                nn.init.eye_(self.state.weight)
+                nn.init.zeros_(self.state.bias)
         self._start_codes(items)
 
     def offset_items(self, offsets_N: Tensor) -> None:
@@ -193,6 +200,11 @@ class Generator(nn.Module, ABC):
                     self.code_vectors[level][: len(rows)] = rows
             self.head_scale.fill_(1 / self.config.node_temperature)
 
+    @property
+    def directions(self) -> Callable[[HistoryBatch, Tensor, Tensor], Tensor] | None:
+        """`SequentialModel.directions` of Stage I's model over the items of this generator; None without one."""
+        return None if self.stage_one is None else self.stage_one.directions(self.embeddings_NE)
+
     def attach_stage_one(self, stage_one: SequentialModel) -> None:
         """Carry Stage I's model along, frozen: its score of all items is the dense one from now on."""
         self.stage_one = stage_one.requires_grad_(False)
@@ -218,9 +230,18 @@ class Generator(nn.Module, ABC):
         """Whether a code's probability is one among its node's children; else it is one among all of its level."""
         return self.config.trie_mask or self.config.node_scores
 
-    @abstractmethod
     def contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:
-        """What the histories tell after position `columns_P` of row `rows_P` (int64)."""
+        """What the histories tell after position `columns_P` of row `rows_P` (int64), and Stage I of them, if asked."""
+        context = self.own_contexts(batch, rows_P, columns_P)
+        if self.state is None or self.directions is None:
+            return context
+        with torch.no_grad():
+            said_PE = F.normalize(self.directions(batch, rows_P, columns_P).float(), dim=-1)
+        return replace(context, vector_PD=context.vector_PD + self.state(said_PE * math.sqrt(said_PE.shape[-1])))
+
+    @abstractmethod
+    def own_contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:
+        """What the histories tell after these positions, read by the generator alone."""
 
     @abstractmethod
     def hidden(self, context: Context, codes_PHl: Tensor, *, summaries: bool = False) -> Tensor:

@@ -33,7 +33,7 @@ class CausalEncoderDecoder(EncoderDecoder):
                 # As a linear layer over the states of a layer norm has it.
                 self.head_scale.fill_(math.sqrt(config.dim))
 
-    def contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:
+    def own_contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:
         length, depth = batch.items_BL.shape[1], self.trie.depth
         columns_L = torch.arange(length, device=rows_P.device)
         visible_LM = (columns_L <= columns_L[:, None]).repeat_interleave(depth, dim=1)

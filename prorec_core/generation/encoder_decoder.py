@@ -97,7 +97,7 @@ class EncoderDecoder(Generator):
         )
         self.decoder_norm = nn.LayerNorm(dim)
 
-    def contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:
+    def own_contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:
         columns = torch.arange(batch.items_BL.shape[1], device=rows_P.device)
         padding_PL = columns > columns_P[:, None]
         tokens_PLTD = self._code_tokens(batch.items_BL)[rows_P]

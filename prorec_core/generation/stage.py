@@ -163,7 +163,12 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         **({} if inputs.mask_history else {"history_masked": False}),
         **choice,
         "not_applied": list(
-            _not_applied(inputs, warm=bool(warm) or inputs.start is not None, taught=teacher is not None)
+            _not_applied(
+                inputs,
+                warm=bool(warm) or inputs.start is not None,
+                taught=teacher is not None,
+                told=generator.directions is not None,
+            )
         ),
     }
     # What recommends may know new items besides: their teachers stand after the others.
@@ -218,14 +223,20 @@ def _ranks(inputs: GeneratorInputs) -> bool:
     return inputs.config.ranker and (inputs.sequences.validates or inputs.config.ranker_weights is not None)
 
 
-def _not_applied(inputs: GeneratorInputs, *, warm: bool, taught: bool) -> Iterator[str]:
+def _not_applied(inputs: GeneratorInputs, *, warm: bool, taught: bool, told: bool) -> Iterator[str]:
     """Options that are on and for which there is no ground here, with the reason.
 
     Args:
         warm: whether the generator started from Stage I's model.
         taught: whether it was taught that model's distribution.
+        told: whether it can read that model's state.
     """
     config, width = inputs.config, inputs.embeddings.shape[1]
+    if config.stage_one_state and not told:
+        yield (
+            "generator.stage_one_state (wants generator.dense=stage_one, codes of the integrated embedding, SASRec in "
+            "Stage I, and histories of equal length)"
+        )
     if config.warm_start and not warm:
         yield (
             "generator.warm_start (wants a timeline over integrated codes and embeddings, and a cosine SASRec of the "

@@ -54,7 +54,7 @@ class Timeline(Generator):
         )
         self.decoder = DepthDecoder(config.dim, items.trie.depth, config.decoder_layers, config.dropout)
 
-    def contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:
+    def own_contexts(self, batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Context:
         states_BLD = self.transformer(self.item_tokens(batch.items_BL))
         return Context(states_BLD[rows_P, columns_P])
 

@@ -52,7 +52,7 @@ class Products:
 class SequentialModel(nn.Module, ABC):
     """Scores every item as the next one of a history.
 
-    The last two methods offer a generator what not every model has; one that has it overrides them.
+    The last three methods offer a generator what not every model has; one that has it overrides them.
     """
 
     @classmethod
@@ -87,6 +87,15 @@ class SequentialModel(nn.Module, ABC):
 
     def products(self, table_ND: Tensor) -> Products | None:
         """`scores` as products, by which a generator is taught with soft targets; None where they are none."""
+        return None
+
+    def directions(self, table_ND: Tensor) -> Callable[[HistoryBatch, Tensor, Tensor], Tensor] | None:
+        """Where among the item vectors the next item is looked for: the nearer it is, the better an item scores.
+
+        Returns:
+            Given a batch and rows and columns in it, int64, shape (P,), the vectors after these positions, shape
+            (P, D); None where nothing of the kind can be said.
+        """
         return None
 
     def copy_into(self, encoder: nn.Module, inputs: nn.Module, outputs: Iterable[nn.Module]) -> bool:

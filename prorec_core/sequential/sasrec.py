@@ -76,11 +76,14 @@ class SASRec(SequentialModel):
         scores = self.softmax.scorer(table_ND)
         return lambda batch: scores(batch.last(self.states(table_ND, batch)))
 
+    def directions(self, table_ND: Tensor) -> Callable[[HistoryBatch, Tensor, Tensor], Tensor]:
+        return lambda batch, rows_P, columns_P: self.states(table_ND, batch)[rows_P, columns_P]
+
     def products(self, table_ND: Tensor) -> Products:
-        softmax = self.softmax
+        softmax, states = self.softmax, self.directions(table_ND)
 
         def queries(batch: HistoryBatch, rows_P: Tensor, columns_P: Tensor) -> Tensor:
-            return softmax.compared(self.states(table_ND, batch)[rows_P, columns_P].float()) * softmax.scale
+            return softmax.compared(states(batch, rows_P, columns_P).float()) * softmax.scale
 
         return Products(softmax.compared(table_ND), queries, softmax.scale if softmax.cosine else math.inf)
 

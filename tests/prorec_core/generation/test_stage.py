@@ -39,8 +39,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "timeline, no head": {"distill": {"beta": 0}},
     "timeline, its own head": {"dense": "head"},
     "timeline, nothing dense": {"dense": "head", "distill": {"beta": 0}},
+    "timeline, what Stage I says": {"stage_one_state": True, "node_scores": False, "warm_start": False},
     "timeline, summary of both": {"distill": {"at": "summary", "teacher": "both"}},
     "encoder-decoder": {"architecture": "encoder_decoder"},
+    "encoder-decoder, what Stage I says": {"architecture": "encoder_decoder", "stage_one_state": True},
     "encoder-decoder, the paper's": {
         "architecture": "encoder_decoder",
         "history": "codes",
@@ -111,6 +113,7 @@ def test_a_restored_generator_recommends_the_same(
         ({"config": {"architecture": "encoder_decoder"}}, ["warm_start"]),
         ({"config": {"warm_start": False, "dim": 8}}, ["heads_from_codebooks"]),
         ({"config": {"warm_start": False, "max_history": 5}}, ["dense=stage_one"]),
+        ({"config": {"warm_start": False, "dense": "head", "stage_one_state": True}}, ["stage_one_state"]),
         (
             {"integrated": False, "config": {"distill": {"teacher": "both", "soft_targets": 0.5}}},
             ["warm_start", "distill.teacher=both", "distill.soft_targets"],
@@ -284,12 +287,32 @@ def test_a_din_stage_one_leaves_out_what_needs_a_transformer(make_inputs: Any, c
     start = train_collaborative(shape, checkerboard, 0, CPU)
     config = base.aligned.config.model_copy(update={"epochs": 1})
     aligned = align(config, checkerboard, start, texts, 0, CPU)
-    options = {"epochs": 1, "distill": {"soft_targets": 0.7}}
+    options = {"epochs": 1, "stage_one_state": True, "distill": {"soft_targets": 0.7}}
     inputs = make_inputs(aligned=aligned, embeddings=aligned.integrated, config=options)
     trained = train_generator(inputs, 0, CPU)
     assert len(trained.training) == 1
     told = [text.partition(" ")[0].removeprefix("generator.") for text in trained.config["not_applied"]]
-    assert told == ["warm_start", "distill.soft_targets"]
+    assert told == ["stage_one_state", "warm_start", "distill.soft_targets"]
+
+
+def test_codes_are_ranked_by_what_stage_one_says_from_the_first_step_on(
+    make_inputs: Any, stage_one: AlignedModel
+) -> None:
+    """The first code of the item that Stage I finds best, by codes alone that have learnt nothing yet."""
+    model, table = stage_one.sequential_model(CPU.device)
+    agree = {}
+    for told in (True, False):
+        options = {"learning_rate": STILL, "epochs": 1, "node_scores": False, "warm_start": False}
+        inputs = make_inputs(config={**options, "stage_one_state": told})
+        generator = _restored(train_generator(inputs, 0, CPU), inputs)
+        (batch,) = inference_batches(inputs.sequences.histories(Split.TEST), 6, 10_000, 1000, CPU.device)
+        with torch.no_grad():
+            best = generator.trie.codes[model.scores(table, batch).argmax(1), 0]
+            context = last_context(generator, batch)
+            nothing = torch.zeros(len(best), 1, 0, dtype=torch.int64)
+            logits = generator.code_logits(0, generator.next_hidden(context, nothing))[:, 0]
+        agree[told] = float((logits.argmax(1) == best).float().mean())
+    assert agree[True] > 0.4 > 1.5 * agree[False], agree
 
 
 def test_any_model_teaches_what_it_offers(
