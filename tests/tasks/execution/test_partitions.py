@@ -15,9 +15,14 @@ import pytest
 
 from prorec.tasks.execution.cluster import kept
 from prorec.tasks.execution.partitions import by_ray_data
+from prorec.tasks.execution.stage import Work
+from prorec.tasks.stages.preprocess import preprocess
+from prorec_core.artifacts import sha256_file
+from prorec_core.config import Experiment
 from prorec_core.config_compute import ComputeConfig
 from prorec_core.data import in_parts, pieces
 from prorec_core.data.pieces import Look, Piece, Plan, Reading, look, rows_in
+from prorec_core.progress import silent
 from tests.prorec_core.data.test_in_parts import outcome, settings_of, shop, write_log
 
 COMPUTE = ComputeConfig.model_validate({"engine": "ray", "workers": 1})
@@ -50,8 +55,12 @@ def test_tasks_make_the_data_set_of_one_process(tmp_path: Path, monkeypatch: pyt
     spread = partial(by_ray_data, COMPUTE)
     with kept():
         monkeypatch.setattr(in_parts, "look", partial(look_and_die, tmp_path))
-        assert outcome(config, tmp_path / "shared", spread) == alone
-        assert (tmp_path / "died").exists()
+        experiment = Experiment.model_validate({"data": config.model_dump(), "compute": COMPUTE.model_dump()})
+        (folder := tmp_path / "stage").mkdir()
+        work = Work(preprocess.part(experiment), {}, {}, folder, tmp_path / "state", silent, None)  # type: ignore[arg-type]
+        preprocess.body(work)
+        assert {path.name: sha256_file(path) for path in folder.iterdir()} == alone
+        assert work.made_with == {"engine": "ray", "workers": "1"} and (tmp_path / "died").exists()
         monkeypatch.setattr(in_parts, "_rows_of_piece", too_late)
         told = outcome(config, tmp_path / "shared", spread)
         assert isinstance(told, str) and "1.csv: a worker on" in told and "finds another file there" in told
