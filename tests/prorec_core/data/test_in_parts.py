@@ -150,7 +150,7 @@ def write_log(folder: Path, rows: Sequence[tuple[Any, ...]], files: int, suffix:
     )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_rows, _changes, st.integers(1, 4), st.sampled_from(["parquet", "csv", "jsonl"]))
 def test_k_parts_give_what_one_gives(
     tmp_path: Path, rows: list[tuple[Any, ...]], changes: dict[str, Any], files: int, suffix: str
