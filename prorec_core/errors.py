@@ -64,7 +64,8 @@ def one_line(error: BaseException) -> str:
 
 
 def _told(text: str) -> str:
-    return visible(shortened(text, _LONGEST_PART))
+    # A place knows its table, which must not travel with an error to another process.
+    return str(visible(shortened(text, _LONGEST_PART)))
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from prorec_core.data.counting import Codes, gathered, occurrences
 from prorec_core.errors import UserError
@@ -15,38 +15,67 @@ from prorec_core.errors import UserError
 BoolArray = npt.NDArray[np.bool_]
 
 
-class Funnel:
-    """Interactions on their way through the filters, and what each filter took.
+@dataclass(frozen=True)
+class Count:
+    """Interactions counted.
 
-    `frame` holds one row an interaction: user and item (integer codes from 0), timestamp (int64). It may be put in
-    another order.
+    Attributes:
+        users: how many users have some.
+        of_items: how many are with each item, int64, shape (items,).
+    """
+
+    users: int
+    of_items: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, users: Codes, items: Codes, n_items: int) -> Count:
+        """Of interactions with users and items by their codes from 0, shape (interactions,)."""
+        users_there = occurrences(users, int(users.max(initial=-1)) + 1)
+        return cls(int(np.count_nonzero(users_there)), occurrences(items, n_items))
+
+    def __add__(self, other: Count) -> Count:
+        """Of both, which have no user in common."""
+        return Count(self.users + other.users, self.of_items + other.of_items)
+
+    @property
+    def interactions(self) -> int:
+        """How many there are."""
+        return int(self.of_items.sum())
+
+    def told(self) -> dict[str, int]:
+        """How many users, items and interactions there are."""
+        return {
+            "users": self.users,
+            "items": int(np.count_nonzero(self.of_items)),
+            "interactions": self.interactions,
+        }
+
+
+class Funnel:
+    """What each filter took of the interactions.
+
     Where nothing is left, the first of `remarks` on the data is told too: it may say why.
     """
 
-    def __init__(self, frame: pl.DataFrame, place: str, remarks: Sequence[str] = ()) -> None:
-        self.frame = frame
+    def __init__(self, count: Count, place: str, remarks: Sequence[str] = ()) -> None:
         self.steps: list[dict[str, Any]] = []
+        self.count = count
         self._place = place
         self._remarks = remarks
-        self._counts = counts(frame)
         self._check_left()
 
-    def apply(self, name: str, keep: pl.Series | BoolArray, setting: str = "") -> None:
-        """Keep the rows of a mask, and note the counts.
+    def note(self, name: str, count: Count, setting: str = "") -> None:
+        """Note what a filter left.
 
         Raises:
             UserError: nothing is left; says which filter took what.
         """
-        before = self._counts
-        keep = pl.Series(keep)
-        if not keep.all():
-            self.frame = self.frame.filter(keep)
-            self._counts = counts(self.frame)
-        self.steps.append({"filter": name, "setting": setting, "before": before, "after": self._counts})
+        self.steps.append({"filter": name, "setting": setting, "before": self.count.told(), "after": count.told()})
+        self.count = count
         self._check_left()
 
     def _check_left(self) -> None:
-        if not self.frame.is_empty():
+        if self.count.interactions:
             return
         if not self.steps:
             raise UserError("the file holds no interactions", place=self._place, cure="Check that it is complete")
@@ -63,19 +92,6 @@ class Funnel:
             place=self._place,
             cure=f"Check {' and '.join(dict.fromkeys(much))}",
         )
-
-
-def counts(frame: pl.DataFrame) -> dict[str, int]:
-    """How many users, items and interactions a frame holds."""
-    return {
-        "users": _different(frame["user"].to_numpy()),
-        "items": _different(frame["item"].to_numpy()),
-        "interactions": frame.height,
-    }
-
-
-def _different(codes: Codes) -> int:
-    return int(np.count_nonzero(occurrences(codes, int(codes.max(initial=-1)) + 1)))
 
 
 def k_core(users: Codes, items: Codes, min_user: int, min_item: int) -> BoolArray:
@@ -103,4 +119,22 @@ def k_core(users: Codes, items: Codes, min_user: int, min_item: int) -> BoolArra
             kept[kept] = enough
             left = [codes[enough] for codes in left]
             changed = True
+    return kept
+
+
+def core_rows(users: Codes, items: Codes, least: int, enough: BoolArray) -> BoolArray:
+    """Which interactions stay, of some users with all of theirs, where items are known that have enough.
+
+    Args:
+        users: code of each interaction's user, shape (interactions,), from 0.
+        items: code of each interaction's item, likewise.
+        least: interactions of a user.
+        enough: of each item, whether its interactions stay, shape (items,).
+
+    The k-core is found without having all interactions in one place: count those that stay, part by part of the users;
+    the items that have enough of these are the next `enough`, until they are the same.
+    """
+    kept = gathered(enough, items)
+    times = occurrences(users[kept], int(users.max(initial=-1)) + 1)
+    kept &= gathered(times >= least, users)
     return kept

@@ -6,7 +6,8 @@ Knows how exporters spoil values. Knows nothing of files, filters or settings bu
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -76,40 +77,76 @@ def pair_shown(one: str, other: str) -> tuple[str, str]:
     return shown(one), shown(other)
 
 
-def remarks_on_values(values: pl.Series, rows: pl.Series, field: Field, *, ids: bool) -> Iterator[str]:
-    """What a user should know of a column's texts: words that other programs write for nothing, ids that are none.
+@dataclass(frozen=True)
+class Oddities:
+    """What is odd of some texts of a column, perhaps of a part of them: of all texts that have one form at least.
+
+    Attributes:
+        words: those that other programs write for nothing, and how many rows have each: columns value and rows, sorted.
+        none: those that look like no ids, likewise.
+        twins: how many differ from another in its form alone.
+        pair: the first two of these that belong together; None where there are none.
+    """
+
+    words: pl.DataFrame
+    none: pl.DataFrame
+    twins: int = 0
+    pair: tuple[str, str] | None = None
+
+
+def oddities(values: pl.Series, rows: pl.Series, *, ids: bool) -> Oddities:
+    """What is odd of a column's texts.
 
     Args:
-        values: the different texts as they are taken, each once.
+        values: the different texts as they are taken, each once, sorted.
         rows: how many rows have each of them.
-        field: the column.
         ids: whether they are ids.
     """
     found = pl.DataFrame({"value": values, "rows": rows}).filter(values.str.contains(_MAY_BE_TOLD))
     low = found["value"].str.strip_chars().str.to_lowercase()
-    it_has = f"{field.place}: column {shown(field.name)} has"
     words = found.filter(low.is_in(_WORDS_FOR_NOTHING))
-    if words.height:
-        named = ", ".join(f"'{word}'" for word in words["value"])
-        yield (
-            f"{it_has} {_told(words)}, taken as any other; if that means that there is none, add it to data.missing: "
-            f"[{named}]"
-        )
     if not ids:
-        return
-    odd = found.filter(low.str.contains(r"^(?:true|false|[\[{].*[\]}])$"))
-    if odd.height:
-        yield f"{it_has} {_told(odd)}, which look like no ids and are taken as they are"
+        return Oddities(words, found.clear())
+    none = found.filter(low.str.contains(r"^(?:true|false|[\[{].*[\]}])$"))
     forms = form_of(values)
     if forms.equals(values):
-        return
+        return Oddities(words, none)
     twins = forms.is_duplicated()
-    if twins.any():
-        one, other = pair_shown(*values.filter(forms == forms.filter(twins)[0])[:2])
+    if not twins.any():
+        return Oddities(words, none)
+    one, other = values.filter(forms == forms.filter(twins)[0])[:2]
+    return Oddities(words, none, int(twins.sum()), (one, other))
+
+
+def joined(parts: Sequence[Oddities]) -> Oddities:
+    """What is odd of all texts, of parts that share none."""
+    pairs = [part.pair for part in parts if part.pair is not None]
+    words, none = (pl.concat(frames).sort("value") for frames in zip(*((p.words, p.none) for p in parts), strict=True))
+    return Oddities(words, none, sum(part.twins for part in parts), min(pairs, default=None))
+
+
+def remarks_on(odd: Oddities, field: Field) -> Iterator[str]:
+    """What a user should know of a column's texts: words that other programs write for nothing, ids that are none."""
+    it_has = f"{field.place}: column {shown(field.name)} has"
+    if odd.words.height:
+        named = ", ".join(f"'{word}'" for word in odd.words["value"])
         yield (
-            f"{it_has} {int(twins.sum()):,} ids that differ from another in blanks, leading zeros, fractions or "
+            f"{it_has} {_told(odd.words)}, taken as any other; if that means that there is none, add it to "
+            f"data.missing: [{named}]"
+        )
+    if odd.none.height:
+        yield f"{it_has} {_told(odd.none)}, which look like no ids and are taken as they are"
+    if odd.pair is not None:
+        one, other = pair_shown(*odd.pair)
+        yield (
+            f"{it_has} {odd.twins:,} ids that differ from another in blanks, leading zeros, fractions or "
             f"accents alone, as {one} and {other}; they are taken as different"
         )
+
+
+def remarks_on_values(values: pl.Series, rows: pl.Series, field: Field, *, ids: bool) -> Iterator[str]:
+    """As `remarks_on` of `oddities`."""
+    return remarks_on(oddities(values, rows, ids=ids), field)
 
 
 def _told(counts: pl.DataFrame) -> str:

@@ -27,11 +27,15 @@ class ParquetReader:
     """Columns of any type; what the file's writer noted beside them is left out."""
 
     open_file: Opener
+    groups: tuple[int, int] | None = None
+    """From which row group to which one, that alone excluded; None: all."""
 
     def columns(self) -> list[str]:
         return list(self._schema.names)
 
     def rows(self) -> int:
+        if self.groups is not None:
+            return sum(rows_of_groups(self.open_file)[slice(*self.groups)])
         with self.open_file() as file:
             return int(parquet.read_metadata(file).num_rows)
 
@@ -41,18 +45,28 @@ class ParquetReader:
         with self.open_file() as file:
             # A name selects all whose path begins with it, so the fields are looked up among what comes.
             names = [field.name for field in fields]
-            for batch in parquet.ParquetFile(file, page_checksum_verification=True).iter_batches(_BATCH, columns=names):
+            whole = parquet.ParquetFile(file, page_checksum_verification=True)
+            groups = None if self.groups is None else list(range(*self.groups))
+            for batch in whole.iter_batches(_BATCH, row_groups=groups, columns=names):
                 # Texts that are no UTF-8 would panic much later.
                 batch.validate(full=True)
                 yield pl.DataFrame([as_series(n, batch.column(name)) for n, name in enumerate(names)])
 
     def where(self, row: int) -> str:
-        return row_number(row)
+        above = rows_of_groups(self.open_file)[: self.groups[0]] if self.groups else []
+        return row_number(sum(above) + row)
 
     @cached_property
     def _schema(self) -> pa.Schema:
         with self.open_file() as file:
             return parquet.ParquetFile(file).schema_arrow
+
+
+def rows_of_groups(open_file: Opener) -> list[int]:
+    """How many rows each row group has, by the footer."""
+    with open_file() as file:
+        metadata = parquet.read_metadata(file)
+        return [int(metadata.row_group(group).num_rows) for group in range(metadata.num_row_groups)]
 
 
 def as_series(place: int, values: pa.Array) -> pl.Series:

@@ -64,29 +64,31 @@ class PartsReader:
     """What is left out of the files' names in messages."""
     files: Sequence[Path]
     open_file: Callable[[Path], RawTable]
+    named: tuple[str, ...] = ()
+    """Names of the columns where they are those of a file that is not among these."""
 
     def columns(self) -> list[str]:
-        return self._tables[0].columns()
+        return list(self.named) or self._tables[0].columns()
 
     def rows(self) -> int:
         return sum(self._rows)
 
     def batches(self, columns: Sequence[int]) -> Iterator[pl.DataFrame]:
         names = [self.columns()[place] for place in columns]
-        known: dict[str, dict[pl.DataType, Path]] = {name: {} for name in names}
+        kinds = Kinds(self.folder)
         for file, table in zip(self.files, self._tables, strict=True):
             # Each table checks by itself that no row of it is lost.
             for batch in table.batches(*names):
                 values = [_plain(batch[name]) for name in names]
                 for column in values:
-                    self._check_type(column, known[column.name], file)
+                    kinds.expect(column.name, column.dtype, file)
                 yield pl.DataFrame([column.alias(f"{place}") for place, column in enumerate(values)])
 
     def where(self, row: int) -> str:
         left = row
         for file, table, rows in zip(self.files, self._tables, self._rows, strict=True):
             if left < rows:
-                return f"{table.place.row(left)} of {self._name(file)}"
+                return f"{table.place.row(left)} of {name_in(self.folder, file)}"
             left -= rows
         return row_number(row)
 
@@ -98,22 +100,37 @@ class PartsReader:
     def _rows(self) -> list[int]:
         return [table.rows() for table in self._tables]
 
-    def _name(self, file: Path) -> str:
-        return str(file.relative_to(self.folder) if file.is_relative_to(self.folder) else file)
 
-    def _check_type(self, column: pl.Series, known: dict[pl.DataType, Path], file: Path) -> None:
-        """Refuse a column that is of one kind in one file and of another in the next; `known` learns its type."""
-        dtype = column.dtype
+class Kinds:
+    """The types that columns have in some files, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        """As `PartsReader` has it."""
+        self._folder = folder
+        self._known: dict[str, dict[pl.DataType, Path]] = {}
+
+    def expect(self, name: str, dtype: pl.DataType, file: Path) -> None:
+        """Refuse a column that is of one kind in one file and of another in the next; learns its type.
+
+        Raises:
+            UserError: names both types, and the file of the other one.
+        """
+        known = self._known.setdefault(name, {})
         if dtype in known:
             return
         for before, other in known.items():
             if not _go_together(before, dtype):
                 raise UserError(
-                    f"column '{column.name}' has the type {dtype}, and {before} in {self._name(other)}",
+                    f"column '{name}' has the type {dtype}, and {before} in {name_in(self._folder, other)}",
                     place=str(file),
                     cure="Write the column alike in all files",
                 )
         known[dtype] = file
+
+
+def name_in(folder: Path, file: Path) -> str:
+    """A file's name in messages on the files of a folder."""
+    return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
 
 
 def _plain(column: pl.Series) -> pl.Series:

@@ -16,14 +16,18 @@ import polars as pl
 from prorec_core.config_data import DataConfig
 from prorec_core.data.attributes import as_attribute
 from prorec_core.data.columns import Field, as_ids, as_ratings, first, need_columns, shown, value_at, without_missing
-from prorec_core.data.forms import in_other_forms, pair_shown, remarks_on_values
+from prorec_core.data.forms import Oddities, in_other_forms, oddities, pair_shown, remarks_on, remarks_on_values
 from prorec_core.data.ids import Distinct, IdColumn, as_places, sorted_ids
 from prorec_core.data.in_turn import in_turn
+from prorec_core.data.sequences import IntArray
 from prorec_core.data.tables import RawTable
 from prorec_core.data.texts import as_text
 from prorec_core.data.times import Times
 from prorec_core.errors import UserError
 from prorec_core.values import declared_kinds
+
+NO_CLOCK = "row of the file"
+"""The unit of times where rows are in order of time and have none."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Log:
     """What is known of the interactions beside their rows.
 
     Attributes:
-        ids: of "user" and of "item", each once and sorted.
+        ids: of "item", and of "user" where all rows are in one place, each once and sorted.
         unit: of the timestamps.
         place: where they come from.
         remarks: what a user should know of them, a sentence each.
@@ -67,11 +71,21 @@ def read_tables(config: DataConfig, interactions: RawTable, items: RawTable) -> 
     Raises:
         UserError: a column is not there; a value cannot be used; ids of both files do not meet.
     """
+    columns, catalogue, beside = begun(config, interactions, items)
+    rows, log = _log(config, interactions, columns, catalogue, beside)
+    return rows, log, catalogue
+
+
+def begun(config: DataConfig, interactions: RawTable, items: RawTable) -> tuple[list[str], Catalogue, str]:
+    """The columns of the interactions to be read, the items, and how ids are written there, for messages.
+
+    Raises:
+        UserError: a column of either is not there, or a value of the items cannot be used.
+    """
     columns, stocked = _logged(config, interactions), _stocked(config, items)
     ids = config.item_column
     catalogue = _catalogue(config, stocked, items.place, _written(_first_ids(interactions, ids), interactions.place))
-    rows, log = _log(config, interactions, columns, catalogue, _written(stocked[ids], items.place))
-    return rows, log, catalogue
+    return columns, catalogue, _written(stocked[ids], items.place)
 
 
 def read_items(config: DataConfig, table: RawTable) -> Catalogue:
@@ -186,14 +200,14 @@ def _log(
         start, frame = batch
         found: dict[str, Any] = {side: dictionaries[side].numbers(frame[names[side]], start) for side in names}
         if config.timestamp_column is not None:
-            column, found["negative"] = _from_zero(frame[config.timestamp_column], config)
+            column, found["negative"] = from_zero(frame[config.timestamp_column], config)
             found["timestamp"] = times.read(column, start)
         if rating is not None:
             found["rating"] = as_ratings(frame[rating], place, missing, start)
         return found
 
     parts: dict[str, list[Any]] = {}
-    for found in in_turn(read, _with_starts(table.batches(*columns))):
+    for found in in_turn(read, with_starts(table.batches(*columns))):
         for name, part in found.items():
             parts.setdefault(name, []).append(part)
 
@@ -202,24 +216,36 @@ def _log(
     if config.timestamp_column is not None:
         column, unit = times.join(parts.pop("timestamp"))
     else:
-        column, unit = pl.int_range(len(numbers["user"]), dtype=pl.Int64, eager=True), "row of the file"
-    items, same = _met(distinct["item"], catalogue, config, place)
+        column, unit = pl.int_range(len(numbers["user"]), dtype=pl.Int64, eager=True), NO_CLOCK
+    items, same = met(distinct["item"], catalogue, config, place)
     ids: dict[str, pl.Series] = {}
-    remarks: list[str] = []
-    if negative := sum(parts.pop("negative", [])):
-        remarks.append(f"{place}: {negative:,} times are negative and taken for 0 (data.negative_times=zero)")
+    odd: dict[str, Oddities] = {}
     for side, called in (("user", distinct["user"].ids), ("item", items)):
         ids[side], table_ = sorted_ids(distinct[side], called)
-        counts = np.bincount(table_[distinct[side].numbers], distinct[side].rows).astype(np.int64)
-        remarks += remarks_on_values(ids[side], pl.Series(counts), Field(names[side], place), ids=True)
+        odd[side] = oddities(ids[side], rows_of(distinct[side], table_), ids=True)
         numbers[side] = as_places(numbers[side], table_)
     rows = pl.DataFrame({**numbers, "timestamp": column})
     if rating is not None:
         rows = rows.with_columns(rating=pl.concat(parts.pop("rating")))
-    return rows, Log(ids, unit, place, remarks, same)
+    return rows, Log(ids, unit, place, remarks_on_log(config, place, sum(parts.pop("negative", [])), odd), same)
 
 
-def _from_zero(column: pl.Series, config: DataConfig) -> tuple[pl.Series, int]:
+def rows_of(distinct: Distinct, table: IntArray) -> pl.Series:
+    """How many rows have each of the sorted ids, given the table of `sorted_ids`."""
+    return pl.Series(np.bincount(table[distinct.numbers], distinct.rows).astype(np.int64))
+
+
+def remarks_on_log(config: DataConfig, place: str, negative: int, odd: Mapping[str, Oddities]) -> list[str]:
+    """What a user should know of the interactions: how many times are negative, and what is odd of either's ids."""
+    found = []
+    if negative:
+        found.append(f"{place}: {negative:,} times are negative and taken for 0 (data.negative_times=zero)")
+    for side, name in (("user", config.user_column), ("item", config.item_column)):
+        found += remarks_on(odd[side], Field(name, place))
+    return found
+
+
+def from_zero(column: pl.Series, config: DataConfig) -> tuple[pl.Series, int]:
     """The times, negative numbers of them 0 where the configuration says so, and how many those are."""
     if config.negative_times == "error" or not (column.dtype.is_numeric() or column.dtype == pl.String):
         return column, 0
@@ -229,7 +255,7 @@ def _from_zero(column: pl.Series, config: DataConfig) -> tuple[pl.Series, int]:
     return (column.set(negative, 0 if numbers else "0"), int(negative.sum())) if negative.any() else (column, 0)
 
 
-def _with_starts(batches: Iterable[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
+def with_starts(batches: Iterable[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
     """Each batch that has rows, or one that has none where no other is, with the number of rows above it."""
     start, empty = 0, pl.DataFrame()
     for batch in batches:
@@ -240,7 +266,7 @@ def _with_starts(batches: Iterable[pl.DataFrame]) -> Iterator[tuple[int, pl.Data
         yield start, empty
 
 
-def _met(items: Distinct, catalogue: Catalogue, config: DataConfig, place: str) -> tuple[pl.Series, Mapping[str, int]]:
+def met(items: Distinct, catalogue: Catalogue, config: DataConfig, place: str) -> tuple[pl.Series, Mapping[str, int]]:
     """The log's different items by the ids of the catalogue, and how many it has in another form.
 
     Raises:

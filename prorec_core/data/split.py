@@ -21,7 +21,8 @@ from prorec_core.config_data import DataConfig
 from prorec_core.data.counting import Codes, occurrences
 from prorec_core.data.filtering import BoolArray, k_core
 from prorec_core.data.sequences import Borders, Longs, Sequences, Split
-from prorec_core.data.times import PARTS_OF_SECOND, as_timestamps, shown_time
+from prorec_core.data.times import as_timestamps, shown_time
+from prorec_core.data.units import PARTS_OF_SECOND
 from prorec_core.errors import UserError
 
 Times = npt.NDArray[np.int64]

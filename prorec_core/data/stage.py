@@ -5,8 +5,8 @@ Knows the order of reading, filtering and indexing. Knows nothing of file format
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import numpy.typing as npt
@@ -14,24 +14,28 @@ import polars as pl
 
 from prorec_core.config_data import DataConfig
 from prorec_core.data.attributes import described
-from prorec_core.data.columns import shown
 from prorec_core.data.counting import gathered, occurrences
 from prorec_core.data.dataset import Dataset, NewItems
 from prorec_core.data.expectation import differences
-from prorec_core.data.filtering import BoolArray, Funnel, k_core
+from prorec_core.data.filtering import BoolArray, Funnel
+from prorec_core.data.in_parts import Crew, InParts, read_in_parts
 from prorec_core.data.new_items import HeldOut, hold_out
-from prorec_core.data.ordering import in_order_of_time, shuffled_ties, ties_share, without_duplicates
+from prorec_core.data.ordering import shuffled_ties, ties_share
+from prorec_core.data.partition import Part, Rules
+from prorec_core.data.pieces import worth_sharing
+from prorec_core.data.policies import funnelled, rules_of, unknown_told
 from prorec_core.data.raw import Catalogue, Log, read_tables
 from prorec_core.data.sequences import IntArray, Sequences, Split
-from prorec_core.data.sources import open_source
+from prorec_core.data.sources import FileSource, Source, open_source
 from prorec_core.data.split import Moments, borders_by_position, borders_by_time, keep_by_time, moments_of, record
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress, Report, silent
 
 _STEPS = 4
 _TARGETS = (Split.VALIDATION, Split.TEST)
-_TOLD_FROM = 0.02
-"""Share of the interactions with unknown items from which on it is told."""
+
+Spread = Callable[[], AbstractContextManager[Crew]]
+"""Has others work while the context lasts."""
 
 
 def source_digest(config: DataConfig) -> str:
@@ -43,7 +47,7 @@ def source_digest(config: DataConfig) -> str:
     return open_source(config).digest()
 
 
-def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
+def preprocess(config: DataConfig, report: Report = silent, spread: Spread | None = None) -> Dataset:
     """Read a source, filter it, order every user's items in time and number users and items.
 
     The filters, in this order: ratings, items that the items file lacks, items without text, duplicates, k-core,
@@ -65,20 +69,37 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
         UserError: files, columns or values that cannot be used, or nothing left after filtering.
     """
     source = open_source(config)
+    if spread is not None and isinstance(source, FileSource) and worth_sharing(source):
+        with spread() as crew:
+            read, rules, log, stock = read_in_parts(config, source, crew, report)
+            return _made(config, source, read, rules, log, stock, report)
     rows, log, stock = read_tables(config, source.interactions(), source.items())
-    ids, warnings = log.ids, [*stock.remarks, *log.remarks]
     report(Progress(1, _STEPS, "step"))
-
-    funnel = Funnel(rows, log.place, warnings)
+    rules, part = rules_of(config, log.ids["item"], stock), Part(rows, log.ids["user"], log.ids["item"].len())
     del rows
-    catalogue, policies = _filter(config, funnel, log, stock)
-    moments, known = _core(config, funnel, log)
-    warnings += _unknown_told(policies["unknown_items"], funnel.steps, log, stock)
+    part.narrow(rules)
+    return _made(config, source, part, rules, log, stock, report)
+
+
+def _made(
+    config: DataConfig,
+    source: Source,
+    filtered: Part | InParts,
+    rules: Rules,
+    log: Log,
+    stock: Catalogue,
+    report: Report,
+) -> Dataset:
+    """The data set, of a log that is filtered but for the k-core."""
+    warnings = [*stock.remarks, *log.remarks]
+    funnel, catalogue, policies = funnelled(config, rules, filtered.counts, log, stock, warnings)
+    rows, moments, known = _core(config, funnel, filtered, log)
+    warnings += unknown_told(policies["unknown_items"], funnel.steps, log, stock)
     report(Progress(2, _STEPS, "step"))
 
     if config.ties == "shuffle":
-        funnel.frame = shuffled_ties(funnel.frame, config.ties_seed)
-    ordered = funnel.frame
+        rows.frame = shuffled_ties(rows.frame, config.ties_seed)
+    ids, ordered = {"user": rows.users, "item": log.ids["item"]}, rows.frame
     held = None
     if config.new_items > 0:
         log_items = ordered["item"].to_numpy()
@@ -89,8 +110,8 @@ def preprocess(config: DataConfig, report: Report = silent) -> Dataset:
                 place="data.new_items",
                 cure="Raise it, or give another data.new_items_seed",
             )
-        funnel.apply("new_items", held.keep, "data.new_items")
-        ordered = funnel.frame
+        funnel.note("new_items", rows.keep(held.keep), "data.new_items")
+        ordered = rows.frame
     report(Progress(3, _STEPS, "step"))
 
     users, user_codes = _number(ordered["user"], ids["user"])
@@ -162,7 +183,7 @@ def _attributes(stock: Catalogue, item_ids: pl.Series) -> pl.DataFrame:
     return pl.DataFrame([column.gather(places) for column in stock.attributes.get_columns()])
 
 
-def _new_items(held: HeldOut, ids: Mapping[str, pl.Series], users: pl.Series, catalogue: pl.DataFrame) -> NewItems:
+def _new_items(held: HeldOut, ids: dict[str, pl.Series], users: pl.Series, catalogue: pl.DataFrame) -> NewItems:
     """The items held out with their texts, and their test interactions in the numbers of the users that are left."""
     texts = _texts(ids["item"].gather(held.items), catalogue)
     # Ids are sorted, and so are the codes into them: places among those left are found by bisection.
@@ -171,62 +192,21 @@ def _new_items(held: HeldOut, ids: Mapping[str, pl.Series], users: pl.Series, ca
     return NewItems(texts.select("item_id", "title", "text"), who.astype(np.int32), which.astype(np.int32))
 
 
-def _filter(
-    config: DataConfig, funnel: Funnel, log: Log, stock: Catalogue
-) -> tuple[pl.DataFrame, dict[str, dict[str, Any]]]:
-    """Apply all filters before the k-core; gives the catalogue as the policies leave it, and what each concerned."""
-    ids, catalogue, place = log.ids, stock.items, stock.place
-    if config.min_rating is not None:
-        liked = (funnel.frame["rating"] >= config.min_rating).fill_null(False)
-        funnel.apply("rating", liked, "data.min_rating")
-        funnel.frame = funnel.frame.drop("rating")
-
-    unknown = ~ids["item"].is_in(catalogue["item_id"].implode())
-    missing, missed = _concerned(unknown, funnel, ids["item"])
-    if config.unknown_items == "error":
-        _none_may_be(missing, "has interactions but is not in the items file", place, "data.unknown_items")
-    if config.unknown_items == "keep":
-        added = pl.DataFrame({"item_id": missing}).with_columns(title=pl.lit(""), text=pl.lit(""))
-        catalogue = pl.concat([catalogue, added])
-    else:
-        funnel.apply("unknown_items", _by_item(~unknown, funnel), "data.unknown_items")
-
-    blank = ids["item"].is_in(catalogue.filter(pl.col("text") == "")["item_id"].implode())
-    textless, silent_rows = _concerned(blank, funnel, ids["item"])
-    if config.items_without_text == "error":
-        _none_may_be(textless, "has no text", place, "data.items_without_text")
-    if config.items_without_text == "drop":
-        funnel.apply("items_without_text", _by_item(~blank, funnel), "data.items_without_text")
-
-    repeated = funnel.frame.height
-    funnel.frame = in_order_of_time(funnel.frame, numbered=config.ties == "shuffle")
-    funnel.apply("duplicates", without_duplicates(funnel.frame, config.duplicates), "data.duplicates")
-    repeated -= funnel.frame.height
-    policies: dict[str, dict[str, Any]] = {
-        "unknown_items": {"policy": config.unknown_items, "items": missing.len(), "interactions": missed},
-        "items_without_text": {
-            "policy": config.items_without_text,
-            "items": textless.len(),
-            "interactions": silent_rows,
-        },
-        "duplicates": {"policy": config.duplicates, "interactions": repeated},
-    }
-    named = [pl.when(pl.col(name) == "").then("item_id").otherwise(name).alias(name) for name in ("title", "text")]
-    return catalogue.with_columns(named), policies
-
-
-def _core(config: DataConfig, funnel: Funnel, log: Log) -> tuple[Moments | None, BoolArray | None]:
-    """Apply the k-core; by time gives back when validation and test begin, and which items training knows."""
-    users, items, times = (funnel.frame[name].to_numpy() for name in ("user", "item", "timestamp"))
+def _core(
+    config: DataConfig, funnel: Funnel, filtered: Part | InParts, log: Log
+) -> tuple[Part, Moments | None, BoolArray | None]:
+    """What the k-core leaves; by time also when validation and test begin, and which items training knows."""
     setting = "data.min_user_interactions and data.min_item_interactions"
     if config.split != "by_time":
-        core = k_core(users, items, config.min_user_interactions, config.min_item_interactions)
-        funnel.apply("k_core", core, setting)
-        return None, None
+        rows = filtered.core(config.min_user_interactions, config.min_item_interactions)
+        funnel.note("k_core", rows.counts[-1], setting)
+        return rows, None, None
+    rows = filtered.whole()
+    users, items, times = (rows.frame[name].to_numpy() for name in ("user", "item", "timestamp"))
     moments = moments_of(users, times, config, log.unit, log.place)
     kept = keep_by_time(users, items, times, moments, config, log.ids["item"].len(), log.place)
-    funnel.apply("k_core", kept.rows, f"{setting}, of what is trained on")
-    return moments, kept.known
+    funnel.note("k_core", rows.keep(kept.rows), f"{setting}, of what is trained on")
+    return rows, moments, kept.known
 
 
 def _known_first(ids: pl.Series, codes: IntArray, known: pl.Series) -> tuple[pl.Series, pl.Series, IntArray]:
@@ -241,38 +221,6 @@ def _known_first(ids: pl.Series, codes: IntArray, known: pl.Series) -> tuple[pl.
 def _texts(item_ids: pl.Series, catalogue: pl.DataFrame) -> pl.DataFrame:
     frame = pl.DataFrame({"item_id": item_ids})
     return frame.join(catalogue, on="item_id", how="left", maintain_order="left")
-
-
-def _unknown_told(policy: dict[str, Any], steps: list[dict[str, Any]], log: Log, stock: Catalogue) -> list[str]:
-    """What is said of interactions with items that the items file lacks, where they are many."""
-    total = steps[0]["after" if steps[0]["filter"] == "rating" else "before"]["interactions"]
-    if policy["interactions"] <= _TOLD_FROM * total:
-        return []
-    lacking = log.ids["item"].filter(~log.ids["item"].is_in(stock.items["item_id"].implode()))
-    done = "are left out" if policy["policy"] == "drop" else "are kept, their ids standing for their texts"
-    items = "1 item" if policy["items"] == 1 else f"{policy['items']:,} items"
-    known = f" (it has ids like {shown(stock.items['item_id'][0])})" if stock.items.height else ""
-    return [
-        f"{policy['interactions'] / total:.1%} of the interactions ({policy['interactions']:,} of {total:,}) are with "
-        f"{items} that {stock.place} lacks, as {shown(lacking[0])}{known}: they {done} "
-        f"(data.unknown_items={policy['policy']})"
-    ]
-
-
-def _concerned(chosen: pl.Series, funnel: Funnel, item_ids: pl.Series) -> tuple[pl.Series, int]:
-    """The chosen items that still have interactions, and how many those are."""
-    counts = pl.Series(occurrences(funnel.frame["item"].to_numpy(), item_ids.len()))
-    return item_ids.filter(chosen & (counts > 0)), int(counts.filter(chosen).sum())
-
-
-def _by_item(keep: pl.Series, funnel: Funnel) -> pl.Series:
-    return pl.Series(gathered(keep.to_numpy(), funnel.frame["item"].to_numpy()))
-
-
-def _none_may_be(items: pl.Series, problem: str, place: str, setting: str) -> None:
-    if not items.is_empty():
-        others = f" (and {items.len() - 1:,} more)" if items.len() > 1 else ""
-        raise UserError(f"the item '{items[0]}'{others} {problem}", place=place, cure=f"Add it, or set {setting}=drop")
 
 
 def _number(codes: pl.Series, ids: pl.Series) -> tuple[pl.Series, IntArray]:

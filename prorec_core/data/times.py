@@ -11,24 +11,29 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn
 
 import polars as pl
 
-from prorec_core.data.columns import EMPTY, LETTERS, PER_SECOND, PLAIN, Field, first, shown, value_at, without_missing
+from prorec_core.data.columns import EMPTY, LETTERS, PER_SECOND, PLAIN, Field, first, value_at, without_missing
+from prorec_core.data.units import (
+    NANOSECONDS,
+    PARTS_OF_SECOND,
+    PLAUSIBLE_SECONDS,
+    AboutTimes,
+    Unit,
+    about_dates,
+    about_numbers,
+    decided,
+    refuse_beside_numbers,
+)
 from prorec_core.errors import UserError
 from prorec_core.values import UNITS
 
 # A time with a zone is stored as an instant: a zone of unknown name changes nothing, and is no reason to panic.
 os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 
-_NANOSECONDS = 10**9
-_MICROSECONDS = 10**6
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
 """Of the year 9999."""
-PLAUSIBLE_SECONDS = (631_152_000, 4_102_444_800)
-"""Seconds of the years 1990 to 2099."""
-PARTS_OF_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": _MICROSECONDS, "nanoseconds": _NANOSECONDS}
 
 _ISO = (
     r"^([0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -76,16 +81,12 @@ class ReadTimes:
     Attributes:
         times: numbers as they stand there (int64 or float64), or whole seconds since 1970 (int64).
         nanos: nanoseconds beyond those seconds, int64; None where there are none.
-        numbers: whether the column holds numbers; None: there are no rows.
-        start: place of the first row in the column.
-        first: what stands there in the first row, for messages.
+        about: what of them decides what is meant by the column.
     """
 
     times: pl.Series
     nanos: pl.Series | None
-    numbers: bool | None
-    start: int
-    first: Any
+    about: AboutTimes
 
 
 class Times:
@@ -118,14 +119,14 @@ class Times:
             seconds, nanos = _of_format(column, field, form)
         elif (numbers := _as_numbers(column, field, form)) is not None:
             _check_numbers(numbers, column, field, form)
-            return ReadTimes(numbers, None, True if column.len() else None, start, told)
+            return ReadTimes(numbers, None, about_numbers(numbers, start, told, form))
         else:
             seconds, nanos = _of_iso(column, field)
         early = "Times are counted from 1970: correct the value or drop the row"
         field.refuse(seconds < 0, "holds a negative time", column, early)
         field.refuse(seconds > _LAST_SECOND, "holds a time after the year 9999", column)
         exact = nanos if (nanos != 0).any() else None
-        return ReadTimes(seconds, exact, False if column.len() else None, start, told)
+        return ReadTimes(seconds, exact, about_dates(seconds, exact, start, told))
 
     def join(self, parts: Sequence[ReadTimes]) -> tuple[pl.Series, str]:
         """All rows of the column, given its batches in their order: times and unit as `as_timestamps` has them.
@@ -133,21 +134,27 @@ class Times:
         Raises:
             UserError: the same, of what batches show beside each other.
         """
-        kinds = {part.numbers for part in parts} - {None}
-        if len(kinds) > 1:
-            odd = next(part for part in parts if part.numbers is False)
-            _refuse_beside_numbers(self._field.at(odd.start), odd.first)
-        parts = [part for part in parts if part.numbers is not None] or parts[:1]
-        if True in kinds:
-            # Whole numbers in one batch and fractions in the next are fractions all.
-            fractions = any(part.times.dtype.is_float() for part in parts)
-            numbers = pl.concat([part.times.cast(pl.Float64) if fractions else part.times for part in parts])
-            return _of_numbers(numbers, self._field, self._form)
-        seconds = pl.concat([part.times for part in parts])
-        if all(part.nanos is None for part in parts):
-            return seconds, "seconds"
-        zero = [part.times * 0 if part.nanos is None else part.nanos for part in parts]
-        return _in_finer_unit(seconds, pl.concat(zero))
+        unit = self.decided([(self._field, part.about) for part in parts])
+        parts = [part for part in parts if part.about.rows] or parts[:1]
+        return pl.concat([self.in_unit(part, unit) for part in parts]), unit.name
+
+    def decided(self, seen: Sequence[tuple[Field, AboutTimes]]) -> Unit:
+        """In which unit the column is, given what is known of all its batches, and the field of each, in their order.
+
+        Raises:
+            UserError: as `join`.
+        """
+        return decided(seen, self._form)
+
+    def in_unit(self, part: ReadTimes, unit: Unit) -> pl.Series:
+        """Some rows of the column in a unit, int64.
+
+        Raises:
+            UserError: a number that has no place there.
+        """
+        if not unit.numbers:
+            return unit.of_dates(part.times, part.nanos)
+        return unit.of_numbers(part.times, self._field.at(part.about.start))
 
 
 def _of_dates(column: pl.Series) -> tuple[pl.Series, pl.Series]:
@@ -156,7 +163,7 @@ def _of_dates(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     if not isinstance(column.dtype, pl.Datetime):
         return ticks * 86_400, ticks * 0
     per_second = PER_SECOND[column.dtype.time_unit]
-    return ticks // per_second, ticks % per_second * (_NANOSECONDS // per_second)
+    return ticks // per_second, ticks % per_second * (NANOSECONDS // per_second)
 
 
 def _as_numbers(column: pl.Series, field: Field, unit: str | None) -> pl.Series | None:
@@ -181,16 +188,8 @@ def _as_numbers(column: pl.Series, field: Field, unit: str | None) -> pl.Series 
         return None
     elif numbers.has_nulls():
         row = first(numbers.is_null())
-        _refuse_beside_numbers(field.at(field.start + row), column[row])
+        refuse_beside_numbers(field.at(field.start + row), column[row])
     return numbers
-
-
-def _refuse_beside_numbers(field: Field, value: Any) -> NoReturn:
-    raise UserError(
-        f"column '{field.name}' holds what is no time in {field.row(0)}: {shown(value)}",
-        place=field.place,
-        cure="Other rows hold numbers: correct the value or drop the row",
-    )
 
 
 def _check_numbers(numbers: pl.Series, column: pl.Series, field: Field, unit: str | None) -> None:
@@ -203,50 +202,6 @@ def _check_numbers(numbers: pl.Series, column: pl.Series, field: Field, unit: st
         field.refuse(numbers > last, told, column)
     if numbers.dtype.is_float():
         field.refuse(numbers >= 2.0**63, "holds too large a time", column)
-
-
-def _of_numbers(numbers: pl.Series, field: Field, unit: str | None) -> tuple[pl.Series, str]:
-    """Whole numbers as they are, others in a unit in which they are whole; and the unit."""
-    if unit is None:
-        _refuse_two_units(numbers, field)
-    if numbers.dtype == pl.Int64:
-        return numbers, unit or "as given"
-    unit = unit or "seconds"
-    found = numbers
-    if bool((numbers.floor() != numbers).any()):
-        finer = "microseconds" if unit in ("seconds", "milliseconds") else "nanoseconds"
-        numbers, unit = (numbers * (PARTS_OF_SECOND[finer] // PARTS_OF_SECOND[unit])).round(), finer
-    times = numbers.cast(pl.Int64, strict=False)
-    field.refuse(times.is_null(), "holds too large a time", found)
-    return times, unit
-
-
-def _refuse_two_units(numbers: pl.Series, field: Field) -> None:
-    """Refuse plausible seconds since 1970 beside plausible milliseconds, and so on.
-
-    Numbers that merely run from small to large are none of these: they fill what lies between.
-    """
-    low, high = PLAUSIBLE_SECONDS
-    least, most = numbers.min(), numbers.max()
-    within = [unit for unit, parts in PARTS_OF_SECOND.items() if least < high * parts and most >= low * parts]  # type: ignore[operator]
-    if len(within) < 2:
-        return
-    found = {
-        unit: (numbers >= low * PARTS_OF_SECOND[unit]) & (numbers < high * PARTS_OF_SECOND[unit]) for unit in within
-    }
-    first_rows = {unit: first(rows) for unit, rows in found.items() if rows.any()}
-    if len(first_rows) < 2:
-        return
-    smallest = next(iter(first_rows))
-    large = int((numbers >= low * PARTS_OF_SECOND[smallest]).sum())
-    if sum(int(rows.sum()) for rows in found.values()) < 0.95 * large:
-        return
-    told = " and ".join(f"in {unit} ({field.row(row)}: {shown(numbers[row])})" for unit, row in first_rows.items())
-    raise UserError(
-        f"column '{field.name}' holds times {told}",
-        place=field.place,
-        cure="Write all of them in one unit; if they are in one, say which in data.timestamp_format, as 'seconds'",
-    )
 
 
 def _of_format(column: pl.Series, field: Field, form: str) -> tuple[pl.Series, pl.Series]:
@@ -287,12 +242,6 @@ def _of_iso(texts: pl.Series, field: Field) -> tuple[pl.Series, pl.Series]:
 
 def _number(digits: pl.Series) -> pl.Series:
     return digits.cast(pl.Int64, strict=False).fill_null(0)
-
-
-def _in_finer_unit(seconds: pl.Series, nanos: pl.Series) -> tuple[pl.Series, str]:
-    if not bool((nanos % 1000 != 0).any()) or int(seconds.max() or 0) >= 2**63 // _NANOSECONDS:  # type: ignore[arg-type]
-        return seconds * _MICROSECONDS + nanos // 1000, "microseconds"
-    return seconds * _NANOSECONDS + nanos, "nanoseconds"
 
 
 def shown_time(value: int, unit: str) -> str:

@@ -5,6 +5,7 @@ Knows models and histories; knows nothing of metrics or files. Axes: U users, K 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,8 +15,7 @@ import torch
 from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.sequences import Sequences, Split
-from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
+from prorec_core.data.sequences import Sequences
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.ranker import Ranker
@@ -45,39 +45,50 @@ class Models:
     aligned: AlignedModel
 
 
-def recommend_lists(
-    config: EvaluateConfig, models: Models, sequences: Sequences, report: Report = silent
-) -> dict[Split, dict[str, TopItems]]:
-    """Recommendations of each scorer for every user: generative, dense, fused, ranked (of the generator) and aligned.
-
-    Dense and fused are missing where the generator has no dense score, ranked where no ranker was fitted. On validation
-    each user is ranked by weights that were fitted without that user.
-    """
-    return {
-        split: lists_after(config, models, sequences.histories(split), report, held_out=split is Split.VALIDATION)
-        for split in (Split.VALIDATION, Split.TEST)
-    }
-
-
 def lists_after(
     config: EvaluateConfig, models: Models, histories: Sequences, report: Report = silent, *, held_out: bool = False
 ) -> dict[str, TopItems]:
-    """Each scorer's recommendations after some histories, as `recommend_lists` makes them.
+    """Each scorer's recommendations after some histories: generative, dense, fused, ranked (of the generator), aligned.
+
+    Dense and fused are missing where the generator has no dense score, ranked where no ranker was fitted.
 
     Args:
-        held_out: the histories are those that the ranker was fitted on.
+        held_out: the histories are those that the ranker was fitted on: each user is ranked by weights that were fitted
+            without that user.
     """
-    n_users = histories.n_users
-    if n_users <= USERS_AT_ONCE:
-        return _lists_after(config, models, histories, report, held_out=held_out)
-    parts, histories = [], histories.owned()
-    for start in range(0, n_users, USERS_AT_ONCE):
+    parts, done = [], 0
+    for part in parts_of(histories):
 
-        def told(progress: Progress, before: int = start) -> None:
-            report(replace(progress, step=before + progress.step, total=n_users))
+        def told(progress: Progress, before: int = done) -> None:
+            report(replace(progress, step=before + progress.step, total=histories.n_users))
 
-        users = np.arange(start, min(start + USERS_AT_ONCE, n_users))
-        parts.append(_lists_after(config, models, histories.select(users), told, held_out=held_out))
+        parts.append(_lists_after(config, models, part, told, held_out=held_out))
+        done += part.n_users
+    return joined(parts)
+
+
+def parts_of(histories: Sequences) -> Iterator[Sequences]:
+    """Histories in parts of so many that their candidates can be held; one at least.
+
+    Which of them are in a part together decides the last bits of their scores, wherever these are made.
+    """
+    if not more_than_a_part(histories):
+        yield histories
+        return
+    owned = histories.owned()
+    for start in range(0, histories.n_users, USERS_AT_ONCE):
+        yield owned.select(np.arange(start, min(start + USERS_AT_ONCE, histories.n_users)))
+
+
+def more_than_a_part(histories: Sequences) -> bool:
+    """Whether there are users for more than one part."""
+    return histories.n_users > USERS_AT_ONCE
+
+
+def joined(parts: list[dict[str, TopItems]]) -> dict[str, TopItems]:
+    """The lists of all parts, in their order."""
+    if len(parts) == 1:
+        return parts[0]
     return {
         scorer: TopItems(
             np.concatenate([part[scorer].items_UK for part in parts]),
@@ -120,22 +131,6 @@ def _lists_after(
         offsets_N=models.generator.item_offsets,
     )
     return lists
-
-
-def new_item_lists(config: EvaluateConfig, models: Models, dataset: Dataset, report: Report = silent) -> NewItemLists:
-    """Recommendations from the catalogue with the new items that a data set holds out.
-
-    Args:
-        config: list length, beams, mask and the bonus of new items.
-        models: over all items, the new ones after the others; the generator keeps the bonus.
-        dataset: with new items.
-        report: told of every batch, in users.
-    """
-    offsets_N = new_item_offsets(config, dataset, models.generator.inputs_NE.device)
-    if offsets_N is not None:
-        models.generator.offset_items(offsets_N)
-    known, new = (lists_after(config, models, histories, report) for histories in new_item_histories(dataset))
-    return NewItemLists(known, new, config.new_item_bonus)
 
 
 def new_item_offsets(config: EvaluateConfig, dataset: Dataset, device: torch.device) -> torch.Tensor | None:

@@ -2,59 +2,122 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import numpy as np
 
 from prorec_core.alignment.trained import AlignedModel
-from prorec_core.data.dataset import Dataset
-from prorec_core.evaluation.lists import Models, new_item_lists, recommend_lists
+from prorec_core.data.sequences import Split
+from prorec_core.errors import UserError
+from prorec_core.evaluation.asked import Asked, Lists, Look, Spread, is_worth_sharing, lists_by_others
+from prorec_core.evaluation.lists import Models, lists_after, new_item_offsets
 from prorec_core.evaluation.measured import Evaluation
-from prorec_core.evaluation.new_items import NewItemLists
+from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
 from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.evaluation.stage import evaluate as run
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
+from prorec_core.kept import Make, Open
+from prorec_core.progress import Report, silent
 from prorec_core.quantization.quantized import Quantized
 from prorec_core.stages.inputs import new_quantized_embedding, quantized_embedding, read_dataset
 from prorec_core.stages.work import StageWork
 
 
-def evaluate(work: StageWork) -> Evaluation:
-    """Rank the whole catalogue for every user, and measure."""
-    experiment, runtime = work.experiment, work.runtime()
+def evaluate(work: StageWork, spread: Spread | None = None, open_: Open | None = None) -> Evaluation:
+    """Rank the whole catalogue for every user, and measure.
+
+    Args:
+        work: of the stage.
+        spread: has others make the lists, where there are users for more than one part; by default this process does.
+            Finished parts wait among the checkpoints, so that a killed run goes on with them.
+        open_: makes these ready, as `lister` does.
+
+    Raises:
+        UserError: others met one.
+    """
+    experiment = work.experiment
     dataset = read_dataset(work)
-    quantized = Quantized.load(work.inputs["quantize"])
     trained = TrainedGenerator.load(work.inputs["train_generator"])
-    aligned = AlignedModel.load(work.inputs["align"])
-    generator = restore_generator(trained, quantized.table.codes, quantized_embedding(work), runtime.device)
-    models = Models(generator, trained.fusion_weight, trained.ranker, aligned)
+    asked = {
+        split.name.lower(): Asked(dataset.sequences.histories(split), held_out=split is Split.VALIDATION)
+        for split in (Split.VALIDATION, Split.TEST)
+    }
+    if dataset.new_items is not None:
+        for name, histories in zip(("known", "new"), new_item_histories(dataset), strict=True):
+            asked[name] = Asked(histories, with_new=True)
+    if spread is not None and open_ is not None and is_worth_sharing(asked):
+        with spread(open_) as make:
+            lists, device = lists_by_others(asked, make, work.checkpoints / "lists", work.report)
+        work.made_with.update(device=device, number_format="float32")
+    else:
+        make_here = _Lister(work)
+        lists = {name: make_here.lists(each, work.report) for name, each in asked.items()}
+    with_new = None
+    if dataset.new_items is not None:
+        with_new = NewItemLists(lists["known"], lists["new"], experiment.evaluate.new_item_bonus)
     inputs = EvaluationInputs(
         config=experiment.evaluate,
         dataset=dataset,
-        lists=recommend_lists(experiment.evaluate, models, dataset.sequences, runtime.report),
+        lists={split: lists[split.name.lower()] for split in (Split.VALIDATION, Split.TEST)},
         fusion_weight=trained.fusion_weight,
         seed=experiment.seed,
         fusion_trials=[tuple(trial) for trial in trained.config["fusion_trials"]],
         ranker=trained.config["ranker"],
         recommended=trained.recommended,
-        new=_with_new_items(work, dataset, models, trained, quantized),
+        new=with_new,
     )
-    result = run(inputs, runtime.report)
+    result = run(inputs, work.report)
     result.save(work.folder)
     return result
 
 
-def _with_new_items(
-    work: StageWork, dataset: Dataset, models: Models, trained: TrainedGenerator, quantized: Quantized
-) -> NewItemLists | None:
-    """Recommendations from the catalogue with the new items that were held out; None where none were."""
-    if dataset.new_items is None:
-        return None
-    runtime = work.runtime()
-    embeddings = np.concatenate([quantized_embedding(work), new_quantized_embedding(work)])
-    everything = dataclasses.replace(
-        models,
-        generator=restore_generator(trained, quantized.all_items().codes, embeddings, runtime.device),
-        aligned=models.aligned.with_new(),
-    )
-    return new_item_lists(work.experiment.evaluate, everything, dataset, runtime.report)
+def lister(work: StageWork) -> Make:
+    """Makes lists where models can be loaded from what a stage reads: answers `Look` and `Asked`."""
+    return _Lister(work).answer
+
+
+class _Lister:
+    """Models of a stage, loaded when first asked for."""
+
+    def __init__(self, work: StageWork) -> None:
+        self._work = work
+        self._device = work.runtime().device
+        self._models: dict[bool, Models] = {}
+
+    def answer(self, asked: Look | Asked) -> Any:
+        """As `lister` says."""
+        return self._device.type if isinstance(asked, Look) else self.lists(asked)
+
+    def lists(self, asked: Asked, report: Report = silent) -> Lists:
+        """The lists of each scorer.
+
+        Raises:
+            UserError: models are on another kind of device here.
+        """
+        if asked.device not in ("", self._device.type):
+            raise UserError(
+                f"one worker computes on {asked.device}, another on {self._device.type}",
+                place="compute",
+                cure="Ask for workers that are alike: compute.gpus_per_worker, and the experiment's device",
+            )
+        if asked.with_new not in self._models:
+            self._models[asked.with_new] = self._loaded(with_new=asked.with_new)
+        config = self._work.experiment.evaluate
+        return lists_after(config, self._models[asked.with_new], asked.histories, report, held_out=asked.held_out)
+
+    def _loaded(self, *, with_new: bool) -> Models:
+        work = self._work
+        quantized = Quantized.load(work.inputs["quantize"])
+        trained = TrainedGenerator.load(work.inputs["train_generator"])
+        aligned = AlignedModel.load(work.inputs["align"])
+        embeddings, codes = quantized_embedding(work), quantized.table.codes
+        if with_new:
+            embeddings = np.concatenate([embeddings, new_quantized_embedding(work)])
+            codes, aligned = quantized.all_items().codes, aligned.with_new()
+        generator = restore_generator(trained, codes, embeddings, self._device)
+        if (
+            with_new
+            and (offsets_N := new_item_offsets(work.experiment.evaluate, read_dataset(work), self._device)) is not None
+        ):
+            generator.offset_items(offsets_N)
+        return Models(generator, trained.fusion_weight, trained.ranker, aligned)

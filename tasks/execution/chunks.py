@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prorec.tasks.execution.cluster import cluster
+from prorec.tasks.execution.worker import Failed
 from prorec_core.config_compute import ComputeConfig
 from prorec_core.errors import UserError, one_line
 from prorec_core.kept import Make, Making, Open
@@ -31,14 +32,6 @@ _DEATHS = 3
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Failed:
-    """A worker cannot go on, and no other could: a user's mistake, or the traceback of one of the program's own."""
-
-    error: UserError | None
-    traceback: str
-
-
 class _Worker:
     """Makes chunks, one after the other. An actor, in a process that Ray started."""
 
@@ -49,9 +42,9 @@ class _Worker:
         torch.set_num_threads(threads)
         self._make: Make | None = None
 
-    def begin(self, open_: Open) -> _Failed | None:
+    def begin(self, open_: Open) -> Failed | None:
         """Make ready; tells what it failed of."""
-        failed: _Failed | None = self._told(self._open, open_)
+        failed: Failed | None = self._told(self._open, open_)
         return failed
 
     def make(self, chunk: Any) -> Any:
@@ -67,9 +60,9 @@ class _Worker:
         try:
             return do(value)
         except UserError as error:
-            return _Failed(error, "")
+            return Failed(error, "")
         except Exception:
-            return _Failed(None, traceback.format_exc())
+            return Failed(None, traceback.format_exc())
 
 
 @dataclass
@@ -159,7 +152,7 @@ class _Crew:
                     again.extend(worker.chunks.values())
                     self._replace(worker, error)
                     continue
-                if isinstance(found, _Failed):
+                if isinstance(found, Failed):
                     raise found.error or RuntimeError(f"a worker failed:\n{found.traceback}")
                 if not worker.ready:
                     worker.ready = True

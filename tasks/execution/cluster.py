@@ -46,6 +46,8 @@ _ALWAYS = {
     "RAY_TRAIN_V2_ENABLED": "1",
     # By default they give way to whatever else runs.
     "RAY_worker_niceness": "0",
+    # What Ray's own actors fail of and nobody asks for is no news; errors of workers are asked for.
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     # Workers stay where they are: folders may be named from there.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }

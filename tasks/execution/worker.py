@@ -165,11 +165,16 @@ def _expect_store(task: Task) -> None:
     except OSError:
         seen = False
     if not seen or not os.access(task.folder, os.W_OK):
-        raise UserError(
-            f"a worker on {os.uname().nodename} cannot reach the folder of artifacts",
-            place=str(Path(task.folder).parent),
-            cure="Mount one shared folder at the same path on all machines, and name it in PROREC_ARTIFACTS",
-        )
+        raise not_reached(Path(task.folder).parent)
+
+
+def not_reached(place: Path) -> UserError:
+    """What a worker says that does not see a folder of artifacts."""
+    return UserError(
+        f"a worker on {os.uname().nodename} cannot reach the folder of artifacts",
+        place=str(place),
+        cure="Mount one shared folder at the same path on all machines, and name it in PROREC_ARTIFACTS",
+    )
 
 
 def _empty(folder: Path) -> None:

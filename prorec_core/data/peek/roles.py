@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from prorec_core.data.columns import LETTERS
-from prorec_core.data.times import PARTS_OF_SECOND
+from prorec_core.data.units import PARTS_OF_SECOND
 
 _USERS = (
     "userid", "user", "uid", "customerid", "customer", "reviewerid", "memberid", "visitorid", "accountid", "clientid",

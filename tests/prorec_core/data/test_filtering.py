@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prorec_core.data.filtering import Funnel, counts, k_core
+from prorec_core.data.filtering import Count, Funnel, k_core
 from prorec_core.errors import UserError
 
 Pairs = list[tuple[int, int]]
@@ -50,24 +49,21 @@ def test_core_is_the_largest_one(rows: Pairs, min_user: int, min_item: int) -> N
     assert sorted(kept) == sorted(largest_core(rows, min_user, min_item))
 
 
-@settings(deadline=None)
-@given(pairs)
-def test_counts_are_those_of_different_users_and_items(rows: Pairs) -> None:
-    users, items = columns(rows)
-    found = counts(pl.DataFrame({"user": users, "item": items}))
-    expected = {"users": len(set(users.tolist())), "items": len(set(items.tolist())), "interactions": len(rows)}
-    assert found == expected
-
-
-def log(*rows: tuple[int, int, int]) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=["user", "item", "timestamp"], orient="row")
+@given(pairs, pairs)
+def test_counts_are_those_of_different_users_and_items(rows: Pairs, others: Pairs) -> None:
+    found = Count.of(*columns(rows), 9)
+    expected = {"users": len(dict(rows)), "items": len({item for _, item in rows}), "interactions": len(rows)}
+    assert found.told() == expected
+    of_others = [(user + 9, item) for user, item in others]
+    both = (found + Count.of(*columns(of_others), 9)).told()
+    assert both == Count.of(*columns(rows + of_others), 9).told()
 
 
 def test_funnel_says_which_filter_took_what() -> None:
-    funnel = Funnel(log((0, 0, 0), (0, 1, 1), (1, 1, 1)), "log.csv")
-    funnel.apply("rating", np.array([True, True, False]), "data.min_rating")
+    funnel = Funnel(Count(2, np.array([1, 2])), "log.csv")
+    funnel.note("rating", Count(1, np.array([1, 1])), "data.min_rating")
     with pytest.raises(UserError) as caught:
-        funnel.apply("k_core", np.array([False, False]), "data.min_user_interactions")
+        funnel.note("k_core", Count(0, np.array([0, 0])), "data.min_user_interactions")
     message = str(caught.value)
     assert "log.csv" in message and "nothing is left of 3 interactions" in message
     assert "rating took 1" in message and "k_core took 2" in message and "data.min_user_interactions" in message
@@ -76,10 +72,9 @@ def test_funnel_says_which_filter_took_what() -> None:
 
 
 def test_where_nothing_is_left_what_was_odd_is_told_and_all_that_took_much() -> None:
-    frame = pl.DataFrame({"user": [0, 0, 1, 1, 2, 2], "item": [0, 1, 0, 1, 0, 1], "timestamp": [0, 1, 2, 3, 4, 5]})
-    funnel = Funnel(frame, "log.csv", ["3 ids differ from another in blanks alone"])
-    funnel.apply("unknown_items", pl.Series([True, True, False, False, False, False]), "data.unknown_items")
+    funnel = Funnel(Count(3, np.array([3, 3])), "log.csv", ["3 ids differ from another in blanks alone"])
+    funnel.note("unknown_items", Count(1, np.array([1, 1])), "data.unknown_items")
     with pytest.raises(UserError) as told:
-        funnel.apply("k_core", pl.Series([False, False]), "data.min_user_interactions")
+        funnel.note("k_core", Count(0, np.array([0, 0])), "data.min_user_interactions")
     assert "3 ids differ from another in blanks alone" in str(told.value)
     assert "Check data.unknown_items and data.min_user_interactions." in str(told.value)

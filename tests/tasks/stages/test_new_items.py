@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from prorec.tasks.execution.stage import Work
 from prorec.tasks.stages.align import align
@@ -22,14 +27,18 @@ from prorec.tasks.stages.registration import fill_bundle
 from prorec.tasks.stages.report import report
 from prorec.tasks.stages.train_collaborative import train_collaborative
 from prorec.tasks.stages.train_generator import train_generator
-from prorec_core.artifacts import write_manifest
+from prorec_core.artifacts import sha256_file, write_manifest
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.histories import DatasetHistories
+from prorec_core.evaluation.asked import Asked, Spread
 from prorec_core.evaluation.stage import Evaluation
 from prorec_core.generation.recommender import Recommender
+from prorec_core.kept import Making, Open
 from prorec_core.progress import silent
 from prorec_core.quantization.quantized import Quantized
+from prorec_core.stages.evaluate import evaluate as evaluate_files
+from prorec_core.stages.evaluate import lister
 
 STAGES = (preprocess, embed_text, train_collaborative, align, quantize, train_generator, evaluate, report)
 SMALL: dict[str, Any] = {"epochs": 1, "dim": 16, "layers": 1}
@@ -96,6 +105,44 @@ def check_other_recommenders(places: Mapping[str, Path], root: Path, of_the_pipe
     assert found["two_stream"]["share_at_10"]["two_stream"] == of_the_pipeline["share_at_10"]["generative"]
 
 
+def check_lists_made_by_others(places: Mapping[str, Path], root: Path) -> None:
+    """Part by part, in any order, and taken up again after a death: what one process makes."""
+    asked = list[Asked]()
+
+    @contextmanager
+    def others(open_: Open) -> Iterator[Making]:
+        make = open_()
+
+        def made(wanted: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+            for name, each in reversed(list(wanted)):
+                if isinstance(each, Asked):
+                    asked.append(each)
+                    if len(asked) == 4:
+                        raise InterruptedError
+                yield name, make(each)
+
+        yield made
+
+    def by(spread: Spread | None) -> dict[str, str]:
+        folder = root / ("others" if spread else "one")
+        folder.mkdir(exist_ok=True)
+        of_stage = work(Experiment.model_validate(TINY), places, folder)
+        evaluate_files(of_stage, spread, partial(lister, of_stage))
+        return {path.name: sha256_file(path) for path in folder.iterdir()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prorec_core.evaluation.lists.USERS_AT_ONCE", 50)
+        alone = by(None)
+        with pytest.raises(InterruptedError):
+            by(others)
+        assert by(others) == alone
+    first, second = (
+        [(each.with_new, each.histories.items.tobytes()) for each in part] for part in (asked[:4], asked[4:])
+    )
+    assert not set(first[:3]) & set(second) and first[3] in second, "what is finished is not made again"
+    assert {each.with_new for each in asked} == {each.held_out for each in asked} == {True, False}
+
+
 @pytest.mark.parametrize(
     "changes", [{}, {"quantize": {"codes": 4, "embedding": "concatenation"}}], ids=["default", "both"]
 )
@@ -122,6 +169,7 @@ def test_new_items_are_embedded_coded_generated_and_measured(run: Run, changes: 
         assert new["new"]["generative"]["recall_at_50"] > 0.9
         assert new["share_at_10"]["fused"] > 0.02
         check_other_recommenders(places, tmp_path, new)
+        check_lists_made_by_others(places, tmp_path)
 
     example = fill_bundle(
         tmp_path / "bundle",
@@ -131,6 +179,24 @@ def test_new_items_are_embedded_coded_generated_and_measured(run: Run, changes: 
     assert recommender.item_ids == table.item_ids
     listed = {item.item_id for each in recommender.recommend([example], k=50) for item in each}
     assert listed & set(dataset.new_items.items["item_id"])
+
+
+@pytest.mark.pipeline
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_workers_measure_what_one_process_does(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = run()
+    monkeypatch.setattr("prorec_core.evaluation.lists.USERS_AT_ONCE", 50)
+    digests = {}
+    for engine in ("local", "ray"):
+        folder = tmp_path / engine
+        folder.mkdir()
+        experiment = Experiment.model_validate({**TINY, "compute": {"engine": engine, "workers": 1}})
+        of_stage = replace(work(experiment, places, folder), experiment=evaluate.part(experiment))
+        with threadpool_limits(1):
+            evaluate.body(of_stage)
+        assert of_stage.made_with.get("engine") == {"local": None, "ray": "ray"}[engine]
+        digests[engine] = {path.name: sha256_file(path) for path in folder.iterdir()}
+    assert digests["ray"] == digests["local"]
 
 
 def test_by_time_new_items_are_placed_and_all_that_recommends_is_measured(run: Run, tmp_path: Path) -> None:
