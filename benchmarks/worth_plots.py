@@ -14,7 +14,7 @@ from prorec_core.reports.tables import signed
 
 Rows = Sequence[Mapping[str, Any]]
 _METRIC = "ndcg_at_10"
-_GROUPS = {"all": "all targets", "rare": "targets seen five times at most", "new": "new items"}
+_GROUPS = {"all": "all targets", "rare": "seen five times at most", "new": "new items"}
 _SHADES = (TEXT_COLOUR, BEHAVIOUR_COLOUR, INK)
 
 
@@ -33,7 +33,7 @@ def _alignment(rows: Rows) -> Figure:
     places = list(dict.fromkeys((row["situation"], row["group"]) for row in with_interval))
     with style():
         columns = min(3, len(places))
-        figure, all_axes = panels(columns, -(-len(places) // columns), height=2.6)
+        figure, all_axes = panels(columns, -(-len(places) // columns), width=10.0, height=2.6)
         for axes in all_axes[len(places) :]:
             axes.axis("off")
         for axes, (situation, group) in zip(all_axes, places, strict=False):
@@ -42,7 +42,9 @@ def _alignment(rows: Rows) -> Figure:
             for row in shown:
                 _interval(axes, row["weight"], row, TEXT_COLOUR)
             axes.set_xscale("log")
-            axes.set_title(f"{situation}: {_GROUPS[group]}\n{shown[0]['targets']:,} targets")
+            axes.set_xticks([row["weight"] for row in shown], [f"{row['weight']:g}" for row in shown])
+            axes.minorticks_off()
+            axes.set_title(f"{situation}\n{_GROUPS[group]} ({shown[0]['targets']:,})")
             axes.set_xlabel("α")
         all_axes[0].set_ylabel("NDCG@10 less that without")
     return figure
