@@ -45,7 +45,7 @@ from prorec_core.data.stage import preprocess
 from prorec_core.errors import UserError
 from prorec_core.evaluation.lists import dense_lists
 from prorec_core.evaluation.new_items import new_item_histories, new_targets
-from prorec_core.metrics.intervals import paired_bootstrap
+from prorec_core.metrics.intervals import difference_of
 from prorec_core.metrics.measuring import values_by_user
 from prorec_core.metrics.top import rank_of_target
 from prorec_core.threads import cores
@@ -290,9 +290,8 @@ def rows_of(trials: Sequence[Trial], folder: Path) -> list[dict[str, Any]]:
                         np.mean([values_by_user(metric, side[seed][group]) for seed in both], axis=0)
                         for side in ({seed: found for seed, (found, _) in seeds.items()}, without)
                     ]
-                    difference = values[0] - values[1]
-                    low, high = paired_bootstrap(difference, _SAMPLES)
-                    row[f"{metric}_difference"] = [round(low, 6), round(float(difference.mean()), 6), round(high, 6)]
+                    found = difference_of(values[0] - values[1], _SAMPLES)
+                    row[f"{metric}_difference"] = [found[name] for name in ("low", "difference", "high")]
             rows.append(row)
     return rows
 

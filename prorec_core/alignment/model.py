@@ -126,8 +126,9 @@ class StageOne(nn.Module):
 
     def _texts(self) -> Tensor:
         """E_S as the adapter's product takes it: what a step would round anew each time is rounded once."""
-        low = self.low_NS is not None and torch.is_autocast_enabled(self.text_NS.device.type)
-        return self.low_NS if low and self.low_NS is not None else self.text_NS
+        if self.low_NS is not None and torch.is_autocast_enabled(self.text_NS.device.type):
+            return self.low_NS
+        return self.text_NS
 
     def fused(self, collaborative_ND: Tensor, semantic_ND: Tensor) -> Tensor:
         """E_I of some items from their E_C and E_T, shape (N, E); nothing of their neighbours."""

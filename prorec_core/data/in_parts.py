@@ -45,6 +45,12 @@ class Arranged:
     users: Oddities
 
 
+Read = Callable[[Given], Iterator[pl.DataFrame]]
+"""Gives the rows of what is given, as `rows_in` does."""
+Arrange = Callable[[pl.DataFrame], tuple[Rows, Arranged]]
+"""Makes of the rows of a part, in whatever order, what is held of it and what is told."""
+
+
 class Held(Protocol):
     """Parts that others hold."""
 
@@ -63,11 +69,7 @@ class Crew(Protocol):
         ...
 
     def in_parts(
-        self,
-        read: Callable[[Given], Iterator[pl.DataFrame]],
-        given: Sequence[Given],
-        parts: int,
-        make: Callable[[pl.DataFrame], tuple[Rows, Arranged]],
+        self, read: Read[Given], given: Sequence[Given], parts: int, make: Arrange
     ) -> tuple[Held, list[Arranged]]:
         """Read all, bring together the rows of each part (`PART`), and hold what is made of them.
 

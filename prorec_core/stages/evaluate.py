@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from prorec_core.alignment.trained import AlignedModel
 from prorec_core.data.sequences import Split
@@ -37,7 +39,8 @@ def evaluate(work: StageWork, spread: Spread | None = None, open_: Open | None =
     """
     experiment = work.experiment
     dataset = read_dataset(work)
-    trained = TrainedGenerator.load(work.inputs["train_generator"])
+    own = _Lister(work)
+    trained = own.trained
     asked = {
         split.name.lower(): Asked(dataset.sequences.histories(split), held_out=split is Split.VALIDATION)
         for split in (Split.VALIDATION, Split.TEST)
@@ -50,8 +53,7 @@ def evaluate(work: StageWork, spread: Spread | None = None, open_: Open | None =
             lists, device = lists_by_others(asked, make, work.checkpoints / "lists", work.report)
         work.made_with.update(device=device, number_format="float32")
     else:
-        make_here = _Lister(work)
-        lists = {name: make_here.lists(each, work.report) for name, each in asked.items()}
+        lists = {name: own.lists(each, work.report) for name, each in asked.items()}
     with_new = None
     if dataset.new_items is not None:
         with_new = NewItemLists(lists["known"], lists["new"], experiment.evaluate.new_item_bonus)
@@ -81,8 +83,16 @@ class _Lister:
 
     def __init__(self, work: StageWork) -> None:
         self._work = work
-        self._device = work.runtime().device
         self._models: dict[bool, Models] = {}
+
+    @cached_property
+    def trained(self) -> TrainedGenerator:
+        """What the generator's training left."""
+        return TrainedGenerator.load(self._work.inputs["train_generator"])
+
+    @cached_property
+    def _device(self) -> torch.device:
+        return self._work.runtime().device
 
     def answer(self, asked: Look | Asked) -> Any:
         """As `lister` says."""
@@ -108,8 +118,7 @@ class _Lister:
     def _loaded(self, *, with_new: bool) -> Models:
         work = self._work
         quantized = Quantized.load(work.inputs["quantize"])
-        trained = TrainedGenerator.load(work.inputs["train_generator"])
-        aligned = AlignedModel.load(work.inputs["align"])
+        trained, aligned = self.trained, AlignedModel.load(work.inputs["align"])
         embeddings, codes = quantized_embedding(work), quantized.table.codes
         if with_new:
             embeddings = np.concatenate([embeddings, new_quantized_embedding(work)])

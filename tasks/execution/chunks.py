@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prorec.tasks.execution.cluster import cluster
-from prorec.tasks.execution.worker import Failed
+from prorec.tasks.execution.worker import Failed, attempted
 from prorec_core.config_compute import ComputeConfig
 from prorec_core.errors import UserError, one_line
 from prorec_core.kept import Make, Making, Open
@@ -44,25 +43,15 @@ class _Worker:
 
     def begin(self, open_: Open) -> Failed | None:
         """Make ready; tells what it failed of."""
-        failed: Failed | None = self._told(self._open, open_)
-        return failed
+        return attempted(self._open, open_)
 
     def make(self, chunk: Any) -> Any:
         """What is made of a chunk, or what that failed of."""
         assert self._make is not None
-        return self._told(self._make, chunk)
+        return attempted(self._make, chunk)
 
     def _open(self, open_: Open) -> None:
         self._make = open_()
-
-    def _told(self, do: Callable[[Any], Any], value: Any) -> Any:
-        # Told as a value, so that every error that Ray raises is a loss.
-        try:
-            return do(value)
-        except UserError as error:
-            return Failed(error, "")
-        except Exception:
-            return Failed(None, traceback.format_exc())
 
 
 @dataclass
@@ -153,7 +142,7 @@ class _Crew:
                     self._replace(worker, error)
                     continue
                 if isinstance(found, Failed):
-                    raise found.error or RuntimeError(f"a worker failed:\n{found.traceback}")
+                    raise found.raised
                 if not worker.ready:
                     worker.ready = True
                     continue

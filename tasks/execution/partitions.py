@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +20,9 @@ import polars as pl
 import pyarrow as pa
 
 from prorec.tasks.execution.cluster import cluster
-from prorec.tasks.execution.worker import Failed
+from prorec.tasks.execution.worker import Failed, attempted
 from prorec_core.config_compute import ComputeConfig
-from prorec_core.data.in_parts import Arranged
+from prorec_core.data.in_parts import Arrange, Arranged, Read
 from prorec_core.data.partition import NO_ROWS, ROW, Rows
 from prorec_core.data.pieces import PART
 from prorec_core.errors import UserError, one_line
@@ -81,11 +80,7 @@ class Crew:
         yield from _results(made)
 
     def in_parts(
-        self,
-        read: Callable[[Given], Iterator[pl.DataFrame]],
-        given: Sequence[Given],
-        parts: int,
-        make: Callable[[pl.DataFrame], tuple[Rows, Arranged]],
+        self, read: Read[Given], given: Sequence[Given], parts: int, make: Arrange
     ) -> tuple[HeldParts, list[Arranged]]:
         """Read all, bring together the rows of each part, and hold what is made of them.
 
@@ -130,17 +125,7 @@ def _results(made: Any) -> Iterator[tuple[int, Any]]:
             elif not failed:
                 yield number, found
     if failed:
-        first = min(failed, key=lambda each: each[0])[1]
-        raise first.error or RuntimeError(f"a worker failed:\n{first.traceback}")
-
-
-def _told(do: Callable[[Given], Made], given: Given) -> Made | Failed:
-    try:
-        return do(given)
-    except UserError as error:
-        return Failed(error, "")
-    except Exception:
-        return Failed(None, traceback.format_exc())
+        raise min(failed, key=lambda each: each[0])[1].raised
 
 
 def _objects(values: Sequence[Any]) -> pa.Array:
@@ -151,15 +136,15 @@ def _objects(values: Sequence[Any]) -> pa.Array:
 
 def _numbered(batch: pa.Table, do: Callable[[Any], Any], given: Sequence[Any]) -> pa.Table:
     number = batch[_NUMBER][0].as_py()
-    return pa.table({_NUMBER: [number], _MADE: _objects([_told(do, given[number])])})
+    return pa.table({_NUMBER: [number], _MADE: _objects([attempted(do, given[number])])})
 
 
-def _rows(batch: pa.Table, read: Callable[[Any], Iterator[pl.DataFrame]], given: Sequence[Any]) -> Iterator[pa.Table]:
+def _rows(batch: pa.Table, read: Read[Any], given: Sequence[Any]) -> Iterator[pa.Table]:
     """The rows of what was given, or as far as it goes and a row that says what is wrong (`_failed`)."""
     number = batch[_NUMBER][0].as_py()
     frames = iter(read(given[number]))
     empty = next(frames).clear()
-    while (found := _told(lambda rows: next(rows, None), frames)) is not None:
+    while (found := attempted(lambda rows: next(rows, None), frames)) is not None:
         frame = _failed(number, found, empty) if isinstance(found, Failed) else found
         yield frame.to_arrow(compat_level=pl.CompatLevel.oldest())
 
@@ -180,14 +165,14 @@ def _first_failed(frame: pl.DataFrame) -> Failed | None:
     return Failed(None, told[0]) if len(told) == 1 else Failed(UserError(told[0], place=told[1], cure=told[2]), "")
 
 
-def _part(batch: pa.Table, make: Callable[[pl.DataFrame], tuple[Rows, Arranged]]) -> pa.Table:
+def _part(batch: pa.Table, make: Arrange) -> pa.Table:
     number, frame = batch[PART][0].as_py(), pl.DataFrame(pl.from_arrow(batch))
     wrong = _first_failed(frame)
-    made = _told(make, frame) if wrong is None else wrong
+    made = attempted(make, frame) if wrong is None else wrong
     rows, told = (NO_ROWS, made) if isinstance(made, Failed) else made
     return rows.to_arrow().append_column(_NUMBER, pa.array([number])).append_column(_MADE, _objects([told]))
 
 
 def _of_part(batch: pa.Table, do: Callable[[Rows], Any]) -> pa.Table:
     number = batch[_NUMBER][0].as_py()
-    return pa.table({_NUMBER: [number], _MADE: _objects([_told(do, Rows.of_arrow(batch))])})
+    return pa.table({_NUMBER: [number], _MADE: _objects([attempted(do, Rows.of_arrow(batch))])})

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prorec.tasks.execution.reads import view
 from prorec_core.config import Experiment
@@ -27,6 +27,8 @@ from prorec_core.stages.work import StageWork
 if TYPE_CHECKING:
     from prorec_core.training.workers import Workers
 
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 Training = Callable[[StageWork, Any], object]
 """A stage of `prorec_core` that trains, from files to files, anew or from an earlier one."""
 
@@ -58,6 +60,21 @@ class Failed:
 
     error: UserError | None
     traceback: str
+
+    @property
+    def raised(self) -> Exception:
+        """What whoever asked is to raise."""
+        return self.error or RuntimeError(f"a worker failed:\n{self.traceback}")
+
+
+def attempted(do: Callable[[Given], Made], given: Given) -> Made | Failed:
+    """What is made, or what that failed of as a value, so that every error that Ray raises is a loss."""
+    try:
+        return do(given)
+    except UserError as error:
+        return Failed(error, "")
+    except Exception:
+        return Failed(None, traceback.format_exc())
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import pytest
 from prorec.flows.local import crew
 from prorec.tasks.execution.events import Notice, listening
 from prorec.tasks.local.piped import Ended
+from prorec.tasks.local.stopping import SECONDS_TO_CLOSE
 from prorec_core.errors import MachineError
 from prorec_core.threads import cores, run_on, shares
 
@@ -244,3 +245,7 @@ def test_all_threads_move() -> None:
     finally:
         run_on(before)
     assert cores() == before
+
+
+def test_who_waits_for_others_has_time_left_to_close_its_own() -> None:
+    assert crew._SECONDS_TO_END <= SECONDS_TO_CLOSE - 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from prorec_core.artifacts import sha256_file
 from prorec_core.config_data import DataConfig
 from prorec_core.data import in_parts, pieces
-from prorec_core.data.in_parts import Arranged
+from prorec_core.data.in_parts import Arrange, Arranged, Read
 from prorec_core.data.partition import Rows
 from prorec_core.data.pieces import PART
 from prorec_core.data.stage import Spread, preprocess
@@ -30,8 +30,8 @@ Made = TypeVar("Made")
 
 
 def sent(value: Any) -> Any:
-    """As it arrives in another process."""
-    return pickle.loads(pickle.dumps(value))
+    """As it arrives in another process: put together anew, and sharing nothing."""
+    return copy.deepcopy(value)
 
 
 @dataclass
@@ -58,11 +58,7 @@ class CrewHere:
             yield place, sent(sent(do)(sent(given[place])))
 
     def in_parts(
-        self,
-        read: Callable[[Given], Iterator[pl.DataFrame]],
-        given: Sequence[Given],
-        parts: int,
-        make: Callable[[pl.DataFrame], tuple[Rows, Arranged]],
+        self, read: Read[Given], given: Sequence[Given], parts: int, make: Arrange
     ) -> tuple[HeldHere, list[Arranged]]:
         rows = pl.concat([frame for each in given for frame in sent(read)(sent(each))])
         rows = rows.sample(fraction=1, shuffle=True, seed=1)
