@@ -76,7 +76,7 @@ def _distillation(rows: Rows) -> Figure:
                 )
         difference.set_title("What distillation adds, NDCG@10")
         level.set_title("Codes alone with and without it, NDCG@10")
-        level.set_ylim(bottom=0)
+        level.set_ylim(0, 1.08 * max(row[_METRIC] for row in rows))
         level.legend()
         for axes in (difference, level):
             axes.set_xlabel("what quantization loses: error relative to the embedding's variance")
