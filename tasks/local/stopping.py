@@ -152,7 +152,7 @@ def _watch(pid: int, seconds: float, interruptions: bool) -> None:
     """Read the signals of the process `pid` from the standard input, until it is gone."""
     asked: float | None = None
     end: float | None = None
-    warned = False
+    warned, interrupted = False, 0
     while os.getppid() == pid:
         if select.select([0], [], [], None if end is None else _PAUSE)[0]:
             numbers = os.read(0, 64)
@@ -161,8 +161,10 @@ def _watch(pid: int, seconds: float, interruptions: bool) -> None:
             for number in numbers:
                 now = time.monotonic()
                 if number == signal.SIGINT and interruptions:
-                    # The terminal and a program in between may both pass on one key.
-                    if asked is not None and now - asked > _SECONDS_OF_ONE_KEY:
+                    interrupted += 1
+                    # The terminal and a program in between may both pass on one key: no more than two of them. Many may
+                    # be read at once, where this process has only begun.
+                    if interrupted > 2 or (asked is not None and now - asked > _SECONDS_OF_ONE_KEY):
                         end = now
                 elif number != signal.SIGTERM:
                     continue

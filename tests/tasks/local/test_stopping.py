@@ -119,6 +119,15 @@ def test_ten_seconds_are_promised() -> None:
     assert SECONDS_TO_CLOSE + 1 < 10
 
 
+def test_interruptions_that_are_read_late_are_counted(tmp_path: Path) -> None:
+    """As where the machine is so busy that the process beside begins after the keys were pressed."""
+    process = _start(tmp_path, WORK["C code"], seconds=60)
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    assert _end(process, 10)[0] == STATUS
+
+
 def test_a_second_interruption_ends_it_at_once(tmp_path: Path) -> None:
     process = _start(tmp_path, WORK["C code"], seconds=60)
     process.send_signal(signal.SIGINT)
