@@ -59,8 +59,8 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_memory
 MODEL = "models:/prorec-demo/1"
 _WORKERS = ("TrainWorker", "ray::_Worker", "ray::_Relay")
 """Of how Ray names the processes that do the work."""
-_IN_THE_MIDDLE = 2
-"""Lines of progress after which something is lost."""
+_IN_THE_MIDDLE = {"recommend": 1}
+"""Lines of progress after which something is lost, by stage; 2 of any other. Lists take seconds, and have one line."""
 _SECONDS_OF_SILENCE = 600.0
 _SECONDS_TO_END = 90.0
 """In which a command without a head ends, and workers without a command."""
@@ -152,7 +152,7 @@ class Story:
             if open_loss and open_loss.seconds_until_told and open_loss.seconds_until_it_went_on is None:
                 open_loss.seconds_until_it_went_on = round(time.monotonic() - open_loss.at, 1)
             seen = seen + 1 if self.stages and found[1] == self.stages[0] else 0
-            if seen == _IN_THE_MIDDLE:
+            if self.stages and seen == _IN_THE_MIDDLE.get(self.stages[0], 2):
                 now = self._lose(process)
         status = process.wait()
         if came_back.ident is not None:
