@@ -90,6 +90,8 @@ def run_stage(
             damaged, ref = ref, store.as_ref(call(True).result(), of.name)
             if damaged:
                 store.mark_replaced(damaged, ref)
+        if cached:
+            _clear(key)
     assert ref is not None
     emit(StageEnded(ref, cached, time.monotonic() - begun))
     for text in remarks_of(ref, experiment):
@@ -109,6 +111,16 @@ def _taken(of: Stage, state: State[Any], key: str) -> tuple[ArtifactRef | None, 
     if not store.is_of(ref, key):
         return None, ["the cached reference is another artifact's"]
     return ref, store.check(ref)
+
+
+def _clear(key: str) -> None:
+    """Remove what one left who died between storing this artifact and clearing up; never what one at work needs."""
+    left = [folder for folder in (paths.work(key), paths.checkpoints(key)) if folder.exists()]
+    if left and not leases.holder(key):
+        # Another machine may begin to make it anew just now.
+        with lease(key, lambda who, seconds: None):
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _notice(of: Stage, text: str) -> None:
@@ -196,7 +208,7 @@ def _make(
         },
     )
     begun = time.monotonic()
-    folder = paths.artifacts() / "work" / key
+    folder = paths.work(key)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     seen: set[tuple[int, str]] = set()

@@ -185,6 +185,11 @@ def locks() -> Path:
     return artifacts() / "locks"
 
 
+def work(key: str) -> Path:
+    """Where the stage with this cache key makes its artifact."""
+    return artifacts() / "work" / key
+
+
 def checkpoints(key: str) -> Path:
     """Where the training stage with this cache key keeps its checkpoints."""
     return artifacts() / "checkpoints" / key

@@ -448,6 +448,21 @@ def test_who_comes_second_waits_and_says_for_whom(make_tiny: MakeTiny) -> None:
     )
 
 
+def test_what_one_left_who_died_after_storing_is_removed_unless_another_needs_it(make_tiny: MakeTiny) -> None:
+    pipeline = make_tiny()
+    refs = pipeline.run()
+    key = pipeline.stages[1].key(Experiment(), {"preprocess": refs["preprocess"]}, "")
+    left = [paths.work(key), paths.checkpoints(key)]
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder / "part").touch()
+    with lease(key, lambda who, seconds: None):
+        pipeline.run()
+        assert pipeline.cached["train_collaborative"] and all((folder / "part").exists() for folder in left)
+    pipeline.run()
+    assert pipeline.cached["train_collaborative"] and not any(folder.exists() for folder in left)
+
+
 def test_what_was_made_meanwhile_is_taken(make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = make_tiny()
     first = pipeline.run()
