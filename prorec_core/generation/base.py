@@ -88,6 +88,9 @@ class Context:
     shared: SharedMemory | None = None
 
 
+NextHidden = Callable[[Tensor, Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class LevelScores:
     """What P contexts and their decoder states say of the nodes of one level.
@@ -268,6 +271,14 @@ class Generator(nn.Module, ABC):
         """The decoder state before the next code alone, shape (P, H, D)."""
         return self.hidden(context, codes_PHl)[:, :, -1]
 
+    def growing(self, context: Context) -> NextHidden:
+        """`next_hidden` of beams that grow by a code at a time from none, for P contexts.
+
+        To be called level by level: with the codes so far (P, H, l), and, int64 (P, H), the beam of the call before
+        that each goes on from.
+        """
+        return lambda codes_PHl, _: self.next_hidden(context, codes_PHl)
+
     def item_tokens(self, items: Tensor) -> Tensor:
         """Input vectors of items of a history: the sum of their codes' vectors, and the frozen embedding."""
         codes = self.trie.codes[items]
@@ -302,14 +313,19 @@ class Generator(nn.Module, ABC):
             logits_PHC = logits_PHC + self.node_offsets[level][nodes_PHC]
         return logits_PHC
 
-    def child_log_probabilities(self, level: int, context: Context, codes_PHl: Tensor, nodes_PH: Tensor) -> Tensor:
+    def child_log_probabilities(self, level: int, context: Context, hidden_PHD: Tensor, nodes_PH: Tensor) -> Tensor:
         """Log-probabilities of the children of some nodes, float32, shape (P, H, C), for beam search.
 
         Normalised over the children where training was; otherwise over all codes of the level.
+
+        Args:
+            level: that of the nodes.
+            context: of P targets.
+            hidden_PHD: the decoder's states before the children's code, as `next_hidden` gives them.
+            nodes_PH: int64.
         """
-        hidden_PHD = self.next_hidden(context, codes_PHl).float()
         children_PHC = self.trie.children_of(level, nodes_PH)
-        scores = self.level_scores(level, context.vector_PD, hidden_PHD)
+        scores = self.level_scores(level, context.vector_PD, hidden_PHD.float())
         logits_PHC = self.child_logits(level, scores, children_PHC)
         if self.siblings_compete:
             return logits_PHC.masked_fill(children_PHC < 0, -torch.inf).log_softmax(-1)

@@ -25,13 +25,14 @@ Groups = list[tuple[AllowedItems, Tensor]]
 class Scorer(Protocol):
     """A model as beam search sees it."""
 
-    def __call__(self, level: int, nodes_UB: Tensor, codes_UBl: Tensor) -> Tensor:
+    def __call__(self, level: int, nodes_UB: Tensor, codes_UBl: Tensor, parents_UB: Tensor) -> Tensor:
         """Log-probabilities of the next code, given each user's history and the codes so far.
 
         Args:
-            level: how many codes are chosen, 0 … depth-1.
+            level: how many codes are chosen, 0 … depth-1; asked for one after the other.
             nodes_UB: the beams' nodes at `level`, int64; at level 0 the root, with B = 1.
             codes_UBl: the codes chosen so far, int64, shape (U, B, level).
+            parents_UB: the beam of the level before that each goes on from, int64; at level 0 zeros.
 
         Returns:
             Shape (U, B, C), aligned with `trie.children_of(level, nodes_UB)`, or wider; what stands at missing
@@ -86,10 +87,11 @@ def beam_search(
     nodes_UB = torch.zeros((n_users, 1), dtype=torch.int64, device=device)
     codes_UBl = torch.zeros((n_users, 1, 0), dtype=torch.int64, device=device)
     totals_UB = torch.zeros((n_users, 1), device=device)
+    parents_UB = torch.zeros_like(nodes_UB)
     for level in range(trie.depth):
         # Beams without a node go through the scorer as node 0 and can never rise from -inf.
         alive_UB = totals_UB > _DEAD
-        scores_UBC = scorer(level, nodes_UB, codes_UBl).float() + totals_UB.unsqueeze(-1)
+        scores_UBC = scorer(level, nodes_UB, codes_UBl, parents_UB).float() + totals_UB.unsqueeze(-1)
         n_children = torch.where(alive_UB, trie.n_children[level][nodes_UB], 0)
         n_slots = scores_UBC.shape[-1]
         missing_UBC = torch.arange(n_slots, device=device) >= n_children.unsqueeze(-1)

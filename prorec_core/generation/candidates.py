@@ -184,8 +184,10 @@ def _allowed(items_UH: Tensor, rules: Rules | None) -> Tensor:
 def _search(
     generator: Generator, context: Context, users: int, beams: int, forbidden: Tensor | None, rules: Rules | None
 ) -> tuple[Tensor, Tensor]:
-    def score(level: int, nodes_UB: Tensor, codes_UBl: Tensor) -> Tensor:
-        return generator.child_log_probabilities(level, context, codes_UBl, nodes_UB)
+    hidden = generator.growing(context)
+
+    def score(level: int, nodes_UB: Tensor, codes_UBl: Tensor, parents_UB: Tensor) -> Tensor:
+        return generator.child_log_probabilities(level, context, hidden(codes_UBl, parents_UB), nodes_UB)
 
     result = beam_search(score, generator.trie, users, beams, beams, forbidden, rules)
     return result.items_UK, result.log_probabilities_UK
@@ -202,12 +204,15 @@ def item_log_probabilities(generator: Generator, context: Context, items_UC: Ten
 
 def item_step_log_probabilities(generator: Generator, context: Context, items_UC: Tensor) -> Iterator[Tensor]:
     """Log-probability of each code of given items after those before it, a level at a time, float32, shape (U, C)."""
-    trie = generator.trie
+    trie, hidden = generator.trie, generator.growing(context)
+    at_UC = torch.arange(items_UC.shape[1], device=items_UC.device).expand_as(items_UC)
     for level in range(trie.depth):
         # The first parent of all is the root: it is asked once a user.
         asked_UH = items_UC if level else items_UC[:, :1]
+        from_UH = at_UC if level > 1 else torch.zeros_like(asked_UH)
         parents = trie.item_nodes(level, asked_UH)
-        log_p = generator.child_log_probabilities(level, context, trie.codes[asked_UH][..., :level], parents)
+        states_UHD = hidden(trie.codes[asked_UH][..., :level], from_UH)
+        log_p = generator.child_log_probabilities(level, context, states_UHD, parents)
         slot = trie.item_nodes(level + 1, items_UC) - trie.first_child[level][parents]
         yield log_p.expand(*items_UC.shape, -1).gather(-1, slot[..., None])[..., 0]
 

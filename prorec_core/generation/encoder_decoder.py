@@ -7,15 +7,15 @@ decoder attends to the encoder's states without copying them for each beam. Axes
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prorec_core.config import GeneratorConfig
-from prorec_core.generation.base import Context, Generator, Items
-from prorec_core.sequential.transformer import Block, Dropout, FeedForward
+from prorec_core.generation.base import Context, Generator, Items, NextHidden
+from prorec_core.sequential.transformer import Block, Dropout, FeedForward, KeysValues, attend, exact
 from prorec_core.training.batching import HistoryBatch
 
 
@@ -29,15 +29,24 @@ class CrossAttention(nn.Module):
         self.key_value = nn.Linear(dim, 2 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, x_PQD: Tensor, memory_PMD: Tensor, visible: Tensor) -> Tensor:
-        """Found for each query in what it sees: `visible` is bool, shape (P or 1, Q or 1, M)."""
+    def forward(self, x_PQD: Tensor, memory: KeysValues, visible: Tensor) -> Tensor:
+        """Found for each query in what it sees.
+
+        Args:
+            x_PQD: queries.
+            memory: what `keys_and_values` made of the memory.
+            visible: bool, shape (P or 1, Q or 1, M).
+        """
         people, queries, dim = x_PQD.shape
-        size = dim // self.heads
-        query = self.query(x_PQD).view(people, queries, self.heads, size).transpose(1, 2)
-        key, value = self.key_value(memory_PMD).view(people, -1, 2, self.heads, size).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None])
-        out: Tensor = self.out(mixed.transpose(1, 2).reshape(people, queries, dim))
+        query = exact(self.query(x_PQD)).view(people, queries, self.heads, -1).transpose(1, 2)
+        out: Tensor = self.out(attend(query, *memory, visible[:, None]).transpose(1, 2).reshape(people, queries, dim))
         return out
+
+    def keys_and_values(self, memory_PMD: Tensor) -> KeysValues:
+        """What queries are held against, and what they find."""
+        both = exact(self.key_value(memory_PMD)).unflatten(-1, (2, self.heads, -1))
+        key, value = both.permute(2, 0, 3, 1, 4)
+        return key, value
 
 
 class DecoderBlock(nn.Module):
@@ -58,8 +67,18 @@ class DecoderBlock(nn.Module):
         people, beams, tokens, dim = x_PHTD.shape
         x = self.own(x_PHTD.reshape(people * beams, tokens, dim)).view(people, beams * tokens, dim)
         x = x + self.dropout(self._attend(self.norm(x), context))
-        x = x + self.dropout(self.feed_forward(self.norm_out(x)))
-        out: Tensor = x.view(people, beams, tokens, dim)
+        return self._fed(x).view(people, beams, tokens, dim)
+
+    def step(
+        self, x_PHD: Tensor, memory: KeysValues, visible: Tensor, earlier: KeysValues | None
+    ) -> tuple[Tensor, KeysValues]:
+        """What comes after the codes of each beam that were seen `earlier`, shape (P, H, D), and what has been seen."""
+        own, seen = self.own.step(x_PHD.flatten(0, 1)[:, None], earlier)
+        x = own.view_as(x_PHD)
+        return self._fed(x + self.dropout(self.cross(self.norm(x), memory, visible))), seen
+
+    def _fed(self, x_PQD: Tensor) -> Tensor:
+        out: Tensor = x_PQD + self.dropout(self.feed_forward(self.norm_out(x_PQD)))
         return out
 
     def _attend(self, x_PQD: Tensor, context: Context) -> Tensor:
@@ -68,14 +87,16 @@ class DecoderBlock(nn.Module):
         if shared is None:
             assert context.memory_PMD is not None
             assert context.padding_PM is not None
-            own: Tensor = self.cross(x_PQD, context.memory_PMD, ~context.padding_PM[:, None, :])
+            memory = self.cross.keys_and_values(context.memory_PMD)
+            own: Tensor = self.cross(x_PQD, memory, ~context.padding_PM[:, None, :])
             return own
         # Queries of one history side by side, so that its memory is read once and copied for none of them.
         (_, queries, dim), (length, _) = x_PQD.shape, shared.visible_LM.shape
         places = shared.rows_P, shared.columns_P
         x_BLQD = x_PQD.new_zeros(len(shared.states_BMD), length, queries, dim).index_put(places, x_PQD)
         visible = shared.visible_LM.repeat_interleave(queries, dim=0)[None]
-        found_BQD = self.cross(x_BLQD.flatten(1, 2), shared.states_BMD, visible)
+        memory = self.cross.keys_and_values(shared.states_BMD)
+        found_BQD = self.cross(x_BLQD.flatten(1, 2), memory, visible)
         found: Tensor = found_BQD.view_as(x_BLQD)[places]
         return found
 
@@ -123,6 +144,35 @@ class EncoderDecoder(Generator):
         if self.config.history == "codes_and_embedding":
             tokens = tokens + self.embed(F.embedding(items_BL, self.inputs_NE))[..., None, :]
         return tokens
+
+    def growing(self, context: Context) -> NextHidden:
+        """Each code of a beam goes through the decoder once, and the history's keys and values are made once."""
+        if context.memory_PMD is None or context.padding_PM is None:
+            return super().growing(context)
+        blocks = cast("list[DecoderBlock]", list(self.decoder))
+        memories = [block.cross.keys_and_values(context.memory_PMD) for block in blocks]
+        visible = ~context.padding_PM[:, None, :]
+        seen: list[KeysValues] = []
+
+        def next_hidden(codes_PHl: Tensor, parents_PH: Tensor) -> Tensor:
+            people, beams, level = codes_PHl.shape
+            earlier: list[KeysValues | None] = [None] * len(blocks)
+            if level:
+                per_history = len(seen[0][0]) // max(people, 1)
+                rows = (parents_PH + per_history * torch.arange(people, device=parents_PH.device)[:, None]).flatten()
+                earlier = [(keys[rows], values[rows]) for keys, values in seen]
+                state = F.embedding(codes_PHl[..., -1], self.code_vectors[level - 1])
+            else:
+                state = context.vector_PD[:, None].expand(-1, beams, -1)
+            state = state + self.steps[level]
+            seen.clear()
+            for block, memory, known in zip(blocks, memories, earlier, strict=True):
+                state, now = block.step(state, memory, visible, known)
+                seen.append(now)
+            out: Tensor = self.decoder_norm(state)
+            return out
+
+        return next_hidden
 
     def hidden(self, context: Context, codes_PHl: Tensor, *, summaries: bool = False) -> Tensor:
         _, beams, count = codes_PHl.shape

@@ -35,6 +35,21 @@ class Dropout(nn.Module):
         return values * (kept * (256 / (256 - self.threshold))).to(values.dtype)
 
 
+def exact(values: Tensor) -> Tensor:
+    """As attention reads them: float32 on CPUs, where short sequences take bfloat16 two to seven times as long."""
+    return values.float() if values.device.type == "cpu" else values
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+    """Scaled dot-product attention over what is `exact`, shapes (B, H, L, D / H)."""
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal)
+
+
+KeysValues = tuple[Tensor, Tensor]
+"""Of what was seen so far, shape (B, H, L, D / H) each."""
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, causal or over a mask; without dropout, which would leave the fast kernel."""
 
@@ -45,13 +60,24 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x_BLD: Tensor, mask: Tensor | None = None) -> Tensor:
+        q, k, v = self._qkv(x_BLD)
+        return self._out(attend(q, k, v, mask, causal=mask is None))
+
+    def step(self, x_B1D: Tensor, earlier: KeysValues | None) -> tuple[Tensor, KeysValues]:
+        """What comes after what was seen `earlier`, shape (B, 1, D), and what has been seen with it."""
+        q, k, v = self._qkv(x_B1D)
+        if earlier is not None:
+            k, v = torch.cat([earlier[0], k], dim=2), torch.cat([earlier[1], v], dim=2)
+        return self._out(attend(q, k, v)), (k, v)
+
+    def _qkv(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         batch, length, dim = x_BLD.shape
         qkv = self.qkv(x_BLD).view(batch, length, 3, self.heads, dim // self.heads)
-        # On CPUs attention over short sequences takes two to seven times as long in bfloat16.
-        q, k, v = (qkv.float() if qkv.device.type == "cpu" else qkv).permute(2, 0, 3, 1, 4)
-        with torch.autocast("cpu", enabled=False):
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, dim))
+        q, k, v = exact(qkv).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def _out(self, mixed_BHLE: Tensor) -> Tensor:
+        out: Tensor = self.out(mixed_BHLE.transpose(1, 2).flatten(2))
         return out
 
 
@@ -77,6 +103,14 @@ class Block(nn.Module):
 
     def forward(self, x_BLD: Tensor, mask: Tensor | None = None) -> Tensor:
         x_BLD = x_BLD + self.dropout(self.attention(self.norm_1(x_BLD), mask))
+        return self._fed(x_BLD)
+
+    def step(self, x_B1D: Tensor, earlier: KeysValues | None) -> tuple[Tensor, KeysValues]:
+        """As `Attention.step`."""
+        found, seen = self.attention.step(self.norm_1(x_B1D), earlier)
+        return self._fed(x_B1D + self.dropout(found)), seen
+
+    def _fed(self, x_BLD: Tensor) -> Tensor:
         out: Tensor = x_BLD + self.dropout(self.feed_forward(self.norm_2(x_BLD)))
         return out
 

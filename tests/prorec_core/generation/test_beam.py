@@ -41,8 +41,13 @@ class FixedGenerator:
         shapes = [(users, *children.shape) for children in all_children(trie)]
         return cls(trie, [torch.randn(shape, generator=generator) * 2 for shape in shapes])
 
-    def __call__(self, level: int, nodes_UB: Tensor, codes_UBl: Tensor) -> Tensor:
+    def __call__(self, level: int, nodes_UB: Tensor, codes_UBl: Tensor, parents_UB: Tensor) -> Tensor:
         assert codes_UBl.shape == (*nodes_UB.shape, level)
+        # What a beam goes on from is a beam of the level before.
+        self.before_UBl = codes_UBl[..., :0] if level == 0 else self.before_UBl
+        whence = parents_UB[..., None].expand(-1, -1, max(level - 1, 0))
+        assert torch.equal(self.before_UBl.gather(1, whence), codes_UBl[..., : max(level - 1, 0)])
+        self.before_UBl = codes_UBl
         users = torch.arange(len(nodes_UB)).unsqueeze(-1)
         # A real model may answer anything for children that do not exist.
         answer = self.tables[level][users, nodes_UB]
@@ -214,7 +219,7 @@ def test_what_masking_costs_does_not_grow_with_the_catalogue(closed: bool) -> No
             for masked in (None, items):
                 # Equally good, so that as many beams are alive whatever is left out.
                 with Counted() as counted:
-                    beam_search(lambda _, nodes, __: torch.zeros(*nodes.shape, 9), trie, users, beams, 10, masked)
+                    beam_search(lambda _, nodes, *__: torch.zeros(*nodes.shape, 9), trie, users, beams, 10, masked)
                 counts.append((counted.operations, counted.made, counted.waits))
             (operations, made, waited), (with_mask, made_with, waited_with) = counts
             found[n_items, beams] = with_mask - operations, made_with - made, waited_with - waited

@@ -102,9 +102,9 @@ class GeneratorContract:
         model, asked = generator(), []
         plain = type(model).child_log_probabilities
 
-        def counted(self: Any, level: int, context: Any, codes_PHl: Tensor, nodes_PH: Tensor) -> Tensor:
+        def counted(self: Any, level: int, context: Any, hidden_PHD: Tensor, nodes_PH: Tensor) -> Tensor:
             asked.append(nodes_PH.shape[1])
-            found: Tensor = plain(self, level, context, codes_PHl, nodes_PH)
+            found: Tensor = plain(self, level, context, hidden_PHD, nodes_PH)
             return found
 
         monkeypatch.setattr(type(model), "child_log_probabilities", counted)
@@ -192,6 +192,23 @@ class GeneratorContract:
             alone = model.hidden(context, codes[:, 1:2])
             torch.testing.assert_close(alone[:, 0], whole[:, 1], rtol=1e-4, atol=1e-5)
             assert not torch.allclose(whole[:, 0, 3], whole[:, 1, 3])
+
+    def test_beams_that_grow_have_the_states_of_beams_read_whole(self, generator: Any) -> None:
+        model = generator()
+        random = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            context = last_context(model, _batch(_histories()))
+            hidden = model.growing(context)
+            codes, parents = torch.zeros((5, 1, 0), dtype=torch.int64), torch.zeros((5, 1), dtype=torch.int64)
+            for beams, count in zip((3, 4, 2), model.code_vectors, strict=False):
+                whole = model.hidden(context, codes)[:, :, -1]
+                torch.testing.assert_close(hidden(codes, parents), whole, rtol=1e-4, atol=1e-5)
+                parents = torch.randint(0, codes.shape[1], (5, beams), generator=random)
+                chosen = torch.randint(0, len(count), (5, beams, 1), generator=random)
+                before = codes.gather(1, parents[..., None].expand(-1, -1, codes.shape[2]))
+                codes = torch.cat([before, chosen], dim=-1)
+            whole = model.hidden(context, codes)[:, :, -1]
+            torch.testing.assert_close(hidden(codes, parents), whole, rtol=1e-4, atol=1e-5)
 
     def test_states_of_some_rows_a_level_are_those_of_all(self, generator: Any) -> None:
         model = generator()

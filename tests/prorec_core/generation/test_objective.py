@@ -136,7 +136,8 @@ def test_soft_targets_mix_the_teacher_s_choice_among_the_children(
         codes = trie.codes[targets.items_P][:, None]
         for level in range(trie.depth):
             parents = trie.item_nodes(level)[targets.items_P]
-            log_p = generator.child_log_probabilities(level, context, codes[..., :level], parents[:, None])[:, 0]
+            states = generator.next_hidden(context, codes[..., :level])
+            log_p = generator.child_log_probabilities(level, context, states, parents[:, None])[:, 0]
             for row, item in enumerate(targets.items_P.tolist()):
                 children = [child for child in trie.children_of(level, parents[row]).tolist() if child >= 0]
                 masses = torch.stack([softmax[row, trie.item_nodes(level + 1) == child].sum() for child in children])
