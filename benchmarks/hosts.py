@@ -1,13 +1,14 @@
 """What is lost in the middle of work by several machines, and what becomes of it: `python -m benchmarks.hosts`.
 
 Knows hosts in network namespaces (`benchmarks.namespaces`: Linux, root), `prorec` and what its stores hold. The
-built-in shop, small, is trained by two workers on hosts of their own, and lists are made for all its users. Then the
-same once more for each that can be lost, in the middle of each training (in a store of its own) and of the lists: the
-link to a worker's host, a worker, the head of the cluster, the command. A host that was cut off comes back once its
-loss was told; a command that ended is started again, the head's after its cluster was.
+built-in shop, small, is trained by two workers on hosts of their own, lists are made for all its users, Stage I is
+tuned in trials side by side, and a shop of more users than one process measures in one part is measured. Then the same
+once more for each that can be lost, in the middle of each training (in a store of its own), of the lists, of a trial and
+of the measuring: the link to a worker's host, a worker, the head of the cluster, the command. A host that was cut off
+comes back once its loss was told; a command that ended is started again, the head's after its cluster was.
 
-Ends with status 1 unless artifacts and lists are those of the undisturbed run, no run is left open in MLflow or
-Prefect, and no process and no shared memory is left.
+Ends with status 1 unless artifacts and lists are those of the undisturbed run and the trials all came to their end, no
+run is left open in MLflow or Prefect, and no process and no shared memory is left.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from benchmarks.namespaces import (
 )
 
 LOSSES = ("link", "worker", "head", "command")
+WORKS = ("trainings", "lists", "tuning", "evaluation")
 TRAININGS = ("train_collaborative", "align", "train_generator")
 SHOP = {
     "data.demo.users": 300,
@@ -54,18 +56,26 @@ SHOP = {
         for name in ("epochs", "patience")
     },
 }
+MANY = {
+    "data.demo.users": 50_500,
+    "data.demo.items": 200,
+    **{f"{section}.epochs": 1 for section in ("collaborative", "align", "generator")},
+}
+"""Two parts of users for validation and two for the test."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_memory_monitor_refresh_ms": "0"}
 """Each host would take all that runs on the machine for its own, and end workers for it."""
 MODEL = "models:/prorec-demo/1"
 _WORKERS = ("TrainWorker", "ray::_Worker", "ray::_Relay")
 """Of how Ray names the processes that do the work."""
-_IN_THE_MIDDLE = {"recommend": 1}
-"""Lines of progress after which something is lost, by stage; 2 of any other. Lists take seconds, and have one line."""
+_IN_THE_MIDDLE = {"recommend": 1, "evaluate": 1}
+"""Lines of progress after which something is lost, by stage; 2 of any other. What these two do has few."""
 _SECONDS_OF_SILENCE = 600.0
 _SECONDS_TO_END = 90.0
 """In which a command without a head ends, and workers without a command."""
 _ENDED = {"FINISHED", "FAILED", "KILLED", "COMPLETED", "CRASHED", "CANCELLED", "CACHED"}
-_PROGRESS = re.compile(r"(\w+): (?:epoch|user) \d+/\d+")
+_PROGRESS = re.compile(r"(?:trial \d+: )?(\w+): (?:epoch|user) \d+/\d+")
+_TOLD = re.compile(r"\w+: a worker |trial \d+: its process died")
+_TRIALS = 4
 
 
 @dataclass
@@ -142,7 +152,7 @@ class Story:
             told = line.rstrip()
             print(told, file=sys.stderr, flush=True)
             open_loss = self.losses[-1] if self.losses else None
-            if open_loss and open_loss.seconds_until_told is None and re.match(r"\w+: a worker ", told):
+            if open_loss and open_loss.seconds_until_told is None and _TOLD.match(told):
                 open_loss.told, open_loss.seconds_until_told = told[:300], round(time.monotonic() - open_loss.at, 1)
                 if self.lost == "link":
                     came_back = threading.Thread(target=_bring_back, args=(hosts,))
@@ -233,18 +243,29 @@ def left_open(store: Path) -> list[str]:
     return found
 
 
-def digests(output: Path) -> str:
-    """Of what a run made, stage by stage."""
+def digests(output: Path, *names: str) -> str:
+    """Of what a run made, stage by stage, or of some stages alone."""
     stages = json.loads(output.read_text())["stages"]
     # The last one holds what was measured of the run itself.
-    return " ".join(stage["digest"] for stage in stages if stage["name"] != "report")
+    return " ".join(each["digest"] for each in stages if (each["name"] in names if names else each["name"] != "report"))
+
+
+def _set(numbers: Mapping[str, int]) -> list[str]:
+    return [word for key, number in numbers.items() for word in ("--set", f"{key}={number}")]
+
+
+def tried(output: Path) -> str:
+    """How many trials of a tuning came to their end, and what the first did; the others' values follow who is first."""
+    trials = json.loads(output.read_text())["trials"]
+    complete = [each for each in trials if each["state"] == "complete"]
+    return f"{len(complete)} {next(each['value'] for each in complete if each['trial'] == 1)}"
 
 
 def main() -> None:
     """Run it, and print what was seen as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hosts", description=__doc__)
     parser.add_argument("--lose", choices=LOSSES, nargs="*", default=list(LOSSES))
-    parser.add_argument("--of", choices=("trainings", "lists"), nargs="+", default=["trainings", "lists"])
+    parser.add_argument("--of", choices=WORKS, nargs="+", default=list(WORKS))
     parser.add_argument("--chunk", default="10", help="users of a chunk of the lists")
     given = parser.parse_args()
     # Whoever ends this wants the network to be gone, too.
@@ -274,10 +295,13 @@ def main() -> None:
             tell(case, found, {"commands": one.commands, "seconds": seconds, "losses": [x.shown() for x in one.losses]})
             return found
 
+        def alone(*words: str, store: str) -> None:
+            own = {**environment, "PROREC_ARTIFACTS": str(folder / store), "OMP_NUM_THREADS": "1"}
+            subprocess.run([sys.executable, "-m", "prorec", *words], env=own, check=True, stdout=sys.stderr)
+
         def trainings(lost: str) -> str:
             output = folder / f"trained-{lost}.json"
-            words = ["run", "demo", "--json", str(output)]
-            words += [word for key, number in SHOP.items() for word in ("--set", f"{key}={number}")]
+            words = ["run", "demo", "--json", str(output), *_set(SHOP)]
             stages = list(TRAININGS) if lost else []
             return story(
                 f"trainings, {lost or 'nothing'} lost",
@@ -303,18 +327,55 @@ def main() -> None:
                 stages=["recommend"] if lost else [],
             )
 
-        wanted = {"trainings": trainings("")}
+        def tuning(lost: str) -> str:
+            output = folder / f"tuned-{lost}.json"
+            words = ["tune", "demo", "--trials", str(_TRIALS), "--parallel", "2", "--no-prune", *_set(SHOP)]
+            return story(
+                f"tuning, {lost or 'nothing'} lost",
+                [*words, "--json", str(output)],
+                folder / f"tuned-{lost}",
+                lambda: tried(output),
+                lost=lost,
+                stages=["align"] if lost else [],
+            )
+
+        def evaluation(lost: str) -> str:
+            output = folder / f"evaluated-{lost}.json"
+            return story(
+                f"evaluation, {lost or 'nothing'} lost",
+                ["run", "demo", "--force", "evaluate", "--json", str(output), *_set(MANY)],
+                folder / "many",
+                lambda: digests(output, "evaluate"),
+                lost=lost,
+                stages=["evaluate"] if lost else [],
+            )
+
+        wanted: dict[str, str] = {}
+        if {"trainings", "lists"} & set(given.of):
+            wanted["trainings"] = trainings("")
         if problems:
             raise SystemExit("\n".join(problems))
         if "lists" in given.of:
             output = folder / "lists.parquet"
-            alone = {**environment, "PROREC_ARTIFACTS": str(folder / "store-"), "OMP_NUM_THREADS": "1"}
-            subprocess.run([sys.executable, "-m", "prorec", *listed(output)], env=alone, check=True, stdout=sys.stderr)
+            alone(*listed(output), store="store-")
             wanted["lists"] = hashlib.sha256(output.read_bytes()).hexdigest()
             tell("lists, one process", wanted["lists"], {})
-        for work, make in (("trainings", trainings), ("lists", lists)):
-            for lost in ["", *given.lose] if work in given.of else []:
-                if (work, lost) != ("trainings", "") and make(lost) != wanted[work]:
+        if "tuning" in given.of:
+            wanted["tuning"] = tuning("")
+            if not wanted["tuning"].startswith(f"{_TRIALS} "):
+                problems.append(
+                    f"tuning: {wanted['tuning'] or 'none'} instead of {_TRIALS} trials that came to their end"
+                )
+        if "evaluation" in given.of:
+            output = folder / "evaluated.json"
+            alone("run", "demo", "--json", str(output), *_set(MANY), store="many")
+            wanted["evaluation"] = digests(output, "evaluate")
+            tell("evaluation, one process", wanted["evaluation"], {})
+        # Where one process did the work first, so do workers from whom nothing is lost.
+        undisturbed = {"lists": [""], "evaluation": [""]}
+        for work, make in zip(WORKS, (trainings, lists, tuning, evaluation), strict=True):
+            for lost in [*undisturbed.get(work, []), *given.lose] if work in given.of else []:
+                if make(lost) != wanted[work]:
                     problems.append(f"{work}, {lost or 'nothing'} lost: other ones than undisturbed")
     problems += [f"a process is left: {each}" for each in left(mark)]
     problems += [f"shared memory is left: {each}" for each in sorted(shared_memory() - before)]
