@@ -4,8 +4,8 @@ Knows hosts in network namespaces (`benchmarks.namespaces`: Linux, root), `prore
 built-in shop, small, is trained by two workers on hosts of their own, lists are made for all its users, Stage I is
 tuned in trials side by side, and a shop of more users than one process measures in one part is measured. Then the same
 once more for each that can be lost, in the middle of each training (in a store of its own), of the lists, of a trial
-and of the measuring: the link to a worker's host, a worker, the head of the cluster, the command. A host that was cut off
-comes back once its loss was told; a command that ended is started again, the head's after its cluster was.
+and of the measuring: the link to a worker's host, a worker, the head of the cluster, the command. A host that was cut
+off comes back once its loss was told; a command that ended is started again, the head's after its cluster was.
 
 Ends with status 1 unless artifacts and lists are those of the undisturbed run and the trials all came to their end, no
 run is left open in MLflow or Prefect, and no process and no shared memory is left.
