@@ -330,6 +330,8 @@ def main() -> None:
         def tuning(lost: str) -> str:
             output = folder / f"tuned-{lost}.json"
             words = ["tune", "demo", "--trials", str(_TRIALS), "--parallel", "2", "--no-prune", *_set(SHOP)]
+            # Each trial in a process of its own, on one host.
+            words += ["--set", "compute.workers=1"]
             return story(
                 f"tuning, {lost or 'nothing'} lost",
                 [*words, "--json", str(output)],
