@@ -67,13 +67,14 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_memory
 MODEL = "models:/prorec-demo/1"
 _WORKERS = ("TrainWorker", "ray::_Worker", "ray::_Relay")
 """Of how Ray names the processes that do the work."""
-_IN_THE_MIDDLE = {"recommend": 1, "evaluate": 1}
-"""Lines of progress after which something is lost, by stage; 2 of any other. What these two do has few."""
+_IN_THE_MIDDLE = {"recommend": 1, "evaluate": 1, "trial 2": 1}
+"""Lines of progress after which something is lost, by stage or trial; 2 of any other. Lists have few, and those of
+trials stand between each other's."""
 _SECONDS_OF_SILENCE = 600.0
 _SECONDS_TO_END = 90.0
 """In which a command without a head ends, and workers without a command."""
 _ENDED = {"FINISHED", "FAILED", "KILLED", "COMPLETED", "CRASHED", "CANCELLED", "CACHED"}
-_PROGRESS = re.compile(r"(?:trial \d+: )?(\w+): (?:epoch|user) \d+/\d+")
+_PROGRESS = re.compile(r"(trial \d+|\w+): (?:\w+: )?(?:epoch|user) \d+/\d+")
 _TOLD = re.compile(r"\w+: a worker |trial \d+: its process died")
 _TRIALS = 4
 
@@ -101,7 +102,7 @@ class Story:
         words: of the command, after `prorec`.
         environment: of it and of Ray.
         lost: what is lost, of `LOSSES`; empty: nothing.
-        stages: in which that happens, one after the other.
+        stages: in which that happens, one after the other; a trial by its name.
     """
 
     words: Sequence[str]
@@ -338,7 +339,7 @@ def main() -> None:
                 folder / f"tuned-{lost}",
                 lambda: tried(output),
                 lost=lost,
-                stages=["align"] if lost else [],
+                stages=["trial 2"] if lost else [],
             )
 
         def evaluation(lost: str) -> str:
