@@ -1,7 +1,8 @@
-"""A light ranker of what generation and the dense score have found: a linear softmax over a few features.
+"""A light ranker of what generation and the dense score have found: a softmax over a few features.
 
 What the models do not see by themselves are single co-occurrences and how alike two texts are: both compress items
-into vectors. A ranker of a handful of weights, fitted on validation users, brings that back.
+into vectors. A ranker of a handful of weights, fitted on validation users, brings that back; where there are users
+enough, a small network goes on from it.
 
 Knows candidates, histories, counts and texts; knows nothing of models or files. Axes: U users, C candidates, K items
 of a list, H items of a history, N items, T dimensions of the text, F features, P folds.
@@ -9,8 +10,8 @@ of a list, H items of a history, N items, T dimensions of the text, F features, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import Tensor
 from prorec_core.alignment.new_items import directions_of, standing_for
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates, best_of
+from prorec_core.generation.ranker_net import Network
 from prorec_core.metrics.measures import gains_at_k
 
 Floats = npt.NDArray[np.float32]
@@ -40,6 +42,8 @@ WINDOW, WINDOW_DECAY = 5, 0.8
 """How many steps apart one item still follows another, and what each step more leaves of it."""
 LATEST, LATEST_DECAY = 5, 0.6
 """How many of a history's latest items are asked, and what each one before leaves of what follows it."""
+_STANDARD_ERRORS = 1.96
+"""In half a 95% interval."""
 _PENALTY = 0.01
 """Of squared standardised weights, against the mean loss of a user."""
 _CELLS = 20_000_000
@@ -213,41 +217,49 @@ def _finite(values_UC: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Ranker:
-    """Ranks candidates by a weighted sum of their features.
+    """Ranks candidates by a weighted sum of their features, or by a network that goes on from that.
 
     Attributes:
         relations: what features are made of besides the candidates' scores.
         weights_F: fitted on all validation users; of FEATURES, or of these and OWN.
         folds_PF: fitted without the users of each fold; user u belongs to fold u mod P.
+        network: those of all users and of each fold; None where the weights rank.
     """
 
     relations: Relations
     weights_F: Doubles
     folds_PF: Doubles
+    network: Network | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether it reads OWN too."""
+        return len(self.weights_F) > len(FEATURES)
 
     def rank(self, candidates: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
         """Each user's k best candidates and their scores, log-probabilities up to a constant, both of shape (U, k)."""
-        return self._ranked(candidates, histories, k, lambda users: self.weights_F[:, None].repeat(len(users), 1))
+        return self._ranked(candidates, histories, k, np.full(histories.n_users, -1))
 
     def rank_held_out(self, candidates: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
         """The same for the very users of the fit, in their order, each by weights that were fitted without them."""
-        folds = histories.owners % len(self.folds_PF)
-        return self._ranked(candidates, histories, k, lambda users: self.folds_PF[folds[users]].T)
+        return self._ranked(candidates, histories, k, histories.owners % len(self.folds_PF))
+
+    def scores(self, features_UCF: Floats, folds_U: npt.NDArray[np.integer]) -> Floats:
+        """Scores of candidates, float32, shape (U, C), by what was fitted without each user's fold; -1: by all."""
+        if self.network is not None:
+            return self.network.scores(features_UCF, folds_U + 1)
+        weights_UF = np.where(folds_U[:, None] < 0, self.weights_F, self.folds_PF[folds_U])
+        found: Floats = np.einsum("ucf,uf->uc", features_UCF, weights_UF).astype(np.float32)
+        return found
 
     def _ranked(
-        self,
-        candidates: Candidates,
-        histories: Sequences,
-        k: int,
-        weights: Callable[[npt.NDArray[np.int64]], Doubles],
+        self, candidates: Candidates, histories: Sequences, k: int, folds_U: npt.NDArray[np.integer]
     ) -> tuple[IntArray, Floats]:
         items_UC = candidates.items_UC
         scores_UC = np.full(items_UC.shape, -np.inf, np.float32)
         for users in self.relations.batches(candidates, np.arange(len(items_UC))):
-            features_UCF = self.relations.features(
-                candidates, histories, users, own=len(self.weights_F) > len(FEATURES)
-            )
-            scores_UC[users] = np.einsum("ucf,fu->uc", features_UCF, weights(users))
+            features_UCF = self.relations.features(candidates, histories, users, own=self.own)
+            scores_UC[users] = self.scores(features_UCF, folds_U[users])
         return best_of(items_UC, np.where(items_UC >= 0, scores_UC, -np.inf).astype(np.float32), k)
 
 
@@ -259,6 +271,7 @@ def fit_ranker(
     Minimised is the cross-entropy of the target among its candidates (a conditional logit, McFadden 1974), over targets
     that are among them (evenly spaced ones where they are very many), with a small penalty on the weights of
     standardised features. All targets of a user are in one fold, and what the ranker is worth is a mean over users.
+    A network that goes on from the weights ranks where it is better by more than the standard error of the difference.
 
     Args:
         candidates: of validation targets, a row each.
@@ -269,8 +282,9 @@ def fit_ranker(
 
     Returns:
         The ranker; and `features`, `standardised` (weights of features in standard deviations), `ndcg_at_10` on
-        validation by the weights of the folds, and `without`: by feature the difference in NDCG@10 where the ranker
-        is fitted without it, `difference`, `low` and `high` (95%, normal) each.
+        validation by what was fitted without each fold, `linear_ndcg_at_10` by the weights alone, `network`: whether
+        the network ranks, and `without`: by feature the difference in NDCG@10 where the weights are fitted without it,
+        `difference`, `low` and `high` (95%, normal) each.
     """
     names = named_features(own=own)
     hits = np.flatnonzero((candidates.items_UC == targets[:, None]).any(1))
@@ -295,6 +309,7 @@ def fit_ranker(
     whole_F = problem.fit(everything)
     folds_PF, gains_U = problem.held_out(everything)
     ranker = Ranker(relations, whole_F / spread_F, folds_PF / spread_F)
+    network, gained_U = problem.network(whole_F, folds_PF) if whole_F.any() else (None, gains_U)
     # A user none of whose targets is a candidate gains nothing by any ranking.
     users, of_target, targets_a_user = np.unique(owners, return_inverse=True, return_counts=True)
     n_users = len(users) * len(chosen) / max(len(hits), 1)
@@ -310,10 +325,18 @@ def fit_ranker(
         columns = tuple(each for each in everything if each != place)
         differences_U = problem.held_out(columns)[1] - gains_U
         without[name] = _interval(by_user(differences_U), n_users)
-    return ranker, {
+    gain = _interval(by_user(gained_U - gains_U), n_users)
+    better = network is not None and gain["difference"] > (gain["high"] - gain["difference"]) / _STANDARD_ERRORS
+
+    def worth(gains_U: Doubles) -> float:
+        return round(float(by_user(gains_U).sum() / max(n_users, 1)), 6)
+
+    return replace(ranker, network=network.scaled(spread_F) if network is not None and better else None), {
         "features": list(names),
         "standardised": _rounded(whole_F),
-        "ndcg_at_10": round(float(by_user(gains_U).sum() / max(n_users, 1)), 6),
+        "ndcg_at_10": worth(gained_U if better else gains_U),
+        "linear_ndcg_at_10": worth(gains_U),
+        "network": better,
         "without": without,
     }
 
@@ -372,19 +395,31 @@ class _Problem:
     def held_out(self, columns: Sequence[int]) -> tuple[Doubles, Doubles]:
         """Weights without each fold, shape (P, F), and each user's NDCG@10 by those fitted without it, shape (U,)."""
         folds_PF = np.stack([self.fit(columns, self.folds_U != fold) for fold in range(FOLDS)])
-        scores_UC = np.einsum("ucf,uf->uc", self.features_UCF, folds_PF[self.folds_U])
-        own_U1, item_U1 = (np.take_along_axis(of, self.targets_U[:, None], 1) for of in (scores_UC, self.items_UC))
+        return folds_PF, self._gains(np.einsum("ucf,uf->uc", self.features_UCF, folds_PF[self.folds_U]))
+
+    def network(self, whole_F: Doubles, folds_PF: Doubles) -> tuple[Network, Doubles]:
+        """Networks that go on from these weights, and each user's NDCG@10 by the one fitted without it, shape (U,)."""
+        out_GU = [np.zeros(len(self.folds_U), bool), *(self.folds_U == fold for fold in range(FOLDS))]
+        features_UCF, there_UC = self.features_UCF.astype(np.float32), self.items_UC >= 0
+        weights_GF = np.concatenate([whole_F[None], folds_PF])
+        network = Network.fit(features_UCF, there_UC, self.targets_U, weights_GF, out_GU)
+        return network, self._gains(network.scores(features_UCF, self.folds_U + 1).astype(np.float64))
+
+    def _gains(self, scores_UC: Doubles) -> Doubles:
+        """Each user's NDCG@10, shape (U,)."""
+        own_U1 = np.take_along_axis(scores_UC, self.targets_U[:, None], 1)
+        item_U1 = np.take_along_axis(self.items_UC, self.targets_U[:, None], 1)
         # In the order of `best_of`: of equal ones the lower index first.
         before_UC = (scores_UC > own_U1) | ((scores_UC == own_U1) & (self.items_UC < item_U1))
         rank_U = (before_UC & (self.items_UC >= 0)).sum(1) + 1
-        return folds_PF, gains_at_k(rank_U, 10)
+        return gains_at_k(rank_U, 10)
 
 
 def _interval(differences_U: Doubles, n_users: float) -> dict[str, float]:
     """Mean difference over all users, who but for those given have none, with its 95% interval."""
     mean = float(differences_U.sum()) / max(n_users, 1)
     variance = max(float((differences_U**2).sum()) / max(n_users, 1) - mean**2, 0.0)
-    half = 1.96 * float(np.sqrt(variance / max(n_users, 1)))
+    half = _STANDARD_ERRORS * float(np.sqrt(variance / max(n_users, 1)))
     return {"difference": round(mean, 6), "low": round(mean - half, 6), "high": round(mean + half, 6)}
 
 
