@@ -195,8 +195,8 @@ class GeneratorConfig(Training):
     )
     stage_one_state: bool = Field(
         False,
-        description="Add to what the generator makes of a history what Stage I's frozen model says of it (codes of the "
-        "integrated embedding, SASRec in Stage I, equal max_history).",
+        description="Add to what the generator makes of a history what Stage I's frozen model says of it (with "
+        "dense=stage_one, codes of the integrated embedding, SASRec in Stage I, equal max_history).",
     )
     warm_start: bool = Field(
         False, description="Start the history transformer from Stage I (timeline over SASRec of equal size)."
