@@ -21,7 +21,8 @@ from prorec_core.evaluation.lists import dense_lists
 from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
 from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.generation.candidates import DENSE_CANDIDATES, OWN_CANDIDATES, Candidates
-from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
+from prorec_core.generation.ranker import Ranker, fit_ranker
+from prorec_core.generation.relations import Relations
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.sequential.base import SequentialModel

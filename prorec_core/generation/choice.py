@@ -11,8 +11,9 @@ from typing import Any
 
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.ranker import FEATURES, Relations, fit_ranker, named_features
+from prorec_core.generation.ranker import fit_ranker
 from prorec_core.generation.ranker_net import Network
+from prorec_core.generation.relations import FEATURES, Relations, named_features
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import rank_of_target
 

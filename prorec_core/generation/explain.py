@@ -19,8 +19,8 @@ import torch
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.allowed import Rules
 from prorec_core.generation.candidates import Candidates, item_step_log_probabilities, last_context
-from prorec_core.generation.ranker import Relations
 from prorec_core.generation.recommender import Recommender
+from prorec_core.generation.relations import Relations
 from prorec_core.generation.scoring import Ranked, Scoring
 from prorec_core.generation.words import Shared
 from prorec_core.metrics.top import TopItems

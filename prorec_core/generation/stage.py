@@ -22,7 +22,7 @@ from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.choice import choose
 from prorec_core.generation.objective import Objective, some_targets
-from prorec_core.generation.ranker import Relations
+from prorec_core.generation.relations import Relations
 from prorec_core.generation.soft_teacher import SampledTeacher, SoftTeacher, WholeTeacher
 from prorec_core.generation.trained import TEACHER, TrainedGenerator, build_generator, go_on_from, ranker_tensors
 from prorec_core.generation.trie import CodeTrie

@@ -21,8 +21,9 @@ from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
 from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator, Items
 from prorec_core.generation.catalogue import Catalogue
-from prorec_core.generation.ranker import Ranker, Relations
+from prorec_core.generation.ranker import Ranker
 from prorec_core.generation.ranker_net import Network
+from prorec_core.generation.relations import Relations
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.registry import GENERATORS
 from prorec_core.sections import Section

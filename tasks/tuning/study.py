@@ -224,11 +224,8 @@ class Study:
 
     def recover(self, only: Attempt | None = None) -> bool:
         """Have what was left running, or the one whose process is gone, tried again with the same values, and mark it
-        as failed; in this order, so that nothing is lost and nothing is there twice wherever this is killed.
-
-        Returns:
-            Whether anything is tried again: what had ended before its process died is not.
-        """
+        as failed; in this order, so that nothing is lost and nothing is there twice wherever this is killed. Whether
+        anything is tried again is returned: what had ended before its process died is not."""
         import optuna
 
         states = optuna.trial.TrialState

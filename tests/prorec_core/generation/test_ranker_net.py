@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from prorec_core.data.sequences import from_lists
 from prorec_core.generation import ranker_net
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.ranker import FEATURES, FOLDS, Ranker, Relations, fit_ranker
+from prorec_core.generation.ranker import FOLDS, Ranker, fit_ranker
 from prorec_core.generation.ranker_net import Network
+from prorec_core.generation.relations import FEATURES, Relations
 from prorec_core.generation.scoring import Ranked, shapley
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import rank_of_target
