@@ -77,6 +77,8 @@ _ENDED = {"FINISHED", "FAILED", "KILLED", "COMPLETED", "CRASHED", "CANCELLED", "
 _PROGRESS = re.compile(r"(trial \d+|\w+): (?:\w+: )?(?:epoch|user) \d+/\d+")
 _TOLD = re.compile(r"\w+: a worker |trial \d+: its process died")
 _TRIALS = 4
+_COMMANDS = 6
+"""Given at most; each loss takes one more."""
 
 
 @dataclass
@@ -126,6 +128,9 @@ class Story:
         """Give the command until it ends well, which returns False, or with its cluster, which returns True."""
         while True:
             self.commands += 1
+            if self.commands > _COMMANDS:
+                self.problems.append(f"it did not end well in {_COMMANDS} commands")
+                return False
             status = self._command(hosts)
             if status == 0:
                 if self.stages:
@@ -259,7 +264,7 @@ def tried(output: Path) -> str:
     """How many trials of a tuning came to their end, and what the first did; the others' values follow who is first."""
     trials = json.loads(output.read_text())["trials"]
     complete = [each for each in trials if each["state"] == "complete"]
-    return f"{len(complete)} {next(each['value'] for each in complete if each['trial'] == 1)}"
+    return f"{len(complete)} {next((each['value'] for each in complete if each['trial'] == 1), 'without the first')}"
 
 
 def main() -> None:

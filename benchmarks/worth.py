@@ -311,6 +311,13 @@ def show(rows: Sequence[Mapping[str, Any]], title: str, console: Console) -> Non
     console.print(table)
 
 
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("it has to be 1 or more")
+    return number
+
+
 def main() -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(
@@ -319,12 +326,12 @@ def main() -> int:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("experiment", nargs="?", default="demo", help="a preset or a YAML file")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="settings")
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0")
+    parser.add_argument("--seeds", type=_positive, default=3, help="how many, from 0")
     parser.add_argument("--only", action="append", default=[], metavar="SITUATION", help="as '20%% new' or '2 × 32'")
     parser.add_argument("--weights", type=float, nargs="+", help="of α or β, beside 0; all by default")
     parser.add_argument("--folder", type=Path, default=Path("worth"), help="where to work; what was done there counts")
     parser.add_argument("--minutes", type=float, default=60, help="when nothing new is begun")
-    parser.add_argument("--processes", type=int, default=1, help="trainings at a time; they share the cores")
+    parser.add_argument("--processes", type=_positive, default=1, help="trainings at a time; they share the cores")
     parser.add_argument("--plot", type=Path, help="draw the differences to this PNG")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
@@ -348,10 +355,10 @@ def main() -> int:
         return 2
     rows = rows_of(there, options.folder)
     show(rows, f"{base.name}, {options.part}", Console(width=160))
-    if options.plot and rows:
-        write_bytes(options.plot, plot(options.part, rows))
     if options.json:
         write_json(options.json, rows)
+    if options.plot and any("ndcg_at_10_difference" in row for row in rows):
+        write_bytes(options.plot, plot(options.part, rows))
     print(f"{len(there)} of {len(trials)} trainings are there", flush=True)
     return 0 if len(there) == len(trials) else 1
 

@@ -170,8 +170,8 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun, members:
             run.metrics({f"best_{OBJECTIVE}": best["value"]}, attempt.place)
 
     def left(attempt: Attempt, reason: str) -> None:
-        study.recover(attempt)
-        emit(PartEnded(f"{name_of(attempt)}: {reason}; it is tried again", name_of(attempt), failed=True))
+        then = "it is tried again" if study.recover(attempt) else "what it found is kept"
+        emit(PartEnded(f"{name_of(attempt)}: {reason}; {then}", name_of(attempt), failed=True))
 
     if members.beside:
         side_by_side(members, planned, shared, place, begin, ended, left)

@@ -195,8 +195,8 @@ class GeneratorConfig(Training):
     )
     stage_one_state: bool = Field(
         False,
-        description="Add to what the generator makes of a history what Stage I's frozen model says of it (codes of the "
-        "integrated embedding, SASRec in Stage I, equal max_history).",
+        description="Add to what the generator makes of a history what Stage I's frozen model says of it (with "
+        "dense=stage_one, codes of the integrated embedding, SASRec in Stage I, equal max_history).",
     )
     warm_start: bool = Field(
         False, description="Start the history transformer from Stage I (timeline over SASRec of equal size)."
@@ -218,7 +218,7 @@ class GeneratorConfig(Training):
     label_smoothing: Probability = Field(0.0, description="Mass of the target spread over the other codes.")
     ranker: bool = Field(
         True,
-        description="Fit a linear ranker of what generation and the dense score find, by both of them, item-to-item "
+        description="Fit a light ranker of what generation and the dense score find, by both of them, item-to-item "
         "counts, texts and popularity, on validation users; it recommends where it is better on those left out.",
     )
     ranker_weights: (
@@ -226,8 +226,8 @@ class GeneratorConfig(Training):
     ) = Field(
         None,
         description="Weights of the ranker's features (generative, dense, successor, text, popularity; own_count and "
-        "own_recency too where the history is not masked), as an earlier model of the same data has them; null: they "
-        "are fitted, which train_on_validation leaves no users for.",
+        "own_recency too where the history is not masked), as an earlier model of the same data has them, without its "
+        "network; null: all is fitted, which train_on_validation leaves no users for.",
     )
     distill: DistillConfig = Field(default_factory=DistillConfig, description="Knowledge distillation.")
     targets_per_user: int = Field(

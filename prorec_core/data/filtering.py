@@ -51,6 +51,29 @@ class Count:
         }
 
 
+@dataclass(frozen=True)
+class Few:
+    """Counts of those items alone that have any: what is told of a part does not grow with the catalogue.
+
+    Attributes:
+        items: which, int64.
+        counts: of each, int64.
+    """
+
+    items: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, counts_N: npt.NDArray[np.int64]) -> Few:
+        """Of the counts of all items."""
+        items = np.flatnonzero(counts_N)
+        return cls(items, counts_N[items])
+
+    def add_to(self, total_N: npt.NDArray[np.int64]) -> None:
+        """Add them to the counts of all items, in place."""
+        total_N[self.items] += self.counts
+
+
 class Funnel:
     """What each filter took of the interactions.
 

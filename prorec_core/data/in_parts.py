@@ -7,9 +7,8 @@ find what only all of them tell, once for the rows. Here stand the items, and at
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial, reduce
-from operator import add
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -18,12 +17,12 @@ import polars as pl
 
 from prorec_core.config_data import DataConfig
 from prorec_core.data.columns import Field
-from prorec_core.data.filtering import BoolArray, Count, Funnel
+from prorec_core.data.filtering import BoolArray, Count, Few, Funnel
 from prorec_core.data.forms import Oddities, joined, oddities
 from prorec_core.data.ids import Distinct, IdColumn, as_places, sorted_ids
 from prorec_core.data.partition import ROW, Part, Rows, Rules
 from prorec_core.data.parts import Kinds
-from prorec_core.data.pieces import Look, Piece, Plan, Reading, look, pieces_of, rows_in
+from prorec_core.data.pieces import Look, Piece, Plan, Reading, added, look, pieces_of, rows_in
 from prorec_core.data.policies import rules_of
 from prorec_core.data.raw import NO_CLOCK, Catalogue, Log, begun, met, remarks_on_log, rows_of
 from prorec_core.data.sequences import Longs
@@ -32,6 +31,8 @@ from prorec_core.data.units import decided
 from prorec_core.progress import Progress, Report
 
 _ROWS_OF_PART = 1 << 21
+_LOOKS = 16
+"""Pieces whose ids are kept before they are added up."""
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -39,9 +40,9 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Arranged:
-    """What is told of a part: the counts before and after each filter, and what is odd of the ids of its users."""
+    """What is told of a part: users and counts before and after each filter, and what is odd of its users' ids."""
 
-    counts: Sequence[Count]
+    counts: Sequence[tuple[int, Few]]
     users: Oddities
 
 
@@ -70,8 +71,8 @@ class Crew(Protocol):
 
     def in_parts(
         self, read: Read[Given], given: Sequence[Given], parts: int, make: Arrange
-    ) -> tuple[Held, list[Arranged]]:
-        """Read all, bring together the rows of each part (`PART`), and hold what is made of them.
+    ) -> tuple[Held, Iterator[Arranged]]:
+        """Read all, bring together the rows of each part (`PART`), and hold what is made of them, told as it comes.
 
         Raises:
             UserError: the one that was met in the first of what was given.
@@ -90,9 +91,13 @@ def read_in_parts(
     log, stock = source.interactions(), source.items()
     columns, catalogue, beside = begun(config, log, stock)
     how, pieces = Reading(config, columns, beside), pieces_of(source, log.columns())
-    looks = [Look()] * len(pieces)
+    looks, met_items = [Look()] * len(pieces), [Look().items]
     for done, (place, found) in enumerate(crew.each(partial(look, how=how), pieces), start=1):
-        looks[place] = found
+        # The ids of all pieces are added up as they come: each has most of those that the others have.
+        met_items.append(found.items)
+        if len(met_items) > _LOOKS:
+            met_items = [added(met_items)]
+        looks[place] = replace(found, items=Look().items)
         report(Progress(done, len(pieces), "piece"))
     _expect_sound(pieces, looks)
     rows = sum(found.rows for found in looks)
@@ -103,7 +108,7 @@ def read_in_parts(
         fields = [Field(config.timestamp_column, piece.table().place) for piece in pieces]
         seen = [(field, about) for field, found in zip(fields, looks, strict=True) for about in found.times]
         unit = decided(seen, config.timestamp_format)
-    counts = pl.concat([found.items for found in looks]).group_by("id").agg(pl.col("rows").sum())
+    counts = added(met_items)
     items = Distinct(counts["id"], counts["rows"].to_numpy(), np.arange(counts.height))
     called, same = met(items, catalogue, config, log.place)
     ids, places = sorted_ids(items, called)
@@ -116,11 +121,18 @@ def read_in_parts(
         plan.parts,
         partial(arranged, rules=rules, name=config.user_column),
     )
-    odd = {"user": joined([each.users for each in told]), "item": oddities(ids, rows_of(items, places), ids=True)}
+    totals: list[Count] = []
+    users = []
+    for each in told:
+        totals = totals or [Count(0, np.zeros(rules.n_items, np.int64)) for _ in each.counts]
+        for place, (total, (n_users, few)) in enumerate(zip(totals, each.counts, strict=True)):
+            few.add_to(total.of_items)
+            totals[place] = replace(total, users=total.users + n_users)
+        users.append(each.users)
+    odd = {"user": joined(users), "item": oddities(ids, rows_of(items, places), ids=True)}
     negative = sum(found.negative for found in looks)
     remarks = remarks_on_log(config, log.place, negative, odd)
     known = Log({"item": ids}, NO_CLOCK if unit is None else unit.name, log.place, remarks, same)
-    totals = [reduce(add, steps) for steps in zip(*(each.counts for each in told), strict=True)]
     return InParts(held, totals), rules, known, catalogue
 
 
@@ -141,7 +153,7 @@ def arranged(frame: pl.DataFrame, rules: Rules, name: str) -> tuple[Rows, Arrang
     part = Part(frame.with_columns(user=pl.Series(as_places(numbers, table))), users, rules.n_items)
     del frame, numbers
     part.narrow(rules)
-    return Rows.of(part), Arranged(part.counts, odd)
+    return Rows.of(part), Arranged([(each.users, Few.of(each.of_items)) for each in part.counts], odd)
 
 
 class InParts:
@@ -157,7 +169,7 @@ class InParts:
         while True:
             found = np.zeros(len(enough), np.int64)
             for _, counts in self._held.each(partial(Rows.core_counts, least=least_user, enough=enough)):
-                found += counts
+                counts.add_to(found)
             before, enough = enough, found >= least_item
             if np.array_equal(before, enough):
                 return self._gathered(least_user, enough)

@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from prorec_core.data.counting import gathered, occurrences
-from prorec_core.data.filtering import BoolArray, Count, core_rows, k_core
+from prorec_core.data.filtering import BoolArray, Count, Few, core_rows, k_core
 from prorec_core.data.ordering import in_order_of_time, without_duplicates
 from prorec_core.data.sequences import IntArray, Longs
 
@@ -137,10 +137,10 @@ class Rows:
         found: dict[str, npt.NDArray[Any]] = {"item": self.items, "timestamp": self.times}
         return found if self.places is None else {**found, ROW: self.places}
 
-    def core_counts(self, least: int, enough: BoolArray) -> IntArray:
-        """How many of the interactions that `core_rows` keeps are with each item, int32, shape (items,)."""
+    def core_counts(self, least: int, enough: BoolArray) -> Few:
+        """How many of the interactions that `core_rows` keeps are with each item."""
         kept = core_rows(self._owners(), self.items, least, enough)
-        return occurrences(self.items[kept], len(enough)).astype(np.int32)
+        return Few.of(occurrences(self.items[kept], len(enough)))
 
     def core(self, least: int, enough: BoolArray) -> Rows:
         """The users and interactions that `core_rows` keeps."""

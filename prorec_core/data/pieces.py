@@ -204,12 +204,12 @@ def look(piece: Piece, how: Reading) -> Look:
                     found.types.append((name, dtype, start))
             counts.append(_seen(found, batch, start, how, table.place))
             if len(counts) > _FRAMES:
-                counts = [_added(counts)]
+                counts = [added(counts)]
             found.rows = start + batch.height
     except UserError as error:
         found.failed = found.rows, error
     if counts:
-        found.items = _added(counts)
+        found.items = added(counts)
     return found
 
 
@@ -240,7 +240,7 @@ def _note_missing(found: Look, side: str, ids: pl.Series, column: Field, missing
                 found.without_id[side] = none, error
 
 
-def _added(counts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+def added(counts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(counts).group_by("id").agg(pl.col("rows").sum())
 
 

@@ -21,7 +21,8 @@ from prorec_core.evaluation.lists import dense_lists
 from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
 from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.generation.candidates import DENSE_CANDIDATES, OWN_CANDIDATES, Candidates
-from prorec_core.generation.ranker import Ranker, Relations, fit_ranker
+from prorec_core.generation.ranker import Ranker, fit_ranker
+from prorec_core.generation.relations import Relations
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.sequential.base import SequentialModel
@@ -140,6 +141,7 @@ def own_and_ranked(
         ranker, about = fit_ranker(candidates, histories, targets, relations, own=not config.mask_history)
         tables = {name: table for name, table in relations.tensors().items() if texts_NT is not None or name != "texts"}
         numbers = len(ranker.weights_F) + sum(table.numel() for table in tables.values())
+        numbers += 0 if ranker.network is None else ranker.network.numbers
         # Where no target is a candidate nothing was learned, and it would rank by the items' numbers.
         if ranker.weights_F.any():
             fitted = ranker, {**_telling(ranker, about), "numbers": numbers}
@@ -179,6 +181,6 @@ def _telling(ranker: Ranker, about: Mapping[str, Any]) -> dict[str, Any]:
         "features": features,
         "weights": [float(ranker.weights_F[place]) for place in kept],
         "standardised": [about["standardised"][place] for place in kept],
-        "ndcg_at_10": about["ndcg_at_10"],
+        **{name: about[name] for name in ("ndcg_at_10", "linear_ndcg_at_10", "network")},
         "without": {name: about["without"][name] for name in features},
     }

@@ -28,7 +28,7 @@ from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.progress import Progress, Report, silent
 
 _NAMES = {Split.VALIDATION: "validation", Split.TEST: "test"}
-_OF_RANKER = ("features", "weights", "standardised", "ndcg_at_10", "without", "numbers")
+_OF_RANKER = ("features", "weights", "standardised", "ndcg_at_10", "linear_ndcg_at_10", "network", "without", "numbers")
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,8 @@ def compare_variants(
             "not_applied": list(dict.fromkeys(text for each in seeds for text in each.not_applied)),
             "runs": [{"seed": each.seed, **each.run} for each in seeds],
         }
+    # Over other seeds a group's difference would be one of seeds too.
+    seeds_of = {name: {each.seed for each in seeds} for name, seeds in parts.items()}
     hits = {name: _mean_values("recall_at_10", seeds, representative(seeds)) for name, seeds in parts.items()}
     return {
         "protocol": {
@@ -188,7 +190,7 @@ def compare_variants(
             lambda by_user: {
                 name: difference_of(by_user[name] - by_user[reference], samples, seed)
                 for name, about in variants.items()
-                if about["against"]
+                if about["against"] and seeds_of[name] == seeds_of[reference]
             },
         ),
     }

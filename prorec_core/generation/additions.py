@@ -27,7 +27,7 @@ from prorec_core.data.columns import shown
 from prorec_core.data.embeddings import FloatArray
 from prorec_core.errors import UserError
 from prorec_core.generation.bundle import Bundle, Placing
-from prorec_core.generation.ranker import Relations
+from prorec_core.generation.relations import Relations
 from prorec_core.generation.trained import RANKER, TEACHER, TrainedGenerator
 from prorec_core.quantization.quantized import CodeTable, Quantized
 from prorec_core.quantization.stage import with_new

@@ -11,7 +11,9 @@ from typing import Any
 
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.ranker import FEATURES, Relations, fit_ranker, named_features
+from prorec_core.generation.ranker import fit_ranker
+from prorec_core.generation.ranker_net import Network
+from prorec_core.generation.relations import FEATURES, Relations, named_features
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import rank_of_target
 
@@ -25,7 +27,7 @@ def choose(
     given: Sequence[float] | None = None,
     *,
     own: bool = False,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Network | None]:
     """Choose on validation users.
 
     Args:
@@ -43,7 +45,8 @@ def choose(
         where no target is among the candidates;
         `recommended`: the best of generative, fused and ranked; where nothing is left to choose on, the last of them;
         and `validation_tells`: False where every score has an NDCG@10 of 0. Then λ is the weight nearest to 1, and
-        what recommends is the fused score, or the generative one where there is no other.
+        what recommends is the fused score, or the generative one where there is no other. And
+        the ranker's network, if it has one.
     """
     if len(weights) <= 1 and (relations is None or given is not None):
         weight, as_given = weights[0] if weights else None, None
@@ -52,17 +55,18 @@ def choose(
             names = named_features(own=len(given) > len(FEATURES))
             as_given = {"features": list(names), "weights": list(given), "folds": [list(given)]}
             recommended = "ranked"
-        return {
+        settled: dict[str, Any] = {
             "fusion_weight": weight,
             "fusion_trials": [],
             "ranker": as_given,
             "recommended": recommended,
             "validation_tells": True,
         }
+        return settled, None
     found = find()
     owners = histories.owner
     reached = {"generative": ndcg_at_k(rank_of_target(found.generative(10)[0], targets), 10, owners)}
-    trials, weight, ranker = fusion_trials(found, targets, weights, owners), None, None
+    trials, weight, ranker, network = fusion_trials(found, targets, weights, owners), None, None, None
     if trials:
         weight, reached["fused"] = best_trial(trials)
     if relations is not None:
@@ -70,14 +74,15 @@ def choose(
         # Without weights it would rank by the items' numbers.
         if fitted.weights_F.any():
             ranker = {**about, "weights": fitted.weights_F.tolist(), "folds": fitted.folds_PF.tolist()}
-            reached["ranked"] = about["ndcg_at_10"]
-    return {
+            reached["ranked"], network = about["ndcg_at_10"], fitted.network
+    chosen = {
         "fusion_weight": weight,
         "fusion_trials": trials if len(weights) > 1 else [],
         "ranker": ranker,
         "recommended": recommended_of(reached),
         "validation_tells": any(reached.values()),
     }
+    return chosen, network
 
 
 def recommended_of(reached: Mapping[str, float]) -> str:

@@ -19,8 +19,8 @@ import torch
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.allowed import Rules
 from prorec_core.generation.candidates import Candidates, item_step_log_probabilities, last_context
-from prorec_core.generation.ranker import Relations
 from prorec_core.generation.recommender import Recommender
+from prorec_core.generation.relations import Relations
 from prorec_core.generation.scoring import Ranked, Scoring
 from prorec_core.generation.words import Shared
 from prorec_core.metrics.top import TopItems
@@ -103,13 +103,8 @@ def explain(
         found = found or recommender.candidates(known, k, mask_history=mask_history, rules=own)
         items_UK, best.scores_UK[some] = scoring(found, known, k)
         best.items_UK[some] = items_UK
-        terms_UCF = scoring.terms(found, known)
         with np.errstate(invalid="ignore"):
-            count_U = np.maximum((~np.isnan(terms_UCF[:, :, 0])).sum(1), 1)
-            mean_UF = np.nansum(terms_UCF, axis=1) / count_U[:, None]
-        baseline_U[some] = mean_UF.sum(1)
-        places_UK = _places(found, items_UK)
-        chosen_UKF = np.take_along_axis(terms_UCF, places_UK[:, :, None], 1) - mean_UF[:, None, :]
+            baseline_U[some], chosen_UKF = scoring.contributions(found, known, _places(found, items_UK))
         contributions_UKF[some] = np.where((items_UK >= 0)[:, :, None], chosen_UKF, np.nan)
         if isinstance(scoring, Ranked):
             told = _latest_reasons(scoring.ranker.relations, known, items_UK)
@@ -285,7 +280,7 @@ def told(recommender: Recommender, reason: Reason) -> list[str]:
         about = "" if part.item is None else f" ({recommender.titles[part.item]})"
         lines.append(f"{part.contribution:+.2f} {_SAYS[part.name]}{about}")
     if reason.baseline is not None:
-        lines.append(f"from {reason.baseline:.2f}, the mean of the history's candidates")
+        lines.append(f"from {reason.baseline:.2f}, the score of the history's mean candidate")
     else:
         lines.append("nothing of the history is known: popular")
     steps = [f"{step.code} ({', '.join(step.shared.words) or 'one item'})" for step in reason.steps]

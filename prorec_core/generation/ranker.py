@@ -1,7 +1,8 @@
-"""A light ranker of what generation and the dense score have found: a linear softmax over a few features.
+"""A light ranker of what generation and the dense score have found: a softmax over a few features.
 
 What the models do not see by themselves are single co-occurrences and how alike two texts are: both compress items
-into vectors. A ranker of a handful of weights, fitted on validation users, brings that back.
+into vectors. A ranker of a handful of weights, fitted on validation users, brings that back; where there are users
+enough, a small network goes on from it.
 
 Knows candidates, histories, counts and texts; knows nothing of models or files. Axes: U users, C candidates, K items
 of a list, H items of a history, N items, T dimensions of the text, F features, P folds.
@@ -9,245 +10,77 @@ of a list, H items of a history, N items, T dimensions of the text, F features, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from scipy import sparse
 from scipy.optimize import minimize
-from torch import Tensor
 
-from prorec_core.alignment.new_items import directions_of, standing_for
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates, best_of
+from prorec_core.generation.ranker_net import Network
+from prorec_core.generation.relations import FEATURES, Relations, named_features
 from prorec_core.metrics.measures import gains_at_k
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-FEATURES = ("generative", "dense", "successor", "text", "popularity")
-"""Log-probabilities of both scores; log(1 + how often the candidate followed a latest item); cosine of its text with
-the nearest of theirs; log(1 + times in training). Counts of new items are those of their nearest by text."""
-OWN = ("own_count", "own_recency")
-"""Two more where a history may be recommended again: log(1 + times in the user's own history); 1 / log2(1 + steps since
-the user took it last), the latest item being one step away, 0 for what the user never took."""
-
 FOLDS = 5
-WINDOW, WINDOW_DECAY = 5, 0.8
-"""How many steps apart one item still follows another, and what each step more leaves of it."""
-LATEST, LATEST_DECAY = 5, 0.6
-"""How many of a history's latest items are asked, and what each one before leaves of what follows it."""
+_STANDARD_ERRORS = 1.96
+"""In half a 95% interval."""
 _PENALTY = 0.01
 """Of squared standardised weights, against the mean loss of a user."""
-_CELLS = 20_000_000
-"""Numbers of the largest table of a batch of users, float32."""
 _FIT_CELLS = 12_500_000
 """Features of all users and candidates that a ranker is fitted on at most, float64: 25,000 users with 100 each."""
 
 
 @dataclass(frozen=True)
-class Relations:
-    """What is known of items beside the models.
-
-    Attributes:
-        counts_N: how often each occurs in training, float32.
-        successors: how often each item (column) follows each (row) in training, nearer ones counting more; float32.
-        texts_NT: directions of the items' texts, float32.
-    """
-
-    counts_N: Floats
-    successors: sparse.csr_matrix
-    texts_NT: Floats
-
-    @classmethod
-    def of(cls, training: Sequences, texts_NT: Floats) -> Relations:
-        """Count what users did in training.
-
-        Args:
-            training: users' items without those held back.
-            texts_NT: text embeddings of the items, and of new ones after them. Nobody has taken these yet: their counts
-                are the means of the five known items of nearest text, so that they neither sink nor float for want of
-                counts.
-        """
-        n_items = training.n_items
-        users = np.repeat(np.arange(training.n_users), np.diff(training.offsets))
-        total = sparse.csr_matrix((n_items, n_items), dtype=np.float32)
-        for step in range(1, WINDOW + 1):
-            own = users[step:] == users[:-step]
-            pairs = training.items[:-step][own], training.items[step:][own]
-            strength = np.full(len(pairs[0]), WINDOW_DECAY ** (step - 1), np.float32)
-            total = total + sparse.coo_matrix((strength, pairs), (n_items, n_items)).tocsr()
-        counts = np.bincount(training.items, minlength=n_items).astype(np.float32)
-        return cls._with_new(counts, total, directions_of(texts_NT))
-
-    def with_more(self, texts_MT: Floats, known: int) -> Relations:
-        """The same with items that came since, M of them after the others; nothing of the others changes.
-
-        Args:
-            texts_MT: their text embeddings.
-            known: how many of the items, the first ones, were taken by somebody in training.
-        """
-        directions = np.concatenate([self.texts_NT, directions_of(texts_MT)])
-        return self._with_new(self.counts_N[:known], self.successors[:known, :known], directions)
-
-    @classmethod
-    def _with_new(cls, counts: Floats, total: sparse.csr_matrix, directions: Floats) -> Relations:
-        if len(directions) > len(counts):
-            stands_for = standing_for(directions, len(counts))
-            counts, total = stands_for @ counts, stands_for @ total @ stands_for.T
-        total = total.tocsr().astype(np.float32)
-        total.sort_indices()
-        return cls(counts, total, directions)
-
-    def batches(self, candidates: Candidates, users: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-        """Some users, as many at a time as their candidates' texts, features and what followed have room for."""
-        followers = LATEST * self.successors.nnz // max(len(self.counts_N), 1)
-        of_candidates = candidates.items_UC.shape[1] * max(self.texts_NT.shape[1], LATEST + len(FEATURES))
-        size = max(1, _CELLS // max(of_candidates, followers, 1))
-        for start in range(0, len(users), size):
-            yield users[start : start + size]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All of it as tensors by name."""
-        arrays = {
-            "counts": self.counts_N,
-            "texts": self.texts_NT,
-            "successors.offsets": self.successors.indptr.astype(np.int64),
-            "successors.items": self.successors.indices.astype(np.int32),
-            "successors.counts": self.successors.data,
-        }
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Relations:
-        """What `tensors` gave."""
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        parts = (arrays["successors.counts"], arrays["successors.items"], arrays["successors.offsets"])
-        n_items = len(arrays["counts"])
-        return cls(arrays["counts"], sparse.csr_matrix(parts, (n_items, n_items)), arrays["texts"])
-
-    def features(
-        self, candidates: Candidates, histories: Sequences, users: npt.NDArray[np.int64], *, own: bool = False
-    ) -> Floats:
-        """FEATURES of some users' candidates, float32, shape (U, C, F), 0 where there is no candidate.
-
-        Args:
-            candidates: of all users.
-            histories: theirs, in the same order.
-            users: whose are asked for.
-            own: with those of OWN after them.
-        """
-        items_UC = candidates.items_UC[users]
-        there_UC = items_UC >= 0
-        asked_UC = np.where(there_UC, items_UC, 0)
-        latest_UH = _latest(histories, users)
-        known_UH = latest_UH >= 0
-        # A user's latest items as a row of the items' matrix; times the successors, what has followed any of them.
-        decay_UH = np.where(known_UH, LATEST_DECAY ** np.arange(LATEST, dtype=np.float32), 0.0).astype(np.float32)
-        rows = np.repeat(np.arange(len(users)), known_UH.sum(1))
-        shape = (len(users), len(self.counts_N))
-        history_UN = sparse.csr_matrix((decay_UH[known_UH], (rows, latest_UH[known_UH])), shape)
-        columns = np.repeat(np.arange(len(users)), items_UC.shape[1]), asked_UC.ravel()
-        followed_UC = np.asarray((history_UN @ self.successors).tocsr()[columns]).reshape(items_UC.shape)
-        features = (
-            _finite(candidates.generative_UC[users]),
-            _finite(candidates.dense_UC[users]),
-            np.log1p(followed_UC),
-            self._text(asked_UC, latest_UH),
-            np.log1p(self.counts_N[asked_UC]),
-            *(_own(histories.select(users), asked_UC, len(self.counts_N)) if own else ()),
-        )
-        return np.stack([np.where(there_UC, each, 0.0) for each in features], axis=-1).astype(np.float32)
-
-    def latest(self, histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:
-        """The items of some users that features look at, the very latest first, int32, -1 where there are fewer."""
-        return _latest(histories, users)
-
-    def decay(self) -> Floats:
-        """How much each of those counts in what followed."""
-        return LATEST_DECAY ** np.arange(LATEST, dtype=np.float32)
-
-    def _text(self, items_UC: IntArray, latest_UH: IntArray) -> Floats:
-        """Cosine of each candidate's text with that of the nearest of the latest items, 0 without history."""
-        latest_UHT = self.texts_NT[np.maximum(latest_UH, 0)]
-        cosine_UHC = latest_UHT @ self.texts_NT[items_UC].transpose(0, 2, 1)
-        nearest_UC = np.where((latest_UH >= 0)[:, :, None], cosine_UHC, -1.0).max(1)
-        # The very latest comes first: who lacks that has none.
-        return np.where(latest_UH[:, :1] >= 0, nearest_UC, 0.0).astype(np.float32)
-
-
-def _own(histories: Sequences, items_UC: IntArray, n_items: int) -> tuple[Floats, Floats]:
-    """OWN of some users' candidates, given these users' histories."""
-    lengths = np.diff(histories.offsets)
-    rows = np.repeat(np.arange(histories.n_users), lengths)
-    steps = np.repeat(histories.offsets[1:], lengths) - np.arange(len(rows))
-    # What comes last in a history is found first from behind.
-    pairs, latest, times = np.unique((rows * n_items + histories.items)[::-1], return_index=True, return_counts=True)
-    asked = np.arange(len(items_UC))[:, None] * n_items + items_UC
-    if not len(pairs):
-        return (np.zeros(asked.shape, np.float32),) * 2
-    places = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)
-    has = pairs[places] == asked
-    recency = 1 / np.log2(1.0 + steps[::-1][latest])
-    found = (np.where(has, each[places], 0.0).astype(np.float32) for each in (np.log1p(times), recency))
-    return next(found), next(found)
-
-
-def _latest(histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:
-    """Each user's latest items, the very latest first, -1 where there are fewer; shape (U, LATEST)."""
-    places_UH = histories.offsets[users + 1][:, None] - 1 - np.arange(LATEST)
-    inside_UH = places_UH >= histories.offsets[users][:, None]
-    padded = np.append(histories.items, np.int32(-1))
-    return np.where(inside_UH, padded[np.where(inside_UH, places_UH, -1)], -1).astype(np.int32)
-
-
-def _finite(values_UC: Floats) -> Floats:
-    """Log-probabilities; what has none gets the least of the user's others, and 0 where nobody has any."""
-    known_UC = np.isfinite(values_UC)
-    least_U1 = np.where(known_UC, values_UC, np.inf).min(1, keepdims=True)
-    return np.where(known_UC, values_UC, np.where(np.isfinite(least_U1), least_U1, 0.0)).astype(np.float32)
-
-
-@dataclass(frozen=True)
 class Ranker:
-    """Ranks candidates by a weighted sum of their features.
+    """Ranks candidates by a weighted sum of their features, or by a network that goes on from that.
 
     Attributes:
         relations: what features are made of besides the candidates' scores.
         weights_F: fitted on all validation users; of FEATURES, or of these and OWN.
         folds_PF: fitted without the users of each fold; user u belongs to fold u mod P.
+        network: those of all users and of each fold; None where the weights rank.
     """
 
     relations: Relations
     weights_F: Doubles
     folds_PF: Doubles
+    network: Network | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether it reads OWN too."""
+        return len(self.weights_F) > len(FEATURES)
 
     def rank(self, candidates: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
         """Each user's k best candidates and their scores, log-probabilities up to a constant, both of shape (U, k)."""
-        return self._ranked(candidates, histories, k, lambda users: self.weights_F[:, None].repeat(len(users), 1))
+        return self._ranked(candidates, histories, k, np.full(histories.n_users, -1))
 
     def rank_held_out(self, candidates: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
         """The same for the very users of the fit, in their order, each by weights that were fitted without them."""
-        folds = histories.owners % len(self.folds_PF)
-        return self._ranked(candidates, histories, k, lambda users: self.folds_PF[folds[users]].T)
+        return self._ranked(candidates, histories, k, histories.owners % len(self.folds_PF))
+
+    def scores(self, features_UCF: Floats, folds_U: npt.NDArray[np.integer]) -> Floats:
+        """Scores of candidates, float32, shape (U, C), by what was fitted without each user's fold; -1: by all."""
+        if self.network is not None:
+            return self.network.scores(features_UCF, folds_U + 1)
+        weights_UF = np.where(folds_U[:, None] < 0, self.weights_F, self.folds_PF[folds_U])
+        found: Floats = np.einsum("ucf,uf->uc", features_UCF, weights_UF).astype(np.float32)
+        return found
 
     def _ranked(
-        self,
-        candidates: Candidates,
-        histories: Sequences,
-        k: int,
-        weights: Callable[[npt.NDArray[np.int64]], Doubles],
+        self, candidates: Candidates, histories: Sequences, k: int, folds_U: npt.NDArray[np.integer]
     ) -> tuple[IntArray, Floats]:
         items_UC = candidates.items_UC
         scores_UC = np.full(items_UC.shape, -np.inf, np.float32)
         for users in self.relations.batches(candidates, np.arange(len(items_UC))):
-            features_UCF = self.relations.features(
-                candidates, histories, users, own=len(self.weights_F) > len(FEATURES)
-            )
-            scores_UC[users] = np.einsum("ucf,fu->uc", features_UCF, weights(users))
+            features_UCF = self.relations.features(candidates, histories, users, own=self.own)
+            scores_UC[users] = self.scores(features_UCF, folds_U[users])
         return best_of(items_UC, np.where(items_UC >= 0, scores_UC, -np.inf).astype(np.float32), k)
 
 
@@ -259,6 +92,7 @@ def fit_ranker(
     Minimised is the cross-entropy of the target among its candidates (a conditional logit, McFadden 1974), over targets
     that are among them (evenly spaced ones where they are very many), with a small penalty on the weights of
     standardised features. All targets of a user are in one fold, and what the ranker is worth is a mean over users.
+    A network that goes on from the weights ranks where it is better by more than the standard error of the difference.
 
     Args:
         candidates: of validation targets, a row each.
@@ -269,8 +103,9 @@ def fit_ranker(
 
     Returns:
         The ranker; and `features`, `standardised` (weights of features in standard deviations), `ndcg_at_10` on
-        validation by the weights of the folds, and `without`: by feature the difference in NDCG@10 where the ranker
-        is fitted without it, `difference`, `low` and `high` (95%, normal) each.
+        validation by what was fitted without each fold, `linear_ndcg_at_10` by the weights alone, `network`: whether
+        the network ranks, and `without`: by feature the difference in NDCG@10 where the weights are fitted without it,
+        `difference`, `low` and `high` (95%, normal) each.
     """
     names = named_features(own=own)
     hits = np.flatnonzero((candidates.items_UC == targets[:, None]).any(1))
@@ -295,6 +130,7 @@ def fit_ranker(
     whole_F = problem.fit(everything)
     folds_PF, gains_U = problem.held_out(everything)
     ranker = Ranker(relations, whole_F / spread_F, folds_PF / spread_F)
+    network, gained_U = problem.network(whole_F, folds_PF) if whole_F.any() else (None, gains_U)
     # A user none of whose targets is a candidate gains nothing by any ranking.
     users, of_target, targets_a_user = np.unique(owners, return_inverse=True, return_counts=True)
     n_users = len(users) * len(chosen) / max(len(hits), 1)
@@ -310,17 +146,20 @@ def fit_ranker(
         columns = tuple(each for each in everything if each != place)
         differences_U = problem.held_out(columns)[1] - gains_U
         without[name] = _interval(by_user(differences_U), n_users)
-    return ranker, {
+    gain = _interval(by_user(gained_U - gains_U), n_users)
+    better = network is not None and gain["difference"] > (gain["high"] - gain["difference"]) / _STANDARD_ERRORS
+
+    def worth(gains_U: Doubles) -> float:
+        return round(float(by_user(gains_U).sum() / max(n_users, 1)), 6)
+
+    return replace(ranker, network=network.scaled(spread_F) if network is not None and better else None), {
         "features": list(names),
         "standardised": _rounded(whole_F),
-        "ndcg_at_10": round(float(by_user(gains_U).sum() / max(n_users, 1)), 6),
+        "ndcg_at_10": worth(gained_U if better else gains_U),
+        "linear_ndcg_at_10": worth(gains_U),
+        "network": better,
         "without": without,
     }
-
-
-def named_features(*, own: bool) -> tuple[str, ...]:
-    """What a ranker ranks by, in the order of its weights."""
-    return (*FEATURES, *OWN) if own else FEATURES
 
 
 @dataclass(frozen=True)
@@ -372,19 +211,31 @@ class _Problem:
     def held_out(self, columns: Sequence[int]) -> tuple[Doubles, Doubles]:
         """Weights without each fold, shape (P, F), and each user's NDCG@10 by those fitted without it, shape (U,)."""
         folds_PF = np.stack([self.fit(columns, self.folds_U != fold) for fold in range(FOLDS)])
-        scores_UC = np.einsum("ucf,uf->uc", self.features_UCF, folds_PF[self.folds_U])
-        own_U1, item_U1 = (np.take_along_axis(of, self.targets_U[:, None], 1) for of in (scores_UC, self.items_UC))
+        return folds_PF, self._gains(np.einsum("ucf,uf->uc", self.features_UCF, folds_PF[self.folds_U]))
+
+    def network(self, whole_F: Doubles, folds_PF: Doubles) -> tuple[Network, Doubles]:
+        """Networks that go on from these weights, and each user's NDCG@10 by the one fitted without it, shape (U,)."""
+        out_GU = [np.zeros(len(self.folds_U), bool), *(self.folds_U == fold for fold in range(FOLDS))]
+        features_UCF, there_UC = self.features_UCF.astype(np.float32), self.items_UC >= 0
+        weights_GF = np.concatenate([whole_F[None], folds_PF])
+        network = Network.fit(features_UCF, there_UC, self.targets_U, weights_GF, out_GU)
+        return network, self._gains(network.scores(features_UCF, self.folds_U + 1).astype(np.float64))
+
+    def _gains(self, scores_UC: Doubles) -> Doubles:
+        """Each user's NDCG@10, shape (U,)."""
+        own_U1 = np.take_along_axis(scores_UC, self.targets_U[:, None], 1)
+        item_U1 = np.take_along_axis(self.items_UC, self.targets_U[:, None], 1)
         # In the order of `best_of`: of equal ones the lower index first.
         before_UC = (scores_UC > own_U1) | ((scores_UC == own_U1) & (self.items_UC < item_U1))
         rank_U = (before_UC & (self.items_UC >= 0)).sum(1) + 1
-        return folds_PF, gains_at_k(rank_U, 10)
+        return gains_at_k(rank_U, 10)
 
 
 def _interval(differences_U: Doubles, n_users: float) -> dict[str, float]:
     """Mean difference over all users, who but for those given have none, with its 95% interval."""
     mean = float(differences_U.sum()) / max(n_users, 1)
     variance = max(float((differences_U**2).sum()) / max(n_users, 1) - mean**2, 0.0)
-    half = 1.96 * float(np.sqrt(variance / max(n_users, 1)))
+    half = _STANDARD_ERRORS * float(np.sqrt(variance / max(n_users, 1)))
     return {"difference": round(mean, 6), "low": round(mean - half, 6), "high": round(mean + half, 6)}
 
 

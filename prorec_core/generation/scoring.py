@@ -1,4 +1,4 @@
-"""The scores of a model: generative, dense, fused, ranked; each ranks candidates and tells its terms.
+"""The scores of a model: generative, dense, fused, ranked; each ranks candidates and tells what its parts give.
 
 Knows candidates, histories and what validation chose; knows nothing of item ids or text. Axes: U users, C candidates,
 K items of a list, F terms.
@@ -6,7 +6,8 @@ K items of a list, F terms.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,10 +16,13 @@ import numpy.typing as npt
 
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.ranker import FEATURES, Ranker, named_features
+from prorec_core.generation.ranker import Ranker
+from prorec_core.generation.relations import named_features
 from prorec_core.generation.trained import TrainedGenerator
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Places = npt.NDArray[np.int64]
 
 
 class Scoring(Protocol):
@@ -38,13 +42,31 @@ class Scoring(Protocol):
         """Each history's k best candidates and their scores."""
         ...
 
-    def terms(self, found: Candidates, histories: Sequences) -> npt.NDArray[np.float64]:
-        """What each candidate's score is the sum of, shape (U, C, F); nan where there is no candidate."""
+    def contributions(self, found: Candidates, histories: Sequences, places_UK: Places) -> tuple[Doubles, Doubles]:
+        """What its parts give the candidates at some places, and what that is added to.
+
+        Returns:
+            The score of the history's mean candidate, shape (U,), and what each part adds to it, shape (U, K, F).
+        """
         ...
 
 
+class _Additive:
+    """A score that is the sum of its terms."""
+
+    def terms(self, found: Candidates, histories: Sequences) -> Doubles:
+        """What each candidate's score is the sum of, shape (U, C, F); nan where there is no candidate."""
+        raise NotImplementedError
+
+    def contributions(self, found: Candidates, histories: Sequences, places_UK: Places) -> tuple[Doubles, Doubles]:
+        """As `Scoring.contributions`."""
+        terms_UCF = self.terms(found, histories)
+        mean_UF = _mean(terms_UCF)
+        return mean_UF.sum(1), np.take_along_axis(terms_UCF, places_UK[:, :, None], 1) - mean_UF[:, None, :]
+
+
 @dataclass(frozen=True)
-class Generative:
+class Generative(_Additive):
     """The generator's beams alone."""
 
     name: str = "generative"
@@ -53,13 +75,13 @@ class Generative:
     def __call__(self, found: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
         return found.generative(k)
 
-    def terms(self, found: Candidates, histories: Sequences) -> npt.NDArray[np.float64]:
+    def terms(self, found: Candidates, histories: Sequences) -> Doubles:
         there = (found.items_UC >= 0) & (np.arange(found.items_UC.shape[1]) < found.beams)
         return np.where(there, found.generative_UC.astype(np.float64), np.nan)[:, :, None]
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(_Additive):
     """The dense score alone: Stage I's, or that of the distillation head."""
 
     name: str = "dense"
@@ -68,12 +90,12 @@ class Dense:
     def __call__(self, found: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
         return found.dense(k)
 
-    def terms(self, found: Candidates, histories: Sequences) -> npt.NDArray[np.float64]:
+    def terms(self, found: Candidates, histories: Sequences) -> Doubles:
         return np.where(found.items_UC >= 0, found.dense_UC.astype(np.float64), np.nan)[:, :, None]
 
 
 @dataclass(frozen=True)
-class Fused:
+class Fused(_Additive):
     """`log p_gen + λ · log p_dense`, λ the weight."""
 
     weight: float
@@ -83,14 +105,14 @@ class Fused:
     def __call__(self, found: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
         return found.fused(self.weight, k)
 
-    def terms(self, found: Candidates, histories: Sequences) -> npt.NDArray[np.float64]:
+    def terms(self, found: Candidates, histories: Sequences) -> Doubles:
         both = np.stack([found.generative_UC, found.dense_UC], axis=-1).astype(np.float64)
         both = np.where((found.items_UC >= 0)[:, :, None], both, np.nan)
         return both * [1.0, self.weight]
 
 
 @dataclass(frozen=True)
-class Ranked:
+class Ranked(_Additive):
     """A weighted sum of the ranker's features."""
 
     ranker: Ranker
@@ -98,21 +120,68 @@ class Ranked:
 
     @property
     def parts(self) -> Sequence[str]:
-        return named_features(own=self._own)
-
-    @property
-    def _own(self) -> bool:
-        return len(self.ranker.weights_F) > len(FEATURES)
+        return named_features(own=self.ranker.own)
 
     def __call__(self, found: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
         return self.ranker.rank(found, histories, k)
 
-    def terms(self, found: Candidates, histories: Sequences) -> npt.NDArray[np.float64]:
-        terms_UCF = np.full((*found.items_UC.shape, len(self.parts)), np.nan)
-        relations = self.ranker.relations
-        for users in relations.batches(found, np.arange(len(found.items_UC))):
-            terms_UCF[users] = relations.features(found, histories, users, own=self._own) * self.ranker.weights_F
-        return np.where((found.items_UC >= 0)[:, :, None], terms_UCF, np.nan)
+    def terms(self, found: Candidates, histories: Sequences) -> Doubles:
+        terms_UCF: Doubles = self._features(found, histories) * self.ranker.weights_F
+        return terms_UCF
+
+    def contributions(self, found: Candidates, histories: Sequences, places_UK: Places) -> tuple[Doubles, Doubles]:
+        if self.ranker.network is None:
+            return super().contributions(found, histories, places_UK)
+        features_UCF = self._features(found, histories)
+        chosen_UKF = np.take_along_axis(features_UCF, places_UK[:, :, None], 1)
+        return shapley(self._of_rows, _mean(features_UCF), chosen_UKF)
+
+    def _features(self, found: Candidates, histories: Sequences) -> Doubles:
+        features_UCF = np.full((*found.items_UC.shape, len(self.parts)), np.nan)
+        for users in self.ranker.relations.batches(found, np.arange(len(found.items_UC))):
+            features_UCF[users] = self.ranker.relations.features(found, histories, users, own=self.ranker.own)
+        features_UCF[found.items_UC < 0] = np.nan
+        return features_UCF
+
+    def _of_rows(self, features_XF: Doubles) -> Doubles:
+        rows = features_XF.astype(np.float32)[None]
+        scores: Doubles = self.ranker.scores(rows, np.array([-1]))[0].astype(np.float64)
+        return scores
+
+
+def shapley(score: Callable[[Doubles], Doubles], from_UF: Doubles, to_UKF: Doubles) -> tuple[Doubles, Doubles]:
+    """How a score gets from one set of features to others: what each feature has a part in, whatever their order.
+
+    Each feature's part is its mean over all orders in which the features could change, one after the other (Shapley,
+    "A value for n-person games", 1953; exact, by all 2^F sets). With a linear score that is weight times change.
+
+    Args:
+        score: of rows of features, shape (X, F), the scores (X,).
+        from_UF: a row a user.
+        to_UKF: for each user K rows; nan where there is none.
+
+    Returns:
+        The scores of the first, shape (U,), and the parts, shape (U, K, F).
+    """
+    users, listed, count = to_UKF.shape
+    sets = np.arange(1 << count)
+    changed_SF = (sets[:, None] >> np.arange(count)) & 1 == 1
+    rows_UKSF = np.where(changed_SF, to_UKF[:, :, None, :], from_UF[:, None, None, :])
+    values_UKS = score(np.nan_to_num(rows_UKSF).reshape(-1, count)).reshape(users, listed, len(sets))
+    size_S = changed_SF.sum(1)
+    parts_UKF = np.empty(to_UKF.shape)
+    for feature in range(count):
+        without = sets[~changed_SF[:, feature]]
+        share = 1 / (count * np.array([math.comb(count - 1, int(size)) for size in size_S[without]]))
+        parts_UKF[:, :, feature] = (values_UKS[:, :, without | 1 << feature] - values_UKS[:, :, without]) @ share
+    return score(np.nan_to_num(from_UF)), parts_UKF
+
+
+def _mean(values_UCF: Doubles) -> Doubles:
+    """Over the candidates that are there."""
+    count_U = np.maximum((~np.isnan(values_UCF[:, :, 0])).sum(1), 1)
+    found: Doubles = np.nansum(values_UCF, axis=1) / count_U[:, None]
+    return found
 
 
 def scorings_of(trained: TrainedGenerator, has_dense: bool) -> list[Scoring]:

@@ -22,9 +22,9 @@ from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.choice import choose
 from prorec_core.generation.objective import Objective, some_targets
-from prorec_core.generation.ranker import Relations
+from prorec_core.generation.relations import Relations
 from prorec_core.generation.soft_teacher import SampledTeacher, SoftTeacher, WholeTeacher
-from prorec_core.generation.trained import RANKER, TEACHER, TrainedGenerator, build_generator, go_on_from
+from prorec_core.generation.trained import TEACHER, TrainedGenerator, build_generator, go_on_from, ranker_tensors
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.metrics.top import rank_of_target
 from prorec_core.sequential.trained import Floats
@@ -143,7 +143,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     chosen_by = validation_targets(sequences, CHOSEN_BY, derive_seed(seed, "generator", "choice"))
     if chosen_by is not None:
         histories, targets = histories.owned().select(chosen_by), targets[chosen_by]
-    choice = choose(
+    choice, network = choose(
         lambda: find_candidates(
             generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report
         ),
@@ -176,7 +176,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     extra = {} if "integrated" in generator.teacher_names else _teachers(with_new)
     tensors = {**generator.state_dict(), **{f"{TEACHER}{name}": tensor for name, tensor in extra.items()}}
     if relations is not None and choice["ranker"] is not None:
-        tensors |= {f"{RANKER}{name}": tensor for name, tensor in relations.tensors().items()}
+        tensors |= ranker_tensors(relations, network)
     return TrainedGenerator(tensors, description, records)
 
 

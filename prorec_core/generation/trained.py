@@ -21,7 +21,9 @@ from prorec_core.config import AlignConfig, CollaborativeConfig, GeneratorConfig
 from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator, Items
 from prorec_core.generation.catalogue import Catalogue
-from prorec_core.generation.ranker import Ranker, Relations
+from prorec_core.generation.ranker import Ranker
+from prorec_core.generation.ranker_net import Network
+from prorec_core.generation.relations import Relations
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.registry import GENERATORS
 from prorec_core.sections import Section
@@ -32,6 +34,7 @@ from prorec_core.training.checkpoint import load_tensors, save_tensors
 TEACHER = "teacher."
 RANKER = "ranker."
 """Before the names of tensors: teachers of new items too, and what only the ranker reads."""
+_NETWORK = "network."
 _OF_CODES = ("heads.", "code_vectors.")
 """Parameters with a row a code."""
 _STAGE_ONES = "stage_one."
@@ -85,7 +88,9 @@ class TrainedGenerator:
         if fitted is None:
             return None
         known = {name.removeprefix(RANKER): tensor for name, tensor in self.tensors.items() if name.startswith(RANKER)}
-        return Ranker(Relations.from_tensors(known), np.array(fitted["weights"]), np.array(fitted["folds"]))
+        of_network = {name.removeprefix(_NETWORK): each for name, each in known.items() if name.startswith(_NETWORK)}
+        network = Network.from_tensors(of_network) if of_network else None
+        return Ranker(Relations.from_tensors(known), np.array(fitted["weights"]), np.array(fitted["folds"]), network)
 
     @property
     def recommended(self) -> str:
@@ -101,6 +106,12 @@ class TrainedGenerator:
     def history_masked(self) -> bool:
         """Whether it was measured, and so recommends by itself, without what a user has already."""
         return bool(self.config.get("history_masked", True))
+
+
+def ranker_tensors(relations: Relations, network: Network | None) -> dict[str, Tensor]:
+    """What a ranker is made of beside its weights, by the names that it is kept under."""
+    of_network = {} if network is None else {f"{_NETWORK}{name}": each for name, each in network.tensors().items()}
+    return {f"{RANKER}{name}": tensor for name, tensor in {**relations.tensors(), **of_network}.items()}
 
 
 _STAGE_ONE: dict[str, type[Section]] = {"collaborative": CollaborativeConfig, "align": AlignConfig}

@@ -147,10 +147,11 @@ def _figures(background: Background, evaluation: Evaluation) -> dict[str, tuple[
     if "without" in metrics["ranker"]:
         without = {name: metrics["ranker"]["without"][name] for name in metrics["ranker"]["features"]}
         words = ", ".join(f"{name} {signed(-found['difference'])}" for name, found in without.items())
-        found["ranker"] = (
-            plots.ranker_features(without),
-            f"What each feature adds to the ranker in NDCG at 10 on validation users held out: {words}.",
-        )
+        text = f"What each feature adds to the ranker's weights in NDCG at 10 on validation users held out: {words}."
+        if metrics["ranker"].get("network"):
+            better, linear = metrics["ranker"]["ndcg_at_10"], metrics["ranker"]["linear_ndcg_at_10"]
+            text += f" A network that goes on from these ranks: {better:.4f} there, the weights alone {linear:.4f}."
+        found["ranker"] = plots.ranker_features(without), text
     levels = [level for level in background.quality.get("levels", []) if level.get("usage")]
     if levels:
         words = ", ".join(

@@ -81,8 +81,8 @@ class Crew:
 
     def in_parts(
         self, read: Read[Given], given: Sequence[Given], parts: int, make: Arrange
-    ) -> tuple[HeldParts, list[Arranged]]:
-        """Read all, bring together the rows of each part, and hold what is made of them.
+    ) -> tuple[HeldParts, Iterator[Arranged]]:
+        """Read all, bring together the rows of each part, and hold what is made of them; each told as it comes.
 
         Raises:
             UserError: the one that was met in the first of what was given.
@@ -90,8 +90,8 @@ class Crew:
         rows = self._spread(given).map_batches(partial(_rows, read=read, given=given), batch_size=1, **self._options)
         grouped = rows.groupby(PART, num_partitions=parts)
         held = grouped.map_groups(partial(_part, make=make), **self._options).materialize()
-        told = dict(_results(held.select_columns([_NUMBER, _MADE])))
-        return HeldParts(held, self._options), list(told.values())
+        told = _results(held.select_columns([_NUMBER, _MADE]))
+        return HeldParts(held, self._options), (made for _, made in told)
 
     def _spread(self, given: Sequence[Any]) -> Dataset:
         import ray

@@ -90,8 +90,8 @@ def run_stage(
             damaged, ref = ref, store.as_ref(call(True).result(), of.name)
             if damaged:
                 store.mark_replaced(damaged, ref)
-        if cached:
-            _clear(key)
+        if cached and ref is not None:
+            _clear(of, key, ref)
     assert ref is not None
     emit(StageEnded(ref, cached, time.monotonic() - begun))
     for text in remarks_of(ref, experiment):
@@ -113,14 +113,22 @@ def _taken(of: Stage, state: State[Any], key: str) -> tuple[ArtifactRef | None, 
     return ref, store.check(ref)
 
 
-def _clear(key: str) -> None:
-    """Remove what one left who died between storing this artifact and clearing up; never what one at work needs."""
+def _clear(of: Stage, key: str, ref: ArtifactRef) -> None:
+    """Remove what one left who died between storing this artifact and clearing up; never what one at work needs, nor
+    checkpoints that are younger: they are those of a training that was begun anew, and is to go on."""
     left = [folder for folder in (paths.work(key), paths.checkpoints(key)) if folder.exists()]
     if left and not leases.holder(key):
         # Another machine may begin to make it anew just now.
-        with lease(key, lambda who, seconds: None):
+        with lease(key, partial(_waits, of)):
+            stored = tracked.client().get_run(ref.run_id).info.end_time / 1000
             for folder in left:
-                shutil.rmtree(folder, ignore_errors=True)
+                if folder == paths.work(key) or _changed(folder) <= stored:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _changed(folder: Path) -> float:
+    """When a file in a folder was changed last, as seconds since the epoch."""
+    return max((path.stat().st_mtime for path in folder.rglob("*") if path.is_file()), default=0.0)
 
 
 def _notice(of: Stage, text: str) -> None:

@@ -222,14 +222,15 @@ class Study:
         self._distributions = dict(distributions)
         self._seed = seed
 
-    def recover(self, only: Attempt | None = None) -> None:
+    def recover(self, only: Attempt | None = None) -> bool:
         """Have what was left running, or the one whose process is gone, tried again with the same values, and mark it
-        as failed; in this order, so that nothing is lost and nothing is there twice wherever this is killed."""
+        as failed; in this order, so that nothing is lost and nothing is there twice wherever this is killed. Whether
+        anything is tried again is returned: what had ended before its process died is not."""
         import optuna
 
         states = optuna.trial.TrialState
         trials = self._stored.get_trials(deepcopy=False)
-        taken = {trial.user_attrs.get(_AGAIN) for trial in trials}
+        taken, added = {trial.user_attrs.get(_AGAIN) for trial in trials}, False
         for left in trials:
             if left.state is not states.RUNNING or (only is not None and left.number != only.number):
                 continue
@@ -244,7 +245,9 @@ class Study:
                     user_attrs={_AGAIN: left.number},
                 )
                 self._stored.add_trial(again)
+                added = True
             self._stored.tell(left.number, state=states.FAIL)
+        return added
 
     def _counted(self) -> list[FrozenTrial]:
         """The trials that ended by themselves, in the order of their numbers."""

@@ -66,7 +66,7 @@ def test_lines_for_people() -> None:
     model = tiny_recommender()
     found = explain(model, model.numbered([IDS[:2], []]), 2)
     lines = told(model, reasons(model, found, 0)[0])
-    assert len(lines) == 7 and lines[-1].startswith("codes: ") and "mean of the history's candidates" in lines[-2]
+    assert len(lines) == 7 and lines[-1].startswith("codes: ") and "the history's mean candidate" in lines[-2]
     assert told(model, reasons(model, found, 1)[0])[0] == "nothing of the history is known: popular"
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from prorec_core.artifacts import sha256_file
 from prorec_core.config_data import DataConfig
 from prorec_core.data import in_parts, pieces
+from prorec_core.data.filtering import Few
 from prorec_core.data.in_parts import Arrange, Arranged, Read
 from prorec_core.data.partition import Rows
 from prorec_core.data.pieces import PART
@@ -59,12 +61,12 @@ class CrewHere:
 
     def in_parts(
         self, read: Read[Given], given: Sequence[Given], parts: int, make: Arrange
-    ) -> tuple[HeldHere, list[Arranged]]:
+    ) -> tuple[HeldHere, Iterator[Arranged]]:
         rows = pl.concat([frame for each in given for frame in sent(read)(sent(each))])
         rows = rows.sample(fraction=1, shuffle=True, seed=1)
         made = [sent(make)(frame) for frame in rows.partition_by(PART)]
         self.held = HeldHere([each.to_arrow() for each, _ in made])
-        return self.held, [sent(told) for _, told in made]
+        return self.held, iter([sent(told) for _, told in made])
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +74,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "_WORTH", 0)
     monkeypatch.setattr(pieces, "_ROWS", 7)
     monkeypatch.setattr(in_parts, "_ROWS_OF_PART", 9)
+    monkeypatch.setattr(in_parts, "_LOOKS", 2)
 
 
 def outcome(config: DataConfig, folder: Path, spread: Spread | None = None) -> dict[str, str] | str:
@@ -231,3 +234,11 @@ def test_a_machine_without_the_files_is_told(tmp_path: Path) -> None:
     found = pieces.Piece(tmp_path, tmp_path / "log" / "0.csv", 1, None, pieces.TextRules(), "log")
     with pytest.raises(UserError, match="finds another file there"):
         found.expect()
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=9))
+def test_what_is_told_of_a_part_adds_up_and_is_no_larger_than_its_items(counts: list[int]) -> None:
+    dense = np.array(counts, np.int64)
+    few, total = Few.of(dense), np.ones(len(counts), np.int64)
+    few.add_to(total)
+    assert total.tolist() == (dense + 1).tolist() and len(few.items) == np.count_nonzero(dense)

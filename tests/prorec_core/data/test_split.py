@@ -19,7 +19,7 @@ from prorec_core.data.split import borders_by_position
 from prorec_core.data.stage import preprocess
 from prorec_core.data.times import shown_time
 from prorec_core.errors import UserError
-from prorec_core.generation.ranker import Relations
+from prorec_core.generation.relations import Relations
 
 KNOWN, ITEMS = 5, 7
 """Items from KNOWN on are such as training never saw."""

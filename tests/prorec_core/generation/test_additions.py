@@ -24,8 +24,8 @@ from prorec_core.generation.base import Generator
 from prorec_core.generation.bundle import Bundle, Placing
 from prorec_core.generation.candidates import Candidates, find_candidates
 from prorec_core.generation.catalogue import Catalogue
-from prorec_core.generation.ranker import Relations
 from prorec_core.generation.recommender import Recommender
+from prorec_core.generation.relations import Relations
 from prorec_core.generation.stage import train_generator
 from prorec_core.generation.trained import restore_generator
 from prorec_core.quantization.stage import quantize

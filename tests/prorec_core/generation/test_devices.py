@@ -102,7 +102,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """The pretended device, with what has a list of devices of its own told that this is the CPU."""
     autocast, adamw = torch.autocast, torch.optim.AdamW
     monkeypatch.setattr(torch, "autocast", lambda _, *args, **kwargs: autocast("cpu", *args, **kwargs))
-    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, fused, capturable: adamw(groups, foreach=False))
+    monkeypatch.setattr(
+        torch.optim, "AdamW", lambda groups, fused=None, capturable=None, **rest: adamw(groups, **rest, foreach=False)
+    )
     by_rows = RowAdamW.__init__
     monkeypatch.setattr(RowAdamW, "__init__", lambda self, *args, capturable: by_rows(self, *args, fused=False))
     with Pretend():

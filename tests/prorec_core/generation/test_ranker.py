@@ -9,7 +9,8 @@ import pytest
 
 from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.ranker import FEATURES, FOLDS, LATEST, OWN, Ranker, Relations, fit_ranker
+from prorec_core.generation.ranker import FOLDS, Ranker, fit_ranker
+from prorec_core.generation.relations import FEATURES, LATEST, OWN, Relations
 
 NONE = -np.inf
 N_ITEMS = 12
@@ -179,13 +180,13 @@ def test_many_users_are_ranked_as_each_by_itself(monkeypatch: pytest.MonkeyPatch
     ranker = Ranker(known, np.arange(1.0, 6.0), np.ones((FOLDS, len(FEATURES))))
     whole = ranker.rank(found, asked, 4)
     assert len(list(known.batches(found, np.arange(200)))) == 1
-    monkeypatch.setattr("prorec_core.generation.ranker._CELLS", 7 * N_ITEMS * (LATEST + len(FEATURES)))
+    monkeypatch.setattr("prorec_core.generation.relations._CELLS", 7 * N_ITEMS * (LATEST + len(FEATURES)))
     parts = ranker.rank(found, asked, 4)
     assert len(list(known.batches(found, np.arange(200)))) == 29
     assert whole[0].tolist() == parts[0].tolist() and whole[1] == pytest.approx(parts[1], abs=1e-5)
     crowd = Relations.of(histories(*[list(range(N_ITEMS))] * 2), np.zeros((N_ITEMS, 1), np.float32))
     narrow = Candidates(*(each[:, :1] for each in (found.items_UC, found.generative_UC, found.dense_UC)), 1)
-    monkeypatch.setattr("prorec_core.generation.ranker._CELLS", 100 * LATEST)
+    monkeypatch.setattr("prorec_core.generation.relations._CELLS", 100 * LATEST)
     assert len(list(crowd.batches(narrow, np.arange(200)))) == 8, "room for what followed, about four items each"
 
 

@@ -17,7 +17,7 @@ from prorec_core.errors import UserError
 from prorec_core.evaluation.lists import Models, lists_after
 from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
 from prorec_core.generation.choice import best_trial, fusion_trials, recommended_of
-from prorec_core.generation.ranker import FEATURES, OWN
+from prorec_core.generation.relations import FEATURES, OWN
 from prorec_core.generation.stage import GeneratorInputs, train_generator
 from prorec_core.generation.trained import RANKER, TrainedGenerator, restore_generator
 from prorec_core.progress import Progress

@@ -456,11 +456,24 @@ def test_what_one_left_who_died_after_storing_is_removed_unless_another_needs_it
     for folder in left:
         folder.mkdir(parents=True)
         (folder / "part").touch()
+        os.utime(folder / "part", (0, 0))
     with lease(key, lambda who, seconds: None):
         pipeline.run()
         assert pipeline.cached["train_collaborative"] and all((folder / "part").exists() for folder in left)
     pipeline.run()
     assert pipeline.cached["train_collaborative"] and not any(folder.exists() for folder in left)
+
+
+def test_a_training_that_was_begun_anew_and_killed_keeps_its_checkpoints(make_tiny: MakeTiny) -> None:
+    pipeline = make_tiny()
+    refs = pipeline.run()
+    key = pipeline.stages[1].key(Experiment(), {"preprocess": refs["preprocess"]}, "")
+    paths.checkpoints(key).mkdir(parents=True)
+    later = time.time() + 60
+    (paths.checkpoints(key) / "epoch").touch()
+    os.utime(paths.checkpoints(key) / "epoch", (later, later))
+    pipeline.run()
+    assert pipeline.cached["train_collaborative"] and (paths.checkpoints(key) / "epoch").exists()
 
 
 def test_what_was_made_meanwhile_is_taken(make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch) -> None:

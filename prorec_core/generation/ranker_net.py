@@ -1,0 +1,151 @@
+"""A small network that goes on from a linear ranker: what a feature is worth may bend, and depend on the others.
+
+Its score is linear plus a multilayer perceptron of two hidden layers; it starts as the linear ranker and is trained on
+the same loss, cross-entropy of the target among its candidates. Knows features, not what they are of. Axes: U users, C
+candidates, F features, H hidden units, G networks: first the one of all users, then one without each fold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+HIDDEN, EPOCHS, RATE, DECAY, USERS_A_STEP = 32, 6, 3e-3, 1e-3, 256
+"""Of the network and its training: chosen once, on Amazon Beauty's validation users."""
+_CELLS = 1 << 23
+"""Hidden units of all candidates that are computed at a time."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """The networks of all users and of each fold's others, float32.
+
+    Attributes:
+        centre_F, spread_F: by which features are standardised, the same for all.
+        linear_GF: weights of the linear part.
+        first_GFH, first_bias_GH, second_GHH, second_bias_GH, last_GH: of the perceptron.
+    """
+
+    centre_F: Tensor
+    spread_F: Tensor
+    linear_GF: Tensor
+    first_GFH: Tensor
+    first_bias_GH: Tensor
+    second_GHH: Tensor
+    second_bias_GH: Tensor
+    last_GH: Tensor
+
+    def scores(self, features_UCF: Floats, which_U: npt.NDArray[np.integer]) -> Floats:
+        """Scores, shape (U, C), of each user's candidates by the network with its number."""
+        found = np.zeros(features_UCF.shape[:2], np.float32)
+        most = max(1, _CELLS // max(1, features_UCF.shape[1] * self.last_GH.shape[1]))
+        with torch.no_grad():
+            for which in np.unique(which_U):
+                users = np.flatnonzero(which_U == which)
+                for part in np.split(users, range(most, len(users), most)):
+                    x_UCF = (torch.from_numpy(features_UCF[part]) - self.centre_F) / self.spread_F
+                    found[part] = _forward(x_UCF, self._of(int(which))).numpy()
+        return found
+
+    def _of(self, which: int) -> tuple[Tensor, ...]:
+        return tuple(getattr(self, each.name)[which] for each in fields(self)[2:])
+
+    def scaled(self, scale_F: Doubles) -> Self:
+        """The same networks for features that are so many times as large."""
+        scale = torch.from_numpy(scale_F).float()
+        return replace(self, centre_F=self.centre_F * scale, spread_F=self.spread_F * scale)
+
+    @property
+    def numbers(self) -> int:
+        """How many it is made of, those of the folds left out."""
+        return sum(each.numel() for each in self._of(0)) + self.centre_F.numel() + self.spread_F.numel()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
+        """What `tensors` gave."""
+        return cls(*(tensors[each.name] for each in fields(cls)))
+
+    @classmethod
+    def fit(
+        cls,
+        features_UCF: Floats,
+        there_UC: npt.NDArray[np.bool_],
+        targets_U: npt.NDArray[np.int64],
+        linear_GF: Doubles,
+        without_GU: Sequence[npt.NDArray[np.bool_]],
+    ) -> Self:
+        """Train one network for each linear ranker, going on from it.
+
+        Args:
+            features_UCF: of the users' candidates.
+            there_UC: where a candidate is.
+            targets_U: the place of each user's target among them, int64.
+            linear_GF: weights of the linear rankers.
+            without_GU: for each of them the users that it is not fitted on.
+        """
+        known = features_UCF[there_UC]
+        centre_F, spread_F = known.mean(0), known.std(0)
+        spread_F = np.where(spread_F > 0, spread_F, 1.0)
+        x_UCF = torch.from_numpy(((features_UCF - centre_F) / spread_F).astype(np.float32))
+        there, targets = torch.from_numpy(there_UC), torch.from_numpy(targets_U)
+        fitted = [
+            _train(x_UCF, there, targets, torch.from_numpy(np.flatnonzero(~out_U)), (weights_F * spread_F), number)
+            for number, (weights_F, out_U) in enumerate(zip(linear_GF, without_GU, strict=True))
+        ]
+        stacked = [torch.stack(each) for each in zip(*fitted, strict=True)]
+        return cls(torch.from_numpy(centre_F).float(), torch.from_numpy(spread_F).float(), *stacked)
+
+
+def _forward(x_UCF: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    linear_F, first_FH, first_bias_H, second_HH, second_bias_H, last_H = weights
+    hidden = F.gelu(F.gelu(x_UCF @ first_FH + first_bias_H) @ second_HH + second_bias_H)
+    scores: Tensor = x_UCF @ linear_F + hidden @ last_H
+    return scores
+
+
+def _train(
+    x_UCF: Tensor, there_UC: Tensor, targets_U: Tensor, users: Tensor, linear_F: Doubles, seed: int
+) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    width = x_UCF.shape[2]
+
+    def uniform(*shape: int) -> Tensor:
+        drawn: Tensor = torch.rand(shape, generator=draw) * 2 - 1
+        return drawn / math.sqrt(shape[0])
+
+    weights = [
+        torch.from_numpy(linear_F).float(),
+        uniform(width, HIDDEN),
+        torch.zeros(HIDDEN),
+        uniform(HIDDEN, HIDDEN),
+        torch.zeros(HIDDEN),
+        # It starts as the linear ranker.
+        torch.zeros(HIDDEN),
+    ]
+    for each in weights:
+        each.requires_grad_()
+    optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=DECAY)
+    for epoch in range(EPOCHS):
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * (1 - epoch / EPOCHS)
+        for part in users[torch.randperm(len(users), generator=draw)].split(USERS_A_STEP):
+            scores_UC = _forward(x_UCF[part], weights).masked_fill(~there_UC[part], -torch.inf)
+            F.cross_entropy(scores_UC, targets_U[part]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return [each.detach() for each in weights]

@@ -1,0 +1,204 @@
+"""What a ranker reads of items beside the models: counts of what followed what, texts, popularity; and its features.
+
+Knows candidates, histories, counts and texts; knows nothing of weights, models or files. Axes: U users, C candidates, H
+items of a history, N items, T dimensions of the text, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from prorec_core.alignment.new_items import directions_of, standing_for
+from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.generation.candidates import Candidates
+
+Floats = npt.NDArray[np.float32]
+
+FEATURES = ("generative", "dense", "successor", "text", "popularity")
+"""Log-probabilities of both scores; log(1 + how often the candidate followed a latest item); cosine of its text with
+the nearest of theirs; log(1 + times in training). Counts of new items are those of their nearest by text."""
+OWN = ("own_count", "own_recency")
+"""Two more where a history may be recommended again: log(1 + times in the user's own history); 1 / log2(1 + steps since
+the user took it last), the latest item being one step away, 0 for what the user never took."""
+
+WINDOW, WINDOW_DECAY = 5, 0.8
+"""How many steps apart one item still follows another, and what each step more leaves of it."""
+LATEST, LATEST_DECAY = 5, 0.6
+"""How many of a history's latest items are asked, and what each one before leaves of what follows it."""
+_CELLS = 20_000_000
+"""Numbers of the largest table of a batch of users, float32."""
+
+
+def named_features(*, own: bool) -> tuple[str, ...]:
+    """What a ranker ranks by, in the order of its weights."""
+    return (*FEATURES, *OWN) if own else FEATURES
+
+
+@dataclass(frozen=True)
+class Relations:
+    """What is known of items beside the models.
+
+    Attributes:
+        counts_N: how often each occurs in training, float32.
+        successors: how often each item (column) follows each (row) in training, nearer ones counting more; float32.
+        texts_NT: directions of the items' texts, float32.
+    """
+
+    counts_N: Floats
+    successors: sparse.csr_matrix
+    texts_NT: Floats
+
+    @classmethod
+    def of(cls, training: Sequences, texts_NT: Floats) -> Relations:
+        """Count what users did in training.
+
+        Args:
+            training: users' items without those held back.
+            texts_NT: text embeddings of the items, and of new ones after them. Nobody has taken these yet: their counts
+                are the means of the five known items of nearest text, so that they neither sink nor float for want of
+                counts.
+        """
+        n_items = training.n_items
+        users = np.repeat(np.arange(training.n_users), np.diff(training.offsets))
+        total = sparse.csr_matrix((n_items, n_items), dtype=np.float32)
+        for step in range(1, WINDOW + 1):
+            own = users[step:] == users[:-step]
+            pairs = training.items[:-step][own], training.items[step:][own]
+            strength = np.full(len(pairs[0]), WINDOW_DECAY ** (step - 1), np.float32)
+            total = total + sparse.coo_matrix((strength, pairs), (n_items, n_items)).tocsr()
+        counts = np.bincount(training.items, minlength=n_items).astype(np.float32)
+        return cls._with_new(counts, total, directions_of(texts_NT))
+
+    def with_more(self, texts_MT: Floats, known: int) -> Relations:
+        """The same with items that came since, M of them after the others; nothing of the others changes.
+
+        Args:
+            texts_MT: their text embeddings.
+            known: how many of the items, the first ones, were taken by somebody in training.
+        """
+        directions = np.concatenate([self.texts_NT, directions_of(texts_MT)])
+        return self._with_new(self.counts_N[:known], self.successors[:known, :known], directions)
+
+    @classmethod
+    def _with_new(cls, counts: Floats, total: sparse.csr_matrix, directions: Floats) -> Relations:
+        if len(directions) > len(counts):
+            stands_for = standing_for(directions, len(counts))
+            counts, total = stands_for @ counts, stands_for @ total @ stands_for.T
+        total = total.tocsr().astype(np.float32)
+        total.sort_indices()
+        return cls(counts, total, directions)
+
+    def batches(self, candidates: Candidates, users: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+        """Some users, as many at a time as their candidates' texts, features and what followed have room for."""
+        followers = LATEST * self.successors.nnz // max(len(self.counts_N), 1)
+        of_candidates = candidates.items_UC.shape[1] * max(self.texts_NT.shape[1], LATEST + len(FEATURES))
+        size = max(1, _CELLS // max(of_candidates, followers, 1))
+        for start in range(0, len(users), size):
+            yield users[start : start + size]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it as tensors by name."""
+        arrays = {
+            "counts": self.counts_N,
+            "texts": self.texts_NT,
+            "successors.offsets": self.successors.indptr.astype(np.int64),
+            "successors.items": self.successors.indices.astype(np.int32),
+            "successors.counts": self.successors.data,
+        }
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Relations:
+        """What `tensors` gave."""
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        parts = (arrays["successors.counts"], arrays["successors.items"], arrays["successors.offsets"])
+        n_items = len(arrays["counts"])
+        return cls(arrays["counts"], sparse.csr_matrix(parts, (n_items, n_items)), arrays["texts"])
+
+    def features(
+        self, candidates: Candidates, histories: Sequences, users: npt.NDArray[np.int64], *, own: bool = False
+    ) -> Floats:
+        """FEATURES of some users' candidates, float32, shape (U, C, F), 0 where there is no candidate.
+
+        Args:
+            candidates: of all users.
+            histories: theirs, in the same order.
+            users: whose are asked for.
+            own: with those of OWN after them.
+        """
+        items_UC = candidates.items_UC[users]
+        there_UC = items_UC >= 0
+        asked_UC = np.where(there_UC, items_UC, 0)
+        latest_UH = _latest(histories, users)
+        known_UH = latest_UH >= 0
+        # A user's latest items as a row of the items' matrix; times the successors, what has followed any of them.
+        decay_UH = np.where(known_UH, LATEST_DECAY ** np.arange(LATEST, dtype=np.float32), 0.0).astype(np.float32)
+        rows = np.repeat(np.arange(len(users)), known_UH.sum(1))
+        shape = (len(users), len(self.counts_N))
+        history_UN = sparse.csr_matrix((decay_UH[known_UH], (rows, latest_UH[known_UH])), shape)
+        columns = np.repeat(np.arange(len(users)), items_UC.shape[1]), asked_UC.ravel()
+        followed_UC = np.asarray((history_UN @ self.successors).tocsr()[columns]).reshape(items_UC.shape)
+        features = (
+            _finite(candidates.generative_UC[users]),
+            _finite(candidates.dense_UC[users]),
+            np.log1p(followed_UC),
+            self._text(asked_UC, latest_UH),
+            np.log1p(self.counts_N[asked_UC]),
+            *(_own(histories.select(users), asked_UC, len(self.counts_N)) if own else ()),
+        )
+        return np.stack([np.where(there_UC, each, 0.0) for each in features], axis=-1).astype(np.float32)
+
+    def latest(self, histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:
+        """The items of some users that features look at, the very latest first, int32, -1 where there are fewer."""
+        return _latest(histories, users)
+
+    def decay(self) -> Floats:
+        """How much each of those counts in what followed."""
+        return LATEST_DECAY ** np.arange(LATEST, dtype=np.float32)
+
+    def _text(self, items_UC: IntArray, latest_UH: IntArray) -> Floats:
+        """Cosine of each candidate's text with that of the nearest of the latest items, 0 without history."""
+        latest_UHT = self.texts_NT[np.maximum(latest_UH, 0)]
+        cosine_UHC = latest_UHT @ self.texts_NT[items_UC].transpose(0, 2, 1)
+        nearest_UC = np.where((latest_UH >= 0)[:, :, None], cosine_UHC, -1.0).max(1)
+        # The very latest comes first: who lacks that has none.
+        return np.where(latest_UH[:, :1] >= 0, nearest_UC, 0.0).astype(np.float32)
+
+
+def _own(histories: Sequences, items_UC: IntArray, n_items: int) -> tuple[Floats, Floats]:
+    """OWN of some users' candidates, given these users' histories."""
+    lengths = np.diff(histories.offsets)
+    rows = np.repeat(np.arange(histories.n_users), lengths)
+    steps = np.repeat(histories.offsets[1:], lengths) - np.arange(len(rows))
+    # What comes last in a history is found first from behind.
+    pairs, latest, times = np.unique((rows * n_items + histories.items)[::-1], return_index=True, return_counts=True)
+    asked = np.arange(len(items_UC))[:, None] * n_items + items_UC
+    if not len(pairs):
+        return (np.zeros(asked.shape, np.float32),) * 2
+    places = np.minimum(np.searchsorted(pairs, asked), len(pairs) - 1)
+    has = pairs[places] == asked
+    recency = 1 / np.log2(1.0 + steps[::-1][latest])
+    found = (np.where(has, each[places], 0.0).astype(np.float32) for each in (np.log1p(times), recency))
+    return next(found), next(found)
+
+
+def _latest(histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:
+    """Each user's latest items, the very latest first, -1 where there are fewer; shape (U, LATEST)."""
+    places_UH = histories.offsets[users + 1][:, None] - 1 - np.arange(LATEST)
+    inside_UH = places_UH >= histories.offsets[users][:, None]
+    padded = np.append(histories.items, np.int32(-1))
+    return np.where(inside_UH, padded[np.where(inside_UH, places_UH, -1)], -1).astype(np.int32)
+
+
+def _finite(values_UC: Floats) -> Floats:
+    """Log-probabilities; what has none gets the least of the user's others, and 0 where nobody has any."""
+    known_UC = np.isfinite(values_UC)
+    least_U1 = np.where(known_UC, values_UC, np.inf).min(1, keepdims=True)
+    return np.where(known_UC, values_UC, np.where(np.isfinite(least_U1), least_U1, 0.0)).astype(np.float32)
