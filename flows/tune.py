@@ -170,7 +170,7 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun, members:
             run.metrics({f"best_{OBJECTIVE}": best["value"]}, attempt.place)
 
     def left(attempt: Attempt, reason: str) -> None:
-        then = "it is tried again" if study.recover(attempt) else "what it found is kept"
+        then = "it is tried again" if study.recover(attempt) else "it had ended before"
         emit(PartEnded(f"{name_of(attempt)}: {reason}; {then}", name_of(attempt), failed=True))
 
     if members.beside:

@@ -104,15 +104,19 @@ def _seconds(ref: ArtifactRef) -> float:
 def _parameters(inputs: Mapping[str, Path], *, with_ranker: bool) -> int:
     """Numbers that recommending needs: the weights of the model, and the tables of items that it reads."""
     from prorec_core.data.embeddings import read_embeddings
-    from prorec_core.generation.trained import RANKER
+    from prorec_core.generation.trained import NETWORK, RANKER, network_of
     from prorec_core.training.checkpoint import load_tensors
 
     for stage in ("train_generator", "align", "train_collaborative"):
         if stage in inputs:
             tensors = load_tensors(inputs[stage] / "model.safetensors")
             weights = sum(
-                tensor.numel() for name, tensor in tensors.items() if with_ranker or not name.startswith(RANKER)
+                tensor.numel()
+                for name, tensor in tensors.items()
+                if not name.startswith(f"{RANKER}{NETWORK}") and (with_ranker or not name.startswith(RANKER))
             )
+            if with_ranker and stage == "train_generator" and (network := network_of(tensors)) is not None:
+                weights += network.numbers
             if stage == "train_generator":
                 return weights + read_quantized(_embedding(inputs), inputs).size
             return weights + read_embeddings(inputs[stage] / "embeddings.parquet", stage).size

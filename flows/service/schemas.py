@@ -95,7 +95,7 @@ class Why(BaseModel):
 
     scorer: str = Field(description="What recommends: generative, dense, fused, ranked, or popular.")
     baseline: float | None = Field(
-        description="The mean score of all candidates of the history; the contributions add up to the item's score "
+        description="The score of the history's mean candidate; the contributions add up to the item's score "
         "less this. Not there where popularity alone recommends."
     )
     parts: list[Part]

@@ -16,6 +16,7 @@ from prorec_core.generation.ranker_net import Network
 from prorec_core.generation.relations import FEATURES, Relations, named_features
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import rank_of_target
+from prorec_core.progress import Report, silent
 
 
 def choose(
@@ -27,6 +28,7 @@ def choose(
     given: Sequence[float] | None = None,
     *,
     own: bool = False,
+    report: Report = silent,
 ) -> tuple[dict[str, Any], Network | None]:
     """Choose on validation users.
 
@@ -38,6 +40,7 @@ def choose(
         targets: the items that were taken, shape (U,).
         given: the ranker's weights where no users are left to fit it on, one a feature.
         own: what a user has may be recommended again, so that the ranker looks at it.
+        report: told of every network of the ranker.
 
     Returns:
         `fusion_weight`, None without weights; `fusion_trials`, each weight and its NDCG@10, none where only one was
@@ -70,7 +73,7 @@ def choose(
     if trials:
         weight, reached["fused"] = best_trial(trials)
     if relations is not None:
-        fitted, about = fit_ranker(found, histories, targets, relations, own=own)
+        fitted, about = fit_ranker(found, histories, targets, relations, own=own, report=report)
         # Without weights it would rank by the items' numbers.
         if fitted.weights_F.any():
             ranker = {**about, "weights": fitted.weights_F.tolist(), "folds": fitted.folds_PF.tolist()}

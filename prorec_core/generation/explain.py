@@ -1,8 +1,8 @@
 """Why an item was recommended: what each part of the score gave it, and its codes in words.
 
 Knows a recommender and how its score is put together; knows nothing of files or HTTP. An item's contributions add up to
-its score less a baseline: the mean score of all candidates of the history, the items that generation or the dense score
-found worth a look. So a contribution says how much a part sets the item apart from those, up or down.
+its score less a baseline: that of the mean of all candidates of the history, the items that generation or the dense
+score found worth a look. So a contribution says how much a part sets the item apart from those, up or down.
 
 Axes: U histories, C candidates, K items of a list, F parts, L levels of codes, H latest items of a history.
 """
@@ -41,7 +41,7 @@ class Explained:
         scorer: whose lists they are.
         items_UK, scores_UK: as `Recommender.top` gives them.
         parts: names of the F parts.
-        baseline_U: float32; the mean score of the history's candidates.
+        baseline_U: float32; the score of the history's mean candidate.
         contributions_UKF: float32; their sum is the score less the baseline.
         followed_UK: the latest item of the history that the item has followed most (each counts the less the longer
             ago it was, as in the ranker), int32, -1 where it has followed none or nothing is known of that.
@@ -206,7 +206,7 @@ class Reason:
 
     Attributes:
         scorer: generative, fused, ranked, or popular for a history without a known item.
-        baseline: the mean score of the history's candidates; None for popular.
+        baseline: the score of the history's mean candidate; None for popular.
         parts: whose contributions add up to the score less the baseline.
         steps: its codes.
     """

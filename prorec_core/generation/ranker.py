@@ -23,6 +23,7 @@ from prorec_core.generation.candidates import Candidates, best_of
 from prorec_core.generation.ranker_net import Network
 from prorec_core.generation.relations import FEATURES, Relations, named_features
 from prorec_core.metrics.measures import gains_at_k
+from prorec_core.progress import Progress, Report, silent
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -30,6 +31,8 @@ Doubles = npt.NDArray[np.float64]
 FOLDS = 5
 _STANDARD_ERRORS = 1.96
 """In half a 95% interval."""
+NETWORK_FROM = 500
+"""Targets from which on a network is trained; with fewer it was never better than the weights."""
 _PENALTY = 0.01
 """Of squared standardised weights, against the mean loss of a user."""
 _FIT_CELLS = 12_500_000
@@ -85,14 +88,21 @@ class Ranker:
 
 
 def fit_ranker(
-    candidates: Candidates, histories: Sequences, targets: IntArray, relations: Relations, *, own: bool = False
+    candidates: Candidates,
+    histories: Sequences,
+    targets: IntArray,
+    relations: Relations,
+    *,
+    own: bool = False,
+    report: Report = silent,
 ) -> tuple[Ranker, dict[str, Any]]:
     """Fit a ranker on validation users and tell what it is worth to users that it was not fitted on.
 
     Minimised is the cross-entropy of the target among its candidates (a conditional logit, McFadden 1974), over targets
     that are among them (evenly spaced ones where they are very many), with a small penalty on the weights of
     standardised features. All targets of a user are in one fold, and what the ranker is worth is a mean over users.
-    A network that goes on from the weights ranks where it is better by more than the standard error of the difference.
+    From `NETWORK_FROM` targets on a network is trained that goes on from the weights, and ranks where the interval of
+    what it gains leaves out 0.
 
     Args:
         candidates: of validation targets, a row each.
@@ -100,6 +110,7 @@ def fit_ranker(
         targets: the items that were taken, shape (U,).
         relations: what is known of the items.
         own: rank by OWN too.
+        report: told of every network that is trained.
 
     Returns:
         The ranker; and `features`, `standardised` (weights of features in standard deviations), `ndcg_at_10` on
@@ -130,7 +141,6 @@ def fit_ranker(
     whole_F = problem.fit(everything)
     folds_PF, gains_U = problem.held_out(everything)
     ranker = Ranker(relations, whole_F / spread_F, folds_PF / spread_F)
-    network, gained_U = problem.network(whole_F, folds_PF) if whole_F.any() else (None, gains_U)
     # A user none of whose targets is a candidate gains nothing by any ranking.
     users, of_target, targets_a_user = np.unique(owners, return_inverse=True, return_counts=True)
     n_users = len(users) * len(chosen) / max(len(hits), 1)
@@ -146,13 +156,18 @@ def fit_ranker(
         columns = tuple(each for each in everything if each != place)
         differences_U = problem.held_out(columns)[1] - gains_U
         without[name] = _interval(by_user(differences_U), n_users)
-    gain = _interval(by_user(gained_U - gains_U), n_users)
-    better = network is not None and gain["difference"] > (gain["high"] - gain["difference"]) / _STANDARD_ERRORS
 
     def worth(gains_U: Doubles) -> float:
         return round(float(by_user(gains_U).sum() / max(n_users, 1)), 6)
 
-    return replace(ranker, network=network.scaled(spread_F) if network is not None and better else None), {
+    gained_U, better = gains_U, False
+    if len(chosen) >= NETWORK_FROM and whole_F.any():
+        of_folds, gained_U = problem.networks(folds_PF, report)
+        better = _interval(by_user(gained_U - gains_U), n_users)["low"] > 0
+    if better:
+        whole = problem.network(whole_F, np.zeros(len(chosen), bool), 0, report)
+        ranker = replace(ranker, network=Network.stacked([whole, *of_folds]).scaled(spread_F))
+    return ranker, {
         "features": list(names),
         "standardised": _rounded(whole_F),
         "ndcg_at_10": worth(gained_U if better else gains_U),
@@ -213,13 +228,23 @@ class _Problem:
         folds_PF = np.stack([self.fit(columns, self.folds_U != fold) for fold in range(FOLDS)])
         return folds_PF, self._gains(np.einsum("ucf,uf->uc", self.features_UCF, folds_PF[self.folds_U]))
 
-    def network(self, whole_F: Doubles, folds_PF: Doubles) -> tuple[Network, Doubles]:
-        """Networks that go on from these weights, and each user's NDCG@10 by the one fitted without it, shape (U,)."""
-        out_GU = [np.zeros(len(self.folds_U), bool), *(self.folds_U == fold for fold in range(FOLDS))]
-        features_UCF, there_UC = self.features_UCF.astype(np.float32), self.items_UC >= 0
-        weights_GF = np.concatenate([whole_F[None], folds_PF])
-        network = Network.fit(features_UCF, there_UC, self.targets_U, weights_GF, out_GU)
-        return network, self._gains(network.scores(features_UCF, self.folds_U + 1).astype(np.float64))
+    def network(self, weights_F: Doubles, without_U: npt.NDArray[np.bool_], seed: int, report: Report) -> Network:
+        """One that goes on from these weights, trained without some users."""
+        found = Network.fit(
+            self.features_UCF.astype(np.float32), self.items_UC >= 0, self.targets_U, weights_F, without_U, seed
+        )
+        # The one of all users, where it is trained, comes last.
+        report(Progress(seed or FOLDS + 1, FOLDS + 1, "network of the ranker"))
+        return found
+
+    def networks(self, folds_PF: Doubles, report: Report) -> tuple[list[Network], Doubles]:
+        """Those of the folds, and each user's NDCG@10 by the one trained without it, shape (U,)."""
+        found = [
+            self.network(weights_F, self.folds_U == fold, fold + 1, report) for fold, weights_F in enumerate(folds_PF)
+        ]
+        scores_UC = Network.stacked(found).scores(self.features_UCF.astype(np.float32), self.folds_U)
+        # What is no number is told apart from nothing.
+        return found, self._gains(np.nan_to_num(scores_UC.astype(np.float64), nan=0.0))
 
     def _gains(self, scores_UC: Doubles) -> Doubles:
         """Each user's NDCG@10, shape (U,)."""

@@ -23,6 +23,8 @@ from prorec_core.generation.trained import TrainedGenerator
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
+_ROWS = 1 << 16
+"""Rows of features whose scores are asked for at a time."""
 
 
 class Scoring(Protocol):
@@ -113,7 +115,7 @@ class Fused(_Additive):
 
 @dataclass(frozen=True)
 class Ranked(_Additive):
-    """A weighted sum of the ranker's features."""
+    """By the ranker: a weighted sum of its features, or a network over them."""
 
     ranker: Ranker
     name: str = "ranked"
@@ -166,15 +168,18 @@ def shapley(score: Callable[[Doubles], Doubles], from_UF: Doubles, to_UKF: Doubl
     users, listed, count = to_UKF.shape
     sets = np.arange(1 << count)
     changed_SF = (sets[:, None] >> np.arange(count)) & 1 == 1
-    rows_UKSF = np.where(changed_SF, to_UKF[:, :, None, :], from_UF[:, None, None, :])
-    values_UKS = score(np.nan_to_num(rows_UKSF).reshape(-1, count)).reshape(users, listed, len(sets))
     size_S = changed_SF.sum(1)
-    parts_UKF = np.empty(to_UKF.shape)
-    for feature in range(count):
-        without = sets[~changed_SF[:, feature]]
-        share = 1 / (count * np.array([math.comb(count - 1, int(size)) for size in size_S[without]]))
-        parts_UKF[:, :, feature] = (values_UKS[:, :, without | 1 << feature] - values_UKS[:, :, without]) @ share
-    return score(np.nan_to_num(from_UF)), parts_UKF
+    to_XF, owner_X = np.nan_to_num(to_UKF).reshape(-1, count), np.repeat(np.arange(users), listed)
+    parts_XF = np.empty(to_XF.shape)
+    at_a_time = max(1, _ROWS // len(sets))
+    for some in np.split(np.arange(len(to_XF)), range(at_a_time, len(to_XF), at_a_time)):
+        rows_XSF = np.where(changed_SF, to_XF[some, None, :], from_UF[owner_X[some], None, :])
+        values_XS = score(rows_XSF.reshape(-1, count)).reshape(len(some), len(sets))
+        for feature in range(count):
+            without = sets[~changed_SF[:, feature]]
+            share = 1 / (count * np.array([math.comb(count - 1, int(size)) for size in size_S[without]]))
+            parts_XF[some, feature] = (values_XS[:, without | 1 << feature] - values_XS[:, without]) @ share
+    return score(from_UF), parts_XF.reshape(to_UKF.shape)
 
 
 def _mean(values_UCF: Doubles) -> Doubles:

@@ -153,6 +153,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         targets,
         config.ranker_weights,
         own=not inputs.mask_history,
+        report=runtime.report,
     )
     description = {
         "generator": config.model_dump(mode="json"),

@@ -34,7 +34,7 @@ from prorec_core.training.checkpoint import load_tensors, save_tensors
 TEACHER = "teacher."
 RANKER = "ranker."
 """Before the names of tensors: teachers of new items too, and what only the ranker reads."""
-_NETWORK = "network."
+NETWORK = "network."
 _OF_CODES = ("heads.", "code_vectors.")
 """Parameters with a row a code."""
 _STAGE_ONES = "stage_one."
@@ -88,9 +88,8 @@ class TrainedGenerator:
         if fitted is None:
             return None
         known = {name.removeprefix(RANKER): tensor for name, tensor in self.tensors.items() if name.startswith(RANKER)}
-        of_network = {name.removeprefix(_NETWORK): each for name, each in known.items() if name.startswith(_NETWORK)}
-        network = Network.from_tensors(of_network) if of_network else None
-        return Ranker(Relations.from_tensors(known), np.array(fitted["weights"]), np.array(fitted["folds"]), network)
+        weights = np.array(fitted["weights"]), np.array(fitted["folds"])
+        return Ranker(Relations.from_tensors(known), *weights, network_of(self.tensors))
 
     @property
     def recommended(self) -> str:
@@ -108,9 +107,16 @@ class TrainedGenerator:
         return bool(self.config.get("history_masked", True))
 
 
+def network_of(tensors: Mapping[str, Tensor]) -> Network | None:
+    """The ranker's network among a generator's tensors; None where it has none."""
+    first = f"{RANKER}{NETWORK}"
+    found = {name.removeprefix(first): tensor for name, tensor in tensors.items() if name.startswith(first)}
+    return Network.from_tensors(found) if found else None
+
+
 def ranker_tensors(relations: Relations, network: Network | None) -> dict[str, Tensor]:
     """What a ranker is made of beside its weights, by the names that it is kept under."""
-    of_network = {} if network is None else {f"{_NETWORK}{name}": each for name, each in network.tensors().items()}
+    of_network = {} if network is None else {f"{NETWORK}{name}": each for name, each in network.tensors().items()}
     return {f"{RANKER}{name}": tensor for name, tensor in {**relations.tensors(), **of_network}.items()}
 
 

@@ -32,7 +32,7 @@ from prorec.tasks.tracking import mlflow_runs as tracked
 from prorec.tasks.tracking.datasets import DataSet, data_sets
 from prorec.tasks.tracking.leases import Lease, LeaseLostError, lease
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
-from prorec.tasks.tracking.retries import is_passing
+from prorec.tasks.tracking.retries import is_passing, retrying
 from prorec_core.artifacts import (
     MANIFEST,
     ArtifactRef,
@@ -120,9 +120,9 @@ def _clear(of: Stage, key: str, ref: ArtifactRef) -> None:
     if left and not leases.holder(key):
         # Another machine may begin to make it anew just now.
         with lease(key, partial(_waits, of)):
-            stored = tracked.client().get_run(ref.run_id).info.end_time / 1000
+            ended = retrying(tracked.client().get_run, ref.run_id).info.end_time
             for folder in left:
-                if folder == paths.work(key) or _changed(folder) <= stored:
+                if folder == paths.work(key) or (ended is not None and _changed(folder) <= ended / 1000):
                     shutil.rmtree(folder, ignore_errors=True)
 
 

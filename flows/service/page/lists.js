@@ -28,7 +28,7 @@ function reason(why) {
     return about ? [row, make("tr", {}, make("td", { class: "id", colspan: "3" }, about))] : [row];
   });
   const from = why.baseline === null || why.baseline === undefined ? "Nothing of the history is known."
-    : `Added to ${plain(why.baseline)}, the mean score of this history's candidates.`;
+    : `Added to ${plain(why.baseline)}, the score of this history's mean candidate.`;
   return make("div", { class: "why" }, make("table", {}, make("tbody", {}, ...rows)), make("p", { class: "id" }, from),
     codesInWords(why.codes));
 }

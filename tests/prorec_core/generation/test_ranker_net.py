@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prorec_core.data.sequences import from_lists
-from prorec_core.generation import ranker_net
+from prorec_core.generation import ranker, ranker_net, scoring
 from prorec_core.generation.candidates import Candidates
 from prorec_core.generation.ranker import FOLDS, Ranker, fit_ranker
 from prorec_core.generation.ranker_net import Network
@@ -19,6 +19,7 @@ from prorec_core.generation.relations import FEATURES, Relations
 from prorec_core.generation.scoring import Ranked, shapley
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import rank_of_target
+from prorec_core.progress import Progress
 
 USERS, CANDIDATES = 500, 20
 
@@ -47,19 +48,19 @@ def _longer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_no_weights_can_say_is_learnt_and_ranks() -> None:
     found, targets = _world(bent=True)
-    ranker, about = fit_ranker(found, HISTORIES, targets, _relations())
-    assert about["network"] and ranker.network is not None
+    fitted, about = fit_ranker(found, HISTORIES, targets, _relations())
+    assert about["network"] and fitted.network is not None
     assert about["ndcg_at_10"] > about["linear_ndcg_at_10"] + 0.3
-    held_out = ranker.rank_held_out(found, HISTORIES, 10)[0]
+    held_out = fitted.rank_held_out(found, HISTORIES, 10)[0]
     assert ndcg_at_k(rank_of_target(held_out, targets), 10) == pytest.approx(about["ndcg_at_10"], abs=2e-3)
-    whole = ranker.rank(found, HISTORIES, 10)[0]
+    whole = fitted.rank(found, HISTORIES, 10)[0]
     assert ndcg_at_k(rank_of_target(whole, targets), 10) >= about["ndcg_at_10"]
 
 
 def test_where_weights_say_it_all_they_rank() -> None:
     found, targets = _world(bent=False)
-    ranker, about = fit_ranker(found, HISTORIES, targets, _relations())
-    assert ranker.network is None and not about["network"]
+    fitted, about = fit_ranker(found, HISTORIES, targets, _relations())
+    assert fitted.network is None and not about["network"]
     assert about["ndcg_at_10"] == about["linear_ndcg_at_10"] > 0.95
 
 
@@ -81,8 +82,8 @@ def test_it_starts_as_the_linear_ranker(monkeypatch: pytest.MonkeyPatch) -> None
     features = known.features(found, HISTORIES, np.arange(USERS))
     weights = np.array([[0.5, -1.0, 2.0, 1.0, 0.25], [1.0, 1.0, 0.0, -1.0, 3.0]])
     places = (found.items_UC == targets[:, None]).argmax(1)
-    nobody = [np.zeros(USERS, bool)] * 2
-    network = Network.fit(features, found.items_UC >= 0, places, weights, nobody)
+    nobody = np.zeros(USERS, bool)
+    network = Network.stacked([Network.fit(features, found.items_UC >= 0, places, each, nobody, 0) for each in weights])
     scale = np.array([2.0, 0.5, 1.0, 4.0, 1.0])
     for which in (0, 1):
         linear = features @ weights[which]
@@ -97,28 +98,28 @@ def test_it_is_kept_as_tensors_and_users_are_scored_alike_however_many_there_are
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found, targets = _world(bent=True)
-    ranker, _ = fit_ranker(found, HISTORIES, targets, _relations())
-    assert ranker.network is not None
-    again = Network.from_tensors(ranker.network.tensors())
+    fitted, _ = fit_ranker(found, HISTORIES, targets, _relations())
+    assert fitted.network is not None
+    again = Network.from_tensors(fitted.network.tensors())
     features = _relations().features(found, HISTORIES, np.arange(USERS))
     which = np.arange(USERS) % (FOLDS + 1)
-    whole = ranker.network.scores(features, which)
+    whole = fitted.network.scores(features, which)
     monkeypatch.setattr(ranker_net, "_CELLS", 1)
     assert again.scores(features, which) == pytest.approx(whole, abs=1e-4)
-    assert ranker.network.numbers == sum(
-        each[0].numel() if each.dim() > 1 else each.numel() for each in ranker.network.tensors().values()
+    assert fitted.network.numbers == sum(
+        each[0].numel() if each.dim() > 1 else each.numel() for each in fitted.network.tensors().values()
     )
 
 
 def test_its_parts_add_up_to_its_score() -> None:
     found, targets = _world(bent=True)
-    ranker, _ = fit_ranker(found, HISTORIES, targets, _relations())
-    scoring = Ranked(ranker)
-    items, scores = scoring(found, HISTORIES, 5)
+    fitted, _ = fit_ranker(found, HISTORIES, targets, _relations())
+    scored = Ranked(fitted)
+    items, scores = scored(found, HISTORIES, 5)
     places = np.stack(
         [[list(row).index(item) for item in best] for row, best in zip(found.items_UC, items, strict=True)]
     )
-    baseline, parts = scoring.contributions(found, HISTORIES, places)
+    baseline, parts = scored.contributions(found, HISTORIES, places)
     assert parts.shape == (USERS, 5, len(FEATURES))
     assert baseline[:, None] + parts.sum(-1) == pytest.approx(scores, abs=1e-3)
     assert np.abs(parts[:, 0, FEATURES.index("dense")]).mean() > np.abs(parts[:, 0, 0]).mean()
@@ -146,7 +147,40 @@ def test_a_part_is_the_mean_over_all_orders(count: int, seed: int) -> None:
     assert baseline == pytest.approx(table[(0,) * count]) and parts[0, 0] == pytest.approx(wanted, abs=1e-9)
 
 
+def test_of_few_targets_none_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranker, "NETWORK_FROM", USERS + 1)
+    monkeypatch.delattr(Network, "fit")
+    found, targets = _world(bent=True)
+    fitted, about = fit_ranker(found, HISTORIES, targets, _relations())
+    assert fitted.network is None and not about["network"] and about["ndcg_at_10"] == about["linear_ndcg_at_10"]
+
+
+def test_every_network_is_reported() -> None:
+    told: list[Progress] = []
+    fit_ranker(*(_world(bent=True)[0], HISTORIES, _world(bent=True)[1], _relations()), report=told.append)
+    assert [(each.step, each.total) for each in told] == [(step, FOLDS + 1) for step in range(1, FOLDS + 2)]
+
+
+def test_many_parts_are_told_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    start, end = random.normal(size=(3, 4)), random.normal(size=(3, 5, 4))
+    end[1, 4] = np.nan
+    asked: list[int] = []
+
+    def score(rows: np.ndarray) -> np.ndarray:
+        asked.append(len(rows))
+        found: np.ndarray = (rows**2).sum(1) + rows[:, 0] * rows[:, 1]
+        return found
+
+    whole = shapley(score, start, end)
+    monkeypatch.setattr(scoring, "_ROWS", 33)
+    parts = shapley(score, start, end)
+    assert max(asked[-8:]) <= 33 < max(asked)
+    for some, every in zip(parts, whole, strict=True):
+        assert some == pytest.approx(every)
+
+
 def test_without_users_nothing_is_trained() -> None:
     none = Candidates(np.zeros((0, 3), np.int32), *(np.zeros((0, 3), np.float32) for _ in range(2)), 3)
-    ranker, about = fit_ranker(none, from_lists([], CANDIDATES), np.zeros(0, np.int32), _relations())
-    assert isinstance(ranker, Ranker) and ranker.network is None and not about["network"]
+    fitted, about = fit_ranker(none, from_lists([], CANDIDATES), np.zeros(0, np.int32), _relations())
+    assert isinstance(fitted, Ranker) and fitted.network is None and not about["network"]
