@@ -1,7 +1,7 @@
 """How the processes that train one model together come to talk: torch's process group, at an address of the first one.
 
 Knows torch's process group and the interfaces of this machine; knows nothing of who started the processes, nor of what
-is trained. Nothing listens but at the address that is given.
+is trained. On CPUs nothing listens but at the address that is given, where that is one of IPv4.
 """
 
 from __future__ import annotations

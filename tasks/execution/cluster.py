@@ -33,7 +33,8 @@ EXTRA = "pip install 'prorec[ray]'"
 _PLACE = "compute"
 _MARK = "PROREC_RAY_CLUSTER"
 _OBJECT_STORE = 2**29
-"""Bytes of the object store at most: tables are read from files, and what workers tell each other is small."""
+"""Bytes of the object store at most: tables are read from files, and what workers tell each other is small. The parts
+of a large log do not fit it; what is over lies in Ray's folder for temporary files meanwhile."""
 _SMALLEST_STORE = 80 * 2**20
 _SECONDS_TO_ANSWER = 5.0
 _ALONE = {
@@ -348,7 +349,7 @@ def _expect_room(compute: ComputeConfig, machines: list[dict[str, float]]) -> in
 
 
 def _store_size() -> int:
-    """Bytes for the object store: a part of the shared memory that is left, so that it is never on a disk."""
+    """Bytes for the object store: a part of the shared memory that is left, so that it is no file on a disk."""
     try:
         there = os.statvfs("/dev/shm")
     except OSError:
