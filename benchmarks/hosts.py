@@ -127,10 +127,10 @@ class Story:
     def _commands(self, hosts: RayHosts) -> bool:
         """Give the command until it ends well, which returns False, or with its cluster, which returns True."""
         while True:
-            self.commands += 1
-            if self.commands > _COMMANDS:
+            if self.commands == _COMMANDS:
                 self.problems.append(f"it did not end well in {_COMMANDS} commands")
                 return False
+            self.commands += 1
             status = self._command(hosts)
             if status == 0:
                 if self.stages:

@@ -241,6 +241,7 @@ def _note_missing(found: Look, side: str, ids: pl.Series, column: Field, missing
 
 
 def added(counts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """What several frames of columns id and rows count together, an id a row, in any order."""
     return pl.concat(counts).group_by("id").agg(pl.col("rows").sum())
 
 

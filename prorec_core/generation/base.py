@@ -89,6 +89,7 @@ class Context:
 
 
 NextHidden = Callable[[Tensor, Tensor], Tensor]
+"""Gives the decoder's states before the next code; see `Generator.growing`."""
 
 
 @dataclass(frozen=True)

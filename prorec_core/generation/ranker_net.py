@@ -61,7 +61,7 @@ class Network:
         return found
 
     def _of(self, which: int) -> tuple[Tensor, ...]:
-        return tuple(getattr(self, each.name)[which] for each in fields(self)[2:])
+        return tuple(getattr(self, name)[which] for name in _OWN)
 
     def scaled(self, scale_F: Doubles) -> Self:
         """The same networks for features that are so many times as large."""
@@ -83,41 +83,53 @@ class Network:
         return cls(*(tensors[each.name] for each in fields(cls)))
 
     @classmethod
-    def fit(
-        cls,
-        features_UCF: Floats,
-        there_UC: npt.NDArray[np.bool_],
-        targets_U: npt.NDArray[np.int64],
-        linear_F: Doubles,
-        without_U: npt.NDArray[np.bool_],
-        seed: int,
-    ) -> Self:
-        """Train one network, G = 1, that goes on from a linear ranker.
+    def stacked(cls, networks: Sequence[Self]) -> Self:
+        """Several that were trained on the same features, as one."""
+        own = [torch.cat([getattr(each, name) for each in networks]) for name in _OWN]
+        return cls(networks[0].centre_F, networks[0].spread_F, *own)
 
-        Args:
-            features_UCF: of the users' candidates.
-            there_UC: where a candidate is.
-            targets_U: the place of each user's target among them, int64.
-            linear_F: weights of the linear ranker.
-            without_U: the users that it is not trained on.
-            seed: of what is drawn.
-        """
+
+_OWN = tuple(each.name for each in fields(Network) if each.name not in ("centre_F", "spread_F"))
+"""What each network has of its own, in the order in which `_forward` takes it."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What networks are trained on: standardised features of users' candidates, and which of these was taken.
+
+    Attributes:
+        centre_F, spread_F: by which they are standardised, float64.
+        x_UCF: float32.
+        there_UC: where a candidate is, bool.
+        targets_U: the place of each user's target among them, int64.
+    """
+
+    centre_F: Doubles
+    spread_F: Doubles
+    x_UCF: Tensor
+    there_UC: Tensor
+    targets_U: Tensor
+
+    @classmethod
+    def of(cls, features_UCF: Floats, there_UC: npt.NDArray[np.bool_], targets_U: npt.NDArray[np.int64]) -> Self:
+        """Standardise features by those of the candidates that are there."""
         known = features_UCF[there_UC].astype(np.float64)
         centre_F, spread_F = known.mean(0), known.std(0)
         spread_F = np.where(spread_F > 0, spread_F, 1.0)
         x_UCF = torch.from_numpy(((features_UCF - centre_F) / spread_F).astype(np.float32))
-        users = torch.from_numpy(np.flatnonzero(~without_U))
-        weights = _train(
-            x_UCF, torch.from_numpy(there_UC), torch.from_numpy(targets_U), users, linear_F * spread_F, seed
-        )
-        standard = torch.from_numpy(centre_F).float(), torch.from_numpy(spread_F).float()
-        return cls(*standard, *(each[None] for each in weights))
+        return cls(centre_F, spread_F, x_UCF, torch.from_numpy(there_UC), torch.from_numpy(targets_U))
 
-    @classmethod
-    def stacked(cls, networks: Sequence[Self]) -> Self:
-        """Several that were trained on the same features, as one."""
-        own = [torch.cat([getattr(each, name.name) for each in networks]) for name in fields(cls)[2:]]
-        return cls(networks[0].centre_F, networks[0].spread_F, *own)
+    def train(self, linear_F: Doubles, users: npt.NDArray[np.int64], seed: int) -> Network:
+        """One network, G = 1, that goes on from a linear ranker of the features before they were standardised.
+
+        Args:
+            linear_F: its weights.
+            users: those that it is trained on, int64.
+            seed: of what is drawn.
+        """
+        weights = _train(self, torch.from_numpy(users), linear_F * self.spread_F, seed)
+        standard = torch.from_numpy(self.centre_F).float(), torch.from_numpy(self.spread_F).float()
+        return Network(*standard, *(each[None] for each in weights))
 
 
 def _forward(x_UCF: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -127,11 +139,9 @@ def _forward(x_UCF: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return scores
 
 
-def _train(
-    x_UCF: Tensor, there_UC: Tensor, targets_U: Tensor, users: Tensor, linear_F: Doubles, seed: int
-) -> list[Tensor]:
+def _train(examples: Examples, users: Tensor, linear_F: Doubles, seed: int) -> list[Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    width = x_UCF.shape[2]
+    width = examples.x_UCF.shape[2]
 
     def uniform(*shape: int) -> Tensor:
         drawn: Tensor = torch.rand(shape, generator=draw) * 2 - 1
@@ -155,8 +165,8 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = RATE * (1 - epoch / epochs)
         for part in users[torch.randperm(len(users), generator=draw)].split(USERS_A_STEP):
-            scores_UC = _forward(x_UCF[part], weights).masked_fill(~there_UC[part], -torch.inf)
-            F.cross_entropy(scores_UC, targets_U[part]).backward()
+            scores_UC = _forward(examples.x_UCF[part], weights).masked_fill(~examples.there_UC[part], -torch.inf)
+            F.cross_entropy(scores_UC, examples.targets_U[part]).backward()
             optimizer.step()
             optimizer.zero_grad()
     return [each.detach() for each in weights]

@@ -128,6 +128,7 @@ class Ranked(_Additive):
         return self.ranker.rank(found, histories, k)
 
     def terms(self, found: Candidates, histories: Sequences) -> Doubles:
+        assert self.ranker.network is None, "a network's score is no sum of terms"
         terms_UCF: Doubles = self._features(found, histories) * self.ranker.weights_F
         return terms_UCF
 
@@ -168,17 +169,17 @@ def shapley(score: Callable[[Doubles], Doubles], from_UF: Doubles, to_UKF: Doubl
     users, listed, count = to_UKF.shape
     sets = np.arange(1 << count)
     changed_SF = (sets[:, None] >> np.arange(count)) & 1 == 1
-    size_S = changed_SF.sum(1)
+    of_size = np.array([1 / (count * math.comb(count - 1, size)) for size in range(count)])
+    without_F = [sets[~changed_SF[:, feature]] for feature in range(count)]
     to_XF, owner_X = np.nan_to_num(to_UKF).reshape(-1, count), np.repeat(np.arange(users), listed)
     parts_XF = np.empty(to_XF.shape)
     at_a_time = max(1, _ROWS // len(sets))
     for some in np.split(np.arange(len(to_XF)), range(at_a_time, len(to_XF), at_a_time)):
         rows_XSF = np.where(changed_SF, to_XF[some, None, :], from_UF[owner_X[some], None, :])
         values_XS = score(rows_XSF.reshape(-1, count)).reshape(len(some), len(sets))
-        for feature in range(count):
-            without = sets[~changed_SF[:, feature]]
-            share = 1 / (count * np.array([math.comb(count - 1, int(size)) for size in size_S[without]]))
-            parts_XF[some, feature] = (values_XS[:, without | 1 << feature] - values_XS[:, without]) @ share
+        for feature, without in enumerate(without_F):
+            gains_XS = values_XS[:, without | 1 << feature] - values_XS[:, without]
+            parts_XF[some, feature] = gains_XS @ of_size[changed_SF[without].sum(1)]
     return score(from_UF), parts_XF.reshape(to_UKF.shape)
 
 

@@ -228,14 +228,16 @@ def chosen_settings(metrics: Mapping[str, Any]) -> list[str]:
     if recommended not in {"ranked", "fused"}:
         return []
     ranker = "generator.ranker=false"
-    # A network cannot be given: its weights alone are worth it where they are not behind the fused score.
-    of_fused = (
-        metrics["validation"].get("fused", {}).get("ndcg_at_10", 0.0) if metrics["ranker"].get("network") else 0.0
-    )
-    if recommended == "ranked" and metrics["ranker"].get("linear_ndcg_at_10", 1.0) >= of_fused:
+    if recommended == "ranked" and not _weights_alone_are_worse(metrics):
         ranker = f"generator.ranker_weights=[{','.join(f'{each:.6g}' for each in metrics['ranker']['weights'])}]"
     # Where there is no dense score, a weight has to be given all the same.
     return ["train_on_validation=true", f"evaluate.fusion_weights=[{1 if weight is None else weight:g}]", ranker]
+
+
+def _weights_alone_are_worse(metrics: Mapping[str, Any]) -> bool:
+    """Whether a ranker without its network, which no setting can give, is behind the fused score on validation."""
+    ranker, fused = metrics["ranker"], metrics["validation"].get("fused")
+    return bool(ranker.get("network") and fused and ranker["linear_ndcg_at_10"] < fused["ndcg_at_10"])
 
 
 def heuristic_line(metrics: Mapping[str, Any]) -> str:

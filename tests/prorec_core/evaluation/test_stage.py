@@ -369,6 +369,10 @@ def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs, back
     lists = {split: {**found, "ranked": found["fused"]} for split, found in inputs.lists.items()}
     used = evaluate(replace(inputs, ranker=fitted, recommended="ranked", lists=lists))
     assert "The ranker is not used" not in page(used)
+    assert "network" not in page(used)
+    going_on = {**fitted, "network": True, "linear_ndcg_at_10": 0.0625}
+    told = html.unescape(page(evaluate(replace(inputs, ranker=going_on, recommended="ranked", lists=lists))))
+    assert "A network that goes on from these ranks: 0.1250 there, the weights alone 0.0625." in told
     plain = evaluate(inputs)
     assert plain.metrics["ranker"] == {} and "ranker.png" not in plot_files(background, plain)
 
@@ -394,6 +398,10 @@ def test_what_was_chosen_is_told_as_settings_for_training_on_everything(evaluati
     metrics = {**chosen.metrics, "recommended": "ranked", "ranker": {"weights": [1.0, 0.123456789]}}
     assert chosen_settings(metrics)[2] == "generator.ranker_weights=[1,0.123457]"
     assert chosen_settings({**metrics, "fusion_weight": None})[1] == "evaluate.fusion_weights=[1]"
+    worse = {"weights": [1.0], "network": True, "linear_ndcg_at_10": 0.1}
+    for fused, ranker in ((0.2, "generator.ranker=false"), (0.1, "generator.ranker_weights=[1]")):
+        of_network = {**metrics, "ranker": worse, "validation": {"fused": {"ndcg_at_10": fused}}}
+        assert chosen_settings(of_network)[2] == ranker, "without its network a ranker may be behind"
     apart = {**metrics, "protocol": {**metrics["protocol"], "trained_on_validation": True}}
     assert chosen_settings(apart) == chosen_settings({**metrics, "recommended": "generative"}) == []
 

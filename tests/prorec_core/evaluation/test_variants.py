@@ -101,6 +101,10 @@ def test_the_difference_is_over_the_seeds_that_both_have():
     lost = round(1 / np.log2(3) - 1, 6)
     assert against == {"difference": lost, "low": lost, "high": lost, "seeds": 1, "seeds_above": 0}
     assert found["variants"]["prorec"]["against"] == {}
+    for groups in found["slices"].values():
+        assert all(group["against"] == {} for group in groups), (
+            "over other seeds a group tells seeds apart, not variants"
+        )
 
 
 def test_with_one_seed_the_interval_is_that_of_two_rankings():

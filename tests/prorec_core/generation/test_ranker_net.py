@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations
 
 import numpy as np
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from prorec_core.data.sequences import from_lists
 from prorec_core.generation import ranker, ranker_net, scoring
 from prorec_core.generation.candidates import Candidates
+from prorec_core.generation.choice import choose
 from prorec_core.generation.ranker import FOLDS, Ranker, fit_ranker
-from prorec_core.generation.ranker_net import Network
+from prorec_core.generation.ranker_net import Examples, Network
 from prorec_core.generation.relations import FEATURES, Relations
 from prorec_core.generation.scoring import Ranked, shapley
+from prorec_core.generation.trained import TrainedGenerator, ranker_tensors
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import rank_of_target
 from prorec_core.progress import Progress
@@ -82,8 +85,8 @@ def test_it_starts_as_the_linear_ranker(monkeypatch: pytest.MonkeyPatch) -> None
     features = known.features(found, HISTORIES, np.arange(USERS))
     weights = np.array([[0.5, -1.0, 2.0, 1.0, 0.25], [1.0, 1.0, 0.0, -1.0, 3.0]])
     places = (found.items_UC == targets[:, None]).argmax(1)
-    nobody = np.zeros(USERS, bool)
-    network = Network.stacked([Network.fit(features, found.items_UC >= 0, places, each, nobody, 0) for each in weights])
+    examples = Examples.of(features, found.items_UC >= 0, places)
+    network = Network.stacked([examples.train(each, np.arange(USERS), 0) for each in weights])
     scale = np.array([2.0, 0.5, 1.0, 4.0, 1.0])
     for which in (0, 1):
         linear = features @ weights[which]
@@ -109,6 +112,22 @@ def test_it_is_kept_as_tensors_and_users_are_scored_alike_however_many_there_are
     assert fitted.network.numbers == sum(
         each[0].numel() if each.dim() > 1 else each.numel() for each in fitted.network.tensors().values()
     )
+
+
+def test_it_is_chosen_kept_with_the_generator_and_ranks_as_before() -> None:
+    found, targets = _world(bent=True)
+    known = _relations()
+    chosen, network = choose(lambda: found, [1.0], known, HISTORIES, targets)
+    assert network is not None and chosen["recommended"] == "ranked" and chosen["ranker"]["network"]
+    again = TrainedGenerator(ranker_tensors(known, network), json.loads(json.dumps(chosen)), []).ranker
+    fitted, _ = fit_ranker(found, HISTORIES, targets, known)
+    assert again is not None
+    for have, wanted in zip(again.rank(found, HISTORIES, 5), fitted.rank(found, HISTORIES, 5), strict=True):
+        assert have.tolist() == wanted.tolist()
+    # Without the network the weights rank, and not as it does.
+    of_weights = TrainedGenerator(ranker_tensors(known, None), chosen, []).ranker
+    assert of_weights is not None and of_weights.network is None
+    assert of_weights.rank(found, HISTORIES, 5)[0].tolist() != again.rank(found, HISTORIES, 5)[0].tolist()
 
 
 def test_its_parts_add_up_to_its_score() -> None:
@@ -149,7 +168,7 @@ def test_a_part_is_the_mean_over_all_orders(count: int, seed: int) -> None:
 
 def test_of_few_targets_none_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranker, "NETWORK_FROM", USERS + 1)
-    monkeypatch.delattr(Network, "fit")
+    monkeypatch.delattr(Examples, "train")
     found, targets = _world(bent=True)
     fitted, about = fit_ranker(found, HISTORIES, targets, _relations())
     assert fitted.network is None and not about["network"] and about["ndcg_at_10"] == about["linear_ndcg_at_10"]

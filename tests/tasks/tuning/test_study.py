@@ -96,14 +96,15 @@ def test_one_whose_process_died_is_tried_again_while_others_go_on(artifacts_fold
     with opened() as study:
         first, second = begin(study), begin(study)
         first.report(0.25, 1)
-        study.recover(first)
+        assert study.recover(first) and not study.recover(first), "once"
         second.complete({1: 0.5})
         assert [trial["trial"] for trial in study.trials()] == [2], "each keeps the number that it is known by"
         again, third = begin(study), begin(study)
         assert (again.place, again.values, again.seen) == (1, first.values, {1: 0.25})
         assert third.place == 3 and third.values not in (first.values, second.values)
-        study.recover(again)
+        assert study.recover(again)
         third.complete({1: 0.25})
+        assert not study.recover(third), "what had ended is not tried again"
         last = begin(study)
         assert (last.place, last.values) == (1, first.values)
         last.complete({1: 0.25, 2: 0.75})
