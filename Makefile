@@ -35,8 +35,9 @@ setup: $(DEV)
 demo: $(USE)
 	$(BIN)/prorec run demo
 
+# A process that dies ends the run and is named; where it is replaced, the run never ends.
 test: $(DEV)
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart=0
 
 check: $(DEV)
 	$(BIN)/ruff format --check .
