@@ -21,7 +21,7 @@ from prorec.tasks.execution.stage import FlowTracking
 from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.local.stopping import end_when_asked
 from prorec.tasks.registry import models
-from prorec.tasks.stages.capacity import expect_capacity
+from prorec.tasks.stages.ahead import expect_possible
 from prorec.tasks.stages.fitting import fitted
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.stages.start import pinned
@@ -98,7 +98,7 @@ def prorec(experiment: Parameter = left_open()) -> dict[str, Any]:  # noqa: B008
                 if stage.name == "preprocess":
                     experiment = fitted(experiment, refs[stage.name], tell=True)
                     _note(run, experiment)
-                    expect_capacity(experiment, refs[stage.name])
+                    expect_possible(experiment, refs[stage.name])
                     for data in data_sets(experiment.name, store.fetch(refs[stage.name]), refs[stage.name].uri):
                         run.data_set(data)
                 # At once, so that what a run reads is known while it goes on.

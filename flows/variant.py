@@ -22,8 +22,8 @@ from prorec.tasks.execution.stage import FlowTracking, Stage
 from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.local.stopping import stops_kept
 from prorec.tasks.registry import models
+from prorec.tasks.stages.ahead import expect_possible
 from prorec.tasks.stages.baselines import measuring, pipeline_of
-from prorec.tasks.stages.capacity import expect_capacity
 from prorec.tasks.stages.evaluate_two_stream import SIDES
 from prorec.tasks.stages.quantize import quantize
 from prorec.tasks.tracking import mlflow_runs
@@ -203,7 +203,7 @@ def _artifacts(scorer: str, experiments: Mapping[str, Experiment], run: TrackedR
             if stage.name == "preprocess" and quantize in stages:
                 # Of all streams at once: they share the data, and no training is to be in vain.
                 for each in sides.values():
-                    expect_capacity(each, of_side[stage.name])
+                    expect_possible(each, of_side[stage.name])
         refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
     for stage in stages[place:]:
         refs[stage.name] = make(stage, experiments[""], run, refs)

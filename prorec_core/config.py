@@ -226,8 +226,13 @@ class GeneratorConfig(Training):
     ) = Field(
         None,
         description="Weights of the ranker's features (generative, dense, successor, text, popularity; own_count and "
-        "own_recency too where the history is not masked), as an earlier model of the same data has them, without its "
-        "network; null: all is fitted, which train_on_validation leaves no users for.",
+        "own_recency too where the history is not masked), as an earlier model of the same data has them; null: they "
+        "are fitted, which train_on_validation leaves no users for.",
+    )
+    ranker_file: Place | None = Field(
+        None,
+        description="A ranker of an earlier model of the same data, its network included, in place of those weights: "
+        "the ranker.json that lies beside that model's report.",
     )
     distill: DistillConfig = Field(default_factory=DistillConfig, description="Knowledge distillation.")
     targets_per_user: int = Field(
@@ -244,8 +249,11 @@ class GeneratorConfig(Training):
             raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
         if self.ranker_weights is not None and len(self.ranker_weights) == 6:
             raise ValueError("ranker_weights are 5, or 7 with own_count and own_recency")
-        if self.ranker_weights is not None and not self.ranker:
-            raise ValueError("ranker_weights without ranker would weigh nothing; leave one of both out")
+        if self.ranker_weights is not None and self.ranker_file is not None:
+            raise ValueError("ranker_weights and ranker_file are two rankers; leave one of both out")
+        for name in ("ranker_weights", "ranker_file"):
+            if getattr(self, name) is not None and not self.ranker:
+                raise ValueError(f"{name} without ranker would rank nothing; leave one of both out")
         if self.distill.soft_targets > 0 and not (self.trie_mask or self.node_scores):
             raise ValueError("distill.soft_targets needs trie_mask or node_scores: its masses are those of trie nodes")
         return self
@@ -318,7 +326,8 @@ class Experiment(Section):
     train_on_validation: bool = Field(
         False,
         description="Train on the validation items too: all epochs, with the one evaluate.fusion_weights and "
-        "the generator.ranker_weights given. What comes out is not comparable with models that never saw those items.",
+        "the generator.ranker_file, or ranker_weights, given. What comes out is not comparable with models that never "
+        "saw those items.",
     )
     start_from: Place | None = Field(
         None,
@@ -348,8 +357,9 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _choices_go_together(self) -> Experiment:
-        if not self.train_on_validation and self.generator.ranker_weights is not None:
-            raise ValueError("generator.ranker_weights are for train_on_validation; without it they are fitted")
+        for name in ("ranker_weights", "ranker_file"):
+            if not self.train_on_validation and getattr(self.generator, name) is not None:
+                raise ValueError(f"generator.{name} is for train_on_validation; without it the ranker is fitted")
         if self.train_on_validation and len(self.evaluate.fusion_weights) > 1:
             raise ValueError(
                 "train_on_validation leaves nothing to choose a fusion weight on; give the one that was chosen "

@@ -40,6 +40,7 @@ _TO_THE_SECOND: tuple[Change, ...] = (
     Added("data.sql.snapshot", None),
     Added("quantize.table", None),
     Added("generator.stage_one_state", False),
+    Added("generator.ranker_file", None),
     Added("compute", {}),
     Added("compute.engine", "local"),
     Added("compute.address", None),

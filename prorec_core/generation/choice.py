@@ -12,6 +12,7 @@ from typing import Any
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
 from prorec_core.generation.ranker import fit_ranker
+from prorec_core.generation.ranker_file import GivenRanker
 from prorec_core.generation.ranker_net import Network
 from prorec_core.generation.relations import FEATURES, Relations, named_features
 from prorec_core.metrics.measures import ndcg_at_k
@@ -25,7 +26,7 @@ def choose(
     relations: Relations | None,
     histories: Sequences,
     targets: IntArray,
-    given: Sequence[float] | None = None,
+    given: GivenRanker | None = None,
     *,
     own: bool = False,
     report: Report = silent,
@@ -38,7 +39,7 @@ def choose(
         relations: what a ranker knows of items; None where there is to be none.
         histories: the items before each target; whose they are says which targets stay together.
         targets: the items that were taken, shape (U,).
-        given: the ranker's weights where no users are left to fit it on, one a feature.
+        given: the ranker where no users are left to fit one on.
         own: what a user has may be recommended again, so that the ranker looks at it.
         report: told of every network of the ranker.
 
@@ -52,11 +53,12 @@ def choose(
         the ranker's network, if it has one.
     """
     if len(weights) <= 1 and (relations is None or given is not None):
-        weight, as_given = weights[0] if weights else None, None
+        weight, as_given, given_network = weights[0] if weights else None, None, None
         recommended = "generative" if weight is None else "fused"
         if relations is not None and given is not None:
-            names = named_features(own=len(given) > len(FEATURES))
-            as_given = {"features": list(names), "weights": list(given), "folds": [list(given)]}
+            names, given_network = named_features(own=len(given.weights) > len(FEATURES)), given.network
+            as_given = {"features": list(names), "weights": list(given.weights), "folds": [list(given.weights)]}
+            as_given["network"] = given_network is not None
             recommended = "ranked"
         settled: dict[str, Any] = {
             "fusion_weight": weight,
@@ -65,7 +67,7 @@ def choose(
             "recommended": recommended,
             "validation_tells": True,
         }
-        return settled, None
+        return settled, given_network
     found = find()
     owners = histories.owner
     reached = {"generative": ndcg_at_k(rank_of_target(found.generative(10)[0], targets), 10, owners)}

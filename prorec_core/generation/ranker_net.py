@@ -75,12 +75,17 @@ class Network:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it by name."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: getattr(self, name) for name in self.names()}
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Those of its tensors."""
+        return [each.name for each in fields(cls)]
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Self:
         """What `tensors` gave."""
-        return cls(*(tensors[each.name] for each in fields(cls)))
+        return cls(*(tensors[name] for name in cls.names()))
 
     @classmethod
     def stacked(cls, networks: Sequence[Self]) -> Self:

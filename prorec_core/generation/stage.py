@@ -22,6 +22,7 @@ from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.choice import choose
 from prorec_core.generation.objective import Objective, some_targets
+from prorec_core.generation.ranker_file import given_ranker
 from prorec_core.generation.relations import Relations
 from prorec_core.generation.soft_teacher import SampledTeacher, SoftTeacher, WholeTeacher
 from prorec_core.generation.trained import TEACHER, TrainedGenerator, build_generator, go_on_from, ranker_tensors
@@ -151,7 +152,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         relations,
         histories,
         targets,
-        config.ranker_weights,
+        given_ranker(config),
         own=not inputs.mask_history,
         report=runtime.report,
     )
@@ -221,7 +222,9 @@ def _shape(inputs: GeneratorInputs) -> dict[str, Any]:
 
 
 def _ranks(inputs: GeneratorInputs) -> bool:
-    return inputs.config.ranker and (inputs.sequences.validates or inputs.config.ranker_weights is not None)
+    config = inputs.config
+    given = config.ranker_weights is not None or config.ranker_file is not None
+    return config.ranker and (inputs.sequences.validates or given)
 
 
 def _not_applied(inputs: GeneratorInputs, *, warm: bool, taught: bool, told: bool) -> Iterator[str]:
@@ -250,7 +253,7 @@ def _not_applied(inputs: GeneratorInputs, *, warm: bool, taught: bool, told: boo
     if config.ranker and not _ranks(inputs):
         yield (
             "generator.ranker (the validation items are trained on, and nothing is left to fit it on; give "
-            "generator.ranker_weights)"
+            "generator.ranker_file or generator.ranker_weights)"
         )
     if config.distill.beta > 0 and config.distill.teacher == "both" and not inputs.integrated:
         yield "generator.distill.teacher=both (the codes are not integrated, so what they are of is the one teacher)"

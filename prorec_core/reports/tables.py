@@ -12,6 +12,9 @@ from prorec_core.metrics import scorers
 from prorec_core.metrics.scorers import in_order
 from prorec_core.metrics.table import columns, figure, label
 
+RANKER_FILE = "ranker.json"
+"""Where a report has the ranker with its network, for a training on everything."""
+
 _LEAVE_ONE_OUT = "leave-one-out"
 _REFERENCE = {
     "text_only": "best from text alone",
@@ -228,16 +231,13 @@ def chosen_settings(metrics: Mapping[str, Any]) -> list[str]:
     if recommended not in {"ranked", "fused"}:
         return []
     ranker = "generator.ranker=false"
-    if recommended == "ranked" and not _weights_alone_are_worse(metrics):
-        ranker = f"generator.ranker_weights=[{','.join(f'{each:.6g}' for each in metrics['ranker']['weights'])}]"
+    if gives_ranker(metrics):
+        ranker = f"generator.ranker_file={RANKER_FILE}"
+    elif recommended == "ranked":
+        weights = ",".join(f"{each:.6g}" for each in metrics["ranker"]["weights"])
+        ranker = f"generator.ranker_weights=[{weights}]"
     # Where there is no dense score, a weight has to be given all the same.
     return ["train_on_validation=true", f"evaluate.fusion_weights=[{1 if weight is None else weight:g}]", ranker]
-
-
-def _weights_alone_are_worse(metrics: Mapping[str, Any]) -> bool:
-    """Whether a ranker without its network, which no setting can give, is behind the fused score on validation."""
-    ranker, fused = metrics["ranker"], metrics["validation"].get("fused")
-    return bool(ranker.get("network") and fused and ranker["linear_ndcg_at_10"] < fused["ndcg_at_10"])
 
 
 def heuristic_line(metrics: Mapping[str, Any]) -> str:
@@ -314,6 +314,11 @@ def new_item_line(found: Mapping[str, Any]) -> str:
         f"in training or validation · {found['interactions']:,} users took one last · new and other items ranked "
         f"together{bonus}"
     )
+
+
+def gives_ranker(metrics: Mapping[str, Any]) -> bool:
+    """Whether a ranker recommends that is more than its weights, and so a file."""
+    return bool(metrics["recommended"] == "ranked" and metrics["ranker"].get("network"))
 
 
 def comparison_rows(comparisons: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:

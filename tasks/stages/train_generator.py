@@ -6,11 +6,20 @@ import logging
 
 from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.execution.together import trained
+from prorec.tasks.stages.given import ranker_digest
 from prorec.tasks.stages.memory import of_generator
 from prorec.tasks.stages.registration import register
 from prorec.tasks.stages.start import base_of, start_digest
+from prorec_core.artifacts import sha256_json
+from prorec_core.config import Experiment
 
 _log = logging.getLogger(__name__)
+
+
+def _outside(experiment: Experiment) -> str:
+    """Of a ranker that is given, and of what is gone on from."""
+    ranker, start = ranker_digest(experiment), start_digest(experiment)
+    return sha256_json([ranker, start]) if ranker else start
 
 
 @stage(
@@ -28,7 +37,7 @@ _log = logging.getLogger(__name__)
         "name",
     ),
     libraries=("torch", "numpy", "scipy", "polars"),
-    outside=start_digest,
+    outside=_outside,
     publish=register,
     validates=True,
     memory=of_generator,

@@ -398,10 +398,8 @@ def test_what_was_chosen_is_told_as_settings_for_training_on_everything(evaluati
     metrics = {**chosen.metrics, "recommended": "ranked", "ranker": {"weights": [1.0, 0.123456789]}}
     assert chosen_settings(metrics)[2] == "generator.ranker_weights=[1,0.123457]"
     assert chosen_settings({**metrics, "fusion_weight": None})[1] == "evaluate.fusion_weights=[1]"
-    worse = {"weights": [1.0], "network": True, "linear_ndcg_at_10": 0.1}
-    for fused, ranker in ((0.2, "generator.ranker=false"), (0.1, "generator.ranker_weights=[1]")):
-        of_network = {**metrics, "ranker": worse, "validation": {"fused": {"ndcg_at_10": fused}}}
-        assert chosen_settings(of_network)[2] == ranker, "without its network a ranker may be behind"
+    of_network = {**metrics, "ranker": {"weights": [1.0], "network": True}}
+    assert chosen_settings(of_network)[2] == "generator.ranker_file=ranker.json"
     apart = {**metrics, "protocol": {**metrics["protocol"], "trained_on_validation": True}}
     assert chosen_settings(apart) == chosen_settings({**metrics, "recommended": "generative"}) == []
 

@@ -490,7 +490,8 @@ def test_a_ranker_whose_weights_are_given_is_not_fitted(make_inputs: Any, checke
     assert trained.ranker is not None and trained.recommended == "ranked" and trained.fusion_weight == 2.0
     assert trained.ranker.weights_F.tolist() == given and trained.ranker.folds_PF.tolist() == [given]
     assert np.array_equal(trained.ranker.relations.counts_N, more.train_counts()), "of all that is trained on"
-    assert trained.config["ranker"] == {"features": list(FEATURES), "weights": given, "folds": [given]}
+    told = {"features": list(FEATURES), "weights": given, "folds": [given], "network": False}
+    assert trained.config["ranker"] == told
     assert not any(text.startswith("generator.ranker") for text in trained.config["not_applied"])
 
 

@@ -83,7 +83,7 @@ def _others(value: Any, annotation: Any, metadata: list[Any]) -> list[Any]:
 
 def _base(path: tuple[str, ...]) -> Experiment:
     """What the default experiment has to be beside the field."""
-    if path != ("generator", "ranker_weights"):
+    if path not in {("generator", "ranker_weights"), ("generator", "ranker_file")}:
         return Experiment()
     return Experiment.model_validate({"train_on_validation": True, "evaluate": {"fusion_weights": [2.0]}})
 
