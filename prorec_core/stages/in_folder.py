@@ -21,6 +21,7 @@ from prorec_core.config_data import kept_in
 from prorec_core.data.stage import source_digest
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.evaluation.remarks import remarks_on_data
+from prorec_core.generation.ranker_file import given_ranker
 from prorec_core.generation.trained import TrainedGenerator
 from prorec_core.progress import Progress, duration
 from prorec_core.sections import without_run_only
@@ -81,7 +82,8 @@ class StagesInFolder:
 
         Raises:
             UserError: there is no such stage, workers are asked for, the folder holds another experiment, the data
-                have changed since, or another process trains in the folder; or a mistake that a stage finds.
+                have changed since, or another process trains in the folder; the file of a ranker holds none; or a mistake
+                that a stage finds.
         """
         if until not in BODIES:
             raise UserError(f"unknown stage '{until}'", place="until", cure=did_you_mean(until, BODIES))
@@ -95,6 +97,7 @@ class StagesInFolder:
                 place="compute.engine",
                 cure="Leave it out, or use `prorec run`",
             )
+        given_ranker(self.experiment.generator)
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone(self.folder):
             self._claim()
