@@ -82,8 +82,8 @@ class StagesInFolder:
 
         Raises:
             UserError: there is no such stage, workers are asked for, the folder holds another experiment, the data
-                have changed since, or another process trains in the folder; the file of a ranker holds none; or a mistake
-                that a stage finds.
+                have changed since, or another process trains in the folder; the file of a ranker holds none; or a
+                mistake that a stage finds.
         """
         if until not in BODIES:
             raise UserError(f"unknown stage '{until}'", place="until", cure=did_you_mean(until, BODIES))

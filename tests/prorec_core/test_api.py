@@ -202,6 +202,13 @@ def test_what_is_left_to_the_data_is_found_once_and_kept_with_the_folder(
         train(own.model_copy(update={"collaborative": CollaborativeConfig(dim=32)}), folder, quiet=True)
 
 
+def test_a_ranker_that_is_none_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    given = {"train_on_validation": True, "evaluate": {"fusion_weights": [1.0]}, "generator": {"ranker_file": "none"}}
+    with pytest.raises(UserError, match=r"generator\.ranker_file=none: there is no such file"):
+        train(Experiment.model_validate(given), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_start_from_a_model_is_refused_and_not_passed_over(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"start_from: a training in a folder begins anew\."):
         train(Experiment(start_from="models:/prorec-demo/1"), tmp_path / "run")
