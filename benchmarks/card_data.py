@@ -91,7 +91,7 @@ class Stages:
         brief: dict[str, Any] = {"epochs": EPOCHS, "patience": 1000, "validation_users": 1}
         if name == "train_generator":
             # With one weight and no ranker there is nothing to choose, so no search for all users.
-            brief |= {"ranker": False, "ranker_weights": None}
+            brief |= {"ranker": False, "ranker_weights": None, "ranker_file": None}
         sections = {TRAININGS[name]: brief, "evaluate": {"fusion_weights": [1.0]}}
         experiment = changed(self.experiment, sections).model_copy(update={"steps": steps})
         aside = self.session.folder / f"{name}-{steps}"

@@ -25,7 +25,7 @@ BRIEF: dict[str, dict[str, Any]] = {
     "collaborative": {"epochs": 1},
     "align": {"epochs": 2},
     # With one weight and no ranker there is nothing to choose, so no search for all users.
-    "generator": {"epochs": 1, "ranker": False, "ranker_weights": None},
+    "generator": {"epochs": 1, "ranker": False, "ranker_weights": None, "ranker_file": None},
     "evaluate": {"fusion_weights": [1.0]},
 }
 """What is trained before the benchmarks, and how long."""

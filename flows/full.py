@@ -21,7 +21,6 @@ from prorec.tasks.execution.stage import FlowTracking
 from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.local.stopping import end_when_asked
 from prorec.tasks.registry import models
-from prorec.tasks.stages.ahead import expect_possible
 from prorec.tasks.stages.fitting import fitted
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.stages.start import pinned
@@ -34,6 +33,7 @@ from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment, left_open
 from prorec_core.errors import one_line
 from prorec_core.fitting import known_values
+from prorec_core.stages.ahead import expect_possible, expect_ranker
 from prorec_core.visible import in_markdown
 
 _forced: ContextVar[frozenset[str]] = ContextVar("forced", default=frozenset())
@@ -91,6 +91,7 @@ def prorec(experiment: Parameter = left_open()) -> dict[str, Any]:  # noqa: B008
         refs: dict[str, ArtifactRef] = {}
         place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
         expect_cluster(experiment.compute)
+        expect_ranker(experiment)
         with kept(), listening(lambda event: ended.append(event) if isinstance(event, StageEnded) else None):
             for stage in STAGES.values():
                 at_work = f"{stage.name}: "
@@ -98,7 +99,7 @@ def prorec(experiment: Parameter = left_open()) -> dict[str, Any]:  # noqa: B008
                 if stage.name == "preprocess":
                     experiment = fitted(experiment, refs[stage.name], tell=True)
                     _note(run, experiment)
-                    expect_possible(experiment, refs[stage.name])
+                    expect_possible(experiment, store.fetch(refs[stage.name]))
                     for data in data_sets(experiment.name, store.fetch(refs[stage.name]), refs[stage.name].uri):
                         run.data_set(data)
                 # At once, so that what a run reads is known while it goes on.

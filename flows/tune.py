@@ -26,7 +26,7 @@ from prorec.tasks.stages.fitting import fitted
 from prorec.tasks.stages.pipeline import STAGES
 from prorec.tasks.stages.preprocess import source_digest
 from prorec.tasks.stages.start import pinned
-from prorec.tasks.tracking import mlflow_runs
+from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.tuning import results
 from prorec.tasks.tuning.results import OBJECTIVE
@@ -37,6 +37,7 @@ from prorec_core.config import Experiment
 from prorec_core.errors import UserError, one_line
 from prorec_core.fitting import known_values, open_fields
 from prorec_core.reports.tuning import table_markdown
+from prorec_core.stages.ahead import expect_possible
 
 
 @flow(
@@ -142,6 +143,8 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun, members:
     place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=AGAIN)
     for name in planned.shared:
         shared[name] = run_stage(STAGES[name], planned.base, place, shared)
+        if name == "preprocess" and "quantize" in planned.shared:
+            expect_possible(planned.base, store.fetch(shared[name]))
 
     def begin(at_work: int) -> tuple[Attempt, Experiment] | None:
         while (ended := study.ended) + at_work < trials:

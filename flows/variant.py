@@ -22,11 +22,10 @@ from prorec.tasks.execution.stage import FlowTracking, Stage
 from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.local.stopping import stops_kept
 from prorec.tasks.registry import models
-from prorec.tasks.stages.ahead import expect_possible
 from prorec.tasks.stages.baselines import measuring, pipeline_of
 from prorec.tasks.stages.evaluate_two_stream import SIDES
 from prorec.tasks.stages.quantize import quantize
-from prorec.tasks.tracking import mlflow_runs
+from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.metrics import measured as figures
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.tracking.retries import TrackingAwayError
@@ -36,6 +35,7 @@ from prorec_core.config import Experiment
 from prorec_core.errors import MachineError, one_line
 from prorec_core.evaluation.variants import Measured
 from prorec_core.metrics.scorers import GENERATOR
+from prorec_core.stages.ahead import expect_possible
 
 AGAIN = "the same comparison once more; what is finished comes from the cache"
 _made: ContextVar[dict[str, ArtifactRef] | None] = ContextVar("made", default=None)
@@ -200,10 +200,10 @@ def _artifacts(scorer: str, experiments: Mapping[str, Experiment], run: TrackedR
         of_side: dict[str, ArtifactRef] = {}
         for stage in stages[:place]:
             of_side[stage.name] = make(stage, experiment, run, of_side, side)
-            if stage.name == "preprocess" and quantize in stages:
+            if stage.name == "preprocess" and quantize in stages and not refs:
                 # Of all streams at once: they share the data, and no training is to be in vain.
                 for each in sides.values():
-                    expect_possible(each, of_side[stage.name])
+                    expect_possible(each, store.fetch(of_side[stage.name]))
         refs |= {f"{name}@{side}" if side and name != "preprocess" else name: ref for name, ref in of_side.items()}
     for stage in stages[place:]:
         refs[stage.name] = make(stage, experiments[""], run, refs)

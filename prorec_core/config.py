@@ -231,8 +231,9 @@ class GeneratorConfig(Training):
     )
     ranker_file: Place | None = Field(
         None,
-        description="A ranker of an earlier model of the same data, its network included, in place of those weights: "
-        "the ranker.json that lies beside that model's report.",
+        description="A ranker of an earlier model of the same data in place of those weights: the file that lies "
+        "beside that model's report where its ranker has a network. Its content, not its name, decides what is cached.",
+        json_schema_extra=RUN_ONLY,
     )
     distill: DistillConfig = Field(default_factory=DistillConfig, description="Knowledge distillation.")
     targets_per_user: int = Field(

@@ -9,9 +9,10 @@ import torch
 from prorec_core.config import GeneratorConfig
 from prorec_core.data.sequences import from_lists
 from prorec_core.generation.base import Items
+from prorec_core.generation.features import FEATURES
 from prorec_core.generation.ranker import Ranker
 from prorec_core.generation.recommender import Recommender
-from prorec_core.generation.relations import FEATURES, Relations
+from prorec_core.generation.relations import Relations
 from prorec_core.generation.scoring import Dense, Fused, Generative, Ranked
 from prorec_core.generation.trained import build_generator
 from prorec_core.generation.trie import CodeTrie

@@ -14,7 +14,7 @@ from prorec_core.generation.candidates import Candidates
 from prorec_core.generation.ranker import fit_ranker
 from prorec_core.generation.ranker_file import GivenRanker
 from prorec_core.generation.ranker_net import Network
-from prorec_core.generation.relations import FEATURES, Relations, named_features
+from prorec_core.generation.relations import Relations
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import rank_of_target
 from prorec_core.progress import Report, silent
@@ -56,8 +56,8 @@ def choose(
         weight, as_given, given_network = weights[0] if weights else None, None, None
         recommended = "generative" if weight is None else "fused"
         if relations is not None and given is not None:
-            names, given_network = named_features(own=len(given.weights) > len(FEATURES)), given.network
-            as_given = {"features": list(names), "weights": list(given.weights), "folds": [list(given.weights)]}
+            given_network = None if given.network is None else Network.from_numbers(given.network.model_dump())
+            as_given = {"features": given.features, "weights": given.weights, "folds": [given.weights]}
             as_given["network"] = given_network is not None
             recommended = "ranked"
         settled: dict[str, Any] = {

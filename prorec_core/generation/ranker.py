@@ -20,8 +20,9 @@ from scipy.optimize import minimize
 
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates, best_of
+from prorec_core.generation.features import FEATURES, named_features
 from prorec_core.generation.ranker_net import Examples, Network
-from prorec_core.generation.relations import FEATURES, Relations, named_features
+from prorec_core.generation.relations import Relations
 from prorec_core.metrics.measures import gains_at_k
 from prorec_core.progress import Progress, Report, silent
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +87,18 @@ class Network:
         """What `tensors` gave."""
         return cls(*(tensors[name] for name in cls.names()))
 
+    def of_all(self) -> dict[str, Any]:
+        """The parts of the network of all users as numbers, by their names without axes: as few digits as tell them."""
+        return {
+            _bare(name): _plain((each[0] if name in _OWN else each).numpy()) for name, each in self.tensors().items()
+        }
+
+    @classmethod
+    def from_numbers(cls, numbers: Mapping[str, Any]) -> Self:
+        """The network of all users as `of_all` gave it, G = 2: it stands for what was fitted without a fold, too."""
+        tensors = {name: torch.tensor(numbers[_bare(name)], dtype=torch.float32) for name in cls.names()}
+        return cls(**{name: torch.stack([each, each]) if name in _OWN else each for name, each in tensors.items()})
+
     @classmethod
     def stacked(cls, networks: Sequence[Self]) -> Self:
         """Several that were trained on the same features, as one."""
@@ -96,6 +108,14 @@ class Network:
 
 _OWN = tuple(each.name for each in fields(Network) if each.name not in ("centre_F", "spread_F"))
 """What each network has of its own, in the order in which `_forward` takes it."""
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("_")[0]
+
+
+def _plain(values: npt.NDArray[np.float32]) -> Any:
+    return [_plain(row) for row in values] if values.ndim > 1 else [float(str(value)) for value in values]
 
 
 @dataclass(frozen=True)

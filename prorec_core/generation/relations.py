@@ -18,15 +18,9 @@ from torch import Tensor
 from prorec_core.alignment.new_items import directions_of, standing_for
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
+from prorec_core.generation.features import FEATURES
 
 Floats = npt.NDArray[np.float32]
-
-FEATURES = ("generative", "dense", "successor", "text", "popularity")
-"""Log-probabilities of both scores; log(1 + how often the candidate followed a latest item); cosine of its text with
-the nearest of theirs; log(1 + times in training). Counts of new items are those of their nearest by text."""
-OWN = ("own_count", "own_recency")
-"""Two more where a history may be recommended again: log(1 + times in the user's own history); 1 / log2(1 + steps since
-the user took it last), the latest item being one step away, 0 for what the user never took."""
 
 WINDOW, WINDOW_DECAY = 5, 0.8
 """How many steps apart one item still follows another, and what each step more leaves of it."""
@@ -34,11 +28,6 @@ LATEST, LATEST_DECAY = 5, 0.6
 """How many of a history's latest items are asked, and what each one before leaves of what follows it."""
 _CELLS = 20_000_000
 """Numbers of the largest table of a batch of users, float32."""
-
-
-def named_features(*, own: bool) -> tuple[str, ...]:
-    """What a ranker ranks by, in the order of its weights."""
-    return (*FEATURES, *OWN) if own else FEATURES
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
+from prorec_core.generation.features import named_features
 from prorec_core.generation.ranker import Ranker
-from prorec_core.generation.relations import named_features
 from prorec_core.generation.trained import TrainedGenerator
 
 Floats = npt.NDArray[np.float32]

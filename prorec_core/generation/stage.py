@@ -22,7 +22,7 @@ from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.choice import choose
 from prorec_core.generation.objective import Objective, some_targets
-from prorec_core.generation.ranker_file import given_ranker
+from prorec_core.generation.ranker_file import GivenRanker
 from prorec_core.generation.relations import Relations
 from prorec_core.generation.soft_teacher import SampledTeacher, SoftTeacher, WholeTeacher
 from prorec_core.generation.trained import TEACHER, TrainedGenerator, build_generator, go_on_from, ranker_tensors
@@ -71,6 +71,7 @@ class GeneratorInputs:
     texts: Floats
     start: Mapping[str, Tensor] | None = None
     same_codes: bool = True
+    ranker: GivenRanker | None = None
 
 
 def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> TrainedGenerator:
@@ -152,12 +153,13 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         relations,
         histories,
         targets,
-        given_ranker(config),
+        inputs.ranker,
         own=not inputs.mask_history,
         report=runtime.report,
     )
     description = {
-        "generator": config.model_dump(mode="json"),
+        # A ranker that was given is kept whole below; where its file was is nobody's business.
+        "generator": config.model_copy(update={"ranker_file": None}).model_dump(mode="json"),
         "stage_one": _shape(inputs) if generator.stage_one is not None else None,
         "teachers": list(generator.teacher_names),
         "beams": inputs.beams,
@@ -222,9 +224,7 @@ def _shape(inputs: GeneratorInputs) -> dict[str, Any]:
 
 
 def _ranks(inputs: GeneratorInputs) -> bool:
-    config = inputs.config
-    given = config.ranker_weights is not None or config.ranker_file is not None
-    return config.ranker and (inputs.sequences.validates or given)
+    return inputs.config.ranker and (inputs.sequences.validates or inputs.ranker is not None)
 
 
 def _not_applied(inputs: GeneratorInputs, *, warm: bool, taught: bool, told: bool) -> Iterator[str]:

@@ -22,7 +22,6 @@ from prorec_core.errors import UserError
 from prorec_core.generation.base import Generator, Items
 from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.ranker import Ranker
-from prorec_core.generation.ranker_file import save_ranker
 from prorec_core.generation.ranker_net import Network
 from prorec_core.generation.relations import Relations
 from prorec_core.generation.trie import CodeTrie
@@ -58,12 +57,10 @@ class TrainedGenerator:
     training: list[dict[str, Any]]
 
     def save(self, folder: Path) -> None:
-        """Write model.safetensors, config.json, training.json and, of a ranker with a network, ranker.json."""
+        """Write model.safetensors, config.json and training.json."""
         save_tensors(folder / "model.safetensors", self.tensors)
         write_json(folder / "config.json", versions.stored(self.config))
         write_json(folder / "training.json", {"epochs": self.training})
-        if (network := network_of(self.tensors)) is not None:
-            save_ranker(folder / "ranker.json", self.config["ranker"], network)
 
     @classmethod
     def load(cls, folder: Path) -> TrainedGenerator:

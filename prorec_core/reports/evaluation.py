@@ -24,18 +24,17 @@ from prorec_core.reports.background import Background
 from prorec_core.reports.drawing import as_png, as_svg
 from prorec_core.reports.examples import SHOWN, examples
 from prorec_core.reports.tables import (
-    RANKER_FILE,
     Cell,
     cells,
     chosen_settings,
     comparison_rows,
-    gives_ranker,
     heuristic_line,
     leak_line,
     new_item_line,
     new_item_rows,
     present,
     protocol_line,
+    ranker_file,
     reference_names,
     result_markdown,
     result_rows,
@@ -90,8 +89,8 @@ def render(background: Background, evaluation: Evaluation) -> str:
         rule=fitting.RULE,
         size=fitting.Size.of(background.dataset.profile) if _follows_data(background) else None,
         settings=_settings(background) if _follows_data(background) else [],
-        chosen=chosen_settings(metrics) if background.experiment else [],
-        ranker_file=RANKER_FILE if gives_ranker(metrics) else "",
+        chosen=chosen_settings(metrics, background.name) if background.experiment else [],
+        ranker_file=ranker_file(metrics, background.name),
     )
 
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from prorec_core.data.times import shown_time
+from prorec_core.generation.ranker_file import RANKER_FILE
 from prorec_core.metrics import scorers
 from prorec_core.metrics.scorers import in_order
 from prorec_core.metrics.table import columns, figure, label
-
-RANKER_FILE = "ranker.json"
-"""Where a report has the ranker with its network, for a training on everything."""
 
 _LEAVE_ONE_OUT = "leave-one-out"
 _REFERENCE = {
@@ -223,16 +221,21 @@ def result_markdown(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def chosen_settings(metrics: Mapping[str, Any]) -> list[str]:
-    """What validation chose, as settings to train on the validation items too; [] where it cannot be set."""
+def chosen_settings(metrics: Mapping[str, Any], name: str) -> list[str]:
+    """What validation chose, as settings to train on the validation items too; [] where it cannot be set.
+
+    Args:
+        metrics: of the evaluation.
+        name: of the experiment.
+    """
     recommended, weight = metrics["recommended"], metrics["fusion_weight"]
     if metrics["protocol"]["trained_on_validation"] or not metrics.get("validation_tells", True):
         return []
     if recommended not in {"ranked", "fused"}:
         return []
     ranker = "generator.ranker=false"
-    if gives_ranker(metrics):
-        ranker = f"generator.ranker_file={RANKER_FILE}"
+    if file := ranker_file(metrics, name):
+        ranker = f"generator.ranker_file={file}"
     elif recommended == "ranked":
         weights = ",".join(f"{each:.6g}" for each in metrics["ranker"]["weights"])
         ranker = f"generator.ranker_weights=[{weights}]"
@@ -316,9 +319,9 @@ def new_item_line(found: Mapping[str, Any]) -> str:
     )
 
 
-def gives_ranker(metrics: Mapping[str, Any]) -> bool:
-    """Whether a ranker recommends that is more than its weights, and so a file."""
-    return bool(metrics["recommended"] == "ranked" and metrics["ranker"].get("network"))
+def ranker_file(metrics: Mapping[str, Any], name: str) -> str:
+    """The file beside the report of an experiment that holds its ranker; "" where weights, or no ranker, recommend."""
+    return f"{name}-{RANKER_FILE}" if metrics["recommended"] == "ranked" and metrics["ranker"].get("network") else ""
 
 
 def comparison_rows(comparisons: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[list[str]]:

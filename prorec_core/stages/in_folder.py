@@ -21,10 +21,12 @@ from prorec_core.config_data import kept_in
 from prorec_core.data.stage import source_digest
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.evaluation.remarks import remarks_on_data
-from prorec_core.generation.ranker_file import given_ranker
+from prorec_core.generation import ranker_file
 from prorec_core.generation.trained import TrainedGenerator
 from prorec_core.progress import Progress, duration
+from prorec_core.quantization import code_files
 from prorec_core.sections import without_run_only
+from prorec_core.stages.ahead import expect_possible
 from prorec_core.stages.align import align
 from prorec_core.stages.embed_text import embed_text
 from prorec_core.stages.evaluate import evaluate
@@ -49,7 +51,8 @@ BODIES: Mapping[str, Callable[[StageWork], object]] = {
 """The stages in the order in which they run."""
 _SNAPSHOTS = "snapshots"
 _RECORD = "experiment.json"
-_SOURCE = "source"
+_SOURCE, _GIVEN = "source", "given"
+"""Beside the experiment: the digests of its data, and of files that it names."""
 _AT_WORK = ".at-work"
 _PAUSE = 10.0
 """Seconds between two lines on the progress of a stage."""
@@ -97,7 +100,6 @@ class StagesInFolder:
                 place="compute.engine",
                 cure="Leave it out, or use `prorec run`",
             )
-        given_ranker(self.experiment.generator)
         self.folder.mkdir(parents=True, exist_ok=True)
         with _alone(self.folder):
             self._claim()
@@ -107,6 +109,8 @@ class StagesInFolder:
                     self._make(name)
                 if name == "preprocess":
                     self._fit()
+                    if not self.is_done("train_generator"):
+                        expect_possible(self.experiment, self.folder / name)
                 if not self._quiet and name not in self._told:
                     for text in self._remarks_on(name):
                         _say(text)
@@ -158,7 +162,8 @@ class StagesInFolder:
         """Say whose the folder is, or see that it is this experiment's."""
         record, source = self.folder / _RECORD, source_digest(self.experiment.data)
         if not record.is_file():
-            write_json(record, versions.stored({**self.experiment.model_dump(mode="json"), _SOURCE: source}))
+            beside = {_SOURCE: source, _GIVEN: self._given()}
+            write_json(record, versions.stored({**self.experiment.model_dump(mode="json"), **beside}))
             return
         cure = "Train in a folder of its own"
         then = read_experiment(self.folder)
@@ -168,6 +173,24 @@ class StagesInFolder:
             raise UserError("this folder holds another experiment", place=str(self.folder), cure=cure)
         if read_json(record).get(_SOURCE) != source:
             raise UserError("the data have changed since", place=str(self.folder), cure=cure)
+        kept, given = read_json(record).get(_GIVEN, {}), dict[str, str]()
+        # What is there already needs them no more; where one is gone, the stage that reads it says so.
+        with suppress(UserError):
+            given = self._given()
+        if changed := [name for name, digest in given.items() if kept.get(name, digest) != digest]:
+            raise UserError(f"the file of {changed[0]} has changed since", place=str(self.folder), cure=cure)
+
+    def _given(self) -> dict[str, str]:
+        """The digests of the files that the experiment names beside its data, by field.
+
+        Raises:
+            UserError: one is not there.
+        """
+        found = {
+            "quantize.table": code_files.digest(self.experiment.quantize),
+            "generator.ranker_file": ranker_file.digest(self.experiment.generator),
+        }
+        return {name: digest for name, digest in found.items() if digest}
 
     def _fit(self) -> None:
         """Find the numbers that are left to the data, and keep them with the folder for what goes on there later."""
@@ -176,7 +199,9 @@ class StagesInFolder:
         size = fitting.Size.of(read_json(self.folder / "preprocess" / "profile.json"))
         before, self.experiment = self.experiment, fitting.fitted(self.experiment, size)
         record = self.folder / _RECORD
-        values = {**self.experiment.model_dump(mode="json"), _SOURCE: read_json(record)[_SOURCE]}
+        then = read_json(record)
+        beside = {name: then[name] for name in (_SOURCE, _GIVEN) if name in then}
+        values = {**self.experiment.model_dump(mode="json"), **beside}
         write_json(record, versions.stored(values))
         if not self._quiet:
             _say(f"settings {fitting.told(before, self.experiment, size)}")
@@ -227,7 +252,8 @@ def read_experiment(folder: Path) -> Experiment:
     if not record.is_file():
         raise UserError("there is no experiment in this folder", place=str(folder), cure="Name a folder of `train`")
     values = versions.read(record)
-    values.pop(_SOURCE, None)
+    for name in (_SOURCE, _GIVEN):
+        values.pop(name, None)
     return versions.whole(Experiment, values, str(record))
 
 

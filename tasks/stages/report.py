@@ -22,10 +22,11 @@ def draw(work: Work) -> None:
     """Draw the report of the one evaluation among what is read, with whatever else is there beside it."""
     from prorec_core.artifacts import write_bytes
     from prorec_core.evaluation.measured import Evaluation
+    from prorec_core.generation.ranker_file import RANKER_FILE
     from prorec_core.quantization.quantized import CodeTable
     from prorec_core.reports.background import Background
     from prorec_core.reports.evaluation import plot_files, render
-    from prorec_core.reports.tables import RANKER_FILE, gives_ranker, result_markdown
+    from prorec_core.reports.tables import ranker_file, result_markdown
 
     experiment, inputs = work.experiment, work.inputs
     evaluated = next(name for name in inputs if name.startswith(evaluate.name))
@@ -45,8 +46,8 @@ def draw(work: Work) -> None:
     evaluation = Evaluation.load(inputs[evaluated], lists=True)
     write_bytes(work.folder / "report.html", render(background, evaluation).encode())
     write_bytes(work.folder / "result.md", result_markdown(evaluation.metrics).encode())
-    if whole and gives_ranker(evaluation.metrics):
-        write_bytes(work.folder / RANKER_FILE, (inputs["train_generator"] / RANKER_FILE).read_bytes())
+    if whole and (file := ranker_file(evaluation.metrics, experiment.name)):
+        write_bytes(work.folder / file, (inputs["train_generator"] / RANKER_FILE).read_bytes())
     for name, png in plot_files(background, evaluation).items():
         write_bytes(work.folder / "plots" / name, png)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.execution.together import trained
@@ -44,11 +45,14 @@ def _outside(experiment: Experiment) -> str:
 )
 def train_generator(work: Work) -> dict[str, float]:
     """Train Stage II: generate codes, distil back what quantization lost, and rank what is found."""
+    from prorec_core.generation.ranker_file import given_ranker
     from prorec_core.generation.trained import TrainedGenerator
     from prorec_core.stages.train_generator import remarks
     from prorec_core.stages.train_generator import train_generator as run
 
-    result = trained(work, run, TrainedGenerator.load, base_of(work.experiment))
+    # Read here and not by workers, which may be elsewhere.
+    ranker = given_ranker(work.experiment.generator, own=not work.experiment.evaluate.mask_history)
+    result = trained(work, partial(run, ranker=ranker), TrainedGenerator.load, base_of(work.experiment))
     for text in remarks(result):
         _log.warning("%s", text)
     metrics = {} if result.fusion_weight is None else {"fusion_weight": result.fusion_weight}

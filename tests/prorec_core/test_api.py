@@ -16,6 +16,7 @@ import prorec_core
 from prorec_core import Experiment, Progress, Run, UserError, fitting, load_data, open_run, train
 from prorec_core.artifacts import MANIFEST, Manifest
 from prorec_core.config import CollaborativeConfig
+from prorec_core.generation.features import FEATURES
 from prorec_core.stages import in_folder
 from tests.tiny import tiny
 
@@ -206,13 +207,30 @@ def test_a_ranker_that_is_none_is_told_before_anything_is_trained(tmp_path: Path
     given = {"train_on_validation": True, "evaluate": {"fusion_weights": [1.0]}, "generator": {"ranker_file": "none"}}
     with pytest.raises(UserError, match=r"generator\.ranker_file=none: there is no such file"):
         train(Experiment.model_validate(given), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "preprocess").exists()
+
+
+def test_another_ranker_is_another_training(tmp_path: Path) -> None:
+    file, folder = tmp_path / "ranker.json", tmp_path / "run"
+    held = {"features": FEATURES, "weights": [1.0] * len(FEATURES)}
+    file.write_text(json.dumps(held))
+    given = {**tiny(), "train_on_validation": True, "evaluate": {"fusion_weights": [1.0]}}
+    experiment = Experiment.model_validate({**given, "generator": {"ranker_file": str(file)}})
+    train(experiment, folder, until="preprocess", quiet=True)
+    train(experiment, folder, until="preprocess", quiet=True)
+    file.write_text(json.dumps({**held, "weights": [2.0] * len(FEATURES)}))
+    with pytest.raises(UserError, match=r"the file of generator\.ranker_file has changed since"):
+        train(experiment, folder, until="preprocess", quiet=True)
+    file.unlink()
+    with pytest.raises(UserError, match="there is no such file"):
+        train(experiment, folder, quiet=True)
+    assert not (folder / "train_collaborative").exists()
 
 
 def test_a_start_from_a_model_is_refused_and_not_passed_over(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"start_from: a training in a folder begins anew\."):
         train(Experiment(start_from="models:/prorec-demo/1"), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "preprocess").exists()
 
 
 def test_a_folder_in_the_home_folder_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

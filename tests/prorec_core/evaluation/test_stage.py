@@ -392,16 +392,16 @@ def test_a_ranker_as_it_was_given_is_told_to_be_so(inputs, background, page):
 @pytest.mark.usefixtures("undrawn")
 def test_what_was_chosen_is_told_as_settings_for_training_on_everything(evaluation, page):
     chosen = evaluation
-    flags = [f"--set '{each}'" for each in chosen_settings(chosen.metrics)]
+    flags = [f"--set '{each}'" for each in chosen_settings(chosen.metrics, "shop")]
     assert flags[1:] == ["--set 'evaluate.fusion_weights=[8]'", "--set 'generator.ranker=false'"]
     assert f'<pre tabindex="0">{" ".join(flags)}</pre>' in html.unescape(page(chosen)), "to be copied as they are"
     metrics = {**chosen.metrics, "recommended": "ranked", "ranker": {"weights": [1.0, 0.123456789]}}
-    assert chosen_settings(metrics)[2] == "generator.ranker_weights=[1,0.123457]"
-    assert chosen_settings({**metrics, "fusion_weight": None})[1] == "evaluate.fusion_weights=[1]"
+    assert chosen_settings(metrics, "shop")[2] == "generator.ranker_weights=[1,0.123457]"
+    assert chosen_settings({**metrics, "fusion_weight": None}, "shop")[1] == "evaluate.fusion_weights=[1]"
     of_network = {**metrics, "ranker": {"weights": [1.0], "network": True}}
-    assert chosen_settings(of_network)[2] == "generator.ranker_file=ranker.json"
+    assert chosen_settings(of_network, "shop")[2] == "generator.ranker_file=shop-ranker.json"
     apart = {**metrics, "protocol": {**metrics["protocol"], "trained_on_validation": True}}
-    assert chosen_settings(apart) == chosen_settings({**metrics, "recommended": "generative"}) == []
+    assert chosen_settings(apart, "shop") == chosen_settings({**metrics, "recommended": "generative"}, "shop") == []
 
 
 def test_the_ranks_of_new_items_are_kept_beside_the_others(inputs, evaluation, tmp_path):
@@ -479,7 +479,7 @@ def test_zeros_on_validation_are_not_told_as_a_choice(inputs, page):
     text = html.unescape(page(found))
     assert "Recommended by: fused, since validation tells none from another" in text
     assert "best on validation" not in text and "the one nearest to 1: λ" in text and "at the edge" not in text
-    assert chosen_settings(found.metrics) == []
+    assert chosen_settings(found.metrics, "shop") == []
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -13,9 +13,9 @@ from prorec_core.data.sequences import from_lists
 from prorec_core.generation.allowed import AllowedItems
 from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.explain import POPULAR, explain, reasons
+from prorec_core.generation.features import FEATURES, OWN
 from prorec_core.generation.ranker import Ranker
 from prorec_core.generation.recommender import Recommender
-from prorec_core.generation.relations import FEATURES, OWN
 from prorec_core.generation.scoring import Ranked
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.generation.words import CodeWords

@@ -9,8 +9,9 @@ import pytest
 
 from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.generation.candidates import Candidates
+from prorec_core.generation.features import FEATURES, OWN
 from prorec_core.generation.ranker import FOLDS, Ranker, fit_ranker
-from prorec_core.generation.relations import FEATURES, LATEST, OWN, Relations
+from prorec_core.generation.relations import LATEST, Relations
 
 NONE = -np.inf
 N_ITEMS = 12

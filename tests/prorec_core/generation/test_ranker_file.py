@@ -14,12 +14,11 @@ from prorec_core.data.sequences import from_lists
 from prorec_core.errors import UserError
 from prorec_core.generation.candidates import Candidates
 from prorec_core.generation.choice import choose
+from prorec_core.generation.features import FEATURES, OWN
 from prorec_core.generation.ranker import FOLDS, Ranker
-from prorec_core.generation.ranker_file import GivenRanker, digest, given_ranker, save_ranker
+from prorec_core.generation.ranker_file import RANKER_FILE, GivenRanker, digest, given_ranker, save_ranker
 from prorec_core.generation.ranker_net import Examples, Network
-from prorec_core.generation.relations import FEATURES, OWN, Relations
-from prorec_core.generation.trained import TrainedGenerator, ranker_tensors
-from prorec_core.reports.tables import RANKER_FILE
+from prorec_core.generation.relations import Relations
 
 USERS, CANDIDATES = 30, 12
 WEIGHTS = np.array([1.0, 0.5, -0.25, 2.0, 0.125])
@@ -40,23 +39,29 @@ def _network() -> Network:
     return Network.stacked([examples.train(WEIGHTS, each[each % (fold + 2) > 0], fold) for fold in range(FOLDS + 1)])
 
 
-def _given(path: Path) -> GivenRanker:
-    found = given_ranker(GeneratorConfig(ranker_file=str(path)))
+def _given(path: Path, *, own: bool = False) -> GivenRanker:
+    found = given_ranker(GeneratorConfig(ranker_file=str(path)), own=own)
     assert found is not None
     return found
 
 
-def _saved(folder: Path, network: Network | None) -> Path:
-    path = folder / "ranker.json"
-    save_ranker(path, {"features": list(FEATURES), "weights": WEIGHTS.tolist()}, network)
+def _saved(folder: Path, network: Network) -> Path:
+    path = folder / RANKER_FILE
+    save_ranker(path, {"features": list(FEATURES), "weights": WEIGHTS.tolist()}, network.of_all())
+    return path
+
+
+def _without_network(path: Path) -> Path:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "network": None}))
     return path
 
 
 @pytest.mark.parametrize("with_network", [True, False])
 def test_it_ranks_as_it_did_where_it_was_fitted(with_network: bool, tmp_path: Path) -> None:
-    network = _network() if with_network else None
-    fitted = Ranker(RELATIONS, WEIGHTS, np.tile(WEIGHTS, (FOLDS, 1)), network)
-    given = _given(_saved(tmp_path, network))
+    network = _network()
+    path = _saved(tmp_path, network)
+    given = _given(path if with_network else _without_network(path))
+    fitted = Ranker(RELATIONS, WEIGHTS, np.tile(WEIGHTS, (FOLDS, 1)), network if with_network else None)
     choice, again = choose(lambda: pytest.fail("asked"), [2.0], RELATIONS, HISTORIES, np.zeros(USERS, np.int32), given)
     about = choice["ranker"]
     assert choice["recommended"] == "ranked" and about["network"] is with_network
@@ -66,29 +71,31 @@ def test_it_ranks_as_it_did_where_it_was_fitted(with_network: bool, tmp_path: Pa
     assert np.array_equal(other.rank_held_out(FOUND, HISTORIES, 10)[0], fitted.rank(FOUND, HISTORIES, 10)[0])
 
 
-def test_a_generator_leaves_its_own_where_weights_do_not_say_it_all(tmp_path: Path) -> None:
-    about = {"features": list(FEATURES), "weights": WEIGHTS.tolist(), "folds": [WEIGHTS.tolist()]}
-    for network in (_network(), None):
-        folder = tmp_path / str(network is None)
-        config = {"generator": {}, "ranker": about}
-        TrainedGenerator(ranker_tensors(RELATIONS, network), config, []).save(folder)
-        if network is None:
-            assert not (folder / RANKER_FILE).exists()
-        else:
-            assert (folder / RANKER_FILE).read_bytes() == _saved(tmp_path, network).read_bytes()
-
-
 def test_weights_alone_are_a_ranker_and_nothing_is_none() -> None:
-    assert given_ranker(GeneratorConfig()) is None
-    assert given_ranker(GeneratorConfig(ranker_weights=[1.0] * 5)) == GivenRanker([1.0] * 5)
+    assert given_ranker(GeneratorConfig(), own=False) is None
+    for own, names in ((False, FEATURES), (True, (*FEATURES, *OWN))):
+        weights = [1.0] * len(names)
+        found = given_ranker(GeneratorConfig(ranker_weights=weights), own=own)
+        assert found == GivenRanker(features=list(names), weights=weights)
+    assert given_ranker(GeneratorConfig(ranker=False).model_copy(update={"ranker_file": "none"}), own=False) is None
 
 
 def test_its_content_tells_it_from_another(tmp_path: Path) -> None:
-    first, second = (_saved(tmp_path, each) for each in (None, None))
-    assert first.read_bytes() == second.read_bytes() and len(digest(GeneratorConfig(ranker_file=str(first)))) == 64
-    assert digest(GeneratorConfig()) == ""
-    before = digest(GeneratorConfig(ranker_file=str(first)))
-    assert digest(GeneratorConfig(ranker_file=str(_saved(tmp_path, _network())))) != before
+    config = GeneratorConfig(ranker_file=str(_saved(tmp_path, _network())))
+    assert len(first := digest(config)) == 64 and digest(GeneratorConfig()) == ""
+    _without_network(tmp_path / RANKER_FILE)
+    assert digest(config) != first
+
+
+def test_it_is_of_a_history_that_is_recommended_again_or_is_not(tmp_path: Path) -> None:
+    path = _saved(tmp_path, _network())
+    with pytest.raises(UserError, match=r"with evaluate\.mask_history=false by .*own_recency"):
+        _given(path, own=True)
+    names = [*FEATURES, *OWN]
+    path.write_text(json.dumps({"features": names, "weights": [1.0] * 7}))
+    assert _given(path, own=True).features == names
+    with pytest.raises(UserError, match=r"with evaluate\.mask_history=true by .*popularity"):
+        _given(path)
 
 
 def _set(values: Any, place: str, value: Any) -> None:
@@ -101,14 +108,14 @@ def _set(values: Any, place: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "told"),
     [
-        ("features", ["dense"], "it ranks by dense, and this version by generative, dense"),
-        ("features", [*FEATURES, *OWN], "7 features have 5 weights"),
+        ("features", ["dense"], "it ranks by dense, and this experiment"),
         ("weights", [1.0], "5 features have 1 weights"),
         ("weights", [1.0, 2.0, 3.0, 4.0, "five"], r"weights\.4"),
         ("network.last", [1.0] * 7, r"network\.first has not the shape 5 × 7"),
         ("network.first", [[1.0] * 32] * 4, r"network\.first has not the shape 5 × 32"),
         ("network.second", [[1.0] * 32] * 31 + [[1.0]], r"network\.second has not the shape 32 × 32"),
         ("network.spread", [1.0, 1.0, 0.0, 1.0, 1.0], r"network\.spread\.2"),
+        ("network.last", [], r"network\.last"),
         ("network.centre", [1.0], r"network\.centre has not the shape 5"),
         ("network.linear", [[1.0]] * 5, r"network\.linear\.0"),
         ("other", 1, "no ranker"),
@@ -121,7 +128,19 @@ def test_what_is_no_ranker_is_told_in_a_line(place: str, value: Any, told: str, 
     path.write_text(json.dumps(values))
     with pytest.raises(UserError, match=told) as error:
         _given(path)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert f"generator.ranker_file={path}: " in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_byte_order_mark_is_passed_over_and_a_folder_may_be_named_like_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _saved(tmp_path, _network())
+    wanted = _given(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert _given(path) == wanted
+    monkeypatch.chdir(tmp_path)
+    path.rename(tmp_path / "~")
+    assert given_ranker(GeneratorConfig(ranker_file="./~"), own=False) == wanted
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"features": NaN}', "\x00"])

@@ -15,9 +15,10 @@ from prorec_core.data.sequences import from_lists
 from prorec_core.generation import ranker, ranker_net, scoring
 from prorec_core.generation.candidates import Candidates
 from prorec_core.generation.choice import choose
+from prorec_core.generation.features import FEATURES
 from prorec_core.generation.ranker import FOLDS, Ranker, fit_ranker
 from prorec_core.generation.ranker_net import Examples, Network
-from prorec_core.generation.relations import FEATURES, Relations
+from prorec_core.generation.relations import Relations
 from prorec_core.generation.scoring import Ranked, shapley
 from prorec_core.generation.trained import TrainedGenerator, ranker_tensors
 from prorec_core.metrics.measures import ndcg_at_k

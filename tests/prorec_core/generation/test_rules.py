@@ -18,9 +18,10 @@ from prorec_core.errors import UserError
 from prorec_core.generation.allowed import AllowedItems
 from prorec_core.generation.beam import beam_search
 from prorec_core.generation.candidates import find_candidates
+from prorec_core.generation.features import FEATURES
 from prorec_core.generation.ranker import Ranker
 from prorec_core.generation.recommender import Recommender
-from prorec_core.generation.relations import FEATURES, Relations
+from prorec_core.generation.relations import Relations
 from prorec_core.generation.rule_book import RuleBook
 from prorec_core.generation.rules import Choice, Chosen, ItemList, Rule
 from prorec_core.generation.scoring import Dense, Fused, Generative, Ranked, Scoring

@@ -17,7 +17,8 @@ from prorec_core.errors import UserError
 from prorec_core.evaluation.lists import Models, lists_after
 from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
 from prorec_core.generation.choice import best_trial, fusion_trials, recommended_of
-from prorec_core.generation.relations import FEATURES, OWN
+from prorec_core.generation.features import FEATURES, OWN
+from prorec_core.generation.ranker_file import GivenRanker
 from prorec_core.generation.stage import GeneratorInputs, train_generator
 from prorec_core.generation.trained import RANKER, TrainedGenerator, restore_generator
 from prorec_core.progress import Progress
@@ -485,8 +486,10 @@ def test_a_weight_that_is_given_alone_is_taken_and_nothing_is_tried(make_inputs:
 def test_a_ranker_whose_weights_are_given_is_not_fitted(make_inputs: Any, checkerboard: Sequences) -> None:
     given = [1.0, 2.0, 0.5, 0.25, -0.5]
     more = checkerboard.with_validation_in_training()
-    config = {"epochs": 1, "ranker_weights": given}
-    trained = train_generator(make_inputs(sequences=more, fusion_weights=[2.0], config=config), 0, CPU)
+    ranker = GivenRanker(features=list(FEATURES), weights=given)
+    inputs = make_inputs(sequences=more, fusion_weights=[2.0], config={"epochs": 1, "ranker_file": "x"}, ranker=ranker)
+    trained = train_generator(inputs, 0, CPU)
+    assert trained.config["generator"]["ranker_file"] is None, "no place of this machine"
     assert trained.ranker is not None and trained.recommended == "ranked" and trained.fusion_weight == 2.0
     assert trained.ranker.weights_F.tolist() == given and trained.ranker.folds_PF.tolist() == [given]
     assert np.array_equal(trained.ranker.relations.counts_N, more.train_counts()), "of all that is trained on"

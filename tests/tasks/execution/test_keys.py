@@ -415,8 +415,8 @@ def test_keys_hold_plain_json() -> None:
 
 def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
     run_only = {".".join(path) for path, field in LEAVES.items() if field.json_schema_extra == RUN_ONLY}
-    # What `start_from` names is in the keys by its content.
-    where = {"data.path", "data.sql.connection", "data.sql.snapshot", "start_from"}
+    # What the last two name is in the keys by its content.
+    where = {"data.path", "data.sql.connection", "data.sql.snapshot", "start_from", "generator.ranker_file"}
     engine = {f"compute.{name}" for name in ("engine", "address", "workers", "gpus_per_worker", "cpus_per_worker")}
     assert run_only == {"device", "steps", "text.batch_size", *engine, *where}
 

@@ -6,31 +6,43 @@ rankers are made.
 
 from __future__ import annotations
 
-from prorec.tasks.tracking import store
-from prorec_core.artifacts import ArtifactRef
+from pathlib import Path
+
 from prorec_core.config import Experiment
 
 
-def expect_possible(experiment: Experiment, preprocess: ArtifactRef) -> None:
+def expect_possible(experiment: Experiment, preprocess: Path) -> None:
     """Refuse too few tuples of codes where each item must have its own, and files that do not hold what they should.
+
+    Args:
+        experiment: what is to be trained.
+        preprocess: the folder of that stage.
 
     Raises:
         UserError: says how many items and tuples there are; or what is wrong with a table of codes, or with a ranker.
     """
     import pyarrow.parquet as pq
 
-    if experiment.generator.ranker_file is not None:
-        from prorec_core.generation.ranker_file import given_ranker
-
-        given_ranker(experiment.generator)
-    codes, folder = experiment.quantize, store.fetch(preprocess)
+    expect_ranker(experiment)
+    codes = experiment.quantize
     keeps = experiment.start_from is not None and experiment.continuing.codes == "keep"
     if codes.table is not None and not keeps:
         from prorec_core.quantization.code_files import given_codes
 
-        given_codes(codes, pq.read_table(folder / "items.parquet", columns=["item_id"])["item_id"].to_pylist())
+        given_codes(codes, pq.read_table(preprocess / "items.parquet", columns=["item_id"])["item_id"].to_pylist())
     if codes.collisions == "reassign":
         from prorec_core.quantization.collisions import check_room
 
-        files = [folder / name for name in ("items.parquet", "new_items.parquet")]
+        files = [preprocess / name for name in ("items.parquet", "new_items.parquet")]
         check_room(sum(pq.read_metadata(file).num_rows for file in files if file.is_file()), codes.codes, codes.levels)
+
+
+def expect_ranker(experiment: Experiment) -> None:
+    """Refuse a file that should hold a ranker and does not.
+
+    Raises:
+        UserError: says what is wrong with it.
+    """
+    from prorec_core.generation.ranker_file import given_ranker
+
+    given_ranker(experiment.generator, own=not experiment.evaluate.mask_history)
