@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,7 @@ def test_on_one_machine_the_next_takes_over_at_once(wants: Wanting, folder: str)
     assert leases.holder(KEY) == ""
 
 
-def test_elsewhere_it_takes_over_once_nothing_is_heard(wants: Wanting) -> None:
+def test_elsewhere_it_takes_over_once_nothing_is_heard(wants: Wanting, tracked_folder: Path) -> None:
     first = wants.begin("there", 60, expiry=_SECONDS, clock=-1e6)
     wants.until("has", first)
     second = wants.begin("here", 0, expiry=_SECONDS, clock=1e6)
@@ -53,12 +55,29 @@ def test_elsewhere_it_takes_over_once_nothing_is_heard(wants: Wanting) -> None:
     time.sleep(2 * _SECONDS)
     assert [line for line in wants.lines() if line[0] == "has"][1:] == [], "it lives, and gives signs of it"
     assert first.pid
-    os.kill(first.pid, signal.SIGSTOP)
+    _stop_between_writes(first.pid, tracked_folder / "mlflow.db")
     stopped = time.monotonic()
     assert wants.until("has", second) - stopped > _SECONDS / 2 > 0 < stopped - waits
     second.join(30)
     os.kill(first.pid, signal.SIGCONT)
     wants.until("lost", first)
+
+
+def _stop_between_writes(pid: int, database: Path) -> None:
+    """Stop a process where it does not hold the database, which would keep everybody from it."""
+    assert database.is_file()
+    for _ in range(100):
+        os.kill(pid, signal.SIGSTOP)
+        with closing(sqlite3.connect(database, timeout=0.5, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(0.05)
+                continue
+            connection.execute("ROLLBACK")
+            return
+    raise AssertionError("it held the database whenever it was stopped")
 
 
 def test_what_could_not_be_given_back_keeps_nobody_waiting(
