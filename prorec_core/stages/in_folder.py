@@ -26,7 +26,7 @@ from prorec_core.generation.trained import TrainedGenerator
 from prorec_core.progress import Progress, duration
 from prorec_core.quantization import code_files
 from prorec_core.sections import without_run_only
-from prorec_core.stages.ahead import expect_possible
+from prorec_core.stages.ahead import expect_possible, expect_ranker
 from prorec_core.stages.align import align
 from prorec_core.stages.embed_text import embed_text
 from prorec_core.stages.evaluate import evaluate
@@ -53,6 +53,7 @@ _SNAPSHOTS = "snapshots"
 _RECORD = "experiment.json"
 _SOURCE, _GIVEN = "source", "given"
 """Beside the experiment: the digests of its data, and of files that it names."""
+_TABLE, _RANKER, _NOWHERE = "quantize.table", "generator.ranker_file", "nowhere"
 _AT_WORK = ".at-work"
 _PAUSE = 10.0
 """Seconds between two lines on the progress of a stage."""
@@ -109,8 +110,7 @@ class StagesInFolder:
                     self._make(name)
                 if name == "preprocess":
                     self._fit()
-                    if not self.is_done("train_generator"):
-                        expect_possible(self.experiment, self.folder / name)
+                    self._look_ahead()
                 if not self._quiet and name not in self._told:
                     for text in self._remarks_on(name):
                         _say(text)
@@ -162,6 +162,7 @@ class StagesInFolder:
         """Say whose the folder is, or see that it is this experiment's."""
         record, source = self.folder / _RECORD, source_digest(self.experiment.data)
         if not record.is_file():
+            expect_ranker(self.experiment)
             beside = {_SOURCE: source, _GIVEN: self._given()}
             write_json(record, versions.stored({**self.experiment.model_dump(mode="json"), **beside}))
             return
@@ -173,24 +174,27 @@ class StagesInFolder:
             raise UserError("this folder holds another experiment", place=str(self.folder), cure=cure)
         if read_json(record).get(_SOURCE) != source:
             raise UserError("the data have changed since", place=str(self.folder), cure=cure)
-        kept, given = read_json(record).get(_GIVEN, {}), dict[str, str]()
-        # What is there already needs them no more; where one is gone, the stage that reads it says so.
-        with suppress(UserError):
-            given = self._given()
-        if changed := [name for name, digest in given.items() if kept.get(name, digest) != digest]:
-            raise UserError(f"the file of {changed[0]} has changed since", place=str(self.folder), cure=cure)
+        kept = read_json(record).get(_GIVEN, {})
+        for name, digest in self._given().items():
+            # A folder of before, which says nothing of a table, had this one: its name is the experiment's.
+            then_digest = kept.get(name, digest if name == _TABLE else "")
+            # What is there already needs a file no more; where it is gone, the stage that reads it says so.
+            if digest != then_digest and not (digest == _NOWHERE and then_digest):
+                raise UserError(f"the file of {name} has changed since", place=str(self.folder), cure=cure)
 
     def _given(self) -> dict[str, str]:
-        """The digests of the files that the experiment names beside its data, by field.
-
-        Raises:
-            UserError: one is not there.
-        """
-        found = {
-            "quantize.table": code_files.digest(self.experiment.quantize),
-            "generator.ranker_file": ranker_file.digest(self.experiment.generator),
+        """The digests of the files that the experiment may name beside its data, by field; "" where it names none."""
+        return {
+            _TABLE: _digest(lambda: code_files.digest(self.experiment.quantize)),
+            _RANKER: _digest(lambda: ranker_file.digest(self.experiment.generator)),
         }
-        return {name: digest for name, digest in found.items() if digest}
+
+    def _look_ahead(self) -> None:
+        """Tell what would end a stage that is not there yet."""
+        if not self.is_done("quantize"):
+            expect_possible(self.experiment, self.folder / "preprocess")
+        elif not self.is_done("train_generator"):
+            expect_ranker(self.experiment)
 
     def _fit(self) -> None:
         """Find the numbers that are left to the data, and keep them with the folder for what goes on there later."""
@@ -240,6 +244,13 @@ class StagesInFolder:
         self._digests[name] = manifest.digest
         if not self._quiet:
             _say(f"{name}: {duration(time.monotonic() - begun)}")
+
+
+def _digest(of: Callable[[], str]) -> str:
+    try:
+        return of()
+    except UserError:
+        return _NOWHERE
 
 
 def read_experiment(folder: Path) -> Experiment:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -215,16 +216,35 @@ def test_another_ranker_is_another_training(tmp_path: Path) -> None:
     held = {"features": FEATURES, "weights": [1.0] * len(FEATURES)}
     file.write_text(json.dumps(held))
     given = {**tiny(), "train_on_validation": True, "evaluate": {"fusion_weights": [1.0]}}
-    experiment = Experiment.model_validate({**given, "generator": {"ranker_file": str(file)}})
+    experiment = Experiment.model_validate({**given, "generator": {**given["generator"], "ranker_file": str(file)}})
     train(experiment, folder, until="preprocess", quiet=True)
     train(experiment, folder, until="preprocess", quiet=True)
     file.write_text(json.dumps({**held, "weights": [2.0] * len(FEATURES)}))
     with pytest.raises(UserError, match=r"the file of generator\.ranker_file has changed since"):
         train(experiment, folder, until="preprocess", quiet=True)
+    without = Experiment.model_validate(given)
+    with pytest.raises(UserError, match=r"the file of generator\.ranker_file has changed since"):
+        train(without, folder, until="preprocess", quiet=True)
+    train(without, tmp_path / "other", until="preprocess", quiet=True)
+    with pytest.raises(UserError, match=r"the file of generator\.ranker_file has changed since"):
+        train(experiment, tmp_path / "other", until="preprocess", quiet=True)
     file.unlink()
     with pytest.raises(UserError, match="there is no such file"):
         train(experiment, folder, quiet=True)
     assert not (folder / "train_collaborative").exists()
+
+
+def test_a_table_that_has_done_its_work_may_go(run: Run, tmp_path: Path) -> None:
+    table = tmp_path / "codes.parquet"
+    shutil.copyfile(run.folder / "quantize" / "codes.parquet", table)
+    codes = {"quantize.table": str(table), "quantize.levels": 4, "quantize.codes": 512}
+    experiment = Experiment.model_validate(tiny(codes))
+    train(experiment, tmp_path / "run", until="quantize", quiet=True)
+    table.unlink()
+    assert train(experiment, tmp_path / "run", until="train_generator", quiet=True).codes is not None
+    with pytest.raises(UserError, match="there is no such file"):
+        train(experiment, tmp_path / "other", quiet=True)
+    assert not (tmp_path / "other" / "train_collaborative").exists()
 
 
 def test_a_start_from_a_model_is_refused_and_not_passed_over(tmp_path: Path) -> None:
