@@ -21,17 +21,18 @@ from prorec_core.sections import Section
 
 RANKER_FILE = "ranker.json"
 """Its name in what `train_generator` leaves; beside a report the name of the experiment stands before it."""
-_CURE = "Take the file from where it was made again"
+_CURE = "Copy the file once more from beside the report of the run that fitted it"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-_Numbers = Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=1)]
+# What a training may come to, and float32 can hold.
+_Numbers = Annotated[list[Annotated[float, Field(ge=-1e30, le=1e30)]], Field(min_length=1)]
 
 
 class GivenNetwork(Section):
     """The network of all users: each part by the name that `Network` has for it, without its axes."""
 
     centre: _Numbers
-    spread: list[Annotated[float, Field(ge=1e-9, le=1e6)]]
+    spread: list[Annotated[float, Field(gt=0, le=1e30)]]
     linear: _Numbers
     first: list[_Numbers]
     first_bias: _Numbers
@@ -56,10 +57,9 @@ def save_ranker(path: Path, ranker: Mapping[str, Any], network: Mapping[str, Any
         ranker: its `features` and `weights`.
         network: the parts of the network of all users, by the names of `GivenNetwork`.
     """
-    found = GivenRanker.model_validate(
-        {"features": list(ranker["features"]), "weights": list(ranker["weights"]), "network": network}
-    )
-    write_bytes(path, (json.dumps(found.model_dump(mode="json"), sort_keys=True) + "\n").encode())
+    # Not held against anything here: no training is to end with what it has found.
+    found = {"features": list(ranker["features"]), "weights": list(ranker["weights"]), "network": network}
+    write_bytes(path, (json.dumps(found, sort_keys=True) + "\n").encode())
 
 
 def given_ranker(config: GeneratorConfig, *, own: bool) -> GivenRanker | None:

@@ -1,4 +1,5 @@
-"""Digests of files that an experiment names beside its data. Knows fields; who asks here depends on no reader.
+"""Digests of files that an experiment names beside its data. Knows fields; who asks here depends on no reader, as
+a stage would that imported one.
 
 "" where none is named, "nowhere" where it is not there, as the stage itself then says.
 """

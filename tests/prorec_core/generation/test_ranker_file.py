@@ -71,6 +71,14 @@ def test_it_ranks_as_it_did_where_it_was_fitted(with_network: bool, tmp_path: Pa
     assert np.array_equal(other.rank_held_out(FOUND, HISTORIES, 10)[0], fitted.rank(FOUND, HISTORIES, 10)[0])
 
 
+def test_a_feature_that_hardly_differs_makes_no_ranker_that_cannot_be_kept(tmp_path: Path) -> None:
+    network = _network().scaled(np.array([1e-20, 1.0, 1e-9, 1.0, 1.0]))
+    save_ranker(tmp_path / "x", {"features": FEATURES, "weights": [1e20, 1.0, 1e9, 0.0, -1.0]}, network.of_all())
+    given = _given(tmp_path / "x")
+    assert given.weights[0] == 1e20 and given.network is not None
+    assert Network.from_numbers(given.network.model_dump()).of_all() == network.of_all()
+
+
 def test_weights_alone_are_a_ranker_and_nothing_is_none() -> None:
     assert given_ranker(GeneratorConfig(), own=False) is None
     for own, names in ((False, FEATURES), (True, (*FEATURES, *OWN))):
