@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,16 @@ def test_a_failed_stage_is_run_again_alone(shared_folder: Path, tmp_path: Path, 
         all(f"| {stage} | " in page for stage in STAGES)
         and "/artifacts/artifact/report.html?workflowType=machine_learning)" in page
     )
+
+
+def test_a_ranker_that_is_not_there_is_told_before_the_first_stage(
+    tmp_path: Path, prefect_api: str, begin_store: Callable[[Path], None]
+) -> None:
+    begin_store(tmp_path / "artifacts")
+    given = {"train_on_validation": "true", "evaluate.fusion_weights": "[2]", "generator.ranker_file": "none.json"}
+    done = prorec("run", "demo", *tiny_words(given), folder=tmp_path / "artifacts", api=prefect_api)
+    assert done.returncode == 2 and "preprocess: started" not in done.stderr
+    assert "generator.ranker_file=none.json: there is no such file" in done.stderr.splitlines()[-1]
 
 
 def test_rerun_knows_what_it_cannot_run(tmp_path: Path) -> None:

@@ -9,14 +9,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import polars as pl
 import pytest
 import yaml
 from mlflow import MlflowClient
 
+from prorec.flows import tune
 from prorec.flows.configuration.experiments import load
+from prorec.flows.local.members import Members
 from prorec.flows.tune import seconds_left
+from prorec.tasks.execution.stage import Stage
+from prorec_core.artifacts import ArtifactRef
+from prorec_core.config import Experiment
+from prorec_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 20
@@ -61,6 +69,27 @@ def test_a_mistake_is_one_line_and_status_2(words: list[str], message: str, tmp_
     assert process.returncode == 2 and out == ""
     assert len(told.splitlines()) == 1 and told.startswith("prorec: ") and message in told
     assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_table_of_codes_that_is_not_there_is_told_before_what_trials_share_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def make(stage: Stage, *_: object) -> ArtifactRef:
+        made.append(stage.name)
+        return ArtifactRef(stage=stage.name, digest="d", run_id="r", uri="/u")
+
+    monkeypatch.setattr(tune, "run_stage", make)
+    monkeypatch.setattr("prorec.tasks.tracking.store.fetch", lambda _: tmp_path)
+    pl.DataFrame({"item_id": ["a"]}).write_parquet(tmp_path / "items.parquet")
+    base = Experiment.model_validate({"quantize": {"table": str(tmp_path / "codes.csv")}})
+    planned: Any = SimpleNamespace(shared=("preprocess", "train_collaborative", "quantize"), base=base)
+    run: Any = SimpleNamespace(experiment="e", id="r")
+    study: Any = SimpleNamespace(ended=0)
+    with pytest.raises(UserError, match=r"quantize\.table=.*codes\.csv: there is no such file"):
+        tune._try_all(planned, study, 1, run, cast("Members", None))
+    assert made == ["preprocess"]
 
 
 def test_time_left_follows_what_trials_took() -> None:
