@@ -102,11 +102,11 @@ def test_what_is_no_configuration_is_one_short_line_at_once(tmp_path: Path, text
     path = tmp_path / "own.yaml"
     path.write_text(text, encoding="utf-8")
     for read in (lambda: load(str(path)), lambda: load_variants(path), lambda: load_space(str(path))):
-        began = time.monotonic()
+        began = time.process_time()
         with pytest.raises(UserError) as caught:
             read()
         told = str(caught.value)
-        assert time.monotonic() - began < _SECONDS
+        assert time.process_time() - began < _SECONDS
         assert visible(told, lines=True) == told and len(told) < 3000, told
         assert len(told.splitlines()) <= 6 and str(path) in told
 

@@ -117,9 +117,9 @@ def test_a_column_of_any_name_is_answered(service: Service, key: str) -> None:
 
 def test_bodies_of_lists_have_bounds_of_their_own(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     many = [f"item {number:06d}" for number in range(100_000)]
-    began = time.monotonic()
+    began = time.process_time()
     kept = put(service, "many", [*many, ITEMS[0]])
-    assert kept.status_code == 200 and kept.json()["unknown"] == 100_000 and time.monotonic() - began < 10
+    assert kept.status_code == 200 and kept.json()["unknown"] == 100_000 and time.process_time() - began < 10
     assert len(kept.json()["unknown_items"]) == 20
     too_large = service.client.put("/lists/many", content=b" " * (schemas.MOST_LIST_BYTES + 1), headers=GIVEN)
     assert too_large.status_code == 413

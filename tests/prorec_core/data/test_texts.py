@@ -93,16 +93,16 @@ def test_decoding_is_as_step_by_step(text: str) -> None:
 
 @pytest.mark.parametrize("layer", ["amp;", "amp", "#38;", "#38", "#x26;", "AMP;", "#00038;", "amp;#38;AMP"])
 def test_entities_nested_ten_thousand_times_take_no_time(layer: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert clean("&" + layer * 10_000 + ("" if layer.endswith(";") else ";") + "lt; b").endswith("< b")
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize("text", ["&am" * 5000 + "&#112;" * 5000 + ";" * 5000, "&" * 50_000, "&#" + "9" * 20_000 + ";"])
 def test_what_cannot_be_shortened_ends_all_the_same(text: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     clean(text)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(

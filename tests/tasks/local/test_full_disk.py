@@ -131,7 +131,7 @@ def test_a_full_disk_at_any_stage_is_one_line_and_the_run_goes_on(
         begun = time.monotonic()
         with pytest.raises(MachineError) as told:
             _run(on_disk, moment(stage))
-        assert time.monotonic() - begun < 20
+        assert time.monotonic() - begun < 60
         assert f"no room is left on the disk mounted at {on_disk.folder} (" in str(told.value)
         assert told.value.place.startswith(str(on_disk.folder)) and len(str(told.value).splitlines()) == 1
         assert _left_half_done() == [], (stage, moment)
@@ -221,7 +221,7 @@ def test_metrics_wait_for_room_and_a_run_s_end_does_not(on_disk: SmallDisk, monk
     begun = time.monotonic()
     with pytest.raises(MachineError, match="no room is left"):
         sender.close()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
 
 
 def _raised(error: Exception, cause: Exception) -> Exception:

@@ -6,6 +6,8 @@ import os
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +20,40 @@ MIB = 2**20
 linux = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
 
 
-def _take(mib: int) -> None:
-    np.ones(mib * MIB // 8).sum()
+def _take(mib: int, seen: Callable[[], None] = lambda: None) -> None:
+    held = np.ones(mib * MIB // 8)
+    seen()
+    held.sum()
 
 
 @linux
 @pytest.mark.parametrize("how", [OF_STAGE, SAMPLED])
 def test_the_peak_is_of_the_work_and_not_of_what_was_before(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked, status = 0, memory._status
+
+    def look(name: str) -> int | None:
+        nonlocal looked
+        size = status(name)
+        looked += 1
+        return size
+
+    def seen() -> None:
+        """Wait until it was looked at all that is held: a look that had begun before may have seen less."""
+        before, deadline = looked, time.monotonic() + 60
+        while looked < before + 2:
+            assert time.monotonic() < deadline, "nobody looks"
+            time.sleep(0.001)
+
     if how == SAMPLED:
         monkeypatch.setattr(memory, "_set_back", lambda: False)
+        monkeypatch.setattr(memory, "_status", look)
     elif not memory._set_back():
         pytest.skip("the kernel's mark cannot be set back here")
     _take(300)
     with peak_memory() as small:
-        _take(8)
+        _take(8, seen if how == SAMPLED else lambda: None)
     with peak_memory() as large:
-        _take(300)
+        _take(300, seen if how == SAMPLED else lambda: None)
     assert small.how == large.how == how
     assert small.device_bytes is None
     assert 200 * MIB < large.bytes - small.bytes < 400 * MIB

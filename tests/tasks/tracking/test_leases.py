@@ -90,7 +90,7 @@ def test_what_could_not_be_given_back_keeps_nobody_waiting(
         disk.setattr("mlflow.tracking.MlflowClient.delete_experiment_tag", full)
     begun = time.monotonic()
     with lease(KEY, lambda *_: None):
-        assert time.monotonic() - begun < _SECONDS
+        assert time.monotonic() - begun < 30  # not a minute
 
 
 def test_what_the_dead_left_is_dropped(tracked_folder: Path) -> None:
