@@ -197,6 +197,7 @@ def mask_history(scores_BN: Tensor, batch: HistoryBatch, histories: Sequences) -
     return scores_BN
 
 
+@torch.no_grad()
 def target_ranks(
     model: SequentialModel,
     table_ND: Tensor,

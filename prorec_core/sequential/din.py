@@ -75,6 +75,7 @@ class DIN(SequentialModel):
         pairs_UC: Tensor = (attention_UC + self.weigh.bias) * (history_UD @ candidates_CD.mT)
         return pairs_UC
 
+    @torch.no_grad()
     def _all_pairs(self, history_UD: Tensor, candidates_CD: Tensor) -> Tensor:
         """`_pairs` without gradients, block by block."""
         pairs_UC = history_UD.new_empty(len(history_UD), len(candidates_CD))

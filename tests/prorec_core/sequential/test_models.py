@@ -242,6 +242,24 @@ class SequentialContract:
         assert table.grad.any()
         assert model.scores(table, whole_batch(histories_of(3), training=False)).shape == (1, ITEMS)
 
+    def test_ranking_keeps_nothing_for_a_gradient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model, table, kept = self.model().eval(), self.table(), []
+        scorer = model.scorer
+
+        def watched(table_ND: Tensor) -> Any:
+            scores = scorer(table_ND)
+
+            def watch(batch: HistoryBatch) -> Tensor:
+                kept.append(scores(batch).requires_grad)
+                return scores(batch)
+
+            return watch
+
+        monkeypatch.setattr(model, "scorer", watched)
+        assert table.requires_grad and torch.is_grad_enabled()
+        target_ranks(model, table, histories_of(4, 5), np.zeros(2, np.int32), 50)
+        assert kept and not any(kept)
+
     @pytest.mark.parametrize("score", SCORES)
     @pytest.mark.parametrize("whole", [True, False])
     def test_learns_a_planted_walk(self, checkerboard: Sequences, score: Score, whole: bool) -> None:
