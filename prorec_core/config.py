@@ -73,7 +73,10 @@ class CollaborativeConfig(Training):
     attention_units: Width = Field(32, description="Hidden units of the activation unit (din).")
     score: Literal["cosine", "dot"] = Field("cosine", description="How a state is compared with an item.")
     temperature: float = Field(
-        0.06, ge=1e-3, le=10, description="Temperature of the softmax over items (score: cosine)."
+        0.06,
+        ge=1e-3,
+        le=10,
+        description="Temperature of the softmax over items (score: cosine); din, which adds items up, wants about 1.",
     )
     loss: Literal["cross_entropy", "binary_cross_entropy"] = Field(
         "cross_entropy",
@@ -84,8 +87,8 @@ class CollaborativeConfig(Training):
         50_000,
         ge=0,
         le=MANY,
-        description="Catalogues up to this size get the whole softmax. In larger ones a step of any training meets the "
-        "items of its batch and `negatives` sampled ones alone.",
+        description="Catalogues up to this size get the whole softmax (din: up to `negatives` items). In larger ones "
+        "a step of any training meets the items of its batch and `negatives` sampled ones alone.",
     )
     negatives: int = Field(2048, ge=1, le=2**24, description="Items sampled a batch where the softmax is not whole.")
     epochs: Epochs = by_data(12, "Epochs at most; the learning rate decays over them.")
@@ -184,7 +187,9 @@ class GeneratorConfig(Training):
     learning_rate: Rate = by_data(2e-3, "Peak learning rate of AdamW.")
     dropout: Dropout = by_data(0.3, "Dropout of embeddings and of feed-forward layers.")
     architecture: Annotated[str, GENERATORS] = Field(
-        "timeline", description="timeline: one token an item; encoder_decoder: the paper's, one token a code."
+        "timeline",
+        description="timeline: one token an item; encoder_decoder: the paper's, one token a code; "
+        "causal_encoder_decoder: with an encoder that looks back alone, for all prefixes of a history in one pass.",
     )
     dim: Dim = by_data(64, "Dimensions of the model.")
     layers: int = Field(2, ge=1, le=64, description="Transformer layers over the history.")

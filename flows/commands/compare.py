@@ -28,7 +28,11 @@ def compare(
         str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, as demo or ml-100k, or a YAML file.")
     ] = "demo",
     variants: Annotated[
-        str, typer.Option(metavar="NAME,NAME,…", help="Variants or groups: core, dense, ablation, codes, all.")
+        str,
+        typer.Option(
+            metavar="NAME,NAME,…",
+            help="Variants or groups: core, paper, untrained, dense, ablation, codes, again, all.",
+        ),
     ] = "core",
     seeds: Annotated[str, typer.Option(metavar="COUNT", help="How many, from 0; or which: 3,7 (one alone: 3,)")] = "1",
     against: Annotated[
