@@ -1,5 +1,5 @@
-"""Digests of files that an experiment names beside its data. Knows fields; who asks here depends on no reader, as
-a stage would that imported one.
+"""Digests of files that an experiment names beside its data. Knows fields. A stage that asks here does
+not import what reads the file, and so its cache key does not follow from that code.
 
 "" where none is named, "nowhere" where it is not there, as the stage itself then says.
 """

@@ -17,13 +17,13 @@ import yaml
 from mlflow import MlflowClient
 
 from prorec.flows import variant
-from prorec.tasks.execution.stage import Stage
 from prorec.tasks.tracking import store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
-from prorec_core.artifacts import ArtifactRef, verify
+from prorec_core.artifacts import verify
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from tests.tiny import tiny_words
+from tests.toys import noting
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,12 +65,7 @@ def test_codes_that_cannot_be_enough_are_refused_before_any_stream_is_trained(
     scorer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-
-    def make(stage: Stage, *_: object) -> ArtifactRef:
-        made.append(stage.name)
-        return ArtifactRef(stage=stage.name, digest="d", run_id="r", uri="/u")
-
-    monkeypatch.setattr(variant, "make", make)
+    monkeypatch.setattr(variant, "make", noting(made))
     monkeypatch.setattr(store, "fetch", lambda _: tmp_path)
     pl.DataFrame({"item_id": [str(item) for item in range(10)]}).write_parquet(tmp_path / "items.parquet")
     few, enough = (

@@ -21,10 +21,9 @@ from prorec.flows import tune
 from prorec.flows.configuration.experiments import load
 from prorec.flows.local.members import Members
 from prorec.flows.tune import seconds_left
-from prorec.tasks.execution.stage import Stage
-from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
+from tests.toys import noting
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 20
@@ -75,12 +74,7 @@ def test_a_table_of_codes_that_is_not_there_is_told_before_what_trials_share_is_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-
-    def make(stage: Stage, *_: object) -> ArtifactRef:
-        made.append(stage.name)
-        return ArtifactRef(stage=stage.name, digest="d", run_id="r", uri="/u")
-
-    monkeypatch.setattr(tune, "run_stage", make)
+    monkeypatch.setattr(tune, "run_stage", noting(made))
     monkeypatch.setattr("prorec.tasks.tracking.store.fetch", lambda _: tmp_path)
     pl.DataFrame({"item_id": ["a"]}).write_parquet(tmp_path / "items.parquet")
     base = Experiment.model_validate({"quantize": {"table": str(tmp_path / "codes.csv")}})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
 
+from prorec.flows.commands.compare import compare
 from prorec.flows.compare import seconds_left
 from prorec.flows.configuration.experiments import changed, load, preset_files
 from prorec.flows.configuration.variants import EVERY, FULL, Variants, load_variants
@@ -44,6 +46,11 @@ def test_groups_stand_for_their_variants_once_and_in_order() -> None:
     for group in STANDARD.groups:
         assert len(STANDARD.choose([group])) == len(STANDARD.groups[group])
     assert STANDARD.groups["core"][0] == FULL
+
+
+def test_the_commands_help_names_every_group() -> None:
+    (option,) = (each for each in get_type_hints(compare, include_extras=True)["variants"].__metadata__)
+    assert set(option.help.removeprefix("Variants or groups: ").rstrip(".").split(", ")) == {*STANDARD.groups, EVERY}
 
 
 @pytest.mark.parametrize(
