@@ -1,6 +1,6 @@
 """The settings that the rule gives, held against presets and others on validation: `python -m benchmarks.fitting`.
 
-`python -m benchmarks.fitting DATASET=FOLDER… [--folder WORK] [--minutes M] [--stage STAGE] [--bases BASE…]
+`python -m benchmarks.fitting DATASET=FOLDER… [--folder WORK] [--minutes M] [--stage STAGE] [--bases [BASE…]]
 [--try NAME=BASE,FIELD=VALUE,…]`
 
 By data set (amazon-beauty, yelp, ml-100k) and trial it trains SASRec on ids and Stage I over it (with `--stage
@@ -202,7 +202,9 @@ def main() -> int:
         "--minutes", type=float, default=60, help="when to stop; what is not finished goes on next time"
     )
     parser.add_argument("--stage", choices=STAGES, default="align", help="the last one that is trained")
-    parser.add_argument("--bases", nargs="+", choices=BASES, default=BASES, help="which are measured as they are")
+    parser.add_argument(
+        "--bases", nargs="*", choices=BASES, default=BASES, help="which are measured as they are; or none"
+    )
     parser.add_argument(
         "--try", action="append", type=_trial, default=[], metavar="NAME=BASE,FIELD=VALUE,…", dest="tried"
     )

@@ -16,15 +16,7 @@ from prorec_core.by_data import AUTO, STORED, ByData, by_data, fields_by_data, l
 from prorec_core.config_compute import ComputeConfig
 from prorec_core.config_data import DataConfig, TextConfig, is_built_in
 from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
-from prorec_core.sections import (
-    MANY,
-    MOST_SEED,
-    RUN_ONLY,
-    Place,
-    Probability,
-    Section,
-    Width,
-)
+from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Place, Probability, Section, Width
 
 Dim = Annotated[int, Field(ge=4, le=4096), ByData]
 Epochs = Annotated[int, Field(ge=1, le=1000), ByData]
@@ -120,6 +112,13 @@ class AlignConfig(Training):
     )
     start: Literal["collaborative", "scratch"] = Field(
         "collaborative", description="Where the collaborative part starts: the stage before, or anew."
+    )
+    start_norm: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Mean norm of E_C where Stage I starts, in parts of E_T's (√d); none: as it comes. Vectors of din, "
+        "which are short beside a text's, want about 1.",
     )
 
 

@@ -38,6 +38,7 @@ _TO_THE_SECOND: tuple[Change, ...] = (
     Added("data.sql.interactions", "SELECT * FROM interactions ORDER BY timestamp"),
     Added("data.sql.items", "SELECT * FROM items ORDER BY item_id"),
     Added("data.sql.snapshot", None),
+    Added("align.start_norm", None),
     Added("quantize.table", None),
     Added("generator.stage_one_state", False),
     Added("generator.ranker_file", None),

@@ -5,6 +5,7 @@ Knows sequences and embeddings; knows nothing of codes. `L_1 = L_seq + α · L_a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -71,8 +72,11 @@ def align(
     stage = StageOne(config, start.config, scaled_text(semantic), graph, low, by_rows=by_rows, workers=workers)
     if base is not None:
         _go_on_from(stage, base, sequences.training())
-    elif config.start == "collaborative":
-        _start_from(stage, start)
+    else:
+        if config.start == "collaborative":
+            _start_from(stage, start)
+        if config.start_norm is not None:
+            _stretch(stage.items.weight, config.start_norm)
     stage.to(runtime.device)
 
     def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
@@ -151,6 +155,13 @@ def _start_from(stage: StageOne, start: CollaborativeModel) -> None:
         own = stage.model.state_dict()
         fits = {name: value for name, value in start.tensors.items() if own[name].shape == value.shape}
     stage.model.load_state_dict({**own, **fits})
+
+
+def _stretch(collaborative_ND: Tensor, norm: float) -> None:
+    """Give E_C such a mean norm, in parts of √D, which is about that of an adapted text where training starts."""
+    with torch.no_grad():
+        mean = collaborative_ND.norm(dim=1).mean().clamp_min(torch.finfo(torch.float32).tiny)
+        collaborative_ND.mul_(norm * math.sqrt(collaborative_ND.shape[1]) / mean)
 
 
 def _go_on_from(stage: StageOne, base: Start[AlignedModel], training: Sequences) -> None:

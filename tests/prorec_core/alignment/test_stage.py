@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,17 @@ def test_or_from_scratch(shop: Sequences, texts: Floats, start: CollaborativeMod
     config = align_config(learning_rate=STILL, epochs=1, start="scratch")
     found = align(config, shop, start, texts, 0, CPU)
     assert abs(np.corrcoef(found.collaborative.ravel(), start.embeddings.ravel())[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("begins", ["collaborative", "scratch"])
+def test_or_stretched_to_the_length_of_the_texts(
+    shop: Sequences, texts: Floats, start: CollaborativeModel, begins: str
+) -> None:
+    config = align_config(learning_rate=STILL, epochs=1, start=begins)
+    as_it_comes = align(config, shop, start, texts, 0, CPU).collaborative
+    stretched = align(config.model_copy(update={"start_norm": 0.5}), shop, start, texts, 0, CPU).collaborative
+    assert np.linalg.norm(stretched, axis=1).mean() == pytest.approx(0.5 * math.sqrt(stretched.shape[1]), rel=1e-4)
+    assert np.corrcoef(stretched.ravel(), as_it_comes.ravel())[0, 1] > 1 - 1e-4
 
 
 def test_the_text_embeddings_stay_frozen_and_are_no_part_of_the_weights(texts: Floats) -> None:
