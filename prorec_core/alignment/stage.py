@@ -160,7 +160,7 @@ def _start_from(stage: StageOne, start: CollaborativeModel) -> None:
 def _stretch(collaborative_ND: Tensor, norm: float) -> None:
     """Give E_C such a mean norm, in parts of √D, which is about that of an adapted text where training starts."""
     with torch.no_grad():
-        mean = collaborative_ND.norm(dim=1).mean().clamp_min(torch.finfo(torch.float32).tiny)
+        mean = collaborative_ND.norm(dim=1).mean().clamp_min(1e-12)
         collaborative_ND.mul_(norm * math.sqrt(collaborative_ND.shape[1]) / mean)
 
 
