@@ -226,12 +226,13 @@ class GeneratorConfig(Training):
         "counts, texts and popularity, on validation users; it recommends where it is better on those left out.",
     )
     ranker_weights: (
-        Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=5, max_length=7)] | None
+        Annotated[list[Annotated[float, Field(ge=-1e6, le=1e6)]], Field(min_length=5, max_length=9)] | None
     ) = Field(
         None,
-        description="Weights of the ranker's features (generative, dense, successor, text, popularity; own_count and "
-        "own_recency too where the history is not masked), as an earlier model of the same data has them; null: they "
-        "are fitted, which train_on_validation leaves no users for.",
+        description="Weights of the ranker's features (generative, dense, successor, text, popularity, predecessor, "
+        "item_knn; own_count and own_recency too where the history is not masked), as an earlier model of the same "
+        "data has them, perhaps without predecessor and item_knn; null: they are fitted, which train_on_validation "
+        "leaves no users for.",
     )
     ranker_file: Place | None = Field(
         None,
@@ -252,8 +253,6 @@ class GeneratorConfig(Training):
     def _parts_have_what_they_need(self) -> GeneratorConfig:
         if isinstance(self.dim, int) and self.dim % self.heads:
             raise ValueError(f"heads ({self.heads}) must divide dim ({self.dim})")
-        if self.ranker_weights is not None and len(self.ranker_weights) == 6:
-            raise ValueError("ranker_weights are 5, or 7 with own_count and own_recency")
         if self.ranker_weights is not None and self.ranker_file is not None:
             raise ValueError("ranker_weights and ranker_file are two rankers; leave one of both out")
         for name in ("ranker_weights", "ranker_file"):

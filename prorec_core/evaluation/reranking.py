@@ -22,7 +22,7 @@ from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
 from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.generation.candidates import DENSE_CANDIDATES, OWN_CANDIDATES, Candidates
 from prorec_core.generation.ranker import Ranker, fit_ranker
-from prorec_core.generation.relations import Relations
+from prorec_core.generation.relations import Relations, beside_of
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.sequential.base import SequentialModel
@@ -65,11 +65,16 @@ def find_all(dataset: Dataset, find: Find, with_new: Callable[[], Find] | None =
 
 
 def sequential_find(
-    model: SequentialModel, table_NE: Tensor, max_history: int, config: EvaluateConfig, offsets_N: Tensor | None = None
+    model: SequentialModel,
+    table_NE: Tensor,
+    max_history: int,
+    config: EvaluateConfig,
+    offsets_N: Tensor | None = None,
+    relations: Relations | None = None,
 ) -> Find:
     """A sequential model alone as a baseline.
 
-    It gives as many candidates as a generator's ranker chooses from: beams and dense ones.
+    It gives as many candidates as a generator's ranker chooses from: beams and dense ones, and those beside them.
 
     Args:
         model: in evaluation mode.
@@ -77,16 +82,31 @@ def sequential_find(
         max_history: items of a history that it reads.
         config: list length, beams and mask.
         offsets_N: what is added to each item's score, in nats.
+        relations: of the ranker that is to choose; None: there is to be none.
     """
+    beside = beside_of(relations)
 
     def find(histories: Sequences) -> Candidates:
         k, masked = candidates_of(config, histories.n_items), config.mask_history
         own = 0 if masked else OWN_CANDIDATES
         return as_candidates(
-            dense_lists(model, table_NE, histories, k, max_history, masked=masked, offsets_N=offsets_N, own=own)
+            dense_lists(
+                model, table_NE, histories, k, max_history, masked=masked, offsets_N=offsets_N, own=own, beside=beside
+            )
         )
 
     return find
+
+
+def relations_of(dataset: Dataset, texts_NT: Floats | None) -> Relations:
+    """What a ranker knows of a data set's items; without texts, who has them and in which order.
+
+    Args:
+        dataset: whose users are counted.
+        texts_NT: as `own_and_ranked` has them.
+    """
+    nothing_NT = np.zeros((dataset.sequences.n_items, 1), np.float32)
+    return Relations.of(dataset.sequences.training(), nothing_NT if texts_NT is None else texts_NT)
 
 
 def candidates_of(config: EvaluateConfig, n_items: int) -> int:
@@ -110,6 +130,7 @@ def own_and_ranked(
     seed: int,
     texts_NT: Floats | None = None,
     own: Own = Candidates.dense,
+    relations: Relations | None = None,
 ) -> EvaluationInputs:
     """A baseline's lists, and what a ranker fitted on its validation users makes of the same candidates.
 
@@ -122,6 +143,7 @@ def own_and_ranked(
         texts_NT: text embeddings, those of new items after the others; None where the baseline knows ids alone, and
             so no new items.
         own: makes its own lists.
+        relations: as `relations_of` gives them; None: they are made.
 
     Returns:
         What is measured, a scorer `ranked` too where a ranker was fitted, which is where validation items are not
@@ -132,8 +154,7 @@ def own_and_ranked(
     sequences = dataset.sequences
     fitted: tuple[Ranker, dict[str, Any]] | None = None
     if sequences.validates:
-        known_NT = np.zeros((sequences.n_items, 1), np.float32) if texts_NT is None else texts_NT
-        relations = Relations.of(sequences.training(), known_NT)
+        relations = relations or relations_of(dataset, texts_NT)
         asked = sequences.answerable(Split.VALIDATION)
         histories = sequences.histories(Split.VALIDATION).select(asked)
         targets = sequences.targets(Split.VALIDATION)[asked]

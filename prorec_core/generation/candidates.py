@@ -29,9 +29,13 @@ from prorec_core.training.batching import HistoryBatch, at_a_time, inference_bat
 Floats = npt.NDArray[np.float32]
 DenseScores = Callable[[Context, HistoryBatch], Tensor]
 """Dense logits of all items, float32, shape (U, N)."""
+Beside = Callable[[Sequences, int], IntArray]
+"""For each history items that something else than the models finds, at most so many; int32, -1 behind them."""
 DENSE_CANDIDATES = 50
 """Items of the dense score that are looked at beside the beams, at least: what is chosen, measured and served ranks the
 same candidates."""
+BESIDE_CANDIDATES, BESIDE_ASKED = 30, 100
+"""Items that only a ranker finds and looks at too, at most; and among how many of its best these are sought."""
 OWN_CANDIDATES = 20
 """A user's latest different items that are looked at too, where what a user has may be recommended again: no search is
 needed to know of them, and none may find them all."""
@@ -47,21 +51,28 @@ class Candidates:
     """The items worth ranking for each user, each with both of its log-probabilities.
 
     Attributes:
-        items_UC: int32, -1 where there is none; first the beams, best first, then what only the dense score found, and
-            the user's own where these may be recommended.
+        items_UC: int32, -1 where there is none; first the beams, best first, then what only the dense score found, the
+            user's own where these may be recommended, and what only the ranker found.
         generative_UC: log-probability of the item's codes, float32, -inf where there is no item.
         dense_UC: log-probability under the dense score, float32, -inf where there is no item.
         beams: how many of the columns are beams.
+        beside: how many of the columns, the last ones, only the ranker found.
     """
 
     items_UC: IntArray
     generative_UC: Floats
     dense_UC: Floats
     beams: int
+    beside: int = 0
+
+    @property
+    def found(self) -> slice:
+        """The columns of what the models have found, and of the user's own."""
+        return slice(self.items_UC.shape[1] - self.beside)
 
     def select(self, rows: npt.NDArray[np.integer]) -> Candidates:
         """Those of some rows, in the order named."""
-        return Candidates(self.items_UC[rows], self.generative_UC[rows], self.dense_UC[rows], self.beams)
+        return Candidates(self.items_UC[rows], self.generative_UC[rows], self.dense_UC[rows], self.beams, self.beside)
 
     def generative(self, k: int) -> tuple[IntArray, Floats]:
         """Each user's best items by the generator's beams alone, and their log-probabilities, shape (U, k)."""
@@ -69,7 +80,7 @@ class Candidates:
 
     def dense(self, k: int) -> tuple[IntArray, Floats]:
         """Each user's best items by the dense score alone."""
-        return best_of(self.items_UC, self.dense_UC, k)
+        return best_of(self.items_UC[:, self.found], self.dense_UC[:, self.found], k)
 
     def listed(self, k: int) -> tuple[IntArray, Floats]:
         """Each user's first items as they stand, and their dense scores: for lists that are in order already."""
@@ -79,9 +90,10 @@ class Candidates:
 
     def fused(self, weight: float, k: int) -> tuple[IntArray, Floats]:
         """Each user's best items by `log p_gen + λ · log p_dense`, λ the weight."""
+        items_UC = self.items_UC[:, self.found]
         with np.errstate(invalid="ignore"):
-            scores = self.generative_UC + np.float32(weight) * self.dense_UC
-        return best_of(self.items_UC, np.where(self.items_UC >= 0, scores, -np.inf).astype(np.float32), k)
+            scores = self.generative_UC[:, self.found] + np.float32(weight) * self.dense_UC[:, self.found]
+        return best_of(items_UC, np.where(items_UC >= 0, scores, -np.inf).astype(np.float32), k)
 
 
 def best_of(items_UC: IntArray, scores_UC: Floats, k: int) -> tuple[IntArray, Floats]:
@@ -108,9 +120,12 @@ def find_candidates(
     with_dense: bool = True,
     whole: DenseScores | None = None,
     rules: Rules | None = None,
+    beside: Beside | None = None,
     report: Report = silent,
 ) -> Candidates:
     """Beam search for every user, joined with the dense score's top k, and unless `masked` with the user's own items.
+
+    What else a ranker is to look at comes last.
 
     Args:
         generator: in evaluation mode.
@@ -121,6 +136,7 @@ def find_candidates(
         with_dense: also look at the dense score, if there is one, and at the user's own items; else at beams alone.
         whole: what `dense_scores` gave for this generator; None: it is asked.
         rules: for each user the items that alone may be candidates.
+        beside: what a ranker finds by itself; looked at where there is a dense score of all items.
         report: told of every batch, in users.
     """
     device = generator.inputs_NE.device
@@ -128,7 +144,8 @@ def find_candidates(
     whole = (whole or dense_scores(generator)) if dense else None
     own = with_dense and not masked
     width = beams + (min(k, generator.trie.n_items) if whole else 0) + (OWN_CANDIDATES if own else 0)
-    items = np.full((histories.n_users, width), -1, np.int32)
+    more = BESIDE_CANDIDATES if beside and whole else 0
+    items = np.full((histories.n_users, width + more), -1, np.int32)
     generative, scores = (np.full(items.shape, -np.inf, np.float32) for _ in range(2))
     most = max(1, at_a_time(SEARCH_CELLS, device) // (beams * max(generator.trie.widest)))
     if whole:
@@ -148,7 +165,10 @@ def find_candidates(
         if whole:
             logits_UN = whole(context, batch)
             seen = histories if masked else None
-            found = _join_dense(generator, context, beam, logits_UN, batch, seen, ruled, k, own_UH)
+            beside_UJ = None
+            if beside and more:
+                beside_UJ = torch.from_numpy(beside(histories.select(users), BESIDE_ASKED)).to(device)
+            found = _join_dense(generator, context, beam, logits_UN, batch, seen, ruled, k, own_UH, beside_UJ)
         else:
             if own_UH is not None:
                 fresh_UH = _without(own_UH, beam[0])
@@ -157,10 +177,12 @@ def find_candidates(
             if dense:
                 found = (*found, _summary_scores(generator, context, found[0]))
         for target, value in zip((items, generative, scores), found, strict=False):
-            target[users, : value.shape[1]] = value.cpu().numpy()
+            by_models = value.shape[1] - more
+            target[users, :by_models] = value[:, :by_models].cpu().numpy()
+            target[users, width:] = value[:, by_models:].cpu().numpy()
         done += len(users)
         report(Progress(done, histories.n_users, "user"))
-    return Candidates(items, generative, scores, beams)
+    return Candidates(items, generative, scores, beams, more)
 
 
 def last_context(generator: Generator, batch: HistoryBatch) -> Context:
@@ -227,6 +249,7 @@ def _join_dense(
     rules: Rules | None,
     k: int,
     own_UH: Tensor | None,
+    beside_UJ: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     beams_UB, beam_scores_UB = found
     log_p_UN = logits_UN.log_softmax(-1)
@@ -243,14 +266,25 @@ def _join_dense(
     fresh_UK = top_UK.indices.masked_fill(top_UK.values == -torch.inf, -1)
     fresh_UK = _without(fresh_UK, beams_UB)
     # What the beams have found already goes to the end, where the whole batch can do without those columns.
-    fresh_UK = fresh_UK.gather(1, (fresh_UK < 0).to(torch.int8).argsort(dim=1, stable=True))
+    fresh_UK = _closed_up(fresh_UK)
     fresh_UK = fresh_UK[:, : max(1, int((fresh_UK >= 0).sum(1).max()))]
     if own_UH is not None:
         fresh_UK = torch.cat([fresh_UK, _without(_without(own_UH, beams_UB), fresh_UK)], 1)
+    if beside_UJ is not None:
+        # What a history or a rule leaves out has no probability, and new items may be no part of this catalogue.
+        known_UJ = (beside_UJ.long() + 1) * (beside_UJ < log_p_UN.shape[1]) - 1
+        open_UJ = log_p_UN.gather(1, known_UJ.clamp(min=0)) > -torch.inf
+        beside_UJ = _without(_without(known_UJ.masked_fill(~open_UJ, -1), beams_UB), fresh_UK)
+        fresh_UK = torch.cat([fresh_UK, _closed_up(beside_UJ)[:, :BESIDE_CANDIDATES]], 1)
     items_UC = torch.cat([beams_UB, fresh_UK], 1)
     generative_UC = torch.cat([beam_scores_UB, item_log_probabilities(generator, context, fresh_UK)], 1)
     dense_UC = log_p_UN.gather(1, items_UC.clamp(min=0)).masked_fill(items_UC < 0, -torch.inf)
     return items_UC, generative_UC, dense_UC
+
+
+def _closed_up(items_UK: Tensor) -> Tensor:
+    """The same items in their order, those that are none at the end."""
+    return items_UK.gather(1, (items_UK < 0).to(torch.int8).argsort(dim=1, stable=True))
 
 
 def _without(items_UK: Tensor, others_UJ: Tensor) -> Tensor:

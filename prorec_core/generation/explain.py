@@ -268,6 +268,8 @@ _SAYS = {
     "successor": "what followed",
     "text": "nearness of text",
     "popularity": "popularity",
+    "predecessor": "what came before",
+    "item_knn": "what others have beside the history",
     "own_count": "how often the history has it",
     "own_recency": "how lately the history had it",
 }

@@ -20,7 +20,6 @@ from scipy.optimize import minimize
 
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates, best_of
-from prorec_core.generation.features import FEATURES, named_features
 from prorec_core.generation.ranker_net import Examples, Network
 from prorec_core.generation.relations import Relations
 from prorec_core.metrics.measures import gains_at_k
@@ -46,7 +45,7 @@ class Ranker:
 
     Attributes:
         relations: what features are made of besides the candidates' scores.
-        weights_F: fitted on all validation users; of FEATURES, or of these and OWN.
+        weights_F: fitted on all validation users; of the features that the relations give, with or without OWN.
         folds_PF: fitted without the users of each fold; user u belongs to fold u mod P.
         network: those of all users and of each fold; None where the weights rank.
     """
@@ -59,7 +58,12 @@ class Ranker:
     @property
     def own(self) -> bool:
         """Whether it reads OWN too."""
-        return len(self.weights_F) > len(FEATURES)
+        return len(self.weights_F) > len(self.relations.names(own=False))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The features that it ranks by."""
+        return self.relations.names(own=self.own)
 
     def rank(self, candidates: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
         """Each user's k best candidates and their scores, log-probabilities up to a constant, both of shape (U, k)."""
@@ -119,7 +123,7 @@ def fit_ranker(
         the network ranks, and `without`: by feature the difference in NDCG@10 where the weights are fitted without it,
         `difference`, `low` and `high` (95%, normal) each.
     """
-    names = named_features(own=own)
+    names = relations.names(own=own)
     hits = np.flatnonzero((candidates.items_UC == targets[:, None]).any(1))
     most = max(1, _FIT_CELLS // (candidates.items_UC.shape[1] * len(names)))
     chosen = hits[np.linspace(0, len(hits) - 1, min(len(hits), most)).astype(np.int64)] if len(hits) else hits

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from prorec_core.artifacts import write_bytes
 from prorec_core.config import GeneratorConfig
 from prorec_core.errors import UserError
-from prorec_core.generation.features import FEATURES, OWN, named_features
+from prorec_core.generation.features import EARLIER, FEATURES, OWN, named_features
 from prorec_core.sections import Section
 
 RANKER_FILE = "ranker.json"
@@ -70,10 +70,10 @@ def given_ranker(config: GeneratorConfig, *, own: bool) -> GivenRanker | None:
         own: whether a history may be recommended again, so that a ranker looks at it.
 
     Raises:
-        UserError: there is no such file, or it holds no ranker of these features.
+        UserError: there is no such file, or what is given is no ranker of these features.
     """
     if config.ranker_weights is not None:
-        names = named_features(own=len(config.ranker_weights) > len(FEATURES))
+        names = _of_weights(len(config.ranker_weights), own=own)
         return GivenRanker(features=list(names), weights=config.ranker_weights)
     if config.ranker_file is None or not config.ranker:
         return None
@@ -86,7 +86,8 @@ def given_ranker(config: GeneratorConfig, *, own: bool) -> GivenRanker | None:
         problem = f"this is no ranker ({where}: {first['msg']})" if where else f"this is no ranker ({first['msg']})"
         raise UserError(problem, place=place, cure=_CURE) from error
     wanted = named_features(own=own)
-    if tuple(found.features) != wanted:
+    # An earlier version's ranker looks at less.
+    if tuple(found.features) not in (wanted, named_features(own=own, shared=False)):
         why = (
             f" with evaluate.mask_history={'false' if own else 'true'}"
             if set(found.features) <= {*FEATURES, *OWN}
@@ -105,6 +106,19 @@ def given_ranker(config: GeneratorConfig, *, own: bool) -> GivenRanker | None:
         )
     if found.network is not None:
         _check_shapes(found.network, len(found.features), place)
+    return found
+
+
+def _of_weights(count: int, *, own: bool) -> tuple[str, ...]:
+    """The features of so many weights that are given without names: a ranker of today, or of an earlier version."""
+    choices = [named_features(own=own), named_features(own=own, shared=False), EARLIER]
+    found = next((names for names in choices if len(names) == count), None)
+    if found is None:
+        raise UserError(
+            f"there are {count} weights, and this experiment ranks by {', '.join(choices[0])}",
+            place="generator.ranker_weights",
+            cure="Give one weight a feature, in this order, as the report of the run has them that fitted them",
+        )
     return found
 
 

@@ -26,6 +26,7 @@ from prorec_core.generation.bundle import Bundle
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, DenseScores, dense_scores, find_candidates
 from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.look import Look
+from prorec_core.generation.relations import Relations, beside_of
 from prorec_core.generation.rule_book import RuleBook
 from prorec_core.generation.scoring import Ranked, Scoring, scorings_of
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
@@ -146,10 +147,15 @@ class Recommender:
         return CodeWords(self.generator.trie, self.titles)
 
     @cached_property
+    def _relations(self) -> Relations | None:
+        """What the model's ranker knows of items; None where it has none."""
+        ranked = next((each for each in (self.scoring, *self.others) if isinstance(each, Ranked)), None)
+        return None if ranked is None else ranked.ranker.relations
+
+    @cached_property
     def look(self) -> Look:
         """Items looked up by their titles, and their neighbours."""
-        ranked = next((each for each in (self.scoring, *self.others) if isinstance(each, Ranked)), None)
-        texts_NT = None if ranked is None else ranked.ranker.relations.texts_NT
+        texts_NT = None if self._relations is None else self._relations.texts_NT
         return Look(
             self.generator.trie, self.item_ids, self.titles, self.train_counts, texts_NT, self.catalogue.withdrawn
         )
@@ -274,7 +280,16 @@ class Recommender:
         """What is worth ranking for lists of k items."""
         beams, dense = max(self.beams, k), max(DENSE_CANDIDATES, k)
         masked = self.masks(mask_history)
-        return find_candidates(self.generator, histories, beams, dense, masked=masked, whole=self._dense, rules=rules)
+        return find_candidates(
+            self.generator,
+            histories,
+            beams,
+            dense,
+            masked=masked,
+            whole=self._dense,
+            rules=rules,
+            beside=beside_of(self._relations),
+        )
 
     def _popular_of(self, open_N: Mask, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
         """The k most popular items of a mask, and their scores."""

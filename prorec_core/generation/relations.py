@@ -1,4 +1,4 @@
-"""What a ranker reads of items beside the models: counts of what followed what, texts, popularity; and its features.
+"""What a ranker reads of items beside the models: what followed what, who has what, texts, popularity; its features.
 
 Knows candidates, histories, counts and texts; knows nothing of weights, models or files. Axes: U users, C candidates, H
 items of a history, N items, T dimensions of the text, F features.
@@ -6,8 +6,9 @@ items of a history, N items, T dimensions of the text, F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,8 @@ from torch import Tensor
 from prorec_core.alignment.new_items import directions_of, standing_for
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.features import FEATURES
+from prorec_core.generation.features import FEATURES, named_features
+from prorec_core.generation.similar import had, similar_items
 
 Floats = npt.NDArray[np.float32]
 
@@ -26,6 +28,10 @@ WINDOW, WINDOW_DECAY = 5, 0.8
 """How many steps apart one item still follows another, and what each step more leaves of it."""
 LATEST, LATEST_DECAY = 5, 0.6
 """How many of a history's latest items are asked, and what each one before leaves of what follows it."""
+SHRINKAGE, MOST_SIMILAR, SHARED_LATEST = 10.0, 100, 200
+"""Of how alike two items are by who has them: against small counts; how many others of an item are known; how many of
+a user's latest items count in training and in a history."""
+_SHARED_SCALE = 20
 _CELLS = 20_000_000
 """Numbers of the largest table of a batch of users, float32."""
 
@@ -38,14 +44,17 @@ class Relations:
         counts_N: how often each occurs in training, float32.
         successors: how often each item (column) follows each (row) in training, nearer ones counting more; float32.
         texts_NT: directions of the items' texts, float32.
+        similar: how alike each item (row) and its most similar others (columns) are by who has them, float32; None
+            where a ranker of an earlier version knows nothing of it.
     """
 
     counts_N: Floats
     successors: sparse.csr_matrix
     texts_NT: Floats
+    similar: sparse.csr_matrix | None = None
 
     @classmethod
-    def of(cls, training: Sequences, texts_NT: Floats) -> Relations:
+    def of(cls, training: Sequences, texts_NT: Floats, *, shared: bool = True) -> Relations:
         """Count what users did in training.
 
         Args:
@@ -53,6 +62,7 @@ class Relations:
             texts_NT: text embeddings of the items, and of new ones after them. Nobody has taken these yet: their counts
                 are the means of the five known items of nearest text, so that they neither sink nor float for want of
                 counts.
+            shared: whether it is to be known who shares what.
         """
         n_items = training.n_items
         users = np.repeat(np.arange(training.n_users), np.diff(training.offsets))
@@ -63,7 +73,8 @@ class Relations:
             strength = np.full(len(pairs[0]), WINDOW_DECAY ** (step - 1), np.float32)
             total = total + sparse.coo_matrix((strength, pairs), (n_items, n_items)).tocsr()
         counts = np.bincount(training.items, minlength=n_items).astype(np.float32)
-        return cls._with_new(counts, total, directions_of(texts_NT))
+        similar = similar_items(had(training, SHARED_LATEST), SHRINKAGE, MOST_SIMILAR)[0] if shared else None
+        return cls._with_new(counts, total, similar, directions_of(texts_NT))
 
     def with_more(self, texts_MT: Floats, known: int) -> Relations:
         """The same with items that came since, M of them after the others; nothing of the others changes.
@@ -73,20 +84,32 @@ class Relations:
             known: how many of the items, the first ones, were taken by somebody in training.
         """
         directions = np.concatenate([self.texts_NT, directions_of(texts_MT)])
-        return self._with_new(self.counts_N[:known], self.successors[:known, :known], directions)
+        similar = None if self.similar is None else self.similar[:known, :known]
+        return self._with_new(self.counts_N[:known], self.successors[:known, :known], similar, directions)
 
     @classmethod
-    def _with_new(cls, counts: Floats, total: sparse.csr_matrix, directions: Floats) -> Relations:
+    def _with_new(
+        cls, counts: Floats, total: sparse.csr_matrix, similar: sparse.csr_matrix | None, directions: Floats
+    ) -> Relations:
+        tables = [total] if similar is None else [total, similar]
         if len(directions) > len(counts):
             stands_for = standing_for(directions, len(counts))
-            counts, total = stands_for @ counts, stands_for @ total @ stands_for.T
-        total = total.tocsr().astype(np.float32)
-        total.sort_indices()
-        return cls(counts, total, directions)
+            counts, tables = stands_for @ counts, [stands_for @ table @ stands_for.T for table in tables]
+        tables = [table.tocsr().astype(np.float32) for table in tables]
+        for table in tables:
+            table.sort_indices()
+        return cls(counts, tables[0], directions, *tables[1:])
+
+    def names(self, *, own: bool) -> tuple[str, ...]:
+        """Those of the features that it gives."""
+        return named_features(own=own, shared=self.similar is not None)
 
     def batches(self, candidates: Candidates, users: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
         """Some users, as many at a time as their candidates' texts, features and what followed have room for."""
         followers = LATEST * self.successors.nnz // max(len(self.counts_N), 1)
+        if self.similar is not None:
+            beside = SHARED_LATEST * self.similar.nnz // max(len(self.counts_N), 1)
+            followers = max(followers, min(beside, len(self.counts_N)))
         of_candidates = candidates.items_UC.shape[1] * max(self.texts_NT.shape[1], LATEST + len(FEATURES))
         size = max(1, _CELLS // max(of_candidates, followers, 1))
         for start in range(0, len(users), size):
@@ -94,27 +117,33 @@ class Relations:
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it as tensors by name."""
-        arrays = {
-            "counts": self.counts_N,
-            "texts": self.texts_NT,
-            "successors.offsets": self.successors.indptr.astype(np.int64),
-            "successors.items": self.successors.indices.astype(np.int32),
-            "successors.counts": self.successors.data,
-        }
+        tables = {"successors": self.successors} | ({} if self.similar is None else {"similar": self.similar})
+        arrays = {"counts": self.counts_N, "texts": self.texts_NT}
+        for name, table in tables.items():
+            arrays |= {
+                f"{name}.offsets": table.indptr.astype(np.int64),
+                f"{name}.items": table.indices.astype(np.int32),
+                f"{name}.counts": table.data,
+            }
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Relations:
         """What `tensors` gave."""
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        parts = (arrays["successors.counts"], arrays["successors.items"], arrays["successors.offsets"])
         n_items = len(arrays["counts"])
-        return cls(arrays["counts"], sparse.csr_matrix(parts, (n_items, n_items)), arrays["texts"])
+
+        def table(name: str) -> sparse.csr_matrix:
+            parts = (arrays[f"{name}.counts"], arrays[f"{name}.items"], arrays[f"{name}.offsets"])
+            return sparse.csr_matrix(parts, (n_items, n_items))
+
+        similar = table("similar") if "similar.counts" in arrays else None
+        return cls(arrays["counts"], table("successors"), arrays["texts"], similar)
 
     def features(
         self, candidates: Candidates, histories: Sequences, users: npt.NDArray[np.int64], *, own: bool = False
     ) -> Floats:
-        """FEATURES of some users' candidates, float32, shape (U, C, F), 0 where there is no candidate.
+        """The features of `names` of some users' candidates, float32, shape (U, C, F), 0 where there is no candidate.
 
         Args:
             candidates: of all users.
@@ -132,17 +161,36 @@ class Relations:
         rows = np.repeat(np.arange(len(users)), known_UH.sum(1))
         shape = (len(users), len(self.counts_N))
         history_UN = sparse.csr_matrix((decay_UH[known_UH], (rows, latest_UH[known_UH])), shape)
-        columns = np.repeat(np.arange(len(users)), items_UC.shape[1]), asked_UC.ravel()
-        followed_UC = np.asarray((history_UN @ self.successors).tocsr()[columns]).reshape(items_UC.shape)
+        followed_UC = _at((history_UN @ self.successors).tocsr(), asked_UC)
         features = (
             _finite(candidates.generative_UC[users]),
             _finite(candidates.dense_UC[users]),
             np.log1p(followed_UC),
             self._text(asked_UC, latest_UH),
             np.log1p(self.counts_N[asked_UC]),
+            *(() if self.similar is None else self._shared(asked_UC, history_UN, histories.select(users))),
             *(_own(histories.select(users), asked_UC, len(self.counts_N)) if own else ()),
         )
         return np.stack([np.where(there_UC, each, 0.0) for each in features], axis=-1).astype(np.float32)
+
+    def beside(self, histories: Sequences, k: int) -> IntArray:
+        """For each history the k items most similar to all of its own, int32, shape (U, k), -1 where there are fewer.
+
+        Those of the history are not left out. Of equal ones the lower number comes first.
+
+        Raises:
+            ValueError: nothing is known of who has what.
+        """
+        if self.similar is None:
+            raise ValueError("these relations do not know who has what")
+        summed_UN = self._summed(histories).tocoo()
+        order = np.lexsort((summed_UN.col, -summed_UN.data, summed_UN.row))
+        rows = summed_UN.row[order]
+        rank = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
+        found = np.full((histories.n_users, k), -1, np.int32)
+        first = rank < k
+        found[rows[first], rank[first]] = summed_UN.col[order][first]
+        return found
 
     def latest(self, histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:
         """The items of some users that features look at, the very latest first, int32, -1 where there are fewer."""
@@ -152,6 +200,19 @@ class Relations:
         """How much each of those counts in what followed."""
         return LATEST_DECAY ** np.arange(LATEST, dtype=np.float32)
 
+    def _summed(self, histories: Sequences) -> sparse.csr_matrix:
+        """How similar each item is to all that a history has, shape (U, N)."""
+        return (had(histories, SHARED_LATEST, len(self.counts_N)) @ self.similar).tocsr()
+
+    @cached_property
+    def _predecessors(self) -> sparse.csr_matrix:
+        return self.successors.T.tocsr()
+
+    def _shared(self, items_UC: IntArray, latest_UN: sparse.csr_matrix, histories: Sequences) -> tuple[Floats, Floats]:
+        """SHARED of each user's candidates."""
+        preceded_UC = _at((latest_UN @ self._predecessors).tocsr(), items_UC)
+        return np.log1p(preceded_UC), np.log1p(_SHARED_SCALE * _at(self._summed(histories), items_UC))
+
     def _text(self, items_UC: IntArray, latest_UH: IntArray) -> Floats:
         """Cosine of each candidate's text with that of the nearest of the latest items, 0 without history."""
         latest_UHT = self.texts_NT[np.maximum(latest_UH, 0)]
@@ -159,6 +220,13 @@ class Relations:
         nearest_UC = np.where((latest_UH >= 0)[:, :, None], cosine_UHC, -1.0).max(1)
         # The very latest comes first: who lacks that has none.
         return np.where(latest_UH[:, :1] >= 0, nearest_UC, 0.0).astype(np.float32)
+
+
+def _at(table_UN: sparse.csr_matrix, items_UC: IntArray) -> Floats:
+    """What some rows have for some columns each, shape (U, C)."""
+    rows = np.repeat(np.arange(len(items_UC)), items_UC.shape[1])
+    found: Floats = np.asarray(table_UN[rows, items_UC.ravel()]).reshape(items_UC.shape)
+    return found
 
 
 def _own(histories: Sequences, items_UC: IntArray, n_items: int) -> tuple[Floats, Floats]:
@@ -191,3 +259,8 @@ def _finite(values_UC: Floats) -> Floats:
     known_UC = np.isfinite(values_UC)
     least_U1 = np.where(known_UC, values_UC, np.inf).min(1, keepdims=True)
     return np.where(known_UC, values_UC, np.where(np.isfinite(least_U1), least_U1, 0.0)).astype(np.float32)
+
+
+def beside_of(relations: Relations | None) -> Callable[[Sequences, int], IntArray] | None:
+    """`Relations.beside` of relations that know who has what; None of others."""
+    return None if relations is None or relations.similar is None else relations.beside

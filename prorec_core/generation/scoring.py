@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.features import named_features
 from prorec_core.generation.ranker import Ranker
 from prorec_core.generation.trained import TrainedGenerator
 
@@ -122,7 +121,7 @@ class Ranked(_Additive):
 
     @property
     def parts(self) -> Sequence[str]:
-        return named_features(own=self.ranker.own)
+        return self.ranker.names
 
     def __call__(self, found: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
         return self.ranker.rank(found, histories, k)

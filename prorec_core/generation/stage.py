@@ -21,9 +21,10 @@ from prorec_core.errors import UserError
 from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.choice import choose
+from prorec_core.generation.features import SHARED
 from prorec_core.generation.objective import Objective, some_targets
 from prorec_core.generation.ranker_file import GivenRanker
-from prorec_core.generation.relations import Relations
+from prorec_core.generation.relations import Relations, beside_of
 from prorec_core.generation.soft_teacher import SampledTeacher, SoftTeacher, WholeTeacher
 from prorec_core.generation.trained import TEACHER, TrainedGenerator, build_generator, go_on_from, ranker_tensors
 from prorec_core.generation.trie import CodeTrie
@@ -140,14 +141,21 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         dict.fromkeys(warm, config.warm_start_rate),
         asked=validation_targets(sequences, config.validation_users, derive_seed(seed, "generator", "validation")),
     )
-    relations = Relations.of(sequences.training(), inputs.texts) if _ranks(inputs) else None
+    shared = inputs.ranker is None or SHARED[0] in inputs.ranker.features
+    relations = Relations.of(sequences.training(), inputs.texts, shared=shared) if _ranks(inputs) else None
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
     chosen_by = validation_targets(sequences, CHOSEN_BY, derive_seed(seed, "generator", "choice"))
     if chosen_by is not None:
         histories, targets = histories.owned().select(chosen_by), targets[chosen_by]
     choice, network = choose(
         lambda: find_candidates(
-            generator, histories, inputs.beams, DENSE_CANDIDATES, masked=inputs.mask_history, report=runtime.report
+            generator,
+            histories,
+            inputs.beams,
+            DENSE_CANDIDATES,
+            masked=inputs.mask_history,
+            beside=beside_of(relations),
+            report=runtime.report,
         ),
         inputs.fusion_weights if generator.has_dense_score and any(inputs.fusion_weights) else [],
         relations,

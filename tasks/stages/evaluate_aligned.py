@@ -22,20 +22,23 @@ def evaluate_aligned(work: Work) -> dict[str, float]:
     """Rank the whole catalogue by the aligned model, and its best items by a light ranker, and measure both."""
     from prorec_core.alignment.trained import AlignedModel
     from prorec_core.evaluation.lists import new_item_offsets
-    from prorec_core.evaluation.reranking import Find, find_all, own_and_ranked, sequential_find
+    from prorec_core.evaluation.reranking import Find, find_all, own_and_ranked, relations_of, sequential_find
     from prorec_core.evaluation.stage import evaluate as run
 
     config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
-    aligned = AlignedModel.load(work.inputs["align"])
+    aligned, texts_NT = AlignedModel.load(work.inputs["align"]), texts(work)
+    relations = relations_of(dataset, texts_NT) if dataset.sequences.validates else None
 
     def find_of(aligned: AlignedModel, offsets_N: Tensor | None = None) -> Find:
-        return sequential_find(*aligned.sequential_model(runtime.device), aligned.max_history, config, offsets_N)
+        model, table_NE = aligned.sequential_model(runtime.device)
+        return sequential_find(model, table_NE, aligned.max_history, config, offsets_N, relations)
 
     found = find_all(
         dataset,
         find_of(aligned),
         lambda: find_of(aligned.with_new(), new_item_offsets(config, dataset, runtime.device)),
     )
-    result = run(own_and_ranked("aligned", found, dataset, config, work.experiment.seed, texts(work)), runtime.report)
+    inputs = own_and_ranked("aligned", found, dataset, config, work.experiment.seed, texts_NT, relations=relations)
+    result = run(inputs, runtime.report)
     result.save(work.folder)
     return measured(result.metrics)

@@ -15,14 +15,16 @@ from prorec_core.stages.inputs import read_dataset
 )
 def evaluate_collaborative(work: Work) -> dict[str, float]:
     """Rank the whole catalogue by the collaborative model, and its best items by a light ranker, and measure both."""
-    from prorec_core.evaluation.reranking import find_all, own_and_ranked, sequential_find
+    from prorec_core.evaluation.reranking import find_all, own_and_ranked, relations_of, sequential_find
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.sequential.trained import CollaborativeModel
 
     config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
     trained = CollaborativeModel.load(work.inputs["train_collaborative"])
-    find = sequential_find(*trained.sequential_model(runtime.device), trained.max_history, config)
-    found = find_all(dataset, find)
-    result = run(own_and_ranked("collaborative", found, dataset, config, work.experiment.seed), runtime.report)
+    relations = relations_of(dataset, None) if dataset.sequences.validates else None
+    model, table_NE = trained.sequential_model(runtime.device)
+    found = find_all(dataset, sequential_find(model, table_NE, trained.max_history, config, relations=relations))
+    inputs = own_and_ranked("collaborative", found, dataset, config, work.experiment.seed, relations=relations)
+    result = run(inputs, runtime.report)
     result.save(work.folder)
     return measured(result.metrics)

@@ -74,7 +74,7 @@ def test_every_field_stands_under_configuration() -> None:
     assert rows["align-alpha"].split(" | ")[1:4] == ["number", "≥ 0, ≤ 100", "`0.01`"]
     assert rows["data-path"].startswith(" ° | text or null | 1 to 4,096 characters | `null`")
     assert "`keep`, `exact`, `first`" in rows["data-duplicates"]
-    assert "5 to 7 values" in rows["generator-ranker_weights"]
+    assert "5 to 9 values" in rows["generator-ranker_weights"]
     assert all(row.count(" | ") == 4 for row in rows.values())
 
 

@@ -36,6 +36,7 @@ _SPECIAL: dict[Path, dict[str, Any]] = {
     ("compute", "address"): {"compute": {"engine": "ray", "address": "auto"}},
     ("text", "vectors"): {"text": {"vectors": [{"name": "picture", "missing": "mean"}]}},
     ("name",): {"name": "another"},
+    ("align", "start_norm"): {"align": {"start_norm": 0.5}},
     ("quantize", "rq_vae", "hidden"): {"quantize": {"rq_vae": {"hidden": [8, 4]}}},
     ("train_on_validation",): {"train_on_validation": True, "evaluate": {"fusion_weights": [3.0]}},
     ("generator", "ranker_weights"): {

@@ -8,7 +8,7 @@ const SCORERS = {
 };
 const PARTS = {
   generative: "generation", dense: "Stage I", successor: "what followed", text: "nearness of text", popularity: "popularity",
-  own_count: "how often it was had", own_recency: "how lately it was had",
+  predecessor: "what came before", item_knn: "what others have too", own_count: "how often it was had", own_recency: "how lately it was had",
 };
 
 function highlight(id, on) {

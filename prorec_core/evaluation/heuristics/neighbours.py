@@ -14,9 +14,7 @@ from scipy import sparse
 from prorec_core.data.sequences import Sequences
 from prorec_core.evaluation.heuristics.base import Heuristic, Scores, Setting
 from prorec_core.evaluation.heuristics.scored import Dense, Floats, Scored, Sparse
-
-_CELLS = 8_000_000
-"""Cells of the largest table of similarities."""
+from prorec_core.generation.similar import had, similar_items
 
 
 class ItemKnn(Heuristic):
@@ -39,7 +37,7 @@ class ItemKnn(Heuristic):
 
     def scores(self, settings: Sequence[Setting]) -> Scores:
         most = int(max(setting["neighbours"] for setting in settings))
-        similar, rank = self._similar(settings[0]["shrinkage"], most)
+        similar, rank = similar_items(self._has_UN, settings[0]["shrinkage"], most)
         nearest = [_first(similar, rank, int(setting["neighbours"])) for setting in settings]
 
         def score(histories: Sequences) -> Iterator[Scored]:
@@ -50,32 +48,6 @@ class ItemKnn(Heuristic):
                 yield Sparse(found)
 
         return score
-
-    def _similar(self, shrinkage: float, most: int) -> tuple[sparse.csr_matrix, np.ndarray]:
-        """Each item's most similar ones, the entries of a row in order of their columns; and the rank of each entry.
-
-        Ranks count from 0, the lower number first among equals.
-        """
-        has_UN, n_items = self._has_UN, self._has_UN.shape[1]
-        counts_N = np.asarray(has_UN.sum(axis=0)).ravel()
-        of_item_NU = has_UN.T.tocsr()
-        parts, ranks = [sparse.csr_matrix((0, n_items), dtype=np.float32)], [np.zeros(0, np.int64)]
-        size = max(1, _CELLS // max(n_items, 1))
-        for start in range(0, n_items, size):
-            both = (of_item_NU[start : start + size] @ has_UN).tocoo()
-            rows, columns = both.row[(other := both.row + start != both.col)], both.col[other]
-            norms = np.sqrt(counts_N[rows + start] * counts_N[columns])
-            values = (both.data[other] / (norms + shrinkage)).astype(np.float32)
-            order = np.lexsort((columns, -values, rows))
-            rows, columns, values = rows[order], columns[order], values[order]
-            rank = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
-            kept = np.flatnonzero(rank < most)
-            kept = kept[np.lexsort((columns[kept], rows[kept]))]
-            shape = (min(size, n_items - start), n_items)
-            offsets = np.searchsorted(rows[kept], np.arange(shape[0] + 1))
-            parts.append(sparse.csr_matrix((values[kept], columns[kept], offsets), shape))
-            ranks.append(rank[kept])
-        return sparse.vstack(parts).tocsr(), np.concatenate(ranks)
 
 
 class NearestText(Heuristic):
@@ -105,15 +77,6 @@ class NearestText(Heuristic):
                 yield Dense(np.asarray(query_BS / np.maximum(norms_B1, 1e-12), np.float32) @ texts_NS.T)
 
         return score
-
-
-def had(histories: Sequences) -> sparse.csr_matrix:
-    """1 for each item that a user has, however often, float32, shape (U, N)."""
-    users = np.repeat(np.arange(histories.n_users), np.diff(histories.offsets))
-    shape = (histories.n_users, histories.n_items)
-    found = sparse.coo_matrix((np.ones(len(users), np.float32), (users, histories.items)), shape).tocsr()
-    found.data[:] = 1.0
-    return found
 
 
 def _first(similar: sparse.csr_matrix, rank: np.ndarray, count: int) -> sparse.csr_matrix:

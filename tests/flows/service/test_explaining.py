@@ -66,7 +66,7 @@ def test_lines_for_people() -> None:
     model = tiny_recommender()
     found = explain(model, model.numbered([IDS[:2], []]), 2)
     lines = told(model, reasons(model, found, 0)[0])
-    assert len(lines) == 7 and lines[-1].startswith("codes: ") and "the history's mean candidate" in lines[-2]
+    assert len(lines) == 9 and lines[-1].startswith("codes: ") and "the history's mean candidate" in lines[-2]
     assert told(model, reasons(model, found, 1)[0])[0] == "nothing of the history is known: popular"
 
 
@@ -82,12 +82,12 @@ def test_a_batch_that_says_why(tmp_path: Path) -> None:
         recommend_all(model, FileHistories(tmp_path / "users.parquet"), asked, tmp_path / f"{explained}.parquet")
     plain, why = (pl.DataFrame(pl.from_arrow(pq.read_table(tmp_path / f"{each}.parquet"))) for each in (False, True))
     assert why.select(plain.columns).equals(plain)
-    parts = ["generative", "dense", "successor", "text", "popularity"]
+    parts = ["generative", "dense", "successor", "text", "popularity", "predecessor", "item_knn"]
     assert why.columns[len(plain.columns) :] == ["baseline", *parts, "followed", "similar", "codes"]
     ann = why.filter(user_id="a")
     added = ann.select(pl.sum_horizontal(*parts)).to_series()
     assert (added - (ann["score"] - ann["baseline"])).abs().max() < 1e-4  # type: ignore[operator]
     assert set(ann["similar"]) <= set(IDS[:2])
     bob = why.filter(user_id="b")
-    assert bob.select("baseline", *parts, "followed", "similar").null_count().row(0) == (3,) * 8
+    assert bob.select("baseline", *parts, "followed", "similar").null_count().row(0) == (3,) * 10
     assert all(words[0] for words in bob["codes"].to_list())

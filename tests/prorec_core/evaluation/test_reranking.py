@@ -15,6 +15,7 @@ from prorec_core.data.sequences import Sequences, Split, from_lists
 from prorec_core.evaluation.reranking import Found, as_candidates, find_all, own_and_ranked, sequential_find
 from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.generation.candidates import Candidates
+from prorec_core.generation.relations import Relations
 from prorec_core.metrics.top import TopItems
 from tests.toys import LastItem
 
@@ -125,6 +126,26 @@ def test_a_sequential_model_gives_as_many_candidates_as_a_generator(length: int,
     offsets = torch.zeros(300)
     offsets[299] = 1000
     assert (sequential_find(LastItem(), table, 2, config, offsets)(histories).items_UC[:, 0] == 299).all()
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_sequential_model_gives_what_the_ranker_finds_too(monkeypatch: pytest.MonkeyPatch, masked: bool) -> None:
+    monkeypatch.setattr("prorec_core.evaluation.lists.BESIDE_CANDIDATES", 2)
+    random = np.random.default_rng(1)
+    histories = from_lists([np.arange(4, dtype=np.int32), np.array([7], np.int32), np.array([], np.int32)], 300)
+    table = torch.from_numpy(random.normal(size=(300, 6)).astype(np.float32))
+    near = from_lists([np.array([0, *range(100, 140)], np.int32), np.array([7, 250], np.int32)], 300)
+    relations = Relations.of(near, np.ones((302, 1), np.float32))
+    config = EvaluateConfig(list_length=10, beams=10, mask_history=masked)
+    plain = sequential_find(LastItem(), table, 2, config)(histories)
+    found = sequential_find(LastItem(), table, 2, config, relations=relations)(histories)
+    assert np.array_equal(found.dense(10)[0], plain.dense(10)[0]), "what it recommends by itself stays"
+    for user in range(3):
+        known = {*plain.items_UC[user].tolist(), *(histories.of_user(user).tolist() if masked else ())}
+        asked = relations.beside(histories, 100)[user].tolist()
+        wanted = [item for item in asked if 0 <= item < 300 and item not in known][:2]
+        assert set(found.items_UC[user].tolist()) - {-1} == {*plain.items_UC[user].tolist(), *wanted} - {-1}
+        assert len(wanted) == (2, 1, 0)[user]
 
 
 def test_a_baseline_is_asked_over_the_larger_catalogue_where_there_are_new_items() -> None:

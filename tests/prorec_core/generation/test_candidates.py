@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from prorec_core.data.sequences import Sequences, from_lists
+from prorec_core.data.sequences import IntArray, Sequences, from_lists
 from prorec_core.generation import candidates as candidates_module
 from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import (
@@ -119,6 +119,48 @@ def test_own_items_are_candidates_where_they_may_come_back(
             known = dict(zip(whole.items_UC[user].tolist(), whole.dense_UC[user], strict=True))
             told = {item: known[item] for item in items if item >= 0}
             assert told == pytest.approx({item: found.dense_UC[user][items.index(item)] for item in told}, abs=1e-4)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_only_a_ranker_finds_stands_last_and_counts_for_no_other_score(
+    monkeypatch: pytest.MonkeyPatch, make_config: Any, make_generator: Any, masked: bool
+) -> None:
+    monkeypatch.setattr(candidates_module, "BESIDE_CANDIDATES", 4)
+    generator, histories = make_generator(make_config()), _histories()
+    asked = np.stack([np.random.default_rng(user).permutation(N_ITEMS + 5) for user in range(histories.n_users)])
+    asked[0, 2:] = -1
+
+    def beside(some: Sequences, k: int) -> IntArray:
+        """Of a catalogue that is larger than the generator's."""
+        rows = [next(u for u in range(histories.n_users) if same(some, row, u)) for row in range(some.n_users)]
+        return asked[rows, :k].astype(np.int32)
+
+    def same(some: Sequences, row: int, user: int) -> bool:
+        return some.of_user(row).tolist() == histories.of_user(user).tolist()
+
+    plain = find_candidates(generator, histories, 3, 2, masked=masked)
+    found = find_candidates(generator, histories, 3, 2, masked=masked, beside=beside)
+    whole = find_candidates(generator, histories, N_ITEMS, 2, masked=False)
+    assert found.beside == 4 and np.array_equal(found.items_UC[:, :-4], plain.items_UC)
+    for k in (2, 10, 40):
+        for mine, theirs in (
+            (found.generative(k), plain.generative(k)),
+            (found.dense(k), plain.dense(k)),
+            (found.fused(0.7, k), plain.fused(0.7, k)),
+        ):
+            assert np.array_equal(mine[0], theirs[0]) and np.array_equal(mine[1], theirs[1])
+    for user in range(histories.n_users):
+        left_out = {*plain.items_UC[user].tolist(), *(histories.of_user(user).tolist() if masked else ())}
+        first = next(each for each in range(histories.n_users) if same(histories, user, each))
+        wanted = [item for item in asked[first].tolist() if 0 <= item < N_ITEMS and item not in left_out][:4]
+        items = found.items_UC[user, -4:]
+        assert items[items >= 0].tolist() == wanted
+        scores = dict(zip(whole.items_UC[user].tolist(), whole.generative_UC[user], strict=True))
+        for place, item in enumerate(items):
+            if item >= 0:
+                assert found.generative_UC[user, -4 + place] == pytest.approx(scores[int(item)], abs=1e-4)
+    some = found.select(np.array([1, 0]))
+    assert some.beside == 4 and np.array_equal(some.dense(3)[0], found.dense(3)[0][[1, 0]])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

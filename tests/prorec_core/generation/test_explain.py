@@ -91,7 +91,7 @@ def test_reasons_are_in_words(make_generator: Any, make_config: Any) -> None:
     recommender = recommender_of(make_generator(make_config()), "ranked")
     told = explain(recommender, HISTORIES, 4)
     for reason, score, item in zip(reasons(recommender, told, 0), told.scores_UK[0], told.items_UK[0], strict=True):
-        assert [part.name for part in reason.parts] == ["generative", "dense", "successor", "text", "popularity"]
+        assert [part.name for part in reason.parts] == list(FEATURES)
         assert reason.baseline is not None
         assert sum(part.contribution for part in reason.parts) == pytest.approx(score - reason.baseline, abs=1e-4)
         assert reason.parts[4].value == recommender.train_counts[item]

@@ -9,9 +9,10 @@ import pytest
 
 from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.features import FEATURES, OWN
+from prorec_core.generation.features import EARLIER, FEATURES, OWN
 from prorec_core.generation.ranker import FOLDS, Ranker, fit_ranker
 from prorec_core.generation.relations import LATEST, Relations
+from prorec_core.generation.similar import had, similar_items
 
 NONE = -np.inf
 N_ITEMS = 12
@@ -68,6 +69,47 @@ def test_what_has_no_dense_score_counts_nothing_there_or_as_the_least() -> None:
     assert features[..., 1].tolist() == [[0, 0], [-5, -5]]
 
 
+def test_what_the_same_users_have_is_near_from_both_sides() -> None:
+    training = histories([0, 1], [1, 0, 0], [1, 2], [3])
+    known = relations(training)
+    one, two = 2 / (np.sqrt(2 * 3) + 10), 1 / (np.sqrt(3 * 1) + 10)
+    assert known.similar is not None
+    assert known.similar[0, 1] == known.similar[1, 0] == pytest.approx(one), "however often a user has it"
+    assert known.similar[1, 2] == pytest.approx(two) and known.similar[0, 2] == 0 == known.similar.diagonal().sum()
+    features = known.features(candidates([[0, 1, 2], [2, 3, 4]]), histories([1, 0, 1], []), np.array([0, 1]))
+    place = FEATURES.index("item_knn")
+    before = FEATURES.index("predecessor")
+    assert features[0, :, before] == pytest.approx(np.log1p([1 + 0.6 + 0.36, 0.6 * 1.8, 0])), "of 1, 0 and 1"
+    assert features[0, :, place] == pytest.approx(np.log1p(20 * np.array([one, one, two])))
+    assert (features[1, :, place] == 0).all()
+    without = Relations.of(training, known.texts_NT, shared=False)
+    assert without.names(own=False) == EARLIER and known.names(own=True) == (*FEATURES, *OWN)
+    asked = candidates([[0, 1, 2]]), histories([1]), np.array([0])
+    assert without.features(*asked).tolist() == known.features(*asked)[:, :, :-2].tolist()
+
+
+def test_only_the_latest_items_and_the_most_similar_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prorec_core.generation.relations.SHARED_LATEST", 2)
+    monkeypatch.setattr("prorec_core.generation.relations.MOST_SIMILAR", 1)
+    known = relations(histories([9, 0, 1], [1, 2], [1, 2], [2, 3]))
+    assert known.similar is not None
+    assert known.similar.nonzero()[1].tolist() == [1, 2, 1, 2], "of 0, 1, 2 and 3: 9 is too long ago"
+    found = known.features(candidates([[2, 1]]), histories([1, 0, 5]), np.array([0]))[0, :, FEATURES.index("item_knn")]
+    assert found[0] == 0 < found[1], "1 is too long ago"
+
+
+@pytest.mark.parametrize("pairs", [1, 7, 40])
+def test_who_shares_what_is_counted_alike_in_pieces(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
+    random = np.random.default_rng(2)
+    training = histories(*(random.integers(0, N_ITEMS - 2, 5).tolist() for _ in range(20)))
+    whole, ranks = similar_items(had(training), 3.0, 4)
+    monkeypatch.setattr("prorec_core.generation.similar._PAIRS", pairs)
+    pieces, again = similar_items(had(training), 3.0, 4)
+    assert whole.nnz == 4 * (N_ITEMS - 2) and (whole != pieces).nnz == 0 and ranks.tolist() == again.tolist()
+    nothing, _ = similar_items(had(from_lists([], 0)), 3.0, 4)
+    assert nothing.shape == (0, 0)
+
+
 def test_only_the_five_latest_items_are_asked() -> None:
     known = relations(histories([0, 7], [1, 8]))
     follows = known.features(candidates([[7, 8]]), histories([0, 1, 2, 3, 4, 5]), np.array([0]))[0, :, 2]
@@ -83,6 +125,9 @@ def test_a_new_item_counts_as_what_is_nearest_by_its_text(monkeypatch: pytest.Mo
     assert grown.counts_N.tolist() == [4, 2, 1, 1, 1.5, 3], "the last one is as near to 0 as to 1 and 2"
     assert grown.successors[0, 4] == 1.5 and grown.successors[3, 4] == 0, "half of what 1 and half of what 2 has"
     assert grown.successors[5, 4] == 0.75, "as history, too"
+    assert known.similar is not None and grown.similar is not None
+    assert np.array_equal(grown.similar.toarray()[:4, :4], known.similar.toarray())
+    assert grown.similar[0, 4] == pytest.approx((known.similar[0, 1] + known.similar[0, 2]) / 2)
     monkeypatch.setattr("prorec_core.alignment.new_items._CHUNK", 1)
     assert (Relations.of(training, texts).successors != grown.successors).nnz == 0
 
@@ -91,6 +136,9 @@ def test_relations_come_back_from_tensors() -> None:
     known = relations(histories([0, 1, 2], [1, 2, 0, 3]))
     again = Relations.from_tensors(known.tensors())
     assert (again.successors != known.successors).nnz == 0
+    assert again.similar is not None and known.similar is not None and (again.similar != known.similar).nnz == 0
+    earlier = {name: tensor for name, tensor in known.tensors().items() if not name.startswith("similar.")}
+    assert Relations.from_tensors(earlier).similar is None
     assert np.array_equal(again.texts_NT, known.texts_NT) and np.array_equal(again.counts_N, known.counts_N)
 
 
@@ -106,8 +154,10 @@ def chain(users: int = 200) -> tuple[Candidates, Sequences, np.ndarray, Relation
 
 def test_a_fit_finds_what_tells_the_target() -> None:
     found, asked, targets, known = chain()
+    assert fit_ranker(found, asked, targets.astype(np.int32), known)[1]["features"] == list(FEATURES)
+    known = replace(known, similar=None)
     ranker, about = fit_ranker(found, asked, targets.astype(np.int32), known)
-    assert about["features"] == list(FEATURES)
+    assert about["features"] == list(EARLIER), "what comes before and what users share tell the target too"
     assert int(np.argmax(np.abs(about["standardised"]))) == SUCCESSOR and ranker.weights_F[SUCCESSOR] > 1
     assert about["ndcg_at_10"] > 0.99
     assert ranker.rank(found, asked, 1)[0][:, 0].tolist() == targets.tolist()
@@ -178,7 +228,7 @@ def test_where_no_target_is_a_candidate_nothing_is_learned() -> None:
 
 def test_many_users_are_ranked_as_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     found, asked, _, known = chain()
-    ranker = Ranker(known, np.arange(1.0, 6.0), np.ones((FOLDS, len(FEATURES))))
+    ranker = Ranker(known, np.arange(1.0, 1 + len(FEATURES)), np.ones((FOLDS, len(FEATURES))))
     whole = ranker.rank(found, asked, 4)
     assert len(list(known.batches(found, np.arange(200)))) == 1
     monkeypatch.setattr("prorec_core.generation.relations._CELLS", 7 * N_ITEMS * (LATEST + len(FEATURES)))

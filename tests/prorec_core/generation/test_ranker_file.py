@@ -14,14 +14,14 @@ from prorec_core.data.sequences import from_lists
 from prorec_core.errors import UserError
 from prorec_core.generation.candidates import Candidates
 from prorec_core.generation.choice import choose
-from prorec_core.generation.features import FEATURES, OWN
+from prorec_core.generation.features import EARLIER, FEATURES, OWN
 from prorec_core.generation.ranker import FOLDS, Ranker
 from prorec_core.generation.ranker_file import RANKER_FILE, GivenRanker, digest, given_ranker, save_ranker
 from prorec_core.generation.ranker_net import Examples, Network
 from prorec_core.generation.relations import Relations
 
 USERS, CANDIDATES = 30, 12
-WEIGHTS = np.array([1.0, 0.5, -0.25, 2.0, 0.125])
+WEIGHTS = np.array([1.0, 0.5, -0.25, 2.0, 0.125, 0.75, -0.5])
 RANDOM = np.random.default_rng(3)
 FOUND = Candidates(
     np.stack([RANDOM.permutation(CANDIDATES) for _ in range(USERS)]).astype(np.int32),
@@ -72,8 +72,10 @@ def test_it_ranks_as_it_did_where_it_was_fitted(with_network: bool, tmp_path: Pa
 
 
 def test_a_feature_that_hardly_differs_makes_no_ranker_that_cannot_be_kept(tmp_path: Path) -> None:
-    network = _network().scaled(np.array([1e-20, 1.0, 1e-9, 1.0, 1.0]))
-    save_ranker(tmp_path / "x", {"features": FEATURES, "weights": [1e20, 1.0, 1e9, 0.0, -1.0]}, network.of_all())
+    network = _network().scaled(np.array([1e-20, 1.0, 1e-9, 1.0, 1.0, 1.0, 1.0]))
+    save_ranker(
+        tmp_path / "x", {"features": FEATURES, "weights": [1e20, 1.0, 1e9, 0.0, -1.0, 1.0, 1.0]}, network.of_all()
+    )
     given = _given(tmp_path / "x")
     assert given.weights[0] == 1e20 and given.network is not None
     assert Network.from_numbers(given.network.model_dump()).of_all() == network.of_all()
@@ -81,10 +83,21 @@ def test_a_feature_that_hardly_differs_makes_no_ranker_that_cannot_be_kept(tmp_p
 
 def test_weights_alone_are_a_ranker_and_nothing_is_none() -> None:
     assert given_ranker(GeneratorConfig(), own=False) is None
-    for own, names in ((False, FEATURES), (True, (*FEATURES, *OWN))):
+    for own, names in (
+        (False, FEATURES),
+        (True, (*FEATURES, *OWN)),
+        (False, EARLIER),
+        (True, (*EARLIER, *OWN)),
+        (True, EARLIER),
+    ):
         weights = [1.0] * len(names)
         found = given_ranker(GeneratorConfig(ranker_weights=weights), own=own)
         assert found == GivenRanker(features=list(names), weights=weights)
+    for count, own in ((6, False), (9, False), (8, True)):
+        with pytest.raises(
+            UserError, match=f"there are {count} weights, and this experiment ranks by generative, dense"
+        ):
+            given_ranker(GeneratorConfig(ranker_weights=[1.0] * count), own=own)
     assert given_ranker(GeneratorConfig(ranker=False).model_copy(update={"ranker_file": "none"}), own=False) is None
 
 
@@ -100,7 +113,7 @@ def test_it_is_of_a_history_that_is_recommended_again_or_is_not(tmp_path: Path) 
     with pytest.raises(UserError, match=r"with evaluate\.mask_history=false by .*own_recency"):
         _given(path, own=True)
     names = [*FEATURES, *OWN]
-    path.write_text(json.dumps({"features": names, "weights": [1.0] * 7}))
+    path.write_text(json.dumps({"features": names, "weights": [1.0] * len(names)}))
     assert _given(path, own=True).features == names
     with pytest.raises(UserError, match=r"with evaluate\.mask_history=true by .*popularity"):
         _given(path)
@@ -117,14 +130,14 @@ def _set(values: Any, place: str, value: Any) -> None:
     ("place", "value", "told"),
     [
         ("features", ["dense"], "it ranks by dense, and this experiment"),
-        ("weights", [1.0], "5 features have 1 weights"),
+        ("weights", [1.0], "7 features have 1 weights"),
         ("weights", [1.0, 2.0, 3.0, 4.0, "five"], r"weights\.4"),
-        ("network.last", [1.0] * 7, r"network\.first has not the shape 5 × 7"),
-        ("network.first", [[1.0] * 32] * 4, r"network\.first has not the shape 5 × 32"),
+        ("network.last", [1.0] * 5, r"network\.first has not the shape 7 × 5"),
+        ("network.first", [[1.0] * 32] * 6, r"network\.first has not the shape 7 × 32"),
         ("network.second", [[1.0] * 32] * 31 + [[1.0]], r"network\.second has not the shape 32 × 32"),
         ("network.spread", [1.0, 1.0, 0.0, 1.0, 1.0], r"network\.spread\.2"),
         ("network.last", [], r"network\.last"),
-        ("network.centre", [1.0], r"network\.centre has not the shape 5"),
+        ("network.centre", [1.0], r"network\.centre has not the shape 7"),
         ("network.linear", [[1.0]] * 5, r"network\.linear\.0"),
         ("other", 1, "no ranker"),
     ],

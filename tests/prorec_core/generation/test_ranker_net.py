@@ -84,11 +84,11 @@ def test_it_starts_as_the_linear_ranker(monkeypatch: pytest.MonkeyPatch) -> None
     found, targets = _world(bent=True)
     known = _relations()
     features = known.features(found, HISTORIES, np.arange(USERS))
-    weights = np.array([[0.5, -1.0, 2.0, 1.0, 0.25], [1.0, 1.0, 0.0, -1.0, 3.0]])
+    weights = np.array([[0.5, -1.0, 2.0, 1.0, 0.25, -0.5, 0.5], [1.0, 1.0, 0.0, -1.0, 3.0, 0.5, 1.0]])
     places = (found.items_UC == targets[:, None]).argmax(1)
     examples = Examples.of(features, found.items_UC >= 0, places)
     network = Network.stacked([examples.train(each, np.arange(USERS), 0) for each in weights])
-    scale = np.array([2.0, 0.5, 1.0, 4.0, 1.0])
+    scale = np.array([2.0, 0.5, 1.0, 4.0, 1.0, 2.0, 1.0])
     for which in (0, 1):
         linear = features @ weights[which]
         for scores in (

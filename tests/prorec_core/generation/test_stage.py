@@ -17,7 +17,7 @@ from prorec_core.errors import UserError
 from prorec_core.evaluation.lists import Models, lists_after
 from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
 from prorec_core.generation.choice import best_trial, fusion_trials, recommended_of
-from prorec_core.generation.features import FEATURES, OWN
+from prorec_core.generation.features import EARLIER, FEATURES, OWN
 from prorec_core.generation.ranker_file import GivenRanker
 from prorec_core.generation.stage import GeneratorInputs, train_generator
 from prorec_core.generation.trained import RANKER, TrainedGenerator, restore_generator
@@ -484,7 +484,7 @@ def test_a_weight_that_is_given_alone_is_taken_and_nothing_is_tried(make_inputs:
 
 
 def test_a_ranker_whose_weights_are_given_is_not_fitted(make_inputs: Any, checkerboard: Sequences) -> None:
-    given = [1.0, 2.0, 0.5, 0.25, -0.5]
+    given = [1.0, 2.0, 0.5, 0.25, -0.5, 0.125, 0.0]
     more = checkerboard.with_validation_in_training()
     ranker = GivenRanker(features=list(FEATURES), weights=given)
     inputs = make_inputs(sequences=more, fusion_weights=[2.0], config={"epochs": 1, "ranker_file": "x"}, ranker=ranker)
@@ -500,10 +500,10 @@ def test_a_ranker_whose_weights_are_given_is_not_fitted(make_inputs: Any, checke
 
 def test_as_many_weights_can_be_given_as_there_are_features() -> None:
     whole = len(FEATURES) + len(OWN)
-    for count, told in ((len(FEATURES) - 1, "5 items"), (len(FEATURES) + 1, "or 7"), (whole + 1, "7 items")):
+    for count, told in ((len(EARLIER) - 1, "5 items"), (whole + 1, "9 items")):
         with pytest.raises(ValidationError, match=told):
             GeneratorConfig.model_validate({"ranker_weights": [1.0] * count})
-    for count in (len(FEATURES), whole):
+    for count in (len(EARLIER), len(FEATURES), whole):
         GeneratorConfig.model_validate({"ranker_weights": [1.0] * count})
     words = GeneratorConfig.model_fields["ranker_weights"].description
     assert words is not None and ", ".join(FEATURES) in words, "told in their order"
