@@ -114,7 +114,10 @@ def vote(trainings: Sequence[Mapping[str, Path]], weights: Sequence[float], beam
     items, scores = dict[Split, IntArray](), Scores()
     for split, (histories, _) in asked.items():
         items[split] = union(
-            [find_candidates(each, histories, beams, DENSE_CANDIDATES).items_UC for each in generators]
+            [
+                find_candidates(each, histories, beams, DENSE_CANDIDATES, near=relations.near).items_UC
+                for each in generators
+            ]
         )
         scores[split] = [judged(each, histories, items[split]) for each in generators]
         print(f"{split.name.lower()}: {len(items[split]):,} users, {items[split].shape[1]} candidates", flush=True)

@@ -117,8 +117,8 @@ class AlignConfig(Training):
         None,
         gt=0,
         le=100,
-        description="Mean norm of E_C where Stage I starts, in parts of E_T's (√d); none: as it comes. Vectors of din, "
-        "which are short beside a text's, want about 1.",
+        description="Mean norm of E_C where Stage I starts anew, in parts of E_T's (√d); null: as it comes. Vectors of "
+        "din, which are short beside a text's, want about 0.5.",
     )
 
 
@@ -222,7 +222,7 @@ class GeneratorConfig(Training):
     label_smoothing: Probability = Field(0.0, description="Mass of the target spread over the other codes.")
     ranker: bool = Field(
         True,
-        description="Fit a light ranker of what generation and the dense score find, by both of them, item-to-item "
+        description="Fit a light ranker of what generation, the dense score and item-kNN find, by these, item-to-item "
         "counts, texts and popularity, on validation users; it recommends where it is better on those left out.",
     )
     ranker_weights: (

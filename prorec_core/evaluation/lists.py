@@ -15,17 +15,12 @@ import torch
 from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.sequences import IntArray, Sequences
+from prorec_core.data.sequences import Sequences
 from prorec_core.generation.base import Generator
-from prorec_core.generation.candidates import (
-    BESIDE_ASKED,
-    BESIDE_CANDIDATES,
-    DENSE_CANDIDATES,
-    Beside,
-    find_candidates,
-)
+from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.ranker import Ranker
-from prorec_core.generation.relations import beside_of
+from prorec_core.generation.relations import near_of
+from prorec_core.generation.similar import BESIDE_CANDIDATES, Near, found_beside
 from prorec_core.metrics.top import TopItems, latest_items, padded_histories, top_from_scores
 from prorec_core.progress import Progress, Report, silent
 from prorec_core.sequential.base import INFERENCE_TOKENS, SequentialModel, users_at_a_time
@@ -116,7 +111,7 @@ def _lists_after(
         config.beams,
         max(DENSE_CANDIDATES, k),
         masked=config.mask_history,
-        beside=None if models.ranker is None else beside_of(models.ranker.relations),
+        near=None if models.ranker is None else near_of(models.ranker.relations),
         report=report,
     )
     lists = {"generative": TopItems(*candidates.generative(k))}
@@ -161,7 +156,7 @@ def dense_lists(
     masked: bool,
     offsets_N: torch.Tensor | None = None,
     own: int = 0,
-    beside: Beside | None = None,
+    near: Near | None = None,
 ) -> TopItems:
     """A sequential model's k best items of the whole catalogue for every user, with each item's offset added.
 
@@ -174,9 +169,9 @@ def dense_lists(
         masked: leave out what a user has.
         offsets_N: added to the scores.
         own: so many of a user's latest different items stand in the list too, which is that much longer.
-        beside: and so do BESIDE_CANDIDATES of those that this finds.
+        near: and so do BESIDE_CANDIDATES of those that this knows.
     """
-    width = k + own + (BESIDE_CANDIDATES if beside else 0)
+    width = k + own + (BESIDE_CANDIDATES if near else 0)
     items = np.full((histories.n_users, width), -1, np.int32)
     scores = np.full((histories.n_users, width), -np.inf, np.float32)
     scorer = model.scorer(table_NE)
@@ -188,24 +183,15 @@ def dense_lists(
         scores_BN = scorer(batch) if offsets_N is None else scorer(batch) + offsets_N
         top = top_from_scores(scores_BN, k, None if forbidden is None else forbidden.to(table_NE.device))
         more: list[npt.NDArray[np.integer]] = [latest_items(histories.select(users), own)] if own else []
-        if beside:
-            known = np.hstack([top.items_UK, *more, *(() if forbidden is None else (forbidden.numpy(),))])
-            more.append(_fresh(beside(histories.select(users), BESIDE_ASKED), known, scores_BN.shape[1]))
+        if near:
+            taken = np.hstack([top.items_UK, *more, *(() if forbidden is None else (forbidden.numpy(),))])
+            more.append(found_beside(near, histories.select(users), scores_BN.shape[1], taken))
         if more:
             more_BH = np.hstack(more).astype(np.int64)
             asked = torch.from_numpy(np.maximum(more_BH, 0)).to(scores_BN.device)
             top = with_own(top, more_BH, scores_BN.gather(1, asked).float().cpu().numpy())
         items[users, : top.length], scores[users, : top.length] = top.items_UK, top.scores_UK
     return TopItems(items, scores)
-
-
-def _fresh(beside_BJ: IntArray, known_BK: npt.NDArray[np.integer], n_items: int) -> IntArray:
-    """The first of some items that are not known and of the catalogue, -1 where there are fewer, BESIDE_CANDIDATES."""
-    known = (beside_BJ[:, :, None] == known_BK[:, None, :]).any(-1) | (beside_BJ >= n_items)
-    beside_BJ = np.where(known, -1, beside_BJ)
-    first = np.argsort(beside_BJ < 0, axis=1, kind="stable")[:, :BESIDE_CANDIDATES]
-    found: IntArray = np.take_along_axis(beside_BJ, first, 1)
-    return found
 
 
 def with_own(top: TopItems, own_BH: npt.NDArray[np.int64], scores_BH: npt.NDArray[np.float32]) -> TopItems:

@@ -22,7 +22,7 @@ from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
 from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.generation.candidates import DENSE_CANDIDATES, OWN_CANDIDATES, Candidates
 from prorec_core.generation.ranker import Ranker, fit_ranker
-from prorec_core.generation.relations import Relations, beside_of
+from prorec_core.generation.relations import Relations, near_of
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.sequential.base import SequentialModel
@@ -84,14 +84,14 @@ def sequential_find(
         offsets_N: what is added to each item's score, in nats.
         relations: of the ranker that is to choose; None: there is to be none.
     """
-    beside = beside_of(relations)
+    near = near_of(relations)
 
     def find(histories: Sequences) -> Candidates:
         k, masked = candidates_of(config, histories.n_items), config.mask_history
         own = 0 if masked else OWN_CANDIDATES
         return as_candidates(
             dense_lists(
-                model, table_NE, histories, k, max_history, masked=masked, offsets_N=offsets_N, own=own, beside=beside
+                model, table_NE, histories, k, max_history, masked=masked, offsets_N=offsets_N, own=own, near=near
             )
         )
 
@@ -110,7 +110,7 @@ def relations_of(dataset: Dataset, texts_NT: Floats | None) -> Relations:
 
 
 def candidates_of(config: EvaluateConfig, n_items: int) -> int:
-    """How many items a baseline finds for each user: as many as a generator's ranker chooses from, or all."""
+    """How many items a baseline finds for each user: as many as a generator and its dense score do, or all."""
     return min(config.beams + max(config.list_length, DENSE_CANDIDATES), n_items)
 
 

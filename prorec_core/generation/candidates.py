@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.allowed import Rules, by_rule
 from prorec_core.generation.base import Context, Generator
 from prorec_core.generation.beam import beam_search
+from prorec_core.generation.similar import BESIDE_CANDIDATES, IsOpen, Near, found_beside
 from prorec_core.metrics.top import latest_items, padded_histories
 from prorec_core.progress import Progress, Report, silent
 from prorec_core.sequential.base import mask_history
@@ -29,13 +31,9 @@ from prorec_core.training.batching import HistoryBatch, at_a_time, inference_bat
 Floats = npt.NDArray[np.float32]
 DenseScores = Callable[[Context, HistoryBatch], Tensor]
 """Dense logits of all items, float32, shape (U, N)."""
-Beside = Callable[[Sequences, int], IntArray]
-"""For each history items that something else than the models finds, at most so many; int32, -1 behind them."""
 DENSE_CANDIDATES = 50
 """Items of the dense score that are looked at beside the beams, at least: what is chosen, measured and served ranks the
 same candidates."""
-BESIDE_CANDIDATES, BESIDE_ASKED = 30, 100
-"""Items that only a ranker finds and looks at too, at most; and among how many of its best these are sought."""
 OWN_CANDIDATES = 20
 """A user's latest different items that are looked at too, where what a user has may be recommended again: no search is
 needed to know of them, and none may find them all."""
@@ -69,6 +67,13 @@ class Candidates:
     def found(self) -> slice:
         """The columns of what the models have found, and of the user's own."""
         return slice(self.items_UC.shape[1] - self.beside)
+
+    @property
+    def by_models_UC(self) -> npt.NDArray[np.bool_]:
+        """Where there is one of those."""
+        found: npt.NDArray[np.bool_] = self.items_UC >= 0
+        found[:, self.found.stop :] = False
+        return found
 
     def select(self, rows: npt.NDArray[np.integer]) -> Candidates:
         """Those of some rows, in the order named."""
@@ -120,7 +125,7 @@ def find_candidates(
     with_dense: bool = True,
     whole: DenseScores | None = None,
     rules: Rules | None = None,
-    beside: Beside | None = None,
+    near: Near | None = None,
     report: Report = silent,
 ) -> Candidates:
     """Beam search for every user, joined with the dense score's top k, and unless `masked` with the user's own items.
@@ -136,7 +141,7 @@ def find_candidates(
         with_dense: also look at the dense score, if there is one, and at the user's own items; else at beams alone.
         whole: what `dense_scores` gave for this generator; None: it is asked.
         rules: for each user the items that alone may be candidates.
-        beside: what a ranker finds by itself; looked at where there is a dense score of all items.
+        near: what a ranker knows by itself; where there is a dense score of all items, BESIDE_CANDIDATES are sought.
         report: told of every batch, in users.
     """
     device = generator.inputs_NE.device
@@ -144,7 +149,7 @@ def find_candidates(
     whole = (whole or dense_scores(generator)) if dense else None
     own = with_dense and not masked
     width = beams + (min(k, generator.trie.n_items) if whole else 0) + (OWN_CANDIDATES if own else 0)
-    more = BESIDE_CANDIDATES if beside and whole else 0
+    more = BESIDE_CANDIDATES if near and whole else 0
     items = np.full((histories.n_users, width + more), -1, np.int32)
     generative, scores = (np.full(items.shape, -np.inf, np.float32) for _ in range(2))
     most = max(1, at_a_time(SEARCH_CELLS, device) // (beams * max(generator.trie.widest)))
@@ -165,10 +170,8 @@ def find_candidates(
         if whole:
             logits_UN = whole(context, batch)
             seen = histories if masked else None
-            beside_UJ = None
-            if beside and more:
-                beside_UJ = torch.from_numpy(beside(histories.select(users), BESIDE_ASKED)).to(device)
-            found = _join_dense(generator, context, beam, logits_UN, batch, seen, ruled, k, own_UH, beside_UJ)
+            beside = None if near is None else partial(found_beside, near, histories.select(users))
+            found = _join_dense(generator, context, beam, logits_UN, batch, seen, ruled, k, own_UH, beside)
         else:
             if own_UH is not None:
                 fresh_UH = _without(own_UH, beam[0])
@@ -249,7 +252,7 @@ def _join_dense(
     rules: Rules | None,
     k: int,
     own_UH: Tensor | None,
-    beside_UJ: Tensor | None,
+    beside: Callable[[int, npt.NDArray[np.integer], IsOpen], IntArray] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     beams_UB, beam_scores_UB = found
     log_p_UN = logits_UN.log_softmax(-1)
@@ -266,25 +269,25 @@ def _join_dense(
     fresh_UK = top_UK.indices.masked_fill(top_UK.values == -torch.inf, -1)
     fresh_UK = _without(fresh_UK, beams_UB)
     # What the beams have found already goes to the end, where the whole batch can do without those columns.
-    fresh_UK = _closed_up(fresh_UK)
+    fresh_UK = fresh_UK.gather(1, (fresh_UK < 0).to(torch.int8).argsort(dim=1, stable=True))
     fresh_UK = fresh_UK[:, : max(1, int((fresh_UK >= 0).sum(1).max()))]
     if own_UH is not None:
         fresh_UK = torch.cat([fresh_UK, _without(_without(own_UH, beams_UB), fresh_UK)], 1)
-    if beside_UJ is not None:
-        # What a history or a rule leaves out has no probability, and new items may be no part of this catalogue.
-        known_UJ = (beside_UJ.long() + 1) * (beside_UJ < log_p_UN.shape[1]) - 1
-        open_UJ = log_p_UN.gather(1, known_UJ.clamp(min=0)) > -torch.inf
-        beside_UJ = _without(_without(known_UJ.masked_fill(~open_UJ, -1), beams_UB), fresh_UK)
-        fresh_UK = torch.cat([fresh_UK, _closed_up(beside_UJ)[:, :BESIDE_CANDIDATES]], 1)
+    if beside is not None:
+
+        def is_open(rows: npt.NDArray[np.int64], items: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+            """What a history or a rule leaves out has no probability."""
+            places = (torch.from_numpy(each).to(log_p_UN.device) for each in (rows, items))
+            found: npt.NDArray[np.bool_] = (log_p_UN[tuple(places)] > -torch.inf).cpu().numpy()
+            return found
+
+        taken = torch.cat([beams_UB, fresh_UK], 1).cpu().numpy()
+        beside_UJ = torch.from_numpy(beside(log_p_UN.shape[1], taken, is_open)).to(fresh_UK)
+        fresh_UK = torch.cat([fresh_UK, beside_UJ], 1)
     items_UC = torch.cat([beams_UB, fresh_UK], 1)
     generative_UC = torch.cat([beam_scores_UB, item_log_probabilities(generator, context, fresh_UK)], 1)
     dense_UC = log_p_UN.gather(1, items_UC.clamp(min=0)).masked_fill(items_UC < 0, -torch.inf)
     return items_UC, generative_UC, dense_UC
-
-
-def _closed_up(items_UK: Tensor) -> Tensor:
-    """The same items in their order, those that are none at the end."""
-    return items_UK.gather(1, (items_UK < 0).to(torch.int8).argsort(dim=1, stable=True))
 
 
 def _without(items_UK: Tensor, others_UJ: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Why an item was recommended: what each part of the score gave it, and its codes in words.
 
 Knows a recommender and how its score is put together; knows nothing of files or HTTP. An item's contributions add up to
-its score less a baseline: that of the mean of all candidates of the history, the items that generation or the dense
-score found worth a look. So a contribution says how much a part sets the item apart from those, up or down.
+its score less a baseline: that of the mean of all candidates of the history, the items that generation, the dense
+score or, where the ranker recommends, item-kNN found worth a look. So a contribution says how much a part sets the item
+apart from those, up or down.
 
 Axes: U histories, C candidates, K items of a list, F parts, L levels of codes, H latest items of a history.
 """

@@ -19,7 +19,8 @@ from prorec_core.generation.candidates import (
     item_log_probabilities,
     last_context,
 )
-from prorec_core.metrics.top import latest_items
+from prorec_core.generation.similar import BESIDE_CANDIDATES, Near, found_beside
+from prorec_core.metrics.top import latest_items, padded_histories
 from prorec_core.progress import Report, silent
 from prorec_core.training.batching import at_a_time, inference_batches
 
@@ -36,6 +37,7 @@ def joint_candidates(
     beams: int,
     *,
     masked: bool = True,
+    near: Near | None = None,
     report: Report = silent,
 ) -> Candidates:
     """The union of both generators' beams, each item with its log-probability under either of them.
@@ -46,6 +48,7 @@ def joint_candidates(
         histories: each user's items.
         beams: beams of each search.
         masked: leave out what a user already has; else the user's own latest items are among the candidates.
+        near: what a ranker of both knows by itself.
         report: told of every batch of both searches, in users.
 
     Returns:
@@ -66,8 +69,8 @@ def joint_candidates(
         find_candidates(each, histories, beams, beams, masked=masked, with_dense=False, report=report).items_UC
         for each in (first, second)
     )
-    own = 0 if masked else OWN_CANDIDATES
-    items_UC = np.full((histories.n_users, 2 * beams + own), -1, np.int32)
+    own, more = 0 if masked else OWN_CANDIDATES, BESIDE_CANDIDATES if near else 0
+    items_UC = np.full((histories.n_users, 2 * beams + own + more), -1, np.int32)
     log_p = [np.full(items_UC.shape, -np.inf, np.float32) for _ in range(2)]
     device = first.inputs_NE.device
     children = max(width for each in (first, second) for width in each.trie.widest)
@@ -80,8 +83,12 @@ def joint_candidates(
             latest = latest_items(histories.select(users), own)
             found = (latest[:, :, None] == items_UC[users][:, None, :]).any(-1)
             items_UC[users, 2 * beams : 2 * beams + latest.shape[1]] = np.where(found, -1, latest)
+        if near:
+            some = histories.select(users)
+            taken = np.hstack([items_UC[users], *([padded_histories(some)] if masked else ())])
+            items_UC[users, -more:] = found_beside(near, some, first.trie.n_items, taken)
         asked = torch.from_numpy(items_UC[users].astype(np.int64)).to(device)
         for generator, values in zip((first, second), log_p, strict=True):
             found = item_log_probabilities(generator, last_context(generator, batch), asked)
             values[users] = found.cpu().numpy()
-    return Candidates(items_UC, log_p[0], log_p[1], items_UC.shape[1])
+    return Candidates(items_UC, log_p[0], log_p[1], items_UC.shape[1] - more, more)

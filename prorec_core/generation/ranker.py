@@ -35,8 +35,8 @@ NETWORK_FROM = 500
 """Targets from which on a network is trained: of Amazon Beauty's 1,000 are enough, 300 are not."""
 _PENALTY = 0.01
 """Of squared standardised weights, against the mean loss of a user."""
-_FIT_CELLS = 12_500_000
-"""Features of all users and candidates that a ranker is fitted on at most, float64: 25,000 users with 100 each."""
+_FIT_CELLS = 22_750_000
+"""Features of all users and candidates that a ranker is fitted on at most, float64: 7 of 130, of 25,000 users."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from prorec_core.generation.bundle import Bundle
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, DenseScores, dense_scores, find_candidates
 from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.look import Look
-from prorec_core.generation.relations import Relations, beside_of
+from prorec_core.generation.relations import Relations, near_of
 from prorec_core.generation.rule_book import RuleBook
 from prorec_core.generation.scoring import Ranked, Scoring, scorings_of
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
@@ -288,7 +288,7 @@ class Recommender:
             masked=masked,
             whole=self._dense,
             rules=rules,
-            beside=beside_of(self._relations),
+            near=near_of(self._relations),
         )
 
     def _popular_of(self, open_N: Mask, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:

@@ -6,7 +6,7 @@ items of a history, N items, T dimensions of the text, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +20,7 @@ from prorec_core.alignment.new_items import directions_of, standing_for
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
 from prorec_core.generation.features import FEATURES, named_features
-from prorec_core.generation.similar import had, similar_items
+from prorec_core.generation.similar import Near, had, similar_items, strongest
 
 Floats = npt.NDArray[np.float32]
 
@@ -95,6 +95,10 @@ class Relations:
         if len(directions) > len(counts):
             stands_for = standing_for(directions, len(counts))
             counts, tables = stands_for @ counts, [stands_for @ table @ stands_for.T for table in tables]
+            if similar is not None:
+                # What is known stays as it was, and so few of the new ones stand beside it.
+                parts = (tables[1].tocsr()[:, : similar.shape[1]], tables[1].tocsr()[:, similar.shape[1] :])
+                tables[1] = sparse.hstack([strongest(part, MOST_SIMILAR) for part in parts])
         tables = [table.tocsr().astype(np.float32) for table in tables]
         for table in tables:
             table.sort_indices()
@@ -173,25 +177,6 @@ class Relations:
         )
         return np.stack([np.where(there_UC, each, 0.0) for each in features], axis=-1).astype(np.float32)
 
-    def beside(self, histories: Sequences, k: int) -> IntArray:
-        """For each history the k items most similar to all of its own, int32, shape (U, k), -1 where there are fewer.
-
-        Those of the history are not left out. Of equal ones the lower number comes first.
-
-        Raises:
-            ValueError: nothing is known of who has what.
-        """
-        if self.similar is None:
-            raise ValueError("these relations do not know who has what")
-        summed_UN = self._summed(histories).tocoo()
-        order = np.lexsort((summed_UN.col, -summed_UN.data, summed_UN.row))
-        rows = summed_UN.row[order]
-        rank = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
-        found = np.full((histories.n_users, k), -1, np.int32)
-        first = rank < k
-        found[rows[first], rank[first]] = summed_UN.col[order][first]
-        return found
-
     def latest(self, histories: Sequences, users: npt.NDArray[np.int64]) -> IntArray:
         """The items of some users that features look at, the very latest first, int32, -1 where there are fewer."""
         return _latest(histories, users)
@@ -200,8 +185,14 @@ class Relations:
         """How much each of those counts in what followed."""
         return LATEST_DECAY ** np.arange(LATEST, dtype=np.float32)
 
-    def _summed(self, histories: Sequences) -> sparse.csr_matrix:
-        """How similar each item is to all that a history has, shape (U, N)."""
+    def near(self, histories: Sequences) -> sparse.csr_matrix:
+        """How alike each item is to all that a history has, float32, shape (U, N).
+
+        Raises:
+            ValueError: nothing is known of who has what.
+        """
+        if self.similar is None:
+            raise ValueError("these relations do not know who has what")
         return (had(histories, SHARED_LATEST, len(self.counts_N)) @ self.similar).tocsr()
 
     @cached_property
@@ -211,7 +202,7 @@ class Relations:
     def _shared(self, items_UC: IntArray, latest_UN: sparse.csr_matrix, histories: Sequences) -> tuple[Floats, Floats]:
         """SHARED of each user's candidates."""
         preceded_UC = _at((latest_UN @ self._predecessors).tocsr(), items_UC)
-        return np.log1p(preceded_UC), np.log1p(_SHARED_SCALE * _at(self._summed(histories), items_UC))
+        return np.log1p(preceded_UC), np.log1p(_SHARED_SCALE * _at(self.near(histories), items_UC))
 
     def _text(self, items_UC: IntArray, latest_UH: IntArray) -> Floats:
         """Cosine of each candidate's text with that of the nearest of the latest items, 0 without history."""
@@ -261,6 +252,6 @@ def _finite(values_UC: Floats) -> Floats:
     return np.where(known_UC, values_UC, np.where(np.isfinite(least_U1), least_U1, 0.0)).astype(np.float32)
 
 
-def beside_of(relations: Relations | None) -> Callable[[Sequences, int], IntArray] | None:
-    """`Relations.beside` of relations that know who has what; None of others."""
-    return None if relations is None or relations.similar is None else relations.beside
+def near_of(relations: Relations | None) -> Near | None:
+    """`Relations.near` of relations that know who has what; None of others."""
+    return None if relations is None or relations.similar is None else relations.near

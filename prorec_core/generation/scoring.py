@@ -92,7 +92,7 @@ class Dense(_Additive):
         return found.dense(k)
 
     def terms(self, found: Candidates, histories: Sequences) -> Doubles:
-        return np.where(found.items_UC >= 0, found.dense_UC.astype(np.float64), np.nan)[:, :, None]
+        return np.where(found.by_models_UC, found.dense_UC.astype(np.float64), np.nan)[:, :, None]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Fused(_Additive):
 
     def terms(self, found: Candidates, histories: Sequences) -> Doubles:
         both = np.stack([found.generative_UC, found.dense_UC], axis=-1).astype(np.float64)
-        both = np.where((found.items_UC >= 0)[:, :, None], both, np.nan)
+        both = np.where(found.by_models_UC[:, :, None], both, np.nan)
         return both * [1.0, self.weight]
 
 

@@ -24,7 +24,7 @@ from prorec_core.generation.choice import choose
 from prorec_core.generation.features import SHARED
 from prorec_core.generation.objective import Objective, some_targets
 from prorec_core.generation.ranker_file import GivenRanker
-from prorec_core.generation.relations import Relations, beside_of
+from prorec_core.generation.relations import Relations, near_of
 from prorec_core.generation.soft_teacher import SampledTeacher, SoftTeacher, WholeTeacher
 from prorec_core.generation.trained import TEACHER, TrainedGenerator, build_generator, go_on_from, ranker_tensors
 from prorec_core.generation.trie import CodeTrie
@@ -154,7 +154,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
             inputs.beams,
             DENSE_CANDIDATES,
             masked=inputs.mask_history,
-            beside=beside_of(relations),
+            near=near_of(relations),
             report=runtime.report,
         ),
         inputs.fusion_weights if generator.has_dense_score and any(inputs.fusion_weights) else [],

@@ -83,8 +83,8 @@ class Scorer:
 SCORERS: dict[str, Scorer] = {
     "ranked": Scorer(
         "ranked",
-        "a light ranker of what is found, by its scores, item-to-item counts, texts (unless ids alone are known) and "
-        "popularity, fitted on validation users",
+        "a light ranker of what is found, by its scores, item-to-item counts, item-kNN, texts (unless ids alone are "
+        "known) and popularity, fitted on validation users",
         "#7b4fa3",
         "P",
         compared=(

@@ -32,16 +32,26 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
     """
     from prorec_core.data.sequences import Split
     from prorec_core.evaluation.lists import new_item_offsets
-    from prorec_core.evaluation.reranking import Find, find_all, own_and_ranked
+    from prorec_core.evaluation.reranking import Find, find_all, own_and_ranked, relations_of
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.generation.choice import best_trial, fusion_trials
     from prorec_core.generation.late_fusion import joint_candidates
+    from prorec_core.generation.relations import near_of
 
     config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
 
+    texts_NT = read_texts(work.inputs[f"embed_text@{SIDES[0]}"])
+    relations = relations_of(dataset, texts_NT) if dataset.sequences.validates else None
+
     def find_of(first: Generator, second: Generator) -> Find:
         return lambda histories: joint_candidates(
-            first, second, histories, config.beams, masked=config.mask_history, report=runtime.report
+            first,
+            second,
+            histories,
+            config.beams,
+            masked=config.mask_history,
+            near=near_of(relations),
+            report=runtime.report,
         )
 
     def with_new() -> Find:
@@ -63,8 +73,9 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
         dataset,
         config,
         work.experiment.seed,
-        read_texts(work.inputs[f"embed_text@{SIDES[0]}"]),
+        texts_NT,
         lambda candidates, k: candidates.fused(weight, k),
+        relations,
     )
     result = run(replace(inputs, fusion_weight=weight, fusion_trials=trials), runtime.report)
     result.save(work.folder)

@@ -20,7 +20,9 @@ from prorec_core.config import Experiment, Training
 if TYPE_CHECKING:
     import torch
 
-_FLOAT = 4
+_FLOAT, _DOUBLE = 4, 8
+_PAIR = 100
+"""Of two items of one user, while what users share is counted."""
 _LIBRARIES = 2**26
 """What libraries take at the first call of much that a stage calls, and what they keep of what was freed."""
 
@@ -150,6 +152,7 @@ def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
         Part("vectors of nodes", sum(nodes) * dim * _FLOAT if config.node_scores else 0, _NARROWER, True),
         Part("the trie of codes", 8 * items * (2 * len(nodes) + 4), "fewer quantize.levels", True),
         Part("counts of what follows what", 60 * sizes.interactions if config.ranker else 0, "generator.ranker=false"),
+        Part("who shares what", _shared(sizes) if config.ranker else 0, "generator.ranker=false"),
         *_larger(step, _search(experiment, sizes, min(sizes.users, CHOSEN_BY), ranked=True)),
         _states(experiment, config, config.dim),
     ]
@@ -246,6 +249,8 @@ def _search(experiment: Experiment, sizes: Sizes, asked: int, *, ranked: bool = 
     `ranked`: a ranker is fitted to the candidates' features besides.
     """
     from prorec_core.generation.candidates import DENSE_CANDIDATES, DENSE_CELLS, OWN_CANDIDATES, SEARCH_CELLS
+    from prorec_core.generation.features import named_features
+    from prorec_core.generation.similar import BESIDE_CANDIDATES
     from prorec_core.training.batching import at_a_time
 
     cells, dense_cells = (at_a_time(each, _place(experiment)) for each in (SEARCH_CELLS, DENSE_CELLS))
@@ -253,12 +258,23 @@ def _search(experiment: Experiment, sizes: Sizes, asked: int, *, ranked: bool = 
     children = experiment.quantize.codes
     users = min(sizes.users, max(1, min(cells // (beams * children), dense_cells // sizes.items)))
     own = 0 if experiment.evaluate.mask_history else OWN_CANDIDATES
-    candidates = asked * (beams + DENSE_CANDIDATES + own) * (3 * _FLOAT + (40 if ranked else 0))
+    beside = BESIDE_CANDIDATES if experiment.generator.ranker else 0
+    features = _DOUBLE * len(named_features(own=own > 0)) if ranked else 0
+    candidates = asked * (beams + DENSE_CANDIDATES + own + beside) * (3 * _FLOAT + features)
     return [
         Part("candidates of users", candidates, "fewer evaluate.beams"),
         Part("tables of the search", 8 * users * beams * children * _FLOAT, "fewer evaluate.beams", True),
         Part("dense scores of all items", 4 * users * sizes.items * _FLOAT, "generator.dense=head", True),
     ]
+
+
+def _shared(sizes: Sizes) -> int:
+    """The most similar others of each item, numbers and strengths, and the pairs that they are found among."""
+    from prorec_core.generation.relations import MOST_SIMILAR
+    from prorec_core.generation.similar import PAIRS
+
+    found = min(sizes.items, MOST_SIMILAR) * sizes.items * 2 * _FLOAT
+    return found + _PAIR * min(PAIRS, sizes.interactions * MOST_SIMILAR)
 
 
 def _place(experiment: Experiment) -> torch.device:

@@ -16,13 +16,15 @@ from itertools import product
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from prorec_core.alignment.new_items import directions_of
 from prorec_core.data.sequences import IntArray, Longs, Sequences, Split
 from prorec_core.evaluation.heuristics.scored import Floats, Scored
 from prorec_core.evaluation.lists import with_own
+from prorec_core.generation.similar import BESIDE_CANDIDATES, Near, found_beside
 from prorec_core.metrics.measures import ndcg_at_k
-from prorec_core.metrics.top import TopItems, latest_items
+from prorec_core.metrics.top import TopItems, latest_items, padded_histories
 from prorec_core.progress import Progress, Report, silent
 
 Setting = Mapping[str, float]
@@ -105,7 +107,15 @@ class Catalogue:
         return self._heuristic
 
     def lists(
-        self, setting: Setting, histories: Sequences, k: int, *, masked: bool, own: int = 0, report: Report = silent
+        self,
+        setting: Setting,
+        histories: Sequences,
+        k: int,
+        *,
+        masked: bool,
+        own: int = 0,
+        near: Near | None = None,
+        report: Report = silent,
     ) -> TopItems:
         """The k best items of every user by one setting.
 
@@ -115,18 +125,30 @@ class Catalogue:
             k: items a list.
             masked: leave out what a user has.
             own: so many of a user's latest different items stand in the list too, which is that much longer.
+            near: and so do BESIDE_CANDIDATES of those that this knows.
             report: told of every block, in users.
         """
-        items = np.full((histories.n_users, k + own), -1, np.int32)
-        scores = np.full((histories.n_users, k + own), -np.inf, np.float32)
+        width = k + own + (BESIDE_CANDIDATES if near else 0)
+        items = np.full((histories.n_users, width), -1, np.int32)
+        scores = np.full((histories.n_users, width), -np.inf, np.float32)
         score = self.heuristic.scores([setting])
         for rows, part in self._blocks(histories, report):
             (scored,) = score(part)
             top = scored.top(k, part if masked else None)
-            if own:
-                top = with_own(top, latest := latest_items(part, own), scored.of(latest))
+            more: list[npt.NDArray[np.integer]] = [latest_items(part, own)] if own else []
+            if near:
+                # What is near is known by the numbers that items have elsewhere.
+                taken = self._named(np.hstack([top.items_UK, *more, *([padded_histories(part)] if masked else ())]))
+                beside = found_beside(near, histories.select(rows), len(self._item_N), taken)
+                more.append(np.where(beside >= 0, self._number_N[beside], -1))
+            if more:
+                top = with_own(top, more_BH := np.hstack(more).astype(np.int64), scored.of(more_BH))
             items[rows, : top.length], scores[rows, : top.length] = top.items_UK, top.scores_UK
-        return TopItems(np.where(items >= 0, self._item_N[items], -1).astype(np.int32), scores)
+        return TopItems(self._named(items), scores)
+
+    def _named(self, numbers: npt.NDArray[np.integer]) -> IntArray:
+        """Items by the numbers that they have elsewhere, -1 standing for none."""
+        return np.where(numbers >= 0, self._item_N[numbers], -1).astype(np.int32)
 
     def choose(
         self, sequences: Sequences, *, masked: bool, report: Report = silent

@@ -16,9 +16,10 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Sequences
 from prorec_core.evaluation.heuristics.base import Catalogue, Trial
 from prorec_core.evaluation.heuristics.scored import Floats
-from prorec_core.evaluation.reranking import Find, as_candidates, candidates_of, find_all, own_and_ranked
+from prorec_core.evaluation.reranking import Find, as_candidates, candidates_of, find_all, own_and_ranked, relations_of
 from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.generation.candidates import OWN_CANDIDATES, Candidates
+from prorec_core.generation.relations import near_of
 from prorec_core.metrics.scorers import SCORERS
 from prorec_core.metrics.top import TopItems
 from prorec_core.progress import Report, silent
@@ -52,10 +53,14 @@ def heuristic_inputs(
     )
     setting, trials = catalogue.choose(sequences, masked=masked, report=report)
 
+    relations = relations_of(dataset, texts_NS) if sequences.validates else None
+
     def find_in(catalogue: Catalogue) -> Find:
         def find(histories: Sequences) -> Candidates:
             k, own = candidates_of(config, histories.n_items), 0 if masked else OWN_CANDIDATES
-            found = catalogue.lists(setting, histories, k, masked=masked, own=own, report=report)
+            found = catalogue.lists(
+                setting, histories, k, masked=masked, own=own, near=near_of(relations), report=report
+            )
             return as_candidates(_in_nats(found) if kind.gains else found)
 
         return find
@@ -65,7 +70,7 @@ def heuristic_inputs(
         with_new = lambda: find_in(Catalogue(kind, training, dataset.n_items_with_new, texts_NS))  # noqa: E731
     found = find_all(dataset, find_in(catalogue), with_new)
     plain = config.model_copy(update={"new_item_bonus": 0.0})
-    inputs = own_and_ranked(scorer, found, dataset, plain, 0, texts_NS, Candidates.listed)
+    inputs = own_and_ranked(scorer, found, dataset, plain, 0, texts_NS, Candidates.listed, relations)
     return replace(inputs, heuristic=told(setting, trials))
 
 

@@ -130,7 +130,8 @@ def test_a_sequential_model_gives_as_many_candidates_as_a_generator(length: int,
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_sequential_model_gives_what_the_ranker_finds_too(monkeypatch: pytest.MonkeyPatch, masked: bool) -> None:
-    monkeypatch.setattr("prorec_core.evaluation.lists.BESIDE_CANDIDATES", 2)
+    for module in ("evaluation.lists", "generation.similar"):
+        monkeypatch.setattr(f"prorec_core.{module}.BESIDE_CANDIDATES", 2)
     random = np.random.default_rng(1)
     histories = from_lists([np.arange(4, dtype=np.int32), np.array([7], np.int32), np.array([], np.int32)], 300)
     table = torch.from_numpy(random.normal(size=(300, 6)).astype(np.float32))
@@ -142,7 +143,8 @@ def test_a_sequential_model_gives_what_the_ranker_finds_too(monkeypatch: pytest.
     assert np.array_equal(found.dense(10)[0], plain.dense(10)[0]), "what it recommends by itself stays"
     for user in range(3):
         known = {*plain.items_UC[user].tolist(), *(histories.of_user(user).tolist() if masked else ())}
-        asked = relations.beside(histories, 100)[user].tolist()
+        strength_N = relations.near(histories)[[user]].toarray()[0]
+        asked = [item for item in np.argsort(-strength_N, kind="stable").tolist() if strength_N[item] > 0]
         wanted = [item for item in asked if 0 <= item < 300 and item not in known][:2]
         assert set(found.items_UC[user].tolist()) - {-1} == {*plain.items_UC[user].tolist(), *wanted} - {-1}
         assert len(wanted) == (2, 1, 0)[user]

@@ -25,7 +25,8 @@ from prorec_core.generation.bundle import Bundle, Placing
 from prorec_core.generation.candidates import Candidates, find_candidates
 from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.recommender import Recommender
-from prorec_core.generation.relations import Relations
+from prorec_core.generation.relations import Relations, near_of
+from prorec_core.generation.similar import Near
 from prorec_core.generation.stage import train_generator
 from prorec_core.generation.trained import restore_generator
 from prorec_core.quantization.stage import quantize
@@ -116,10 +117,14 @@ def ranked(bundle: Bundle, found: Candidates, histories: Sequences) -> list[tupl
     return lists
 
 
+def near(bundle: Bundle) -> Near | None:
+    return None if bundle.trained.ranker is None else near_of(bundle.trained.ranker.relations)
+
+
 def check_lists_are_what_they_were(before: Bundle, after: Bundle, histories: Sequences) -> None:
     known = before.items.height
-    one = find_candidates(generator_of(before), histories, 10, 20)
-    other = find_candidates(generator_of(after, slice(known, None)), histories, 10, 20)
+    one = find_candidates(generator_of(before), histories, 10, 20, near=near(before))
+    other = find_candidates(generator_of(after, slice(known, None)), histories, 10, 20, near=near(after))
     own = Sequences(histories.items, histories.offsets, after.items.height)
     lists = zip(ranked(before, one, histories), ranked(after, other, own), strict=True)
     for (items, scores), (items_after, scores_after) in lists:
@@ -180,6 +185,8 @@ def test_they_are_placed_and_counted_as_new_items_of_an_experiment_are(
         found = after.trained.ranker.relations
         np.testing.assert_allclose(found.counts_N, relations.counts_N, rtol=1e-6)
         np.testing.assert_allclose(found.successors.toarray(), relations.successors.toarray(), rtol=1e-5, atol=1e-6)
+        assert found.similar is not None and relations.similar is not None
+        np.testing.assert_allclose(found.similar.toarray(), relations.similar.toarray(), rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_withdrawn_is_recommended_to_nobody_and_passed_over_in_histories(bundle: Bundle) -> None:

@@ -5,11 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from prorec_core.data.sequences import IntArray, Sequences, from_lists
+from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.generation import candidates as candidates_module
+from prorec_core.generation import similar as similar_module
 from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import (
     Candidates,
@@ -18,6 +20,7 @@ from prorec_core.generation.candidates import (
     item_log_probabilities,
     last_context,
 )
+from prorec_core.generation.scoring import Dense, Fused, Generative
 from prorec_core.generation.trained import build_generator
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.progress import Progress
@@ -125,21 +128,19 @@ def test_own_items_are_candidates_where_they_may_come_back(
 def test_what_only_a_ranker_finds_stands_last_and_counts_for_no_other_score(
     monkeypatch: pytest.MonkeyPatch, make_config: Any, make_generator: Any, masked: bool
 ) -> None:
-    monkeypatch.setattr(candidates_module, "BESIDE_CANDIDATES", 4)
+    for module in (candidates_module, similar_module):
+        monkeypatch.setattr(module, "BESIDE_CANDIDATES", 4)
     generator, histories = make_generator(make_config()), _histories()
-    asked = np.stack([np.random.default_rng(user).permutation(N_ITEMS + 5) for user in range(histories.n_users)])
-    asked[0, 2:] = -1
+    order = np.random.default_rng(3).permutation(N_ITEMS + 5)
 
-    def beside(some: Sequences, k: int) -> IntArray:
-        """Of a catalogue that is larger than the generator's."""
-        rows = [next(u for u in range(histories.n_users) if same(some, row, u)) for row in range(some.n_users)]
-        return asked[rows, :k].astype(np.int32)
-
-    def same(some: Sequences, row: int, user: int) -> bool:
-        return some.of_user(row).tolist() == histories.of_user(user).tolist()
+    def near(some: Sequences) -> sparse.csr_matrix:
+        """Of a catalogue that is larger than the generator's; an item less of it for every item of a history."""
+        strength = np.linspace(1, 0.1, N_ITEMS + 5, dtype=np.float32)[np.argsort(order)]
+        known = np.arange(N_ITEMS + 5) >= np.diff(some.offsets)[:, None]
+        return sparse.csr_matrix(known * strength)
 
     plain = find_candidates(generator, histories, 3, 2, masked=masked)
-    found = find_candidates(generator, histories, 3, 2, masked=masked, beside=beside)
+    found = find_candidates(generator, histories, 3, 2, masked=masked, near=near)
     whole = find_candidates(generator, histories, N_ITEMS, 2, masked=False)
     assert found.beside == 4 and np.array_equal(found.items_UC[:, :-4], plain.items_UC)
     for k in (2, 10, 40):
@@ -149,16 +150,26 @@ def test_what_only_a_ranker_finds_stands_last_and_counts_for_no_other_score(
             (found.fused(0.7, k), plain.fused(0.7, k)),
         ):
             assert np.array_equal(mine[0], theirs[0]) and np.array_equal(mine[1], theirs[1])
+    places = np.zeros((histories.n_users, 1), np.int64)
+    for scoring in (Dense(), Fused(0.7), Generative()):
+        for mine, theirs in zip(
+            scoring.contributions(found, histories, places),
+            scoring.contributions(plain, histories, places),
+            strict=True,
+        ):
+            np.testing.assert_allclose(mine, theirs)
     for user in range(histories.n_users):
-        left_out = {*plain.items_UC[user].tolist(), *(histories.of_user(user).tolist() if masked else ())}
-        first = next(each for each in range(histories.n_users) if same(histories, user, each))
-        wanted = [item for item in asked[first].tolist() if 0 <= item < N_ITEMS and item not in left_out][:4]
+        own = histories.of_user(user).tolist()
+        left_out = {*plain.items_UC[user].tolist(), *(own if masked else ())}
+        wanted = [item for item in order.tolist() if len(own) <= item < N_ITEMS and item not in left_out][:4]
         items = found.items_UC[user, -4:]
         assert items[items >= 0].tolist() == wanted
         scores = dict(zip(whole.items_UC[user].tolist(), whole.generative_UC[user], strict=True))
         for place, item in enumerate(items):
             if item >= 0:
                 assert found.generative_UC[user, -4 + place] == pytest.approx(scores[int(item)], abs=1e-4)
+    summary = make_generator(make_config(distill={"at": "summary"}))
+    assert find_candidates(summary, histories, 3, 2, near=near).beside == 0, "no dense score of all items"
     some = found.select(np.array([1, 0]))
     assert some.beside == 4 and np.array_equal(some.dense(3)[0], found.dense(3)[0][[1, 0]])
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.errors import UserError
@@ -71,6 +72,26 @@ def test_candidates_are_the_union_of_both_searches(both: tuple[Any, Any], masked
         assert np.isfinite(found.generative_UC[user][present]).all()
         assert np.isfinite(found.dense_UC[user][present]).all()
     assert heard[-1] == Progress(histories.n_users, histories.n_users, "user")
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_only_a_ranker_finds_stands_last(
+    monkeypatch: pytest.MonkeyPatch, both: tuple[Any, Any], masked: bool
+) -> None:
+    for module in ("late_fusion", "similar"):
+        monkeypatch.setattr(f"prorec_core.generation.{module}.BESIDE_CANDIDATES", 3)
+    histories = _histories()
+    strength_N = np.linspace(1, 0.1, N_ITEMS, dtype=np.float32)
+    plain = joint_candidates(*both, histories, 4, masked=masked)
+    found = joint_candidates(
+        *both, histories, 4, masked=masked, near=lambda some: sparse.csr_matrix(np.tile(strength_N, (some.n_users, 1)))
+    )
+    assert found.beside == 3 and np.array_equal(found.items_UC[:, :-3], plain.items_UC)
+    assert np.array_equal(found.fused(1.0, 10)[0], plain.fused(1.0, 10)[0])
+    for user in range(histories.n_users):
+        taken = {*plain.items_UC[user].tolist(), *(histories.of_user(user).tolist() if masked else ())}
+        assert found.items_UC[user, -3:].tolist() == [item for item in range(N_ITEMS) if item not in taken][:3]
+    assert np.isfinite(found.dense_UC[:, -3:]).all() and np.isfinite(found.generative_UC[:, -3:]).all()
 
 
 def test_histories_of_two_lengths_are_refused(make_config: Any, make_generator: Any) -> None:

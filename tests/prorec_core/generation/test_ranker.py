@@ -103,7 +103,7 @@ def test_who_shares_what_is_counted_alike_in_pieces(monkeypatch: pytest.MonkeyPa
     random = np.random.default_rng(2)
     training = histories(*(random.integers(0, N_ITEMS - 2, 5).tolist() for _ in range(20)))
     whole, ranks = similar_items(had(training), 3.0, 4)
-    monkeypatch.setattr("prorec_core.generation.similar._PAIRS", pairs)
+    monkeypatch.setattr("prorec_core.generation.similar.PAIRS", pairs)
     pieces, again = similar_items(had(training), 3.0, 4)
     assert whole.nnz == 4 * (N_ITEMS - 2) and (whole != pieces).nnz == 0 and ranks.tolist() == again.tolist()
     nothing, _ = similar_items(had(from_lists([], 0)), 3.0, 4)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 
 from prorec_core.data.sequences import Split, from_lists
 from prorec_core.evaluation.heuristics import base
@@ -143,6 +144,19 @@ def test_what_a_user_has_may_come_again() -> None:
     assert catalogue.lists(Transitions.default(), asked, 1, masked=True).items_UK.tolist() == [[2]]
     longer = catalogue.lists(Transitions.default(), asked, 1, masked=False, own=2)
     assert longer.items_UK.tolist() == [[0, 1, -1]], "each once"
+
+
+def test_what_only_a_ranker_finds_comes_after_the_list() -> None:
+    """5 has never followed 0 and 1, but is near by who has them; 4 is nearer, and the user's own."""
+    training = from_lists(lists([0, 1, 0, 1], [0, 1, 0], [2, 3], [2, 3], [2, 5]), ITEMS)
+    strength = np.zeros((1, ITEMS), np.float32)
+    strength[0, [4, 5, 2]] = 3, 2, 1
+    catalogue, asked = Catalogue(Transitions, training, ITEMS, None), from_lists(lists([0, 4, 1]), ITEMS)
+    for masked, wanted in ((True, [2, 5, -1]), (False, [0, 4, 5, 2])):
+        found = catalogue.lists(
+            Transitions.default(), asked, 1, masked=masked, near=lambda some: sparse.csr_matrix(strength)
+        ).items_UK[0]
+        assert found.tolist()[: len(wanted)] == wanted and (found[len(wanted) :] == -1).all()
 
 
 def test_validation_chooses_and_test_is_not_looked_at() -> None:
