@@ -8,6 +8,7 @@ from typing import Any, Self, get_args
 
 import numpy as np
 import polars as pl
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from prorec_core.config import CollaborativeConfig, QuantizeConfig, Training
 from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.data.tables import RawTable
+from prorec_core.generation.candidates import Candidates
+from prorec_core.generation.ranker import fit_ranker
 from prorec_core.metrics.measures import Values, hits_at_k
 from prorec_core.metrics.scorers import SCORERS, Scorer
 from prorec_core.metrics.table import METRICS, Metric, View
@@ -169,6 +172,18 @@ def register() -> None:
     )
     SCORERS["by_number"] = Scorer("by number", "the lowest first", counts="tests.toys:by_number", everywhere=True)
     STAGES["lengths"] = lengths
+
+
+def looked_at(patch: pytest.MonkeyPatch, module: str) -> list[Candidates]:
+    """The candidates over which rankers are fitted from now on in a module that fits them."""
+    seen = list[Candidates]()
+
+    def fit(candidates: Candidates, *arguments: Any, **named: Any) -> Any:
+        seen.append(candidates)
+        return fit_ranker(candidates, *arguments, **named)
+
+    patch.setattr(f"{module}.fit_ranker", fit)
+    return seen
 
 
 def noting(made: list[str]) -> Callable[..., ArtifactRef]:

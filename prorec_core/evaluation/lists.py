@@ -15,7 +15,7 @@ import torch
 from prorec_core.alignment.trained import AlignedModel
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.sequences import Sequences
+from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.ranker import Ranker
@@ -182,16 +182,32 @@ def dense_lists(
         forbidden = torch.from_numpy(padded_histories(histories.select(users))) if masked else None
         scores_BN = scorer(batch) if offsets_N is None else scorer(batch) + offsets_N
         top = top_from_scores(scores_BN, k, None if forbidden is None else forbidden.to(table_NE.device))
-        more: list[npt.NDArray[np.integer]] = [latest_items(histories.select(users), own)] if own else []
-        if near:
-            taken = np.hstack([top.items_UK, *more, *(() if forbidden is None else (forbidden.numpy(),))])
-            more.append(found_beside(near, histories.select(users), scores_BN.shape[1], taken))
-        if more:
-            more_BH = np.hstack(more).astype(np.int64)
+        more_BH = more_items(top.items_UK, histories.select(users), len(table_NE), masked=masked, own=own, near=near)
+        if more_BH.size:
             asked = torch.from_numpy(np.maximum(more_BH, 0)).to(scores_BN.device)
             top = with_own(top, more_BH, scores_BN.gather(1, asked).float().cpu().numpy())
         items[users, : top.length], scores[users, : top.length] = top.items_UK, top.scores_UK
     return TopItems(items, scores)
+
+
+def more_items(
+    listed_BK: IntArray, histories: Sequences, n_items: int, *, masked: bool, own: int, near: Near | None
+) -> npt.NDArray[np.int64]:
+    """What a ranker looks at beside a list, shape (B, H), -1 standing for none: a user's own latest, and what is near.
+
+    Args:
+        listed_BK: the list.
+        histories: whose.
+        n_items: of the catalogue.
+        masked: what users have stays out.
+        own: so many of a user's latest different items, at most.
+        near: what is known of them; BESIDE_CANDIDATES that are not in the list or the user's own.
+    """
+    more: list[npt.NDArray[np.integer]] = [latest_items(histories, own)] if own else []
+    if near:
+        taken = np.hstack([listed_BK, *more, *([padded_histories(histories)] if masked else ())])
+        more.append(found_beside(near, histories, n_items, taken))
+    return np.hstack([np.zeros((histories.n_users, 0), np.int64), *more]).astype(np.int64)
 
 
 def with_own(top: TopItems, own_BH: npt.NDArray[np.int64], scores_BH: npt.NDArray[np.float32]) -> TopItems:

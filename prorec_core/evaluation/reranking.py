@@ -98,13 +98,15 @@ def sequential_find(
     return find
 
 
-def relations_of(dataset: Dataset, texts_NT: Floats | None) -> Relations:
-    """What a ranker knows of a data set's items; without texts, who has them and in which order.
+def relations_of(dataset: Dataset, texts_NT: Floats | None) -> Relations | None:
+    """What a ranker knows of a data set's items; None where validation is trained on, and nobody is left to fit one on.
 
     Args:
         dataset: whose users are counted.
-        texts_NT: as `own_and_ranked` has them.
+        texts_NT: as `own_and_ranked` has them; None: it knows who has the items and in which order.
     """
+    if not dataset.sequences.validates:
+        return None
     nothing_NT = np.zeros((dataset.sequences.n_items, 1), np.float32)
     return Relations.of(dataset.sequences.training(), nothing_NT if texts_NT is None else texts_NT)
 
@@ -153,8 +155,8 @@ def own_and_ranked(
     """
     sequences = dataset.sequences
     fitted: tuple[Ranker, dict[str, Any]] | None = None
-    if sequences.validates:
-        relations = relations or relations_of(dataset, texts_NT)
+    relations = relations or relations_of(dataset, texts_NT)
+    if relations is not None:
         asked = sequences.answerable(Split.VALIDATION)
         histories = sequences.histories(Split.VALIDATION).select(asked)
         targets = sequences.targets(Split.VALIDATION)[asked]

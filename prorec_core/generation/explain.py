@@ -101,7 +101,9 @@ def explain(
     if len(some):
         known = histories.select(some)
         own = None if rules is None else [rules[int(user)] for user in some]
-        found = found or recommender.candidates(known, k, mask_history=mask_history, rules=own)
+        found = found or recommender.candidates(
+            known, k, mask_history=mask_history, rules=own, ranked=isinstance(scoring, Ranked)
+        )
         items_UK, best.scores_UK[some] = scoring(found, known, k)
         best.items_UK[some] = items_UK
         with np.errstate(invalid="ignore"):

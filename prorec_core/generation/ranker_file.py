@@ -87,7 +87,7 @@ def given_ranker(config: GeneratorConfig, *, own: bool) -> GivenRanker | None:
         raise UserError(problem, place=place, cure=_CURE) from error
     wanted = named_features(own=own)
     # An earlier version's ranker looks at less.
-    if tuple(found.features) not in (wanted, named_features(own=own, shared=False)):
+    if tuple(found.features) not in (wanted, named_features(own=own, later=False)):
         why = (
             f" with evaluate.mask_history={'false' if own else 'true'}"
             if set(found.features) <= {*FEATURES, *OWN}
@@ -111,7 +111,7 @@ def given_ranker(config: GeneratorConfig, *, own: bool) -> GivenRanker | None:
 
 def _of_weights(count: int, *, own: bool) -> tuple[str, ...]:
     """The features of so many weights that are given without names: a ranker of today, or of an earlier version."""
-    choices = [named_features(own=own), named_features(own=own, shared=False), EARLIER]
+    choices = [named_features(own=own), named_features(own=own, later=False), EARLIER]
     found = next((names for names in choices if len(names) == count), None)
     if found is None:
         raise UserError(

@@ -275,9 +275,15 @@ class Recommender:
         return TopItems(items[None], scores[None])
 
     def candidates(
-        self, histories: Sequences, k: int, *, mask_history: bool | None = None, rules: Rules | None = None
+        self,
+        histories: Sequences,
+        k: int,
+        *,
+        mask_history: bool | None = None,
+        rules: Rules | None = None,
+        ranked: bool = True,
     ) -> Candidates:
-        """What is worth ranking for lists of k items."""
+        """What is worth ranking for lists of k items; `ranked`: by the ranker, too, which looks at more than others."""
         beams, dense = max(self.beams, k), max(DENSE_CANDIDATES, k)
         masked = self.masks(mask_history)
         return find_candidates(
@@ -288,7 +294,7 @@ class Recommender:
             masked=masked,
             whole=self._dense,
             rules=rules,
-            near=near_of(self._relations),
+            near=near_of(self._relations) if ranked else None,
         )
 
     def _popular_of(self, open_N: Mask, k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
@@ -301,4 +307,6 @@ class Recommender:
     def _ranked(
         self, histories: Sequences, k: int, mask_history: bool, rules: Rules | None
     ) -> tuple[IntArray, npt.NDArray[np.float32]]:
-        return self.scoring(self.candidates(histories, k, mask_history=mask_history, rules=rules), histories, k)
+        ranked = isinstance(self.scoring, Ranked)
+        found = self.candidates(histories, k, mask_history=mask_history, rules=rules, ranked=ranked)
+        return self.scoring(found, histories, k)

@@ -28,10 +28,10 @@ WINDOW, WINDOW_DECAY = 5, 0.8
 """How many steps apart one item still follows another, and what each step more leaves of it."""
 LATEST, LATEST_DECAY = 5, 0.6
 """How many of a history's latest items are asked, and what each one before leaves of what follows it."""
-SHRINKAGE, MOST_SIMILAR, SHARED_LATEST = 10.0, 100, 200
+SHRINKAGE, MOST_SIMILAR, LATEST_HAD = 10.0, 100, 200
 """Of how alike two items are by who has them: against small counts; how many others of an item are known; how many of
 a user's latest items count in training and in a history."""
-_SHARED_SCALE = 20
+_SIMILAR_SCALE = 20
 _CELLS = 20_000_000
 """Numbers of the largest table of a batch of users, float32."""
 
@@ -54,7 +54,7 @@ class Relations:
     similar: sparse.csr_matrix | None = None
 
     @classmethod
-    def of(cls, training: Sequences, texts_NT: Floats, *, shared: bool = True) -> Relations:
+    def of(cls, training: Sequences, texts_NT: Floats, *, later: bool = True) -> Relations:
         """Count what users did in training.
 
         Args:
@@ -62,7 +62,7 @@ class Relations:
             texts_NT: text embeddings of the items, and of new ones after them. Nobody has taken these yet: their counts
                 are the means of the five known items of nearest text, so that they neither sink nor float for want of
                 counts.
-            shared: whether it is to be known who shares what.
+            later: whether features of LATER are to be known.
         """
         n_items = training.n_items
         users = np.repeat(np.arange(training.n_users), np.diff(training.offsets))
@@ -73,7 +73,7 @@ class Relations:
             strength = np.full(len(pairs[0]), WINDOW_DECAY ** (step - 1), np.float32)
             total = total + sparse.coo_matrix((strength, pairs), (n_items, n_items)).tocsr()
         counts = np.bincount(training.items, minlength=n_items).astype(np.float32)
-        similar = similar_items(had(training, SHARED_LATEST), SHRINKAGE, MOST_SIMILAR)[0] if shared else None
+        similar = similar_items(had(training, LATEST_HAD), SHRINKAGE, MOST_SIMILAR)[0] if later else None
         return cls._with_new(counts, total, similar, directions_of(texts_NT))
 
     def with_more(self, texts_MT: Floats, known: int) -> Relations:
@@ -91,28 +91,26 @@ class Relations:
     def _with_new(
         cls, counts: Floats, total: sparse.csr_matrix, similar: sparse.csr_matrix | None, directions: Floats
     ) -> Relations:
-        tables = [total] if similar is None else [total, similar]
-        if len(directions) > len(counts):
-            stands_for = standing_for(directions, len(counts))
-            counts, tables = stands_for @ counts, [stands_for @ table @ stands_for.T for table in tables]
+        known = len(counts)
+        if len(directions) > known:
+            stands_for = standing_for(directions, known)
+            counts, total = stands_for @ counts, stands_for @ total @ stands_for.T
             if similar is not None:
-                # What is known stays as it was, and so few of the new ones stand beside it.
-                parts = (tables[1].tocsr()[:, : similar.shape[1]], tables[1].tocsr()[:, similar.shape[1] :])
-                tables[1] = sparse.hstack([strongest(part, MOST_SIMILAR) for part in parts])
-        tables = [table.tocsr().astype(np.float32) for table in tables]
-        for table in tables:
-            table.sort_indices()
-        return cls(counts, tables[0], directions, *tables[1:])
+                # What is known stays as it was; of what is new as few stand beside it.
+                grown = (stands_for @ similar @ stands_for.T).tocsr()
+                parts = grown[:, :known], grown[:, known:]
+                similar = sparse.hstack([strongest(part, MOST_SIMILAR) for part in parts])
+        return cls(counts, _table(total), directions, None if similar is None else _table(similar))
 
     def names(self, *, own: bool) -> tuple[str, ...]:
         """Those of the features that it gives."""
-        return named_features(own=own, shared=self.similar is not None)
+        return named_features(own=own, later=self.similar is not None)
 
     def batches(self, candidates: Candidates, users: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
         """Some users, as many at a time as their candidates' texts, features and what followed have room for."""
         followers = LATEST * self.successors.nnz // max(len(self.counts_N), 1)
         if self.similar is not None:
-            beside = SHARED_LATEST * self.similar.nnz // max(len(self.counts_N), 1)
+            beside = LATEST_HAD * self.similar.nnz // max(len(self.counts_N), 1)
             followers = max(followers, min(beside, len(self.counts_N)))
         of_candidates = candidates.items_UC.shape[1] * max(self.texts_NT.shape[1], LATEST + len(FEATURES))
         size = max(1, _CELLS // max(of_candidates, followers, 1))
@@ -172,7 +170,7 @@ class Relations:
             np.log1p(followed_UC),
             self._text(asked_UC, latest_UH),
             np.log1p(self.counts_N[asked_UC]),
-            *(() if self.similar is None else self._shared(asked_UC, history_UN, histories.select(users))),
+            *(() if self.similar is None else self._later(asked_UC, history_UN, histories.select(users))),
             *(_own(histories.select(users), asked_UC, len(self.counts_N)) if own else ()),
         )
         return np.stack([np.where(there_UC, each, 0.0) for each in features], axis=-1).astype(np.float32)
@@ -193,16 +191,16 @@ class Relations:
         """
         if self.similar is None:
             raise ValueError("these relations do not know who has what")
-        return (had(histories, SHARED_LATEST, len(self.counts_N)) @ self.similar).tocsr()
+        return (had(histories, LATEST_HAD, len(self.counts_N)) @ self.similar).tocsr()
 
     @cached_property
     def _predecessors(self) -> sparse.csr_matrix:
         return self.successors.T.tocsr()
 
-    def _shared(self, items_UC: IntArray, latest_UN: sparse.csr_matrix, histories: Sequences) -> tuple[Floats, Floats]:
-        """SHARED of each user's candidates."""
+    def _later(self, items_UC: IntArray, latest_UN: sparse.csr_matrix, histories: Sequences) -> tuple[Floats, Floats]:
+        """LATER of each user's candidates."""
         preceded_UC = _at((latest_UN @ self._predecessors).tocsr(), items_UC)
-        return np.log1p(preceded_UC), np.log1p(_SHARED_SCALE * _at(self.near(histories), items_UC))
+        return np.log1p(preceded_UC), np.log1p(_SIMILAR_SCALE * _at(self.near(histories), items_UC))
 
     def _text(self, items_UC: IntArray, latest_UH: IntArray) -> Floats:
         """Cosine of each candidate's text with that of the nearest of the latest items, 0 without history."""
@@ -211,6 +209,13 @@ class Relations:
         nearest_UC = np.where((latest_UH >= 0)[:, :, None], cosine_UHC, -1.0).max(1)
         # The very latest comes first: who lacks that has none.
         return np.where(latest_UH[:, :1] >= 0, nearest_UC, 0.0).astype(np.float32)
+
+
+def _table(values: sparse.spmatrix) -> sparse.csr_matrix:
+    """The same in rows whose columns ascend, float32."""
+    table = values.tocsr().astype(np.float32)
+    table.sort_indices()
+    return table
 
 
 def _at(table_UN: sparse.csr_matrix, items_UC: IntArray) -> Floats:

@@ -21,7 +21,7 @@ from prorec_core.errors import UserError
 from prorec_core.generation.base import Items
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
 from prorec_core.generation.choice import choose
-from prorec_core.generation.features import SHARED
+from prorec_core.generation.features import LATER
 from prorec_core.generation.objective import Objective, some_targets
 from prorec_core.generation.ranker_file import GivenRanker
 from prorec_core.generation.relations import Relations, near_of
@@ -141,8 +141,8 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         dict.fromkeys(warm, config.warm_start_rate),
         asked=validation_targets(sequences, config.validation_users, derive_seed(seed, "generator", "validation")),
     )
-    shared = inputs.ranker is None or SHARED[0] in inputs.ranker.features
-    relations = Relations.of(sequences.training(), inputs.texts, shared=shared) if _ranks(inputs) else None
+    later = inputs.ranker is None or set(LATER) <= set(inputs.ranker.features)
+    relations = Relations.of(sequences.training(), inputs.texts, later=later) if _ranks(inputs) else None
     histories, targets = sequences.histories(Split.VALIDATION), sequences.targets(Split.VALIDATION)
     chosen_by = validation_targets(sequences, CHOSEN_BY, derive_seed(seed, "generator", "choice"))
     if chosen_by is not None:

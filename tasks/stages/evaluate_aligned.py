@@ -27,7 +27,7 @@ def evaluate_aligned(work: Work) -> dict[str, float]:
 
     config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
     aligned, texts_NT = AlignedModel.load(work.inputs["align"]), texts(work)
-    relations = relations_of(dataset, texts_NT) if dataset.sequences.validates else None
+    relations = relations_of(dataset, texts_NT)
 
     def find_of(aligned: AlignedModel, offsets_N: Tensor | None = None) -> Find:
         model, table_NE = aligned.sequential_model(runtime.device)

@@ -21,7 +21,7 @@ def evaluate_collaborative(work: Work) -> dict[str, float]:
 
     config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
     trained = CollaborativeModel.load(work.inputs["train_collaborative"])
-    relations = relations_of(dataset, None) if dataset.sequences.validates else None
+    relations = relations_of(dataset, None)
     model, table_NE = trained.sequential_model(runtime.device)
     found = find_all(dataset, sequential_find(model, table_NE, trained.max_history, config, relations=relations))
     inputs = own_and_ranked("collaborative", found, dataset, config, work.experiment.seed, relations=relations)

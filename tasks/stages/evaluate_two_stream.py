@@ -39,9 +39,8 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
     from prorec_core.generation.relations import near_of
 
     config, dataset, runtime = work.experiment.evaluate, read_dataset(work), work.runtime()
-
     texts_NT = read_texts(work.inputs[f"embed_text@{SIDES[0]}"])
-    relations = relations_of(dataset, texts_NT) if dataset.sequences.validates else None
+    relations = relations_of(dataset, texts_NT)
 
     def find_of(first: Generator, second: Generator) -> Find:
         return lambda histories: joint_candidates(

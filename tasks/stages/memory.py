@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _FLOAT, _DOUBLE = 4, 8
 _PAIR = 100
-"""Of two items of one user, while what users share is counted."""
+"""Bytes of a pair of items of one user, while who has what is counted."""
 _LIBRARIES = 2**26
 """What libraries take at the first call of much that a stage calls, and what they keep of what was freed."""
 
@@ -152,7 +152,7 @@ def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
         Part("vectors of nodes", sum(nodes) * dim * _FLOAT if config.node_scores else 0, _NARROWER, True),
         Part("the trie of codes", 8 * items * (2 * len(nodes) + 4), "fewer quantize.levels", True),
         Part("counts of what follows what", 60 * sizes.interactions if config.ranker else 0, "generator.ranker=false"),
-        Part("who shares what", _shared(sizes) if config.ranker else 0, "generator.ranker=false"),
+        Part("who has what", _similar(sizes) if config.ranker else 0, "generator.ranker=false"),
         *_larger(step, _search(experiment, sizes, min(sizes.users, CHOSEN_BY), ranked=True)),
         _states(experiment, config, config.dim),
     ]
@@ -268,8 +268,8 @@ def _search(experiment: Experiment, sizes: Sizes, asked: int, *, ranked: bool = 
     ]
 
 
-def _shared(sizes: Sizes) -> int:
-    """The most similar others of each item, numbers and strengths, and the pairs that they are found among."""
+def _similar(sizes: Sizes) -> int:
+    """Bytes of the most similar others of each item, numbers and strengths, and of the pairs they are found among."""
     from prorec_core.generation.relations import MOST_SIMILAR
     from prorec_core.generation.similar import PAIRS
 

@@ -21,10 +21,10 @@ import numpy.typing as npt
 from prorec_core.alignment.new_items import directions_of
 from prorec_core.data.sequences import IntArray, Longs, Sequences, Split
 from prorec_core.evaluation.heuristics.scored import Floats, Scored
-from prorec_core.evaluation.lists import with_own
-from prorec_core.generation.similar import BESIDE_CANDIDATES, Near, found_beside
+from prorec_core.evaluation.lists import more_items, with_own
+from prorec_core.generation.similar import BESIDE_CANDIDATES, Near
 from prorec_core.metrics.measures import ndcg_at_k
-from prorec_core.metrics.top import TopItems, latest_items, padded_histories
+from prorec_core.metrics.top import TopItems
 from prorec_core.progress import Progress, Report, silent
 
 Setting = Mapping[str, float]
@@ -135,14 +135,18 @@ class Catalogue:
         for rows, part in self._blocks(histories, report):
             (scored,) = score(part)
             top = scored.top(k, part if masked else None)
-            more: list[npt.NDArray[np.integer]] = [latest_items(part, own)] if own else []
-            if near:
-                # What is near is known by the numbers that items have elsewhere.
-                taken = self._named(np.hstack([top.items_UK, *more, *([padded_histories(part)] if masked else ())]))
-                beside = found_beside(near, histories.select(rows), len(self._item_N), taken)
-                more.append(np.where(beside >= 0, self._number_N[beside], -1))
-            if more:
-                top = with_own(top, more_BH := np.hstack(more).astype(np.int64), scored.of(more_BH))
+            # What is near is known by the numbers that items have elsewhere.
+            more_BH = more_items(
+                self._named(top.items_UK),
+                histories.select(rows),
+                len(self._item_N),
+                masked=masked,
+                own=own,
+                near=near,
+            )
+            if more_BH.size:
+                more_BH = np.where(more_BH >= 0, self._number_N[more_BH], -1).astype(np.int64)
+                top = with_own(top, more_BH, scored.of(more_BH))
             items[rows, : top.length], scores[rows, : top.length] = top.items_UK, top.scores_UK
         return TopItems(self._named(items), scores)
 

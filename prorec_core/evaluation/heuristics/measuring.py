@@ -52,8 +52,7 @@ def heuristic_inputs(
         kind, training, sequences.n_items, None if texts_NS is None else texts_NS[: sequences.n_items]
     )
     setting, trials = catalogue.choose(sequences, masked=masked, report=report)
-
-    relations = relations_of(dataset, texts_NS) if sequences.validates else None
+    relations = relations_of(dataset, texts_NS)
 
     def find_in(catalogue: Catalogue) -> Find:
         def find(histories: Sequences) -> Candidates:

@@ -13,8 +13,10 @@ from prorec_core.evaluation import shortcuts
 from prorec_core.evaluation.heuristics.measuring import heuristic_inputs
 from prorec_core.evaluation.shortcuts import shortcut_metrics
 from prorec_core.evaluation.stage import EvaluationInputs, evaluate
+from prorec_core.generation.similar import BESIDE_CANDIDATES
 from prorec_core.reports.tables import heuristic_line, result_markdown, shortcut_line, shortcut_rows
 from tests.data_sets import data_set
+from tests.toys import looked_at
 
 USERS, ITEMS, FAR = 100, 40, 20
 
@@ -71,8 +73,8 @@ def test_an_evaluation_tells_it():
     assert heuristic_line(found.metrics) == ""
 
 
-def test_a_heuristic_is_measured_with_what_a_ranker_makes_of_it():
-    dataset = shop()
+def test_a_heuristic_is_measured_with_what_a_ranker_makes_of_it(monkeypatch):
+    dataset, fitted = shop(), looked_at(monkeypatch, "prorec_core.evaluation.reranking")
     inputs = heuristic_inputs("transitions", dataset, EvaluateConfig(bootstrap_samples=100))
     assert list(inputs.lists[Split.TEST]) == ["transitions", "ranked"] and inputs.recommended
     found = evaluate(inputs).metrics
@@ -80,6 +82,7 @@ def test_a_heuristic_is_measured_with_what_a_ranker_makes_of_it():
     assert found["shortcut"]["rest"]["transitions"]["recall_at_10"] == 0.0
     assert "chosen by validation NDCG@10 among 20 settings: before" in result_markdown(found)
     assert "ranked_minus_transitions" in found["comparisons"]
+    assert [each.items_UC.shape[1] for each in fitted] == [min(100, ITEMS) + BESIDE_CANDIDATES]
 
 
 @pytest.mark.parametrize("scorer", ["transitions_text", "item_knn", "nearest_text"])

@@ -9,14 +9,16 @@ import polars as pl
 import pytest
 import torch
 
-from prorec_core.data.sequences import from_lists
+from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.generation.allowed import AllowedItems
 from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.explain import POPULAR, explain, reasons
 from prorec_core.generation.features import FEATURES, OWN
 from prorec_core.generation.ranker import Ranker
 from prorec_core.generation.recommender import Recommender
+from prorec_core.generation.relations import Relations
 from prorec_core.generation.scoring import Ranked
+from prorec_core.generation.similar import BESIDE_CANDIDATES
 from prorec_core.generation.trie import CodeTrie
 from prorec_core.generation.words import CodeWords
 from tests.tiny_model import IDS, tiny_recommender
@@ -55,6 +57,24 @@ def test_each_of_the_other_scores_is_explained_from_the_same_candidates(make_gen
     for scoring in recommender.others:
         told = explain(recommender, known, 5, scoring=scoring, found=found)
         assert np.array_equal(told.items_UK, scoring(found, known, 5)[0]) and told.scorer == scoring.name
+
+
+@pytest.mark.parametrize("scorer", ["ranked", "fused", "dense", "generative"])
+def test_only_a_ranker_is_given_what_only_it_finds(
+    make_generator: Any, make_config: Any, monkeypatch: pytest.MonkeyPatch, scorer: str
+) -> None:
+    recommender, asked = recommender_of(make_generator(make_config()), scorer), list[int]()
+    near = Relations.near
+
+    def note(self: Relations, histories: Sequences) -> Any:
+        asked.append(histories.n_users)
+        return near(self, histories)
+
+    monkeypatch.setattr(Relations, "near", note)
+    recommender.top(HISTORIES, 6)
+    explain(recommender, HISTORIES, 6)
+    assert bool(asked) is (scorer == "ranked")
+    assert recommender.candidates(HISTORIES.select(np.array([0])), 6).beside == BESIDE_CANDIDATES, "all that is shown"
 
 
 def test_a_ranker_of_repeats_tells_two_parts_more(make_generator: Any, make_config: Any) -> None:

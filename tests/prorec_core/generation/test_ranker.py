@@ -82,14 +82,14 @@ def test_what_the_same_users_have_is_near_from_both_sides() -> None:
     assert features[0, :, before] == pytest.approx(np.log1p([1 + 0.6 + 0.36, 0.6 * 1.8, 0])), "of 1, 0 and 1"
     assert features[0, :, place] == pytest.approx(np.log1p(20 * np.array([one, one, two])))
     assert (features[1, :, place] == 0).all()
-    without = Relations.of(training, known.texts_NT, shared=False)
+    without = Relations.of(training, known.texts_NT, later=False)
     assert without.names(own=False) == EARLIER and known.names(own=True) == (*FEATURES, *OWN)
     asked = candidates([[0, 1, 2]]), histories([1]), np.array([0])
     assert without.features(*asked).tolist() == known.features(*asked)[:, :, :-2].tolist()
 
 
 def test_only_the_latest_items_and_the_most_similar_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prorec_core.generation.relations.SHARED_LATEST", 2)
+    monkeypatch.setattr("prorec_core.generation.relations.LATEST_HAD", 2)
     monkeypatch.setattr("prorec_core.generation.relations.MOST_SIMILAR", 1)
     known = relations(histories([9, 0, 1], [1, 2], [1, 2], [2, 3]))
     assert known.similar is not None
@@ -130,6 +130,18 @@ def test_a_new_item_counts_as_what_is_nearest_by_its_text(monkeypatch: pytest.Mo
     assert grown.similar[0, 4] == pytest.approx((known.similar[0, 1] + known.similar[0, 2]) / 2)
     monkeypatch.setattr("prorec_core.alignment.new_items._CHUNK", 1)
     assert (Relations.of(training, texts).successors != grown.successors).nnz == 0
+
+
+def test_however_many_items_come_few_stand_beside_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prorec_core.generation.relations.MOST_SIMILAR", 2)
+    random = np.random.default_rng(4)
+    known = relations(histories(*(random.permutation(N_ITEMS)[:5].tolist() for _ in range(30))))
+    grown = known.with_more(random.normal(size=(40, 5)).astype(np.float32), N_ITEMS)
+    assert known.similar is not None and grown.similar is not None
+    assert (grown.similar[:N_ITEMS, :N_ITEMS] != known.similar).nnz == 0
+    for columns in (slice(N_ITEMS), slice(N_ITEMS, None)):
+        lengths = np.diff(grown.similar[:, columns].tocsr().indptr)
+        assert lengths.max() == 2 and (lengths > 0).mean() > 0.9
 
 
 def test_relations_come_back_from_tensors() -> None:

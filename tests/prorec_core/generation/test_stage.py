@@ -18,7 +18,9 @@ from prorec_core.evaluation.lists import Models, lists_after
 from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
 from prorec_core.generation.choice import best_trial, fusion_trials, recommended_of
 from prorec_core.generation.features import EARLIER, FEATURES, OWN
+from prorec_core.generation.ranker import Ranker
 from prorec_core.generation.ranker_file import GivenRanker
+from prorec_core.generation.similar import BESIDE_CANDIDATES
 from prorec_core.generation.stage import GeneratorInputs, train_generator
 from prorec_core.generation.trained import RANKER, TrainedGenerator, restore_generator
 from prorec_core.progress import Progress
@@ -26,6 +28,7 @@ from prorec_core.registry import SEQUENTIAL_MODELS
 from prorec_core.sequential.stage import train_collaborative
 from prorec_core.training.batching import inference_batches
 from prorec_core.training.runtime import Runtime
+from tests.toys import looked_at
 
 CPU = Runtime(torch.device("cpu"))
 STILL = 1e-12
@@ -393,6 +396,26 @@ def test_lists_of_many_users_are_made_block_by_block(
         assert np.array_equal(parts[scorer].items_UK, found.items_UK), scorer
         np.testing.assert_allclose(parts[scorer].scores_UK, found.scores_UK, rtol=1e-4, atol=1e-5)
     assert told[-1].step == histories.n_users and {each.total for each in told} == {histories.n_users}
+
+
+def test_a_ranker_is_fitted_and_measured_over_what_only_it_finds_too(
+    make_inputs: Any, checkerboard: Sequences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = make_inputs()
+    fitted = looked_at(monkeypatch, "prorec_core.generation.choice")
+    trained = train_generator(inputs, 0, CPU)
+    assert [each.beside for each in fitted] == [BESIDE_CANDIDATES]
+    assert trained.ranker is not None
+    ranked, rank = [], Ranker.rank
+
+    def note(self: Ranker, candidates: Candidates, *arguments: Any) -> Any:
+        ranked.append(candidates.beside)
+        return rank(self, candidates, *arguments)
+
+    monkeypatch.setattr(Ranker, "rank", note)
+    models = Models(_restored(trained, inputs), trained.fusion_weight, trained.ranker, inputs.aligned)
+    lists_after(EvaluateConfig(list_length=10), models, checkerboard.histories(Split.TEST), held_out=False)
+    assert ranked == [BESIDE_CANDIDATES]
 
 
 @pytest.mark.parametrize("better", ["generative", "dense"])

@@ -20,6 +20,7 @@ from prorec.tasks.stages.align import align
 from prorec.tasks.stages.embed_text import embed_text
 from prorec.tasks.stages.evaluate import evaluate
 from prorec.tasks.stages.evaluate_aligned import evaluate_aligned
+from prorec.tasks.stages.evaluate_collaborative import evaluate_collaborative
 from prorec.tasks.stages.evaluate_two_stream import SIDES, STREAM, evaluate_two_stream
 from prorec.tasks.stages.preprocess import preprocess
 from prorec.tasks.stages.quantize import quantize
@@ -34,11 +35,13 @@ from prorec_core.data.histories import DatasetHistories
 from prorec_core.evaluation.asked import Asked, Spread
 from prorec_core.evaluation.stage import Evaluation
 from prorec_core.generation.recommender import Recommender
+from prorec_core.generation.similar import BESIDE_CANDIDATES
 from prorec_core.kept import Making, Open
 from prorec_core.progress import silent
 from prorec_core.quantization.quantized import Quantized
 from prorec_core.stages.evaluate import evaluate as evaluate_files
 from prorec_core.stages.evaluate import lister
+from tests.toys import looked_at
 
 STAGES = (preprocess, embed_text, train_collaborative, align, quantize, train_generator, evaluate, report)
 SMALL: dict[str, Any] = {"epochs": 1, "dim": 16, "layers": 1}
@@ -84,11 +87,21 @@ def check_other_recommenders(places: Mapping[str, Path], root: Path, of_the_pipe
     """Stage I by itself finds what it finds in the pipeline; two equal streams find what either of them does."""
     experiment = Experiment.model_validate(TINY)
     sided = {f"{name}@{side}": places[name] for side in SIDES for name in STREAM}
+    catalogue = Dataset.load(places["preprocess"]).sequences.n_items
+    looked_at_by = {"evaluate_aligned": min(100, catalogue), "evaluate_two_stream": 2 * experiment.evaluate.beams}
+    with pytest.MonkeyPatch.context() as patch:
+        fitted = looked_at(patch, "prorec_core.evaluation.reranking")
+        (root / "collaborative").mkdir()
+        evaluate_collaborative.body(work(experiment, places, root / "collaborative"))
+    assert [each.items_UC.shape[1] for each in fitted] == [min(100, catalogue) + BESIDE_CANDIDATES]
     found = {}
     for stage in (evaluate_aligned, evaluate_two_stream):
         folder = root / stage.name
         folder.mkdir()
-        logged = stage.body(work(experiment, {**places, **sided}, folder))
+        with pytest.MonkeyPatch.context() as patch:
+            fitted = looked_at(patch, "prorec_core.evaluation.reranking")
+            logged = stage.body(work(experiment, {**places, **sided}, folder))
+        assert [each.items_UC.shape[1] for each in fitted] == [looked_at_by[stage.name] + BESIDE_CANDIDATES]
         new = json.loads((folder / "metrics.json").read_text())["new_items"]
         scorer = stage.name.removeprefix("evaluate_")
         assert logged[f"new_items/new/{scorer}/recall_at_10"] == new["new"][scorer]["recall_at_10"]
