@@ -40,7 +40,7 @@ def declare(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make
             packed = io.BytesIO()
             with zipfile.ZipFile(packed, "w") as writer:
                 for path in paths:
-                    writer.write(path, path.relative_to(folder))
+                    writer.writestr(zipfile.ZipInfo(str(path.relative_to(folder))), path.read_bytes())
             contents = {"data.zip": packed.getvalue()}
         else:
             contents = {path.name: path.read_bytes() for path in paths}
@@ -144,10 +144,21 @@ def test_another_file_than_the_first_time_is_told(declare: Make, site: Site) -> 
     dataset = accepted(declare())
     had(dataset)
     (kept.folder_of(dataset) / dataset.files[0].name).unlink()
-    site.files[f"/{dataset.files[0].name}"] = gzip.compress(b"{}\n")
+    site.files[f"/{dataset.files[0].name}"] = gzip.compress(b"{}\n", mtime=0)
     with pytest.raises(UserError, match="another file than on") as caught:
         had(dataset)
     assert "known.json" in str(caught.value) and not kept.is_whole(dataset)
+
+
+def test_what_is_declared_again_has_the_same_bytes(declare: Make, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for clock in (1_000_000_000.0, 2_000_000_000.0):
+        monkeypatch.setattr("time.time", lambda clock=clock: clock)
+        site.files.clear()
+        for archive in (False, True):
+            declare(archive=archive)
+        found.append(dict(site.files))
+    assert found[0] == found[1]
 
 
 def test_a_published_checksum_decides(declare: Make, site: Site) -> None:

@@ -27,7 +27,7 @@ _NOT_PACKED = (b"", b"a,b\n1,2\n", b"\x1f\x8b", b"(\xb5/\xfd", bytes(range(256))
 
 def packed(raw: bytes, how: str) -> bytes:
     if how == ".gz":
-        return gzip.compress(raw)
+        return gzip.compress(raw, mtime=0)
     return bytes(pa.compress(raw, codec="zstd", asbytes=True))
 
 

@@ -26,7 +26,7 @@ Write = Callable[[Path], None]
 def put(path: Path, lines: Iterable[str], encoding: str = "utf-8") -> None:
     raw = "".join(f"{line}\n" for line in lines).encode(encoding)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    path.write_bytes(gzip.compress(raw, mtime=0) if path.suffix == ".gz" else raw)
 
 
 def amazon_2014(folder: Path) -> None:
@@ -320,7 +320,7 @@ def test_an_item_that_stands_there_twice(tmp_path: Path) -> None:
     chosen = of("2018", tmp_path)
     more = [json.dumps({"asin": "B0", "title": "other", "category": []})]
     meta = tmp_path / "meta_Toys.json.gz"
-    meta.write_bytes(meta.read_bytes() + gzip.compress((more[0] + "\n").encode()))
+    meta.write_bytes(meta.read_bytes() + gzip.compress((more[0] + "\n").encode(), mtime=0))
     assert "data.repeated_items=first" in refusal(chosen)
     found = preprocess(chosen.model_copy(update={"repeated_items": "first"}))
     assert found.items["text"][0] == "t. Toys" and any(
