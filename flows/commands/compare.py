@@ -66,9 +66,15 @@ def compare(
     chosen, known = load(experiment, settings or ()), load_variants(variants_file)
     words = [word.strip() for word in variants.split(",") if word.strip()]
     counted = _seeds(seeds)
-    known.plan(words, chosen, counted, against)
+    given = [each.partition("=")[0].strip() for each in settings or ()]
+    if "seed" in given:
+        raise UserError("a comparison has no one seed", place="--set seed", cure="Give --seeds a count, or some seeds")
+    plan = known.plan(words, chosen, counted, against)
     expect_members(parallel, chosen)
     expect_folder("--json", json_file)
+    for place, own in plan.overridden(chosen, given).items():
+        values = ", ".join(f"{name} {value}" for name, value in own.items())
+        say(f"{place}: these variants keep a value of their own: {values}")
     have(experiment, chosen)
     summary = _run(chosen, words, counted, against, known, parallel)
     if json_file is not None:

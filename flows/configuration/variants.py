@@ -6,7 +6,7 @@ Knows YAML and names; knows nothing of how variants are run.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,6 +74,27 @@ class Plan:
     seeds: list[int]
     reference: str
     experiments: dict[tuple[str, int], list[Experiment]]
+
+
+    def overridden(self, base: Experiment, places: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Where variants, or streams of theirs, have another value than the base.
+
+        Args:
+            base: what is varied.
+            places: the dotted places that are asked for.
+
+        Returns:
+            By place and variant its value there; nothing of places where all have the base's.
+        """
+        given = dict(flatten(base.model_dump()))
+        found: dict[str, dict[str, Any]] = {place: {} for place in places if place in given}
+        for (name, _), experiments in self.experiments.items():
+            for each in experiments:
+                own = dict(flatten(each.model_dump()))
+                for place, others in found.items():
+                    if own[place] != given[place]:
+                        others[name] = own[place]
+        return {place: others for place, others in found.items() if others}
 
 
 class Variants(Section):

@@ -48,6 +48,7 @@ def compare(*words: str, folder: Path, api: str = "") -> subprocess.CompletedPro
         (["--variants", "semantics"], "variants: unknown variant 'semantics'. Did you mean 'semantic'?"),
         (["--seeds", "0"], "--seeds: '0' is neither a count nor seeds. Write 3, or 0,4,7."),
         (["--seeds", "x,1"], "--seeds: 'x,1' is neither a count nor seeds."),
+        (["--set", "seed=3"], "--set seed: a comparison has no one seed. Give --seeds a count, or some seeds."),
         (["--variants-file", "nowhere.yaml"], "nowhere.yaml: the file does not exist."),
         (["--json", "no/such/folder.json"], "--json no/such/folder.json: the folder does not exist."),
         (["--variants", "sasrec", "--against", "prorec"], "against: 'prorec' is not compared. Compared: sasrec."),
