@@ -75,7 +75,6 @@ class Plan:
     reference: str
     experiments: dict[tuple[str, int], list[Experiment]]
 
-
     def overridden(self, base: Experiment, places: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Where variants, or streams of theirs, have another value than the base.
 
