@@ -106,8 +106,8 @@ def fit_ranker(
     Minimised is the cross-entropy of the target among its candidates (a conditional logit, McFadden 1974), over targets
     that are among them (evenly spaced ones where they are very many), with a small penalty on the weights of
     standardised features. All targets of a user are in one fold, and what the ranker is worth is a mean over users.
-    From `NETWORK_FROM` targets on a network is trained that goes on from the weights, and ranks where its NDCG@10 is the
-    higher one, of users that neither was fitted on.
+    From `NETWORK_FROM` targets on a network is trained that goes on from the weights, and ranks where its NDCG@10 of
+    users that neither was fitted on is the higher one.
 
     Args:
         candidates: of validation targets, a row each.
