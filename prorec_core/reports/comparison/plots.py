@@ -64,8 +64,9 @@ def values(found: Found) -> Figure:
                 shade = INK if name == found["reference"] else TEXT_COLOUR
                 by_seed = found["variants"][name]["by_seed"][metric]
                 axes.plot(by_seed, [place] * len(by_seed), linestyle="none", marker="o", markersize=5, color="none",
-                          markeredgecolor=shade, markeredgewidth=1.1)  # fmt: skip
-                axes.plot([float(np.mean(by_seed))] * 2, [place - 0.3, place + 0.3], color=shade, linewidth=2.2)
+                          markeredgecolor=shade, markeredgewidth=1.1, clip_on=False)  # fmt: skip
+                axes.plot([float(np.mean(by_seed))] * 2, [place - 0.3, place + 0.3], color=shade, linewidth=2.2,
+                          clip_on=False)  # fmt: skip
             axes.set_title(f"{label(metric)} on test")
             axes.set_xlim(left=0)
         _name_rows(both, names, found)
