@@ -57,7 +57,7 @@ def test_a_ranker_and_its_network_are_carried_on(tmp_path: Path, monkeypatch: py
         "generator": SMALL,
     }
     with monkeypatch.context() as patched:
-        patched.setattr(ranker, "_interval", lambda *_: {"difference": 1.0, "low": 1.0, "high": 1.0})
+        patched.setattr(ranker._Problem, "gains_of", lambda problem, _: np.ones(len(problem.targets_U)))
         patched.setattr("prorec_core.generation.choice.recommended_of", lambda _: "ranked")
         before = _run(Experiment.model_validate(sections), tmp_path / "before")
     file = before["report"] / "shop-ranker.json"
