@@ -76,7 +76,7 @@ class Plan:
     experiments: dict[tuple[str, int], list[Experiment]]
 
     def overridden(self, base: Experiment, places: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Where variants, or streams of theirs, have another value than the base.
+        """Where variants, or streams of theirs, have another value than the base; each has its own name and seed.
 
         Args:
             base: what is varied.
@@ -89,10 +89,10 @@ class Plan:
         found: dict[str, dict[str, Any]] = {place: {} for place in places if place in given}
         for (name, _), experiments in self.experiments.items():
             for each in experiments:
-                own = dict(flatten(each.model_dump()))
+                own = dict(flatten(each.model_dump())) | {"name": base.name, "seed": base.seed}
                 for place, others in found.items():
-                    if own[place] != given[place]:
-                        others[name] = own[place]
+                    if own.get(place) != given[place]:
+                        others[name] = own.get(place)
         return {place: others for place, others in found.items() if others}
 
 

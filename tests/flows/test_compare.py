@@ -114,6 +114,7 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(
     broken = {"broken": {"about": "no such encoder", "set": {"text.model": "no-such-model"}, "scorer": "aligned"}}
     mine.write_text(yaml.safe_dump({"variants": broken}))
     words = ["--variants-file", str(mine), "--json", str(out), "--set", "generator.warm_start=true"]
+    words += ["--set", "train_on_validation=false"]
     done = compare(
         *words,
         "--variants",
@@ -124,6 +125,8 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(
         api=prefect_api,
     )
     assert done.returncode == 1, done.stderr
+    told = "train_on_validation: these variants keep a value of their own: validation-too True"
+    assert [line for line in done.stdout.splitlines() if "of their own" in line] == [told]
     assert "failed: broken, seed 0, in embed_text:" in done.stdout and "Traceback" not in done.stderr
     found = json.loads(out.read_text())
     assert [each["variant"] for each in found["failed"]] == ["broken"] and "no-such-model" in str(found["failed"])

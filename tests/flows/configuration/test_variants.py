@@ -129,7 +129,7 @@ def test_a_variant_has_the_values_of_the_one_that_it_is_like(tmp_path: Path) -> 
 def test_what_variants_have_in_place_of_what_is_given_for_all_is_told() -> None:
     base = Experiment.model_validate({"generator": {"epochs": 3, "dim": 32}, "align": {"alpha": 0}})
     plan = load_variants().plan(["prorec", "no-alignment", "paper-two-stream"], base, 2, None)
-    told = plan.overridden(base, ["generator.epochs", "generator.dim", "align.alpha"])
+    told = plan.overridden(base, ["generator.epochs", "generator.dim", "align.alpha", "name", "seed"])
     assert told == {"generator.epochs": {"paper-two-stream": 30}}
 
 

@@ -68,6 +68,21 @@ def test_where_weights_say_it_all_they_rank() -> None:
     assert about["ndcg_at_10"] == about["linear_ndcg_at_10"] > 0.95
 
 
+@pytest.mark.parametrize("gained", [0.001, -0.001])
+def test_the_higher_mean_decides_however_little_it_is(gained: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gains_of(problem: ranker._Problem, _: list[Network]) -> np.ndarray:
+        # Far more between users than in their mean.
+        of_weights = problem.held_out(tuple(range(problem.features_UCF.shape[2])))[1]
+        return of_weights + np.where(np.arange(USERS) % 2, 0.5, -0.5) + gained
+
+    monkeypatch.setattr(ranker_net, "EPOCHS", 1)
+    monkeypatch.setattr(ranker._Problem, "gains_of", gains_of)
+    found, targets = _world(bent=True)
+    fitted, about = fit_ranker(found, HISTORIES, targets, _relations())
+    assert about["network"] is (fitted.network is not None) is (gained > 0)
+    assert about["ndcg_at_10"] == pytest.approx(about["linear_ndcg_at_10"] + max(gained, 0), abs=2e-6)
+
+
 def test_nobody_is_ranked_by_what_was_fitted_on_that_user() -> None:
     found, targets = _world(bent=True)
     before, _ = fit_ranker(found, HISTORIES, targets, _relations())
