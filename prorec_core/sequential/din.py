@@ -5,7 +5,7 @@ over the history, with DIN's activation unit a(h, t) on (h, t, h ⊙ t) and no s
 score is its inner product with t. So the score is a sum over the history of one number a pair,
 `Σ_h a(h, t) ⟨h, t⟩`: a running sum gives it after every position in one pass, and pairs of equal items are
 computed once, for a ranking of all users even once for all of them. Axes: B users, L positions, N items,
-D dimensions, U distinct items of history, C candidates, A units, P targets.
+D dimensions, U distinct items of history, C candidates, A units, V units of all U items, P targets, R rows kept.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BLOCK = {"cpu": (16, 512)}
 _LARGE_BLOCK = 256, 8192
 """The same on other devices."""
 _PAIRS_KEPT = 300_000_000
-"""Pairs of items whose numbers `scorer` keeps, float32: 1.2 GB, a catalogue of 17,000 items."""
+"""Pairs of items whose numbers `scorer` keeps, float32: 1.2 GB, all of 17,000 items, 3,000 rows of 100,000 items."""
 
 
 class DIN(SequentialModel):
@@ -60,19 +60,24 @@ class DIN(SequentialModel):
         return F.normalize(vectors, dim=-1) if self.config.score == "cosine" else vectors
 
     def _pairs(self, history_UD: Tensor, candidates_CD: Tensor) -> Tensor:
-        """a(h, t) ⟨h, t⟩ of every pair, shape (…, U, C); leading axes of both are batches."""
-        weighted = (history_UD[..., None, :] * self.from_product).flatten(-3, -2)
+        """a(h, t) ⟨h, t⟩ of every pair, shape (…, U, C); leading axes of both are batches.
+
+        A hidden unit is linear in the candidate: for each history item it is a product with one vector and a constant.
+        So is the part of a PReLU that is straight, `slope · x`; what is left of it is `(1 − slope) · max(x, 0)`.
+        """
+        units_UAD = history_UD[..., None, :] * self.from_product + self.from_candidate.weight
+        constants_UA = self.from_history(history_UD)
+        units_VD = units_UAD.flatten(-3, -2)
         if self.low_precision:
-            product = (weighted.bfloat16() @ candidates_CD.mT.bfloat16()).float()
+            product_VC = (units_VD.bfloat16() @ candidates_CD.mT.bfloat16()).float()
         else:
-            product = weighted @ candidates_CD.mT
-        hidden_UAC = product.unflatten(-2, (-1, len(self.from_product)))
-        hidden_UAC = hidden_UAC + self.from_history(history_UD)[..., None]
-        hidden_UAC = hidden_UAC + self.from_candidate(candidates_CD).mT[..., None, :, :]
-        # PReLU as slope · x + (1 − slope) · max(x, 0): two products instead of a choice for every number.
-        straight = self.weigh.weight[0] * self.slope
-        attention_UC = straight @ hidden_UAC + (self.weigh.weight[0] - straight) @ F.relu(hidden_UAC)
-        pairs_UC: Tensor = (attention_UC + self.weigh.bias) * (history_UD @ candidates_CD.mT)
+            product_VC = units_VD @ candidates_CD.mT
+        bent_UAC = F.relu(product_VC.unflatten(-2, (-1, len(self.slope))) + constants_UA[..., None])
+        weights_A = self.weigh.weight[0]
+        straight_A = weights_A * self.slope
+        straight_UC = (straight_A @ units_UAD) @ candidates_CD.mT + (constants_UA @ straight_A)[..., None]
+        attention_UC = (weights_A - straight_A) @ bent_UAC + straight_UC + self.weigh.bias
+        pairs_UC: Tensor = attention_UC * (history_UD @ candidates_CD.mT)
         return pairs_UC
 
     @torch.no_grad()
@@ -118,20 +123,36 @@ class DIN(SequentialModel):
         return sampled_cross_entropy(correct_P, logits_PC, same_PC, n_items, targets.real_P)
 
     def scores(self, table_ND: Tensor, batch: HistoryBatch) -> Tensor:
-        distinct_U, index = torch.unique(batch.items_BL, return_inverse=True)
-        weights_BU = torch.zeros(len(index), len(distinct_U), device=table_ND.device)
-        weights_BU.scatter_add_(1, index, batch.is_item_BL.float())
-        vectors_ND = self._vectors(table_ND.float())
-        return weights_BU @ self._all_pairs(F.embedding(distinct_U, vectors_ND), vectors_ND) * self._scale()
+        return self.scorer(table_ND)(batch)
 
     def scorer(self, table_ND: Tensor) -> Callable[[HistoryBatch], Tensor]:
-        if len(table_ND) ** 2 > _PAIRS_KEPT:
-            return super().scorer(table_ND)
         vectors_ND = self._vectors(table_ND.float())
-        pairs_NN = self._all_pairs(vectors_ND, vectors_ND).mul_(self._scale())
+        n_items, device = len(vectors_ND), vectors_ND.device
+        # The items that are met first keep their pairs: mostly those that are met again. Unwritten rows take no memory.
+        kept_RN = vectors_ND.new_empty(max(1, min(n_items, _PAIRS_KEPT // n_items)), n_items)
+        kept_RN[0] = 0
+        row_N = torch.full((n_items,), -1, device=device)
+        taken = 0
+
+        def pairs(items_U: Tensor) -> Tensor:
+            return self._all_pairs(F.embedding(items_U, vectors_ND), vectors_ND).mul_(self._scale())
 
         def scores(batch: HistoryBatch) -> Tensor:
-            counts_BL = batch.is_item_BL.float()
-            return F.embedding_bag(batch.items_BL, pairs_NN, mode="sum", per_sample_weights=counts_BL)
+            nonlocal taken
+            met_U = batch.items_BL[batch.is_item_BL].unique()
+            kept_U, other_U = met_U[row_N[met_U] < 0].tensor_split([len(kept_RN) - taken])
+            row_N[kept_U] = torch.arange(taken, taken + len(kept_U), device=device)
+            kept_RN[taken : taken + len(kept_U)] = pairs(kept_U)
+            taken += len(kept_U)
+            row_BL, counts_BL = row_N[batch.items_BL], batch.is_item_BL.float()
+            found_BN = _sums(row_BL.clamp(min=0), kept_RN, counts_BL * (row_BL >= 0))
+            if len(other_U):
+                place_BL = torch.searchsorted(other_U, batch.items_BL).clamp(max=len(other_U) - 1)
+                found_BN += _sums(place_BL, pairs(other_U), counts_BL * (row_BL < 0))
+            return found_BN
 
         return scores
+
+
+def _sums(row_BL: Tensor, table_RN: Tensor, counts_BL: Tensor) -> Tensor:
+    return F.embedding_bag(row_BL, table_RN, mode="sum", per_sample_weights=counts_BL)

@@ -435,10 +435,34 @@ class TestDIN(SequentialContract):
         monkeypatch.setattr("prorec_core.sequential.din._BLOCK", {"cpu": (2, 3)})
         torch.testing.assert_close(model.scores(table, batch), whole)
 
-    def test_catalogues_too_large_to_keep_are_scored_batch_by_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        model, table, batch = self.model().eval(), self.table(), whole_batch(histories_of(4, 6), training=False)
-        monkeypatch.setattr("prorec_core.sequential.din._PAIRS_KEPT", 1)
-        torch.testing.assert_close(model.scorer(table)(batch), model.scores(table, batch))
+    @pytest.mark.parametrize("kept", [0, 1, 7, ITEMS])
+    def test_items_whose_pairs_are_not_kept_are_scored_alike(self, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        model, table = self.model().eval(), self.table()
+        batches = [whole_batch(histories_of(*lengths), training=False) for lengths in ((4, 1), (6, 9), (3, 6, 5))]
+        expected = [model.scores(table, batch) for batch in batches]
+        monkeypatch.setattr("prorec_core.sequential.din._PAIRS_KEPT", kept * ITEMS)
+        scorer = model.scorer(table)
+        for _ in range(2):
+            torch.testing.assert_close([scorer(batch) for batch in batches], expected)
+
+    def test_pairs_that_are_kept_are_made_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of users one by one as of users all at once, in a catalogue that is kept whole and in a larger one."""
+        made: list[int] = []
+        make = DIN._all_pairs
+
+        def counted(self: DIN, history_UD: Tensor, candidates_CD: Tensor) -> Tensor:
+            made.append(len(history_UD))
+            return make(self, history_UD, candidates_CD)
+
+        monkeypatch.setattr(DIN, "_all_pairs", counted)
+        model, table, sequences = self.model().eval(), self.table(), from_lists([[0, 1], [1, 2, 2], [0, 2]], ITEMS)
+        for kept, rows in ((ITEMS, 3), (2, 2 + 1 + 1)):
+            monkeypatch.setattr("prorec_core.sequential.din._PAIRS_KEPT", kept * ITEMS)
+            made.clear()
+            scorer = model.scorer(table)
+            for user in range(3):
+                scorer(whole_batch(sequences.select(np.array([user])), training=False))
+            assert sum(made) == rows
 
     def test_an_item_twice_in_a_history_counts_twice(self) -> None:
         model, table = self.model().eval(), self.table()
