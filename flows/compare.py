@@ -139,7 +139,7 @@ def compare(
 
             def begin(name: str, seed: int) -> str:
                 begun[name, seed] = time.monotonic()
-                stages = tuple(stage.name for stage in pipeline_of(known.variants[name].scorer))
+                stages = tuple(stage.name for stage in pipeline_of(known.recommending(name)[0]))
                 todo = [part for part in parts if part not in begun or part == (name, seed)]
                 left = seconds_left(own_seconds(list(measured.values())), todo)
                 title, left = _title(name, seed), None if left is None else left / workers.count

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
 from prorec.flows.configuration.experiments import changed, explained, read_yaml
 from prorec.tasks.local import paths
@@ -38,25 +38,23 @@ class Variant(Section):
     """What a variant changes of an experiment, and what recommends in it."""
 
     about: str = Field("", max_length=1000, description="What it is, in a few words.")
-    like: str = Field("", max_length=40, description="The variant whose values it has, apart from its own.")
+    like: str = Field("", max_length=40, description="The variant whose values, scorer and streams it has, but for its own.")
     set: dict[str, Any] = Field(
         default_factory=dict, max_length=500, description="Values by dotted place, as with --set."
     )
-    scorer: str = Field(GENERATOR, description="What recommends; the pipeline ends where this is ready.")
+    scorer: str | None = Field(
+        None,
+        description="What recommends; the pipeline ends where this is ready. By default as in the variant that it is "
+        "like, or else the generator.",
+    )
     streams: list[str] = Field(
         default_factory=list, max_length=2, description="The two variants that two_stream fuses."
     )
 
     @field_validator("scorer")
     @classmethod
-    def _known(cls, given: str) -> str:
-        return one_of(given, standing())
-
-    @model_validator(mode="after")
-    def _streams_of_two(self) -> Variant:
-        if len(self.streams) != (2 if self.scorer.startswith("two_stream") else 0):
-            raise ValueError("two_stream fuses two variants, named under streams; nothing else has streams")
-        return self
+    def _known(cls, given: str | None) -> str | None:
+        return None if given is None else one_of(given, standing())
 
 
 @dataclass(frozen=True)
@@ -138,14 +136,14 @@ class Variants(Section):
         if reference not in names:
             raise UserError(f"'{reference}' is not compared", place="against", cure=f"Compared: {', '.join(names)}")
         experiments = {
-            (name, seed): [self.experiment(each, base, seed) for each in (name, *self.variants[name].streams)]
+            (name, seed): [self.experiment(each, base, seed) for each in (name, *self.recommending(name)[1])]
             for seed in chosen
             for name in names
         }
         choosing = dict.fromkeys(
             name
             for (name, _), own in experiments.items()
-            if (len(own) > 1 or self.variants[name].scorer in ranked_baselines())
+            if (len(own) > 1 or self.recommending(name)[0] in ranked_baselines())
             and any(each.train_on_validation for each in own)
         )
         if choosing:
@@ -170,6 +168,13 @@ class Variants(Section):
         variant = self.variants[name]
         return (self.settings(variant.like) if variant.like else {}) | dict(flatten(variant.set))
 
+    def recommending(self, name: str) -> tuple[str, list[str]]:
+        """What recommends in a variant, and the variants that it fuses: those of the one it is like, if it says none."""
+        variant = self.variants[name]
+        scorer, streams = self.recommending(variant.like) if variant.like else (GENERATOR, [])
+        scorer = variant.scorer or scorer
+        return scorer, variant.streams or (streams if _fuses(scorer) else [])
+
     def described(self, name: str) -> dict[str, Any]:
         """What a variant is, as a page tells it: `about` in words, and `set`, what it changes of the one it is like."""
         variant = self.variants[name]
@@ -191,6 +196,10 @@ class Variants(Section):
         if mine == seeded:
             return mine
         return mine.model_copy(update={"name": f"{base.name[: _LONGEST_NAME - len(name) - 1]}-{name}"})
+
+
+def _fuses(scorer: str) -> bool:
+    return scorer.startswith("two_stream")
 
 
 def _seeds(asked: int | list[int]) -> list[int]:
@@ -248,9 +257,15 @@ def joined(first: Variants, second: Variants, place: str) -> Variants:
                     f"'{like}' is like itself: {' → '.join([*line, like])}", place=place, cure="Leave out one `like`"
                 )
             line.append(like)
-    generators = [name for name, found in both.variants.items() if found.scorer == GENERATOR]
-    for variant, found in both.variants.items():
-        for name in found.streams:
+    recommending = {name: both.recommending(name) for name in both.variants}
+    generators = [name for name, (scorer, _) in recommending.items() if scorer == GENERATOR]
+    for variant, (scorer, streams) in recommending.items():
+        if len(streams) != (2 if _fuses(scorer) else 0):
+            raise UserError(
+                "two_stream fuses two variants, named under streams; nothing else has streams",
+                place=f"{place}, variants.{variant}",
+            )
+        for name in streams:
             if name not in generators:
                 cure = did_you_mean(name, generators)
                 raise UserError(f"'{variant}' cannot fuse '{name}', which is no generator", place=place, cure=cure)

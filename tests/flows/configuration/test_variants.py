@@ -126,6 +126,28 @@ def test_a_variant_has_the_values_of_the_one_that_it_is_like(tmp_path: Path) -> 
     assert known.experiment("paper-no-distillation", Experiment(), 0).generator.architecture == "timeline"
 
 
+def test_a_variant_recommends_as_the_one_that_it_is_like(tmp_path: Path) -> None:
+    mine = {
+        "wider": {"like": "sasrec-ranked", "set": {"collaborative.dim": 96}},
+        "wider-still": {"like": "wider", "set": {"collaborative.dim": 128}},
+        "alone": {"like": "wider", "scorer": "collaborative"},
+        "fused": {"like": "paper-two-stream", "set": {"generator.epochs": 3}},
+        "fused-and-ranked": {"like": "fused", "scorer": "two_stream_ranked"},
+        "of-a-generator": {"like": "fused", "scorer": "generator"},
+        "otherwise-fused": {"like": "fused", "streams": ["tiger", "semantic"]},
+    }
+    known = load_variants(_file(tmp_path, variants=mine))
+    assert known.recommending("wider") == known.recommending("wider-still") == ("collaborative_ranked", [])
+    assert known.recommending("alone") == ("collaborative", [])
+    assert known.recommending("fused") == ("two_stream", ["tiger", "paper-collaborative"])
+    assert known.recommending("fused-and-ranked") == ("two_stream_ranked", ["tiger", "paper-collaborative"])
+    assert known.recommending("of-a-generator") == ("generator", [])
+    assert known.recommending("otherwise-fused") == ("two_stream", ["tiger", "semantic"])
+    assert known.experiment("wider-still", Experiment(), 0).collaborative.dim == 128
+    plan = known.plan(["otherwise-fused"], Experiment(), 1, None)
+    assert [each.name for each in plan.experiments["otherwise-fused", 0][1:]] == ["demo-tiger", "demo-semantic"]
+
+
 def test_what_variants_have_in_place_of_what_is_given_for_all_is_told() -> None:
     base = Experiment.model_validate({"generator": {"epochs": 3, "dim": 32}, "align": {"alpha": 0}})
     plan = load_variants().plan(["prorec", "no-alignment", "paper-two-stream"], base, 2, None)
@@ -141,7 +163,8 @@ def test_what_variants_have_in_place_of_what_is_given_for_all_is_told() -> None:
         ({"variants": {"a": {"sett": {}}}}, "variants.a.sett: unknown field"),
         ({"variants": {"a": {"scorer": "generate"}}}, "variants.a.scorer: must be 'generator'"),
         ({"variants": {"a": {"scorer": "two_stream"}}}, "two_stream fuses two variants"),
-        ({"variants": {"a": {"streams": ["prorec", "semantic"]}}}, "two_stream fuses two variants"),
+        ({"variants": {"a": {"streams": ["prorec", "semantic"]}}}, "variants.a: two_stream fuses two variants"),
+        ({"variants": {"a": {"like": "sasrec", "streams": ["prorec", "semantic"]}}}, "two_stream fuses two variants"),
         (
             {"variants": {"a": {"scorer": "two_stream", "streams": ["semantic", "aligned"]}}},
             "'a' cannot fuse 'aligned', which is no generator",
@@ -188,7 +211,7 @@ def test_every_stage_follows_what_it_reads() -> None:
         for stage in stages:
             assert set(stage.reads) <= known, f"{scorer}: {stage.name}"
             known.add(stage.name)
-    assert {variant.scorer for variant in STANDARD.variants.values()} == set(standing())
+    assert {STANDARD.recommending(name)[0] for name in STANDARD.variants} == set(standing())
 
 
 def test_time_left_follows_what_the_variants_took() -> None:
