@@ -38,7 +38,7 @@ class Variant(Section):
     """What a variant changes of an experiment, and what recommends in it."""
 
     about: str = Field("", max_length=1000, description="What it is, in a few words.")
-    like: str = Field("", max_length=40, description="The variant whose values, scorer and streams it has, but for its own.")
+    like: str = Field("", max_length=40, description="The variant whose values and scorer it has, but for its own.")
     set: dict[str, Any] = Field(
         default_factory=dict, max_length=500, description="Values by dotted place, as with --set."
     )
@@ -169,7 +169,7 @@ class Variants(Section):
         return (self.settings(variant.like) if variant.like else {}) | dict(flatten(variant.set))
 
     def recommending(self, name: str) -> tuple[str, list[str]]:
-        """What recommends in a variant, and the variants that it fuses: those of the one it is like, if it says none."""
+        """What recommends in a variant, and what it fuses: as in the one that it is like, where it says nothing."""
         variant = self.variants[name]
         scorer, streams = self.recommending(variant.like) if variant.like else (GENERATOR, [])
         scorer = variant.scorer or scorer
