@@ -144,16 +144,15 @@ def show(
     ] = False,
 ) -> None:
     """Print an experiment with every value, as YAML."""
-    import yaml
-
     from prorec.flows.configuration.experiments import load
+    from prorec_core.yaml_text import dump
 
     chosen = load(experiment, settings or ())
     if of_data:
         data.have(experiment, chosen)
         chosen = _of_its_data(chosen)
     values = chosen.model_dump(mode="json")
-    say(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip("\n"), lines=True)
+    say(dump(values).rstrip("\n"), lines=True)
 
 
 def _of_its_data(experiment: Experiment) -> Experiment:

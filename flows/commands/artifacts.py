@@ -104,12 +104,12 @@ def _find(what: str, inventory: Inventory) -> list[Stored]:
 
 
 def _described(artifact: Stored, inventory: Inventory, *, short: bool) -> Iterable[str | Text | Table]:
-    import yaml
     from rich.table import Column, Table
 
     from prorec.flows.terminal.sizes import age, size
     from prorec.tasks.registry import models
     from prorec.tasks.tracking import store
+    from prorec_core.yaml_text import dump
 
     ref, manifest = artifact.ref, artifact.manifest
     yield plain(ref.stage, "bold") + plain(f" {ref.digest}")
@@ -146,7 +146,7 @@ def _described(artifact: Stored, inventory: Inventory, *, short: bool) -> Iterab
     for entry in manifest.files:
         table.add_row(entry.path, size(entry.bytes), entry.sha256[:_SHORT])
     yield table
-    yield yaml.safe_dump(manifest.config, sort_keys=False, allow_unicode=True).rstrip()
+    yield dump(manifest.config).rstrip()
 
 
 def gc(

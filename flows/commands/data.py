@@ -80,10 +80,9 @@ def list_data_sets(
 
 def show(name: _Name) -> None:
     """Tell where a data set is from, what its licence forbids, whom to cite, and how it is read."""
-    import yaml
-
     from prorec.flows.datasets import kept
     from prorec.flows.datasets.declared import find
+    from prorec_core.yaml_text import dump
 
     dataset = find(name)
     say(f"{dataset.name}: {dataset.title}")
@@ -106,7 +105,7 @@ def show(name: _Name) -> None:
         say(f"note:     {dataset.note}")
     say(f"here:     {kept.folder_of(dataset) if kept.is_whole(dataset) else 'no'}")
     say(f"run:      prorec run {dataset.name}")
-    say(yaml.safe_dump({"data": dataset.data}, sort_keys=False, allow_unicode=True).rstrip("\n"), lines=True)
+    say(dump({"data": dataset.data}).rstrip("\n"), lines=True)
 
 
 def fetch(
@@ -169,6 +168,6 @@ def _filters(profile: dict[str, Any]) -> Any:
 
 
 def _yaml(seen: Seen) -> str:
-    import yaml
+    from prorec_core.yaml_text import dump
 
-    return yaml.safe_dump(seen.values, sort_keys=False, allow_unicode=True).rstrip("\n")
+    return dump(seen.values).rstrip("\n")

@@ -19,18 +19,13 @@ from yaml import events
 
 from prorec_core.errors import UserError
 from prorec_core.visible import shortened
+from prorec_core.yaml_text import plain
 
 MOST_BYTES = 2**18
 MOST_VALUES = 20_000
 DEEPEST = 20
 LONGEST_KEY = 200
 
-_NULL = {"", "~", "null", "Null", "NULL"}
-_TRUE, _FALSE = {"true", "True", "TRUE"}, {"false", "False", "FALSE"}
-# Numbers with more digits than any has stay text: what checks the value says what it should be.
-_INT = re.compile(r"[-+]?[0-9]{1,300}")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]{1,300}|[0-9]{1,300}(\.[0-9]{0,300})?)([eE][-+]?[0-9]{1,9})?")
-_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _CONTROL = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -160,7 +155,7 @@ class _Builder:
             self._key(str(event.value), line)
             self._keep(event.anchor, event.value, 1)
             return
-        value = _plain(event.value) if event.implicit[0] else event.value
+        value = plain(event.value) if event.implicit[0] else event.value
         self._keep(event.anchor, value, 1)
         self._put(value, line)
 
@@ -214,18 +209,3 @@ class _Builder:
         else:
             assert around.key is not None, line
             around.value[around.key], around.key = value, None
-
-
-def _plain(text: str) -> Any:
-    """What a text without quotes stands for."""
-    if text in _NULL:
-        return None
-    if text in _TRUE or text in _FALSE:
-        return text in _TRUE
-    if _INT.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    if _NOT_FINITE.fullmatch(text):
-        return float(text.replace(".", ""))
-    return text

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prorec.flows.configuration.experiments import changed, explained, nested, read_yaml
@@ -25,6 +24,7 @@ from prorec_core.errors import UserError, did_you_mean
 from prorec_core.fitting import open_fields
 from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
 from prorec_core.sections import Name, Section
+from prorec_core.yaml_text import dump
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -194,11 +194,11 @@ def flags(values: Mapping[str, Value]) -> list[str]:
 
 def as_yaml(values: Mapping[str, Value]) -> str:
     """Values as the sections of an experiment's YAML file."""
-    return yaml.safe_dump(nested(values), sort_keys=False, allow_unicode=True)
+    return dump(nested(values))
 
 
 def _plain(value: Value) -> str:
-    return value if isinstance(value, str) else yaml.safe_dump(value).splitlines()[0]
+    return value if isinstance(value, str) else dump(value).splitlines()[0]
 
 
 def load_space(words: str) -> Space:

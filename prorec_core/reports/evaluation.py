@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -44,6 +43,7 @@ from prorec_core.reports.tables import (
     unseen_line,
 )
 from prorec_core.reports.templates import template
+from prorec_core.yaml_text import dump
 
 __all__ = ["plot_files", "render", "result_markdown", "result_rows"]
 
@@ -84,7 +84,7 @@ def render(background: Background, evaluation: Evaluation) -> str:
         shown=SHOWN,
         profile=_profile(background.dataset.profile),
         filters=[step for step in background.dataset.profile.get("filters", []) if {"before", "after"} <= set(step)],
-        configuration=yaml.safe_dump(dict(background.experiment), sort_keys=False, allow_unicode=True, width=100),
+        configuration=dump(dict(background.experiment), width=100),
         has_configuration=bool(background.experiment),
         rule=fitting.RULE,
         size=fitting.Size.of(background.dataset.profile) if _follows_data(background) else None,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -20,6 +19,7 @@ from prorec_core.reports.drawing import as_png, as_svg
 from prorec_core.reports.plots import GROUPINGS
 from prorec_core.reports.tables import leak_line, new_item_line, protocol_line, signed
 from prorec_core.reports.templates import template
+from prorec_core.yaml_text import dump
 
 Found = Mapping[str, Any]
 
@@ -57,7 +57,7 @@ def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
         if any(about["against"] for about in found["variants"].values())
         else "",
         interval=_interval,
-        configuration=yaml.safe_dump(dict(experiment), sort_keys=False, allow_unicode=True, width=100),
+        configuration=dump(dict(experiment), width=100),
     )
 
 

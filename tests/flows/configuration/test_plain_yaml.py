@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prorec.flows.configuration.experiments import load
@@ -19,6 +18,7 @@ from prorec.flows.configuration.variants import load_variants
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from prorec_core.visible import visible
+from prorec_core.yaml_text import dump
 
 _SECONDS = 5.0
 """A second on an idle machine; tests share theirs."""
@@ -227,13 +227,22 @@ _VALUES = st.recursive(
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), _VALUES, max_size=4))
 @settings(max_examples=200)
 def test_what_is_dumped_is_read_or_refused_in_one_line(value: dict[str, Any]) -> None:
-    text = yaml.safe_dump(value)
+    text = dump(value)
     try:
         found = parse(text)
     except PlainYAMLError as error:
         assert "\n" not in str(error)
         return
     assert found == value
+
+
+@given(st.from_regex(r"[-+]?[0-9.eExoy_:a-f~]{1,8}|[Nn]ull|[Tt]rue|[Nn]o|[-+]?\.(inf|nan)", fullmatch=True))
+@example("1e5")
+@example("0E0")
+@example("0o17")
+@example("a\x85b\u2028c\u2029\ufeffd")
+def test_a_text_that_looks_like_a_number_is_read_as_the_text(text: str) -> None:
+    assert parse(dump({"a": [text]})) == {"a": [text]}
 
 
 @given(st.text(max_size=200) | st.text("{}[]:,&*!|>'\"%@`#-? \n\tab1~<", max_size=60))
