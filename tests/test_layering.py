@@ -36,6 +36,7 @@ OF_NOBODY = {"tasks", "flows", "tests"}
 ORDER = (
     {
         "visible",
+        "yaml_text",
         "sections",
         "errors",
         "progress",
