@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +35,7 @@ from prorec_core.artifacts import write_json
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.stage import preprocess
 from prorec_core.metrics.intervals import compare_runs
+from prorec_core.yaml_text import dump
 
 TRAINED = ("train_collaborative", "align", "quantize", "train_generator")
 _METRICS = ("recall_at_10", "ndcg_at_10")
@@ -90,7 +90,7 @@ def run(title: str, experiment: dict[str, Any], folder: Path, settings: Sequence
     done = folder / f"{name}.done.json"
     if done.is_file():
         return Run(**json.loads(done.read_text()))
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(experiment))
+    (folder / f"{name}.yaml").write_text(dump(experiment))
     words = [
         sys.executable,
         "-m",

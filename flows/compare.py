@@ -139,7 +139,7 @@ def compare(
 
             def begin(name: str, seed: int) -> str:
                 begun[name, seed] = time.monotonic()
-                stages = tuple(stage.name for stage in pipeline_of(known.recommending(name)[0]))
+                stages = tuple(stage.name for stage in pipeline_of(known.scorer_of(name)))
                 todo = [part for part in parts if part not in begun or part == (name, seed)]
                 left = seconds_left(own_seconds(list(measured.values())), todo)
                 title, left = _title(name, seed), None if left is None else left / workers.count
@@ -212,7 +212,11 @@ def _title(name: str, seed: int) -> str:
 
 
 def _settings(known: Variants, names: list[str]) -> dict[str, Any]:
-    return {f"variant.{name}": known.variants[name].model_dump(exclude={"about"}) for name in names}
+    found = {}
+    for name in names:
+        recommends = {"scorer": known.scorer_of(name), "streams": known.streams_of(name)}
+        found[f"variant.{name}"] = known.variants[name].model_dump(exclude={"about"}) | recommends
+    return found
 
 
 def _reasons(failed: Sequence[Mapping[str, Any]]) -> str:

@@ -67,7 +67,7 @@ def one_by_one(
     """Run all variants with all seeds in this process."""
     for name, seed in plan.experiments:
         begin(name, seed)
-        scorer = known.recommending(name)[0]
+        scorer = known.scorer_of(name)
         with _stage_at_work() as at_work:
             try:
                 with stops_kept():
@@ -98,7 +98,7 @@ def side_by_side(
         order = VariantOrder(
             name=name,
             seed=seed,
-            scorer=known.recommending(name)[0],
+            scorer=known.scorer_of(name),
             experiments=_sided([members.mine(each) for each in plan.experiments[part]]),
             parent=place,
             flow_run=announce(run_variant),
@@ -114,7 +114,7 @@ def side_by_side(
         if outcome.result is None:
             fell(name, seed, outcome.stage, outcome.reason)
             return
-        scorer = known.recommending(name)[0]
+        scorer = known.scorer_of(name)
         refs = {stage: ArtifactRef.model_validate(ref) for stage, ref in outcome.result["refs"].items()}
         succeeded(name, seed, comparison.gather(name, seed, scorer, refs, outcome.result["run"]), _digest(scorer, refs))
 

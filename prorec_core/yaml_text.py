@@ -1,6 +1,6 @@
 """What a YAML text without quotes stands for, and values written so that they are read as what they are.
 
-Knows single values; knows nothing of files or of what the values mean. Numbers, true, false and null are those of YAML
+Knows values; knows nothing of files or of what the values mean. Numbers, true, false and null are those of YAML
 1.2, where PyYAML goes by 1.1: it would write the text `1e5` without quotes.
 """
 

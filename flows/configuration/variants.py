@@ -136,14 +136,14 @@ class Variants(Section):
         if reference not in names:
             raise UserError(f"'{reference}' is not compared", place="against", cure=f"Compared: {', '.join(names)}")
         experiments = {
-            (name, seed): [self.experiment(each, base, seed) for each in (name, *self.recommending(name)[1])]
+            (name, seed): [self.experiment(each, base, seed) for each in (name, *self.streams_of(name))]
             for seed in chosen
             for name in names
         }
         choosing = dict.fromkeys(
             name
             for (name, _), own in experiments.items()
-            if (len(own) > 1 or self.recommending(name)[0] in ranked_baselines())
+            if (len(own) > 1 or self.scorer_of(name) in ranked_baselines())
             and any(each.train_on_validation for each in own)
         )
         if choosing:
@@ -168,12 +168,17 @@ class Variants(Section):
         variant = self.variants[name]
         return (self.settings(variant.like) if variant.like else {}) | dict(flatten(variant.set))
 
-    def recommending(self, name: str) -> tuple[str, list[str]]:
-        """What recommends in a variant, and what it fuses: as in the one that it is like, where it says nothing."""
+    def scorer_of(self, name: str) -> str:
+        """What recommends in a variant: what it says, or else as in the one that it is like."""
         variant = self.variants[name]
-        scorer, streams = self.recommending(variant.like) if variant.like else (GENERATOR, [])
-        scorer = variant.scorer or scorer
-        return scorer, variant.streams or (streams if _fuses(scorer) else [])
+        return variant.scorer or (self.scorer_of(variant.like) if variant.like else GENERATOR)
+
+    def streams_of(self, name: str) -> list[str]:
+        """The two variants that one fuses, found likewise; none where its scorer fuses nothing."""
+        variant = self.variants[name]
+        if variant.streams or not variant.like or not _fuses(self.scorer_of(name)):
+            return variant.streams
+        return self.streams_of(variant.like)
 
     def described(self, name: str) -> dict[str, Any]:
         """What a variant is, as a page tells it: `about` in words, and `set`, what it changes of the one it is like."""
@@ -257,10 +262,10 @@ def joined(first: Variants, second: Variants, place: str) -> Variants:
                     f"'{like}' is like itself: {' → '.join([*line, like])}", place=place, cure="Leave out one `like`"
                 )
             line.append(like)
-    recommending = {name: both.recommending(name) for name in both.variants}
-    generators = [name for name, (scorer, _) in recommending.items() if scorer == GENERATOR]
-    for variant, (scorer, streams) in recommending.items():
-        if len(streams) != (2 if _fuses(scorer) else 0):
+    generators = [name for name in both.variants if both.scorer_of(name) == GENERATOR]
+    for variant in both.variants:
+        streams = both.streams_of(variant)
+        if len(streams) != (2 if _fuses(both.scorer_of(variant)) else 0):
             raise UserError(
                 "two_stream fuses two variants, named under streams; nothing else has streams",
                 place=f"{place}, variants.{variant}",

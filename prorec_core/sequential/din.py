@@ -81,15 +81,14 @@ class DIN(SequentialModel):
         return pairs_UC
 
     @torch.no_grad()
-    def _all_pairs(self, history_UD: Tensor, candidates_CD: Tensor) -> Tensor:
-        """`_pairs` without gradients, block by block."""
-        pairs_UC = history_UD.new_empty(len(history_UD), len(candidates_CD))
+    def _write_pairs(self, pairs_UC: Tensor, history_UD: Tensor, candidates_CD: Tensor) -> Tensor:
+        """`_pairs`, scaled and without gradients, written block by block into what is given, and that."""
         height, width = _BLOCK.get(history_UD.device.type, _LARGE_BLOCK)
         for row in range(0, len(history_UD), height):
             for column in range(0, len(candidates_CD), width):
                 rows, columns = slice(row, row + height), slice(column, column + width)
                 pairs_UC[rows, columns] = self._pairs(history_UD[rows], candidates_CD[columns])
-        return pairs_UC
+        return pairs_UC.mul_(self._scale())
 
     def _scale(self) -> float:
         return 1 / self.config.temperature if self.config.score == "cosine" else 1.0
@@ -134,21 +133,22 @@ class DIN(SequentialModel):
         row_N = torch.full((n_items,), -1, device=device)
         taken = 0
 
-        def pairs(items_U: Tensor) -> Tensor:
-            return self._all_pairs(F.embedding(items_U, vectors_ND), vectors_ND).mul_(self._scale())
+        def write(pairs_UN: Tensor, items_U: Tensor) -> Tensor:
+            return self._write_pairs(pairs_UN, F.embedding(items_U, vectors_ND), vectors_ND)
 
         def scores(batch: HistoryBatch) -> Tensor:
             nonlocal taken
             met_U = batch.items_BL[batch.is_item_BL].unique()
             kept_U, other_U = met_U[row_N[met_U] < 0].tensor_split([len(kept_RN) - taken])
             row_N[kept_U] = torch.arange(taken, taken + len(kept_U), device=device)
-            kept_RN[taken : taken + len(kept_U)] = pairs(kept_U)
+            write(kept_RN[taken : taken + len(kept_U)], kept_U)
             taken += len(kept_U)
             row_BL, counts_BL = row_N[batch.items_BL], batch.is_item_BL.float()
             found_BN = _sums(row_BL.clamp(min=0), kept_RN, counts_BL * (row_BL >= 0))
             if len(other_U):
                 place_BL = torch.searchsorted(other_U, batch.items_BL).clamp(max=len(other_U) - 1)
-                found_BN += _sums(place_BL, pairs(other_U), counts_BL * (row_BL < 0))
+                others_UN = write(vectors_ND.new_empty(len(other_U), n_items), other_U)
+                found_BN += _sums(place_BL, others_UN, counts_BL * (row_BL < 0))
             return found_BN
 
         return scores

@@ -99,6 +99,14 @@ def test_config_is_shown() -> None:
     assert schema["properties"]["name"]["description"] and schema["additionalProperties"] is False
 
 
+def test_config_as_it_is_shown_is_the_same_config(tmp_path: Path) -> None:
+    """Also where a name of a column looks like a number."""
+    shown = prorec("config", "show", "demo", "--set", "data.user_column='1e5'").stdout
+    (tmp_path / "pinned.yaml").write_text(shown)
+    assert prorec("config", "show", str(tmp_path / "pinned.yaml")).stdout == shown
+    assert yaml.safe_load(shown)["data"]["user_column"] == "1e5"
+
+
 def test_an_unknown_model_is_told(tmp_path: Path) -> None:
     done = prorec("recommend", "--model", "models:/prorec-demo/1", "--history", "a", folder=tmp_path)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

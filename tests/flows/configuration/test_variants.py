@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from prorec.flows.commands.compare import compare
-from prorec.flows.compare import seconds_left
+from prorec.flows.compare import _settings, seconds_left
 from prorec.flows.configuration.experiments import changed, load, preset_files
 from prorec.flows.configuration.variants import EVERY, FULL, Variants, load_variants
 from prorec.tasks.stages.baselines import pipeline_of, standing
@@ -137,12 +137,18 @@ def test_a_variant_recommends_as_the_one_that_it_is_like(tmp_path: Path) -> None
         "otherwise-fused": {"like": "fused", "streams": ["tiger", "semantic"]},
     }
     known = load_variants(_file(tmp_path, variants=mine))
-    assert known.recommending("wider") == known.recommending("wider-still") == ("collaborative_ranked", [])
-    assert known.recommending("alone") == ("collaborative", [])
-    assert known.recommending("fused") == ("two_stream", ["tiger", "paper-collaborative"])
-    assert known.recommending("fused-and-ranked") == ("two_stream_ranked", ["tiger", "paper-collaborative"])
-    assert known.recommending("of-a-generator") == ("generator", [])
-    assert known.recommending("otherwise-fused") == ("two_stream", ["tiger", "semantic"])
+    found = {name: (known.scorer_of(name), known.streams_of(name)) for name in mine}
+    assert found == {
+        "wider": ("collaborative_ranked", []),
+        "wider-still": ("collaborative_ranked", []),
+        "alone": ("collaborative", []),
+        "fused": ("two_stream", ["tiger", "paper-collaborative"]),
+        "fused-and-ranked": ("two_stream_ranked", ["tiger", "paper-collaborative"]),
+        "of-a-generator": ("generator", []),
+        "otherwise-fused": ("two_stream", ["tiger", "semantic"]),
+    }
+    kept = _settings(known, ["wider-still"])["variant.wider-still"]
+    assert (kept["like"], kept["scorer"], kept["streams"]) == ("wider", "collaborative_ranked", [])
     assert known.experiment("wider-still", Experiment(), 0).collaborative.dim == 128
     plan = known.plan(["otherwise-fused"], Experiment(), 1, None)
     assert [each.name for each in plan.experiments["otherwise-fused", 0][1:]] == ["demo-tiger", "demo-semantic"]
@@ -211,7 +217,7 @@ def test_every_stage_follows_what_it_reads() -> None:
         for stage in stages:
             assert set(stage.reads) <= known, f"{scorer}: {stage.name}"
             known.add(stage.name)
-    assert {STANDARD.recommending(name)[0] for name in STANDARD.variants} == set(standing())
+    assert {STANDARD.scorer_of(name) for name in STANDARD.variants} == set(standing())
 
 
 def test_time_left_follows_what_the_variants_took() -> None:

@@ -448,13 +448,13 @@ class TestDIN(SequentialContract):
     def test_pairs_that_are_kept_are_made_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of users one by one as of users all at once, in a catalogue that is kept whole and in a larger one."""
         made: list[int] = []
-        make = DIN._all_pairs
+        write = DIN._write_pairs
 
-        def counted(self: DIN, history_UD: Tensor, candidates_CD: Tensor) -> Tensor:
+        def counted(self: DIN, pairs_UC: Tensor, history_UD: Tensor, candidates_CD: Tensor) -> Tensor:
             made.append(len(history_UD))
-            return make(self, history_UD, candidates_CD)
+            return write(self, pairs_UC, history_UD, candidates_CD)
 
-        monkeypatch.setattr(DIN, "_all_pairs", counted)
+        monkeypatch.setattr(DIN, "_write_pairs", counted)
         model, table, sequences = self.model().eval(), self.table(), from_lists([[0, 1], [1, 2, 2], [0, 2]], ITEMS)
         for kept, rows in ((ITEMS, 3), (2, 2 + 1 + 1)):
             monkeypatch.setattr("prorec_core.sequential.din._PAIRS_KEPT", kept * ITEMS)
