@@ -7,10 +7,17 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
-from prorec_core.reports.drawing import BEHAVIOUR_COLOUR, INK, MUTED, TEXT_COLOUR, as_png, panels, style
-from prorec_core.reports.tables import signed
+from prorec_core.reports.drawing import (
+    BEHAVIOUR_COLOUR,
+    INK,
+    MUTED,
+    TEXT_COLOUR,
+    DifferenceFormatter,
+    as_png,
+    panels,
+    style,
+)
 
 Rows = Sequence[Mapping[str, Any]]
 _METRIC = "ndcg_at_10"
@@ -85,7 +92,7 @@ def _distillation(rows: Rows) -> Figure:
 
 def _zero(axes: Axes) -> None:
     axes.axhline(0, color=MUTED, linewidth=1)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value, 3) if value else "0"))
+    axes.yaxis.set_major_formatter(DifferenceFormatter())
 
 
 def _interval(axes: Axes, x: float, row: Mapping[str, Any], shade: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from prorec_core.artifacts import write_bytes
 
@@ -92,6 +93,17 @@ def panels(
     figure = Figure(figsize=(width, height * rows))
     axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
     return figure, list(axes.ravel())
+
+
+class DifferenceFormatter(ScalarFormatter):
+    """Ticks of differences: a sign before each but 0, and as many decimals as the steps between them need."""
+
+    def __init__(self) -> None:
+        super().__init__(useOffset=False)
+        self.set_scientific(False)
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{'+' if x > 0 else ''}{super().__call__(x, pos)}" if x else "0"
 
 
 def as_png(figure: Figure, dots_per_inch: int = 160) -> bytes:

@@ -22,11 +22,12 @@ from prorec_core.reports.drawing import (
     MUTED,
     RULE,
     TEXT_COLOUR,
+    DifferenceFormatter,
     draw_interval,
     panels,
     style,
 )
-from prorec_core.reports.tables import difference, signed
+from prorec_core.reports.tables import difference
 
 _LOSS_COLOUR, _MEASURE_COLOUR = "#7b61a8", "#2a9d74"
 _LEVELS_A_ROW = 4
@@ -129,7 +130,7 @@ def difference_intervals(comparisons: Mapping[str, Mapping[str, Mapping[str, flo
             axes.grid(axis="y", visible=False)
             axes.spines["left"].set_visible(False)
             axes.xaxis.set_major_locator(MaxNLocator(5))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value, 3) if value else "0"))
+            axes.xaxis.set_major_formatter(DifferenceFormatter())
         columns[0].tick_params(axis="y", labelcolor=INK)
     return figure
 
@@ -183,7 +184,7 @@ def ranker_features(without: Mapping[str, Mapping[str, float]]) -> Figure:
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value, 3) if value else "0"))
+        axes.xaxis.set_major_formatter(DifferenceFormatter())
     return figure
 
 

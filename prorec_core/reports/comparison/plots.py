@@ -22,12 +22,12 @@ from prorec_core.reports.drawing import (
     MUTED,
     RULE,
     TEXT_COLOUR,
+    DifferenceFormatter,
     draw_interval,
     panels,
     style,
 )
 from prorec_core.reports.plots import domination_bars
-from prorec_core.reports.tables import signed
 
 Found = Mapping[str, Any]
 BETTER, WORSE = "#2a9d74", "#d1495b"
@@ -46,7 +46,7 @@ def forest(found: Found, names: Sequence[str]) -> Figure:
                 shade = BETTER if against["low"] > 0 else WORSE
                 draw_interval(axes, place, (against["low"], against["difference"], against["high"]), shade)
             axes.set_title(f"{label(metric)}, difference to {found['reference']}")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value, 3) if value else "0"))
+            axes.xaxis.set_major_formatter(DifferenceFormatter())
         _name_rows(both, names, found)
     return figure
 

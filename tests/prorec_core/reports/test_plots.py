@@ -1,12 +1,15 @@
 """Plots show all that they are given, stay small, and draw texts as texts."""
 
 import numpy as np
+import pytest
 
 from prorec_core.data.sequences import from_lists
 from prorec_core.metrics.measures import ndcg_at_k, recall_at_k
+from prorec_core.metrics.measuring import compared
 from prorec_core.metrics.scorers import SCORERS, about
 from prorec_core.reports import plots
 from prorec_core.reports.code_tree import code_tree
+from prorec_core.reports.comparison.plots import forest
 from prorec_core.reports.data_plot import data_plot
 from prorec_core.reports.drawing import as_svg
 
@@ -35,6 +38,34 @@ def test_curves_are_means_over_users_as_the_tables_are():
         wanted = [measure(ranks, k, owners) for k in range(1, 6)]
         np.testing.assert_allclose(axes.lines[0].get_ydata(), wanted, atol=1e-6)
         assert wanted[-1] != measure(ranks, 5), "of targets it is another"
+
+
+@pytest.mark.parametrize("low", [-0.0053, -0.0078, -0.0004, -0.00002, -0.12, -3.0, 0.0011])
+def test_ticks_of_differences_say_where_they_stand(low):
+    """Also where the steps between them have four decimals."""
+    found = {"low": low, "difference": low + 0.0001, "high": low + 0.0002 + abs(low) * 0.8}
+    comparisons = {"fused_minus_dense": {"ndcg_at_10": found}}
+    for figure in (
+        plots.difference_intervals(comparisons),
+        plots.ranker_features({"counts": found}),
+        forest(
+            {
+                "reference": "a",
+                "variants": {"b": {"against": dict.fromkeys(compared(), found), "apart": True, "marks": []}},
+            },
+            ["b"],
+        ),
+    ):
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            left, right = axes.get_xlim()
+            ticks = [each for each in axes.xaxis.get_major_ticks() if left <= each.get_loc() <= right]
+            texts = [tick.label1.get_text() for tick in ticks]
+            assert [float(text.replace("−", "-")) for text in texts] == pytest.approx(
+                [tick.get_loc() for tick in ticks]
+            )
+            signs = [text[0] for text in texts]
+            assert signs == ["+" if tick.get_loc() > 0 else "−" if tick.get_loc() < 0 else "0" for tick in ticks]
 
 
 def test_scorers_are_told_apart():
