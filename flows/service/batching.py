@@ -31,7 +31,6 @@ _log = logging.getLogger(__name__)
 class Recommends(Protocol):
     """What the service needs of a `Recommender`."""
 
-    beams: int
     item_ids: list[str]
 
     @property
@@ -48,6 +47,10 @@ class Recommends(Protocol):
         rules: Rules | None = None,
     ) -> list[list[Recommendation]]:
         """The k best items for each history, best first, of those that its rule leaves."""
+        ...
+
+    def looks_at(self, k: int) -> tuple[int, int]:
+        """How far it looks for a list of k items: where that is the same, so are the first items of both lists."""
         ...
 
     def masks(self, mask_history: bool | None) -> bool:
@@ -98,12 +101,12 @@ class Found:
 def answer(loaded: Loaded, questions: Sequence[Question]) -> list[Found | UserError]:
     """Answer several requests with as few searches as possible; nobody's answer depends on who else asks.
 
-    The best k of a longer list are the list of k, as long as the search has the same beams: only a k beyond
-    the usual number of beams widens it. Requests with different rules are searched for together. One whose rule cannot
+    The best k of a longer list are the list of k, as long as the models look as far for both
+    (`Recommender.looks_at`). Requests with different rules are searched for together. One whose rule cannot
     be asked of this model gets the reason in place of an answer.
     """
     model = loaded.recommender
-    groups: dict[tuple[bool, int], list[int]] = defaultdict(list)
+    groups: dict[tuple[bool, tuple[int, int]], list[int]] = defaultdict(list)
     found: dict[int, Found | UserError] = {}
     left: dict[int, Left | None] = {}
     for index, question in enumerate(questions):
@@ -113,7 +116,7 @@ def answer(loaded: Loaded, questions: Sequence[Question]) -> list[Found | UserEr
             found[index] = error
             continue
         masked = model.masks(None if question.keep_seen is None else not question.keep_seen)
-        groups[masked, max(question.k, model.beams)].append(index)
+        groups[masked, model.looks_at(question.k)].append(index)
     for (masked, _), members in groups.items():
         asked = [questions[index] for index in members]
         histories = [history for question in asked for history in question.histories]

@@ -92,7 +92,9 @@ class ExploredItem(Item):
 class ScoreList(BaseModel):
     """What one score would recommend."""
 
-    scorer: str = Field(description="ranked, fused, generative, dense (Stage I) or popular.")
+    scorer: str = Field(
+        description="ranked, fused, generative, dense (Stage I's score, or the distillation head's) or popular."
+    )
     recommends: bool = Field(description="Whether it is the one that does.")
     items: list[ExploredItem]
 

@@ -71,9 +71,9 @@ class Part(BaseModel):
     """What one part of the score gave an item."""
 
     name: str = Field(
-        description="generative, dense (Stage I), successor (what followed the latest items), text, popularity, "
-        "predecessor (what they followed), item_knn (what users have who have the history's items); own_count and "
-        "own_recency where a history may come back."
+        description="generative, dense (Stage I's score, or the distillation head's), successor (what followed the "
+        "latest items), text, popularity, predecessor (what they followed), item_knn (what users have who have the "
+        "history's items); own_count and own_recency where a history may come back."
     )
     contribution: float
     item_id: str | None = Field(None, description="The latest item that the part looks at.")

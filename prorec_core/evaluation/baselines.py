@@ -40,10 +40,15 @@ def item_to_item_lists(training: Sequences, histories: Sequences, k: int, *, mas
     has_UN = csr_matrix((np.ones(len(users), np.float32), (users, training.items)), (training.n_users, n_items))
     has_UN.data[:] = 1.0  # an item twice in a history is one occurrence
     popularity_N = np.asarray(has_UN.sum(axis=0)).ravel()
+    # Columns by falling popularity: beside a great count the share below 1 is rounded away, and places decide.
+    item_N = np.argsort(-popularity_N, kind="stable")
+    place_N = np.argsort(item_N)
+    has_UN, popularity_N = has_UN[:, item_N], popularity_N[item_N]
     tie_N = (popularity_N / (popularity_N.max(initial=0.0) + 1.0)).astype(np.float32)
     together_NU = has_UN.T.tocsr()
     lengths = np.diff(histories.offsets)
-    last_U = np.where(lengths > 0, np.append(histories.items, 0)[np.maximum(histories.offsets[1:] - 1, 0)], -1)
+    latest_U = np.append(histories.items, 0)[np.maximum(histories.offsets[1:] - 1, 0)]
+    last_U = np.where(lengths > 0, place_N[latest_U], -1)
     items = np.full((n_users, k), -1, np.int32)
     scores = np.full((n_users, k), -np.inf, np.float32)
     size = max(1, _CELLS // n_items)
@@ -52,9 +57,11 @@ def item_to_item_lists(training: Sequences, histories: Sequences, k: int, *, mas
         known_B = last_U[chosen] >= 0
         count_BN = np.zeros((len(chosen), n_items), np.float32)
         count_BN[known_B] = (together_NU[last_U[chosen[known_B]]] @ has_UN).toarray()
-        forbidden = torch.from_numpy(padded_histories(histories.select(chosen))) if masked else None
+        own_BH = padded_histories(histories.select(chosen))
+        forbidden = torch.from_numpy(np.where(own_BH < 0, -1, place_N[own_BH])) if masked else None
         top = top_from_scores(torch.from_numpy(count_BN + tie_N), k, forbidden)
-        items[chosen], scores[chosen] = top.items_UK, top.scores_UK
+        items[chosen] = np.where(top.items_UK < 0, -1, item_N[top.items_UK])
+        scores[chosen] = top.scores_UK
     return TopItems(items, scores)
 
 

@@ -5,7 +5,7 @@ Knows models and histories; knows nothing of metrics or files. Axes: U users, K 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,12 +39,14 @@ class Models:
         fusion_weight: weight λ of the dense score, chosen on validation; None where there is none.
         ranker: fitted on validation; None where there is none.
         aligned: Stage I's outcome.
+        fusion_folds: by fold of the validation users the λ that the others chose; none where nothing was chosen.
     """
 
     generator: Generator
     fusion_weight: float | None
     ranker: Ranker | None
     aligned: AlignedModel
+    fusion_folds: Sequence[float] = ()
 
 
 def lists_after(
@@ -55,8 +57,8 @@ def lists_after(
     Dense and fused are missing where the generator has no dense score, ranked where no ranker was fitted.
 
     Args:
-        held_out: the histories are those that the ranker was fitted on: each user is ranked by weights that were fitted
-            without that user.
+        held_out: the histories are those that λ was chosen and the ranker fitted on: each user's list is fused and
+            ranked by what was chosen without that user.
     """
     parts, done = [], 0
     for part in parts_of(histories):
@@ -117,7 +119,10 @@ def _lists_after(
     lists = {"generative": TopItems(*candidates.generative(k))}
     if models.fusion_weight is not None:
         lists["dense"] = TopItems(*candidates.dense(k))
-        lists["fused"] = TopItems(*candidates.fused(models.fusion_weight, k))
+        weight: float | npt.NDArray[np.float32] = models.fusion_weight
+        if held_out and models.fusion_folds:
+            weight = np.asarray(models.fusion_folds, np.float32)[histories.owners % len(models.fusion_folds)]
+        lists["fused"] = TopItems(*candidates.fused(weight, k))
     if models.ranker is not None:
         rank = models.ranker.rank_held_out if held_out else models.ranker.rank
         lists["ranked"] = TopItems(*rank(candidates, histories, k))

@@ -85,10 +85,11 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         lists = _with_counts(inputs, split)
         targets, owners = sequences.targets(split), sequences.owners_of(split)
         ranks[split] = {scorer: rank_of_target(found.items_UK, targets) for scorer, found in lists.items()}
-        # Lists that hold a whole catalogue of fewer than 10 items say all there is to say about the first 10.
-        longest = max(_length(inputs), 10)
         metrics[name] = {
-            scorer: {**rank_metrics(ranks[split][scorer], longest, owners), **list_metrics(found, train_counts)}
+            scorer: {
+                **rank_metrics(ranks[split][scorer], _longest(inputs, found), owners),
+                **list_metrics(found, train_counts),
+            }
             for scorer, found in lists.items()
         }
         report(Progress(step, steps, "step"))
@@ -129,6 +130,15 @@ def _pairs(ranks: Mapping[str, IntArray]) -> list[tuple[str, str]]:
 
 def _length(inputs: EvaluationInputs) -> int:
     return min(inputs.config.list_length, inputs.dataset.sequences.n_items)
+
+
+def _longest(inputs: EvaluationInputs, lists: TopItems) -> int:
+    """Up to where lists say something: where nobody's has more items than there are beams, the search ended them."""
+    length, beams = _length(inputs), inputs.config.beams
+    if not (lists.items_UK[:, beams:] >= 0).any():
+        length = min(length, beams)
+    # Lists that hold a whole catalogue of fewer than 10 items say all there is to say about the first 10.
+    return max(length, 10)
 
 
 def _with_counts(inputs: EvaluationInputs, split: Split) -> dict[str, TopItems]:

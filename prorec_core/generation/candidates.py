@@ -33,7 +33,7 @@ DenseScores = Callable[[Context, HistoryBatch], Tensor]
 """Dense logits of all items, float32, shape (U, N)."""
 DENSE_CANDIDATES = 50
 """Items of the dense score that are looked at beside the beams, at least: what is chosen, measured and served ranks the
-same candidates."""
+same candidates, as long as no longer list is asked for."""
 OWN_CANDIDATES = 20
 """A user's latest different items that are looked at too, where what a user has may be recommended again: no search is
 needed to know of them, and none may find them all."""
@@ -93,11 +93,12 @@ class Candidates:
         short = ((0, 0), (0, max(0, k - items.shape[1])))
         return np.pad(items, short, constant_values=-1), np.pad(scores, short, constant_values=-np.inf)
 
-    def fused(self, weight: float, k: int) -> tuple[IntArray, Floats]:
-        """Each user's best items by `log p_gen + λ · log p_dense`, λ the weight."""
+    def fused(self, weight: float | Floats, k: int) -> tuple[IntArray, Floats]:
+        """Each user's best items by `log p_gen + λ · log p_dense`, λ the weight, or each user's own, shape (U,)."""
+        weight_U1 = np.asarray(weight, np.float32).reshape(-1, 1)
         items_UC = self.items_UC[:, self.found]
         with np.errstate(invalid="ignore"):
-            scores = self.generative_UC[:, self.found] + np.float32(weight) * self.dense_UC[:, self.found]
+            scores = self.generative_UC[:, self.found] + weight_U1 * self.dense_UC[:, self.found]
         return best_of(items_UC, np.where(items_UC >= 0, scores, -np.inf).astype(np.float32), k)
 
 

@@ -9,9 +9,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
-from prorec_core.generation.ranker import fit_ranker
+from prorec_core.generation.ranker import FOLDS, fit_ranker
 from prorec_core.generation.ranker_file import GivenRanker
 from prorec_core.generation.ranker_net import Network
 from prorec_core.generation.relations import Relations
@@ -45,7 +47,8 @@ def choose(
 
     Returns:
         `fusion_weight`, None without weights; `fusion_trials`, each weight and its NDCG@10, none where only one was
-        given; `ranker`: its `weights` and `folds`, and what `fit_ranker` tells where it was fitted, or None, also
+        given; `fusion_folds`, by fold the weight that the users of all others choose, none where nothing was chosen;
+        `ranker`: its `weights` and `folds`, and what `fit_ranker` tells where it was fitted, or None, also
         where no target is among the candidates;
         `recommended`: the best of generative, fused and ranked; where nothing is left to choose on, the last of them;
         and `validation_tells`: False where every score has an NDCG@10 of 0. Then λ is the weight nearest to 1, and
@@ -63,17 +66,20 @@ def choose(
         settled: dict[str, Any] = {
             "fusion_weight": weight,
             "fusion_trials": [],
+            "fusion_folds": [],
             "ranker": as_given,
             "recommended": recommended,
             "validation_tells": True,
         }
         return settled, given_network
     found = find()
-    owners = histories.owner
+    owners = histories.owners
     reached = {"generative": ndcg_at_k(rank_of_target(found.generative(10)[0], targets), 10, owners)}
-    trials, weight, ranker, network = fusion_trials(found, targets, weights, owners), None, None, None
+    ranks = [(weight, rank_of_target(found.fused(weight, 10)[0], targets)) for weight in weights]
+    trials, folds, weight, ranker, network = _trials(ranks, owners), list[float](), None, None, None
     if trials:
-        weight, reached["fused"] = best_trial(trials)
+        weight = best_trial(trials)[0]
+        folds, reached["fused"] = _held_out(ranks, owners)
     if relations is not None:
         fitted, about = fit_ranker(found, histories, targets, relations, own=own, report=report)
         # Without weights it would rank by the items' numbers.
@@ -83,6 +89,7 @@ def choose(
     chosen = {
         "fusion_weight": weight,
         "fusion_trials": trials if len(weights) > 1 else [],
+        "fusion_folds": folds if len(weights) > 1 else [],
         "ranker": ranker,
         "recommended": recommended_of(reached),
         "validation_tells": any(reached.values()),
@@ -111,5 +118,23 @@ def fusion_trials(
     candidates: Candidates, targets: IntArray, weights: Sequence[float], owners: IntArray | None = None
 ) -> list[tuple[float, float]]:
     """The NDCG@10 that each weight λ reaches, the mean over users; `owners` says whose each target is."""
-    found = [rank_of_target(candidates.fused(weight, 10)[0], targets) for weight in weights]
-    return [(weight, ndcg_at_k(ranks, 10, owners)) for weight, ranks in zip(weights, found, strict=True)]
+    return _trials([(weight, rank_of_target(candidates.fused(weight, 10)[0], targets)) for weight in weights], owners)
+
+
+def _trials(ranks: Sequence[tuple[float, IntArray]], owners: IntArray | None) -> list[tuple[float, float]]:
+    return [(weight, ndcg_at_k(ranks_T, 10, owners)) for weight, ranks_T in ranks]
+
+
+def _held_out(ranks: Sequence[tuple[float, IntArray]], owners: IntArray) -> tuple[list[float], float]:
+    """By fold the weight that the users of all others choose, and the NDCG@10 of all users, each by its fold's.
+
+    The folds are the ranker's: what is weighed against each other is judged alike.
+    """
+    folds_T, held_out_T = owners % FOLDS, np.zeros(len(owners), np.int32)
+    chosen, by_weight = [], dict(ranks)
+    for fold in range(FOLDS):
+        others = folds_T != fold
+        weight, _ = best_trial(_trials([(each, found[others]) for each, found in ranks], owners[others]))
+        held_out_T[~others] = by_weight[weight][~others]
+        chosen.append(weight)
+    return chosen, ndcg_at_k(held_out_T, 10, owners)

@@ -193,7 +193,7 @@ class Step:
 class Part:
     """What one part of the score gave an item; `item` is the item of the history that it looks at, if it looks at one.
 
-    `value` is what the part knows: a log-probability (generative, dense), a cosine (text), times in training
+    `value` is what the part knows: a log-probability (generative), a cosine (text), times in training
     (popularity); None where it has no such number.
     """
 
@@ -267,7 +267,7 @@ def _in_words(recommender: Recommender, told: Explained, user: int, place: int) 
 
 _SAYS = {
     "generative": "generation",
-    "dense": "Stage I",
+    "dense": "dense score",
     "successor": "what followed",
     "text": "nearness of text",
     "popularity": "popularity",

@@ -21,7 +21,7 @@ from prorec_core.generation.candidates import (
 )
 from prorec_core.generation.similar import BESIDE_CANDIDATES, Near, found_beside
 from prorec_core.metrics.top import latest_items, padded_histories
-from prorec_core.progress import Report, silent
+from prorec_core.progress import Progress, Report, silent
 from prorec_core.training.batching import at_a_time, inference_batches
 
 _TOKENS = 16_384
@@ -49,7 +49,7 @@ def joint_candidates(
         beams: beams of each search.
         masked: leave out what a user already has; else the user's own latest items are among the candidates.
         near: what a ranker of both knows by itself.
-        report: told of every batch of both searches, in users.
+        report: told of every batch of both searches, and of asking both about what either has found, in users.
 
     Returns:
         Candidates whose `generative_UC` is the first generator's log-probability and whose `dense_UC` is the
@@ -75,6 +75,7 @@ def joint_candidates(
     device = first.inputs_NE.device
     children = max(width for each in (first, second) for width in each.trie.widest)
     users_a_batch = max(1, at_a_time(_CELLS, device) // (items_UC.shape[1] * children))
+    done = 0
     for batch in inference_batches(histories, longest, at_a_time(_TOKENS, device), users_a_batch, device):
         users = batch.users_B.cpu().numpy()
         known = (of_second[users][:, :, None] == of_first[users][:, None, :]).any(-1)
@@ -91,4 +92,6 @@ def joint_candidates(
         for generator, values in zip((first, second), log_p, strict=True):
             found = item_log_probabilities(generator, last_context(generator, batch), asked)
             values[users] = found.cpu().numpy()
+        done += len(users)
+        report(Progress(done, histories.n_users, "user"))
     return Candidates(items_UC, log_p[0], log_p[1], items_UC.shape[1] - more, more)

@@ -234,7 +234,8 @@ class Recommender:
     ) -> TopItems:
         """The k best items of each history by their numbers, or all items where there are fewer.
 
-        An empty history gets what is popular. `mask_history` and `rules` as of `recommend`.
+        An empty history gets what is popular. `mask_history` and `rules` as of `recommend`. A k beyond the beams or
+        `DENSE_CANDIDATES` has the models look further, so that the first items of so long a list may be others.
 
         Raises:
             UserError: k is not positive.
@@ -274,6 +275,11 @@ class Recommender:
         items, scores = self._popular_of(open_N, k)
         return TopItems(items[None], scores[None])
 
+    def looks_at(self, k: int) -> tuple[int, int]:
+        """How many beams and items of the dense score a list of k items is made from; a list may depend on both."""
+        k = self.at_most(k)
+        return max(self.beams, k), max(DENSE_CANDIDATES, k)
+
     def candidates(
         self,
         histories: Sequences,
@@ -284,7 +290,7 @@ class Recommender:
         ranked: bool = True,
     ) -> Candidates:
         """What is worth ranking for lists of k items; `ranked`: by the ranker, too, which looks at more than others."""
-        beams, dense = max(self.beams, k), max(DENSE_CANDIDATES, k)
+        beams, dense = self.looks_at(k)
         masked = self.masks(mask_history)
         return find_candidates(
             self.generator,

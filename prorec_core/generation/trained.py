@@ -82,6 +82,11 @@ class TrainedGenerator:
         return weight
 
     @property
+    def fusion_folds(self) -> list[float]:
+        """By fold of the validation users the weight λ that the others chose; none where nothing was chosen."""
+        return list(self.config.get("fusion_folds", []))
+
+    @property
     def ranker(self) -> Ranker | None:
         """What ranks the candidates of both scores; None where there is none."""
         fitted = self.config["ranker"]

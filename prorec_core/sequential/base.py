@@ -209,7 +209,8 @@ def target_ranks(
 ) -> IntArray:
     """Rank of each user's target among all items that the user does not have, int32, shape (users,).
 
-    From 1; of items with equal scores the lower index comes first. 0 where the user has the target already.
+    From 1; of items with equal scores the lower index comes first. 0 where the user has the target already. What has
+    no number for a score stands before all others, so that a target is never found by it.
     """
     ranks, scores = np.zeros(len(targets), np.int32), model.scorer(table_ND)
     users_a_batch = users_at_a_time(len(table_ND), table_ND.device)
@@ -222,7 +223,7 @@ def target_ranks(
             mask_history(scores_BN, batch, histories)
         correct_B = scores_BN.gather(1, target_B)
         earlier_BN = torch.arange(scores_BN.shape[1], device=scores_BN.device) < target_B
-        ahead_BN = (scores_BN > correct_B) | ((scores_BN == correct_B) & earlier_BN)
+        ahead_BN = ~((scores_BN < correct_B) | ((scores_BN == correct_B) & ~earlier_BN))
         rank_B = (ahead_BN.sum(1, dtype=torch.int32) + 1).masked_fill(correct_B[:, 0] == -torch.inf, 0)
         ranks[users] = rank_B.cpu().numpy()
     return ranks

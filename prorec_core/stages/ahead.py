@@ -9,20 +9,28 @@ from __future__ import annotations
 from pathlib import Path
 
 from prorec_core.config import Experiment
+from prorec_core.errors import UserError
 
 
 def expect_possible(experiment: Experiment, preprocess: Path) -> None:
-    """Refuse too few tuples of codes where each item must have its own, and files that do not hold what they should.
+    """Refuse a single item, too few tuples of codes where each has its own, and files without what they should hold.
 
     Args:
         experiment: what is to be trained.
         preprocess: the folder of that stage.
 
     Raises:
-        UserError: says how many items and tuples there are; or what is wrong with a table of codes, or with a ranker.
+        UserError: there is one item alone; says how many items and tuples there are; or what is wrong with a table of
+            codes, or with a ranker.
     """
     import pyarrow.parquet as pq
 
+    if pq.read_metadata(preprocess / "items.parquet").num_rows < 2:
+        raise UserError(
+            "only one item is left, and nothing can be ranked or compared",
+            place="data",
+            cure="Check data.min_item_interactions, data.min_user_interactions and the column of item ids",
+        )
     expect_ranker(experiment)
     codes = experiment.quantize
     keeps = experiment.start_from is not None and experiment.continuing.codes == "keep"

@@ -12,11 +12,12 @@ from prorec_core.alignment.trained import AlignedModel
 from prorec_core.data.sequences import Split
 from prorec_core.errors import UserError
 from prorec_core.evaluation.asked import Asked, Lists, Look, Spread, is_worth_sharing, lists_by_others
-from prorec_core.evaluation.lists import Models, lists_after, new_item_offsets
+from prorec_core.evaluation.lists import Models, lists_after
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
 from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.evaluation.stage import evaluate as run
+from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.kept import Make, Open
 from prorec_core.progress import Report, silent
@@ -119,14 +120,12 @@ class _Lister:
         work = self._work
         quantized = Quantized.load(work.inputs["quantize"])
         trained, aligned = self.trained, AlignedModel.load(work.inputs["align"])
-        embeddings, codes = quantized_embedding(work), quantized.table.codes
+        embeddings, codes, catalogue = quantized_embedding(work), quantized.table.codes, None
         if with_new:
-            embeddings = np.concatenate([embeddings, new_quantized_embedding(work)])
+            new = new_quantized_embedding(work)
+            bonus = work.experiment.evaluate.new_item_bonus
+            catalogue = Catalogue.of_training(len(embeddings)).with_more(len(new), bonus)
+            embeddings = np.concatenate([embeddings, new])
             codes, aligned = quantized.all_items().codes, aligned.with_new()
-        generator = restore_generator(trained, codes, embeddings, self._device)
-        if (
-            with_new
-            and (offsets_N := new_item_offsets(work.experiment.evaluate, read_dataset(work), self._device)) is not None
-        ):
-            generator.offset_items(offsets_N)
-        return Models(generator, trained.fusion_weight, trained.ranker, aligned)
+        generator = restore_generator(trained, codes, embeddings, self._device, catalogue)
+        return Models(generator, trained.fusion_weight, trained.ranker, aligned, trained.fusion_folds)

@@ -147,7 +147,7 @@ def train(
         One record an epoch: mean losses and validation measures.
 
     Raises:
-        UserError: the loss is no longer a number, or there is nothing to train on.
+        UserError: the loss or a weight is no longer a number, or there is nothing to train on.
         DeviceFullError: a batch does not fit the device.
     """
     workers = runtime.workers
@@ -181,6 +181,7 @@ def train(
             record, step = _one_epoch(
                 steps, batches(derive_seed(seed, "order", epoch)), optimizer, rates, config, epoch, step, runtime
             )
+            _expect_numbers(model, epoch)
             model.eval()
             if validate is not None:
                 with torch.no_grad():
@@ -230,12 +231,21 @@ def _one_epoch(
     summed = zip(totals, runtime.workers.total(list(totals.values()), runtime.device), strict=True)
     record |= {name: round(value / len(batches), 6) for name, value in summed}
     if not all(math.isfinite(value) for value in record.values()):
-        raise UserError(
-            f"the loss is no longer a number in epoch {epoch + 1}",
-            place="training",
-            cure="Lower learning_rate or raise the temperature",
-        )
+        raise _diverged("the loss is no longer a number", epoch)
     return record, step
+
+
+def _expect_numbers(model: nn.Module, epoch: int) -> None:
+    """Refuse weights that the last step spoiled: no loss tells of that step, and no epoch's weights are to be these."""
+    sums = torch.stack([each.detach().sum() for each in model.parameters()])
+    if not bool(sums.isfinite().all()):
+        raise _diverged("a weight is no longer a number", epoch)
+
+
+def _diverged(what: str, epoch: int) -> UserError:
+    return UserError(
+        f"{what} in epoch {epoch + 1}", place="training", cure="Lower learning_rate or raise the temperature"
+    )
 
 
 def _leaves(model: nn.Module) -> list[Tensor]:

@@ -31,7 +31,6 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
     The ranker reads the texts of the first stream.
     """
     from prorec_core.data.sequences import Split
-    from prorec_core.evaluation.lists import new_item_offsets
     from prorec_core.evaluation.reranking import Find, find_all, own_and_ranked, relations_of
     from prorec_core.evaluation.stage import evaluate as run
     from prorec_core.generation.choice import best_trial, fusion_trials
@@ -54,12 +53,7 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
         )
 
     def with_new() -> Find:
-        grown = [_generator(work, side, with_new=True) for side in SIDES]
-        offsets_N = new_item_offsets(config, dataset, runtime.device)
-        if offsets_N is not None:
-            for generator in grown:
-                generator.offset_items(offsets_N)
-        return find_of(*grown)
+        return find_of(*(_generator(work, side, with_new=True) for side in SIDES))
 
     found = find_all(dataset, find_of(*(_generator(work, side) for side in SIDES)), with_new)
     asked, owners = dataset.sequences.answerable(Split.VALIDATION), dataset.sequences.owners_of(Split.VALIDATION)
@@ -86,17 +80,24 @@ def _generator(work: Work, side: str, *, with_new: bool = False) -> Generator:
     import numpy as np
 
     from prorec_core.artifacts import MANIFEST, read_json
+    from prorec_core.generation.catalogue import Catalogue
     from prorec_core.generation.trained import TrainedGenerator, restore_generator
     from prorec_core.quantization.quantized import Quantized
 
     inputs = {name: work.inputs[f"{name}@{side}"] for name in STREAM}
     embedding = read_json(inputs["train_generator"] / MANIFEST)["config"]["quantize.embedding"]
     quantized, vectors = Quantized.load(inputs["quantize"]), read_quantized(embedding, inputs)
+    catalogue = Catalogue.of_training(len(vectors))
     if with_new:
-        vectors = np.concatenate([vectors, read_new_quantized(embedding, inputs)])
+        new = read_new_quantized(embedding, inputs)
+        vectors, catalogue = (
+            np.concatenate([vectors, new]),
+            catalogue.with_more(len(new), work.experiment.evaluate.new_item_bonus),
+        )
     return restore_generator(
         TrainedGenerator.load(inputs["train_generator"]),
         (quantized.all_items() if with_new else quantized.table).codes,
         vectors,
         work.runtime().device,
+        catalogue,
     )

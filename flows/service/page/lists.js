@@ -4,10 +4,10 @@ import { ask, Refused } from "/page/api.js";
 import { byId, codesInWords, make, newMark, number, plain, small } from "/page/parts.js";
 
 const SCORERS = {
-  ranked: "Ranked", fused: "Fused", generative: "Generative", dense: "Stage I (dense)", popular: "Popularity",
+  ranked: "Ranked", fused: "Fused", generative: "Generative", dense: "Dense score", popular: "Popularity",
 };
 const PARTS = {
-  generative: "generation", dense: "Stage I", successor: "what followed", text: "nearness of text", popularity: "popularity",
+  generative: "generation", dense: "dense score", successor: "what followed", text: "nearness of text", popularity: "popularity",
   predecessor: "what came before", item_knn: "what others have too", own_count: "how often it was had", own_recency: "how lately it was had",
 };
 

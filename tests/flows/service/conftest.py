@@ -38,8 +38,8 @@ def version_of(number: int) -> RegisteredVersion:
 class FakeRecommender:
     """Recommends the items in the order of their names; keeps what it was asked, and answers when it is let."""
 
-    def __init__(self, beams: int = 5) -> None:
-        self.beams = beams
+    def __init__(self, beams: int = 5, dense: int = 5) -> None:
+        self.beams, self.dense = beams, dense
         self.item_ids = ITEMS
         self.asked: list[tuple[list[list[str]], int, bool]] = []
         self.go = threading.Event()
@@ -69,6 +69,9 @@ class FakeRecommender:
             left = [item for item in left if not (self.masks(mask_history) and item in history)]
             found.append([Recommendation(item, item.title(), -float(rank)) for rank, item in enumerate(left)][:k])
         return found
+
+    def looks_at(self, k: int) -> tuple[int, int]:
+        return max(self.beams, k), max(self.dense, k)
 
     def masks(self, mask_history: bool | None) -> bool:
         return mask_history is not False

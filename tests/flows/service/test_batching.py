@@ -41,6 +41,14 @@ def test_requests_are_answered_together_and_each_as_if_alone() -> None:
     assert together[0].unknown == [[], ["nobody"]]
 
 
+@pytest.mark.parametrize(("beams", "dense"), [(9, 5), (5, 9)])
+def test_who_has_the_models_look_further_does_so_alone(beams: int, dense: int) -> None:
+    """Whether by beams or by the dense score: what a short list is made from does not depend on who else asks."""
+    model = FakeRecommender(beams=beams, dense=dense)
+    answer(Loaded(version_of(1), model), [question([ITEMS[0]], k=k) for k in (2, 7, 5)])
+    assert [(len(histories), k) for histories, k, _ in model.asked] == [(2, 5), (1, 7)]
+
+
 class Slow:
     """Answers when it is let, and keeps what it was asked together."""
 

@@ -154,7 +154,7 @@ def test_reasons_neighbours_and_new_items_are_shown(browser: Browser, artifacts_
         tab.keyboard.press("Enter")
         first = tab.locator("article[aria-labelledby=list-ranked] li").first
         first.get_by_role("button", name="why").click()
-        for text in ("generation", "Stage I", "nearness of text", "popularity", "this history's mean candidate"):
+        for text in ("generation", "dense score", "nearness of text", "popularity", "this history's mean candidate"):
             expect(first.locator(".why")).to_contain_text(text)
         tab.locator("#k").fill("24")
         tab.locator("#k").press("Enter")

@@ -40,3 +40,10 @@ def test_batches_of_users_leave_no_seam(monkeypatch):
     parts = item_to_item_lists(sequences.training(), sequences.histories(Split.TEST), 5, masked=True)
     assert np.array_equal(whole.items_UK, parts.items_UK)
     assert np.array_equal(whole.scores_UK, parts.scores_UK)
+
+
+def test_popularity_decides_ties_beside_any_count():
+    """4,100 times with the latest item both; beside such a number a share below 1 is rounded away."""
+    training = [np.array([0, 1, 2], np.int32)] * 4_100 + [np.array([2], np.int32)]
+    found = item_to_item_lists(from_lists(training, 3), from_lists([np.array([0], np.int32)], 3), 2, masked=True)
+    assert found.items_UK.tolist() == [[2, 1]]

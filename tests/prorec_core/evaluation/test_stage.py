@@ -140,6 +140,24 @@ def test_metrics_of_planted_ranks(evaluation):
     assert difference == {"difference": 1.0, "low": 1.0, "high": 1.0}
 
 
+def test_a_search_of_few_beams_says_nothing_beyond_them(inputs, page):
+    """Its lists end where the beams do: what they lack is not known to be missed. Others go on."""
+    n_items, beams = 60, 10
+    dataset = data_set([np.roll(np.arange(n_items, dtype=np.int32), user)[:4] for user in range(9)], n_items)
+    whole = TopItems(
+        np.tile(np.arange(n_items, dtype=np.int32), (9, 1)), np.tile(-np.arange(n_items, dtype=np.float32), (9, 1))
+    )
+    short = TopItems(np.where(np.arange(n_items) < beams, whole.items_UK, -1), whole.scores_UK)
+    lists = {split: {"generative": short, "dense": whole} for split in (Split.VALIDATION, Split.TEST)}
+    config = EvaluateConfig(bootstrap_samples=100, mask_history=False, beams=beams)
+    found = evaluate(EvaluationInputs(config=config, dataset=dataset, lists=lists, fusion_weight=None))
+    test = found.metrics["test"]
+    assert "recall_at_10" in test["generative"] and "mrr" in test["generative"]
+    assert not {"recall_at_20", "ndcg_at_20", "recall_at_50"} & test["generative"].keys()
+    assert "recall_at_50" in test["dense"]
+    assert render(Background(config, dataset), found)
+
+
 def test_a_catalogue_of_fewer_than_ten_items_is_measured_and_shown():
     """Its lists hold all of it, so that the first ten are known."""
     n_items = 6

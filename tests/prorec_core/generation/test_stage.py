@@ -15,14 +15,16 @@ from prorec_core.config import EvaluateConfig, GeneratorConfig
 from prorec_core.data.sequences import Sequences, Split, from_lists
 from prorec_core.errors import UserError
 from prorec_core.evaluation.lists import Models, lists_after
-from prorec_core.generation.candidates import Candidates, dense_logits, find_candidates, last_context
-from prorec_core.generation.choice import best_trial, fusion_trials, recommended_of
+from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, dense_logits, find_candidates, last_context
+from prorec_core.generation.choice import best_trial, choose, fusion_trials, recommended_of
 from prorec_core.generation.features import EARLIER, FEATURES, OWN
-from prorec_core.generation.ranker import Ranker
+from prorec_core.generation.ranker import FOLDS, Ranker
 from prorec_core.generation.ranker_file import GivenRanker
 from prorec_core.generation.similar import BESIDE_CANDIDATES
 from prorec_core.generation.stage import GeneratorInputs, train_generator
 from prorec_core.generation.trained import RANKER, TrainedGenerator, restore_generator
+from prorec_core.metrics.measures import ndcg_at_k
+from prorec_core.metrics.top import rank_of_target
 from prorec_core.progress import Progress
 from prorec_core.registry import SEQUENTIAL_MODELS
 from prorec_core.sequential.stage import train_collaborative
@@ -445,6 +447,48 @@ def test_with_a_weight_of_nothing_alone_nothing_is_fused(make_inputs: Any) -> No
     trained = train_generator(inputs, 0, CPU)
     assert _restored(trained, inputs).has_dense_score
     assert trained.fusion_weight is None and trained.config["recommended"] == "generative"
+
+
+def test_a_weight_is_judged_by_users_who_did_not_choose_it() -> None:
+    """Both scores are chance, so that whatever weight some users choose is worth nothing more to others."""
+    users, items, weights = 400, 200, [0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0]
+    random = np.random.default_rng(3)
+    catalogue = np.tile(np.arange(items, dtype=np.int32), (users, 1))
+    scores = random.normal(size=(2, users, items)).astype(np.float32)
+    targets = random.integers(0, items, users).astype(np.int32)
+    found = Candidates(catalogue, *scores, beams=items)
+    histories = from_lists([np.zeros(1, np.int32)] * users, items)
+    choice, _ = choose(lambda: found, weights, None, histories, targets)
+    trials = dict(choice["fusion_trials"])
+    assert choice["fusion_weight"] == max(trials, key=lambda weight: trials[weight])
+    by_fold = []
+    for fold, weight in enumerate(choice["fusion_folds"]):
+        others = np.arange(users) % FOLDS != fold
+        tried = dict(fusion_trials(found.select(np.flatnonzero(others)), targets[others], weights))
+        assert weight == max(tried, key=lambda each: tried[each])
+        by_fold.append(rank_of_target(found.fused(weight, 10)[0], targets)[~others])
+    held_out = ndcg_at_k(np.concatenate(by_fold), 10)
+    assert held_out < max(trials.values())
+    generative = ndcg_at_k(rank_of_target(found.generative(10)[0], targets), 10)
+    assert choice["recommended"] == ("fused" if held_out > generative else "generative")
+
+
+def test_validation_lists_are_fused_by_the_other_folds_and_served_ones_by_all(
+    make_inputs: Any, checkerboard: Sequences
+) -> None:
+    inputs = make_inputs(config={"epochs": 1, "ranker": False})
+    trained = train_generator(inputs, 0, CPU)
+    assert len(trained.fusion_folds) == FOLDS
+    folds, histories = [0.0, 16.0], checkerboard.histories(Split.VALIDATION)
+    models = Models(_restored(trained, inputs), 2.0, None, inputs.aligned, folds)
+    config = EvaluateConfig(list_length=10)
+    lists = {held_out: lists_after(config, models, histories, held_out=held_out)["fused"] for held_out in (True, False)}
+    found = find_candidates(models.generator, histories, config.beams, DENSE_CANDIDATES)
+    for user in range(histories.n_users):
+        row = found.select(np.array([user]))
+        assert lists[True].items_UK[user].tolist() == row.fused(folds[user % 2], 10)[0][0].tolist()
+        assert lists[False].items_UK[user].tolist() == row.fused(2.0, 10)[0][0].tolist()
+    assert not np.array_equal(lists[True].items_UK, lists[False].items_UK)
 
 
 def test_the_weight_in_use_is_the_best_tried_and_of_equal_ones_the_first(make_inputs: Any) -> None:

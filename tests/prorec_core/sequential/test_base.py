@@ -4,6 +4,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,6 +88,15 @@ def test_owned_items_of_users_in_any_order() -> None:
     assert rows.tolist() == [0, 0, 0, 2, 2]
     assert items.tolist() == [8, 9, 8, 5, 6]
     assert rows.dtype == items.dtype == torch.int64
+
+
+@pytest.mark.parametrize("what", ["everything", "the target", "another item"])
+def test_scores_that_are_no_numbers_find_nothing(what: str) -> None:
+    histories, target = from_lists([np.array([0], np.int32)], 30), np.array([20], np.int32)
+    scores = torch.zeros(1, 30).index_fill(1, torch.tensor([20]), 1.0)
+    assert target_ranks(Fixed(), scores, histories, target, 5).tolist() == [1]
+    scores[0, {"everything": slice(None), "the target": 20, "another item": 25}[what]] = torch.nan
+    assert target_ranks(Fixed(), scores, histories, target, 5)[0] == (2 if what == "another item" else 31)
 
 
 def test_a_model_that_scores_all_alike_does_not_look_perfect() -> None:

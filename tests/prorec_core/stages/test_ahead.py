@@ -26,6 +26,12 @@ def test_more_items_than_tuples_are_refused_at_once(tmp_path: Path) -> None:
     expect_possible(_experiment("suffix", 3), tmp_path)
 
 
+def test_one_item_is_refused_at_once(tmp_path: Path) -> None:
+    pl.DataFrame({"item_id": ["alone"]}).write_parquet(tmp_path / "items.parquet")
+    with pytest.raises(UserError, match=r"only one item is left.*data.min_item_interactions"):
+        expect_possible(Experiment(), tmp_path)
+
+
 def test_files_that_do_not_hold_what_they_should_are_refused_at_once(tmp_path: Path) -> None:
     pl.DataFrame({"item_id": ["a", "b"]}).write_parquet(tmp_path / "items.parquet")
     table = tmp_path / "codes.csv"

@@ -185,6 +185,29 @@ def test_a_loss_that_is_no_number_is_the_user_s_to_cure() -> None:
         train(net, losses, _batches, lambda: {TARGET: 0.0}, config, 7, Runtime(CPU))
 
 
+def test_a_last_step_that_spoils_the_weights_leaves_the_epoch_before(tmp_path: Path) -> None:
+    """Its loss is a number, and a validation that is lucky would take such weights for the best."""
+    seen = 0
+
+    def losses(net: Net) -> Callable[[Tensor], Mapping[str, Tensor]]:
+        def loss(batch: Tensor) -> Mapping[str, Tensor]:
+            nonlocal seen
+            seen += 1
+            found = net(batch).square().mean()
+            if seen == 8:
+                net.first.weight.register_hook(lambda gradient: gradient * torch.nan)
+            return {"loss": found}
+
+        return loss
+
+    spoiled, again, runtime = Net(), Net(), Runtime(CPU, silent, tmp_path)
+    with pytest.raises(UserError, match=r"a weight is no longer a number in epoch 2.*learning_rate"):
+        train(spoiled, losses(spoiled), _batches, lambda: {TARGET: float(seen)}, CONFIG, 7, runtime)
+    records = train(again, losses(again), _batches, lambda: {TARGET: float(seen)}, CONFIG, 7, runtime)
+    assert [record[TARGET] for record in records] == [4, 12, 16, 20, 24], "the first epoch was not trained again"
+    assert all(tensor.isfinite().all() for tensor in again.state_dict().values())
+
+
 def test_nothing_to_train_on_is_said() -> None:
     net = Net()
     with pytest.raises(UserError, match="nothing to train on"):
