@@ -66,20 +66,22 @@ def joint_candidates(
             cure="Give both streams one generator.max_history",
         )
     of_first, of_second = (
-        find_candidates(each, histories, beams, beams, masked=masked, with_dense=False, report=report).items_UC
+        find_candidates(each, histories, beams, beams, masked=masked, with_dense=False, report=report)
         for each in (first, second)
     )
     own, more = 0 if masked else OWN_CANDIDATES, BESIDE_CANDIDATES if near else 0
     items_UC = np.full((histories.n_users, 2 * beams + own + more), -1, np.int32)
     log_p = [np.full(items_UC.shape, -np.inf, np.float32) for _ in range(2)]
+    columns = np.arange(items_UC.shape[1])  # first what the first has found, then what the second has
     device = first.inputs_NE.device
     children = max(width for each in (first, second) for width in each.trie.widest)
     users_a_batch = max(1, at_a_time(_CELLS, device) // (items_UC.shape[1] * children))
     done = 0
     for batch in inference_batches(histories, longest, at_a_time(_TOKENS, device), users_a_batch, device):
         users = batch.users_B.cpu().numpy()
-        known = (of_second[users][:, :, None] == of_first[users][:, None, :]).any(-1)
-        items_UC[users, : 2 * beams] = np.hstack([of_first[users], np.where(known, -1, of_second[users])])
+        known = (of_second.items_UC[users][:, :, None] == of_first.items_UC[users][:, None, :]).any(-1)
+        mine = np.hstack([of_first.items_UC[users], np.where(known, -1, of_second.items_UC[users])])
+        items_UC[users, : 2 * beams] = mine
         if own:
             latest = latest_items(histories.select(users), own)
             found = (latest[:, :, None] == items_UC[users][:, None, :]).any(-1)
@@ -88,10 +90,14 @@ def joint_candidates(
             some = histories.select(users)
             taken = np.hstack([items_UC[users], *([padded_histories(some)] if masked else ())])
             items_UC[users, -more:] = found_beside(near, some, first.trie.n_items, taken)
-        asked = torch.from_numpy(items_UC[users].astype(np.int64)).to(device)
-        for generator, values in zip((first, second), log_p, strict=True):
-            found = item_log_probabilities(generator, last_context(generator, batch), asked)
-            values[users] = found.cpu().numpy()
+        # What a search has found it has a number for; each is asked about everything else.
+        for place, (generator, searched) in enumerate(((first, of_first), (second, of_second))):
+            own_C = columns // beams == place
+            asked = torch.from_numpy(items_UC[users][:, ~own_C].astype(np.int64)).to(device)
+            scores = item_log_probabilities(generator, last_context(generator, batch), asked)
+            log_p[place][np.ix_(users, ~own_C)] = scores.cpu().numpy()
+            there = items_UC[users][:, own_C] >= 0
+            log_p[place][np.ix_(users, own_C)] = np.where(there, searched.generative_UC[users], -np.inf)
         done += len(users)
         report(Progress(done, histories.n_users, "user"))
     return Candidates(items_UC, log_p[0], log_p[1], items_UC.shape[1] - more, more)
