@@ -46,6 +46,8 @@ def test_presets_say_every_number_that_could_follow_the_data(name: str) -> None:
         ("demo", Size(2_996, 1_189, 26_795, 14.0)),
         ("amazon-beauty", Size(22_363, 12_101, 198_502, 14.0)),
         ("ml-100k", Size(943, 1_349, 99_287, 241.0)),
+        # The rule was not fitted on these.
+        ("yelp", Size(30_431, 20_033, 316_354, 19.0)),
     ],
 )
 def test_the_rule_gives_data_as_large_as_a_presets_its_numbers(preset: str, size: Size) -> None:
