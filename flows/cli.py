@@ -79,12 +79,12 @@ def run(
     prepare_training()
     chosen = load(experiment, settings or ())
     expect_stages("--force", force or ())
-    expect_folder("--json", json_file)
+    expect_folder("--json", json_file, experiment, chosen.data.path)
     data.have(experiment, chosen)
     summary = run_flow(chosen, frozenset(force or ()))
+    show_result(summary)
     if json_file is not None:
         write_json(json_file, summary)
-    show_result(summary)
 
 
 @app.command()

@@ -71,15 +71,15 @@ def compare(
         raise UserError("a comparison has no one seed", place="--set seed", cure="Give --seeds a count, or some seeds")
     plan = known.plan(words, chosen, counted, against)
     expect_members(parallel, chosen)
-    expect_folder("--json", json_file)
+    expect_folder("--json", json_file, experiment, variants_file, chosen.data.path)
     for place, own in plan.overridden(chosen, given).items():
         values = ", ".join(f"{name} {value}" for name, value in own.items())
         say(f"{place}: these variants keep a value of their own: {values}")
     have(experiment, chosen)
     summary = _run(chosen, words, counted, against, known, parallel)
+    _show(summary)
     if json_file is not None:
         write_json(json_file, {"table": summary["table"], "failed": summary["failed"]})
-    _show(summary)
     if summary["failed"]:
         raise typer.Exit(1)
 

@@ -84,7 +84,7 @@ def recommend_all(
             known_format(timestamp_format)
         except ValueError as error:
             raise UserError(str(error), place="--timestamp-format", cure="Correct it") from None
-    expect_folder("--output", output and output.expanduser())
+    expect_folder("--output", output and output.expanduser(), path_of(users), parquet=True)
     summary = _run(
         {
             "model": model,

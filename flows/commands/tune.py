@@ -67,13 +67,13 @@ def tune(
     prepare_training()
     planned = plan(load_space(space), load(experiment, settings or ()), stage)
     expect_members(parallel, planned.base)
-    expect_folder("--json", json_file)
+    expect_folder("--json", json_file, experiment, space, planned.base.data.path)
     have(experiment, planned.base)
     name = _study(planned, study)
     summary = _run(planned, trials, name, prune, parallel)
+    _show(summary)
     if json_file is not None:
         write_json(json_file, {name: value for name, value in summary.items() if name != "mlflow"})
-    _show(summary)
 
 
 def _study(planned: Plan, name: str | None) -> str:

@@ -132,7 +132,7 @@ def changed(experiment: Experiment, settings: Mapping[str, Any], place: str) -> 
     """
     values = experiment.model_dump(mode="python")
     for key, value in settings.items():
-        _put(values, tuple(key.split(".")), value, key)
+        _put(values, tuple(key.split(".")), value, key, place)
     return _validated(values, place, {})
 
 
@@ -171,12 +171,12 @@ def _parse(setting: str, text: str) -> Any:
         raise UserError(message, place="--set", cure=f"Quote it: {error.problem}") from error
 
 
-def _put(values: dict[str, Any], path: tuple[str, ...], value: Any, setting: str) -> None:
+def _put(values: dict[str, Any], path: tuple[str, ...], value: Any, setting: str, place: str = "--set") -> None:
     for part in path[:-1]:
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):
             message = f"'{_short(setting)}' names a field inside '{part}', which is no section"
-            raise UserError(message, place="--set")
+            raise UserError(message, place=place, cure="Leave out what follows it")
         values = inner
     values[path[-1]] = value
 

@@ -210,7 +210,8 @@ def load_space(words: str) -> Space:
     if words.endswith((".yaml", ".yml")) or "/" in words:
         path = Path(words)
         if not path.is_file():
-            raise UserError("the file does not exist", place=words, cure="Name a space or a YAML file")
+            problem = "this is a folder" if path.is_dir() else "the file does not exist"
+            raise UserError(problem, place=words, cure="Name a space or a YAML file")
         found = _read(path, words)
         return _joined(path.stem, found, list(found), words)
     standard = paths.installed("configs") / "spaces" / "standard.yaml"

@@ -136,7 +136,10 @@ class Variants(Section):
         if reference not in names:
             raise UserError(f"'{reference}' is not compared", place="against", cure=f"Compared: {', '.join(names)}")
         experiments = {
-            (name, seed): [self.experiment(each, base, seed) for each in (name, *self.streams_of(name))]
+            (name, seed): [
+                self.experiment(name, base, seed),
+                *(self._stream(each, name, base, seed) for each in self.streams_of(name)),
+            ]
             for seed in chosen
             for name in names
         }
@@ -200,7 +203,19 @@ class Variants(Section):
         mine = changed(seeded, settings, place)
         if mine == seeded:
             return mine
-        return mine.model_copy(update={"name": f"{base.name[: _LONGEST_NAME - len(name) - 1]}-{name}"})
+        return _named(mine, base, name)
+
+    def _stream(self, stream: str, name: str, base: Experiment, seed: int) -> Experiment:
+        """The experiment of a stream, with what the variant that fuses it sets for both."""
+        plain = self.experiment(stream, base, seed)
+        mine = changed(plain, self.settings(name), f"variant {name}")
+        return plain if mine == plain else _named(mine, base, f"{name}-{stream}")
+
+
+def _named(experiment: Experiment, base: Experiment, end: str) -> Experiment:
+    """The experiment under the base's name with an end to it, as long as a name may be."""
+    end = end[: _LONGEST_NAME - 2]
+    return experiment.model_copy(update={"name": f"{base.name[: _LONGEST_NAME - len(end) - 1]}-{end}"})
 
 
 def _fuses(scorer: str) -> bool:
@@ -234,9 +249,22 @@ def joined(first: Variants, second: Variants, place: str) -> Variants:
     """Both, the second's entries in place of equally named ones of the first.
 
     Raises:
-        UserError: a group, a two_stream or a `like` names what is not there, or a variant is like itself.
+        UserError: a group, a two_stream or a `like` names what is not there, a variant is like itself or gives a field
+            twice, or there are too many.
     """
-    both = Variants(variants={**first.variants, **second.variants}, groups={**first.groups, **second.groups})
+    variants, groups = {**first.variants, **second.variants}, {**first.groups, **second.groups}
+    if max(len(variants), len(groups)) > _MOST:
+        problem = f"with those that come with the project there are more than {_MOST:,} variants or groups"
+        raise UserError(problem, place=place, cure="Leave some out")
+    both = Variants(variants=variants, groups=groups)
+    for name, variant in both.variants.items():
+        fields = [field for field, _ in flatten(variant.set)]
+        for field in fields:
+            inside = [other for other in fields if other.startswith(f"{field}.")]
+            if fields.count(field) > 1 or inside:
+                told = f"'{field}' and '{inside[0]}', which lies inside it" if inside else f"'{field}' twice"
+                where = f"{place}, variants.{name}.set"
+                raise UserError(f"the variant gives {told}", place=where, cure="Leave out one of both")
     for name in both.variants | both.groups:
         if name == EVERY or not _NAME.fullmatch(name):
             raise UserError(
@@ -279,8 +307,12 @@ def joined(first: Variants, second: Variants, place: str) -> Variants:
 
 def _read(path: Path) -> Variants:
     if not path.is_file():
-        raise UserError("the file does not exist", place=str(path))
+        problem = "this is a folder" if path.is_dir() else "the file does not exist"
+        raise UserError(problem, place=str(path), cure="Name a YAML file of variants")
+    found = read_yaml(path)
+    if not found:
+        raise UserError("the file holds no variants", place=str(path), cure="Give some under variants:")
     try:
-        return Variants.model_validate(read_yaml(path))
+        return Variants.model_validate(found)
     except ValidationError as error:
         raise explained(error, str(path), root=Variants) from error

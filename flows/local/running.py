@@ -45,10 +45,17 @@ def expect_stages(option: str, names: Iterable[str]) -> None:
             raise UserError(f"unknown stage '{name}'", place=option, cure=did_you_mean(name, STAGES))
 
 
-def expect_folder(option: str, file: Path | None) -> None:
-    """Refuse a file that cannot be written, if one is asked for, before any work is done for it."""
+def expect_folder(option: str, file: Path | None, *inputs: str | Path | None, parquet: bool = False) -> None:
+    """Refuse a file that cannot be written, or in whose place there is another, if one is asked for, before any work.
+
+    Args:
+        option: by which it is asked for.
+        file: what is to be written.
+        inputs: what the same command reads, by names that may stand for no file.
+        parquet: it is to be Parquet, and not JSON.
+    """
     if file is not None:
-        paths.expect_output(file, f"{option} {file}")
+        paths.expect_output(file, f"{option} {file}", filter(None, inputs), parquet=parquet)
 
 
 def prepare_training() -> None:

@@ -6,10 +6,11 @@ Knows paths and environment variables; imports neither Prefect nor MLflow.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes, urlparse
@@ -30,6 +31,10 @@ _PREFECT_DATABASE = tuple(
 )
 _PAUSE = 0.1
 """Seconds between two looks at a lock that another process holds."""
+
+_OTHER_TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".gz", ".zip")
+_LARGEST_JSON = 64 << 20
+"""Bytes of the longest file that a command may have written as JSON."""
 
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _SQLITE = ("sqlite", "sqlite+pysqlite", "sqlite+aiosqlite")
@@ -223,15 +228,18 @@ def local_path(uri: str) -> Path | None:
     return Path(_unquote(parts.path)) if parts.scheme == "file" and parts.netloc in {"", "localhost"} else None
 
 
-def expect_output(file: Path, place: str) -> None:
-    """Refuse a file that cannot be written, before any work is done for it.
+def expect_output(file: Path, place: str, inputs: Iterable[str | Path] = (), *, parquet: bool = False) -> None:
+    """Refuse a file that cannot be written, or in whose place something else stands, before any work is done for it.
 
     Args:
-        file: what is to be written.
+        file: what is to be written, JSON or Parquet.
         place: the file in words, for the message.
+        inputs: what the same command reads; what is no file counts for nothing.
+        parquet: it is to be Parquet.
 
     Raises:
-        UserError: its folder is not there or cannot be written, or its name is a folder's or a device's.
+        UserError: its folder is not there or cannot be written, its name is a folder's, a device's or that of another
+            kind of file, it is one of the inputs, or what stands there is no file of its kind.
     """
     folder = file.absolute().parent
     if not folder.is_dir():
@@ -241,6 +249,33 @@ def expect_output(file: Path, place: str) -> None:
         raise UserError(f"this is {'a folder' if file.is_dir() else 'a device'}", place=place, cure="Name a file")
     if not os.access(folder, os.W_OK):
         raise UserError("the folder cannot be written", place=place, cure="Choose another")
+    if parquet and file.suffix.lower() in _OTHER_TABLES:
+        raise UserError("lists are written as Parquet", place=place, cure="Name a file that ends in .parquet")
+    if not file.exists():
+        return
+    for given in map(Path, inputs):
+        if given.exists() and file.samefile(given):
+            raise UserError("this file is read, and would be lost", place=place, cure="Name another one")
+    if not (_is_parquet(file) if parquet else _is_json(file)):
+        kind = "Parquet" if parquet else "JSON"
+        raise UserError(
+            f"a file that is no {kind} stands there, and would be lost", place=place, cure="Name another one"
+        )
+
+
+def _is_parquet(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(4) in {b"", b"PAR1"}
+
+
+def _is_json(file: Path) -> bool:
+    """Whether a file holds what commands write, an object, or nothing at all."""
+    if file.stat().st_size > _LARGEST_JSON:
+        return False
+    try:
+        return isinstance(json.loads(file.read_bytes() or b"{}"), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 @contextmanager

@@ -151,7 +151,9 @@ def test_a_variant_recommends_as_the_one_that_it_is_like(tmp_path: Path) -> None
     assert (kept["like"], kept["scorer"], kept["streams"]) == ("wider", "collaborative_ranked", [])
     assert known.experiment("wider-still", Experiment(), 0).collaborative.dim == 128
     plan = known.plan(["otherwise-fused"], Experiment(), 1, None)
-    assert [each.name for each in plan.experiments["otherwise-fused", 0][1:]] == ["demo-tiger", "demo-semantic"]
+    streams = plan.experiments["otherwise-fused", 0][1:]
+    assert [each.name for each in streams] == [f"demo-otherwise-fused-{name}" for name in ("tiger", "semantic")]
+    assert [each.generator.epochs for each in streams] == [3, 3]
 
 
 def test_what_variants_have_in_place_of_what_is_given_for_all_is_told() -> None:
@@ -180,6 +182,19 @@ def test_what_variants_have_in_place_of_what_is_given_for_all_is_told() -> None:
         ({"variants": {"A b": {}}}, "'A b' cannot be a name"),
         ({"variants": {"a" * 41: {}}}, "cannot be a name"),
         ({"variants": {"all": {}}}, "'all' cannot be a name"),
+        (
+            {"variants": {"a": {"set": {"align.alpha": 0, "align": {"alpha": 1}}}}},
+            "variants.a.set: the variant gives 'align.alpha' twice. Leave out one of both",
+        ),
+        (
+            {"variants": {"a": {"set": {"align": 3, "align.alpha": 1}}}},
+            "variants.a.set: the variant gives 'align' and 'align.alpha', which lies inside it",
+        ),
+        (
+            {"variants": {f"v{number}": {} for number in range(999)}},
+            "there are more than 1,000 variants or groups. Leave some out",
+        ),
+        ({}, "the file holds no variants. Give some under variants:"),
     ],
 )
 def test_files_that_cannot_be_are_told(tmp_path: Path, found: dict[str, object], message: str) -> None:
@@ -188,9 +203,22 @@ def test_files_that_cannot_be_are_told(tmp_path: Path, found: dict[str, object],
     assert message in str(error.value) and str(tmp_path) in str(error.value)
 
 
-def test_a_missing_file_is_told() -> None:
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.yaml: the file does not exist"):
         load_variants(Path("nowhere.yaml"))
+    with pytest.raises(UserError, match=r"this is a folder\. Name a YAML file of variants"):
+        load_variants(tmp_path)
+
+
+def test_what_a_fusing_variant_sets_holds_for_both_of_its_streams(tmp_path: Path) -> None:
+    mine = {"short": {"like": "two-stream", "set": {"generator.epochs": 1}}, "alike": {"like": "two-stream"}}
+    known, base = load_variants(_file(tmp_path, variants=mine)), Experiment(name="shop")
+    plan = known.plan(["two-stream", "short", "alike"], base, 1, None)
+    usual, short, alike = (plan.experiments[name, 0] for name in ("two-stream", "short", "alike"))
+    assert alike[1:] == usual[1:] and [each.name for each in usual[1:]] == ["shop-semantic", "shop-collaborative"]
+    assert [each.generator.epochs for each in short] == [1, 1, 1]
+    assert [each.quantize.embedding for each in short[1:]] == ["semantic", "collaborative"]
+    assert [each.name for each in short] == ["shop-short", "shop-short-semantic", "shop-short-collaborative"]
 
 
 @pytest.mark.parametrize(
