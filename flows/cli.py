@@ -167,7 +167,8 @@ def _of_its_data(experiment: Experiment) -> Experiment:
         return experiment
     profile = preprocess(located(experiment.data)).profile
     found = fitted_to(experiment, profile)
-    say(f"# {fitting.told(experiment, found, fitting.Size.of(profile))}")
+    for text in (fitting.told(experiment, found, fitting.Size.of(profile)), *profile["warnings"]):
+        say(f"# {text}")
     return found
 
 

@@ -137,7 +137,7 @@ def _show(summary: dict[str, Any]) -> None:
     table.add_column("variant", no_wrap=True)
     table.add_column("scorer")
     for heading in (*map(label, shown), f"NDCG@10 − {found['reference']}", "95% interval"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")
     for name, about in found["variants"].items():
         against = about["against"].get("ndcg_at_10")
         interval = f"{signed(against['low'])} … {signed(against['high'])}" if against else ""

@@ -61,7 +61,7 @@ def list_models(
             ),
             age(time.time() - version.created),
         )
-    console(soft_wrap=True).print(table)
+    console(wide=True).print(table)
 
 
 def promote(

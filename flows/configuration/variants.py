@@ -257,8 +257,8 @@ def joined(first: Variants, second: Variants, place: str) -> Variants:
         problem = f"with those that come with the project there are more than {_MOST:,} variants or groups"
         raise UserError(problem, place=place, cure="Leave some out")
     both = Variants(variants=variants, groups=groups)
-    for name, variant in both.variants.items():
-        fields = [field for field, _ in flatten(variant.set)]
+    for name in both.variants:
+        fields = [field for field, _ in flatten(both.variants[name].set)]
         for field in fields:
             inside = [other for other in fields if other.startswith(f"{field}.")]
             if fields.count(field) > 1 or inside:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from prorec_core.visible import visible
 
-_TABLE_WIDTH = 120
+_TABLE_WIDTH = 240
 
 
 def say(text: str, *, error: bool = False, lines: bool = False) -> None:
@@ -50,7 +50,7 @@ def console(*, error: bool = False, wide: bool = False, soft_wrap: bool = False)
 
     Args:
         error: standard error.
-        wide: take 120 columns where there is no screen that a table must fit.
+        wide: take as many columns as a table needs, up to 240, where there is no screen that it must fit.
         soft_wrap: leave the breaking of long lines to the terminal.
     """
     found = PlainConsole(stderr=error, soft_wrap=soft_wrap)

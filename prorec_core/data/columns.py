@@ -182,7 +182,7 @@ def as_ratings(column: pl.Series, place: str, missing: Sequence[str] = EMPTY, st
         start: see above.
 
     Raises:
-        UserError: a rating that is no number (names the first row).
+        UserError: a rating that is no number, or an infinite one (names the first row).
     """
     field, column = Field(column.name, place, start), column.alias(PLAIN)
     if not (column.dtype.is_numeric() or column.dtype in (*LETTERS, pl.Null)):
@@ -191,6 +191,7 @@ def as_ratings(column: pl.Series, place: str, missing: Sequence[str] = EMPTY, st
     ratings = column.cast(pl.Float64, strict=False)
     cure = "Correct the value, or add it to data.missing if it means that there is none"
     field.refuse(ratings.is_null() & column.is_not_null(), "holds what is no number", column, cure)
+    field.refuse(ratings.is_infinite(), "holds what is no finite number", column, cure)
     return ratings.fill_nan(None)
 
 

@@ -14,9 +14,10 @@ from typing import Protocol
 import polars as pl
 import pyarrow as pa
 
-from prorec_core.data.columns import as_ids, need_columns
+from prorec_core.data.columns import Field, as_ids, need_columns
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.formats import RULES, TextRules, table_of
+from prorec_core.data.raw import with_starts
 from prorec_core.data.tables import RawTable
 from prorec_core.data.times import as_timestamps
 from prorec_core.errors import UserError
@@ -146,9 +147,9 @@ class FileHistories:
         if self._grouped is not None:
             return self._grouped["user"], _distinct(self._grouped["history"])
         users, items = [], []
-        for rows in self._table.batches(self.columns.user, self.columns.history):
+        for start, rows in with_starts(self._table.batches(self.columns.user, self.columns.history)):
             users.append(rows[self.columns.user].alias("user").to_frame())
-            items.append(_distinct(self._lists(rows[self.columns.history])))
+            items.append(_distinct(self._lists(rows[self.columns.history], start)))
         ids = pl.concat(users, how="vertical_relaxed").to_series().alias(self.columns.user)
         return as_ids(ids, self._table.place), pl.concat(items).unique().sort()
 
@@ -158,8 +159,8 @@ class FileHistories:
             yield self._grouped
             return
         user, history = self.columns.user, self.columns.history
-        for rows in self._table.batches(user, history):
-            yield pl.DataFrame([rows[user].alias("user").cast(pl.String), self._lists(rows[history])])
+        for start, rows in with_starts(self._table.batches(user, history)):
+            yield pl.DataFrame([rows[user].alias("user").cast(pl.String), self._lists(rows[history], start)])
 
     @cached_property
     def _table(self) -> RawTable:
@@ -178,22 +179,32 @@ class FileHistories:
         need_columns(table, wanted)
         return self._of_interactions(table.collect(*wanted), table.place)
 
-    def _lists(self, histories: pl.Series) -> pl.Series:
+    def _lists(self, histories: pl.Series, start: int) -> pl.Series:
+        """Lists of item ids, an empty one where there is none; `start` is the row of the first.
+
+        Raises:
+            UserError: the column is of a wrong type, or something in a history is no id.
+        """
         kind, frame = histories.dtype, histories.alias("history").to_frame()
+        lists: pl.Expr
         if kind == pl.String:
             parts = pl.col("history").str.split(",").list.eval(pl.element().str.strip_chars())
-            lists = parts.list.filter(pl.element() != "")
+            lists = pl.when(pl.col("history").str.strip_chars() != "").then(parts)
         elif kind == pl.Null or (
             isinstance(kind, pl.List) and (kind.inner.is_integer() or kind.inner in (pl.String, pl.Null))
         ):
-            lists = pl.col("history").cast(pl.List(pl.String)).list.drop_nulls()
+            lists = pl.col("history").cast(pl.List(pl.String))
         else:
             raise UserError(
                 f"column '{self.columns.history}' has the type {kind}",
                 place=self.place,
                 cure="Histories must be lists of item ids, or texts of item ids with commas",
             )
-        return frame.select(lists.fill_null(pl.lit([], dtype=pl.List(pl.String)))).to_series()
+        found = frame.select(lists.fill_null(pl.lit([], dtype=pl.List(pl.String))).alias("history")).to_series()
+        without = found.list.eval(pl.element().is_null() | (pl.element() == "")).list.any()
+        column = Field(self.columns.history, self.place, start)
+        column.refuse(without, "has an item without an id", histories, "Fill it in or leave it out")
+        return found
 
     def _of_interactions(self, raw: pl.DataFrame, place: str) -> pl.DataFrame:
         names = self.columns

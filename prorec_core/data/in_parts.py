@@ -131,7 +131,7 @@ def read_in_parts(
         users.append(each.users)
     odd = {"user": joined(users), "item": oddities(ids, rows_of(items, places), ids=True)}
     negative = sum(found.negative for found in looks)
-    remarks = remarks_on_log(config, log.place, negative, odd)
+    remarks = remarks_on_log(config, log.place, negative, sum(found.unrated for found in looks), odd)
     known = Log({"item": ids}, NO_CLOCK if unit is None else unit.name, log.place, remarks, same)
     return InParts(held, totals), rules, known, catalogue
 

@@ -153,6 +153,7 @@ class Look:
         items: different ids of items as they stand there, and how many rows have each: columns id and rows.
         times: what is known of the times, batch by batch.
         negative: how many of these are negative and taken for 0.
+        unrated: how many rows have no rating.
         without_id: by "user" and "item" what is wrong with the first row that has no id, or else one that counts as
             missing; which of both it is, True for none.
         failed: what else is wrong, and the row of the batch that shows it; nothing is known of the rows from there on.
@@ -163,6 +164,7 @@ class Look:
     items: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"id": pl.String, "rows": pl.Int64}))
     times: list[AboutTimes] = field(default_factory=list)
     negative: int = 0
+    unrated: int = 0
     without_id: dict[str, tuple[bool, UserError]] = field(default_factory=dict)
     failed: tuple[int, UserError] | None = None
 
@@ -223,7 +225,7 @@ def _seen(found: Look, batch: pl.DataFrame, start: int, how: Reading, place: str
         found.times.append(how.times(place).read(times, start).about)
         found.negative += negative
     if config.rating_column is not None:
-        as_ratings(batch[config.rating_column], place, config.missing, start)
+        found.unrated += as_ratings(batch[config.rating_column], place, config.missing, start).null_count()
     for side, column in how.sides(place).items():
         _note_missing(found, side, ids[side], column.at(start), config.missing)
     return pl.DataFrame({"id": ids["item"]}).group_by("id").len("rows").cast({"rows": pl.Int64})

@@ -5,7 +5,7 @@ Knows the catalogue, and counts of the log by item; knows nothing of where its r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -87,20 +87,32 @@ def funnelled(
     return funnel, catalogue.with_columns(named), policies
 
 
-def unknown_told(policy: dict[str, Any], steps: list[dict[str, Any]], log: Log, stock: Catalogue) -> list[str]:
-    """What is said of interactions with items that the items file lacks, where they are many."""
+def told_of_items(
+    policies: Mapping[str, Mapping[str, Any]], steps: list[dict[str, Any]], log: Log, stock: Catalogue
+) -> list[str]:
+    """What is said of interactions with items that the items file lacks, or has no text of, where they are many."""
     total = steps[0]["after" if steps[0]["filter"] == "rating" else "before"]["interactions"]
-    if policy["interactions"] <= _TOLD_FROM * total:
-        return []
-    lacking = log.ids["item"].filter(~log.ids["item"].is_in(stock.items["item_id"].implode()))
-    done = "are left out" if policy["policy"] == "drop" else "are kept, their ids standing for their texts"
-    items = "1 item" if policy["items"] == 1 else f"{policy['items']:,} items"
-    known = f" (it has ids like {shown(stock.items['item_id'][0])})" if stock.items.height else ""
-    return [
-        f"{policy['interactions'] / total:.1%} of the interactions ({policy['interactions']:,} of {total:,}) are with "
-        f"{items} that {stock.place} lacks, as {shown(lacking[0])}{known}: they {done} "
-        f"(data.unknown_items={policy['policy']})"
-    ]
+    ids, own = log.ids["item"], stock.items["item_id"]
+    unknown, silent = policies["unknown_items"], dict(policies["items_without_text"])
+    if unknown["policy"] == "keep":
+        # What is kept though the catalogue lacks it has no text either.
+        silent |= {name: silent[name] - unknown[name] for name in ("items", "interactions")}
+    known = f" (it has ids like {shown(own[0])})" if stock.items.height else ""
+    blank = stock.items.filter((pl.col("text") == "") & pl.col("item_id").is_in(ids.implode()))["item_id"]
+    found = []
+    for name, policy, which, what in (
+        ("unknown_items", unknown, ids.filter(~ids.is_in(own.implode())), (f"that {stock.place} lacks", known)),
+        ("items_without_text", silent, blank, (f"of which {stock.place} has no text", "")),
+    ):
+        if policy["interactions"] <= _TOLD_FROM * total:
+            continue
+        done = "are left out" if policy["policy"] == "drop" else "are kept, their ids standing for their texts"
+        items = "1 item" if policy["items"] == 1 else f"{policy['items']:,} items"
+        found.append(
+            f"{policy['interactions'] / total:.1%} of the interactions ({policy['interactions']:,} of {total:,}) are "
+            f"with {items} {what[0]}, as {shown(which[0])}{what[1]}: they {done} (data.{name}={policy['policy']})"
+        )
+    return found
 
 
 def _unknown(item_ids: pl.Series, stock: Catalogue) -> pl.Series:

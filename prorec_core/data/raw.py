@@ -204,6 +204,7 @@ def _log(
             found["timestamp"] = times.read(column, start)
         if rating is not None:
             found["rating"] = as_ratings(frame[rating], place, missing, start)
+            found["unrated"] = found["rating"].null_count()
         return found
 
     parts: dict[str, list[Any]] = {}
@@ -227,7 +228,8 @@ def _log(
     rows = pl.DataFrame({**numbers, "timestamp": column})
     if rating is not None:
         rows = rows.with_columns(rating=pl.concat(parts.pop("rating")))
-    return rows, Log(ids, unit, place, remarks_on_log(config, place, sum(parts.pop("negative", [])), odd), same)
+    negative, unrated = (sum(parts.pop(name, [])) for name in ("negative", "unrated"))
+    return rows, Log(ids, unit, place, remarks_on_log(config, place, negative, unrated, odd), same)
 
 
 def rows_of(distinct: Distinct, table: IntArray) -> pl.Series:
@@ -235,11 +237,20 @@ def rows_of(distinct: Distinct, table: IntArray) -> pl.Series:
     return pl.Series(np.bincount(table[distinct.numbers], distinct.rows).astype(np.int64))
 
 
-def remarks_on_log(config: DataConfig, place: str, negative: int, odd: Mapping[str, Oddities]) -> list[str]:
-    """What a user should know of the interactions: how many times are negative, and what is odd of either's ids."""
+def remarks_on_log(
+    config: DataConfig, place: str, negative: int, unrated: int, odd: Mapping[str, Oddities]
+) -> list[str]:
+    """What a user should know of the interactions: how many times are negative, how many ratings are missing, and what
+    is odd of either's ids.
+    """
     found = []
     if negative:
         found.append(f"{place}: {negative:,} times are negative and taken for 0 (data.negative_times=zero)")
+    if unrated:
+        found.append(
+            f"{place}: {unrated:,} interactions have no rating in column '{config.rating_column}' and are left out "
+            "with those below data.min_rating"
+        )
     for side, name in (("user", config.user_column), ("item", config.item_column)):
         found += remarks_on(odd[side], Field(name, place))
     return found

@@ -23,7 +23,7 @@ from prorec_core.data.new_items import HeldOut, hold_out
 from prorec_core.data.ordering import shuffled_ties, ties_share
 from prorec_core.data.partition import Part, Rules
 from prorec_core.data.pieces import worth_sharing
-from prorec_core.data.policies import funnelled, rules_of, unknown_told
+from prorec_core.data.policies import funnelled, rules_of, told_of_items
 from prorec_core.data.raw import Catalogue, Log, read_tables
 from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.data.sources import FileSource, Source, open_source
@@ -94,7 +94,7 @@ def _made(
     warnings = [*stock.remarks, *log.remarks]
     funnel, catalogue, policies = funnelled(config, rules, filtered.counts, log, stock, warnings)
     rows, moments, known = _core(config, funnel, filtered, log)
-    warnings += unknown_told(policies["unknown_items"], funnel.steps, log, stock)
+    warnings += told_of_items(policies, funnel.steps, log, stock)
     report(Progress(2, _STEPS, "step"))
 
     if config.ties == "shuffle":

@@ -25,11 +25,13 @@ from prorec_core.metrics.measuring import compared, values_by_user
 from prorec_core.metrics.scorers import GENERATOR, SCORERS, in_order, ranked_baselines
 from prorec_core.metrics.table import columns
 
-APART, MIXED = "†", "‡"
+APART, MIXED, NOTHING_LEFT = "†", "‡", "§"
 MARKS = {
     APART: "Trained on the validation items too, so that it knows each user's latest item before the test. It is held "
     "against none of those that do not.",
     MIXED: "Trained on another kind of device or in another number format than most of the others.",
+    NOTHING_LEFT: "Knows what a user took, none of which may be recommended here (evaluate.mask_history): what it "
+    "lists is popularity.",
 }
 """What marks a variant, and what the mark means."""
 
@@ -138,7 +140,11 @@ def compare_variants(
             "seeds": [each.seed for each in seeds],
             "apart": apart,
             "made_with": sorted(made_with := {kind for each in seeds for kind in each.made_with}),
-            "marks": [*([APART] if apart else []), *([MIXED] if made_with - {usual} else [])],
+            "marks": [
+                *([APART] if apart else []),
+                *([MIXED] if made_with - {usual} else []),
+                *([NOTHING_LEFT] if SCORERS[scorer].again and _masked(seeds) else []),
+            ],
             "test": _over_seeds([each.metrics["test"][scorer] for each in seeds]),
             "validation": {} if apart else _over_seeds([each.metrics["validation"][scorer] for each in seeds]),
             "by_seed": {
@@ -205,6 +211,11 @@ def marks_of(found: Mapping[str, Any]) -> dict[str, str]:
     """The marks in a table as of `compare_variants`, and what they mean."""
     there = {mark for about in found["variants"].values() for mark in about["marks"]}
     return {mark: means for mark, means in MARKS.items() if mark in there}
+
+
+def _masked(seeds: Sequence[Measured]) -> bool:
+    """Whether what a user has was left out."""
+    return all(each.metrics.get("protocol", {}).get("history_masked", False) for each in seeds)
 
 
 def representative(seeds: Sequence[Measured]) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from prorec_core.artifacts import sha256_file
 from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.data.attributes import kind_of
+from prorec_core.data.columns import shown
 from prorec_core.data.formats import ATOMIC, TABLES, TextRules, ends_in, is_file, open_file
 from prorec_core.data.forms import in_other_forms, pair_shown
 from prorec_core.data.id_lists import read_ids as ids_in
@@ -109,7 +110,13 @@ def read_arrivals(
             cure="Give them texts, or leave them out",
         )
     named = [pl.when(pl.col(name) == "").then("item_id").otherwise(name).alias(name) for name in ("title", "text")]
-    return Arrivals(items.with_columns(named), found.attributes, vectors, list(found.remarks))
+    remarks = list(found.remarks)
+    if blank.len():
+        remarks.append(
+            f"{file}: {blank.len():,} of {items.height:,} items have no text, as {shown(blank[0])}: "
+            "they are placed by their ids"
+        )
+    return Arrivals(items.with_columns(named), found.attributes, vectors, remarks)
 
 
 def read_ids(data: DataConfig, file: Path, sha256: str) -> list[str]:

@@ -215,4 +215,4 @@ def test_text_is_printed_in_one_place_alone() -> None:
 
 
 def test_a_wide_console_has_room_where_nobody_looks() -> None:
-    assert console(wide=True).width == 120
+    assert console(wide=True).width == 240

@@ -64,6 +64,9 @@ def test_ratings() -> None:
     assert as_ratings(pl.Series("r", ["4", None, "NaN"]), "f").to_list() == [4.0, None, None]
     with pytest.raises(UserError, match="no number in row 2: 'good'"):
         as_ratings(pl.Series("r", ["4", "good"]), "f")
+    for endless in (["4", "-inf"], [4.0, float("-inf")]):
+        with pytest.raises(UserError, match=r"no finite number in row 2: '?-inf'?"):
+            as_ratings(pl.Series("r", endless), "f")
 
 
 def test_missing_column_names_those_that_exist_and_the_nearest() -> None:

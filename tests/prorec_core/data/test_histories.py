@@ -41,6 +41,12 @@ def test_a_file_of_histories(tmp_path: Path, kind: str, size: int) -> None:
     assert everyone(found, size) == list(zip(USERS, LISTS, strict=True))
 
 
+def test_a_history_may_be_missing(tmp_path: Path) -> None:
+    for histories in (["x", None, " "], [["x"], None, []]):
+        path = write(pl.DataFrame({"user_id": USERS, "history": histories}), tmp_path / "a.parquet")
+        assert everyone(FileHistories(path), 2) == list(zip(USERS, (["x"], [], []), strict=True))
+
+
 def test_ids_may_be_numbers_and_columns_have_other_names(tmp_path: Path) -> None:
     frame = pl.DataFrame({"customer": [7, 5], "basket": [[30, 4], [4]]})
     found = FileHistories(write(frame, tmp_path / "a.parquet"), Columns(user="customer", history="basket"))
@@ -74,6 +80,10 @@ def test_many_users_come_in_order_whatever_the_size_of_chunks(tmp_path: Path) ->
         ({"user_id": ["a", None], "history": [["x"]] * 2}, "column 'user_id' has no id in row 2"),
         ({"user_id": [1.5], "history": [["x"]]}, "column 'user_id' has the type Float64"),
         ({"user_id": ["a"], "history": [1.5]}, "column 'history' has the type Float64"),
+        ({"user_id": ["a", "b"], "history": [["x"], ["x", None, "y"]]}, "'history' has an item without an id in row 2"),
+        ({"user_id": ["a", "b"], "history": [[], ["x", ""]]}, "'history' has an item without an id in row 2"),
+        ({"user_id": ["a", "b"], "history": [" ", "x,,y"]}, "has an item without an id in row 2: 'x,,y'. Fill it in"),
+        ({"user_id": ["a", "b"], "history": [None, "x, "]}, "'history' has an item without an id in row 2: 'x, '"),
         ({"user": ["a"], "history": [["x"]]}, "there is no column 'user_id'.*nearest: 'user'"),
         ({"user_id": ["a"], "item": ["x"]}, "there is no column 'item_id'"),
         ({"user_id": ["a"], "item_id": ["x"]}, "there is no column 'timestamp'"),

@@ -143,6 +143,18 @@ def test_low_ratings_are_left_out(tmp_path: Path) -> None:
     }
 
 
+def test_interactions_without_a_rating_are_told_apart_from_low_ones(tmp_path: Path) -> None:
+    shop(tmp_path)
+    frame = pl.DataFrame(LOG, schema=["user_id", "item_id", "timestamp"], orient="row")
+    rated = frame.with_columns(stars=pl.when(pl.col("user_id") == "c").then(None).otherwise(4.0))
+    write(rated, tmp_path / "interactions.parquet")
+    chosen = config(tmp_path, rating_column="stars", min_rating=3, min_item_interactions=2)
+    (told,) = [each for each in preprocess(chosen).profile["warnings"] if "rating" in each]
+    assert told.endswith(
+        ": 3 interactions have no rating in column 'stars' and are left out with those below data.min_rating"
+    )
+
+
 def test_without_times_the_file_is_in_order(tmp_path: Path) -> None:
     dataset = preprocess(config(shop(tmp_path, LOG[::-1]), timestamp_column=None, duplicates="first"))
     assert histories(dataset)["a"] == ["x", "y", "z"]
@@ -342,6 +354,25 @@ def test_many_unknown_items_are_told(tmp_path: Path, unknown: int, is_told: bool
     if is_told:
         assert f"2.9% of the interactions (3 of 102) are with 1 item that {tmp_path}" in warnings[0]
         assert "as 'q' (it has ids like 'x')" in warnings[0] and "data.unknown_items=drop" in warnings[0]
+
+
+@pytest.mark.parametrize("policy", ["keep", "drop"])
+@pytest.mark.parametrize(("silent", "is_told"), [(1, False), (3, True)])
+def test_many_items_without_a_text_are_told(tmp_path: Path, policy: str, silent: int, is_told: bool) -> None:
+    items = [*stock(*"xyz"), {"item_id": "q", "title": "", "categories": None}]
+    shop(tmp_path, [*rows_of(list("xyz") * 11), *[("a", "q", time) for time in range(silent)]], items)
+    warnings = preprocess(config(tmp_path, items_without_text=policy)).profile["warnings"]
+    assert len(warnings) == is_told
+    if is_told:
+        assert f"2.9% of the interactions (3 of 102) are with 1 item of which {tmp_path}" in warnings[0]
+        done = {"keep": "are kept, their ids standing for their texts", "drop": "are left out"}[policy]
+        assert warnings[0].endswith(f"has no text, as 'q': they {done} (data.items_without_text={policy})")
+
+
+def test_items_that_are_unknown_and_kept_are_told_once(tmp_path: Path) -> None:
+    shop(tmp_path, [*rows_of(list("xyz")), *[("a", "q", time) for time in range(3)]], stock(*"xyz"))
+    (told,) = preprocess(config(tmp_path, unknown_items="keep")).profile["warnings"]
+    assert "lacks, as 'q'" in told and "data.unknown_items=keep" in told
 
 
 def test_words_for_nothing_are_told_until_they_are_declared(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from prorec_core.data.sequences import Split, from_lists
 from prorec_core.evaluation.variants import (
     MIXED,
+    NOTHING_LEFT,
     Measured,
     compare_variants,
     marked,
@@ -298,6 +299,15 @@ def test_where_seeds_recommend_by_other_scorers_the_better_on_validation_stands_
     for parts in (mixed, mixed[::-1]):
         assert compare_variants(parts, "prorec", sequences())["variants"]["prorec"]["scorer"] == "generative"
     assert compare_variants(seeds, "prorec", sequences())["variants"]["prorec"]["scorer"] == "fused"
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_a_user_took_is_marked_where_none_of_it_may_be_recommended(masked):
+    taken = part("often-taken", 0, {"often_taken": everyone(1)})
+    metrics = {**taken.metrics, "recommended": "often_taken", "protocol": {"history_masked": masked}}
+    parts = [part("prorec", 0, {"fused": everyone(1)}), replace(taken, metrics=metrics)]
+    found = compare_variants(parts, "prorec", sequences(), 100)["variants"]
+    assert found["often-taken"]["marks"] == ([NOTHING_LEFT] if masked else []) and not found["prorec"]["marks"]
 
 
 def test_what_was_trained_elsewhere_is_marked():

@@ -31,6 +31,13 @@ def test_columns_for_rules_are_of_the_kinds_that_the_model_has(tmp_path: Path) -
         arrivals(tmp_path / "new.csv", brand=["7", "12"], price=["3", "x"], sale=["", ""])
 
 
+def test_items_without_a_text_are_told(tmp_path: Path) -> None:
+    kinds = {"brand": ["A", "B"], "price": ["1", "2"], "sale": ["", ""]}
+    assert arrivals(tmp_path / "new.csv", **kinds).remarks == []
+    (told,) = arrivals(tmp_path / "new.csv", **{**kinds, "title": ["t", ""]}).remarks
+    assert told.endswith("new.csv: 1 of 2 items have no text, as 'n2': they are placed by their ids")
+
+
 def test_ids_are_told_in_one_short_line(tmp_path: Path) -> None:
     told = named(["x" * 10_000, "a\x1b[31mb", "c", "d"])
     assert len(told) < 1000 and told.isprintable() and told.endswith("and 1 more are")

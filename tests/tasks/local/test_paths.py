@@ -225,3 +225,37 @@ def test_texts_beside_runs_are_verified(tracked_folder: Path) -> None:
     (folder / mlflow_runs.EXPERIMENT_FILE).write_text('{"seed": ')
     _, (problem,) = store.verify_all()
     assert f"MLflow run {old.id}: the file 'experiment.json' of the run is damaged" in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parquet", "message"),
+    [
+        ("new.json", None, False, ""),
+        ("old.json", b'{"table": {}}', False, ""),
+        ("empty", b"", False, ""),
+        ("shop.yaml", b"data: {source: demo}\n", False, "a file that is no JSON stands there, and would be lost"),
+        ("log.jsonl", b'{"a": 1}\n{"a": 2}\n', False, "a file that is no JSON stands there"),
+        ("rows.json", b"[1, 2]", False, "a file that is no JSON stands there"),
+        ("read.json", b"{}", False, "this file is read, and would be lost"),
+        ("new.parquet", None, True, ""),
+        ("old.parquet", b"PAR1...", True, ""),
+        ("bare", None, True, ""),
+        ("lists.csv", None, True, r"lists are written as Parquet. Name a file that ends in .parquet"),
+        ("users.parquet", b"user_id,item_id\n", True, "a file that is no Parquet stands there"),
+        ("read.parquet", b"PAR1...", True, "this file is read, and would be lost"),
+    ],
+)
+def test_what_is_written_takes_the_place_of_its_own_kind_alone(
+    name: str, content: bytes | None, parquet: bool, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    inputs = ["demo", "no\0where", tmp_path, tmp_path / "x" / ".." / name if name.startswith("read") else "-"]
+    (tmp_path / "x").mkdir()
+    if not message:
+        paths.expect_output(file, "--out", inputs, parquet=parquet)
+        return
+    with pytest.raises(UserError, match=message):
+        paths.expect_output(file, "--out", inputs, parquet=parquet)
+    assert content is None or file.read_bytes() == content
