@@ -76,7 +76,7 @@ def test_a_table_of_codes_that_is_not_there_is_told_before_what_trials_share_is_
     made: list[str] = []
     monkeypatch.setattr(tune, "run_stage", noting(made))
     monkeypatch.setattr("prorec.tasks.tracking.store.fetch", lambda _: tmp_path)
-    pl.DataFrame({"item_id": ["a"]}).write_parquet(tmp_path / "items.parquet")
+    pl.DataFrame({"item_id": ["a", "b"]}).write_parquet(tmp_path / "items.parquet")
     base = Experiment.model_validate({"quantize": {"table": str(tmp_path / "codes.csv")}})
     planned: Any = SimpleNamespace(shared=("preprocess", "train_collaborative", "quantize"), base=base)
     run: Any = SimpleNamespace(experiment="e", id="r")
