@@ -192,7 +192,7 @@ def _output(request: BatchRequest, version: RegisteredVersion) -> Path:
     if request.output is None:
         return paths.artifacts() / "recommendations" / f"{version.name}-{version.version}.parquet"
     output = Path(request.output).expanduser().absolute()
-    paths.expect_output(output, str(output), [request.users], parquet=True)
+    paths.expect_output(output, str(output), [path_of(request.users)], parquet=True)
     return output
 
 
