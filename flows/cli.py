@@ -24,7 +24,7 @@ from prorec.flows.commands import (
     tidy,
     tune,
 )
-from prorec.flows.local.running import debugging, expect_folder, expect_stages, prepare_training, run_flow, show_result
+from prorec.flows.local.running import debugging, expect_output, expect_stages, prepare_training, run_flow, show_result
 from prorec.flows.stack.state import connect
 from prorec.flows.terminal import streams
 from prorec.flows.terminal.screen import console, say
@@ -79,7 +79,7 @@ def run(
     prepare_training()
     chosen = load(experiment, settings or ())
     expect_stages("--force", force or ())
-    expect_folder("--json", json_file, experiment, chosen.data.path)
+    expect_output("--json", json_file, experiment, chosen.data.path)
     data.have(experiment, chosen)
     summary = run_flow(chosen, frozenset(force or ()))
     show_result(summary)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prorec.flows.commands.data import have
-from prorec.flows.local.running import expect_folder, in_process, prepare_training
+from prorec.flows.local.running import expect_output, in_process, prepare_training
 from prorec.flows.terminal.screen import console, plain, say
 from prorec_core.errors import UserError
 
@@ -71,7 +71,7 @@ def compare(
         raise UserError("a comparison has no one seed", place="--set seed", cure="Give --seeds a count, or some seeds")
     plan = known.plan(words, chosen, counted, against)
     expect_members(parallel, chosen)
-    expect_folder("--json", json_file, experiment, variants_file, chosen.data.path)
+    expect_output("--json", json_file, experiment, variants_file, chosen.data.path)
     for place, own in plan.overridden(chosen, given).items():
         values = ", ".join(f"{name} {value}" for name, value in own.items())
         say(f"{place}: these variants keep a value of their own: {values}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from prorec.flows.commands import rules
-from prorec.flows.local.running import expect_folder, in_process
+from prorec.flows.local.running import expect_output, in_process
 from prorec.flows.terminal.screen import say
 from prorec_core.errors import UserError
 
@@ -84,7 +84,7 @@ def recommend_all(
             known_format(timestamp_format)
         except ValueError as error:
             raise UserError(str(error), place="--timestamp-format", cure="Correct it") from None
-    expect_folder("--output", output and output.expanduser(), path_of(users), parquet=True)
+    expect_output("--output", output and output.expanduser(), path_of(users), parquet=True)
     summary = _run(
         {
             "model": model,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prorec.flows.commands.data import have
-from prorec.flows.local.running import expect_folder, in_process, prepare_training
+from prorec.flows.local.running import expect_output, in_process, prepare_training
 from prorec.flows.terminal.screen import console, say
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def tune(
     prepare_training()
     planned = plan(load_space(space), load(experiment, settings or ()), stage)
     expect_members(parallel, planned.base)
-    expect_folder("--json", json_file, experiment, space, planned.base.data.path)
+    expect_output("--json", json_file, experiment, space, planned.base.data.path)
     have(experiment, planned.base)
     name = _study(planned, study)
     summary = _run(planned, trials, name, prune, parallel)

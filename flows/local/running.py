@@ -45,7 +45,7 @@ def expect_stages(option: str, names: Iterable[str]) -> None:
             raise UserError(f"unknown stage '{name}'", place=option, cure=did_you_mean(name, STAGES))
 
 
-def expect_folder(option: str, file: Path | None, *inputs: str | Path | None, parquet: bool = False) -> None:
+def expect_output(option: str, file: Path | None, *inputs: str | Path | None, parquet: bool = False) -> None:
     """Refuse a file that cannot be written, or in whose place there is another, if one is asked for, before any work.
 
     Args:

@@ -97,21 +97,24 @@ def told_of_items(
     if unknown["policy"] == "keep":
         # What is kept though the catalogue lacks it has no text either.
         silent |= {name: silent[name] - unknown[name] for name in ("items", "interactions")}
-    known = f" (it has ids like {shown(own[0])})" if stock.items.height else ""
-    blank = stock.items.filter((pl.col("text") == "") & pl.col("item_id").is_in(ids.implode()))["item_id"]
-    found = []
-    for name, policy, which, what in (
-        ("unknown_items", unknown, ids.filter(~ids.is_in(own.implode())), (f"that {stock.place} lacks", known)),
-        ("items_without_text", silent, blank, (f"of which {stock.place} has no text", "")),
-    ):
-        if policy["interactions"] <= _TOLD_FROM * total:
-            continue
+
+    def told(name: str, policy: Mapping[str, Any], what: str) -> str:
         done = "are left out" if policy["policy"] == "drop" else "are kept, their ids standing for their texts"
         items = "1 item" if policy["items"] == 1 else f"{policy['items']:,} items"
-        found.append(
+        return (
             f"{policy['interactions'] / total:.1%} of the interactions ({policy['interactions']:,} of {total:,}) are "
-            f"with {items} {what[0]}, as {shown(which[0])}{what[1]}: they {done} (data.{name}={policy['policy']})"
+            f"with {items} {what}: they {done} (data.{name}={policy['policy']})"
         )
+
+    found = []
+    if unknown["interactions"] > _TOLD_FROM * total:
+        lacking = ids.filter(~ids.is_in(own.implode()))
+        known = f" (it has ids like {shown(own[0])})" if own.len() else ""
+        found.append(told("unknown_items", unknown, f"that {stock.place} lacks, as {shown(lacking[0])}{known}"))
+    if silent["interactions"] > _TOLD_FROM * total:
+        blank = stock.items.filter((pl.col("text") == "") & pl.col("item_id").is_in(ids.implode()))["item_id"]
+        what = f"of which {stock.place} has no text, as {shown(blank[0])}"
+        found.append(told("items_without_text", silent, what))
     return found
 
 

@@ -120,12 +120,12 @@ class _Lister:
         work = self._work
         quantized = Quantized.load(work.inputs["quantize"])
         trained, aligned = self.trained, AlignedModel.load(work.inputs["align"])
-        embeddings, codes, catalogue = quantized_embedding(work), quantized.table.codes, None
+        embeddings, codes = quantized_embedding(work), quantized.table.codes
+        catalogue = Catalogue.of_training(len(embeddings))
         if with_new:
             new = new_quantized_embedding(work)
-            bonus = work.experiment.evaluate.new_item_bonus
-            catalogue = Catalogue.of_training(len(embeddings)).with_more(len(new), bonus)
             embeddings = np.concatenate([embeddings, new])
+            catalogue = catalogue.with_more(len(new), work.experiment.evaluate.new_item_bonus)
             codes, aligned = quantized.all_items().codes, aligned.with_new()
         generator = restore_generator(trained, codes, embeddings, self._device, catalogue)
         return Models(generator, trained.fusion_weight, trained.ranker, aligned, trained.fusion_folds)

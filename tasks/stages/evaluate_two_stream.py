@@ -90,10 +90,8 @@ def _generator(work: Work, side: str, *, with_new: bool = False) -> Generator:
     catalogue = Catalogue.of_training(len(vectors))
     if with_new:
         new = read_new_quantized(embedding, inputs)
-        vectors, catalogue = (
-            np.concatenate([vectors, new]),
-            catalogue.with_more(len(new), work.experiment.evaluate.new_item_bonus),
-        )
+        vectors = np.concatenate([vectors, new])
+        catalogue = catalogue.with_more(len(new), work.experiment.evaluate.new_item_bonus)
     return restore_generator(
         TrainedGenerator.load(inputs["train_generator"]),
         (quantized.all_items() if with_new else quantized.table).codes,

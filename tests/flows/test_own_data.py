@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -58,6 +59,14 @@ def test_show_says_auto_and_with_the_data_what_it_comes_to(folder: Path) -> None
     (folder / "pinned.yaml").write_text(found.stdout)
     pinned = load(str(folder / "pinned.yaml"))
     assert open_fields(pinned) == [] and pinned.align.epochs == 1 and pinned.name == "shop"
+    (folder / "lacking").mkdir()
+    for table in (folder / "data").iterdir():
+        rows = pl.read_parquet(table)
+        (rows.head(40) if table.stem == "items" else rows).write_parquet(folder / "lacking" / table.name)
+    words = ["--set", f"data.path={folder / 'lacking'}", "--data"]
+    lacking = prorec("config", "show", str(folder / "shop.yaml"), *words, folder=folder).stdout
+    assert lacking.splitlines()[1].startswith("# ") and "lacks, as" in lacking.splitlines()[1]
+    assert open_fields(Experiment.model_validate(yaml.safe_load(lacking))) == []
     preset = prorec("config", "show", "demo", "--data", folder=folder)
     assert preset.stdout.startswith("# It leaves nothing to its data.")
 

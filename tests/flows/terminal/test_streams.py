@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prorec.flows.local.running import expect_folder
+from prorec.flows.local.running import expect_output
 from prorec_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,8 +57,8 @@ def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
         (tmp_path / "no" / "x", "the folder does not exist"),
     ):
         with pytest.raises(UserError, match=message):
-            expect_folder("--json", file)
-    expect_folder("--json", tmp_path / "x.json")
+            expect_output("--json", file)
+    expect_output("--json", tmp_path / "x.json")
 
 
 @pytest.mark.parametrize("words", ["artifacts verify", "run demo", "up", "recommend --model x --history a"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from threadpoolctl import threadpool_limits
 
 from prorec.tasks.execution.stage import Work
@@ -39,8 +40,8 @@ from prorec_core.generation.similar import BESIDE_CANDIDATES
 from prorec_core.kept import Making, Open
 from prorec_core.progress import silent
 from prorec_core.quantization.quantized import Quantized
+from prorec_core.stages.evaluate import _Lister, lister
 from prorec_core.stages.evaluate import evaluate as evaluate_files
-from prorec_core.stages.evaluate import lister
 from tests.toys import looked_at
 
 STAGES = (preprocess, embed_text, train_collaborative, align, quantize, train_generator, evaluate, report)
@@ -81,6 +82,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def work(experiment: Experiment, places: Mapping[str, Path], folder: Path) -> Work:
     return Work(experiment, {}, dict(places), folder, folder.parent / f"{folder.name}-state", silent, None)  # type: ignore[arg-type]
+
+
+def check_known_nodes_keep_their_means(places: Mapping[str, Path], root: Path) -> None:
+    """As after `items add`: what new items do to the figures of old ones is what they do where they are served."""
+    models = _Lister(work(Experiment.model_validate(TINY), places, root))
+    plain, grown = (models._loaded(with_new=new).generator for new in (False, True))
+    known, seen = torch.arange(plain.trie.n_items), 0
+    for level in range(plain.trie.depth):
+        before, after = (
+            getattr(each, f"nodes_{level}")[each.trie.item_nodes(level + 1, known)] for each in (plain, grown)
+        )
+        torch.testing.assert_close(after, before)
+        seen += len(getattr(grown, f"nodes_{level}")) > len(getattr(plain, f"nodes_{level}"))
+    assert grown.trie.n_items == plain.trie.n_items + 10 and seen, "there are nodes of new items alone"
 
 
 def check_other_recommenders(places: Mapping[str, Path], root: Path, of_the_pipeline: Mapping[str, Any]) -> None:
@@ -181,6 +196,7 @@ def test_new_items_are_embedded_coded_generated_and_measured(run: Run, changes: 
         # Ten of fifty items, the model hardly trained: lists of fifty hold what is new as well as anything.
         assert new["new"]["generative"]["recall_at_50"] > 0.9
         assert new["share_at_10"]["fused"] > 0.02
+        check_known_nodes_keep_their_means(places, tmp_path)
         check_other_recommenders(places, tmp_path, new)
         check_lists_made_by_others(places, tmp_path)
 
