@@ -80,10 +80,14 @@ class _Row:
                 self.state, self.begun = "running", now
             case StageProgress(progress=progress):
                 # Of one unit there may be several passes, each with a pace of its own.
-                if progress.unit != self.unit or progress.step < self.step:
-                    self.unit, self.unit_begun = progress.unit, self.begun if not self.unit else now
+                if not self.unit:
                     # After a crash the first step that is told of is not the first one.
+                    self.unit_begun = self.begun
                     self.steps_before = progress.step - 1 if progress.unit == "epoch" else 0
+                elif progress.unit != self.unit or progress.step < self.step:
+                    # When this pass began is not told: its pace is that from its first step told of on.
+                    self.unit_begun, self.steps_before = now, progress.step
+                self.unit = progress.unit
                 self.step, self.total = progress.step, progress.total
                 self.metrics.update(progress.metrics)
             case StageEnded():
@@ -93,7 +97,7 @@ class _Row:
 
     def seconds_left(self) -> float | None:
         """Time left, from the pace of the present unit so far."""
-        if not 0 < self.step < self.total:
+        if not self.steps_before < self.step < self.total:
             return None
         pace = (time.monotonic() - self.unit_begun) / (self.step - self.steps_before)
         return pace * (self.total - self.step)

@@ -24,6 +24,7 @@ from prorec_core.reports.drawing import as_png, as_svg
 from prorec_core.reports.examples import SHOWN, examples
 from prorec_core.reports.tables import (
     Cell,
+    alignment_advice,
     cells,
     chosen_settings,
     comparison_rows,
@@ -69,7 +70,7 @@ def render(background: Background, evaluation: Evaluation) -> str:
         comparisons=comparison_rows(metrics["comparisons"]),
         shortcut=_shortcut(metrics),
         heuristic=heuristic_line(metrics),
-        new_items=_new_items(metrics),
+        new_items=_new_items(metrics, background.experiment),
         figures=_svgs(background, evaluation),
         scorers=in_order(evaluation.test_ranks),
         about=scorers.about,
@@ -211,12 +212,17 @@ def _shortcut(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"line": line, "head": head, "rows": list(zip(names, rows, strict=True))}
 
 
-def _new_items(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+def _new_items(metrics: Mapping[str, Any], experiment: Mapping[str, Any]) -> dict[str, Any] | None:
     if "new_items" not in metrics:
         return None
     head, *rows = new_item_rows(metrics["new_items"])
     names = in_order(metrics["new_items"]["new"])
-    return {"caption": new_item_line(metrics["new_items"]), "head": head, "rows": list(zip(names, rows, strict=True))}
+    return {
+        "caption": new_item_line(metrics["new_items"]),
+        "head": head,
+        "rows": list(zip(names, rows, strict=True)),
+        "advice": alignment_advice(experiment),
+    }
 
 
 def _tiles(background: Background, metrics: Mapping[str, Any]) -> list[dict[str, str]]:

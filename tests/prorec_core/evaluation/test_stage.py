@@ -448,6 +448,21 @@ def test_new_items_have_a_table_everywhere(inputs, page):
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("alpha", "embedding", "told"),
+    [(0.01, "integrated", True), (0.0, "integrated", True), (1.0, "integrated", False), (0.01, "semantic", False)],
+)
+def test_beside_new_items_stands_when_alignment_is_worth_more(inputs, page, alpha, embedding, told):
+    grown = with_new_items(inputs, 3)
+    experiment = {"name": "small", "align": {"alpha": alpha}, "quantize": {"embedding": embedding}}
+    text = page(evaluate(grown), dataset=grown.dataset, experiment=experiment)
+    assert (f"its weight here, align.alpha, is {alpha:g}." in text) is told
+    assert "align.alpha, is" not in page(evaluate(inputs), experiment=experiment), (
+        "without new items there is no advice"
+    )
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_without_new_items_there_is_no_table(evaluation, page):
     assert "new_items" not in evaluation.metrics
     assert "New items" not in page(evaluation)
