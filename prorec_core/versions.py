@@ -198,7 +198,8 @@ def _since(version: Any, place: str) -> Iterator[Change]:
             place=place,
             cure="Use that version of prorec, or a later one",
         )
-    return (change for step in STEPS[version:] for change in step)
+    # The last step grows until a release: what was stored on the way has its number, and not yet all of its fields.
+    return (change for step in STEPS[min(version, VERSION - 1) :] for change in step)
 
 
 def _section(values: dict[str, Any], field: str) -> dict[str, Any] | None:
