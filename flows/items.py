@@ -30,6 +30,7 @@ from prorec_core.data.opening import format_of
 from prorec_core.data.tables import reading
 from prorec_core.errors import UserError, one_line
 from prorec_core.sections import Place, Section
+from prorec_core.visible import visible
 
 FOLDERS: dict[str, Literal["add", "remove"]] = {"add": "add", "remove": "remove"}
 """Folders in the folder that is watched, and what files in them are for."""
@@ -131,14 +132,15 @@ def waiting(folder: Path, quiet_seconds: float) -> tuple[list[Change], list[str]
                         others.append(f"{name}/{path.name}")
                     elif state.st_mtime > now + _AHEAD:
                         refused.append(
-                            f"{path}: it was written at a time to come ({_day(state.st_mtime)}), so what it comes "
+                            f"{visible(str(path))}: it was written at a time to come ({_day(state.st_mtime)}), so what it comes "
                             "after is not known. Write it again (`touch`), by a clock that is right."
                         )
                     elif now - state.st_mtime >= quiet_seconds:
                         found.append((state.st_mtime, path.name, kind, path))
     if others:
         more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
-        emit(Notice(f"{folder}: {min(others)}{more} not taken: a file {ends_in(READERS)}, in remove .txt too"))
+        first = visible(f"{folder}: {min(others)}")
+        emit(Notice(f"{first}{more} not taken: a file {ends_in(READERS)}, in remove .txt too"))
     for _, _, kind, path in sorted(found):
         try:
             changes.append(Change.of(kind, path))

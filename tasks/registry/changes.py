@@ -34,13 +34,17 @@ class Change:
         """The change that a file is now.
 
         Raises:
-            UserError: there is no such file.
+            UserError: there is no such file, or none whose name can be kept with the version.
         """
         from prorec_core.data.formats import is_file
         from prorec_core.data.tables import reading
 
         if not is_file(file):
             raise UserError("there is no such file", place=str(file), cure="Check the name")
+        try:
+            file.name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError("the file's name is not in UTF-8", place=str(file), cure="Rename it") from error
         with reading(str(file)):
             # Before its bytes: one that is written meanwhile is looked at once more.
             written = file.stat().st_mtime

@@ -16,7 +16,7 @@ from prorec_core.errors import UserError
 
 def write(path: Path, age: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(path.name)
+    path.write_bytes(os.fsencode(path.name))
     os.utime(path, (time.time() - age,) * 2)
 
 
@@ -75,3 +75,18 @@ def test_one_that_cannot_be_read_keeps_no_other_away(tmp_path: Path, monkeypatch
     found, refused = waiting(tmp_path, 60)
     assert [each.file.name for each in found] == ["good.csv"]
     assert len(refused) == 1 and "bad.csv" in refused[0] and "ermission" in refused[0], refused
+
+
+def test_a_name_that_is_not_in_utf8_keeps_no_other_away(tmp_path: Path) -> None:
+    """As old file transfers write them. What is told of them goes into logs and databases, which take UTF-8 alone."""
+    for name in ("add/caf\udce9.csv", "add/caf\udce9.doc", "add/good.csv"):
+        write(tmp_path / name, 200.0)
+    write(tmp_path / "add" / "sp\udce9t.csv", -7_200.0)
+    told: list[str] = []
+    with listening(lambda event: told.append(event.text) if isinstance(event, Notice) else None):
+        found, refused = waiting(tmp_path, 60)
+    assert [each.file.name for each in found] == ["good.csv"]
+    assert sorted("not in UTF-8. Rename it" in each for each in refused) == [False, True]
+    assert len(told) == 1 and "caf" in told[0]
+    for text in (*refused, *told):
+        text.encode()
