@@ -19,9 +19,10 @@ from prorec.tasks.registry.models import MODEL_OF_RUN_TAG, Version
 from prorec.tasks.registry.recommenders import CHAMPION
 from prorec.tasks.registry.seen import seen_in_line
 from prorec.tasks.tracking import mlflow_runs, store
+from prorec.tasks.tracking.leases import lease
 from prorec.tasks.tracking.mlflow_runs import client
 from prorec.tasks.tracking.retries import retrying
-from prorec_core.artifacts import ArtifactRef, read_json
+from prorec_core.artifacts import ArtifactRef, read_json, sha256_json
 from prorec_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -176,7 +177,8 @@ def promote(judged: Judgement, *, anyway: bool) -> None:
     """Make the challenger the champion, and leave on it when that was, over which and with what difference.
 
     Raises:
-        UserError: something speaks against it, and it is not to be done anyway.
+        UserError: something speaks against it, and it is not to be done anyway; or another machine has promoted another
+            version since it was judged.
     """
     if judged.objection and not anyway:
         raise UserError(judged.objection, cure="Promote it all the same with --anyway")
@@ -189,10 +191,19 @@ def promote(judged: Judgement, *, anyway: bool) -> None:
         "prorec.promoted.anyway": judged.objection or "no",
         **{f"prorec.promoted.{name}": interval(found) for name, found in judged.differences.items()},
     }
-    for name, value in tags.items():
-        retrying(client().set_model_version_tag, version.name, str(version.number), name, value)
-    # Last: whoever follows the alias finds the trace of the promotion.
-    retrying(client().set_registered_model_alias, version.name, CHAMPION, str(version.number))
+    with lease(sha256_json(["promotion", version.name]), lambda *_: None):
+        holder = models.holder(version.name, CHAMPION)
+        if (holder and holder.number) != (judged.holder and judged.holder.number):
+            raise UserError(
+                f"{holder.title if holder else 'no version'} has become the champion since this one was held against "
+                f"{judged.holder.title if judged.holder else 'none'}",
+                place=version.uri,
+                cure="Promote it again",
+            )
+        for name, value in tags.items():
+            retrying(client().set_model_version_tag, version.name, str(version.number), name, value)
+        # Last: whoever follows the alias finds the trace of the promotion.
+        retrying(client().set_registered_model_alias, version.name, CHAMPION, str(version.number))
 
 
 def _challenger(text: str) -> Measured:

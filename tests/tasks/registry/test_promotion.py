@@ -164,6 +164,22 @@ def test_the_first_needs_no_champion_and_a_better_one_follows(tmp_path: Path) ->
     assert promotion.judge("prorec-demo@champion").already
 
 
+def test_what_another_machine_has_promoted_since_stays(tmp_path: Path) -> None:
+    """Two machines share a registry and no lock: each judges, then promotes."""
+    _, first = make_version(tmp_path / "1", BAD)
+    _, second = make_version(tmp_path / "2", GOOD)
+    _, third = make_version(tmp_path / "3", MIXED)
+    none = promotion.judge(second)
+    promote(first)
+    with pytest.raises(UserError, match=r"prorec-demo/1 has become the champion since this one was held against none"):
+        promotion.promote(none, anyway=True)
+    judged = promotion.judge(third)
+    promote(second)
+    with pytest.raises(UserError, match=r"demo/2 has become the champion since .* against prorec-demo/1\. Promote it again"):
+        promotion.promote(judged, anyway=False)
+    assert champion() == second and "prorec.promoted.at" not in models.named(third).tags
+
+
 def test_a_worse_one_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
     _, first = make_version(tmp_path / "1", GOOD)
     _, second = make_version(tmp_path / "2", MIXED)
