@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -34,7 +35,7 @@ from prorec_core.config import Experiment, left_open
 from prorec_core.errors import one_line
 from prorec_core.fitting import known_values
 from prorec_core.stages.ahead import expect_possible, expect_ranker
-from prorec_core.visible import in_markdown
+from prorec_core.visible import in_markdown, visible
 
 _forced: ContextVar[frozenset[str]] = ContextVar("forced", default=frozenset())
 
@@ -72,7 +73,11 @@ def prorec(experiment: Parameter = left_open()) -> dict[str, Any]:  # noqa: B008
     run = TrackedRun.start(
         mlflow_experiment,
         (prefect_run.name or experiment.name) + attempt,
-        tags={**prefect_run.tags, mlflow_runs.EXPERIMENT_TAG: experiment.name},
+        tags={
+            **prefect_run.tags,
+            mlflow_runs.EXPERIMENT_TAG: experiment.name,
+            mlflow_runs.FOLDER_TAG: _folder(),
+        },
     )
     page = mlflow_runs.page(mlflow_experiment, run.id)
     get_run_logger().info("MLflow run %s%s", run.id, f" at {page}" if page else "")
@@ -129,6 +134,14 @@ def prorec(experiment: Parameter = left_open()) -> dict[str, Any]:  # noqa: B008
         run.finish("KILLED", f"{at_work}stopped", note(f"**stopped.** {again}"))
         raise
     return summary
+
+
+def _folder() -> str:
+    """The folder that files are named from; "" where it is gone."""
+    try:
+        return visible(str(Path.cwd()))
+    except FileNotFoundError:
+        return ""
 
 
 def _note(run: TrackedRun, experiment: Experiment) -> None:

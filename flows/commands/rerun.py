@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -109,14 +110,38 @@ def _alive(run: Run) -> bool | None:
 
 
 def _experiment(run: Run) -> Experiment:
-    """The experiment that a run was given, with every value; one of an earlier version means what it meant then."""
-    from prorec.tasks.tracking.mlflow_runs import EXPERIMENT_FILE, read_text
+    """The experiment that a run was given, with every value, and its files as named from where that was started.
+
+    One of an earlier version means what it meant then.
+    """
+    from prorec.tasks.tracking.mlflow_runs import EXPERIMENT_FILE, FOLDER_TAG, read_text
     from prorec_core import versions
     from prorec_core.config import Experiment
 
     place = f"{run.info.run_name}: {EXPERIMENT_FILE}"
     record = versions.parsed(read_text(run.info.run_id, EXPERIMENT_FILE), place)
-    return versions.whole(Experiment, versions.up_to_date(record, place), place)
+    experiment = versions.whole(Experiment, versions.up_to_date(record, place), place)
+    return _seen_from(run.data.tags.get(FOLDER_TAG, ""), experiment)
+
+
+def _seen_from(folder: str, experiment: Experiment) -> Experiment:
+    """The experiment with files that are named from a folder named in full; "" where the folder is not known."""
+
+    def whole(given: str | None) -> str | None:
+        return given if given is None or given.startswith("~") else str(Path(folder) / given)
+
+    data, text, quantize, generator = experiment.data, experiment.text, experiment.quantize, experiment.generator
+    # What is no folder there is a model of the hub, or a package.
+    encoder = text.model if not (Path(folder) / text.model).exists() else whole(text.model)
+    vectors = [each.model_copy(update={"path": whole(each.path)}) for each in text.vectors]
+    return experiment.model_copy(
+        update={
+            "data": data.model_copy(update={"path": whole(data.path)}),
+            "text": text.model_copy(update={"model": encoder, "vectors": vectors}),
+            "quantize": quantize.model_copy(update={"table": whole(quantize.table)}),
+            "generator": generator.model_copy(update={"ranker_file": whole(generator.ranker_file)}),
+        }
+    )
 
 
 def _in_prefect(run: Run) -> FlowRun | None:

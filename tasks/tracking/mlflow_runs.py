@@ -44,6 +44,9 @@ FAILURE_TAG = "prorec.failure"
 EXPERIMENT_TAG = "prorec.experiment"
 """On the run of a whole experiment: the experiment's name."""
 
+FOLDER_TAG = "prorec.folder"
+"""On the run of a whole experiment: the folder from which it was started, which its files may be named from."""
+
 VARIANT_TAG = "prorec.variant"
 """On the run of a variant of a comparison, or of a trial of a tuning: its name."""
 

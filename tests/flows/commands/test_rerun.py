@@ -9,8 +9,9 @@ import pytest
 
 from prorec.flows.commands.rerun import RERUN_BY_TAG, _experiment, _find
 from prorec.tasks.tracking import mlflow_runs
-from prorec.tasks.tracking.mlflow_runs import EXPERIMENT_FILE, EXPERIMENT_TAG, TrackedRun, client
+from prorec.tasks.tracking.mlflow_runs import EXPERIMENT_FILE, EXPERIMENT_TAG, FOLDER_TAG, TrackedRun, client
 from prorec_core import versions
+from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 
 KEPT = Path(__file__).resolve().parents[2] / "kept"
@@ -41,6 +42,31 @@ def test_an_experiment_of_each_version_is_run_as_it_was_meant(artifacts_folder: 
         found = _experiment(client().get_run(run.id))
         assert (found.name, found.generator.dim, found.data.new_items) == ("kept", 8, 0.1)
         assert found.data.similar_ids == ("apart" if version == 0 else "error")
+
+
+def test_files_are_those_that_were_meant_where_the_run_was_started(artifacts_folder: Path, tmp_path: Path) -> None:
+    """`prorec rerun` from another folder must not read another file of that name."""
+    (tmp_path / "encoder").mkdir()
+    settings = {
+        "data": {"source": "tables", "path": "shop"},
+        "text": {"model": "encoder", "vectors": [{"name": "image", "path": "vectors.parquet"}, {"name": "sound"}]},
+        "quantize": {"table": "~/codes.parquet"},
+        "generator": {"ranker_file": "/ranker.json"},
+        "train_on_validation": True,
+        "evaluate": {"fusion_weights": [1]},
+    }
+    given = Experiment.model_validate({"name": "kept", **settings})
+    for folder in (tmp_path, None):
+        tags = {EXPERIMENT_TAG: "kept"} | ({FOLDER_TAG: str(folder)} if folder else {})
+        run = TrackedRun.start(mlflow_runs.experiment_id("kept"), "kept", tags=tags)
+        run.text(EXPERIMENT_FILE, json.dumps(versions.stored(given.model_dump(mode="json"))))
+        found = _experiment(client().get_run(run.id))
+        if folder is None:
+            assert found == given, "of earlier runs nothing is known"
+            continue
+        assert (found.data.path, found.text.model) == (str(folder / "shop"), str(folder / "encoder"))
+        assert [each.path for each in found.text.vectors] == [str(folder / "vectors.parquet"), None]
+        assert (found.quantize.table, found.generator.ranker_file) == ("~/codes.parquet", "/ranker.json")
 
 
 @pytest.mark.parametrize(
