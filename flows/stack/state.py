@@ -78,7 +78,7 @@ class StackState:
 
     def here(self) -> bool:
         """Whether it tells of processes of this machine."""
-        return self.supervisor.get("host") == processes.host()
+        return processes.is_here(self.supervisor)
 
     def running(self) -> bool:
         """Whether its supervisor lives, on this machine."""

@@ -106,8 +106,9 @@ def host() -> str:
 
 
 def identity() -> dict[str, str]:
-    """What identifies the present process: host, pid and start."""
-    return {"host": host(), "pid": str(os.getpid()), "started": started(os.getpid()) or ""}
+    """What identifies the present process: host, pid and start, and where its number counts."""
+    own = {"host": host(), "pid": str(os.getpid()), "started": started(os.getpid()) or ""}
+    return {**own, "namespace": _namespace()}
 
 
 @cache
@@ -121,7 +122,7 @@ def _namespace() -> str:
 
 def owner() -> dict[str, str]:
     """What others, here and elsewhere, tell the present process by."""
-    return {**identity(), "sign": sign_of_life(), "namespace": _namespace()}
+    return {**identity(), "sign": sign_of_life()}
 
 
 def is_gone(owner: Mapping[str, str]) -> bool:
@@ -134,8 +135,13 @@ def is_gone(owner: Mapping[str, str]) -> bool:
     return started(int(owner["pid"])) != owner.get("started")
 
 
-def is_dead(process: dict[str, str]) -> bool:
+def is_here(process: Mapping[str, str]) -> bool:
+    """Whether a process with such an `identity` is, or was, one of this machine's, which may have another name by now."""
+    return process.get("namespace") == _namespace() or process.get("host") == host()
+
+
+def is_dead(process: Mapping[str, str]) -> bool:
     """Whether a process with such an `identity` is known to be gone; one on another host never is."""
-    if process.get("host") != host() or not process.get("pid", "").isdigit():
+    if not is_here(process) or not process.get("pid", "").isdigit():
         return False
     return started(int(process["pid"])) != process.get("started")

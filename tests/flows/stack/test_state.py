@@ -64,10 +64,17 @@ def test_what_another_version_wrote_is_read() -> None:
 def test_a_stack_whose_supervisor_died_is_not_used() -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
-    for supervisor in ({"pid": str(ended.pid)}, {"started": "before the last boot"}, {"host": "another"}):
+    elsewhere = {"host": "another", "namespace": "another"}
+    for supervisor in ({"pid": str(ended.pid)}, {"started": "before the last boot"}, elsewhere):
         written(**supervisor)
         state.connect()
         assert state.running() is None and not [name for name in VARIABLES if name in os.environ]
+
+
+def test_a_stack_outlives_the_name_of_its_machine() -> None:
+    """As a lease of an address, or a first start, changes it."""
+    stack = written(host="its name before")
+    assert stack.here() and state.running() == stack
 
 
 def test_a_stack_that_is_up_is_used() -> None:

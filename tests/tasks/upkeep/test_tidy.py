@@ -176,7 +176,9 @@ def test_a_reused_number_is_another_process() -> None:
     own = processes.identity()
     assert not processes.is_dead(own)
     assert processes.is_dead({**own, "started": "earlier"})
-    assert not processes.is_dead({**own, "started": "earlier", "host": "another"})
+    assert processes.is_dead({**own, "started": "earlier", "host": "its name before"})
+    assert processes.is_dead({**own, "started": "earlier", "namespace": "before the last boot"})
+    assert not processes.is_dead({**own, "started": "earlier", "host": "another", "namespace": "another"})
     assert not processes.is_dead({})
     child = subprocess.Popen(["sleep", "60"])
     identity = {**own, "pid": str(child.pid), "started": processes.started(child.pid) or ""}
