@@ -81,9 +81,14 @@ def read(path: Path) -> dict[str, Any]:
     """The record in a JSON file, up to date.
 
     Raises:
-        UserError: a newer version of this software wrote it.
+        UserError: a newer version of this software wrote it, or it is not there, as in what early versions made.
     """
-    return up_to_date(parsed(path.read_bytes(), str(path)), str(path))
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        problem = "the file is not there; early versions of prorec kept none"
+        raise UserError(problem, place=str(path), cure="Make its folder again: train anew once") from error
+    return up_to_date(parsed(content, str(path)), str(path))
 
 
 def parsed(text: str | bytes, place: str) -> dict[str, Any]:

@@ -149,6 +149,10 @@ def create_app(
         version = keeper.current.version
         return schemas.Ready(model=schemas.Model(name=version.name, version=version.version), problem=keeper.problem)
 
+    # What balances load, or looks whether a service is there, may ask for the headers alone.
+    for path, answer in {"/health": health, "/ready": ready}.items():
+        app.add_api_route(path, answer, methods=["HEAD"], include_in_schema=False)
+
     @app.get("/metrics", summary="Metrics for Prometheus", response_class=fastapi.responses.PlainTextResponse)
     async def show_metrics() -> Response:
         return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})

@@ -122,9 +122,10 @@ class Door:
         await JSONResponse({"detail": detail}, 401, {"WWW-Authenticate": kind})(scope, receive, send)
 
     def _may_enter(self, scope: Scope) -> bool:
-        path = scope["path"]
+        # With a slash at its end a path is one that the routes send on.
+        path = scope["path"].rstrip("/") or "/"
         changes = scope["method"] not in _READS and not (scope["method"] == "POST" and path in self._ASKS)
-        freely = path in self._OPEN or path.startswith(self._PAGE) or self._is_at_home(scope)
+        freely = path in self._OPEN or scope["path"].startswith(self._PAGE) or self._is_at_home(scope)
         return (freely and not changes) or self._is_given(scope)
 
     def _is_at_home(self, scope: Scope) -> bool:

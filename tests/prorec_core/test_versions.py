@@ -134,6 +134,11 @@ def test_what_cannot_be_read_is_one_line_that_names_the_file(tmp_path: Path, tex
     assert str(raised.value).startswith(str(tmp_path / "config.json")) and "\n" not in str(raised.value)
 
 
+def test_what_early_versions_did_not_keep_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.json: the file is not there; early versions .*train anew once"):
+        versions.read(tmp_path / "config.json")
+
+
 def test_a_field_that_is_unknown_and_a_value_that_cannot_be_are_told() -> None:
     written = CollaborativeConfig().model_dump(mode="json")
     with pytest.raises(UserError, match=r"\(gone: Extra"):

@@ -248,7 +248,10 @@ def test_a_put_answers_for_its_own_content_whoever_comes_next(
 
 
 CHANGES = [("PUT", "/lists/a"), ("DELETE", "/lists/a"), ("POST", "/lists"), ("PATCH", "/recommend")]
-READS = [("GET", "/metrics"), ("GET", "/lists"), ("GET", "/docs"), ("GET", "/openapi.json"), ("POST", "/recommend")]
+READS = [
+    *(("GET", path) for path in ("/metrics", "/lists", "/docs", "/openapi.json")),
+    *(("POST", path) for path in ("/recommend", "/recommend/")),
+]
 
 
 @pytest.mark.parametrize("homes", [(), ("testserver",)])
@@ -262,7 +265,10 @@ def test_who_is_not_at_home_gives_the_token_for_everything(make_service: MakeSer
         for header in ({"X-Forwarded-For": "9.9.9.9"}, {"Forwarded": "for=9.9.9.9"}, {"Host": "shop.example"}):
             assert service.client.request(method, path, headers=header).status_code == 401
     for path in ("/health", "/ready"):
-        assert service.client.get(path).status_code == 200
+        for method in ("GET", "HEAD"):
+            answer = service.client.request(method, path)
+            assert answer.status_code == 200 and bool(answer.content) == (method == "GET")
+        assert service.client.post(path).status_code == 401
     basic = base64.b64encode(f"anybody:{TOKEN}".encode()).decode()
     for given in (f"Bearer {TOKEN}", f"bearer {TOKEN}", f"Basic {basic}"):
         assert service.client.get("/metrics", headers={"Authorization": given}).status_code == 200
