@@ -132,8 +132,8 @@ def waiting(folder: Path, quiet_seconds: float) -> tuple[list[Change], list[str]
                         others.append(f"{name}/{path.name}")
                     elif state.st_mtime > now + _AHEAD:
                         refused.append(
-                            f"{visible(str(path))}: it was written at a time to come ({_day(state.st_mtime)}), so what it comes "
-                            "after is not known. Write it again (`touch`), by a clock that is right."
+                            f"{visible(str(path))}: it was written at a time to come ({_day(state.st_mtime)}), so what "
+                            "it comes after is not known. Write it again (`touch`), by a clock that is right."
                         )
                     elif now - state.st_mtime >= quiet_seconds:
                         found.append((state.st_mtime, path.name, kind, path))

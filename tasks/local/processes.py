@@ -136,7 +136,7 @@ def is_gone(owner: Mapping[str, str]) -> bool:
 
 
 def is_here(process: Mapping[str, str]) -> bool:
-    """Whether a process with such an `identity` is, or was, one of this machine's, which may have another name by now."""
+    """Whether a process with such an `identity` is or was one of this machine's, whose name may be another by now."""
     return process.get("namespace") == _namespace() or process.get("host") == host()
 
 
