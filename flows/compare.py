@@ -29,7 +29,8 @@ from prorec.tasks.stages.start import pinned
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
 from prorec.tasks.upkeep.tidy import tidy
-from prorec_core.config import left_open
+from prorec_core.artifacts import ArtifactRef
+from prorec_core.config import Experiment, left_open
 from prorec_core.data.dataset import Dataset
 from prorec_core.errors import UserError
 from prorec_core.evaluation.variants import (
@@ -116,6 +117,7 @@ def compare(
             run.parameters({"experiment": experiment.model_dump(mode="json")})
             # Once more: only now can be told which variants are the full method itself. One may open what another says.
             plan = known.plan(variants, experiment, seeds, against)
+            _expect_same_targets(plan.experiments, experiment, data, run)
             numbers = {part: [fitted(each, data) for each in own] for part, own in plan.experiments.items()}
             plan = replace(plan, experiments=numbers)
 
@@ -188,6 +190,24 @@ def compare(
     if failed:
         raise IncompleteComparisonError(summary)
     return summary
+
+
+def _expect_same_targets(
+    experiments: Mapping[tuple[str, int], Sequence[Experiment]], base: Experiment, data: ArtifactRef, run: TrackedRun
+) -> None:
+    """Refuse a variant that goes on from a model of its own where that was trained on some of what is measured.
+
+    Raises:
+        UserError: it names the variant.
+    """
+    for (name, _), own in experiments.items():
+        for each in own:
+            if each.start_from != base.start_from and make(preprocess, each, run, {}).digest != data.digest:
+                raise UserError(
+                    "other targets are left out for what it goes on from than for the comparison",
+                    place=f"variant {name}: start_from",
+                    cure="Give the experiment that start_from, and its variants none of their own",
+                )
 
 
 def seconds_left(own: Mapping[tuple[str, int], float], todo: Sequence[tuple[str, int]]) -> float | None:

@@ -106,7 +106,7 @@ def _table(judged: Judgement) -> Table:
     from prorec_core.metrics.table import columns, figure, label
 
     beside = [judged.champion] if judged.champion and not judged.already else []
-    table = Table(title=f"Test, {judged.challenger.metrics['protocol']['test_users']:,} users")
+    table = Table(title=f"Test, {judged.challenger.test_users:,} users")
     table.add_column("metric")
     for measured in [*beside, judged.challenger]:
         table.add_column(f"{measured.version.title}\n{measured.scorer}", justify="right", no_wrap=True)

@@ -34,6 +34,7 @@ _NEW_ITEMS = pa.schema([("item_id", pa.string()), ("title", pa.string()), ("text
 _NEW_TESTS = pa.schema([("user", pa.int32()), ("target", pa.int32())])
 _USERS = pa.schema([("user", pa.int32()), ("user_id", pa.string())])
 _BORDERS = pa.schema([("validation_from", pa.int32()), ("test_from", pa.int32())])
+_LEFT_OUT = pa.schema([("place", pa.int64())])
 LEAVE_ONE_OUT = "leave_one_out"
 
 
@@ -125,6 +126,7 @@ class Dataset:
         With new items also new_items.parquet (item_id, title, text) and new_tests.parquet (user, and target, a row
         of the former); with attributes also attributes.parquet. With another split than leave-one-out also
         borders.parquet: of each user how many of the items come before the validation, and how many before the test.
+        Where targets are left out also left_out.parquet: the place of each among the items of all users.
         """
         offsets = pa.array(self.sequences.offsets.astype(np.int32))
         sequences = pa.table(
@@ -141,6 +143,8 @@ class Dataset:
         if (borders := self.sequences.borders) is not None:
             columns = {"validation_from": borders.validation_from, "test_from": borders.test_from}
             write_parquet(folder / "borders.parquet", pa.table(columns).cast(_BORDERS))
+        if (left_out := self.sequences.left_out) is not None:
+            write_parquet(folder / "left_out.parquet", pa.table({"place": np.flatnonzero(left_out)}).cast(_LEFT_OUT))
         if self.new_items is not None:
             tests = pa.table({"user": self.new_items.users, "target": self.new_items.targets})
             write_parquet(folder / "new_items.parquet", self.new_items.items.to_arrow().cast(_NEW_ITEMS))
@@ -166,6 +170,7 @@ class Dataset:
             offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)]),
             n_items=items.height,
             borders=None if split["kind"] == LEAVE_ONE_OUT else _borders(folder, split),
+            left_out=_left_out(folder, int(lengths.sum())),
         )
         new_items = _new_items(folder, in_sequences=split["kind"] == "by_time")
         item_ids = items["item_id"] if new_items is None else pl.concat([items["item_id"], new_items.items["item_id"]])
@@ -188,6 +193,14 @@ def _borders(folder: Path, split: Mapping[str, Any]) -> Borders:
     table = read_parquet(folder / "borders.parquet", _STAGE)
     before, tested = (table[name].to_numpy().astype(np.int64) for name in _BORDERS.names)
     return Borders(before, tested, int(split["least"]), split["targets"] == "first")
+
+
+def _left_out(folder: Path, n_interactions: int) -> npt.NDArray[np.bool_] | None:
+    if not (path := folder / "left_out.parquet").is_file():
+        return None
+    found = np.zeros(n_interactions, np.bool_)
+    found[read_parquet(path, _STAGE)["place"].to_numpy()] = True
+    return found
 
 
 def _new_items(folder: Path, *, in_sequences: bool) -> NewItems | None:

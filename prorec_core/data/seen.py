@@ -1,5 +1,8 @@
 """Was a model trained on what it is now to be measured by? Knows histories of two data sets; knows nothing of models.
 
+A few such targets, as cancelled orders leave them, are left out of what is chosen by and measured; more of them mean
+that the data are not those of a later day.
+
 What is known is every interaction that a training read, user by user and in order, since the data set of a model is
 kept with it. A target counts as seen where its user's training held the item more often than the history now before it
 does: the additional time can only be the target itself, or a later one. So a log that has grown since shows nothing,
@@ -8,12 +11,68 @@ and one that is cut earlier than the model's, or whose validation items the mode
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from prorec_core.data.dataset import Dataset
+from prorec_core.data.dataset import Dataset, NewItems
 from prorec_core.data.sequences import Sequences, Split
+from prorec_core.data.split import target_counts
+
+_SHARE, _OF_SMALL, _AT_MOST = 20, 5, 4
+"""What may be left out: one target in so many, in small shops so many, but never more than one in so many."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The targets of a split that a training saw.
+
+    Attributes:
+        targets: whether each is one, shape (targets of the split,).
+        told: how many, by which training, and an example, in words.
+    """
+
+    targets: npt.NDArray[np.bool_]
+    told: str
+
+    @property
+    def few(self) -> bool:
+        """Whether they may be left out: 5% or less of the split, in small shops up to five, and a quarter at most."""
+        total = len(self.targets)
+        return int(self.targets.sum()) <= min(max(total // _SHARE, _OF_SMALL), total // _AT_MOST)
+
+
+def leaving_out(dataset: Dataset, seen: Mapping[Split, Seen]) -> Dataset:
+    """The same data without some targets of validation and test: those are asked of nobody.
+
+    What is trained on stays what it is. The profile counts the targets that are left, says under `left_out` how many
+    are not, and tells it among its warnings.
+
+    Raises:
+        UserError: none is left of an item that training knows.
+    """
+    if not seen:
+        return dataset
+    sequences, profile, new = dataset.sequences, dict(dataset.profile), dataset.new_items
+    for split, each in seen.items():
+        sequences = sequences.leaving_out(split, each.targets)
+    splits = {split.name.lower(): split for split in (Split.VALIDATION, Split.TEST)}
+    profile["left_out"] = {
+        name: int(seen[split].targets.sum()) if split in seen else 0 for name, split in splits.items()
+    }
+    profile["targets_in_history"] = {name: int(sequences.taken_before(split).sum()) for name, split in splits.items()}
+    told = "; ".join(each.told for each in seen.values())
+    profile["warnings"] = [*profile.get("warnings", []), f"left out of what is chosen by and measured: {told}"]
+    if "split" in profile:
+        counts = {name: target_counts(sequences, split) for name, split in splits.items()}
+        profile["split"] = {**profile["split"], **counts}
+    if new is not None and new.in_sequences:
+        new = NewItems.of_sequences(new.items, sequences)
+        profile["new_items"] = {**profile["new_items"], "test_interactions": len(new.users)}
+    return replace(dataset, sequences=sequences, profile=profile, new_items=new)
 
 
 def seen_targets(trained: Dataset, training: Sequences, now: Dataset, split: Split) -> npt.NDArray[np.bool_]:

@@ -1,7 +1,8 @@
 """Users' histories as flat arrays, and what is held back of them. Knows nothing of files, frames or models.
 
 By default leave-one-out: of each user the last item tests and the one before validates. With `Borders` each user has a
-stretch of either, which may be empty, and every item in it is a target after all that came before it.
+stretch of either, which may be empty, and every item in it is a target after all that came before it. Single targets
+may be left out of either, so that they are asked of nobody.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ class Sequences:
         held_back: what no model trains on: validation and test, or the test alone (`Split` counts them).
         borders: where these begin; None: leave-one-out.
         owner: of histories before targets, whose each one is, int32, shape (rows,); None: each row is a user's own.
+        left_out: whether each item is no target although its place makes it one, bool, shape (interactions,); None:
+            none is.
     """
 
     items: IntArray
@@ -69,6 +72,7 @@ class Sequences:
     held_back: int = Split.TRAIN.value
     borders: Borders | None = None
     owner: IntArray | None = None
+    left_out: npt.NDArray[np.bool_] | None = None
 
     @property
     def n_users(self) -> int:
@@ -97,7 +101,7 @@ class Sequences:
                 passed over, as it is when a model is asked.
         """
         n_items = self.n_items if n_items is None else n_items
-        if self.borders is None:
+        if self._a_target_each:
             return replace(self._without_last(split.value + 1), n_items=n_items)
         owners, places = self.owners_of(split), self._places(split)
         starts = self.offsets[owners]
@@ -112,8 +116,9 @@ class Sequences:
 
     def owners_of(self, split: Split) -> IntArray:
         """The user of each target in `split`, ascending, int32, shape (targets,)."""
-        everyone = np.arange(self.n_users, dtype=np.int32)
-        return everyone if self.borders is None else np.repeat(everyone, self._counts(split))
+        if self._a_target_each:
+            return np.arange(self.n_users, dtype=np.int32)
+        return (np.searchsorted(self.offsets, self._places(split), side="right") - 1).astype(np.int32)
 
     def answerable(self, split: Split) -> Longs:
         """The targets that a model can be asked for: a known item after a history with a known one. Ascending."""
@@ -146,12 +151,23 @@ class Sequences:
         """The same sequences, the validation items trained on too."""
         return replace(self, held_back=Split.VALIDATION.value)
 
+    def leaving_out(self, split: Split, targets: npt.NDArray[np.bool_]) -> Sequences:
+        """The same sequences, some targets of a split no longer asked for; what is trained on stays what it is.
+
+        Args:
+            split: whose targets.
+            targets: whether each is left out, shape (targets,).
+        """
+        left_out = np.zeros(len(self.items), np.bool_) if self.left_out is None else self.left_out.copy()
+        left_out[self._places(split)[targets]] = True
+        return replace(self, left_out=left_out)
+
     def taken_before(self, split: Split) -> npt.NDArray[np.bool_]:
         """Whether each target in `split` stands in the history before it too, shape (targets,).
 
         Lists that leave out the history cannot hold it.
         """
-        if self.borders is not None:
+        if not self._a_target_each:
             users = np.repeat(np.arange(self.n_users), np.diff(self.offsets))
             key = users * (int(self.items.max(initial=0)) + 1) + self.items
             order = np.argsort(key, kind="stable")
@@ -178,7 +194,8 @@ class Sequences:
         places = np.arange(offsets[-1]) + np.repeat(self.offsets[users] - offsets[:-1], lengths)
         borders = None if self.borders is None else self.borders.select(users)
         owner = None if self.owner is None else self.owner[users]
-        return replace(self, items=self.items[places], offsets=offsets, borders=borders, owner=owner)
+        left_out = None if self.left_out is None else self.left_out[places]
+        return replace(self, items=self.items[places], offsets=offsets, borders=borders, owner=owner, left_out=left_out)
 
     def differs(self, other: Sequences) -> npt.NDArray[np.bool_]:
         """Whether each user has other items, or the same in another order, than the user of equal number there.
@@ -195,6 +212,11 @@ class Sequences:
         found[np.repeat(alike, np.diff(own.offsets))[own.items != theirs.items]] = True
         return found
 
+    @property
+    def _a_target_each(self) -> bool:
+        """Whether each user has one target of a split, the item at its place from the end."""
+        return self.borders is None and self.left_out is None
+
     def _counts(self, split: Split) -> Longs:
         """How many targets each user has, where there are borders."""
         assert self.borders is not None
@@ -210,10 +232,12 @@ class Sequences:
     def _places(self, split: Split) -> Longs:
         """Where in `items` the targets of a split stand."""
         if self.borders is None:
-            return self.offsets[1:] - 1 - split.value
-        counts = self._counts(split)
-        firsts = self.offsets[:-1] + self._stretch(split)[0]
-        return np.arange(counts.sum()) + np.repeat(firsts - _offsets(counts)[:-1], counts)
+            places = self.offsets[1:] - 1 - split.value
+        else:
+            counts = self._counts(split)
+            firsts = self.offsets[:-1] + self._stretch(split)[0]
+            places = np.arange(counts.sum()) + np.repeat(firsts - _offsets(counts)[:-1], counts)
+        return places if self.left_out is None else places[~self.left_out[places]]
 
     def _known(self, n_items: int) -> Sequences:
         """The same rows without the items from `n_items` on."""

@@ -167,7 +167,6 @@ def record(
     """
     assert sequences.borders is not None
     starts, borders = sequences.offsets[:-1], sequences.borders
-    trained = np.diff(sequences.training().offsets) > 0
     places = np.arange(len(times)) - np.repeat(starts, np.diff(sequences.offsets))
     early, tested = (
         np.repeat(each, np.diff(sequences.offsets)) for each in (borders.validation_from, borders.test_from)
@@ -185,11 +184,17 @@ def record(
         "test_from": None if moments is None else moments.test_from,
         "least": borders.least,
         **stretches,
-        **{split.name.lower(): _counts(sequences, split, trained) for split in (Split.VALIDATION, Split.TEST)},
+        **{split.name.lower(): target_counts(sequences, split) for split in (Split.VALIDATION, Split.TEST)},
     }
 
 
-def _counts(sequences: Sequences, split: Split, trained: BoolArray) -> Mapping[str, int]:
+def target_counts(sequences: Sequences, split: Split) -> Mapping[str, int]:
+    """What `record` keeps of the targets of validation or test.
+
+    Raises:
+        UserError: none is of an item that training knows.
+    """
+    trained = np.diff(sequences.training().offsets) > 0
     targets, owners = sequences.targets(split), sequences.owners_of(split)
     new = targets >= sequences.n_items
     if new.all():

@@ -23,8 +23,10 @@ def remarks_on_data(profile: Mapping[str, Any], *, mask_history: bool) -> list[s
     """
     unreachable = ""
     if mask_history and profile.get("targets_in_history"):
-        split, users, names = profile.get("split"), profile["kept"]["users"], ("test", "validation")
-        targets = {name: split[name]["targets"] if split else users for name in names}
+        split, users, left_out = profile.get("split"), profile["kept"]["users"], profile.get("left_out", {})
+        targets = {
+            name: split[name]["targets"] if split else users - left_out.get(name, 0) for name in ("test", "validation")
+        }
         unreachable = out_of_reach(profile["targets_in_history"], targets)
     return [*profile.get("warnings", []), *([unreachable] if unreachable else [])]
 

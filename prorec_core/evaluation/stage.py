@@ -112,7 +112,7 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
     metrics["shortcut"] = shortcut_metrics(on_test, inputs.dataset, masked=masked)
     metrics["heuristic"] = dict(inputs.heuristic or {})
     # What a source knows of itself, it knows of all its items, and of each user's last.
-    whole = inputs.dataset.new_items is None and sequences.borders is None
+    whole = inputs.dataset.new_items is None and sequences.borders is None and sequences.left_out is None
     metrics["reference"] = _reference(inputs.dataset.profile) if whole else {}
     of_new: dict[str, IntArray] = {}
     if inputs.new is not None:
@@ -174,6 +174,7 @@ def _protocol(inputs: EvaluationInputs) -> dict[str, Any]:
         "catalogue": "whole",
         "items": sequences.n_items,
         **{f"{name}_users": count for name, count in users.items()},
+        **({"left_out": inputs.dataset.profile["left_out"]} if sequences.left_out is not None else {}),
         "history_masked": inputs.config.mask_history,
         "list_length": _length(inputs),
         "beams": inputs.config.beams,

@@ -90,7 +90,7 @@ def protocol_line(protocol: Mapping[str, Any], split: str = "test") -> str:
         protocol: metrics.json's `protocol`.
         split: "test" or "validation".
     """
-    ties = "kept as in the input"
+    ties, left_out = "kept as in the input", protocol.get("left_out", {}).get(split, 0)
     if protocol["ties"] == "shuffle":
         ties = f"shuffled with seed {protocol['ties_seed']}"
     return " · ".join(
@@ -103,6 +103,7 @@ def protocol_line(protocol: Mapping[str, Any], split: str = "test") -> str:
             f"lists of {protocol['list_length']} items",
             f"{protocol['beams']} beams",
             _how_many(protocol, split),
+            *([f"{left_out:,} more left out, on which an earlier version was trained"] if left_out else []),
             f"seed {protocol['seed']}",
         ]
     )

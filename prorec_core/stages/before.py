@@ -28,10 +28,6 @@ class Before(Protocol):
         """Where each item of other data stands in its tables, -1 for those that it lacks."""
         ...
 
-    def expect_unseen(self, dataset: Dataset, *, validation: bool) -> None:
-        """Refuse data whose test, or validation, it was trained on."""
-        ...
-
     def expect_encoder(self, embedded: Path) -> None:
         """Refuse texts that were embedded otherwise than its own; `embedded` is what `embed_text` left."""
         ...

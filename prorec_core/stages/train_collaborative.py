@@ -17,12 +17,11 @@ def train_collaborative(work: StageWork, before: Before | None = None) -> Collab
     """Train the sequential recommender that knows items by their ids, anew or from an earlier one.
 
     Raises:
-        UserError: the earlier one was trained on what is now test or validation, or is of another shape.
+        UserError: the earlier one is of another shape.
     """
     experiment, dataset, start = work.experiment, read_dataset(work), None
     config = experiment.collaborative
     if before is not None:
-        before.expect_unseen(dataset, validation=not experiment.train_on_validation)
         start = Start(CollaborativeModel.load(before.artifact("train_collaborative")), before.rows(dataset))
         config = experiment.continuing.shortened(config)
     masked, runtime = experiment.evaluate.mask_history, work.runtime(config.precision)

@@ -145,7 +145,8 @@ def _data_sets(
 ) -> Iterator[DataSet]:
     if not refs:
         source = experiment.data.path or experiment.data.source
-        yield DataSet(f"{experiment.name}/source", outside, source, {}, None)
+        # Behind its digest may stand that of the version that is gone on from.
+        yield DataSet(f"{experiment.name}/source", outside.partition(" ")[0], source, {}, None)
     if "preprocess" in refs:
         yield from data_sets(experiment.name, inputs["preprocess"], refs["preprocess"].uri)
 

@@ -44,13 +44,15 @@ class Measured:
     Attributes:
         version: the version.
         evaluation, preprocess: the artifacts that it was measured with.
-        here: its test metrics on the challenger's test, where that is another one than its own.
+        here: its test metrics on the test of the comparison, where that is another one than its own.
+        users: whom that test asks, where it is another one.
     """
 
     version: Version
     evaluation: ArtifactRef
     preprocess: ArtifactRef
     here: Mapping[str, float] | None = None
+    users: int | None = None
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -70,6 +72,11 @@ class Measured:
             return self.here
         found: Mapping[str, float] = self.metrics["test"][self.scorer]
         return found
+
+    @property
+    def test_users(self) -> int:
+        """How many users its test metrics are of."""
+        return int(self.metrics["protocol"]["test_users"]) if self.users is None else self.users
 
     @property
     def ranks(self) -> pa.Table:
@@ -117,7 +124,7 @@ class Judgement:
         from prorec_core.metrics.table import label
 
         metrics = ", ".join(f"{label(name)} {interval(found)}" for name, found in worse.items())
-        users = self.challenger.metrics["protocol"]["test_users"]
+        users = self.challenger.test_users
         return f"{challenger} is worse than {champion} on the same {users:,} test users: {metrics}"
 
 
@@ -286,12 +293,14 @@ def _obstacles(challenger: Measured, champion: Measured) -> tuple[list[str], lis
 
 
 def _on_new_test(challenger: Measured, champion: Measured, tell: Callable[[str], None]) -> Judgement:
-    """Measure the champion on the challenger's test, and compare.
+    """Measure the champion on the challenger's test, and compare; neither on the few targets that it was trained on.
 
     Raises:
-        UserError: it, or one that it went on from, was trained on it; its files or the data cannot be read.
+        UserError: it, or one that it went on from, was trained on more of them; its files or the data cannot be read.
     """
+    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.sequences import Split
@@ -300,17 +309,26 @@ def _on_new_test(challenger: Measured, champion: Measured, tell: Callable[[str],
     from prorec_core.metrics.measuring import rank_metrics
 
     now = Dataset.load(store.fetch(challenger.preprocess))
-    if seen := seen_in_line(champion.version, now, (Split.TEST,), tell):
-        raise UserError(seen)
-    title = champion.version.title
-    tell(f"Measuring {title} on the test of {challenger.version.title}: {now.sequences.n_users:,} users.")
-    protocol = challenger.metrics["protocol"]
-    recommender = recommenders.load(recommenders.find(champion.version.uri))
+    protocol, own = challenger.metrics["protocol"], challenger.ranks
     length = int(protocol.get("list_length", _LENGTH))
-    ranks = served_ranks(recommender, now, length, masked=protocol["history_masked"])
+    own = own.filter(pc.equal(own["split"], "test"))
+    if seen := seen_in_line(champion.version, now, (Split.TEST,), tell).get(Split.TEST):
+        if not seen.few or own.num_rows != len(seen.targets):
+            raise UserError(seen.told)
+        tell(f"Left out of the comparison: {seen.told}.")
+        # Rows of one split stand in the order of its targets.
+        own = own.filter(pa.array(~seen.targets))
+        now = replace(now, sequences=now.sequences.leaving_out(Split.TEST, seen.targets))
     owners = now.sequences.owners_of(Split.TEST)
+    users = len(np.unique(owners))
+    if seen:
+        left = rank_metrics(own[f"rank_{challenger.scorer}"].to_numpy(), length, owners)
+        challenger = replace(challenger, here=left, users=users)
+    tell(f"Measuring {champion.version.title} on the test of {challenger.version.title}: {users:,} users.")
+    recommender = recommenders.load(recommenders.find(champion.version.uri))
+    ranks = served_ranks(recommender, now, length, masked=protocol["history_masked"])
     rows = {"user": owners, "target": now.sequences.targets(Split.TEST), "split": ["test"] * len(ranks)}
     table, scorers = pa.table({**rows, "rank_served": ranks}), (challenger.scorer, "served")
-    found = compare_runs(challenger.ranks, table, scorers, samples=SAMPLES)
-    here = rank_metrics(ranks, length, owners)
-    return Judgement(challenger, champion.version, replace(champion, here=here), found)
+    found = compare_runs(own, table, scorers, samples=SAMPLES)
+    champion = replace(champion, here=rank_metrics(ranks, length, owners), users=users)
+    return Judgement(challenger, champion.version, champion, found)

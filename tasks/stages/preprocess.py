@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prorec.tasks.execution.stage import Work, stage
 from prorec.tasks.local import paths
+from prorec.tasks.stages.start import base_of, start_digest
 from prorec_core.config import Experiment
 from prorec_core.config_data import DataConfig, kept_in
 
@@ -32,17 +33,32 @@ def source_digest(data: DataConfig) -> str:
     return found(located(data))
 
 
-def _source_digest(experiment: Experiment) -> str:
-    return source_digest(experiment.data)
+def _outside(experiment: Experiment) -> str:
+    """The digest of the source, and after it what tells the version that is gone on from, where there is one."""
+    return " ".join(filter(None, (source_digest(experiment.data), start_digest(experiment))))
 
 
-@stage("preprocess", config=("data",), libraries=("polars", "pyarrow", "orjson", "numpy"), outside=_source_digest)
+def _if_it_goes_on(experiment: Experiment) -> tuple[str, ...]:
+    """What decides which targets a version that is gone on from must not have seen."""
+    return ("train_on_validation",) if experiment.start_from else ()
+
+
+@stage(
+    "preprocess",
+    config=("data",),
+    besides=_if_it_goes_on,
+    libraries=("polars", "pyarrow", "orjson", "numpy"),
+    outside=_outside,
+)
 def preprocess(work: Work) -> dict[str, float]:
-    """Read the source, filter it, and order every user's items in time."""
+    """Read the source, filter it, order every user's items in time, and leave out targets that were trained on."""
     from prorec_core.stages.preprocess import preprocess as run
 
-    spread = partial(_shared_out, work) if work.experiment.compute.engine == "ray" else None
-    sequences = run(work, located(work.experiment.data), spread).sequences
+    experiment, seen_before = work.experiment, None
+    spread = partial(_shared_out, work) if experiment.compute.engine == "ray" else None
+    if (base := base_of(experiment)) is not None:
+        seen_before = partial(base.seen_of, validation=not experiment.train_on_validation)
+    sequences = run(work, located(experiment.data), spread, seen_before).sequences
     return {"users": sequences.n_users, "items": sequences.n_items, "interactions": len(sequences.items)}
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from prorec_core.data.dataset import Dataset
+    from prorec_core.data.seen import Seen
+    from prorec_core.data.sequences import Split
     from prorec_core.generation.bundle import Bundle
     from prorec_core.quantization.quantized import CodeTable
 
@@ -82,23 +84,25 @@ class Base:
         """The code table of the version."""
         return self.bundle.codes
 
-    def expect_unseen(self, dataset: Dataset, *, validation: bool) -> None:
-        """Refuse a start that was trained on what is now to be measured, or chosen by.
+    def seen_of(self, dataset: Dataset, *, validation: bool) -> Mapping[Split, Seen]:
+        """The few targets that it was trained on, of what is now to be measured or, where that is asked, chosen by.
 
         Looks at all versions that one was gone on from before the other, and tells where they are not there any more.
 
         Raises:
-            UserError: says how many targets, and names one.
+            UserError: they are not few; says how many, and names one.
         """
         from prorec_core.data.sequences import Split
 
-        splits = (Split.TEST, Split.VALIDATION) if validation else (Split.TEST,)
-        if said := seen_in_line(self.version, dataset, splits, lambda text: emit(Notice(f"start_from: {text}"))):
+        splits = (Split.VALIDATION, Split.TEST) if validation else (Split.TEST,)
+        found = seen_in_line(self.version, dataset, splits, lambda text: emit(Notice(f"start_from: {text}")))
+        if many := [each.told for each in found.values() if not each.few]:
             raise UserError(
-                said,
+                many[0],
                 place=f"start_from {self.version.uri}",
                 cure="Start from a version that was trained before them, or train anew",
             )
+        return found
 
     def expect_encoder(self, embedded: Path) -> None:
         """Refuse texts that were embedded otherwise than its own.

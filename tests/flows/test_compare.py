@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -19,7 +20,7 @@ from mlflow import MlflowClient
 from prorec.flows import variant
 from prorec.tasks.tracking import store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun
-from prorec_core.artifacts import verify
+from prorec_core.artifacts import ArtifactRef, verify
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 from tests.tiny import tiny_words
@@ -78,6 +79,19 @@ def test_codes_that_cannot_be_enough_are_refused_before_any_stream_is_trained(
     with pytest.raises(UserError, match=r"10 items cannot each have their own of 3\^2 tuples of codes"):
         variant._artifacts(scorer, experiments, cast("TrackedRun", None))
     assert made == ["preprocess"]
+
+
+def test_a_variant_that_would_be_measured_on_other_targets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = importlib.import_module("prorec.flows.compare")
+    base, on = Experiment(), Experiment(start_from="models:/x/1")
+    own = ArtifactRef(stage="preprocess", digest="all", run_id="r", uri="/u")
+    left = {None: own, "models:/x/1": own.model_copy(update={"digest": "less"}), "models:/x/2": own}
+    monkeypatch.setattr(flow, "make", lambda stage, experiment, run, refs: left[experiment.start_from])
+    run = cast("TrackedRun", None)
+    same = {("a", 0): [base], ("b", 0): [Experiment(start_from="models:/x/2")]}
+    flow._expect_same_targets(same, base, own, run)
+    with pytest.raises(UserError, match=r"variant c: start_from: other targets are left out"):
+        flow._expect_same_targets({**same, ("c", 0): [on]}, base, own, run)
 
 
 def _runs(folder: Path) -> list[Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from prorec_core.artifacts import write_parquet
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import read_embeddings, write_embeddings
+from prorec_core.data.sequences import Split
 from prorec_core.errors import UserError
 from tests.data_sets import data_set
 
@@ -44,6 +46,15 @@ def test_round_trip(lists: list[list[int]]) -> None:
     ):
         assert ours.dtype == theirs.dtype and ours.tolist() == theirs.tolist()
     assert loaded.sequences.n_items == 6 and loaded.profile == saved.profile
+
+
+def test_targets_that_are_left_out_stay_so(tmp_path: Path) -> None:
+    whole = dataset([[0, 1, 2], [3, 4, 5], [1, 2, 3]], 6)
+    out = whole.sequences.leaving_out(Split.TEST, np.array([False, True, False]))
+    replace(whole, sequences=out).save(tmp_path)
+    found = Dataset.load(tmp_path).sequences
+    assert (tmp_path / "left_out.parquet").is_file() and found.targets(Split.TEST).tolist() == [2, 3]
+    assert found.targets(Split.VALIDATION).tolist() == [1, 4, 2]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 4), (0, 5)])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.seen import seen_targets
-from prorec_core.data.sequences import Split
+from prorec_core.data.seen import Seen, leaving_out, seen_targets
+from prorec_core.data.sequences import Borders, Split
+from prorec_core.evaluation.remarks import remarks_on_data
 from tests.data_sets import data_set
 
 LOGS = st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=9), min_size=1, max_size=6)
@@ -52,3 +55,42 @@ def test_users_are_matched_by_their_ids(users: list[int]) -> None:
     then, now = shop([[0, 1, 2, 3, 4], [5, 4, 3, 2, 1]], users=users), shop([[0, 1, 2], [5, 4, 3]])
     expected = {(1, 0): [False, False], (7, 8): [False, False]}[tuple(users)]
     assert seen(then, now, Split.TEST) == expected
+
+
+def some(total: int, *targets: int) -> Seen:
+    return Seen(np.isin(np.arange(total), targets), f"x/1 was trained on {len(targets)} of the {total} items")
+
+
+@pytest.mark.parametrize(
+    ("total", "most"), [(3, 0), (4, 1), (12, 3), (20, 5), (100, 5), (119, 5), (120, 6), (10_000, 500)]
+)
+def test_few_are_a_twentieth_in_small_shops_five_and_never_more_than_a_quarter(total: int, most: int) -> None:
+    assert some(total, *range(most)).few and not some(total, *range(most + 1)).few
+
+
+def test_what_is_left_out_is_counted_and_told() -> None:
+    whole = shop([[0, 1, 0], [0, 1, 2], [1, 1, 2], [3, 4, 3]])
+    whole = replace(whole, profile={"kept": {"users": 4}, "warnings": ["odd"], "targets_in_history": {}})
+    assert leaving_out(whole, {}) is whole
+    found = leaving_out(whole, {Split.VALIDATION: some(4, 2), Split.TEST: some(4, 0, 2)})
+    assert found.sequences.targets(Split.VALIDATION).tolist() == [1, 1, 4]
+    assert found.sequences.targets(Split.TEST).tolist() == [2, 3]
+    assert found.profile["left_out"] == {"validation": 1, "test": 2}
+    assert found.profile["targets_in_history"] == {"validation": 0, "test": 1}
+    odd, told = found.profile["warnings"]
+    assert odd == "odd" and told.startswith("left out of what is chosen by and measured: x/1 was trained on 1 of the 4")
+    assert "; x/1 was trained on 2 of the 4" in told and whole.profile["warnings"] == ["odd"]
+    assert "(1 of 2)" in remarks_on_data(found.profile, mask_history=True)[-1], "of those that are asked for"
+
+
+def test_by_time_the_counts_are_of_the_targets_that_are_left() -> None:
+    whole = shop([[0, 1, 2, 3], [1, 0, 3, 2]])
+    borders = Borders(np.array([1, 1]), np.array([2, 2]))
+    whole = replace(
+        whole,
+        sequences=replace(whole.sequences, borders=borders),
+        profile={"split": {"kind": "by_time", "validation": {"targets": 2}, "test": {"targets": 4}}},
+    )
+    split = leaving_out(whole, {Split.TEST: some(4, 1, 2, 3)}).profile["split"]
+    assert (split["kind"], split["validation"]["targets"]) == ("by_time", 2)
+    assert (split["test"]["targets"], split["test"]["users"]) == (1, 1)

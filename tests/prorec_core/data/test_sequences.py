@@ -29,6 +29,30 @@ def test_split_leaves_out_the_last_items(lists: list[list[int]]) -> None:
     assert found.targets(Split.TEST).tolist() == [items[-1] for items in lists]
 
 
+@given(histories, st.sampled_from([Split.VALIDATION, Split.TEST]), st.data())
+def test_targets_that_are_left_out_are_asked_of_nobody(
+    lists: list[list[int]], split: Split, data: st.DataObject
+) -> None:
+    whole = sequences(lists)
+    out = data.draw(st.lists(st.booleans(), min_size=len(lists), max_size=len(lists)))
+    found = whole.leaving_out(split, np.array(out))
+    kept = [user for user, is_out in enumerate(out) if not is_out]
+    assert found.owners_of(split).tolist() == kept
+    assert found.targets(split).tolist() == whole.targets(split)[kept].tolist()
+    assert found.taken_before(split).tolist() == whole.taken_before(split)[kept].tolist()
+    histories = found.histories(split)
+    assert (as_lists(histories), histories.owners.tolist()) == (as_lists(whole.histories(split).select(kept)), kept)
+    assert len(found.answerable(split)) == len(kept)
+    other = Split.TEST if split is Split.VALIDATION else Split.VALIDATION
+    assert found.targets(other).tolist() == whole.targets(other).tolist()
+    assert as_lists(found.training()) == as_lists(whole.training())
+    # Twice is as good as at once, and who is selected keeps what is left out.
+    rest = found.leaving_out(split, np.ones(len(kept), np.bool_))
+    assert rest.targets(split).tolist() == [] and len(rest.histories(split).offsets) == 1
+    turned = np.arange(len(lists))[::-1]
+    assert found.select(turned).targets(split).tolist() == found.targets(split).tolist()[::-1]
+
+
 @given(histories)
 def test_nothing_held_back_is_counted_for_training(lists: list[list[int]]) -> None:
     found = sequences(lists)

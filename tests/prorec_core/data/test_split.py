@@ -74,6 +74,19 @@ def test_each_target_comes_after_all_that_was_before_it(found: Sequences, part: 
     assert found.with_history(part).tolist() == (np.diff(found.histories(part).offsets) > 0).tolist()
 
 
+@given(split(), st.sampled_from([Split.VALIDATION, Split.TEST]), st.data())
+def test_targets_that_are_left_out_are_asked_of_nobody(found: Sequences, part: Split, data: st.DataObject) -> None:
+    rows = asked(found, part)
+    out = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
+    left = found.leaving_out(part, np.array(out, np.bool_))
+    kept = [row for row, is_out in zip(rows, out, strict=True) if not is_out]
+    histories = left.histories(part, ITEMS)
+    told = [histories.of_user(row).tolist() for row in range(histories.n_users)]
+    assert list(zip(left.owners_of(part).tolist(), told, left.targets(part).tolist(), strict=True)) == kept
+    assert left.taken_before(part).tolist() == [target in history for _, history, target in kept]
+    assert left.training().items.tolist() == found.training().items.tolist()
+
+
 @given(split())
 def test_training_ends_where_what_is_held_back_begins(found: Sequences) -> None:
     assert found.borders is not None

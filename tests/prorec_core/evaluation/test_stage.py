@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from prorec_core.config import EvaluateConfig
 from prorec_core.data.dataset import NewItems
+from prorec_core.data.seen import Seen, leaving_out
 from prorec_core.data.sequences import Split, from_lists
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
@@ -184,6 +185,25 @@ def test_protocol_is_declared(evaluation):
     assert (protocol["ties"], protocol["ties_seed"], protocol["seed"]) == ("shuffle", 5, 1)
     assert (protocol["list_length"], protocol["test_users"], protocol["items"]) == (LENGTH, USERS, ITEMS)
     assert evaluation.metrics["reference"] == {"best": {"recall_at_10": 0.5, "ndcg_at_10": 0.3}}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_targets_that_were_left_out_are_measured_of_nobody_and_told(inputs, page):
+    seen = {Split.TEST: Seen(np.arange(USERS) < 2, "x/1 was trained on 2 of the 60 test items")}
+    lists = {
+        scorer: TopItems(found.items_UK[2:], found.scores_UK[2:]) for scorer, found in inputs.lists[Split.TEST].items()
+    }
+    found = evaluate(
+        replace(inputs, dataset=leaving_out(inputs.dataset, seen), lists={**inputs.lists, Split.TEST: lists})
+    )
+    protocol = found.metrics["protocol"]
+    assert (protocol["test_users"], protocol["validation_users"]) == (USERS - 2, USERS)
+    assert protocol["left_out"] == {"validation": 0, "test": 2} and found.metrics["reference"] == {}
+    assert found.ranks.filter(pc.equal(found.ranks["split"], "test"))["user"].to_pylist() == [*range(2, USERS)]
+    line = f"{USERS - 2} test users · 2 more left out, on which an earlier version was trained · seed 1"
+    text = html.unescape(page(found))
+    assert line in text and line in result_markdown(found.metrics) and f"{USERS} validation users · seed 1" in text
+    assert "left out of what is chosen by and measured: x/1 was trained on 2 of the 60 test items" in text
 
 
 def test_stage_one_is_compared_once_where_it_is_the_dense_score_too(inputs, evaluation):

@@ -81,7 +81,7 @@ def test_one_that_was_trained_on_the_test_cannot_be_measured_by_it(tmp_path: Pat
     serve(tmp_path, first)
     promotion.promote(promotion.judge(first), anyway=False)
     _, second = make_version(tmp_path / "2", [1] * 40, data=shop(0))
-    with pytest.raises(UserError, match=r"\(prorec-demo/1 was trained on \d+ of the 40 test items, as '"):
+    with pytest.raises(UserError, match=r"\(prorec-demo/1 was trained or validated on \d+ of the 40 test items, as '"):
         promotion.promote(promotion.judge(second), anyway=False)
 
 
@@ -93,13 +93,37 @@ def test_nor_one_that_went_on_from_such_a_one(tmp_path: Path) -> None:
     serve(tmp_path, champion)
     promotion.promote(promotion.judge(champion), anyway=False)
     _, challenger = make_version(tmp_path / "3", [1] * 40, data=shop(1))
-    with pytest.raises(UserError, match=r"\(prorec-demo/1 was trained on \d+ of the 40 test items"):
+    with pytest.raises(UserError, match=r"\(prorec-demo/1 was trained or validated on \d+ of the 40 test items"):
         promotion.promote(promotion.judge(challenger), anyway=False)
     # What is gone cannot be asked, and that is told.
     client().delete_model_version(NAME, "1")
     told: list[str] = []
     assert not promotion.judge(challenger, told.append).objection
     assert "models:/prorec-demo/1, which prorec-demo/2 went on from, is not there any more" in told[0]
+
+
+def test_a_few_targets_that_it_was_trained_on_are_left_out_of_the_comparison(tmp_path: Path) -> None:
+    _, first = make_version(tmp_path / "1", [1, 0] * 20, data=shop(0))
+    serve(tmp_path, first)
+    promotion.promote(promotion.judge(first), anyway=False)
+    # Since then two users cancelled their last order: their test items validated the champion.
+    walks = [shop(0).sequences.of_user(user) for user in range(40)]
+    now = data_set([walk[:-1] if user in {3, 9} else walk for user, walk in enumerate(walks)], 24, item_ids=IDS[:24])
+    own = [1] * 40
+    own[3] = own[9] = 0
+    _, second = make_version(tmp_path / "2", own, data=now)
+    told: list[str] = []
+    judged = promotion.judge(second, told.append)
+    assert told[0].startswith("Left out of the comparison: prorec-demo/1 was trained or validated on 2 of the 40 test")
+    assert told[1].endswith("on the test of prorec-demo/2: 38 users.") and len(told) == 2
+    ranks = np.delete(served_ranks(recommenders.load(recommenders.find(first)), now, 50, masked=True), [3, 9])
+    assert judged.champion is not None and not judged.objection
+    assert judged.champion.test["recall_at_10"] == recall_at_k(ranks, 10)
+    assert (
+        judged.challenger.test["recall_at_10"] == 1 and judged.challenger.metrics["test"]["fused"]["recall_at_10"] < 1
+    )
+    assert judged.differences["recall_at_10"]["difference"] == pytest.approx(1 - recall_at_k(ranks, 10), abs=1e-6)
+    assert judged.challenger.test_users == judged.champion.test_users == 38
 
 
 def by_time(validation_from: int, test_from: int) -> Dataset:
@@ -125,5 +149,5 @@ def test_by_time_one_of_an_earlier_stretch_is_measured_on_the_later(tmp_path: Pa
     promotion.promote(judged, anyway=False)
     # The other way round it was trained on what is measured.
     _, third = make_version(tmp_path / "3", [1] * 160, data=by_time(**early), **early)
-    with pytest.raises(UserError, match=r"\(prorec-demo/2 was trained on 40 of the 160 test items"):
+    with pytest.raises(UserError, match=r"\(prorec-demo/2 was trained or validated on 80 of the 160 test items"):
         promotion.promote(promotion.judge(third), anyway=False)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from prorec.tasks.execution.runner import _data_sets
+from prorec.tasks.execution.stage import Work
 from prorec.tasks.local import paths
 from prorec.tasks.registry import models
+from prorec.tasks.stages.preprocess import preprocess, source_digest
 from prorec.tasks.stages.start import READ, base_of, pinned, start_digest
 from prorec.tasks.tracking import mlflow_runs
 from prorec.tasks.tracking.mlflow_runs import FLOW_RUN_TAG, TrackedRun, client
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
+from prorec_core.data.seen import Seen
+from prorec_core.data.sequences import Split
 from prorec_core.errors import UserError
+from prorec_core.progress import silent
 from tests.data_sets import data_set
 from tests.tasks.registry.test_promotion import NAME, make_version
 
@@ -30,6 +38,12 @@ def tracked_here(tracked_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shop(length: int) -> Dataset:
     return data_set([(np.arange(length) + user).astype(np.int32) % 10 for user in range(20)], 10)
+
+
+def returned(gone: dict[int, int]) -> Dataset:
+    """Twenty users of eight items, so many of the last cancelled."""
+    whole = shop(8).sequences
+    return data_set([whole.of_user(user)[: 8 - gone.get(user, 0)] for user in range(20)], 10)
 
 
 def experiment(start: str | None, **changes: Any) -> Experiment:
@@ -68,17 +82,75 @@ def test_a_start_that_saw_what_is_measured_now_is_refused(tmp_path: Path) -> Non
     _, later = make_version(tmp_path / "2", [1] * 20, data=shop(8), start_from=before)
     base = base_of(experiment(before))
     assert base is not None
-    base.expect_unseen(shop(9), validation=True)
-    with pytest.raises(UserError, match=r"demo/1 was trained on 20 of the 20 test items, as 'i.* of 'u"):
-        base.expect_unseen(shop(6), validation=True)
-    with pytest.raises(UserError, match=r"prorec-demo/1 was trained on 20 of the 20 validation"):
-        base.expect_unseen(shop(7), validation=True)
+    assert base.seen_of(shop(9), validation=True) == {}
+    with pytest.raises(UserError, match=r"demo/1 was trained on 20 of the 20 validation items, as 'i.* of 'u"):
+        base.seen_of(shop(7), validation=True)
+    with pytest.raises(UserError, match=r"prorec-demo/1 was trained or validated on 20 of the 20 test"):
+        base.seen_of(shop(6), validation=False)
+    # What it was validated on counts too: its ranker was fitted to that.
+    with pytest.raises(UserError, match=r"prorec-demo/1 was trained or validated on 20 of the 20 test"):
+        base.seen_of(shop(7), validation=False)
     # Also what was gone on from before counts.
     after = base_of(experiment(later))
     assert after is not None
     client().set_model_version_tag(NAME, "1", models.VALIDATION_TAG, "true")
     with pytest.raises(UserError, match="models:/prorec-demo/2: prorec-demo/1 was trained on 20 of the 20 val"):
-        after.expect_unseen(shop(8), validation=True)
+        after.seen_of(shop(8), validation=True)
+
+
+def test_a_few_that_a_line_of_versions_saw_are_left_out(tmp_path: Path) -> None:
+    _, before = make_version(tmp_path / "1", [1] * 20, data=returned({}))
+    _, later = make_version(tmp_path / "2", [1] * 20, data=returned({4: 1}), start_from=before)
+    base = base_of(experiment(later))
+    assert base is not None
+    # The fifth user's was cancelled before the second version, the eighth's after it.
+    now = returned({4: 1, 7: 1})
+    found = base.seen_of(now, validation=True)
+    assert {split: np.flatnonzero(each.targets).tolist() for split, each in found.items()} == {
+        Split.VALIDATION: [4, 7],
+        Split.TEST: [4, 7],
+    }
+    assert found[Split.VALIDATION].told == (
+        "prorec-demo/2, or a version before it, was trained on 2 of the 20 validation items, as 'i9' of 'u4'"
+    )
+    assert list(base.seen_of(now, validation=False)) == [Split.TEST]
+    with pytest.raises(UserError, match="on 6 of the 20 validation items"):
+        base.seen_of(returned(dict.fromkeys(range(6), 1)), validation=True)
+
+
+def test_preprocess_leaves_them_out_and_is_kept_by_what_was_started_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    class Saw:
+        def seen_of(self, dataset: Dataset, *, validation: bool) -> dict[Split, Seen]:
+            asked.append(validation)
+            targets = np.arange(len(dataset.sequences.targets(Split.TEST))) == 3
+            return {Split.TEST: Seen(targets, "x/1 was trained on 1 of them")}
+
+    stage = importlib.import_module("prorec.tasks.stages.preprocess")
+    monkeypatch.setattr(stage, "base_of", lambda experiment: Saw() if experiment.start_from else None)
+    monkeypatch.setattr(stage, "start_digest", lambda experiment: experiment.start_from or "")
+    data = {"demo": {"users": 60, "items": 40}}
+    anew, on = experiment(None, data=data), experiment("models:/x/1", data=data)
+    memory = on.model_copy(update={"train_on_validation": True})
+    for place, each in (("anew", anew), ("on", on), ("memory", memory)):
+        folder = tmp_path / place
+        folder.mkdir()
+        part = preprocess.part(each)
+        preprocess.body(Work(part, {}, {}, folder, tmp_path, silent, cast("TrackedRun", None)))
+    assert asked == [True, False]
+    whole, left = (Dataset.load(tmp_path / place).sequences for place in ("anew", "on"))
+    assert len(left.targets(Split.TEST)) == len(whole.targets(Split.TEST)) - 1 == 59
+    told = json.loads((tmp_path / "on" / "profile.json").read_text())
+    assert told["warnings"][-1].endswith("measured: x/1 was trained on 1 of them")
+    others = (anew, on, memory, on.model_copy(update={"start_from": "models:/x/2"}))
+    assert len({preprocess.key(each, {}) for each in others}) == 4
+    source = source_digest(anew.data)
+    assert {preprocess.found_outside(each).split()[0] for each in others} == {source}
+    (noted,) = _data_sets(on, {}, {}, preprocess.found_outside(on))
+    assert noted.digest == source, "the data are the same, whoever was started from"
 
 
 def test_new_items_that_are_held_out_cannot_be_told_from_known_ones() -> None:
