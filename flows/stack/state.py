@@ -58,6 +58,7 @@ class StackState:
         ray: HOST:PORT of its Ray cluster's head, empty where it has none.
         ray_pages: the address of that cluster's pages.
         children: its processes by name.
+        home: the folder that it was written down in.
     """
 
     mark: str
@@ -69,6 +70,7 @@ class StackState:
     ray: str = ""
     ray_pages: str = ""
     children: dict[str, ChildState] = field(default_factory=dict)
+    home: str = field(default_factory=lambda: str(folder()))
 
     def write(self) -> None:
         """Write it down for others, whole."""
@@ -126,11 +128,14 @@ def _file() -> Path:
 
 
 def read() -> StackState | None:
-    """What was written down last; None where there is nothing that can be read."""
+    """What was written down last; None where there is nothing that can be read, or it came here with a copy."""
     try:
         found: dict[str, Any] = json.loads(_file().read_text(encoding="utf-8"))
         children = {name: ChildState(**_known(ChildState, child)) for name, child in found.pop("children").items()}
-        return StackState(**_known(StackState, found), children=children)
+        stack = StackState(**_known(StackState, found), children=children)
+        # The stack of the folder that this one was copied from is there, and is that one's.
+        home = Path(stack.home)
+        return None if home.exists() and not home.samefile(folder()) else stack
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prorec.tasks.local import machine_errors, paths
+from prorec.tasks.local import addresses, machine_errors, paths
 from prorec_core.artifacts import sync
 from prorec_core.errors import UserError, causes
 
@@ -51,15 +51,17 @@ class Tables:
 
 
 def prepare_mlflow(uri: str) -> None:
-    """Have MLflow's database, if it is an SQLite file, be whole and of this version.
+    """Have MLflow's database, if it is an SQLite file, be whole, of this version, and know where its files are.
 
     Raises:
-        UserError: it is damaged, or of another version; nothing was changed.
+        UserError: it is damaged, of another version, or of a folder whose files are elsewhere; nothing was changed.
     """
     path = paths.sqlite_path(uri)
-    if path is not None:
+    if path is not None and not _is_ready(path.absolute(), MLFLOW):
         with _alone(path):
             _prepare(path.absolute(), MLFLOW)
+            with _opened(path) as database:
+                addresses.follow(database, path.absolute())
 
 
 def expect_answer(uri: str) -> None:
@@ -90,7 +92,7 @@ def prepare_prefect() -> None:
 
     setting = get_current_settings().server.database.connection_url
     path = paths.sqlite_path(setting.get_secret_value()) if setting else None
-    if path is not None:
+    if path is not None and not _is_ready(path.absolute(), PREFECT):
         with _alone(path):
             _prepare(path.absolute(), PREFECT)
 
@@ -115,6 +117,17 @@ def _alone(path: Path) -> Iterator[None]:
     with path.with_name(f".{path.name}.lock").open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def _is_ready(path: Path, tables: Tables) -> bool:
+    """Whether nothing is to be done to a database, which whoever may only read it can use."""
+    if not path.is_file() or _scratch_of(path).exists():
+        return False
+    _expect_whole(path)
+    with _opened(path) as database:
+        if state(database)[0] != tables.revisions()[0]:
+            return False
+        return tables is not MLFLOW or addresses.former(database, path) is None
 
 
 def _prepare(path: Path, tables: Tables) -> None:

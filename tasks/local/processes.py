@@ -61,6 +61,12 @@ def _is_held(path: Path) -> bool | None:
     return False
 
 
+def others_live() -> bool:
+    """Whether a process other than the present one shows in this folder of artifacts that it lives."""
+    own = {f"{_SIGN}{name}" for name, _ in _held.values()}
+    return any(_is_held(path) for path in paths.locks().glob(f"{_SIGN}*") if path.name not in own)
+
+
 def remove_old_signs() -> None:
     """Remove the signs of processes that died long ago."""
     for path in paths.locks().glob(f"{_SIGN}*"):

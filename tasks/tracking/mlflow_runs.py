@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from prorec.tasks.local import databases, paths, processes
+from prorec.tasks.local import addresses, databases, paths, processes
 from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.tracking.datasets import DataSet
 from prorec.tasks.tracking.metrics import MetricSender
@@ -84,7 +84,6 @@ _COLUMNS = (
 _VIEW = json.dumps({"selectedColumns": _COLUMNS, "columnOrder": _COLUMNS})
 """On an experiment: the columns of its table of runs as MLflow's pages keep a view that is shared."""
 
-_STORE = "prorec store"
 _STORE_TAG = "prorec.store"
 _STORE_NOTE = (
     "Holds the identity of this store, which cache keys depend on, and who makes which artifact now. Leave it here."
@@ -170,9 +169,9 @@ def store_experiment() -> str:
 
 @cache
 def _own(_uri: str) -> tuple[str, str]:
-    found = _made_once(_STORE, {_STORE_TAG: uuid4().hex, NOTE_TAG: _STORE_NOTE})
+    found = _made_once(addresses.STORE, {_STORE_TAG: uuid4().hex, NOTE_TAG: _STORE_NOTE})
     if found.lifecycle_stage != "active":
-        _log.warning("The MLflow experiment '%s' was deleted and is needed: it is restored", _STORE)
+        _log.warning("The MLflow experiment '%s' was deleted and is needed: it is restored", addresses.STORE)
         with contextlib.suppress(Exception):
             # Another process may have been faster; what is wrong otherwise is told when a tag is set.
             client().restore_experiment(found.experiment_id)

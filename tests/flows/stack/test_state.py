@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -45,6 +46,20 @@ def test_what_was_written_is_read() -> None:
     assert state.read() == stack and state.running() == stack
     state.forget()
     assert state.read() is None
+
+
+def test_a_copy_of_the_folder_has_no_stack_and_a_moved_one_has_it(
+    artifacts_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = written()
+    shutil.copytree(artifacts_folder, tmp_path / "copy")
+    monkeypatch.setenv("PROREC_ARTIFACTS", str(tmp_path / "copy"))
+    assert state.read() is None and state.running() is None
+    state.connect()
+    assert not os.environ.get("MLFLOW_TRACKING_URI")
+    artifacts_folder.rename(tmp_path / "moved")
+    monkeypatch.setenv("PROREC_ARTIFACTS", str(tmp_path / "moved"))
+    assert state.read() == stack and state.running() == stack
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"children": {}}', '{"children": 3}'])

@@ -160,6 +160,13 @@ def test_tables_of_a_newer_version_are_left_alone(tracked_folder: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_what_a_killed_process_left_beside_a_whole_database_is_removed(tracked_folder: Path) -> None:
+    left = tracked_folder / ".mlflow.db.part"
+    left.write_bytes(b"x")
+    databases.prepare_mlflow(paths.tracking_uri())
+    assert not left.exists() and is_whole(tracked_folder / "mlflow.db", MLFLOW)
+
+
 def _truncate(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 3)
 

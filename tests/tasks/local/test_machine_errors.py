@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from prorec.tasks.local import databases, paths
 from prorec.tasks.local.machine_errors import explained
+from prorec.tasks.tracking import mlflow_runs
 from prorec.tasks.tracking.retries import is_passing
 from prorec_core.errors import UserError
 
@@ -172,21 +174,38 @@ def test_a_variable_of_prefect_that_cannot_be_read_is_named(monkeypatch: pytest.
     assert told is not None and told.place == "PREFECT_API_REQUEST_TIMEOUT"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_a_folder_of_somebody_else_is_told(tracked_folder: Path) -> None:
-    path = tracked_folder / "mlflow.db"
-    path.chmod(0o600)
-    for each in (tracked_folder, *tracked_folder.parents):
+@contextmanager
+def as_somebody_else(folder: Path) -> Iterator[None]:
+    """This process belongs to a user who may look into a folder of root's, and no more."""
+    for each in (folder, *folder.parents):
         if each.stat().st_uid == 0 and each != Path("/") and not each.stat().st_mode & 0o001:
             each.chmod(each.stat().st_mode | 0o011)
     os.seteuid(65534)
     try:
-        with pytest.raises(PermissionError) as denied:
-            databases.prepare_mlflow(paths.tracking_uri())
+        yield
     finally:
         os.seteuid(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_a_folder_of_somebody_else_is_told(tracked_folder: Path) -> None:
+    (tracked_folder / "mlflow.db").chmod(0o600)
+    with as_somebody_else(tracked_folder), pytest.raises(PermissionError) as denied:
+        databases.prepare_mlflow(paths.tracking_uri())
     told = explained(denied.value)
     assert told is not None and told.place.startswith(str(tracked_folder)) and told.problem == "access is denied"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_whoever_may_only_read_a_store_can_read_it(tracked_folder: Path) -> None:
+    mlflow_runs.identity()
+    for each in (tracked_folder, *tracked_folder.iterdir()):
+        each.chmod(0o755 if each.is_dir() else 0o644)
+    mlflow_runs._client.cache_clear()
+    with as_somebody_else(tracked_folder):
+        assert "prorec store" in {each.name for each in mlflow_runs.client().search_experiments()}
+        assert not list(mlflow_runs.search())
+    assert not (tracked_folder / ".mlflow.db.lock").exists()
 
 
 def test_a_database_that_cannot_be_written_is_told(tmp_path: Path) -> None:
