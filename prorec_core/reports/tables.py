@@ -329,8 +329,9 @@ def alignment_advice(experiment: Mapping[str, Any]) -> str:
         return ""
     return (
         "A new item is placed by its text, through the adapter that alignment trains; its weight here, align.alpha, is "
-        f"{align['alpha']:g}. Where many items are new, compare 1 and 10 with it: on the built-in shop these find new "
-        "items four and five times as often, and others a little less."
+        f"{align['alpha']:g}. Where many items are new, compare 1 and 10 with it: on the built-in shop, whose texts "
+        "tell outright what an item is, these find new items four and five times as often and others a little less; on "
+        "Amazon Beauty they find no more of the new ones, and others a tenth less."
     )
 
 
