@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,7 +36,7 @@ from prorec_core.config import Experiment, left_open
 from prorec_core.errors import one_line
 from prorec_core.fitting import known_values
 from prorec_core.stages.ahead import expect_possible, expect_ranker
-from prorec_core.visible import in_markdown, visible
+from prorec_core.visible import in_markdown
 
 _forced: ContextVar[frozenset[str]] = ContextVar("forced", default=frozenset())
 
@@ -137,10 +138,11 @@ def prorec(experiment: Parameter = left_open()) -> dict[str, Any]:  # noqa: B008
 
 
 def _folder() -> str:
-    """The folder that files are named from; "" where it is gone."""
+    """The folder at which relative paths start; "" where it is gone, or its name is not in UTF-8."""
     try:
-        return visible(str(Path.cwd()))
-    except FileNotFoundError:
+        # What is in no UTF-8 cannot be kept as a tag.
+        return os.fsencode(Path.cwd()).decode()
+    except (FileNotFoundError, UnicodeDecodeError):
         return ""
 
 

@@ -121,25 +121,25 @@ def _experiment(run: Run) -> Experiment:
     place = f"{run.info.run_name}: {EXPERIMENT_FILE}"
     record = versions.parsed(read_text(run.info.run_id, EXPERIMENT_FILE), place)
     experiment = versions.whole(Experiment, versions.up_to_date(record, place), place)
-    return _seen_from(run.data.tags.get(FOLDER_TAG, ""), experiment)
+    return _with_files_in(run.data.tags.get(FOLDER_TAG, ""), experiment)
 
 
-def _seen_from(folder: str, experiment: Experiment) -> Experiment:
-    """The experiment with files that are named from a folder named in full; "" where the folder is not known."""
+def _with_files_in(folder: str, experiment: Experiment) -> Experiment:
+    """The experiment with full paths in place of those that start at a folder; as it is where that is not known, ""."""
 
-    def whole(given: str | None) -> str | None:
+    def in_full(given: str | None) -> str | None:
         return given if given is None or given.startswith("~") else str(Path(folder) / given)
 
     data, text, quantize, generator = experiment.data, experiment.text, experiment.quantize, experiment.generator
     # What is no folder there is a model of the hub, or a package.
-    encoder = text.model if not (Path(folder) / text.model).exists() else whole(text.model)
-    vectors = [each.model_copy(update={"path": whole(each.path)}) for each in text.vectors]
+    encoder = text.model if not (Path(folder) / text.model).exists() else in_full(text.model)
+    vectors = [each.model_copy(update={"path": in_full(each.path)}) for each in text.vectors]
     return experiment.model_copy(
         update={
-            "data": data.model_copy(update={"path": whole(data.path)}),
+            "data": data.model_copy(update={"path": in_full(data.path)}),
             "text": text.model_copy(update={"model": encoder, "vectors": vectors}),
-            "quantize": quantize.model_copy(update={"table": whole(quantize.table)}),
-            "generator": generator.model_copy(update={"ranker_file": whole(generator.ranker_file)}),
+            "quantize": quantize.model_copy(update={"table": in_full(quantize.table)}),
+            "generator": generator.model_copy(update={"ranker_file": in_full(generator.ranker_file)}),
         }
     )
 

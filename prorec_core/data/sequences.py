@@ -116,9 +116,9 @@ class Sequences:
 
     def owners_of(self, split: Split) -> IntArray:
         """The user of each target in `split`, ascending, int32, shape (targets,)."""
-        if self._a_target_each:
-            return np.arange(self.n_users, dtype=np.int32)
-        return (np.searchsorted(self.offsets, self._places(split), side="right") - 1).astype(np.int32)
+        everyone = np.arange(self.n_users, dtype=np.int32)
+        owners = everyone if self.borders is None else np.repeat(everyone, self._counts(split))
+        return owners if self.left_out is None else owners[~self.left_out[self._all_places(split)]]
 
     def answerable(self, split: Split) -> Longs:
         """The targets that a model can be asked for: a known item after a history with a known one. Ascending."""
@@ -231,13 +231,16 @@ class Sequences:
 
     def _places(self, split: Split) -> Longs:
         """Where in `items` the targets of a split stand."""
-        if self.borders is None:
-            places = self.offsets[1:] - 1 - split.value
-        else:
-            counts = self._counts(split)
-            firsts = self.offsets[:-1] + self._stretch(split)[0]
-            places = np.arange(counts.sum()) + np.repeat(firsts - _offsets(counts)[:-1], counts)
+        places = self._all_places(split)
         return places if self.left_out is None else places[~self.left_out[places]]
+
+    def _all_places(self, split: Split) -> Longs:
+        """The same with those that are left out."""
+        if self.borders is None:
+            return self.offsets[1:] - 1 - split.value
+        counts = self._counts(split)
+        firsts = self.offsets[:-1] + self._stretch(split)[0]
+        return np.arange(counts.sum()) + np.repeat(firsts - _offsets(counts)[:-1], counts)
 
     def _known(self, n_items: int) -> Sequences:
         """The same rows without the items from `n_items` on."""

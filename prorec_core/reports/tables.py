@@ -14,8 +14,8 @@ from prorec_core.metrics.scorers import in_order
 from prorec_core.metrics.table import columns, figure, label
 
 _LEAVE_ONE_OUT = "leave-one-out"
-_ENOUGH = 1.0
-"""The weight of the alignment from which on it is not advised to try a greater one for new items."""
+_ALPHA_ADVISED = 1.0
+"""Below this weight of the alignment a greater one is advised as a trial for new items."""
 _REFERENCE = {
     "text_only": "best from text alone",
     "behaviour_only": "best from behaviour alone",
@@ -325,13 +325,13 @@ def new_item_line(found: Mapping[str, Any]) -> str:
 def alignment_advice(experiment: Mapping[str, Any]) -> str:
     """When more alignment is worth a trial for new items; "" where there is much, or where it does not count."""
     align, quantize = experiment.get("align"), experiment.get("quantize")
-    if not align or not quantize or quantize["embedding"] != "integrated" or align["alpha"] >= _ENOUGH:
+    if not align or not quantize or quantize["embedding"] != "integrated" or align["alpha"] >= _ALPHA_ADVISED:
         return ""
     return (
         "A new item is placed by its text, through the adapter that alignment trains; its weight here, align.alpha, is "
         f"{align['alpha']:g}. Where many items are new, compare 1 and 10 with it: on the built-in shop, whose texts "
-        "tell outright what an item is, these find new items four and five times as often and others a little less; on "
-        "Amazon Beauty they find no more of the new ones, and others a tenth less."
+        "tell outright what an item is, they find several times as many new items and hardly fewer others; on Amazon "
+        "Beauty no more new ones, and fewer others."
     )
 
 

@@ -45,7 +45,7 @@ EXPERIMENT_TAG = "prorec.experiment"
 """On the run of a whole experiment: the experiment's name."""
 
 FOLDER_TAG = "prorec.folder"
-"""On the run of a whole experiment: the folder from which it was started, which its files may be named from."""
+"""On the run of a whole experiment: the folder in which it was started, at which its relative paths start."""
 
 VARIANT_TAG = "prorec.variant"
 """On the run of a variant of a comparison, or of a trial of a tuning: its name."""

@@ -240,6 +240,7 @@ def test_a_failed_stage_is_run_again_alone(shared_folder: Path, tmp_path: Path, 
     assert (before.info.status, newest.info.status) == ("FAILED", "FINISHED")
     assert before.data.tags["prorec.failure"].startswith("embed_text: text.model: the text encoder")
     assert before.data.tags["prorec.rerun_by"] == newest.info.run_id
+    assert before.data.tags["prorec.folder"] == str(ROOT), "whatever it names is looked for from there"
     assert newest.data.tags["prorec.rerun_of"] == before.info.run_id
     page = newest.data.tags["mlflow.note.content"]
     assert (

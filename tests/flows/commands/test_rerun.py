@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,8 @@ from prorec_core import versions
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
 
+LONGEST_PLACE = 4096
+"""Characters of a `Place`, by which a schema tells it."""
 KEPT = Path(__file__).resolve().parents[2] / "kept"
 
 
@@ -67,6 +71,23 @@ def test_files_are_those_that_were_meant_where_the_run_was_started(artifacts_fol
         assert (found.data.path, found.text.model) == (str(folder / "shop"), str(folder / "encoder"))
         assert [each.path for each in found.text.vectors] == [str(folder / "vectors.parquet"), None]
         assert (found.quantize.table, found.generator.ranker_file) == ("~/codes.parquet", "/ranker.json")
+
+
+def test_every_field_that_may_be_a_path_is_looked_at() -> None:
+    """A new one has its place in `_with_files_in`, unless it names no file."""
+
+    def places(schema: Any, name: str = "") -> Iterator[str]:
+        if isinstance(schema, dict):
+            if schema.get("maxLength") == LONGEST_PLACE:
+                yield name
+            for key, inner in schema.items():
+                yield from places(inner, name if key in ("anyOf", "items") else key)
+        elif isinstance(schema, list):
+            for inner in schema:
+                yield from places(inner, name)
+
+    files = {"path", "model", "table", "ranker_file"}
+    assert set(places(Experiment.model_json_schema())) == files | {"start_from", "address"}
 
 
 @pytest.mark.parametrize(
