@@ -76,7 +76,7 @@ class MetricSender:
             with self._changed:
                 while not self._pending and not self._closing:
                     self._changed.wait()
-                batch = self._pending[:_BATCH]
+                batch, last = self._pending[:_BATCH], self._closing
             if not batch:
                 return
             try:
@@ -84,8 +84,8 @@ class MetricSender:
             except Exception as error:
                 self._full = full_disk(error)
                 if self._full is not None:
-                    # Somebody may make room before the training ends; after that nobody waits for it.
-                    if self._closing:
+                    # Somebody may make room before the training ends; after that it is tried once more.
+                    if last:
                         return
                     _log.warning("The metrics are kept and sent later: %s", self._full)
                     with self._changed:

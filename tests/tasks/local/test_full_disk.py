@@ -8,15 +8,17 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import requests
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException, RestException
 from sqlalchemy.exc import OperationalError
 
@@ -222,6 +224,30 @@ def test_metrics_wait_for_room_and_a_run_s_end_does_not(on_disk: SmallDisk, monk
     with pytest.raises(MachineError, match="no room is left"):
         sender.close()
     assert time.monotonic() - begun < 30
+
+
+def test_what_found_no_room_before_a_run_ended_is_sent_once_more_at_its_end() -> None:
+    """Room may have been made while the last try was at work."""
+    at_work, ended, sent = threading.Event(), threading.Event(), list[int]()
+
+    class Client:
+        def log_batch(self, run_id: str, metrics: list[Any]) -> None:
+            if not at_work.is_set():
+                at_work.set()
+                assert ended.wait(30)
+                raise OSError(errno.ENOSPC, "No space left on device")
+            sent.append(len(metrics))
+
+    sender = MetricSender(cast(MlflowClient, Client()), "run")
+    sender.send({"loss": 1.0}, 1)
+    assert at_work.wait(30)
+    closing = threading.Thread(target=sender.close)
+    closing.start()
+    while not sender._closing:
+        time.sleep(0.01)
+    ended.set()
+    closing.join(30)
+    assert sent == [1] and not sender._pending and sender._full is None
 
 
 def _raised(error: Exception, cause: Exception) -> Exception:
