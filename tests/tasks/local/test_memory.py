@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import subprocess
@@ -10,7 +11,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from prorec.tasks.local import memory
@@ -21,9 +21,11 @@ linux = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="need
 
 
 def _take(mib: int, seen: Callable[[], None]) -> None:
-    held = np.ones(mib * MIB // 8)
-    seen()
-    held.sum()
+    """Hold so much, asked of the kernel: malloc may have room in what earlier tests freed, which is resident already."""
+    with mmap.mmap(-1, mib * MIB) as held:
+        for _ in range(mib):
+            held.write(bytes(MIB))
+        seen()
 
 
 @linux
