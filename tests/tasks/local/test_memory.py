@@ -21,7 +21,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="need
 
 
 def _take(mib: int, seen: Callable[[], None]) -> None:
-    """Hold so much, asked of the kernel: malloc may have room in what earlier tests freed, which is resident already."""
+    """Hold so much, asked of the kernel: malloc may have room in what was freed before, which is resident already."""
     with mmap.mmap(-1, mib * MIB) as held:
         for _ in range(mib):
             held.write(bytes(MIB))
