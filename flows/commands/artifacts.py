@@ -151,6 +151,14 @@ def _described(artifact: Stored, inventory: Inventory, *, short: bool) -> Iterab
 
 def gc(
     keep_days: _KeepDays = KEEP_DAYS,
+    keep_versions: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Delete versions of models, too, but for each one's N newest and what is needed; else all stay.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
@@ -166,7 +174,7 @@ def gc(
     with paths.try_lock("collection") as free:
         if not free:
             raise UserError("another `prorec artifacts gc` is at work", cure="Wait until it is done")
-        plan = make_plan(take_inventory(keep_days), keep_days)
+        plan = make_plan(take_inventory(keep_days, keep_versions), keep_days)
         things = list(plan.everything())
         if not things:
             say("Nothing to delete.")

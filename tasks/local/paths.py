@@ -190,6 +190,11 @@ def locks() -> Path:
     return artifacts() / "locks"
 
 
+def recommendations(name: str, version: int | str) -> Path:
+    """Where the recommendations of a version of a model are written unless another file is named."""
+    return artifacts() / "recommendations" / f"{name}-{version}.parquet"
+
+
 def work(key: str) -> Path:
     """Where the stage with this cache key makes its artifact."""
     return artifacts() / "work" / key

@@ -6,7 +6,7 @@ Knows runs, versions and their evaluations. Knows nothing of how metrics are com
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -28,6 +28,9 @@ from prorec_core.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
     from mlflow.entities import Run
+
+OVER_TAG = "prorec.promoted.over"
+"""On a version that was promoted: the title of the champion before, or "nothing"."""
 
 SAMPLES = 10_000
 """Resamples of all users, for intervals of the difference."""
@@ -194,11 +197,11 @@ def promote(judged: Judgement, *, anyway: bool) -> None:
         # The run that is promoted may have measured the version otherwise than the one that registered it.
         **models.stage_tags({"preprocess": judged.challenger.preprocess, "evaluate": judged.challenger.evaluation}),
         "prorec.promoted.at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "prorec.promoted.over": judged.holder.title if judged.holder else "nothing",
+        OVER_TAG: judged.holder.title if judged.holder else "nothing",
         "prorec.promoted.anyway": judged.objection or "no",
         **{f"prorec.promoted.{name}": interval(found) for name, found in judged.differences.items()},
     }
-    with lease(sha256_json(["promotion", version.name]), lambda *_: None):
+    with alone(version.name):
         holder = models.holder(version.name, CHAMPION)
         if (holder and holder.number) != (judged.holder and judged.holder.number):
             raise UserError(
@@ -211,6 +214,13 @@ def promote(judged: Judgement, *, anyway: bool) -> None:
             retrying(client().set_model_version_tag, version.name, str(version.number), name, value)
         # Last: whoever follows the alias finds the trace of the promotion.
         retrying(client().set_registered_model_alias, version.name, CHAMPION, str(version.number))
+
+
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Nobody else, on whatever machine, promotes or deletes versions of the model `name` in this context."""
+    with lease(sha256_json(["promotion", name]), lambda *_: None):
+        yield
 
 
 def _challenger(text: str) -> Measured:

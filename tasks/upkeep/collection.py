@@ -7,14 +7,9 @@ with their parameters and metrics, stay.
 
 from __future__ import annotations
 
-import shutil
-import stat
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prorec.tasks.local import paths
@@ -23,35 +18,17 @@ from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import ARTIFACT_FOLDER, client
 from prorec.tasks.tracking.retries import TrackingAwayError, retrying
 from prorec.tasks.tracking.store import is_active, is_stored
-from prorec.tasks.upkeep.retention import DAY, Inventory, Stored, kept_now, read_by
-from prorec_core.artifacts import MANIFEST, ArtifactRef, read_json
+from prorec.tasks.upkeep.local_leftovers import Leftover, left_locally
+from prorec.tasks.upkeep.old_versions import deletions
+from prorec.tasks.upkeep.retention import Inventory, Stored, kept_now
+from prorec_core.artifacts import MANIFEST
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-_RANDOM_LETTERS = 8
-"""At the end of the name of a file that is being written."""
-
 DELETING = "deleting"
 """Value of the mark on a run whose artifact is being deleted; a time once that is done."""
-
-
-@dataclass(frozen=True)
-class Leftover:
-    """Something that nothing keeps.
-
-    Attributes:
-        kind: what sort of thing it is, in the plural.
-        name: which one.
-        bytes: its size.
-        delete: deletes it; False where it came into use in the meantime.
-    """
-
-    kind: str
-    name: str
-    bytes: int
-    delete: Callable[[], bool]
 
 
 @dataclass
@@ -70,6 +47,8 @@ class Plan:
 
     def everything(self) -> Iterator[tuple[str, str, int]]:
         """Kind, name and size of each thing."""
+        for version in self.inventory.outdated:
+            yield "versions of models", version.title, 0
         for each in self.artifacts:
             yield f"artifacts of {each.ref.stage}", f"{each.ref.digest[:12]} {each.experiment}", each.bytes
         for leftover in self.others:
@@ -97,14 +76,7 @@ def make_plan(inventory: Inventory, keep_days: float) -> Plan:
     plan = Plan(inventory, unkept)
     gone = {artifact.ref.run_id for artifact in unkept}
     plan.others += [*_left_by_runs(inventory), *_models(inventory, gone)]
-    plan.others += [
-        *_work(),
-        *_checkpoints(inventory, keep_days),
-        *_downloads(inventory, keep_days),
-        *_snapshots(inventory, keep_days),
-        *_parts(keep_days),
-        *_unfinished_files(),
-    ]
+    plan.others += left_locally(inventory, keep_days)
     return plan
 
 
@@ -115,11 +87,15 @@ def collect(plan: Plan, report: Callable[[str], None] = lambda _: None) -> Colle
         plan: what to delete.
         report: called with the name of each thing before it goes.
     """
-    done = Collected()
+    done, inventory = Collected(), plan.inventory
+    if inventory.outdated and inventory.keep_versions is not None:
+        # First: what they alone keep is in use until they are gone.
+        for title, delete in deletions(inventory.outdated, inventory.keep_versions, inventory.since):
+            _try(f"version {title}", 0, delete, done, report)
     for artifact in plan.artifacts:
         _mark(artifact.ref.run_id, DELETING)
     # A run that found one of them whole before it was marked has said so on its own run by now.
-    needed = kept_now(plan.inventory) if plan.artifacts else set()
+    needed = kept_now(inventory) if plan.artifacts else set()
     for artifact in plan.artifacts:
         if artifact.ref.run_id in needed:
             retrying(client().delete_tag, artifact.ref.run_id, store.COLLECTED_TAG)
@@ -246,113 +222,3 @@ def _model_deleted(model: LoggedModel) -> Callable[[], bool]:
         return True
 
     return delete
-
-
-def _work() -> Iterator[Leftover]:
-    for folder in _folders(paths.artifacts() / "work"):
-        yield from _unless_locked("work folders of dead processes", folder, folder.name)
-
-
-def _checkpoints(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
-    finished = {run.data.tags.get(store.KEY_TAG) for run in inventory.runs if run.info.status == "FINISHED"}
-    for folder in _folders(paths.artifacts() / "checkpoints"):
-        if folder.name in finished or _is_old(folder, keep_days):
-            yield from _unless_locked("checkpoints", folder, folder.name)
-
-
-def _downloads(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
-    """Local copies of what is kept elsewhere: those that nothing keeps, and old ones that no run reads."""
-    active = {each.ref.digest for each in read_by(filter(is_active, inventory.runs), inventory)}
-    known = {each.ref.digest for each in inventory.stored if inventory.kept_by(each)}
-    known |= {version.tags.get(store.MODEL_MANIFEST_TAG, "") for version in inventory.versions}
-    for folder in _folders(paths.artifacts() / "downloads"):
-        days = keep_days if folder.name in known else min(keep_days, 1)
-        if folder.name not in active and _is_old(folder, days):
-            yield from _unless_locked("downloads", folder, f"download-{folder.name}")
-
-
-def _snapshots(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
-    """What a database gave, where no data set that is kept was made of it and nothing read it lately."""
-
-    def deleted(folder: Path) -> Callable[[], bool]:
-        def delete() -> bool:
-            # Who reads one marks it.
-            if not _is_old(folder, keep_days):
-                return False
-            shutil.rmtree(folder)
-            return True
-
-        return delete
-
-    old = [each for each in _folders(paths.snapshots()) if each.name[0] != "." and _is_old(each, keep_days)]
-    kept = [each for each in inventory.stored if each.ref.stage == "preprocess" and inventory.kept_by(each)]
-    used = {_snapshot_of(each.ref) for each in kept} if old else set()
-    for folder in old:
-        # Of a data set that cannot be asked it is not known.
-        if folder.name not in used and None not in used:
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            yield Leftover("snapshots of databases", folder.name, size, deleted(folder))
-
-
-def _snapshot_of(ref: ArtifactRef) -> str | None:
-    """The snapshot that a data set was made of; "" where it was of other data, None where that cannot be read."""
-    from mlflow.exceptions import MlflowException
-
-    folder = paths.local_path(ref.uri)
-    try:
-        if folder is not None:
-            return str(read_json(folder / "profile.json").get("snapshot", ""))
-        with tempfile.TemporaryDirectory() as scratch:
-            path = retrying(client().download_artifacts, ref.run_id, f"{ARTIFACT_FOLDER}/profile.json", scratch)
-            return str(read_json(Path(path)).get("snapshot", ""))
-    except (OSError, ValueError, MlflowException):
-        return None
-
-
-def _parts(keep_days: float) -> Iterator[Leftover]:
-    """What batch recommendations left that were never gone on with."""
-    for folder in _folders(paths.artifacts() / "recommendations"):
-        output = folder.parent / folder.name.removeprefix(".").removesuffix(".parts")
-        if folder.name.endswith(".parts") and _is_old(folder, keep_days):
-            yield from _unless_locked("unfinished recommendations", folder, paths.output_lock(output))
-
-
-def _unfinished_files() -> Iterator[Leftover]:
-    """Files under names of their own, beside those that they were to become: their writers died in between."""
-
-    def deleted(path: Path) -> Callable[[], bool]:
-        def delete() -> bool:
-            path.unlink(missing_ok=True)
-            return True
-
-        return delete
-
-    for parent in (paths.artifacts() / name for name in ("recommendations", "stack")):
-        for path in sorted(parent.glob(f".*.{'[a-z0-9_]' * _RANDOM_LETTERS}")):
-            found = path.stat()
-            # They are their owner's alone until they are done.
-            if stat.S_IMODE(found.st_mode) == 0o600 and path.is_file() and found.st_mtime < time.time() - DAY:
-                yield Leftover("unfinished files", path.name, found.st_size, deleted(path))
-
-
-def _folders(parent: Path) -> Iterable[Path]:
-    return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
-
-
-def _is_old(folder: Path, days: float) -> bool:
-    newest = max((path.stat().st_mtime for path in [folder, *folder.rglob("*")]), default=0.0)
-    return newest < time.time() - days * DAY
-
-
-def _unless_locked(kind: str, folder: Path, lock: str) -> Iterator[Leftover]:
-    def delete() -> bool:
-        with paths.try_lock(lock) as free:
-            if free:
-                shutil.rmtree(folder)
-            return free
-
-    with paths.try_lock(lock) as free:
-        if not free:
-            return
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    yield Leftover(kind, folder.name, size, delete)

@@ -19,6 +19,7 @@ from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import ARTIFACT_FOLDER, client
 from prorec.tasks.tracking.retries import retrying
 from prorec.tasks.tracking.store import is_active, is_stored
+from prorec.tasks.upkeep.old_versions import in_passing, line_of, outdated
 from prorec_core.artifacts import MANIFEST, ArtifactRef, Manifest
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class Inventory:
     Attributes:
         stored: the artifacts, newest first; neither those found damaged and made again nor deleted ones.
         runs: all runs of this project's experiments.
-        versions: all registered versions.
+        versions: the registered versions that stay.
+        outdated: those that are to go, as `old_versions.outdated` has it; none unless it was said how many stay.
+        keep_versions: how many of the newest stay, of each model; None where all do.
         since: runs that ended later keep what they read and made, seconds since 1970.
         keepers: what keeps an artifact: phrases, by the run that made it.
     """
@@ -70,6 +73,8 @@ class Inventory:
     runs: list[Run]
     versions: list[models.Version]
     since: float = 0.0
+    outdated: list[models.Version] = field(default_factory=list)
+    keep_versions: int | None = None
     keepers: Mapping[str, list[str]] = field(default_factory=dict)
 
     def kept_by(self, artifact: Stored) -> list[str]:
@@ -77,8 +82,13 @@ class Inventory:
         return list(self.keepers.get(artifact.ref.run_id, ()))
 
 
-def take_inventory(keep_days: float) -> Inventory:
-    """Look at all runs, versions and manifests; what runs of the last `keep_days` days read or made is of use."""
+def take_inventory(keep_days: float, keep_versions: int | None = None) -> Inventory:
+    """Look at all runs, versions and manifests.
+
+    Args:
+        keep_days: what runs of the last `keep_days` days read or made is of use.
+        keep_versions: how many of a model's newest versions stay, beside those that are needed; None: all do.
+    """
     if paths.nothing_tracked():
         return Inventory([], [], [])
     runs = list(mlflow_runs.search())
@@ -89,7 +99,11 @@ def take_inventory(keep_days: float) -> Inventory:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         stored = list(pool.map(lambda run: _stored(run, names), made))
     stored.sort(key=lambda artifact: -artifact.ended)
-    inventory = Inventory(stored, runs, models.versions(), time.time() - keep_days * DAY)
+    versions, since = models.versions(), time.time() - keep_days * DAY
+    old = [] if keep_versions is None else outdated(versions, runs, keep_versions, since)
+    gone = {each.title for each in old}
+    kept = [each for each in versions if each.title not in gone]
+    inventory = Inventory(stored, runs, kept, since, old, keep_versions)
     inventory.keepers = _keepers(inventory)
     return inventory
 
@@ -145,7 +159,7 @@ def _roots(inventory: Inventory, graph: _Graph) -> Iterator[tuple[str, list[str]
     active = {run.info.run_id for run in inventory.runs if is_active(run)}
     parents = {run.info.run_id: run.data.tags.get(mlflow_runs.PARENT_TAG, "") for run in inventory.runs}
     for run in inventory.runs:
-        line = _line(run.info.run_id, parents)
+        line = line_of(run.info.run_id, parents)
         of_use = [*graph.made_by(run.info.run_id), *graph.named(run.data.tags)]
         if running := [each for each in line if each in active]:
             yield f"running {running[-1]}", of_use
@@ -153,22 +167,10 @@ def _roots(inventory: Inventory, graph: _Graph) -> Iterator[tuple[str, list[str]
             yield f"run {line[1] if len(line) > 1 else line[0]}", of_use
 
 
-def _line(run_id: str, parents: Mapping[str, str]) -> list[str]:
-    """A run and those above it, the nearest first."""
-    line = [run_id]
-    while (above := parents.get(line[-1])) and above not in line:
-        line.append(above)
-    return line
-
-
 def _of_use(inventory: Inventory) -> Iterator[models.Version]:
     """All versions but those that a comparison made in passing: without an alias, and not the model of any run."""
-    parents = {run.info.run_id: run.data.tags.get(mlflow_runs.PARENT_TAG, "") for run in inventory.runs}
-    variants = {run.info.run_id for run in inventory.runs if mlflow_runs.VARIANT_TAG in run.data.tags}
-    used = {run.data.tags.get(models.MODEL_OF_RUN_TAG) for run in inventory.runs}
-    for version in inventory.versions:
-        if version.aliases or version.uri in used or parents.get(version.run_id) not in variants:
-            yield version
+    passing = in_passing(inventory.versions, inventory.runs)
+    return (each for each in inventory.versions if each.aliases or each.title not in passing)
 
 
 def read_by(runs: Iterable[Run], inventory: Inventory) -> list[Stored]:

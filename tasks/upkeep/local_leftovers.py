@@ -1,0 +1,199 @@
+"""What nothing keeps in the folders of this machine: of dead processes, old, or of versions that are gone.
+
+Knows folders, their locks and their ages.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prorec.tasks.local import paths
+from prorec.tasks.registry import models
+from prorec.tasks.tracking import store
+from prorec.tasks.tracking.mlflow_runs import ARTIFACT_FOLDER, client
+from prorec.tasks.tracking.retries import retrying
+from prorec.tasks.tracking.store import is_active
+from prorec.tasks.upkeep.retention import DAY, Inventory, read_by
+from prorec_core.artifacts import ArtifactRef, read_json
+
+_RANDOM_LETTERS = 8
+"""At the end of the name of a file that is being written."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Something that nothing keeps.
+
+    Attributes:
+        kind: what sort of thing it is, in the plural.
+        name: which one.
+        bytes: its size.
+        delete: deletes it; False where it came into use in the meantime.
+    """
+
+    kind: str
+    name: str
+    bytes: int
+    delete: Callable[[], bool]
+
+
+def left_locally(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
+    """All of it; what may still be of use is left for `keep_days` days."""
+    yield from _work()
+    yield from _checkpoints(inventory, keep_days)
+    yield from _downloads(inventory, keep_days)
+    yield from _snapshots(inventory, keep_days)
+    yield from _parts(keep_days)
+    yield from _lists(inventory, keep_days)
+    yield from _unfinished_files()
+
+
+def _work() -> Iterator[Leftover]:
+    for folder in _folders(paths.artifacts() / "work"):
+        yield from _unless_locked("work folders of dead processes", folder, folder.name)
+
+
+def _checkpoints(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
+    finished = {run.data.tags.get(store.KEY_TAG) for run in inventory.runs if run.info.status == "FINISHED"}
+    for folder in _folders(paths.artifacts() / "checkpoints"):
+        if folder.name in finished or _is_old(folder, keep_days):
+            yield from _unless_locked("checkpoints", folder, folder.name)
+
+
+def _downloads(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
+    """Local copies of what is kept elsewhere: those that nothing keeps, and old ones that no run reads."""
+    active = {each.ref.digest for each in read_by(filter(is_active, inventory.runs), inventory)}
+    known = {each.ref.digest for each in inventory.stored if inventory.kept_by(each)}
+    known |= {version.tags.get(store.MODEL_MANIFEST_TAG, "") for version in inventory.versions}
+    for folder in _folders(paths.artifacts() / "downloads"):
+        days = keep_days if folder.name in known else min(keep_days, 1)
+        if folder.name not in active and _is_old(folder, days):
+            yield from _unless_locked("downloads", folder, f"download-{folder.name}")
+
+
+def _snapshots(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
+    """What a database gave, where no data set that is kept was made of it and nothing read it lately."""
+
+    def deleted(folder: Path) -> Callable[[], bool]:
+        def delete() -> bool:
+            # Who reads one marks it.
+            if not _is_old(folder, keep_days):
+                return False
+            shutil.rmtree(folder)
+            return True
+
+        return delete
+
+    old = [each for each in _folders(paths.snapshots()) if each.name[0] != "." and _is_old(each, keep_days)]
+    kept = [each for each in inventory.stored if each.ref.stage == "preprocess" and inventory.kept_by(each)]
+    used = {_snapshot_of(each.ref) for each in kept} if old else set()
+    for folder in old:
+        # Of a data set that cannot be asked it is not known.
+        if folder.name not in used and None not in used:
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            yield Leftover("snapshots of databases", folder.name, size, deleted(folder))
+
+
+def _snapshot_of(ref: ArtifactRef) -> str | None:
+    """The snapshot that a data set was made of; "" where it was of other data, None where that cannot be read."""
+    from mlflow.exceptions import MlflowException
+
+    folder = paths.local_path(ref.uri)
+    try:
+        if folder is not None:
+            return str(read_json(folder / "profile.json").get("snapshot", ""))
+        with tempfile.TemporaryDirectory() as scratch:
+            path = retrying(client().download_artifacts, ref.run_id, f"{ARTIFACT_FOLDER}/profile.json", scratch)
+            return str(read_json(Path(path)).get("snapshot", ""))
+    except (OSError, ValueError, MlflowException):
+        return None
+
+
+def _parts(keep_days: float) -> Iterator[Leftover]:
+    """What batch recommendations left that were never gone on with."""
+    for folder in _folders(paths.artifacts() / "recommendations"):
+        output = folder.parent / folder.name.removeprefix(".").removesuffix(".parts")
+        if folder.name.endswith(".parts") and _is_old(folder, keep_days):
+            yield from _unless_locked("unfinished recommendations", folder, paths.output_lock(output))
+
+
+def _lists(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
+    """Recommendations under the name that they get by themselves, of versions that are gone; only where such go."""
+    if inventory.keep_versions is None:
+        return
+    there = {paths.recommendations(each.name, each.number) for each in inventory.versions}
+
+    def deleted(path: Path) -> Callable[[], bool]:
+        def delete() -> bool:
+            now = {paths.recommendations(each.name, each.number) for each in models.versions()}
+            with paths.try_lock(paths.output_lock(path)) as free:
+                if not free or path in now or not _is_old(path, keep_days):
+                    return False
+                path.unlink(missing_ok=True)
+                return True
+
+        return delete
+
+    for path in sorted((paths.artifacts() / "recommendations").glob("*-*.parquet")):
+        if path not in there and path.is_file() and _is_old(path, keep_days) and _is_of_version(path):
+            yield Leftover("recommendations of versions that are gone", path.name, path.stat().st_size, deleted(path))
+
+
+def _is_of_version(path: Path) -> bool:
+    """Whether a file says that it is of the version that it is named after."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        model = (pq.read_schema(path).metadata or {}).get(b"prorec_model", b"").decode(errors="replace")
+    except (OSError, pa.ArrowException):
+        return False
+    name, _, number = model.removeprefix("models:/").partition("/")
+    return number.isdecimal() and path == paths.recommendations(name, int(number))
+
+
+def _unfinished_files() -> Iterator[Leftover]:
+    """Files under names of their own, beside those that they were to become: their writers died in between."""
+
+    def deleted(path: Path) -> Callable[[], bool]:
+        def delete() -> bool:
+            path.unlink(missing_ok=True)
+            return True
+
+        return delete
+
+    for parent in (paths.artifacts() / name for name in ("recommendations", "stack")):
+        for path in sorted(parent.glob(f".*.{'[a-z0-9_]' * _RANDOM_LETTERS}")):
+            found = path.stat()
+            # They are their owner's alone until they are done.
+            if stat.S_IMODE(found.st_mode) == 0o600 and path.is_file() and found.st_mtime < time.time() - DAY:
+                yield Leftover("unfinished files", path.name, found.st_size, deleted(path))
+
+
+def _folders(parent: Path) -> Iterable[Path]:
+    return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+
+
+def _is_old(folder: Path, days: float) -> bool:
+    newest = max((path.stat().st_mtime for path in [folder, *folder.rglob("*")]), default=0.0)
+    return newest < time.time() - days * DAY
+
+
+def _unless_locked(kind: str, folder: Path, lock: str) -> Iterator[Leftover]:
+    def delete() -> bool:
+        with paths.try_lock(lock) as free:
+            if free:
+                shutil.rmtree(folder)
+            return free
+
+    with paths.try_lock(lock) as free:
+        if not free:
+            return
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    yield Leftover(kind, folder.name, size, delete)
