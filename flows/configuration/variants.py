@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from prorec.flows.configuration.experiments import changed, explained, read_yaml
 from prorec.tasks.local import paths
@@ -50,6 +50,16 @@ class Variant(Section):
     streams: list[str] = Field(
         default_factory=list, max_length=2, description="The two variants that two_stream fuses."
     )
+
+    _file: str = PrivateAttr("")
+
+    def stands_in(self, file: Path) -> None:
+        """Have mistakes in it told with the file."""
+        self._file = str(file)
+
+    def place(self, name: str) -> str:
+        """Where it stands, for whoever is told of a mistake in it."""
+        return f"{self._file}, variant {name}" if self._file else f"variant {name}"
 
     @field_validator("scorer")
     @classmethod
@@ -195,7 +205,7 @@ class Variants(Section):
         Raises:
             UserError: the variant changes what all must share, or something that does not exist.
         """
-        place, settings = f"variant {name}", self.settings(name)
+        place, settings = self.variants[name].place(name), self.settings(name)
         for key in settings:
             if key in _OF_ALL or key.split(".")[0] in _OF_ALL:
                 raise UserError(f"a variant cannot change '{key}'", place=place, cure="All share data, seeds, protocol")
@@ -208,7 +218,7 @@ class Variants(Section):
     def _stream(self, stream: str, name: str, base: Experiment, seed: int) -> Experiment:
         """The experiment of a stream, with what the variant that fuses it sets for both."""
         plain = self.experiment(stream, base, seed)
-        mine = changed(plain, self.settings(name), f"variant {name}")
+        mine = changed(plain, self.settings(name), self.variants[name].place(name))
         return plain if mine == plain else _named(mine, base, f"{name}-{stream}")
 
 
@@ -242,7 +252,12 @@ def load_variants(own: Path | None = None) -> Variants:
         UserError: the file cannot be read, or a name or group in it cannot be.
     """
     found = _read(paths.installed("configs") / "variants" / "standard.yaml")
-    return found if own is None else joined(found, _read(own), str(own))
+    if own is None:
+        return found
+    mine = _read(own)
+    for variant in mine.variants.values():
+        variant.stands_in(own)
+    return joined(found, mine, str(own))
 
 
 def joined(first: Variants, second: Variants, place: str) -> Variants:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_type_hints
 
@@ -201,6 +202,13 @@ def test_files_that_cannot_be_are_told(tmp_path: Path, found: dict[str, object],
     with pytest.raises(UserError) as error:
         load_variants(_file(tmp_path, **found))
     assert message in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_what_a_variant_cannot_change_is_told_with_its_file(tmp_path: Path) -> None:
+    file = _file(tmp_path, variants={"mine": {"set": {"align.alhpa": 1}}, "two-stream": {"set": {"align.alpha": -1}}})
+    for name, what in (("mine", "align.alhpa: unknown field"), ("two-stream", "align.alpha: ")):
+        with pytest.raises(UserError, match=re.escape(f"{file}, variant {name}: {what}")):
+            load_variants(file).plan([name], Experiment(), 1, None)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
