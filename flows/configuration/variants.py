@@ -48,9 +48,10 @@ class Variant(Section):
         "like, or else the generator.",
     )
     streams: list[str] = Field(
-        default_factory=list, max_length=2, description="The two variants that two_stream fuses."
+        default_factory=list,
+        max_length=2,
+        description="The two variants that two_stream fuses; one twice: two trainings, the second with the next seed.",
     )
-
     _file: str = PrivateAttr("")
 
     def stands_in(self, file: Path) -> None:
@@ -148,7 +149,7 @@ class Variants(Section):
         experiments = {
             (name, seed): [
                 self.experiment(name, base, seed),
-                *(self._stream(each, name, base, seed) for each in self.streams_of(name)),
+                *self._streams(name, base, seed),
             ]
             for seed in chosen
             for name in names
@@ -214,6 +215,11 @@ class Variants(Section):
         if mine == seeded:
             return mine
         return _named(mine, base, name)
+
+    def _streams(self, name: str, base: Experiment, seed: int) -> list[Experiment]:
+        """The experiments of a variant's streams; of one variant twice, the second has the next seed."""
+        names = self.streams_of(name)
+        return [self._stream(each, name, base, seed + names[:place].count(each)) for place, each in enumerate(names)]
 
     def _stream(self, stream: str, name: str, base: Experiment, seed: int) -> Experiment:
         """The experiment of a stream, with what the variant that fuses it sets for both."""

@@ -229,6 +229,15 @@ def test_what_a_fusing_variant_sets_holds_for_both_of_its_streams(tmp_path: Path
     assert [each.name for each in short] == ["shop-short", "shop-short-semantic", "shop-short-collaborative"]
 
 
+def test_one_variant_in_both_streams_is_two_trainings() -> None:
+    base = Experiment(name="shop", seed=7)
+    plan = STANDARD.plan(["paper-full", "paper-two-trainings"], base, [2, 3], None)
+    first, second = plan.experiments["paper-two-trainings", 2][1:]
+    # Nothing is trained for it that the method's own row has with that seed.
+    assert [first, second] == [plan.experiments["paper-full", seed][0] for seed in (2, 3)]
+    assert plan.experiments["paper-two-trainings", 2][0].seed == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
