@@ -118,7 +118,7 @@ def _in_site(path: str, place: str, own: Mapping[str, str], folder: Path) -> str
     inside = target.relative_to(ROOT).as_posix()
     if inside in own:
         return own[inside]
-    if target.suffix not in {".png", ".svg"}:
+    if target.suffix not in {".png", ".svg", ".json"}:
         raise BrokenPageError(f"{place}: a link to {path}, which is no page of the site")
     shutil.copyfile(target, folder / target.name)
     return target.name
