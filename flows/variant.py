@@ -175,7 +175,7 @@ def run_variant(
         measured = comparison.gather(name, seed, scorer, refs, links)
         if scorer == GENERATOR:
             uri = models.version_of(refs["train_generator"])
-            models.note_evaluation(experiments[""], uri, refs, run, measured.metrics)
+            models.note_evaluation(experiments[""], uri, refs, run, measured.metrics, name)
         else:
             run.metrics(figures(measured.metrics))
     except BaseException as error:

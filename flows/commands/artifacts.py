@@ -162,7 +162,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
 ) -> None:
-    """Delete what neither a registered version nor a recent run needs; runs, parameters and metrics stay."""
+    """Delete what neither a registered version nor a recent run needs, and old versions if asked to; runs stay."""
     from prorec.flows.terminal.sizes import size
     from prorec.tasks.local import paths
     from prorec.tasks.upkeep.collection import collect, make_plan

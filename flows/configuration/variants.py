@@ -54,13 +54,14 @@ class Variant(Section):
     )
     _file: str = PrivateAttr("")
 
+    @property
+    def file(self) -> str:
+        """The file in which it stands, for whoever is told of a mistake; "" for the project's own."""
+        return self._file
+
     def stands_in(self, file: Path) -> None:
         """Have mistakes in it told with the file."""
         self._file = str(file)
-
-    def place(self, name: str) -> str:
-        """Where it stands, for whoever is told of a mistake in it."""
-        return f"{self._file}, variant {name}" if self._file else f"variant {name}"
 
     @field_validator("scorer")
     @classmethod
@@ -206,7 +207,7 @@ class Variants(Section):
         Raises:
             UserError: the variant changes what all must share, or something that does not exist.
         """
-        place, settings = self.variants[name].place(name), self.settings(name)
+        place, settings = self._place(name), self.settings(name)
         for key in settings:
             if key in _OF_ALL or key.split(".")[0] in _OF_ALL:
                 raise UserError(f"a variant cannot change '{key}'", place=place, cure="All share data, seeds, protocol")
@@ -216,6 +217,14 @@ class Variants(Section):
             return mine
         return _named(mine, base, name)
 
+    def _place(self, name: str) -> str:
+        """Where a variant, or the nearest one that it is like, stands in a file, for whoever is told of a mistake."""
+        line = [name]
+        while like := self.variants[line[-1]].like:
+            line.append(like)
+        files = [self.variants[each].file for each in line]
+        return f"{next(filter(None, files))}, variant {name}" if any(files) else f"variant {name}"
+
     def _streams(self, name: str, base: Experiment, seed: int) -> list[Experiment]:
         """The experiments of a variant's streams; of one variant twice, the second has the next seed."""
         names = self.streams_of(name)
@@ -224,7 +233,7 @@ class Variants(Section):
     def _stream(self, stream: str, name: str, base: Experiment, seed: int) -> Experiment:
         """The experiment of a stream, with what the variant that fuses it sets for both."""
         plain = self.experiment(stream, base, seed)
-        mine = changed(plain, self.settings(name), self.variants[name].place(name))
+        mine = changed(plain, self.settings(name), self._place(name))
         return plain if mine == plain else _named(mine, base, f"{name}-{stream}")
 
 

@@ -273,6 +273,7 @@ def note_evaluation(
     refs: Mapping[str, ArtifactRef],
     run: TrackedRun,
     metrics: Mapping[str, Any],
+    variant: str | None = None,
 ) -> None:
     """Log what was measured, and write onto the version how good it is, with which data it was made, and by which run.
 
@@ -284,6 +285,7 @@ def note_evaluation(
         refs: the artifact of each stage.
         run: the run of the experiment.
         metrics: the content of metrics.json.
+        variant: its name, where a comparison measured it.
     """
     from prorec_core.metrics.table import columns
 
@@ -304,6 +306,7 @@ def note_evaluation(
             RUN_TAG: run.id,
             SOURCE_TAG: _source_digest(refs["preprocess"]),
             SCORER_TAG: scorer,
+            **({mlflow_runs.VARIANT_TAG: variant} if variant else {}),
             **({STARTED_FROM_TAG: experiment.start_from} if experiment.start_from else {}),
             **({VALIDATION_TAG: "true"} if _trained_on_validation(metrics) else {}),
             **{

@@ -202,6 +202,8 @@ def promote(judged: Judgement, *, anyway: bool) -> None:
         **{f"prorec.promoted.{name}": interval(found) for name, found in judged.differences.items()},
     }
     with alone(version.name):
+        if models.find(version.name, str(version.number)) is None:
+            raise UserError("it was deleted meanwhile", place=version.uri, cure=models.known_versions(version.name))
         holder = models.holder(version.name, CHAMPION)
         if (holder and holder.number) != (judged.holder and judged.holder.number):
             raise UserError(

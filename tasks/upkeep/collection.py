@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prorec.tasks.local import paths
@@ -19,7 +20,7 @@ from prorec.tasks.tracking.mlflow_runs import ARTIFACT_FOLDER, client
 from prorec.tasks.tracking.retries import TrackingAwayError, retrying
 from prorec.tasks.tracking.store import is_active, is_stored
 from prorec.tasks.upkeep.local_leftovers import Leftover, left_locally
-from prorec.tasks.upkeep.old_versions import deletions
+from prorec.tasks.upkeep.old_versions import deletion
 from prorec.tasks.upkeep.retention import Inventory, Stored, kept_now
 from prorec_core.artifacts import MANIFEST
 
@@ -90,8 +91,9 @@ def collect(plan: Plan, report: Callable[[str], None] = lambda _: None) -> Colle
     done, inventory = Collected(), plan.inventory
     if inventory.outdated and inventory.keep_versions is not None:
         # First: what they alone keep is in use until they are gone.
-        for title, delete in deletions(inventory.outdated, inventory.keep_versions, inventory.since):
-            _try(f"version {title}", 0, delete, done, report)
+        delete = deletion(inventory.keep_versions, inventory.since)
+        for version in inventory.outdated:
+            _try(f"version {version.title}", 0, partial(delete, version), done, report)
     for artifact in plan.artifacts:
         _mark(artifact.ref.run_id, DELETING)
     # A run that found one of them whole before it was marked has said so on its own run by now.

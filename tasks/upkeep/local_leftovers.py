@@ -127,35 +127,30 @@ def _lists(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
     """Recommendations under the name that they get by themselves, of versions that are gone; only where such go."""
     if inventory.keep_versions is None:
         return
-    there = {paths.recommendations(each.name, each.number) for each in inventory.versions}
+    there = {each.title for each in inventory.versions}
+    gone: dict[Path, tuple[str, str]] = {}
+    # Of what this store's runs wrote: another store may use the folder, too, and have a version of that name.
+    for run in inventory.runs:
+        title = run.data.params.get("model", "").removeprefix("models:/")
+        name, _, number = title.partition("/")
+        path = paths.recommendations(name, number)
+        if number and title not in there and run.data.params.get("output") == str(path):
+            gone[path] = name, number
 
-    def deleted(path: Path) -> Callable[[], bool]:
+    def deleted(path: Path, name: str, number: str) -> Callable[[], bool]:
         def delete() -> bool:
-            now = {paths.recommendations(each.name, each.number) for each in models.versions()}
             with paths.try_lock(paths.output_lock(path)) as free:
-                if not free or path in now or not _is_old(path, keep_days):
+                if not free or models.find(name, number) is not None or not _is_old(path, keep_days):
                     return False
                 path.unlink(missing_ok=True)
                 return True
 
         return delete
 
-    for path in sorted((paths.artifacts() / "recommendations").glob("*-*.parquet")):
-        if path not in there and path.is_file() and _is_old(path, keep_days) and _is_of_version(path):
-            yield Leftover("recommendations of versions that are gone", path.name, path.stat().st_size, deleted(path))
-
-
-def _is_of_version(path: Path) -> bool:
-    """Whether a file says that it is of the version that it is named after."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        model = (pq.read_schema(path).metadata or {}).get(b"prorec_model", b"").decode(errors="replace")
-    except (OSError, pa.ArrowException):
-        return False
-    name, _, number = model.removeprefix("models:/").partition("/")
-    return number.isdecimal() and path == paths.recommendations(name, int(number))
+    for path, version in sorted(gone.items()):
+        if path.is_file() and _is_old(path, keep_days):
+            size = path.stat().st_size
+            yield Leftover("recommendations of versions that are gone", path.name, size, deleted(path, *version))
 
 
 def _unfinished_files() -> Iterator[Leftover]:

@@ -19,7 +19,7 @@ from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import ARTIFACT_FOLDER, client
 from prorec.tasks.tracking.retries import retrying
 from prorec.tasks.tracking.store import is_active, is_stored
-from prorec.tasks.upkeep.old_versions import in_passing, line_of, outdated
+from prorec.tasks.upkeep.old_versions import gone_on_from, in_passing, line_of, outdated, parents_of
 from prorec_core.artifacts import MANIFEST, ArtifactRef, Manifest
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _roots(inventory: Inventory, graph: _Graph) -> Iterator[tuple[str, list[str]
         name = version.title + "".join(f" @{alias}" for alias in version.aliases)
         yield name, graph.named(version.tags) or graph.made_by(version.run_id)
     active = {run.info.run_id for run in inventory.runs if is_active(run)}
-    parents = {run.info.run_id: run.data.tags.get(mlflow_runs.PARENT_TAG, "") for run in inventory.runs}
+    parents = parents_of(inventory.runs)
     for run in inventory.runs:
         line = line_of(run.info.run_id, parents)
         of_use = [*graph.made_by(run.info.run_id), *graph.named(run.data.tags)]
@@ -168,8 +168,8 @@ def _roots(inventory: Inventory, graph: _Graph) -> Iterator[tuple[str, list[str]
 
 
 def _of_use(inventory: Inventory) -> Iterator[models.Version]:
-    """All versions but those that a comparison made in passing: without an alias, and not the model of any run."""
-    passing = in_passing(inventory.versions, inventory.runs)
+    """All versions but those that a comparison made in passing: without an alias, and nobody goes on from them."""
+    passing = in_passing(inventory.versions, inventory.runs) - gone_on_from(inventory.versions, inventory.runs)
     return (each for each in inventory.versions if each.aliases or each.title not in passing)
 
 

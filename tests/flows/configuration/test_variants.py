@@ -205,8 +205,14 @@ def test_files_that_cannot_be_are_told(tmp_path: Path, found: dict[str, object],
 
 
 def test_what_a_variant_cannot_change_is_told_with_its_file(tmp_path: Path) -> None:
-    file = _file(tmp_path, variants={"mine": {"set": {"align.alhpa": 1}}, "two-stream": {"set": {"align.alpha": -1}}})
-    for name, what in (("mine", "align.alhpa: unknown field"), ("two-stream", "align.alpha: ")):
+    mine = {"mine": {"set": {"align.alhpa": 1}}, "paper-full": {"set": {"align.alpha": -1}}}
+    file = _file(tmp_path, variants=mine)
+    # The last is the project's own, and like one of the file's.
+    for name, what in (
+        ("mine", "align.alhpa: unknown field"),
+        ("paper-full", "align.alpha: "),
+        ("paper-no-distillation", "align.alpha: "),
+    ):
         with pytest.raises(UserError, match=re.escape(f"{file}, variant {name}: {what}")):
             load_variants(file).plan([name], Experiment(), 1, None)
 

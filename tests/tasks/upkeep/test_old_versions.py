@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,10 +16,11 @@ from prorec.tasks.local import paths
 from prorec.tasks.registry import models, promotion
 from prorec.tasks.registry.models import Version
 from prorec.tasks.tracking import mlflow_runs, store
-from prorec.tasks.tracking.mlflow_runs import client
+from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec.tasks.upkeep.collection import collect, make_plan
 from prorec.tasks.upkeep.old_versions import outdated
 from prorec.tasks.upkeep.retention import take_inventory
+from prorec_core.errors import UserError
 from tests.tasks.registry.test_promotion import NAME, make_version
 
 NOW = 1000.0
@@ -107,6 +107,17 @@ def test_what_a_run_names_stays_while_it_goes_on_or_is_young() -> None:
     assert numbers([version(1, created=NOW), version(2, created=NOW - 1), version(3)], [], 1) == [2]
 
 
+def test_one_that_a_run_has_from_the_cache_stays() -> None:
+    versions = [version(number) for number in range(1, 5)]
+    runs = [
+        # They name the stage's run alone; of the second the equal version was made by another one.
+        run("a", active=True, **{models.run_tag("train_generator"): "stage-prorec-shop-1"}),
+        run("b", NOW, **{models.run_tag("train_generator"): "again"}),
+        run("again", **{store.MODEL_URI_TAG: "models:/prorec-shop/2"}),
+    ]
+    assert numbers(versions, runs, 1) == [3]
+
+
 def test_those_of_comparisons_go_by_age_alone() -> None:
     versions = [version(1), version(2), version(3), version(4, created=NOW), version(5)]
     runs = [
@@ -116,6 +127,9 @@ def test_those_of_comparisons_go_by_age_alone() -> None:
         run("own", **{models.MODEL_OF_RUN_TAG: "models:/prorec-shop/5"}),
     ]
     assert numbers(versions, runs, 2) == [2, 3]
+    # Whether its runs are still there or not.
+    marked = version(6, **{mlflow_runs.VARIANT_TAG: "tiger"})
+    assert numbers([version(1), version(2), marked], [], 2) == [6]
 
 
 @given(st.data())
@@ -155,10 +169,15 @@ def tracked_here(tracked_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", paths.tracking_uri())
 
 
-def write_list(name: str, model: str) -> Path:
+def write_list(name: str, model: str, *, here: bool = True) -> Path:
+    """A file of recommendations; with the run that wrote it, unless that is another store's."""
     path = paths.artifacts() / "recommendations" / name
     path.parent.mkdir(exist_ok=True)
-    pq.write_table(pa.table({"user_id": ["u"]}).replace_schema_metadata({"prorec_model": model}), path)
+    path.write_bytes(b"rows")
+    if here:
+        written = TrackedRun.start(mlflow_runs.experiment_id("demo"), "recommend")
+        written.parameters({"model": model, "output": str(path)})
+        written.finish()
     return path
 
 
@@ -170,11 +189,11 @@ def test_a_version_goes_with_all_that_it_alone_kept(tmp_path: Path) -> None:
     lists = {
         write_list(f"{NAME}-1.parquet", f"models:/{NAME}/1"): False,
         write_list(f"{NAME}-2.parquet", f"models:/{NAME}/2"): True,
-        # What somebody put there, and what is of another version than its name says.
-        write_list(f"{NAME}-7.parquet", f"models:/{NAME}/1"): True,
+        # Under a name that somebody gave it, by nobody who is known here, and of a version that never was.
         write_list("best-1.parquet", f"models:/{NAME}/1"): True,
+        write_list(f"{NAME}-7.parquet", f"models:/{NAME}/7", here=False): True,
+        write_list(f"{NAME}-8.parquet", f"models:/{NAME}/1"): True,
     }
-    (paths.artifacts() / "recommendations" / f"{NAME}-8.parquet").write_text("no such file")
     assert list(make_plan(take_inventory(0), 0).everything()) == [], "by default all versions stay"
     assert list(make_plan(take_inventory(1, 2), 1).everything()) == [], "so do all that are young"
 
@@ -215,6 +234,58 @@ def test_one_that_came_into_use_since_stays_whole(tmp_path: Path) -> None:
     promoted = promotion.judge(f"{NAME}/2").challenger
     assert json.loads((store.fetch(promoted.evaluation) / "metrics.json").read_text())["recommended"] == "fused"
     assert store.verify_all()[1] == []
+
+
+@pytest.mark.usefixtures("tracked_here")
+def test_what_comes_into_use_while_others_are_deleted_stays_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_version(tmp_path / "1", [1] * 20)
+    make_version(tmp_path / "2", [2] * 20, start_from=f"models:/{NAME}/1")
+    make_version(tmp_path / "3", [3] * 20)
+    make_version(tmp_path / "4", [4] * 20)
+    plan = make_plan(take_inventory(0, 1), 0)
+    alone = promotion.alone
+
+    @contextmanager
+    def after_a_promotion(name: str) -> Iterator[None]:
+        with alone(name):
+            yield
+        client().set_registered_model_alias(NAME, "champion", "2")
+
+    monkeypatch.setattr(promotion, "alone", after_a_promotion)
+    assert [each.number for each in plan.inventory.outdated] == [3, 2, 1]
+    collect(plan)
+    assert [each.number for each in models.versions(NAME)] == [4, 2, 1]
+
+
+@pytest.mark.usefixtures("tracked_here")
+def test_one_of_a_comparison_that_is_gone_on_from_keeps_what_it_was_made_of(tmp_path: Path) -> None:
+    make_version(tmp_path / "1", [1] * 20)
+    made = models.find(NAME, "1")
+    assert made is not None
+    above = made.tags[models.RUN_TAG]
+    client().set_tag(above, mlflow_runs.VARIANT_TAG, "tiger")
+    client().delete_tag(above, models.MODEL_OF_RUN_TAG)
+    going_on = TrackedRun.start(mlflow_runs.experiment_id("demo"), "goes on")
+    going_on.parameters({"start_from": made.uri})
+    assert collect(make_plan(take_inventory(0, 1), 0)).count == 0
+    going_on.finish()
+    make_version(tmp_path / "2", [2] * 20, start_from=made.uri)
+    collect(make_plan(take_inventory(0, 1), 0))
+    for stage in ("preprocess", "train_generator"):
+        kept = made.artifact(stage)
+        assert kept is not None and store.check(kept) == []
+
+
+@pytest.mark.usefixtures("tracked_here")
+def test_one_that_was_deleted_meanwhile_is_not_promoted(tmp_path: Path) -> None:
+    for number in (1, 2):
+        make_version(tmp_path / str(number), [number] * 20)
+    judged = promotion.judge(f"{NAME}/1")
+    collect(make_plan(take_inventory(0, 1), 0))
+    with pytest.raises(UserError, match=rf"{NAME}/1: it was deleted meanwhile\. Known: {NAME}/2"):
+        promotion.promote(judged, anyway=True)
 
 
 @pytest.mark.usefixtures("tracked_here")
