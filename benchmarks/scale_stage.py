@@ -58,11 +58,11 @@ def measured(work: Callable[[], None]) -> dict[str, float]:
 
 def _recommend_all(experiment: Experiment, folder: Path) -> None:
     """A model's files put together, read, and asked for ten items for everyone."""
-    from prorec.tasks.stages.registration import fill_bundle
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.histories import DatasetHistories
     from prorec_core.generation.batch import BatchSettings, recommend_all
     from prorec_core.generation.recommender import Recommender
+    from prorec_core.stages.bundle import fill_bundle
     from prorec_core.training.runtime import make_runtime
 
     work = work_of(STAGES["train_generator"], experiment, folder, RECOMMEND_ALL)

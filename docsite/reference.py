@@ -188,9 +188,13 @@ def python_api() -> str:
         'run = train(shop, "runs/shop")        # goes on from here when it was stopped',
         'run.recommend(["sku-17", "sku-4"], k=10)',
         "run.evaluate()",
+        'run.export("shop-model")              # plain files, which Recommender.load reads',
         "```",
         "",
-        "A mistake that a user can put right is a `UserError`, which says what is wrong, where, and what to do.",
+        "A mistake that a user can put right is a `UserError`, which says what is wrong, where, and what to do; of the "
+        "values that `Experiment(…)` is made with it is pydantic's `ValidationError`. What varies an experiment is "
+        '`shop.model_copy(update={"seed": 1})`, with whole sections as `shop.align.model_copy(…)` or as plain data; '
+        "`train` looks at it once more.",
         "",
     ]
     order = ["load_data", "train", "open_run", "Run", "Experiment", "Dataset", "Recommender", "Evaluation", "Progress"]

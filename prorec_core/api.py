@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from pydantic import ValidationError
 
 from prorec_core.alignment.trained import AlignedModel
-from prorec_core.artifacts import read_json
+from prorec_core.artifacts import new_folder, read_json
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import FloatArray, read_embeddings
@@ -24,13 +25,14 @@ from prorec_core.data.files import path_of
 from prorec_core.data.stage import preprocess
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.evaluation.measured import Evaluation
-from prorec_core.generation.recommender import Recommender
+from prorec_core.generation.recommender import Recommender, id_list
 from prorec_core.generation.trained import TrainedGenerator
 from prorec_core.quantization.quantized import Quantized
 from prorec_core.reports.code_tree import code_tree
 from prorec_core.reports.data_plot import data_plot
 from prorec_core.reports.drawing import Picture
 from prorec_core.reports.plots import code_usage, curves_by_k, domination_bars, training_curves
+from prorec_core.stages.bundle import fill_bundle
 from prorec_core.stages.in_folder import StagesInFolder, Tell, read_experiment
 from prorec_core.stages.inputs import read_new_quantized, read_quantized, read_texts
 from prorec_core.training.runtime import make_runtime
@@ -48,7 +50,7 @@ def load_data(experiment: Experiment) -> Dataset:
     Raises:
         UserError: files, columns or values that cannot be used, or nothing left after filtering.
     """
-    return preprocess(experiment.data)
+    return preprocess(_checked(experiment).data)
 
 
 def train(
@@ -63,7 +65,8 @@ def train(
 
     In a folder that holds finished stages of the same experiment these are taken as they are, and a training that was
     stopped goes on from its last epoch. Nothing tells here that code or libraries have changed since: the cache of
-    `prorec run` does.
+    `prorec run` does. Of several threads that train in one process, each waits for the other's stage: a stage draws
+    from torch's generators, which are the caller's again when it is done.
 
     Args:
         experiment: what is trained.
@@ -74,11 +77,12 @@ def train(
         quiet: print neither progress nor remarks.
 
     Raises:
-        UserError: a mistake in the experiment or its data; a folder that holds another experiment, or data that have
-            changed since; another process that trains in the folder.
+        UserError: a mistake in the experiment or its data; a folder that holds another experiment or other things
+            under the name of a stage, or data that have changed since; another process that trains in the folder.
     """
+    experiment = _checked(experiment)
     if folder is not None:
-        run = Run(StagesInFolder(path_of(str(folder)), experiment, tell, quiet=quiet))
+        run = Run(StagesInFolder(_folder(folder), experiment, tell, quiet=quiet))
     else:
         scratch = tempfile.TemporaryDirectory(prefix="prorec-")
         run = Run(StagesInFolder(Path(scratch.name), experiment, tell, quiet=quiet), scratch)
@@ -86,14 +90,53 @@ def train(
     return run
 
 
-def open_run(folder: str | Path) -> Run:
+def open_run(folder: str | Path, device: str | None = None) -> Run:
     """What `train` left in a folder.
+
+    Args:
+        folder: where it is.
+        device: where to compute from now on: auto, cpu, cuda, cuda:N or mps; by default as it was trained.
 
     Raises:
         UserError: there is no experiment, or a newer version of this software wrote it.
     """
-    place = path_of(str(folder))
-    return Run(StagesInFolder(place, read_experiment(place)))
+    place = _folder(folder)
+    found = read_experiment(place)
+    return Run(
+        StagesInFolder(place, found if device is None else _checked(found.model_copy(update={"device": device})))
+    )
+
+
+def _folder(given: str | Path) -> Path:
+    """The folder of a training, wherever the process goes later.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not isinstance(given, str | Path) or not str(given):
+        raise UserError(f"{given!r} is no folder", place="folder", cure="Give the path of one, or leave it out")
+    place = path_of(str(given)).absolute()
+    if place.exists() and not place.is_dir():
+        raise UserError("this is a file, not a folder", place=str(given), cure="Give the path of a folder")
+    return place
+
+
+def _checked(given: Experiment) -> Experiment:
+    """The experiment, looked at once more: a copy of one may have been given what it cannot have.
+
+    Raises:
+        UserError: it has, or is none.
+    """
+    if not isinstance(given, Experiment):
+        raise UserError(f"this is no Experiment but of type {type(given).__name__}", cure="Give Experiment(…)")
+    # What it was given that no experiment has stands beside its fields.
+    values = {**vars(given), **given.model_dump(warnings=False)}
+    try:
+        found = Experiment.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(first["msg"], place=".".join(map(str, first["loc"])), cure="Correct it") from None
+    return given if found == given else found
 
 
 class Run:
@@ -192,6 +235,18 @@ class Run:
         device = make_runtime(self.experiment.device).device
         return Recommender.of(trained, self.dataset.all_items(), codes, vectors, device, self.dataset.attributes)
 
+    def export(self, folder: str | Path) -> None:
+        """Write the model as a folder of plain files that needs nothing else: `Recommender.load` reads it.
+
+        Args:
+            folder: not there yet, or empty; written whole or not at all.
+
+        Raises:
+            UserError: something is there, it cannot be written, or `train_generator` has not run.
+        """
+        with new_folder(_folder(folder)) as beside:
+            fill_bundle(beside, self._stages.work_of("train_generator"))
+
     def recommend(self, history: Sequence[str], k: int = 10, *, mask_history: bool | None = None) -> pl.DataFrame:
         """The k best items for somebody with a history.
 
@@ -205,8 +260,9 @@ class Run:
             fewer than k rows where the catalogue has no more.
 
         Raises:
-            UserError: an item id that the catalogue lacks, or k is not positive.
+            UserError: an item id that the catalogue lacks or that is no text, or k is not a positive whole number.
         """
+        history = id_list(history, "history")
         self._places(history)
         (found,) = self.recommender.recommend([history], k, mask_history=mask_history)
         return pl.DataFrame(
@@ -233,8 +289,9 @@ class Run:
             history, null where not even the first code is shared), by_text (title) and text_similarity (cosine).
 
         Raises:
-            UserError: an item id that the catalogue lacks, or a history without items.
+            UserError: an item id that the catalogue lacks or that is no text, or a history without items.
         """
+        item_ids, history = id_list(item_ids, "item_ids"), id_list(history, "history")
         asked, had = self._places(item_ids), self._places(history)
         if not had:
             raise UserError("a history without items shares nothing", place="history", cure="Give at least one item id")
@@ -247,7 +304,7 @@ class Run:
         nearest, shared = equal.argmax(axis=1), equal.max(axis=1)
         return pl.DataFrame(
             {
-                "item_id": list(item_ids),
+                "item_id": item_ids,
                 "shared_codes": shared,
                 "by_codes": [titles[had[at]] if n else None for at, n in zip(nearest, shared, strict=True)],
                 "by_text": [titles[had[at]] for at in similar.argmax(axis=1)],
@@ -263,10 +320,14 @@ class Run:
             split: test or validation.
 
         Returns:
-            One row a scorer: scorer, and its metrics, as recall_at_10 and ndcg_at_10.
+            One row a scorer: scorer, and its metrics, as recall_at_10 and ndcg_at_10, in the order of the names.
+            Which one recommends says `evaluation.metrics["recommended"]`.
+
+        Raises:
+            UserError: there is no such split; or whatever training may raise, where it was not measured yet.
         """
         if split not in (known := ("test", "validation")):
-            raise UserError(f"unknown split '{split}'", place="split", cure=did_you_mean(split, known))
+            raise UserError(f"unknown split '{split}'", place="split", cure=did_you_mean(str(split), known))
         measured = self.evaluation.metrics[split]
         return pl.DataFrame([{"scorer": scorer, **values} for scorer, values in measured.items()])
 
@@ -303,7 +364,7 @@ class Run:
             ),
         }
         if what not in drawn:
-            raise UserError(f"there is no plot '{what}'", place="plot", cure=did_you_mean(what, drawn))
+            raise UserError(f"there is no plot '{what}'", place="plot", cure=did_you_mean(str(what), drawn))
         return Picture(drawn[what]())
 
     @cached_property
@@ -316,8 +377,6 @@ class Run:
         Raises:
             UserError: the catalogue lacks one.
         """
-        if isinstance(item_ids, str):
-            raise UserError("one text stands where a list of item ids should", cure=f"Write ['{item_ids}']")
         for item_id in item_ids:
             if item_id not in self._place:
                 raise UserError(f"unknown item id '{item_id}'", cure=did_you_mean(item_id, self._place))

@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +29,39 @@ from prorec_core.errors import UserError
 MANIFEST = "manifest.json"
 _SCHEMA_KEY = b"prorec_schema_version"
 _LIBRARIES = ("torch", "polars", "pyarrow", "numpy", "scikit-learn", "sentence-transformers", "transformers")
+
+
+def expect_empty(folder: Path) -> None:
+    """Refuse a folder that cannot be made or that holds something.
+
+    Raises:
+        UserError: it is so.
+    """
+    above = folder.absolute().parent
+    if not above.is_dir():
+        raise UserError("the folder does not exist", place=str(above), cure="Make it first")
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise UserError("something is there already", place=str(folder), cure="Name a new folder")
+    if not os.access(above, os.W_OK):
+        raise UserError("the folder cannot be written", place=str(above), cure="Choose another")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """The place of a folder, not there yet, that takes the name `folder` whole when the context ends, or not at all.
+
+    Raises:
+        UserError: as `expect_empty`.
+    """
+    expect_empty(folder)
+    beside = folder.absolute().parent / f".{folder.name}-{uuid4().hex[:8]}"
+    try:
+        yield beside
+        if folder.exists():
+            folder.rmdir()
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 class ArtifactRef(BaseModel):

@@ -23,6 +23,7 @@ Epochs = Annotated[int, Field(ge=1, le=1000), ByData]
 Rate = Annotated[float, Field(gt=0, le=1), ByData]
 Dropout = Annotated[Probability, ByData]
 StepMode = Literal["eager", "graph", "compile"]
+DEVICES = r"^(auto|cpu|cuda(:[0-9]{1,2})?|mps)$"
 
 
 class Training(Section):
@@ -314,7 +315,7 @@ class Experiment(Section):
     seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of everything that is trained.")
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:[0-9]{1,2})?|mps)$",
+        pattern=DEVICES,
         description="Where models are trained: auto, cpu, cuda, cuda:N or mps.",
         json_schema_extra=RUN_ONLY,
     )

@@ -153,12 +153,13 @@ class Dataset:
             kept.save(folder / kept.FILE, self.all_items()["item_id"], self.attributes)
 
     @classmethod
-    def load(cls, folder: Path) -> Dataset:
+    def load(cls, folder: str | Path) -> Dataset:
         """Read what `save` wrote.
 
         Raises:
             UserError: the files were written by an incompatible version of this software.
         """
+        folder = Path(folder)
         items = _frame(read_parquet(folder / "items.parquet", _STAGE))
         table = read_parquet(folder / "sequences.parquet", _STAGE)
         lists = table.column("items").combine_chunks()

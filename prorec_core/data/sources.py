@@ -51,7 +51,18 @@ def open_source(config: DataConfig) -> Source:
 
 
 def demo_shop(config: DataConfig) -> Source:
-    """The generated shop."""
+    """The generated shop.
+
+    Raises:
+        UserError: files are named, which are other data.
+    """
+    for name in ("path", "interactions_file", "items_file"):
+        if getattr(config, name) is not None:
+            raise UserError(
+                "the source 'demo', the built-in shop, reads no files",
+                place=f"data.{name}",
+                cure=f"Set data.source to what is there, as tables, or leave out data.{name}",
+            )
     return DemoSource(config.demo)
 
 

@@ -73,12 +73,13 @@ class Evaluation:
         write_parquet(folder / "lists.parquet", _lists_table(self.lists))
 
     @classmethod
-    def load(cls, folder: Path, *, lists: bool = False) -> Evaluation:
+    def load(cls, folder: str | Path, *, lists: bool = False) -> Evaluation:
         """Read what `save` wrote, the lists only where they are asked for.
 
         Raises:
             UserError: a table was written by an incompatible version of this software.
         """
+        folder = Path(folder)
         ranks = read_parquet(folder / "ranks.parquet", _STAGE).replace_schema_metadata(None)
         found = _lists_of(read_parquet(folder / "lists.parquet", _STAGE)) if lists else {}
         return cls(read_json(folder / "metrics.json"), ranks, found)

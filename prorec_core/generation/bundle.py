@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prorec_core import versions
@@ -66,15 +67,14 @@ class Bundle:
         """
         for name in _NEEDED:
             if not (folder / name).is_file():
-                raise UserError("a file of the model is missing", place=str(folder / name), cure="Register it anew")
+                cure = "Register it anew; of what `train` left in a folder `open_run(…).export(…)` makes a model"
+                raise UserError("a file of the model is missing", place=str(folder / name), cure=cure)
         trained = TrainedGenerator.load(folder)
-        items = pl.DataFrame(pl.from_arrow(pq.read_table(folder / "items.parquet").replace_schema_metadata(None)))
+        items = _items(folder / "items.parquet")
         table, catalogue = CodeTable.load(folder / "codes.parquet"), Catalogue.load(folder, items.height)
         if table.item_ids != items["item_id"].to_list() or len(catalogue) != items.height:
             raise UserError("codes and items are of different catalogues", place=str(folder), cure="Register it anew")
-        column = pq.read_table(folder / "embeddings.parquet").column("embedding").combine_chunks()
-        embeddings = np.array(column.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
-        embeddings = embeddings.reshape(-1, column.type.list_size)
+        embeddings = read_embeddings(folder / "embeddings.parquet", _STAGE)
         kept = folder / kept_attributes.FILE
         of_rules = kept_attributes.load(kept, items["item_id"]) if kept.is_file() else None
         return cls(folder, trained, items, table, embeddings, catalogue, of_rules)
@@ -96,6 +96,16 @@ class Bundle:
     def withdrawn(self, rows: np.ndarray[Any, np.dtype[np.int64]], withdrawn: bool) -> Bundle:
         """The same with some items withdrawn, or back."""
         return replace(self, catalogue=self.catalogue.with_withdrawn(rows, withdrawn))
+
+
+def _items(file: Path) -> pl.DataFrame:
+    try:
+        found = pl.DataFrame(pl.from_arrow(pq.read_table(file).replace_schema_metadata(None)))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"the table cannot be read ({error})", place=str(file), cure="Register it anew") from error
+    if lacking := [name for name in ("item_id", "title", "train_count") if name not in found.columns]:
+        raise UserError(f"the table lacks {', '.join(lacking)}", place=str(file), cure="Register it anew")
+    return found
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Knows nothing of training, tracking or servers. What it loads is a folder of pla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -32,6 +32,7 @@ from prorec_core.generation.scoring import Ranked, Scoring, scorings_of
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.generation.words import CodeWords
 from prorec_core.metrics.top import TopItems
+from prorec_core.training.runtime import make_runtime
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,30 @@ class Recommendation:
     item_id: str
     title: str
     score: float
+
+
+def id_list(given: Iterable[str], place: str) -> list[str]:
+    """Item ids that somebody gave in whatever holds them.
+
+    Args:
+        given: a list, a column, or anything that is gone through once.
+        place: what it was given as, for the error.
+
+    Raises:
+        UserError: it holds no ids, or some that are no texts.
+    """
+    if isinstance(given, str):
+        raise UserError("one text stands where a list of item ids should", place=place, cure=f"Write ['{given}']")
+    try:
+        found = list(given)
+    except TypeError:
+        kind = type(given).__name__
+        raise UserError(f"of type {kind}, not a list of item ids", place=place, cure="Give a list of texts") from None
+    for each in found:
+        if not isinstance(each, str):
+            kind = type(each).__name__
+            raise UserError(f"item ids are texts, and {each!r} is of type {kind}", place=place, cure="Write str(id)")
+    return found
 
 
 class Recommender:
@@ -100,18 +125,23 @@ class Recommender:
             return dense_scores(self.generator)
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Recommender:
-        """Read a bundle.
+    def load(cls, folder: str | Path, device: str = "cpu") -> Recommender:
+        """Read a bundle: a folder that `prorec export` or `Run.export` wrote.
+
+        Args:
+            folder: the bundle.
+            device: where to compute: auto, cpu, cuda, cuda:N or mps.
 
         Raises:
-            UserError: a file of the bundle is missing or unreadable, or its parts do not belong together.
+            UserError: a file of the bundle is missing or unreadable, or its parts do not belong together; the device
+                is not there.
         """
-        return cls.of_bundle(Bundle.load(folder), device)
+        return cls.of_bundle(Bundle.load(Path(folder)), device)
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, device: str = "cpu") -> Recommender:
         """The recommender that a bundle is."""
-        parts = bundle.trained, bundle.items, bundle.codes.codes, bundle.embeddings, torch.device(device)
+        parts = bundle.trained, bundle.items, bundle.codes.codes, bundle.embeddings, make_runtime(device).device
         return cls.of(*parts, bundle.attributes, bundle.catalogue)
 
     @classmethod
@@ -189,14 +219,19 @@ class Recommender:
         Unknown item ids are passed over (see `unknown`); a history without a known item gets what is popular.
 
         Args:
-            histories: item ids.
+            histories: item ids, texts.
             k: items a list; there are fewer where no more may be recommended.
             mask_history: leave out what a history has.
-            rules: for each history what alone may be recommended (see `RuleBook.left`).
+            rules: for each history what alone may be recommended (`allowed` of `RuleBook.left`), or None.
 
         Raises:
-            UserError: k is not positive.
+            UserError: a history is no list of texts, k is not a positive whole number, or there are not as many rules
+                as histories.
         """
+        histories = [id_list(history, f"histories[{place}]") for place, history in enumerate(histories)]
+        if rules is not None and len(rules) != len(histories):
+            problem = f"{len(rules):,} rules for {len(histories):,} histories"
+            raise UserError(problem, place="rules", cure="Give one a history, None where there is none")
         return self.named(self.top(self.numbered(histories), k, mask_history=mask_history, rules=rules))
 
     def numbered(self, histories: Sequence[Sequence[str]]) -> Sequences:
@@ -238,10 +273,10 @@ class Recommender:
         `DENSE_CANDIDATES` has the models look further, so that the first items of so long a list may be others.
 
         Raises:
-            UserError: k is not positive.
+            UserError: k is not a positive whole number.
         """
-        if k < 1:
-            raise UserError(f"k must be at least 1, not {k}", place="k")
+        if not isinstance(k, int | np.integer) or k < 1:
+            raise UserError(f"k must be a whole number, at least 1, not {k!r}", place="k")
         k = self.at_most(k)
         best = self.top_of_empty(histories, k, rules)
         some = np.flatnonzero(np.diff(histories.offsets))

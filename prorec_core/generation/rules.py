@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import (
@@ -124,13 +125,17 @@ class Rule:
         only: items that alone may be: those that meet all that it says; None: all.
         exclude: items that may not be: those that meet anything that it says; None: none.
         lists: by name.
-        key: tells two rules of different meaning apart.
     """
 
     only: Choice | None
     exclude: Choice | None
     lists: Mapping[str, ItemList] = field(default_factory=dict)
-    key: str = ""
+
+    @cached_property
+    def key(self) -> str:
+        """Tells two rules of different meaning apart."""
+        said = [None if choice is None else choice.model_dump(mode="json") for choice in (self.only, self.exclude)]
+        return sha256_json([said, {name: found.digest for name, found in self.lists.items()}])
 
     @classmethod
     def of(cls, only: Choice | None, exclude: Choice | None, find: Callable[[str], ItemList]) -> Rule | None:
@@ -150,6 +155,4 @@ class Rule:
                     lists[choice.list] = find(choice.list)
                 except UserError as error:
                     raise UserError(error.problem, place=f"{place}.list", cure=error.cure) from None
-        said = [None if choice is None else choice.model_dump(mode="json") for choice in (only, exclude)]
-        digests = {name: found.digest for name, found in lists.items()}
-        return cls(only, exclude, lists, sha256_json([said, digests]))
+        return cls(only, exclude, lists)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from prorec_core import fitting, versions
 from prorec_core.artifacts import MANIFEST, Manifest, read_json, sha256_json, verify, write_json, write_manifest
@@ -23,7 +25,7 @@ from prorec_core.errors import UserError, did_you_mean
 from prorec_core.evaluation.remarks import remarks_on_data
 from prorec_core.generation import ranker_file
 from prorec_core.generation.trained import TrainedGenerator
-from prorec_core.progress import Progress, duration
+from prorec_core.progress import Progress, duration, silent
 from prorec_core.quantization import code_files
 from prorec_core.sections import without_run_only
 from prorec_core.stages.ahead import expect_possible, expect_ranker
@@ -57,6 +59,9 @@ _TABLE, _RANKER, _NOWHERE = "quantize.table", "generator.ranker_file", "nowhere"
 _AT_WORK = ".at-work"
 _PAUSE = 10.0
 """Seconds between two lines on the progress of a stage."""
+
+_drawing = threading.Lock()
+"""Held while a stage draws from generators that all threads share."""
 
 Tell = Callable[[str, Progress], None]
 """Is told which stage is how far."""
@@ -135,6 +140,14 @@ class StagesInFolder:
             raise UserError(f"the stage '{name}' has not run", place=str(self.folder), cure=f"Train until='{name}'")
         return self.folder / name
 
+    def work_of(self, name: str) -> StageWork:
+        """What a stage that is done was given, with the folder that it filled.
+
+        Raises:
+            UserError: as `of`.
+        """
+        return StageWork(self.experiment, {}, self.inputs, self.of(name), self.folder / _AT_WORK, silent)
+
     @property
     def inputs(self) -> dict[str, Path]:
         """The folders of the stages that are done, by name."""
@@ -160,8 +173,9 @@ class StagesInFolder:
 
     def _claim(self) -> None:
         """Say whose the folder is, or see that it is this experiment's."""
-        record, source = self.folder / _RECORD, source_digest(self.experiment.data)
+        record, source = self.folder / _RECORD, self._source()
         if not record.is_file():
+            self._expect_room()
             expect_ranker(self.experiment)
             beside = {_SOURCE: source, _GIVEN: self._given()}
             write_json(record, versions.stored({**self.experiment.model_dump(mode="json"), **beside}))
@@ -170,9 +184,10 @@ class StagesInFolder:
         then = read_experiment(self.folder)
         # What is left open was found here before, by whatever rule there was then.
         self.experiment = fitting.as_in(self.experiment, then)
-        if without_run_only(then) != without_run_only(self.experiment):
-            raise UserError("this folder holds another experiment", place=str(self.folder), cure=cure)
-        if read_json(record).get(_SOURCE) != source:
+        if others := _differing(without_run_only(then), without_run_only(self.experiment)):
+            told = f"this folder holds another experiment: {', '.join(others)}"
+            raise UserError(told, place=str(self.folder), cure=cure)
+        if source is not None and read_json(record).get(_SOURCE) != source:
             raise UserError("the data have changed since", place=str(self.folder), cure=cure)
         kept = read_json(record).get(_GIVEN, {})
         for name, digest in self._given().items():
@@ -181,6 +196,34 @@ class StagesInFolder:
             # What is there already needs a file no more; where it is gone, the stage that reads it says so.
             if digest != then_digest and not (digest == _NOWHERE and then_digest):
                 raise UserError(f"the file of {name} has changed since", place=str(self.folder), cure=cure)
+
+    def _source(self) -> str | None:
+        """The digest of the data as they come; None where they are gone, and not needed any more.
+
+        Raises:
+            UserError: they are not there.
+        """
+        try:
+            return source_digest(self.experiment.data)
+        except UserError:
+            if not (self.folder / _RECORD).is_file() or not self.is_done("preprocess"):
+                raise
+            return None
+
+    def _expect_room(self) -> None:
+        """See that nobody else's things stand where stages will.
+
+        Raises:
+            UserError: they do.
+        """
+        for name in (*BODIES, _AT_WORK):
+            place = self.folder / name
+            taken = place.exists() and not (
+                place.is_dir() and ((place / MANIFEST).is_file() or not any(place.iterdir()))
+            )
+            if taken:
+                problem = f"the folder holds something that is none of ours under the name '{name}'"
+                raise UserError(problem, place=str(self.folder), cure="Train in a folder of its own")
 
     def _given(self) -> dict[str, str]:
         """The digests of the files that the experiment may name beside its data, by field; "" where it names none."""
@@ -231,7 +274,7 @@ class StagesInFolder:
         begun = time.monotonic()
         inputs = {each: self.folder / each for each in upstream}
         work = StageWork(self.experiment, values, inputs, aside, checkpoints, report)
-        with told_of_device(name):
+        with told_of_device(name), _generators():
             BODIES[name](work)
         manifest = write_manifest(aside, name, values, upstream, work.made_with)
         # What stands there is not whole, or it would have been taken.
@@ -244,6 +287,28 @@ class StagesInFolder:
         self._digests[name] = manifest.digest
         if not self._quiet:
             _say(f"{name}: {duration(time.monotonic() - begun)}")
+
+
+def _differing(then: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> list[str]:
+    """Where two experiments differ, as `align.alpha 0.01, not 1.0`."""
+    found: list[str] = []
+    for name in dict.fromkeys([*then, *now]):
+        before, after = then.get(name), now.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += _differing(before, after, f"{above}{name}.")
+        elif before != after:
+            found.append(f"{above}{name} is {before!r} there and not {after!r}")
+    return found
+
+
+@contextmanager
+def _generators() -> Iterator[None]:
+    """Torch's random generators are this thread's alone, as a stage seeds them, and are put back; with gradients."""
+    import torch
+
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with _drawing, torch.random.fork_rng(list(devices)), torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _digest(of: Callable[[], str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from prorec_core.config import StepMode
+from prorec_core.config import DEVICES, StepMode
 from prorec_core.errors import UserError
 from prorec_core.progress import Report, silent
 from prorec_core.training.steps import Capture, CudaGraphs
@@ -68,9 +69,11 @@ def make_runtime(
             fixed.
 
     Raises:
-        UserError: the device is not there, or cannot run steps so.
+        UserError: the device is none or not there, or cannot run steps so.
     """
     device = workers.device or device
+    if not re.fullmatch(DEVICES, device):
+        raise UserError(f"'{device}' is no device", place="device", cure="Give auto, cpu, cuda, cuda:N or mps")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():

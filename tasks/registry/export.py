@@ -6,17 +6,15 @@ models are trained or served.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from prorec.tasks.registry import models, recommenders
 from prorec.tasks.registry.models import Version
 from prorec.tasks.tracking import store
-from prorec_core.artifacts import read_json
+from prorec_core.artifacts import expect_empty, new_folder, read_json
 from prorec_core.errors import UserError
 from prorec_core.metrics import scorers
 from prorec_core.metrics.table import columns, figure, label
@@ -33,7 +31,7 @@ _OF_NORMAL = 1.96
 def export(uri: str, folder: Path) -> list[Path]:
     """Write a version's files and its card into a folder that is not there yet, or is empty: all of it or nothing.
 
-    What is written is what `prorec_core.generation.recommender.Recommender.load` reads, and a card.
+    What is written is what `prorec_core.Recommender.load` reads, and a card.
 
     Returns:
         The files.
@@ -47,31 +45,10 @@ def export(uri: str, folder: Path) -> list[Path]:
     version = models.named(uri)
     registered = recommenders.find(version.uri)
     bundle = store.fetch_model(registered.location, registered.manifest_sha256) / "artifacts" / BUNDLE
-    beside = folder.absolute().parent / f".{folder.name}-{uuid4().hex[:8]}"
-    try:
+    with new_folder(folder) as beside:
         shutil.copytree(bundle, beside)
         (beside / CARD).write_text(card(version, beside), encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return sorted(folder.iterdir())
-
-
-def expect_empty(folder: Path) -> None:
-    """Refuse a folder that cannot be made or that holds something.
-
-    Raises:
-        UserError: it is so.
-    """
-    above = folder.absolute().parent
-    if not above.is_dir():
-        raise UserError("the folder does not exist", place=str(above), cure="Make it first")
-    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise UserError("something is there already", place=str(folder), cure="Name a new folder")
-    if not os.access(above, os.W_OK):
-        raise UserError("the folder cannot be written", place=str(above), cure="Choose another")
 
 
 def push(folder: Path, repository: str, *, public: bool) -> str:
@@ -245,11 +222,9 @@ def _use(bundle: Path) -> Iterator[str]:
     yield "## Use"
     yield ""
     yield "```python"
-    yield "from pathlib import Path"
+    yield "from prorec_core import Recommender"
     yield ""
-    yield "from prorec_core.generation.recommender import Recommender"
-    yield ""
-    yield 'recommender = Recommender.load(Path("."))  # this folder; `pip install prorec`'
+    yield 'recommender = Recommender.load(".")  # this folder; `pip install prorec`'
     yield f"for item in recommender.recommend([{json.dumps(first)}], k=10)[0]:"
     yield "    print(item.item_id, item.title, item.score)"
     yield "```"

@@ -306,8 +306,8 @@ def fake_embeddings(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32
 def make_recommender(folder: Path) -> Recommender:
     """A model as it is served, of the tiny pipeline as it stands, made in an empty folder."""
     from prorec.tasks.stages.pipeline import STAGES
-    from prorec.tasks.stages.registration import fill_bundle
     from prorec_core.generation.recommender import Recommender
+    from prorec_core.stages.bundle import fill_bundle
 
     experiment = Experiment.model_validate(nested(BASE))
     inputs = dict(Workspace(folder)._data(experiment))
@@ -393,9 +393,9 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 def check_recommendations(work: Work, bundle: Path) -> None:
     """The model as it is served: k different known items that a user lacks, as long as there are so many."""
-    from prorec.tasks.stages.registration import fill_bundle
     from prorec_core.data.dataset import Dataset
     from prorec_core.generation.recommender import Recommender
+    from prorec_core.stages.bundle import fill_bundle
 
     fill_bundle(bundle, work)
     recommender = Recommender.load(bundle)

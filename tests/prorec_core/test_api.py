@@ -118,7 +118,7 @@ def test_figures_are_made_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     [
         (lambda run: run.recommend(["P0"]), r"unknown item id 'P0'. Did you mean 'P0\d+'\?"),
         (lambda run: run.recommend("P01"), r"where a list of item ids should. Write \['P01'\]"),
-        (lambda run: run.recommend([], 0), "k must be at least 1, not 0"),
+        (lambda run: run.recommend([], 0), "k must be a whole number, at least 1, not 0"),
         (lambda run: run.in_common(run.codes["item_id"].to_list(), []), "a history without items shares nothing"),
         (lambda run: run.evaluate("tset"), "unknown split 'tset'. Did you mean 'test'?"),
         (lambda run: run.plot("trea"), "there is no plot 'trea'. Did you mean 'tree'?"),

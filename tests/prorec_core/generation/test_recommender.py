@@ -137,7 +137,7 @@ def test_the_history_is_masked_unless_asked_for(bundle: tuple[Path, GeneratorInp
 
 def test_what_cannot_be_is_refused(bundle: tuple[Path, GeneratorInputs, TrainedGenerator], tmp_path: Path) -> None:
     folder, inputs, _ = bundle
-    with pytest.raises(UserError, match="k must be at least 1"):
+    with pytest.raises(UserError, match="k must be a whole number, at least 1"):
         Recommender.load(folder).recommend([[]], 0)
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

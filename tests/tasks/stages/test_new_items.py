@@ -25,7 +25,6 @@ from prorec.tasks.stages.evaluate_collaborative import evaluate_collaborative
 from prorec.tasks.stages.evaluate_two_stream import SIDES, STREAM, evaluate_two_stream
 from prorec.tasks.stages.preprocess import preprocess
 from prorec.tasks.stages.quantize import quantize
-from prorec.tasks.stages.registration import fill_bundle
 from prorec.tasks.stages.report import report
 from prorec.tasks.stages.train_collaborative import train_collaborative
 from prorec.tasks.stages.train_generator import train_generator
@@ -40,6 +39,7 @@ from prorec_core.generation.similar import BESIDE_CANDIDATES
 from prorec_core.kept import Making, Open
 from prorec_core.progress import silent
 from prorec_core.quantization.quantized import Quantized
+from prorec_core.stages.bundle import fill_bundle
 from prorec_core.stages.evaluate import _Lister, lister
 from prorec_core.stages.evaluate import evaluate as evaluate_files
 from tests.toys import looked_at

@@ -16,7 +16,6 @@ from prorec.tasks.stages.embed_text import embed_text
 from prorec.tasks.stages.evaluate import evaluate
 from prorec.tasks.stages.preprocess import preprocess
 from prorec.tasks.stages.quantize import quantize
-from prorec.tasks.stages.registration import fill_bundle
 from prorec.tasks.stages.report import report
 from prorec.tasks.stages.train_collaborative import train_collaborative
 from prorec.tasks.stages.train_generator import train_generator
@@ -25,6 +24,7 @@ from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import read_embeddings
 from prorec_core.progress import silent
+from prorec_core.stages.bundle import fill_bundle
 from prorec_core.text.semantic import SemanticSource
 
 STAGES = (preprocess, embed_text, train_collaborative, align, quantize, train_generator, evaluate, report)
