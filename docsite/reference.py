@@ -182,11 +182,12 @@ def python_api() -> str:
         "[configuration](configuration.md).",
         "",
         "```python",
-        "from prorec_core import Experiment, train",
+        "from prorec_core import Choice, Experiment, Rule, train",
         "",
         'shop = Experiment(name="shop", data={"source": "tables", "path": "/data/shop"})',
         'run = train(shop, "runs/shop")        # goes on from here when it was stopped',
         'run.recommend(["sku-17", "sku-4"], k=10)',
+        'run.recommend(["sku-17"], rule=Rule(exclude=Choice(items=["sku-5"])))',
         "run.evaluate()",
         'run.export("shop-model")              # plain files, which Recommender.load reads',
         "```",
@@ -197,7 +198,7 @@ def python_api() -> str:
         "`train` looks at it once more.",
         "",
     ]
-    order = ["load_data", "train", "open_run", "Run", "Experiment", "Dataset", "Recommender", "Evaluation", "Progress"]
+    order = ["load_data", "train", "open_run", "Run", "Experiment", "Dataset", "Recommender", "Recommendation", "Rule"]
     order += [name for name in prorec_core.__all__ if name not in order]
     for name in order:
         kind = "autoclass" if isinstance(getattr(prorec_core, name), type) else "autofunction"

@@ -15,16 +15,20 @@ if TYPE_CHECKING:
     from prorec_core.data.dataset import Dataset
     from prorec_core.errors import UserError
     from prorec_core.evaluation.measured import Evaluation
-    from prorec_core.generation.recommender import Recommender
+    from prorec_core.generation.recommender import Recommendation, Recommender
+    from prorec_core.generation.rules import Choice, Rule
     from prorec_core.progress import Progress
 
 _TRAINS = "prorec_core.api"
 _PLACES = {
+    "Choice": "prorec_core.generation.rules",
     "Dataset": "prorec_core.data.dataset",
     "Evaluation": "prorec_core.evaluation.measured",
     "Experiment": "prorec_core.config",
     "Progress": "prorec_core.progress",
+    "Recommendation": "prorec_core.generation.recommender",
     "Recommender": "prorec_core.generation.recommender",
+    "Rule": "prorec_core.generation.rules",
     "Run": _TRAINS,
     "UserError": "prorec_core.errors",
     "load_data": _TRAINS,
@@ -32,11 +36,14 @@ _PLACES = {
     "train": _TRAINS,
 }
 __all__ = [
+    "Choice",
     "Dataset",
     "Evaluation",
     "Experiment",
     "Progress",
+    "Recommendation",
     "Recommender",
+    "Rule",
     "Run",
     "UserError",
     "load_data",

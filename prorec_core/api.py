@@ -26,6 +26,7 @@ from prorec_core.data.stage import preprocess
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.generation.recommender import Recommender, id_list
+from prorec_core.generation.rules import Rule
 from prorec_core.generation.trained import TrainedGenerator
 from prorec_core.quantization.quantized import Quantized
 from prorec_core.reports.code_tree import code_tree
@@ -247,24 +248,28 @@ class Run:
         with new_folder(_folder(folder)) as beside:
             fill_bundle(beside, self._stages.work_of("train_generator"))
 
-    def recommend(self, history: Sequence[str], k: int = 10, *, mask_history: bool | None = None) -> pl.DataFrame:
+    def recommend(
+        self, history: Sequence[str], k: int = 10, *, mask_history: bool | None = None, rule: Rule | None = None
+    ) -> pl.DataFrame:
         """The k best items for somebody with a history.
 
         Args:
             history: item ids, the oldest first; an empty one gets what is popular.
             k: items.
             mask_history: leave out what the history holds; None: as the model was measured.
+            rule: what may be recommended; None: all.
 
         Returns:
             One row an item, the best first: rank from 1, item_id, title, score (a log-probability up to a constant);
             fewer than k rows where the catalogue has no more.
 
         Raises:
-            UserError: an item id that the catalogue lacks or that is no text, or k is not a positive whole number.
+            UserError: an item id that the catalogue lacks or that is no text, k is not a positive whole number, or the
+                rule cannot be asked of this catalogue or leaves nothing.
         """
         history = id_list(history, "history")
         self._places(history)
-        (found,) = self.recommender.recommend([history], k, mask_history=mask_history)
+        (found,) = self.recommender.recommend([history], k, mask_history=mask_history, rules=[rule])
         return pl.DataFrame(
             {
                 "rank": range(1, len(found) + 1),

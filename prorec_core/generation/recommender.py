@@ -28,6 +28,7 @@ from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.look import Look
 from prorec_core.generation.relations import Relations, near_of
 from prorec_core.generation.rule_book import RuleBook
+from prorec_core.generation.rules import Rule
 from prorec_core.generation.scoring import Ranked, Scoring, scorings_of
 from prorec_core.generation.trained import TrainedGenerator, restore_generator
 from prorec_core.generation.words import CodeWords
@@ -210,7 +211,7 @@ class Recommender:
         k: int = 10,
         *,
         mask_history: bool | None = None,
-        rules: Rules | None = None,
+        rules: Sequence[Rule | AllowedItems | None] | None = None,
     ) -> list[list[Recommendation]]:
         """The k best items for each history of item ids, oldest first; without those of the history if `mask_history`.
 
@@ -222,17 +223,25 @@ class Recommender:
             histories: item ids, texts.
             k: items a list; there are fewer where no more may be recommended.
             mask_history: leave out what a history has.
-            rules: for each history what alone may be recommended (`allowed` of `RuleBook.left`), or None.
+            rules: for each history a `Rule`, or `allowed` of `RuleBook.left`, or None where all may be recommended.
 
         Raises:
-            UserError: a history is no list of texts, k is not a positive whole number, or there are not as many rules
-                as histories.
+            UserError: a history is no list of texts, k is not a positive whole number, there are not as many rules as
+                histories, or a rule cannot be asked of this catalogue or leaves nothing.
         """
         histories = [id_list(history, f"histories[{place}]") for place, history in enumerate(histories)]
         if rules is not None and len(rules) != len(histories):
             problem = f"{len(rules):,} rules for {len(histories):,} histories"
             raise UserError(problem, place="rules", cure="Give one a history, None where there is none")
-        return self.named(self.top(self.numbered(histories), k, mask_history=mask_history, rules=rules))
+        allowed = None if rules is None else [self._allowed(rule) for rule in rules]
+        return self.named(self.top(self.numbered(histories), k, mask_history=mask_history, rules=allowed))
+
+    def _allowed(self, rule: Rule | AllowedItems | None) -> AllowedItems | None:
+        if isinstance(rule, Rule):
+            return self.rules.left(rule).allowed
+        if rule is not None and not isinstance(rule, AllowedItems):
+            raise UserError(f"of type {type(rule).__name__}, not a rule", place="rules", cure="Give Rule(…), or None")
+        return rule
 
     def numbered(self, histories: Sequence[Sequence[str]]) -> Sequences:
         """Histories by the numbers of their items; unknown item ids are passed over."""

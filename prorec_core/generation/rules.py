@@ -25,7 +25,7 @@ from pydantic.config import JsonDict
 from prorec_core.artifacts import sha256_json
 from prorec_core.data.columns import shown
 from prorec_core.data.conditions import FORM, MOST_CONDITIONS, MOST_VALUES, RANGE, malformed
-from prorec_core.errors import UserError
+from prorec_core.errors import UserError, did_you_mean
 from prorec_core.sections import Section
 
 MOST_ITEMS = 50_000
@@ -119,17 +119,26 @@ class ItemList:
 
 @dataclass(frozen=True)
 class Rule:
-    """What may be recommended, with the lists that it names.
+    """What may be recommended, with the lists that it names: `Rule(exclude=Choice(where={"brand": "A"}))`.
 
     Attributes:
         only: items that alone may be: those that meet all that it says; None: all.
         exclude: items that may not be: those that meet anything that it says; None: none.
         lists: by name.
+
+    Raises:
+        UserError: a choice names a list that is not among them.
     """
 
-    only: Choice | None
-    exclude: Choice | None
+    only: Choice | None = None
+    exclude: Choice | None = None
     lists: Mapping[str, ItemList] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for place, choice in (("only", self.only), ("exclude", self.exclude)):
+            if choice is not None and choice.list is not None and choice.list not in self.lists:
+                cure = did_you_mean(choice.list, self.lists)
+                raise UserError(f"the list '{choice.list}' is not there", place=f"{place}.list", cure=cure)
 
     @cached_property
     def key(self) -> str:

@@ -12,9 +12,20 @@ import pyarrow as pa
 import pytest
 import torch
 
-from prorec_core import Dataset, Evaluation, Experiment, Recommender, Run, UserError, load_data, open_run, train
+from prorec_core import (
+    Choice,
+    Dataset,
+    Evaluation,
+    Experiment,
+    Recommender,
+    Rule,
+    Run,
+    UserError,
+    load_data,
+    open_run,
+    train,
+)
 from prorec_core.artifacts import MANIFEST, Manifest
-from prorec_core.generation.rules import Choice, Rule
 from tests.tiny import tiny
 
 TINY = Experiment.model_validate(tiny({"name": "library"}))
@@ -178,15 +189,24 @@ def test_a_damaged_table_of_a_model_is_told(model: Path, tmp_path: Path, name: s
         Recommender.load(tmp_path / "damaged")
 
 
-def test_rules_made_by_hand_are_told_apart(model: Path) -> None:
+def test_rules_made_by_hand_are_told_apart(run: Run, model: Path) -> None:
     recommender = Recommender.load(model)
     ids = recommender.item_ids
-    rules = [Rule(Choice(items=ids[start:end]), None) for start, end in ((0, 3), (5, 9))]
+    rules = [Rule(only=Choice(items=ids[start:end])) for start, end in ((0, 3), (5, 9))]
     assert [recommender.rules.left(rule).allowed.count for rule in rules] == [3, 4]
-    left = [recommender.rules.left(rule).allowed for rule in rules]
-    first, second = recommender.recommend([ids[10:12], []], 3, rules=left)
-    assert {each.item_id for each in first} <= set(ids[:3]) and {each.item_id for each in second} <= set(ids[5:9])
-    for wrong in (left[:1], [*left, None]):
+    first, second = recommender.recommend(
+        [ids[10:12], []], 3, rules=[rules[0], recommender.rules.left(rules[1]).allowed]
+    )
+    assert {each.item_id for each in first} == set(ids[:3]) and {each.item_id for each in second} <= set(ids[5:9])
+    best = run.recommend(ids[10:12], 3)["item_id"].to_list()
+    assert not {*best} & {*run.recommend(ids[10:12], 3, rule=Rule(exclude=Choice(items=best)))["item_id"]}
+    with pytest.raises(UserError, match="no item of the catalogue is left"):
+        run.recommend([], rule=Rule(exclude=Choice(items=ids)))
+    with pytest.raises(UserError, match=r"only\.list: the list 'sale' is not there"):
+        Rule(only=Choice(list="sale"))
+    with pytest.raises(UserError, match="rules: of type dict, not a rule"):
+        recommender.recommend([[]], rules=[{"only": ids}])  # type: ignore[list-item]
+    for wrong in (rules[:1], [*rules, None]):
         with pytest.raises(UserError, match=r"rules: [13] rules for 2 histories\. Give one a history"):
             recommender.recommend([[], []], 3, rules=wrong)
 
