@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -160,13 +160,14 @@ def load_encoder(name: str, device: torch.device) -> SentenceTransformer:
         if not any(pickled.parent.glob("*.safetensors")):
             raise UserError("weights are pickled", place=str(pickled), cure="Convert them to safetensors")
     try:
-        return SentenceTransformer(
-            str(folder),
-            device=str(device),
-            local_files_only=True,
-            trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
-        )
+        with _no_bars():
+            return SentenceTransformer(
+                str(folder),
+                device=str(device),
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
     except Exception as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
@@ -174,6 +175,20 @@ def load_encoder(name: str, device: torch.device) -> SentenceTransformer:
             place=str(folder),
             cure="Check that the folder is complete and holds safetensors",
         ) from error
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """To read weights from a disk takes less time than to read that it is done."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _token_counts(tokenizer: object, texts: list[str], longest: int) -> npt.NDArray[np.int64]:

@@ -241,3 +241,8 @@ def test_folders_are_read_by_the_names_of_their_paths(run: Run) -> None:
     run.evaluate()
     assert Dataset.load(str(run.folder / "preprocess")).sequences.n_items == run.dataset.sequences.n_items
     assert Evaluation.load(str(run.folder / "evaluate")).metrics == run.evaluation.metrics
+
+
+def test_quiet_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train(TINY, tmp_path, until="embed_text", quiet=True)
+    assert capfd.readouterr() == ("", "")
