@@ -60,8 +60,8 @@ _AT_WORK = ".at-work"
 _PAUSE = 10.0
 """Seconds between two lines on the progress of a stage."""
 
-_drawing = threading.Lock()
-"""Held while a stage draws from generators that all threads share."""
+_drawing = threading.RLock()
+"""Held while a stage draws from generators that all threads share; who is told of a stage may train within it."""
 
 Tell = Callable[[str, Progress], None]
 """Is told which stage is how far."""
@@ -290,7 +290,7 @@ class StagesInFolder:
 
 
 def _differing(then: Mapping[str, Any], now: Mapping[str, Any], above: str = "") -> list[str]:
-    """Where two experiments differ, as `align.alpha 0.01, not 1.0`."""
+    """Where two experiments differ, a phrase each."""
     found: list[str] = []
     for name in dict.fromkeys([*then, *now]):
         before, after = then.get(name), now.get(name)

@@ -17,6 +17,7 @@ from prorec_core import (
     Dataset,
     Evaluation,
     Experiment,
+    Progress,
     Recommender,
     Rule,
     Run,
@@ -123,6 +124,18 @@ def test_trainings_of_several_threads_are_those_of_one(tmp_path: Path) -> None:
              for place in ("beside", "alone")}  # fmt: skip
     assert found["beside"] == found["alone"] and len(set(found["alone"])) == 2
     assert torch.equal(torch.rand(3), drawn), "the caller's generator goes on where it was"
+
+
+def test_who_is_told_of_a_training_may_train(run: Run, tmp_path: Path) -> None:
+    within = []
+
+    def tell(stage: str, _: Progress) -> None:
+        if stage == "train_collaborative" and not within:
+            within.append(train(TINY, tmp_path / "within", until="train_collaborative", quiet=True))
+
+    made = train(TINY, tmp_path / "outer", until="train_collaborative", tell=tell, quiet=True)
+    stage = "train_collaborative"
+    assert digest(within[0], stage) == digest(made, stage) == digest(run, stage)
 
 
 def test_a_training_where_no_gradients_are_kept_keeps_its_own(run: Run, tmp_path: Path) -> None:
