@@ -99,13 +99,13 @@ def open_run(folder: str | Path, device: str | None = None) -> Run:
         device: where to compute from now on: auto, cpu, cuda, cuda:N or mps; by default as it was trained.
 
     Raises:
-        UserError: there is no experiment, or a newer version of this software wrote it.
+        UserError: there is no experiment, a newer version of this software wrote it, or the device is none.
     """
     place = _folder(folder)
     found = read_experiment(place)
-    return Run(
-        StagesInFolder(place, found if device is None else _checked(found.model_copy(update={"device": device})))
-    )
+    if device is not None:
+        found = _checked(found.model_copy(update={"device": device}))
+    return Run(StagesInFolder(place, found))
 
 
 def _folder(given: str | Path) -> Path:

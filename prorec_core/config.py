@@ -24,6 +24,7 @@ Rate = Annotated[float, Field(gt=0, le=1), ByData]
 Dropout = Annotated[Probability, ByData]
 StepMode = Literal["eager", "graph", "compile"]
 DEVICES = r"^(auto|cpu|cuda(:[0-9]{1,2})?|mps)$"
+"""What names a device."""
 
 
 class Training(Section):

@@ -218,10 +218,8 @@ class StagesInFolder:
         """
         for name in (*BODIES, _AT_WORK):
             place = self.folder / name
-            taken = place.exists() and not (
-                place.is_dir() and ((place / MANIFEST).is_file() or not any(place.iterdir()))
-            )
-            if taken:
+            empty = not place.exists() or (place.is_dir() and not any(place.iterdir()))
+            if not empty and not (place / MANIFEST).is_file():
                 problem = f"the folder holds something that is none of ours under the name '{name}'"
                 raise UserError(problem, place=str(self.folder), cure="Train in a folder of its own")
 

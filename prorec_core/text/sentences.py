@@ -179,7 +179,7 @@ def load_encoder(name: str, device: torch.device) -> SentenceTransformer:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """To read weights from a disk takes less time than to read that it is done."""
+    """Without the progress bar of transformers: reading weights from a disk takes less than a second or two."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

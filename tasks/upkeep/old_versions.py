@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 _LOOK = 10.0
-"""Seconds after which it is looked at all runs once more while versions are deleted."""
+"""Seconds for which a look at all runs is good enough while versions are deleted."""
 
 
 def line_of(run_id: str, parents: Mapping[str, str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from prorec.tasks.registry import models, promotion
 from prorec.tasks.registry.models import Version
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
+from prorec.tasks.upkeep import old_versions
 from prorec.tasks.upkeep.collection import collect, make_plan
 from prorec.tasks.upkeep.old_versions import outdated
 from prorec.tasks.upkeep.retention import take_inventory
@@ -212,7 +213,8 @@ def test_a_version_goes_with_all_that_it_alone_kept(tmp_path: Path) -> None:
     assert {path: path.exists() for path in lists} == lists
     assert store.verify_all()[1] == []
     assert list(make_plan(take_inventory(0, 2), 0).everything()) == []
-    # A number is given once.
+    # A number is given once, the last one too.
+    client().delete_model_version(NAME, "3")
     assert make_version(tmp_path / "4", [4] * 20)[1] == f"models:/{NAME}/4"
 
 
@@ -286,6 +288,21 @@ def test_one_that_was_deleted_meanwhile_is_not_promoted(tmp_path: Path) -> None:
     collect(make_plan(take_inventory(0, 1), 0))
     with pytest.raises(UserError, match=rf"{NAME}/1: it was deleted meanwhile\. Known: {NAME}/2"):
         promotion.promote(judged, anyway=True)
+
+
+@pytest.mark.usefixtures("tracked_here")
+def test_a_deletion_whose_answer_was_lost_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        make_version(tmp_path / str(number), [number] * 20)
+    plan = make_plan(take_inventory(0, 1), 0)
+
+    def asked_twice(call: Callable[..., None], *words: str) -> None:
+        call(*words)
+        call(*words)
+
+    monkeypatch.setattr(old_versions, "retrying", asked_twice)
+    done = collect(plan)
+    assert (done.failures, done.spared) == ([], 0) and [each.number for each in models.versions(NAME)] == [2]
 
 
 @pytest.mark.usefixtures("tracked_here")
