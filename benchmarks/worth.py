@@ -45,6 +45,7 @@ from prorec_core.data.stage import preprocess
 from prorec_core.errors import UserError
 from prorec_core.evaluation.lists import dense_lists
 from prorec_core.evaluation.new_items import new_item_histories, new_targets
+from prorec_core.generation.stage import BETA_OF_THE_DENSE_SCORE
 from prorec_core.metrics.intervals import difference_of
 from prorec_core.metrics.measuring import values_by_user
 from prorec_core.metrics.top import rank_of_target
@@ -147,7 +148,7 @@ def trials_of(part: str, base: Experiment, seeds: Iterable[int], fewer: Callable
                 )
                 for levels in LEVELS
                 for codes in CODES
-                for beta in (0.0, base.generator.distill.beta)
+                for beta in (0.0, base.generator.distill.beta or BETA_OF_THE_DENSE_SCORE)
             ]
     return found
 

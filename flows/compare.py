@@ -72,7 +72,7 @@ def compare(
         experiment: what is varied; its own seed does not count.
         variants: names of variants and groups.
         seeds: the seeds, or how many, from 0.
-        against: the variant to hold the others against; by default the full method, or else the first one.
+        against: the variant to hold the others against; by default `prorec`, or else the first one.
         definitions: more variants and groups.
         parallel: how many variants and seeds run at a time, each in a process of its own; 1: here, one by one.
 
@@ -115,7 +115,7 @@ def compare(
             dataset = Dataset.load(store.fetch(data))
             experiment = fitted(experiment, data, tell=True)
             run.parameters({"experiment": experiment.model_dump(mode="json")})
-            # Once more: only now can be told which variants are the full method itself. One may open what another says.
+            # Once more: only now can be told which variants change nothing. One may open what another says.
             plan = known.plan(variants, experiment, seeds, against)
             _expect_same_targets(plan.experiments, experiment, data, run)
             numbers = {part: [fitted(each, data) for each in own] for part, own in plan.experiments.items()}

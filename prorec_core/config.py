@@ -15,6 +15,7 @@ from pydantic import Field, ValidationInfo, model_validator
 from prorec_core.by_data import AUTO, STORED, ByData, by_data, fields_by_data, left_to_the_data
 from prorec_core.config_compute import ComputeConfig
 from prorec_core.config_data import DataConfig, TextConfig, is_built_in
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.registry import GENERATORS, QUANTIZERS, SEQUENTIAL_MODELS
 from prorec_core.sections import MANY, MOST_SEED, RUN_ONLY, Place, Probability, Section, Width
 
@@ -162,7 +163,13 @@ class QuantizeConfig(Section):
 class DistillConfig(Section):
     """In-modality knowledge distillation from the frozen teacher embeddings."""
 
-    beta: float = Field(0.3, ge=0, le=100, description="Weight of the distillation loss; 0 leaves it out.")
+    beta: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="Weight of the distillation loss; 0 leaves it out. null: 0, since nothing that it adds could be "
+        "told from chance; 0.3 where its head gives the dense score that generation is fused with.",
+    )
     at: Literal["context", "summary"] = Field(
         "context", description="What is pulled to the teacher: the context vector, or a token after the last code."
     )
@@ -263,30 +270,6 @@ class GeneratorConfig(Training):
         if self.distill.soft_targets > 0 and not (self.trie_mask or self.node_scores):
             raise ValueError("distill.soft_targets needs trie_mask or node_scores: its masses are those of trie nodes")
         return self
-
-
-class EvaluateConfig(Section):
-    """How recommendations are measured."""
-
-    beams: int = Field(50, ge=10, le=5000, description="Beams of the generator.")
-    list_length: int = Field(
-        50, ge=10, le=1000, description="Items in every list; a target further down counts as missed."
-    )
-    mask_history: bool = Field(True, description="Never recommend what the user already has.")
-    fusion_weights: list[Annotated[float, Field(ge=0, le=1e6)]] = Field(
-        default=[0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
-        min_length=1,
-        max_length=1000,
-        description="Weights λ of the dense score among which validation NDCG@10 chooses; [0]: nothing is fused.",
-    )
-    new_item_bonus: float = Field(
-        0.0,
-        ge=0,
-        le=20,
-        description="Added to the score of each new item (data.new_items), in nats: with 0.7 it counts twice.",
-    )
-    bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of paired comparisons.")
-    examples: int = Field(5, ge=0, le=100, description="Users shown in words in the report.")
 
 
 class ContinuingConfig(Section):

@@ -46,6 +46,7 @@ ORDER = (
         "by_data",
         "config_compute",
         "config_data",
+        "config_evaluate",
         "config_changes",
         "config",
         "fitting",

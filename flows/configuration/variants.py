@@ -138,7 +138,7 @@ class Variants(Section):
             words: names of variants and groups.
             base: what is varied; its own seed does not count.
             seeds: the seeds, or how many, from 0.
-            against: the reference; by default the full method, or else the first variant.
+            against: the reference; by default `prorec`, or else the first variant.
 
         Raises:
             UserError: a name, a seed or a variant's settings cannot be.
@@ -202,7 +202,7 @@ class Variants(Section):
         return {"about": "; ".join(filter(None, words)), "set": variant.set}
 
     def experiment(self, name: str, base: Experiment, seed: int) -> Experiment:
-        """The experiment of a variant. A name of its own keeps its generator apart from the full method's.
+        """The experiment of a variant. A name of its own keeps its generator apart from the experiment's own.
 
         Raises:
             UserError: the variant changes what all must share, or something that does not exist.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from prorec_core.alignment.trained import AlignedModel
-from prorec_core.config import EvaluateConfig
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.base import Generator

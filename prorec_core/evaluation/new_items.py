@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prorec_core.config import EvaluateConfig
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.evaluation.baselines import with_fallback

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from prorec_core.config import EvaluateConfig
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Split
 from prorec_core.evaluation.baselines import with_fallback

@@ -78,6 +78,7 @@ class Objective:
         self.teacher = teacher
         self.config = generator.config
         self.distill = generator.config.distill
+        self.beta = self.distill.beta or 0.0
         kind = torch.bfloat16 if generator.low_precision else torch.float32
         self.teachers = {name: generator.teacher(name).to(kind) for name in generator.teacher_names}
 
@@ -91,7 +92,7 @@ class Objective:
         rows = [self._learnt(level, targets) for level in range(trie.depth)]
         teachers = len(generator.teacher_names)
         distilled: Sequence[Tensor] = [context.vector_PD] * teachers
-        if self.distill.at == "summary" and self.distill.beta > 0:
+        if self.distill.at == "summary" and self.beta > 0:
             states_PTD = generator.hidden(context, codes_Pl[:, None], summaries=True)[:, 0]
             states = [states_PTD[rows_W, level] for level, rows_W in enumerate(rows)]
             distilled = states_PTD[:, -teachers:].unbind(1)
@@ -102,11 +103,11 @@ class Objective:
         for level, (rows_W, states_WD) in enumerate(zip(rows, states, strict=True)):
             generate = generate + self._level_loss(level, context, states_WD, rows_W, targets, seen)
         generate = share * generate
-        if self.distill.beta == 0:
+        if self.beta == 0:
             return {"loss": generate, "loss_generate": generate.detach()}
         distill = self._distill_loss(distilled, everyone, own_P, stands_in=share == 0)
         return {
-            "loss": generate + self.distill.beta * distill,
+            "loss": generate + self.beta * distill,
             "loss_generate": generate.detach(),
             "loss_distill": distill.detach(),
         }

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from prorec_core.alignment.trained import AlignedModel
-from prorec_core.config import GeneratorConfig
+from prorec_core.config import DistillConfig, GeneratorConfig
 from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.errors import UserError
 from prorec_core.generation.base import Items
@@ -36,6 +36,8 @@ from prorec_core.training.runtime import Runtime, derive_seed
 
 CHOSEN_BY = 25_000
 """Validation targets at most by which the fusion weight, the ranker and what recommends are chosen."""
+BETA_OF_THE_DENSE_SCORE = 0.3
+"""Weight of the distillation where nothing is said and its head gives the dense score."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
         UserError: two items share a tuple of codes, the Stage-I teacher cannot read histories as long as the
             generator's, or the loss is no longer a number.
     """
+    open_beta = inputs.config.distill.beta is None
+    inputs = _settled(inputs)
     config, sequences = inputs.config, inputs.sequences
     torch.manual_seed(derive_seed(seed, "generator", "start"))
     trie = CodeTrie.from_codes(inputs.codes)
@@ -180,6 +184,7 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
                 warm=bool(warm) or inputs.start is not None,
                 taught=teacher is not None,
                 told=generator.directions is not None,
+                open_beta=open_beta,
             )
         ),
     }
@@ -192,9 +197,23 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     return TrainedGenerator(tensors, description, records)
 
 
+def beta(distill: DistillConfig, *, stage_one: bool) -> float:
+    """The distillation's weight, where it is left open, too: `stage_one` says whether the dense score is Stage I's."""
+    if distill.beta is not None:
+        return distill.beta
+    return 0.0 if stage_one else BETA_OF_THE_DENSE_SCORE
+
+
+def _settled(inputs: GeneratorInputs) -> GeneratorInputs:
+    """The inputs with the distillation's weight as a number."""
+    distill = inputs.config.distill
+    distill = distill.model_copy(update={"beta": beta(distill, stage_one=_attaches_stage_one(inputs))})
+    return replace(inputs, config=inputs.config.model_copy(update={"distill": distill}))
+
+
 def _teachers(inputs: GeneratorInputs) -> dict[str, Tensor]:
     distill = inputs.config.distill
-    if distill.beta == 0:
+    if not distill.beta:
         return {}
     if distill.teacher == "both" and inputs.integrated:
         return {
@@ -235,13 +254,14 @@ def _ranks(inputs: GeneratorInputs) -> bool:
     return inputs.config.ranker and (inputs.sequences.validates or inputs.ranker is not None)
 
 
-def _not_applied(inputs: GeneratorInputs, *, warm: bool, taught: bool, told: bool) -> Iterator[str]:
+def _not_applied(inputs: GeneratorInputs, *, warm: bool, taught: bool, told: bool, open_beta: bool) -> Iterator[str]:
     """Options that are on and for which there is no ground here, with the reason.
 
     Args:
         warm: whether the generator started from Stage I's model.
         taught: whether it was taught that model's distribution.
         told: whether it can read that model's state.
+        open_beta: whether nothing was said of the distillation's weight.
     """
     config, width = inputs.config, inputs.embeddings.shape[1]
     if config.stage_one_state and not told:
@@ -263,8 +283,13 @@ def _not_applied(inputs: GeneratorInputs, *, warm: bool, taught: bool, told: boo
             "generator.ranker (the validation items are trained on, and nothing is left to fit it on; give "
             "generator.ranker_file or generator.ranker_weights)"
         )
-    if config.distill.beta > 0 and config.distill.teacher == "both" and not inputs.integrated:
+    if config.distill.beta and config.distill.teacher == "both" and not inputs.integrated:
         yield "generator.distill.teacher=both (the codes are not integrated, so what they are of is the one teacher)"
+    if open_beta and not config.distill.beta:
+        for name in ("at", "teacher", "temperature", "share"):
+            value = getattr(config.distill, name)
+            if value != DistillConfig.model_fields[name].default:
+                yield f"generator.distill.{name}={value} (nothing is distilled; set generator.distill.beta, to 0.3 say)"
     if config.distill.soft_targets > 0 and not taught:
         yield "generator.distill.soft_targets (wants integrated codes and a model of states in Stage I)"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prorec_core.config import EvaluateConfig
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.text.semantic import SemanticSource
 

@@ -124,7 +124,7 @@ def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
 
     The codes are not looked at: a level is taken to have as many nodes as it can.
     """
-    from prorec_core.generation.stage import CHOSEN_BY
+    from prorec_core.generation.stage import CHOSEN_BY, beta
 
     config, sizes = experiment.generator, Sizes.of(inputs)
     items, dim = sizes.items, _quantized_dim(experiment, sizes)
@@ -133,9 +133,17 @@ def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
     positions = min(config.tokens_per_batch, sizes.interactions)
     products = max(_products(positions, above, count, dim) for above, count in pairwise([1, *nodes]))
     soft = config.distill.soft_targets > 0
+    equally_long = config.max_history == experiment.align.max_history
+    stage_one = config.dense == "stage_one" and experiment.quantize.embedding == "integrated" and equally_long
+    distilled = beta(config.distill, stage_one=stage_one) > 0
     met = experiment.collaborative.negatives + positions if _by_rows(experiment, items) else items
     step = [
-        Part("logits of distillation", int(1.5 * 512 * met * _FLOAT), "generator.distill.beta=0", True),
+        Part(
+            "logits of distillation",
+            int(1.5 * 512 * met * _FLOAT) if distilled else 0,
+            "generator.distill.beta=0",
+            True,
+        ),
         Part("products with nodes", products, "a smaller generator.tokens_per_batch or quantize.codes", True),
         Part(
             "the soft teacher's masses of items",

@@ -15,12 +15,12 @@ from prorec_core.by_data import AUTO, STORED, ByData
 from prorec_core.config import (
     BY_DATA,
     CollaborativeConfig,
-    EvaluateConfig,
     Experiment,
     GeneratorConfig,
     left_open,
 )
 from prorec_core.config_data import DataConfig, TextConfig
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.registry import Registry
 
 Path = tuple[str, ...]
@@ -37,6 +37,7 @@ _SPECIAL: dict[Path, dict[str, Any]] = {
     ("text", "vectors"): {"text": {"vectors": [{"name": "picture", "missing": "mean"}]}},
     ("name",): {"name": "another"},
     ("align", "start_norm"): {"align": {"start_norm": 0.5}},
+    ("generator", "distill", "beta"): {"generator": {"distill": {"beta": 0.5}}},
     ("quantize", "rq_vae", "hidden"): {"quantize": {"rq_vae": {"hidden": [8, 4]}}},
     ("train_on_validation",): {"train_on_validation": True, "evaluate": {"fusion_weights": [3.0]}},
     ("generator", "ranker_weights"): {

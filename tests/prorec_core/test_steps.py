@@ -89,7 +89,7 @@ def _stage_one(**shape: int) -> AlignedModel:
 
 
 def generator(shape: dict[str, int] | None = None, **changes: Any) -> Training:
-    distill = {"soft_targets": 0.3, "share": 1.0, **changes.pop("distill", {})}
+    distill = {"beta": 0.3, "soft_targets": 0.3, "share": 1.0, **changes.pop("distill", {})}
     config = {**TRAINING, "dim": DIM, "layers": 1, "decoder_layers": 1, "validation_beams": 10, **changes}
 
     def train(runtime: Runtime) -> Found:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prorec_core.config import EvaluateConfig
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Sequences
 from prorec_core.evaluation.heuristics.base import Catalogue, Trial

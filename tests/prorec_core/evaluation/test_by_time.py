@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from prorec_core.config import EvaluateConfig
 from prorec_core.config_data import DataConfig
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import Split
 from prorec_core.data.stage import preprocess

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prorec_core.config import EvaluateConfig
 from prorec_core.config_data import DataConfig
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.sequences import Split, from_lists
 from prorec_core.data.stage import preprocess
 from prorec_core.evaluation.own_items import lately_taken_lists, often_taken_lists

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import torch
 
-from prorec_core.config import EvaluateConfig
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.dataset import Dataset, NewItems
 from prorec_core.data.sequences import Sequences, Split, from_lists
 from prorec_core.evaluation.reranking import Found, as_candidates, find_all, own_and_ranked, sequential_find

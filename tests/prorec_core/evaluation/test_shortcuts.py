@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from prorec_core.config import EvaluateConfig
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.sequences import Borders, Split
 from prorec_core.evaluation import shortcuts
 from prorec_core.evaluation.heuristics.measuring import heuristic_inputs

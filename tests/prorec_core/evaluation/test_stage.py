@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prorec_core.config import EvaluateConfig
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.dataset import NewItems
 from prorec_core.data.seen import Seen, leaving_out
 from prorec_core.data.sequences import Split, from_lists

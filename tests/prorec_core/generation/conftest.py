@@ -47,10 +47,10 @@ def generator_config(**changes: Any) -> GeneratorConfig:
         "max_history": 20,
         "precision": "float32",
         "validation_beams": 10,
-        "distill": {"temperature": 0.2},
         "warm_start": True,
     }
-    return GeneratorConfig.model_validate({**settings, **changes})
+    distill = {"beta": 0.3, **changes.pop("distill", {"temperature": 0.2})}
+    return GeneratorConfig.model_validate({**settings, **changes, "distill": distill})
 
 
 def code_table(n_items: int = N_ITEMS, seed: int = 3) -> Codes:

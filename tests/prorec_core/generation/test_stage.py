@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from prorec_core.alignment.stage import align
 from prorec_core.alignment.trained import AlignedModel
-from prorec_core.config import EvaluateConfig, GeneratorConfig
+from prorec_core.config import GeneratorConfig
+from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.sequences import Sequences, Split, from_lists
 from prorec_core.errors import UserError
 from prorec_core.evaluation.lists import Models, lists_after
@@ -121,6 +122,12 @@ def test_a_restored_generator_recommends_the_same(
         ({"config": {"warm_start": False, "max_history": 5}}, ["dense=stage_one"]),
         ({"config": {"warm_start": False, "dense": "head", "stage_one_state": True}}, ["stage_one_state"]),
         (
+            {"config": {"distill": {"beta": None, "at": "summary", "share": 1.0}}},
+            ["distill.at=summary", "distill.share=1.0"],
+        ),
+        ({"config": {"distill": {"beta": None, "at": "summary"}, "dense": "head"}}, []),
+        ({"config": {"distill": {"beta": 0.0, "at": "summary"}}}, []),
+        (
             {"integrated": False, "config": {"distill": {"teacher": "both", "soft_targets": 0.5}}},
             ["warm_start", "distill.teacher=both", "distill.soft_targets"],
         ),
@@ -130,6 +137,18 @@ def test_options_without_ground_are_told(make_inputs: Any, changes: dict[str, An
     trained = train_generator(make_inputs(**{"config": {"epochs": 1}, **changes}), 0, CPU)
     told = [text.partition(" ")[0].removeprefix("generator.") for text in trained.config["not_applied"]]
     assert told == options
+
+
+@pytest.mark.parametrize(
+    ("changes", "beta"),
+    [({}, 0.0), ({"dense": "head"}, 0.3), ({"max_history": 5}, 0.3), ({"distill": {"beta": 0.7}}, 0.7)],
+)
+def test_it_distils_for_the_dense_score_s_sake_alone(make_inputs: Any, changes: dict[str, Any], beta: float) -> None:
+    inputs = make_inputs(config={"epochs": 1, "warm_start": False, "distill": {"beta": None}, **changes})
+    trained = train_generator(inputs, 0, CPU)
+    assert trained.config["generator"]["distill"]["beta"] == beta
+    assert trained.fusion_weight is not None
+    assert ("loss_distill" in trained.training[0]) == (beta > 0)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3])

@@ -76,8 +76,9 @@ def _generator(shape: dict[str, Any] | None = None, **changes: Any) -> Callable[
     own = {"dim": DIM, "layers": 1, "decoder_layers": 1, "heads": 2, "validation_beams": 10, "ranker": False}
     random = np.random.default_rng(2)
     codes = np.stack([np.arange(N_ITEMS) // 15, np.arange(N_ITEMS) % 15 // 4, np.arange(N_ITEMS) % 15 % 4], axis=1)
+    distill = {"beta": 0.3, **changes.pop("distill", {})}
     inputs = GeneratorInputs(
-        config=GeneratorConfig.model_validate({**SHARED, **own, **changes}),
+        config=GeneratorConfig.model_validate({**SHARED, **own, **changes, "distill": distill}),
         fusion_weights=[1.0],
         beams=10,
         mask_history=True,

@@ -18,7 +18,7 @@ from prorec.tasks.execution.needs import total
 from prorec.tasks.execution.stage import Work
 from prorec.tasks.local import memory
 from prorec.tasks.local.memory import OF_STAGE, peak_memory
-from prorec.tasks.stages.memory import Sizes
+from prorec.tasks.stages.memory import Sizes, of_generator
 from prorec.tasks.stages.pipeline import STAGES
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
@@ -110,6 +110,24 @@ def test_an_estimate_is_about_what_is_taken(measured: dict[str, tuple[int, int, 
     if how != OF_STAGE:
         pytest.skip("the kernel's mark cannot be set back here")
     assert took / FACTOR - SLACK <= said <= took * FACTOR + SLACK, (took / 2**20, said / 2**20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "distilled"),
+    [
+        ({}, False),
+        ({"generator": {"distill": {"beta": 0.3}}}, True),
+        ({"generator": {"dense": "head"}}, True),
+        ({"generator": {"max_history": 20}}, True),
+        ({"quantize": {"embedding": "semantic"}}, True),
+        ({"quantize": {"embedding": "semantic"}, "generator": {"distill": {"beta": 0}}}, False),
+    ],
+)
+def test_distillation_is_reckoned_where_there_is_one(tmp_path: Path, changes: dict[str, Any], distilled: bool) -> None:
+    """As `train_generator` decides it: where nothing is said, it distils for the dense score's sake alone."""
+    inputs = write_inputs(tmp_path, 50_000, 30, 12)
+    parts = {part.what: part.size for part in of_generator(Experiment.model_validate(changes), inputs)}
+    assert (parts.get("logits of distillation", 0) > 0) == distilled
 
 
 def test_sizes_are_those_of_the_artifacts(tmp_path: Path) -> None:
