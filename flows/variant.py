@@ -32,7 +32,7 @@ from prorec.tasks.tracking.retries import TrackingAwayError
 from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
-from prorec_core.errors import MachineError, one_line
+from prorec_core.errors import MachineError, with_line
 from prorec_core.evaluation.variants import Measured
 from prorec_core.metrics.scorers import GENERATOR
 from prorec_core.stages.ahead import expect_possible
@@ -77,7 +77,7 @@ def one_by_one(
             except Exception as error:
                 if isinstance(explained(error), MachineError):
                     raise
-                fell(name, seed, at_work[-1], one_line(error), error)
+                fell(name, seed, at_work[-1], with_line(error), error)
                 continue
             finally:
                 gc.collect()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from prorec_core.visible import shortened, visible
 
@@ -11,6 +14,9 @@ _LONGEST = 500
 _LONGEST_PART = 1500
 _LONGEST_WORD = 200
 _LONGEST_LIST = 600
+_OURS = {"prorec", "prorec_core"}
+_LIBRARIES = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+"""The folders of libraries, this project's too where it is installed as one."""
 
 
 class UserError(Exception):
@@ -61,6 +67,19 @@ def one_line(error: BaseException) -> str:
     if not isinstance(error, UserError):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def with_line(error: BaseException) -> str:
+    """As `one_line`; of what is no user's mistake also the line of one's own, or the project's, code that it came from.
+
+    So that whoever brings a method learns where it failed from what a page or a table tells.
+    """
+    text = one_line(error)
+    if isinstance(error, UserError):
+        return text
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [each for each in frames if not each[0].startswith((*_LIBRARIES, "<")) or _OURS & set(Path(each[0]).parts)]
+    return f"{text} ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else text
 
 
 def _told(text: str) -> str:

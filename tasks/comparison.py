@@ -47,7 +47,12 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         stage, _, side = name.partition("@")
         sides.setdefault(side, {})[stage] = path
     needless = {side: _WITHOUT_USE.get(_embedding(inputs), set()) for side, inputs in sides.items()}
-    used = [ref for name, ref in refs.items() if name.partition("@")[0] not in needless[name.partition("@")[2]]]
+    # What draws pages is no part of a method.
+    used = [
+        ref
+        for name, ref in refs.items()
+        if name.partition("@")[0] not in needless[name.partition("@")[2]] and not name.startswith("report")
+    ]
     alone, domination = sides[""], {}
     not_applied = [
         f"{text} in the {side} stream" if side else text

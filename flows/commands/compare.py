@@ -28,12 +28,13 @@ def compare(
         str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, as demo or ml-100k, or a YAML file.")
     ] = "demo",
     variants: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME,NAME,…",
-            help="Variants or groups: core, paper, untrained, dense, ablation, codes, again, all.",
+            help="Variants or groups: core, paper, untrained, dense, ablation, codes, again, all. By default core, or "
+            "prorec and the variants of your own file.",
         ),
-    ] = "core",
+    ] = None,
     seeds: Annotated[str, typer.Option(metavar="COUNT", help="How many, from 0; or which: 3,7 (one alone: 3,)")] = "1",
     against: Annotated[
         str | None,
@@ -64,7 +65,7 @@ def compare(
 
     prepare_training()
     chosen, known = load(experiment, settings or ()), load_variants(variants_file)
-    words = [word.strip() for word in variants.split(",") if word.strip()]
+    words = known.own() if variants is None else [word.strip() for word in variants.split(",") if word.strip()]
     counted = _seeds(seeds)
     given = [each.partition("=")[0].strip() for each in settings or ()]
     if "seed" in given:
@@ -75,6 +76,8 @@ def compare(
     for place, own in plan.overridden(chosen, given).items():
         values = ", ".join(f"{name} {value}" for name, value in own.items())
         say(f"{place}: these variants keep a value of their own: {values}")
+    for name, before in plan.same(known).items():
+        say(f"{name} will have the figures of {before}: what it sets is the same there, or not read by what recommends")
     have(experiment, chosen)
     summary = _run(chosen, words, counted, against, known, parallel)
     _show(summary)
@@ -149,6 +152,8 @@ def _show(summary: dict[str, Any]) -> None:
             interval,
         )
     screen.print(table)
+    if found["reference"] not in found["variants"]:
+        say(f"{found['reference']} was not measured, so nothing is held against it")
     if rows := new_item_rows(found):
         screen.print(plain_table(new_item_line(found["new_items"]), rows, names=2))
     for mark, means in marks_of(found).items():

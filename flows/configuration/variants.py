@@ -5,6 +5,7 @@ Knows YAML and names; knows nothing of how variants are run.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from prorec.flows.configuration.experiments import changed, explained, read_yaml
 from prorec.tasks.local import paths
-from prorec.tasks.stages.baselines import standing
+from prorec.tasks.stages.baselines import pipeline_of, standing
 from prorec.tasks.tracking.mlflow_runs import flatten
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError, did_you_mean
@@ -105,6 +106,22 @@ class Plan:
                         others[name] = own.get(place)
         return {place: others for place, others in found.items() if others}
 
+    def same(self, known: Variants) -> dict[str, str]:
+        """Variants that will have the very figures of one before them, and that one.
+
+        Args:
+            known: the variants, for how each recommends.
+        """
+        found: dict[str, str] = {}
+        first: dict[str, str] = {}
+        for name in self.names:
+            scorer, own = known.scorer_of(name), self.experiments[name, self.seeds[0]]
+            *stages, _report = pipeline_of(scorer)
+            read = [{**stage.values(each), "name": ""} for each in own[1:] or own for stage in stages]
+            if (before := first.setdefault(json.dumps([scorer, own[0].seed, read], default=str), name)) != name:
+                found[name] = before
+        return found
+
 
 class Variants(Section):
     """Variants and groups of them, by name."""
@@ -130,6 +147,11 @@ class Variants(Section):
         if not chosen:
             raise UserError("no variant is named", place="variants", cure=f"Known: {', '.join(self.groups)}, {EVERY}")
         return list(chosen)
+
+    def own(self) -> list[str]:
+        """What is compared where nothing is named: `prorec` and all variants of a file of one's own, or `core`."""
+        own = [name for name, variant in self.variants.items() if variant.file]
+        return list(dict.fromkeys([FULL, *own])) if own else ["core"]
 
     def plan(self, words: Sequence[str], base: Experiment, seeds: int | list[int], against: str | None) -> Plan:
         """What is to be run where these variants and groups are asked for.
@@ -307,7 +329,7 @@ def joined(first: Variants, second: Variants, place: str) -> Variants:
             )
         for name in names:
             if name not in both.variants:
-                cure = did_you_mean(name, both.variants)
+                cure = did_you_mean(name, both.variants) if name not in both.groups else "A group holds variants alone"
                 raise UserError(f"the group '{group}' names '{name}', which is no variant", place=place, cure=cure)
     for name in both.variants:
         line = [name]
@@ -330,7 +352,7 @@ def joined(first: Variants, second: Variants, place: str) -> Variants:
             )
         for name in streams:
             if name not in generators:
-                cure = did_you_mean(name, generators)
+                cure = did_you_mean(name, generators) if name not in both.variants else "Fuse two that generate"
                 raise UserError(f"'{variant}' cannot fuse '{name}', which is no generator", place=place, cure=cure)
     return both
 

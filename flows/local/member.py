@@ -103,7 +103,7 @@ def _outcome(order: Mapping[str, Any], ask: Ask) -> dict[str, Any]:
     from prorec.tasks.local.machine_errors import explained
     from prorec.tasks.local.stopping import stops_kept
     from prorec.tasks.tracking.retries import TrackingAwayError
-    from prorec_core.errors import MachineError, one_line
+    from prorec_core.errors import MachineError, with_line
 
     module, _, name = JOBS[order["do"]].partition(":")
     try:
@@ -114,7 +114,7 @@ def _outcome(order: Mapping[str, Any], ask: Ask) -> dict[str, Any]:
         told = explained(error) or error
         kinds = {MachineError: "machine", TrackingAwayError: "away", MemoryError: "memory"}
         kind = next((name for kind, name in kinds.items() if isinstance(told, kind)), "own")
-        return {"failed": {"kind": kind, "reason": one_line(told)}}
+        return {"failed": {"kind": kind, "reason": with_line(told)}}
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ Floats = npt.NDArray[np.float32]
 Find = Callable[[Sequences], Candidates]
 """What a baseline finds after some histories, in the catalogue that these are of."""
 Own = Callable[[Candidates, int], tuple[IntArray, Floats]]
+OwnHeldOut = Callable[[Candidates, Sequences, int], tuple[IntArray, Floats]]
 """The k best candidates of each user by the baseline itself, and their scores."""
 
 
@@ -133,6 +134,7 @@ def own_and_ranked(
     texts_NT: Floats | None = None,
     own: Own = Candidates.dense,
     relations: Relations | None = None,
+    own_held_out: OwnHeldOut | None = None,
 ) -> EvaluationInputs:
     """A baseline's lists, and what a ranker fitted on its validation users makes of the same candidates.
 
@@ -146,6 +148,7 @@ def own_and_ranked(
             so no new items.
         own: makes its own lists.
         relations: as `relations_of` gives them; None: they are made.
+        own_held_out: makes its own lists of validation users, each by what others chose; None: `own` does.
 
     Returns:
         What is measured, a scorer `ranked` too where a ranker was fitted, which is where validation items are not
@@ -171,7 +174,8 @@ def own_and_ranked(
 
     def made(candidates: Candidates, histories: Sequences, *, held_out: bool = False) -> dict[str, TopItems]:
         k = min(config.list_length, histories.n_items)
-        lists = {scorer: TopItems(*own(candidates, k))}
+        alone = own_held_out(candidates, histories, k) if held_out and own_held_out else own(candidates, k)
+        lists = {scorer: TopItems(*alone)}
         if fitted is not None:
             rank = fitted[0].rank_held_out if held_out else fitted[0].rank
             lists[RANKED] = TopItems(*rank(candidates, histories, k))

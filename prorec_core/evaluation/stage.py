@@ -202,7 +202,7 @@ def _split(dataset: Dataset) -> dict[str, Any]:
 
 
 def _reference(profile: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Expected metrics that the generated shop knows of itself, by ranking: best, text_only, behaviour_only."""
+    """Expected metrics that the generated shop knows of itself, by ranking: best, text_only."""
     found: dict[str, dict[str, float]] = {}
     for name, value in profile.get("demo", {}).items():
         for metric in ("recall_at_10", "ndcg_at_10"):

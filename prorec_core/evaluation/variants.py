@@ -127,7 +127,7 @@ def compare_variants(
     parts: dict[str, list[Measured]] = {}
     for each in sorted(measured, key=lambda each: each.apart):
         parts.setdefault(each.variant, []).append(each)
-    own = own_seconds(measured)
+    own = own_seconds(each for name in parts for each in parts[name])
     kinds = Counter(kind for each in measured for kind in each.made_with)
     usual = kinds.most_common(1)[0][0] if kinds else ""
     variants: dict[str, Any] = {}

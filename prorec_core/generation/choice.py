@@ -121,6 +121,22 @@ def fusion_trials(
     return _trials([(weight, rank_of_target(candidates.fused(weight, 10)[0], targets)) for weight in weights], owners)
 
 
+def weight_of(
+    candidates: Candidates, targets: IntArray, weights: Sequence[float], owners: IntArray
+) -> tuple[float, list[tuple[float, float]], list[float]]:
+    """The weight λ that validation chooses, what each one reaches, and by fold the one that all others' users choose.
+
+    Args:
+        candidates: those of validation users.
+        targets: the items that were taken, shape (U,).
+        weights: to choose from.
+        owners: whose each target is, shape (U,); a user's fold is `owner % FOLDS`.
+    """
+    ranks = [(weight, rank_of_target(candidates.fused(weight, 10)[0], targets)) for weight in weights]
+    trials = _trials(ranks, owners)
+    return best_trial(trials)[0], trials, _held_out(ranks, owners)[0]
+
+
 def _trials(ranks: Sequence[tuple[float, IntArray]], owners: IntArray | None) -> list[tuple[float, float]]:
     return [(weight, ndcg_at_k(ranks_T, 10, owners)) for weight, ranks_T in ranks]
 

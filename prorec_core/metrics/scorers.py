@@ -84,7 +84,8 @@ SCORERS: dict[str, Scorer] = {
     "ranked": Scorer(
         "ranked",
         "a light ranker of what is found, by its scores, item-to-item counts, item-kNN, texts (unless ids alone are "
-        "known) and popularity, fitted on validation users",
+        "known), popularity and, where it may be recommended again, how often and how lately the user took it, fitted "
+        "on validation users",
         "#7b4fa3",
         "P",
         compared=(
@@ -127,7 +128,7 @@ SCORERS: dict[str, Scorer] = {
     ),
     "popularity": Scorer(
         "popularity",
-        "the items that occur most in training, the same for everyone",
+        "the items that occur most in training",
         "#8a8f98",
         "v",
         recommends=False,

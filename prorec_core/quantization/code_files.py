@@ -138,7 +138,11 @@ def _expect_one_length(ids: pl.Series, lengths: pl.Series, place: str) -> None:
 
 def _of_object(members: Members, place: str) -> tuple[pl.Series, npt.NDArray[np.int64]]:
     ids = pl.Series([item for item, _ in members], dtype=pl.String)
-    lists = [value if isinstance(value, list) else [] for _, value in members]
+    for item, value in members:
+        if not isinstance(value, list):
+            problem = f"the item {shown(item)} has no list of codes but {shown(value)}"
+            raise UserError(problem, place=place, cure='Write a list for each, as ["<a_12>", "<b_3>"] or [12, 3]')
+    lists = [value for _, value in members]
     _expect_one_length(ids, pl.Series([len(each) for each in lists], dtype=pl.Int64), place)
     found = np.zeros((len(lists), len(lists[0]) if lists else 0), np.int64)
     kinds: list[str] = []

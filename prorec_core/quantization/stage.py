@@ -45,6 +45,7 @@ def quantize(
 
     Raises:
         UserError: embeddings that are missing or not finite, or collisions that cannot be resolved.
+        ValueError: a method gave no codes as a method must.
     """
     embeddings_ND = check_embeddings(embeddings)
     if len(item_ids) != len(embeddings_ND):
@@ -60,6 +61,7 @@ def quantize(
     else:
         kind: type[Quantizer] = QUANTIZERS.load(config.method)
         quantizer, found = kind.fit(embeddings_ND, config, seed, report)
+        _expect_codes(found, len(embeddings_ND), config)
     # Tuples of one's own that are told apart already need no level for that.
     apart = config.table is not None and collision_quality(found)["items"] == 0
     suffix = config.collisions == "suffix" and not apart
@@ -229,3 +231,16 @@ def _quality(
             "moved": int((found_NL != level_codes_NL).any(axis=1).sum()),
         },
     }
+
+
+def _expect_codes(found: Codes, items: int, config: QuantizeConfig) -> None:
+    """See that a method, one's own perhaps, gave whole numbers from 0 to K - 1, a row an item and a column a level."""
+    wanted = (items, config.levels)
+    if found.shape != wanted or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(
+            f"{config.method} gave codes of shape {found.shape}, {found.dtype}; wanted are integers of {wanted}"
+        )
+    if len(found) and not 0 <= int(found.min()) <= int(found.max()) < config.codes:
+        raise ValueError(
+            f"{config.method} gave codes from {found.min()} to {found.max()}; wanted are those to {config.codes - 1}"
+        )

@@ -28,7 +28,7 @@ def data_plot(sequences: Sequences) -> Figure:
         shown = np.unique(np.linspace(0, len(taken) - 1, _POINTS).astype(np.int64))
         items.fill_between(shown + 1, taken[shown], step="mid", color=TEXT_COLOUR)
         items.set(
-            title=f"Use of {sequences.n_items:,} items",
+            title=f"Use of {len(taken):,} items",
             xlabel="items, the most taken first",
             ylabel="times taken",
             xlim=(1, max(len(taken), 2)),

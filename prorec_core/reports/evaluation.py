@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from prorec_core import fitting
 from prorec_core.config import BY_DATA
 from prorec_core.config_data import is_built_in
+from prorec_core.data.sequences import Split
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.metrics import scorers
 from prorec_core.metrics.scorers import in_order
@@ -64,6 +65,8 @@ def render(background: Background, evaluation: Evaluation) -> str:
         protocol={split: protocol_line(metrics["protocol"], split) for split in ("test", "validation")},
         protocol_targets="test_targets" in metrics["protocol"],
         tables={split: _tables(metrics[split]) for split in ("test", "validation")},
+        chosen_by=_chosen_by(background),
+        validation_targets=metrics["protocol"].get("validation_targets", 0),
         tiles=_tiles(background, metrics),
         notes=_notes(metrics, background),
         reference=_reference(metrics),
@@ -154,7 +157,7 @@ def _figures(background: Background, evaluation: Evaluation) -> dict[str, tuple[
         if metrics["ranker"].get("network"):
             better, linear = metrics["ranker"]["ndcg_at_10"], metrics["ranker"]["linear_ndcg_at_10"]
             text += f" A network that goes on from these ranks: {better:.4f} there, the weights alone {linear:.4f}."
-        found["ranker"] = plots.ranker_features(without), text
+        found["ranker"] = plots.ranker_features(without, network=bool(metrics["ranker"].get("network"))), text
     levels = [level for level in background.quality.get("levels", []) if level.get("usage")]
     if levels:
         words = ", ".join(
@@ -279,10 +282,10 @@ def _notes(metrics: Mapping[str, Any], background: Background) -> list[str]:
     if not metrics["validation_tells"]:
         return notes
     if "without" in metrics["ranker"] and metrics["recommended"] != "ranked":
-        reached = metrics["validation"][metrics["recommended"]]["ndcg_at_10"]
+        ranked, other = (metrics["validation"][name]["ndcg_at_10"] for name in ("ranked", metrics["recommended"]))
         notes.append(
-            "The ranker is not used: on validation users held out it has NDCG@10 "
-            f"{metrics['ranker']['ndcg_at_10']:.4f}, {scorers.label(metrics['recommended'])} {reached:.4f}."
+            f"The ranker is not used: on validation users held out it has NDCG@10 {ranked:.4f}, "
+            f"{scorers.label(metrics['recommended'])} {other:.4f}."
         )
     weights = [weight for weight, _ in metrics["fusion_trials"]] or list(background.config.fusion_weights)
     weight = metrics["fusion_weight"]
@@ -292,6 +295,11 @@ def _notes(metrics: Mapping[str, Any], background: Background) -> list[str]:
             "a better one may lie beyond (evaluate.fusion_weights)."
         )
     return notes
+
+
+def _chosen_by(background: Background) -> int:
+    """How many validation targets choices are made on: those that a model can be asked for."""
+    return len(background.dataset.sequences.answerable(Split.VALIDATION))
 
 
 def _follows_data(background: Background) -> bool:

@@ -166,18 +166,19 @@ def beyond_shortcut(test: Mapping[str, Mapping[str, float]], rest: Mapping[str, 
     return figure
 
 
-def ranker_features(without: Mapping[str, Mapping[str, float]]) -> Figure:
+def ranker_features(without: Mapping[str, Mapping[str, float]], *, network: bool = False) -> Figure:
     """What each of the ranker's features adds to validation NDCG@10, with 95% intervals.
 
     Args:
         without: by feature the difference, low and high, of a ranker fitted without it.
+        network: whether a network goes on from the weights that these are about.
     """
     with style():
         figure, (axes,) = panels(1, width=4.5, height=2.4)
         axes.axvline(0, color=MUTED, linewidth=1)
         for place, found in enumerate(without.values()):
             draw_interval(axes, place, (-found["high"], -found["difference"], -found["low"]), about("ranked").colour)
-        axes.set_title("What each feature adds to the ranker")
+        axes.set_title(f"What each feature adds to the ranker{'’s weights' if network else ''}")
         axes.set_xlabel("validation NDCG@10, users held out")
         axes.set_yticks(range(len(without)), list(without))
         axes.set_ylim(len(without) - 0.5, -0.5)
@@ -305,7 +306,8 @@ def training_curves(training: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figu
                 axes.margins(y=0.16)
                 axes.yaxis.set_major_locator(MaxNLocator(4))
                 if name != "loss" and values:
-                    best = int(np.argmax(values))
+                    # Of equal epochs the last is kept.
+                    best = len(values) - 1 - int(np.argmax(values[::-1]))
                     axes.plot(epochs[best], values[best], marker="o", markersize=9, color="none", markeredgecolor=INK)
                     high = values[best] > (min(values) + max(values)) / 2
                     axes.annotate(

@@ -18,7 +18,6 @@ _ALPHA_ADVISED = 1.0
 """Below this weight of the alignment a greater one is advised as a trial for new items."""
 _REFERENCE = {
     "text_only": "best from text alone",
-    "behaviour_only": "best from behaviour alone",
     "best": "best reachable",
 }
 

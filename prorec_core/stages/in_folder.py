@@ -30,7 +30,7 @@ from prorec_core.quantization import code_files
 from prorec_core.sections import without_run_only
 from prorec_core.stages.ahead import expect_possible, expect_ranker
 from prorec_core.stages.align import align
-from prorec_core.stages.embed_text import embed_text
+from prorec_core.stages.embed_text import described_by, embed_text
 from prorec_core.stages.evaluate import evaluate
 from prorec_core.stages.preprocess import preprocess
 from prorec_core.stages.quantize import quantize
@@ -56,6 +56,7 @@ _RECORD = "experiment.json"
 _SOURCE, _GIVEN = "source", "given"
 """Beside the experiment: the digests of its data, and of files that it names."""
 _TABLE, _RANKER, _NOWHERE = "quantize.table", "generator.ranker_file", "nowhere"
+_TEXT = "text"
 _AT_WORK = ".at-work"
 _PAUSE = 10.0
 """Seconds between two lines on the progress of a stage."""
@@ -191,11 +192,12 @@ class StagesInFolder:
             raise UserError("the data have changed since", place=str(self.folder), cure=cure)
         kept = read_json(record).get(_GIVEN, {})
         for name, digest in self._given().items():
-            # A folder of before, which says nothing of a table, had this one: its name is the experiment's.
-            then_digest = kept.get(name, digest if name == _TABLE else "")
+            # A folder of before, which says nothing of a table or of texts, had this one: its name is the experiment's.
+            then_digest = kept.get(name, digest if name in (_TABLE, _TEXT) else "")
             # What is there already needs a file no more; where it is gone, the stage that reads it says so.
             if digest != then_digest and not (digest == _NOWHERE and then_digest):
-                raise UserError(f"the file of {name} has changed since", place=str(self.folder), cure=cure)
+                what = "what text reads, its encoder or vectors," if name == _TEXT else f"the file of {name}"
+                raise UserError(f"{what} has changed since", place=str(self.folder), cure=cure)
 
     def _source(self) -> str | None:
         """The digest of the data as they come; None where they are gone, and not needed any more.
@@ -226,6 +228,7 @@ class StagesInFolder:
     def _given(self) -> dict[str, str]:
         """The digests of the files that the experiment may name beside its data, by field; "" where it names none."""
         return {
+            _TEXT: described_by(self.experiment.text, self.experiment.data),
             _TABLE: _digest(lambda: code_files.digest(self.experiment.quantize)),
             _RANKER: _digest(lambda: ranker_file.digest(self.experiment.generator)),
         }

@@ -239,7 +239,7 @@ def _make(
             _notice(of, told)
         with peak_memory() as peak, told_of_device(of.name):
             measured = dict(of.body(work) or {})
-        measured |= _of_memory(peak)
+        measured |= _of_memory(peak) | (_of_the_epoch_kept(folder) if of.validates else {})
         if of.found_outside(experiment) != outside:
             raise UserError("what the stage reads was changed while it read it", place=of.name, cure="Run it again")
         mine.expect()
@@ -348,3 +348,15 @@ def _of_memory(peak: Peak) -> dict[str, float]:
     """Metrics in MiB; named for the process where it could not be told what the stage took."""
     found = {"peak_process_memory_mib" if peak.how == OF_PROCESS else "peak_memory_mib": peak.bytes / 2**20}
     return found if peak.device_bytes is None else found | {"peak_device_memory_mib": peak.device_bytes / 2**20}
+
+
+def _of_the_epoch_kept(folder: Path) -> dict[str, float]:
+    """What validation said of the epoch whose weights a training kept, of equal ones the last: its curve ends later."""
+    from prorec_core.training.loop import TARGET
+
+    record = folder / "training.json"
+    epochs = [each for each in read_json(record)["epochs"] if TARGET in each] if record.is_file() else []
+    if not epochs:
+        return {}
+    kept = max(epochs, key=lambda each: (each[TARGET], each["epoch"]))
+    return {f"best_{TARGET}": kept[TARGET], "best_epoch": kept["epoch"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -13,11 +14,12 @@ from typing import Any
 import prorec
 from prorec_core import registry
 from prorec_core.config import Experiment
+from prorec_core.errors import UserError
 from prorec_core.metrics import scorers, table
 from prorec_core.registry import Registry
 
 _ROOT = Path(prorec.__file__).resolve().parents[1]
-_PACKAGE = "prorec_core"
+_PACKAGE, _FLOWS = "prorec_core", "prorec"
 _CHOOSING = "prorec_core.registry"
 """Whoever imports a registry from here depends on the implementation that the experiment chooses."""
 _TABLES = {"prorec_core.metrics.scorers": scorers, "prorec_core.metrics.table": table}
@@ -30,6 +32,7 @@ _WITHOUT_EFFECT = {
     "prorec_core.config",
     "prorec_core.config_compute",
     "prorec_core.config_data",
+    "prorec_core.config_evaluate",
     "prorec_core.errors",
     "prorec_core.progress",
     "prorec_core.sections",
@@ -44,12 +47,16 @@ _WITHOUT_EFFECT = {
 def source_files(entries: Iterable[str], experiment: Experiment | None = None) -> list[Path]:
     """The files of these modules and of all of `prorec_core` that they import.
 
-    Files beside a module that are no Python (templates, word lists) count as part of it.
+    A method from elsewhere counts with what it imports of its own package, and of the folder that it lies in. Files
+    beside a module that are no Python (templates, word lists) count as part of it.
 
     Args:
         entries: modules.
         experiment: where a module asks a registry, the implementation that this experiment chooses counts; without
             one all of them do.
+
+    Raises:
+        UserError: a registry names a module that is nowhere.
     """
     modules: set[str] = set()
     todo = list(entries)
@@ -89,7 +96,8 @@ def source_hash(entries: Iterable[str], experiment: Experiment | None = None) ->
         total.update(json.dumps(decisive).encode())
         files = [file for file in files if file not in tables]
     for path in files:
-        total.update(f"{path.relative_to(_ROOT).as_posix()}\0".encode())
+        named = path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else Path(path.parent.name, path.name)
+        total.update(f"{named.as_posix()}\0".encode())
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
 
@@ -107,25 +115,51 @@ def _chosen(kinds: object, experiment: Experiment | None) -> list[str]:
 
 
 def _file(module: str) -> Path:
-    place = _ROOT.joinpath(*module.split("."))
+    place = _root(module.partition(".")[0]).joinpath(*module.split("."))
     return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+
+
+def _root(package: str) -> Path:
+    """The folder that a package, or a module that is in none, lies in."""
+    if (_ROOT / package).is_dir() or (_ROOT / f"{package}.py").is_file():
+        return _ROOT
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None or not found.origin.endswith(".py"):
+        problem = f"the module {package} of a registered method is nowhere to be found as Python source"
+        raise UserError(problem, cure="Put its folder into PYTHONPATH, or its file into prorec_core")
+    place = Path(found.origin).resolve()
+    return place.parents[1] if place.name == "__init__.py" else place.parent
 
 
 @cache
 def _imports(module: str) -> tuple[str, ...]:
-    return tuple(sorted(set(_imported(ast.parse(_file(module).read_text())))))
+    file = _file(module)
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    return tuple(sorted(set(_followed(module, _imported(ast.parse(file.read_text()), package)))))
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
+def _followed(module: str, imported: Iterable[str]) -> Iterator[str]:
+    """Which of these a result depends on: the project's own, and for a method from elsewhere what lies with it."""
+    own = module.partition(".")[0]
+    elsewhere = own not in (_PACKAGE, _FLOWS)
+    root = _root(own)
+    beside = elsewhere and root != _ROOT and not {"site-packages", "dist-packages"} & set(root.parts)
+    for name in imported:
+        package = name.partition(".")[0]
+        there = (root / package).is_dir() or (root / f"{package}.py").is_file()
+        followed = package == _PACKAGE or (elsewhere and package == own) or (beside and there)
+        if followed and (name.startswith(f"{_CHOOSING}.") or (name != _PACKAGE and _file(name).is_file())):
+            yield name
+
+
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+    """Every module that may be meant, absolute, and `registry.NAME` of a registry."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith(f"{_PACKAGE}."))
-        elif isinstance(node, ast.ImportFrom) and node.module == _CHOOSING:
-            yield from (f"{_CHOOSING}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and f"{node.module}.".startswith(f"{_PACKAGE}."):
-            if node.module != _PACKAGE:
-                yield node.module
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                if _file(name).is_file():
-                    yield name
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            if base != _CHOOSING:
+                yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)

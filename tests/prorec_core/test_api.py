@@ -211,6 +211,29 @@ def test_a_ranker_that_is_none_is_told_before_anything_is_trained(tmp_path: Path
     assert not (tmp_path / "run" / "preprocess").exists()
 
 
+@pytest.mark.parametrize("kind", ["encoder", "vectors"])
+def test_other_vectors_are_another_training(tmp_path: Path, kind: str) -> None:
+    """Those of a file that the experiment names; what was made of the file as it was is not taken for it."""
+    file, folder = tmp_path / "vectors.parquet", tmp_path / "run"
+
+    def write(seed: int) -> None:
+        vectors = np.random.default_rng(seed).normal(size=(1000, 4)).astype(np.float32)
+        ids = [f"P{item:05d}" for item in range(len(vectors))]
+        pl.DataFrame({"item_id": ids, "embedding": vectors}).write_parquet(file)
+
+    write(0)
+    named = {"encoder": "vectors", "model": str(file)}
+    others = {"encoder": "none", "vectors": [{"name": "mine", "path": str(file)}]}
+    experiment = Experiment.model_validate({**tiny(), "text": named if kind == "encoder" else others})
+    train(experiment, folder, until="embed_text", quiet=True)
+    train(experiment, folder, until="embed_text", quiet=True)
+    write(1)
+    with pytest.raises(UserError, match="what text reads, its encoder or vectors, has changed since"):
+        train(experiment, folder, until="embed_text", quiet=True)
+    file.unlink()
+    assert open_run(folder).experiment == experiment
+
+
 def test_another_ranker_is_another_training(tmp_path: Path) -> None:
     file, folder = tmp_path / "ranker.json", tmp_path / "run"
     held = {"features": FEATURES, "weights": [1.0] * len(FEATURES)}

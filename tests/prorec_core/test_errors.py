@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
+from pathlib import Path
 
 import pytest
 
-from prorec_core.errors import SeveralMistakesError, UserError, did_you_mean, one_line
+from prorec_core.errors import SeveralMistakesError, UserError, did_you_mean, one_line, with_line
 from prorec_core.visible import visible
 
 
@@ -44,6 +46,19 @@ def test_a_reason_is_one_line() -> None:
     assert one_line(ValueError("bad\nshape")) == "ValueError: bad shape"
     assert one_line(ValueError()) == "ValueError"
     assert len(one_line(ValueError("x" * 1000))) == 500
+
+
+def test_what_is_nobody_s_mistake_is_told_with_its_line(tmp_path: Path) -> None:
+    """Of one's own code the last line, also where a library raises below it."""
+    (tmp_path / "mine.py").write_text("import json\n\ndef f(text):\n    return json.loads(text)\n")
+    spec = importlib.util.spec_from_file_location("mine", tmp_path / "mine.py")
+    assert spec and spec.loader
+    spec.loader.exec_module(mine := importlib.util.module_from_spec(spec))
+    with pytest.raises(ValueError) as raised:
+        mine.f("{")
+    assert with_line(raised.value) == f"{one_line(raised.value)} (mine.py, line 4)"
+    assert with_line(ValueError("never raised")) == "ValueError: never raised"
+    assert with_line(UserError("wrong")) == "wrong."
 
 
 HOSTILE = "a\nb\r\x1b[2J\x9b1m\u202eevil\u200b\u2028\ud800\x00"

@@ -41,6 +41,7 @@ def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
         apart=[name for name, about in found["variants"].items() if about["apart"]],
         marks=marks_of(found),
         seeds=_seeds(found),
+        uneven=_uneven(found),
         protocol={split: _protocol(found, split) for split in ("test", "validation")},
         tables={split: _table(found, split) for split in ("test", "validation")},
         scorers=_scorers(found),
@@ -80,7 +81,7 @@ def table_markdown(found: Found) -> str:
         against = about["against"].get("ndcg_at_10")
         named = marked(_linked(name, about), about)
         lines.append(_line([named, scorers.label(about["scorer"]), *cells, _interval(against) if against else ""]))
-    lines += ["", _explained(found)]
+    lines += ["", " ".join(filter(None, [_explained(found), _uneven(found)]))]
     for mark, means in marks_of(found).items():
         lines += ["", f"{mark} {means}"]
     if rows := new_item_rows(found):
@@ -101,6 +102,18 @@ def _explained(found: Found) -> str:
     return (
         f"{spread}In brackets: 95% interval of the difference, {found['bootstrap_samples']:,} resamples of test users, "
         "each user's value being the mean over seeds."
+    )
+
+
+def _uneven(found: Found) -> str:
+    """Which variants lack seeds that others have; "" where none does."""
+    every = set(found["seeds"])
+    lacking = {name: about["seeds"] for name, about in found["variants"].items() if set(about["seeds"]) != every}
+    if not lacking:
+        return ""
+    named = "; ".join(f"{name} seed {', '.join(map(str, seeds))} alone" for name, seeds in lacking.items())
+    return (
+        f"Not every variant has every seed ({named}): a difference is over those that both have, a mean over its own."
     )
 
 

@@ -173,6 +173,12 @@ def test_page_and_table_say_how_targets_were_held_back(dataset: Dataset, evaluat
         assert "items that training never saw" in text
     assert "nothing that anybody did once the validation had begun was trained on" in page
     assert "by whether training saw the user" in page
+    every, asked = (
+        len(each)
+        for each in (dataset.sequences.targets(Split.VALIDATION), dataset.sequences.answerable(Split.VALIDATION))
+    )
+    assert asked < every and f"were chosen on {asked:,} of the {every:,} targets" in page
+    assert "Over the lists of all targets, however many a user has." in page
     first = {**evaluation.metrics["protocol"], "targets": "first", "split": "by position"}
     assert protocol_line(first).startswith(
         "by position, for want of a clock: each user's first interaction in the last share"

@@ -395,10 +395,13 @@ def test_what_the_ranker_is_made_of_is_told_and_that_it_is_not_used(inputs, back
     }
     fitted = {"features": ["text", "dense"], "standardised": [0.5, 0.25], "ndcg_at_10": 0.125, "without": without}
     fitted["weights"] = [1.0, 2.25]
-    result = evaluate(replace(inputs, ranker={**fitted, "folds": []}))
+    unused = {split: {**found, "ranked": found["generative"]} for split, found in inputs.lists.items()}
+    result = evaluate(replace(inputs, ranker={**fitted, "folds": []}, lists=unused))
     assert result.metrics["ranker"] == fitted and result.metrics["recommended"] == "fused"
     text = page(result)
-    assert "The ranker is not used" in text and "0.1250" in text
+    ranked, fused = (result.metrics["validation"][name]["ndcg_at_10"] for name in ("ranked", "fused"))
+    told = f"The ranker is not used: on validation users held out it has NDCG@10 {ranked:.4f}, fused {fused:.4f}."
+    assert told in html.unescape(text), "as in the table of validation"
     assert "Recommended by: fused" in text and "Recommended by: fused." in result_markdown(result.metrics)
     assert "text +0.0100, dense +0.0100" in text, "in the order of the features"
     assert "ranker.png" in plot_files(background, result)

@@ -97,7 +97,7 @@ def test_new_items_get_codes_that_items_have(tmp_path: Path, clustered: Make, sm
         ('{"i0": ["<a_1>", "<b_2>"]}', "239 of 240 items have no codes: i1, i2, i3, … (it has ids like i0)"),
         ('{"i0": ["<a_1>"], "i1": ["<a_1>", "<b_2>"]}', "i1 has 2 codes, and i0 has 1"),
         ('{"i0": []}', "i0 has 0 codes"),
-        ('{"i0": "<a_1>"}', "i0 has 0 codes"),
+        ('{"i0": "<a_1>"}', "i0 has no list of codes but <a_1>"),
         ('{"i0": ["<a_1>"], "i1": ["<b_1>"]}', "i1 holds what is no code of level 0: <b_1>"),
         ('{"i0": [1.5]}', "no code of level 0"),
         ('{"i0": [true]}', "no code of level 0"),

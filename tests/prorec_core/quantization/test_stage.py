@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from prorec_core.generation.trie import CodeTrie
 from prorec_core.quantization.quality import collision_quality, level_quality
 from prorec_core.quantization.quantized import CodeTable, Quantized
 from prorec_core.quantization.quantizer import Floats
+from prorec_core.quantization.residual_kmeans import ResidualKMeans
 from prorec_core.quantization.stage import fitted_quantizer, quantize
 from prorec_core.registry import QUANTIZERS
 
@@ -115,3 +117,27 @@ def test_figures_of_collisions_by_hand() -> None:
     codes = np.array([[0, 0], [0, 0], [0, 1], [1, 0], [0, 0]], dtype=np.uint16)
     expected = {"items": 3, "share": 0.6, "tuples": 3, "largest_group": 3}
     assert collision_quality(codes) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (lambda codes: codes[:-1], r"broken gave codes of shape \(239, 3\), int64; wanted are integers of \(240, 3\)"),
+        (lambda codes: codes.astype(np.float32), r"broken gave codes of shape \(240, 3\), float32"),
+        (lambda codes: codes + 100, "broken gave codes from 100 to 107; wanted are those to 7"),
+        (lambda codes: codes - 1, "broken gave codes from -1 to 6"),
+    ],
+)
+def test_a_method_that_gives_no_codes_is_named(
+    given: Callable[[Any], Any], told: str, clustered: Make, small_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(ResidualKMeans):
+        @classmethod
+        def fit(cls, *arguments: Any) -> Any:
+            fitted, codes = super().fit(*arguments)
+            return fitted, given(codes.astype(np.int64) % 8)
+
+    monkeypatch.setitem(QUANTIZERS.places, "broken", "anywhere:Broken")
+    monkeypatch.setattr(QUANTIZERS, "load", lambda _: Broken)
+    with pytest.raises(ValueError, match=told):
+        quantize(small_config(method="broken", codes=8), clustered(), ids(240), seed=0)

@@ -14,6 +14,7 @@ from prorec.tasks.execution import sources
 from prorec.tasks.stages.pipeline import STAGES
 from prorec_core.config import Experiment, QuantizeConfig
 from prorec_core.data.sequences import Sequences
+from prorec_core.errors import UserError
 from prorec_core.quantization.quantized import Quantized
 from prorec_core.quantization.stage import fitted_quantizer, quantize
 from prorec_core.registry import QUANTIZERS, SEQUENTIAL_MODELS
@@ -53,3 +54,47 @@ def test_a_new_sequential_model(monkeypatch: pytest.MonkeyPatch, checkerboard: S
     for stage in ("train_collaborative", "align", "train_generator", "evaluate"):
         files = {path.name for path in sources.source_files((STAGES[stage].module,), experiment)}
         assert "toys.py" in files and not files & {"sasrec.py", "din.py"}, stage
+
+
+def _own_method(folder: Path, name: str, *imports: str) -> None:
+    """A package with a model and what it imports, and a module beside the package."""
+    (folder / name).mkdir()
+    for file in ("__init__", "scale", "deeper", "unused"):
+        (folder / name / f"{file}.py").write_text("")
+    (folder / f"{name}_beside.py").write_text("SCALE = 1\n")
+    (folder / name / "scale.py").write_text("from . import deeper\nSCALE = 1\n")
+    (folder / name / "model.py").write_text("\n".join([*imports, "class Mine: ...", ""]))
+
+
+@pytest.mark.parametrize(
+    "imported", ["from .scale import SCALE", "from . import scale", "from own1 import scale", "import own1.scale"]
+)
+def test_what_a_method_from_elsewhere_imports_counts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, imported: str
+) -> None:
+    """Whichever way it imports it, and wherever it lies: changed code never passes for cached work."""
+    sources._imports.cache_clear()
+    _own_method(tmp_path, "own1", imported, "import own1_beside")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(SEQUENTIAL_MODELS.places, "outside", "own1.model:Mine")
+    experiment = Experiment.model_validate({"collaborative": {"model": "outside"}})
+    entries = (STAGES["train_collaborative"].module,)
+    found = sources.source_files(entries, experiment)
+    files = {path.relative_to(tmp_path).as_posix() for path in found if path.is_relative_to(tmp_path)}
+    assert (
+        files >= {"own1/model.py", "own1/scale.py", "own1/deeper.py", "own1_beside.py"}
+        and "own1/unused.py" not in files
+    )
+    before = sources.source_hash(entries, experiment)
+    for changed in ("own1/scale.py", "own1/deeper.py", "own1_beside.py"):
+        (tmp_path / changed).write_text("SCALE = 2\n" + (tmp_path / changed).read_text())
+        after = sources.source_hash(entries, experiment)
+        assert after != before, changed
+        before = after
+
+
+def test_a_method_that_is_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SEQUENTIAL_MODELS.places, "lost", "module_that_is_nowhere:Mine")
+    experiment = Experiment.model_validate({"collaborative": {"model": "lost"}})
+    with pytest.raises(UserError, match="module_that_is_nowhere of a registered method is nowhere"):
+        sources.source_files((STAGES["train_collaborative"].module,), experiment)
