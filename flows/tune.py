@@ -34,7 +34,7 @@ from prorec.tasks.tuning.study import Attempt, Study, best_of, open_study
 from prorec.tasks.upkeep.tidy import tidy_first
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
-from prorec_core.errors import UserError, with_line
+from prorec_core.errors import UserError, one_line
 from prorec_core.fitting import known_values, open_fields
 from prorec_core.reports.tuning import table_markdown
 from prorec_core.stages.ahead import expect_possible
@@ -163,8 +163,8 @@ def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun, members:
                 # A choice may be to leave a number to the data.
                 return attempt, fitted(planned.experiment(attempt.values), shared["preprocess"])
             except UserError as error:
-                attempt.fail(with_line(error))
-                emit(PartEnded(f"{name_of(attempt)}: {with_line(error)}", name, failed=True))
+                attempt.fail(one_line(error))
+                emit(PartEnded(f"{name_of(attempt)}: {one_line(error)}", name, failed=True))
         return None
 
     def ended(attempt: Attempt, outcome: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,9 +15,9 @@ _LONGEST = 500
 _LONGEST_PART = 1500
 _LONGEST_WORD = 200
 _LONGEST_LIST = 600
-_OURS = {"prorec", "prorec_core"}
-_LIBRARIES = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
-"""The folders of libraries, this project's too where it is installed as one."""
+_LIBRARIES = tuple(f"{sysconfig.get_paths()[kind]}{os.sep}" for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+_OURS = tuple(f"{Path(__file__).parents[1] / name}{os.sep}" for name in ("prorec", "prorec_core"))
+"""The folders of libraries, and of this project, which may be installed as one."""
 
 
 class UserError(Exception):
@@ -78,7 +79,7 @@ def with_line(error: BaseException) -> str:
     if isinstance(error, UserError):
         return text
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    own = [each for each in frames if not each[0].startswith((*_LIBRARIES, "<")) or _OURS & set(Path(each[0]).parts)]
+    own = [each for each in frames if not each[0].startswith((*_LIBRARIES, "<")) or each[0].startswith(_OURS)]
     return f"{text} ({Path(own[-1][0]).name}, line {own[-1][1]})" if own else text
 
 

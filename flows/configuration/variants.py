@@ -116,8 +116,9 @@ class Plan:
         first: dict[str, str] = {}
         for name in self.names:
             scorer, own = known.scorer_of(name), self.experiments[name, self.seeds[0]]
-            *stages, _report = pipeline_of(scorer)
-            read = [{**stage.values(each), "name": ""} for each in own[1:] or own for stage in stages]
+            *makes, measuring, _report = pipeline_of(scorer)
+            read = [{**stage.values(each), "name": ""} for each in own[1:] or own for stage in makes]
+            read.append({**measuring.values(own[0]), "name": ""})
             if (before := first.setdefault(json.dumps([scorer, own[0].seed, read], default=str), name)) != name:
                 found[name] = before
         return found

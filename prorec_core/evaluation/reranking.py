@@ -32,8 +32,9 @@ Floats = npt.NDArray[np.float32]
 Find = Callable[[Sequences], Candidates]
 """What a baseline finds after some histories, in the catalogue that these are of."""
 Own = Callable[[Candidates, int], tuple[IntArray, Floats]]
-OwnHeldOut = Callable[[Candidates, Sequences, int], tuple[IntArray, Floats]]
 """The k best candidates of each user by the baseline itself, and their scores."""
+OwnHeldOut = Callable[[Candidates, Sequences, int], tuple[IntArray, Floats]]
+"""Those of validation users after these histories, each judged by what other users chose."""
 
 
 @dataclass(frozen=True)

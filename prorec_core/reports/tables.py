@@ -76,7 +76,8 @@ def present(measured: Mapping[str, Mapping[str, float]], metrics: Sequence[str])
 
 def reference_names(metrics: Mapping[str, Any]) -> dict[str, str]:
     """What is known of the data by construction (metrics.json's `reference`): its names, in order, and in words."""
-    found = metrics.get("reference", {})
+    # An earlier evaluation may have one that was no bound.
+    found = {name: known for name, known in metrics.get("reference", {}).items() if name != "behaviour_only"}
     return {name: words for name, words in _REFERENCE.items() if name in found} | {
         name: name.replace("_", " ") for name in sorted(set(found) - set(_REFERENCE))
     }

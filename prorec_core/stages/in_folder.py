@@ -190,8 +190,12 @@ class StagesInFolder:
             raise UserError(told, place=str(self.folder), cure=cure)
         if source is not None and read_json(record).get(_SOURCE) != source:
             raise UserError("the data have changed since", place=str(self.folder), cure=cure)
-        kept = read_json(record).get(_GIVEN, {})
-        for name, digest in self._given().items():
+        kept, given = read_json(record).get(_GIVEN, {}), self._given()
+        if kept.get(_TEXT, given[_TEXT]) != given[_TEXT] and not self.is_done("embed_text"):
+            # Nobody has read it yet; perhaps it was not there.
+            kept = {**kept, _TEXT: given[_TEXT]}
+            write_json(record, {**read_json(record), _GIVEN: kept})
+        for name, digest in given.items():
             # A folder of before, which says nothing of a table or of texts, had this one: its name is the experiment's.
             then_digest = kept.get(name, digest if name in (_TABLE, _TEXT) else "")
             # What is there already needs a file no more; where it is gone, the stage that reads it says so.

@@ -67,6 +67,8 @@ def source_files(entries: Iterable[str], experiment: Experiment | None = None) -
         if name.startswith(f"{_CHOOSING}."):
             todo += _chosen(getattr(registry, name.rpartition(".")[2]), experiment)
             continue
+        if not _file(name).is_file():
+            raise _nowhere(name)
         modules.add(name)
         todo += _imports(name)
         if name == scorers.__name__:
@@ -120,15 +122,28 @@ def _file(module: str) -> Path:
 
 
 def _root(package: str) -> Path:
-    """The folder that a package, or a module that is in none, lies in."""
-    if (_ROOT / package).is_dir() or (_ROOT / f"{package}.py").is_file():
+    """The folder that a package, or a module that is in none, lies in.
+
+    Raises:
+        UserError: nowhere, as what a notebook's cell or the program itself defines.
+    """
+    if package in (_PACKAGE, _FLOWS):
         return _ROOT
-    found = importlib.util.find_spec(package)
+    try:
+        found = importlib.util.find_spec(package)
+    except ValueError:
+        found = None
+    if found is not None and found.origin is None and found.submodule_search_locations:
+        return Path(next(iter(found.submodule_search_locations))).resolve().parent
     if found is None or found.origin is None or not found.origin.endswith(".py"):
-        problem = f"the module {package} of a registered method is nowhere to be found as Python source"
-        raise UserError(problem, cure="Put its folder into PYTHONPATH, or its file into prorec_core")
+        raise _nowhere(package)
     place = Path(found.origin).resolve()
     return place.parents[1] if place.name == "__init__.py" else place.parent
+
+
+def _nowhere(module: str) -> UserError:
+    problem = f"the module {module} of a registered method is nowhere to be found as a Python file"
+    return UserError(problem, cure="Put it into a file whose folder is in PYTHONPATH, or into prorec_core")
 
 
 @cache
@@ -142,14 +157,19 @@ def _followed(module: str, imported: Iterable[str]) -> Iterator[str]:
     """Which of these a result depends on: the project's own, and for a method from elsewhere what lies with it."""
     own = module.partition(".")[0]
     elsewhere = own not in (_PACKAGE, _FLOWS)
-    root = _root(own)
-    beside = elsewhere and root != _ROOT and not {"site-packages", "dist-packages"} & set(root.parts)
+    beside = elsewhere and not {"site-packages", "dist-packages"} & set(_root(own).parts)
     for name in imported:
         package = name.partition(".")[0]
-        there = (root / package).is_dir() or (root / f"{package}.py").is_file()
-        followed = package == _PACKAGE or (elsewhere and package == own) or (beside and there)
+        followed = package == _PACKAGE or (elsewhere and package == own) or (beside and _lies_in(package, _root(own)))
         if followed and (name.startswith(f"{_CHOOSING}.") or (name != _PACKAGE and _file(name).is_file())):
             yield name
+
+
+def _lies_in(package: str, folder: Path) -> bool:
+    try:
+        return package not in (_PACKAGE, _FLOWS) and _root(package) == folder
+    except UserError:
+        return False
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:

@@ -232,6 +232,15 @@ def test_other_vectors_are_another_training(tmp_path: Path, kind: str) -> None:
         train(experiment, folder, until="embed_text", quiet=True)
     file.unlink()
     assert open_run(folder).experiment == experiment
+    # One that comes late was read by nobody.
+    with pytest.raises(UserError, match="there is no such file"):
+        train(experiment, late := tmp_path / "late", until="embed_text", quiet=True)
+    write(2)
+    train(experiment, late, until="embed_text", quiet=True)
+    train(experiment, late, until="embed_text", quiet=True)
+    write(3)
+    with pytest.raises(UserError, match="has changed since"):
+        train(experiment, late, until="embed_text", quiet=True)
 
 
 def test_another_ranker_is_another_training(tmp_path: Path) -> None:

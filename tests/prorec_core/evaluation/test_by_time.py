@@ -177,7 +177,7 @@ def test_page_and_table_say_how_targets_were_held_back(dataset: Dataset, evaluat
         len(each)
         for each in (dataset.sequences.targets(Split.VALIDATION), dataset.sequences.answerable(Split.VALIDATION))
     )
-    assert asked < every and f"were chosen on {asked:,} of the {every:,} targets" in page
+    assert asked < every and f"was chosen on the {asked:,} of the {every:,} targets" in page
     assert "Over the lists of all targets, however many a user has." in page
     first = {**evaluation.metrics["protocol"], "targets": "first", "split": "by position"}
     assert protocol_line(first).startswith(

@@ -11,12 +11,13 @@ import torch
 
 from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.dataset import Dataset, NewItems
-from prorec_core.data.sequences import Sequences, Split, from_lists
+from prorec_core.data.sequences import IntArray, Sequences, Split, from_lists
 from prorec_core.evaluation.reranking import Found, as_candidates, find_all, own_and_ranked, sequential_find
 from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.generation.candidates import Candidates
 from prorec_core.generation.relations import Relations
 from prorec_core.metrics.top import TopItems
+from prorec_core.sequential.trained import Floats
 from tests.toys import LastItem
 
 USERS, ITEMS = 300, 40
@@ -110,6 +111,22 @@ def test_nothing_is_fitted_where_the_validation_items_are_trained_on() -> None:
     found = measured(ring(trained_on=True))
     assert found.ranker is None and all(list(lists) == ["mine"] for lists in found.lists.values())
     assert found.recommended == "mine"
+
+
+def test_validation_lists_may_be_made_by_what_others_chose() -> None:
+    dataset, asked = ring(), list[Sequences]()
+    found = noise(dataset, ITEMS)
+
+    def held_out(candidates: Candidates, histories: Sequences, k: int) -> tuple[IntArray, Floats]:
+        asked.append(histories)
+        items_UK, scores_UK = candidates.dense(k)
+        return items_UK[:, ::-1], scores_UK[:, ::-1]
+
+    plain = own_and_ranked("mine", Found(found), dataset, EvaluateConfig(), 0)
+    other = own_and_ranked("mine", Found(found), dataset, EvaluateConfig(), 0, own_held_out=held_out)
+    validation, test = (tuple(each.lists[split]["mine"].items_UK for each in (plain, other)) for split in found)
+    assert np.array_equal(validation[0], validation[1][:, ::-1]) and np.array_equal(*test)
+    assert len(asked) == 1 and asked[0].n_users == dataset.sequences.n_users
 
 
 @pytest.mark.parametrize(("length", "asked"), [(50, 100), (200, 250), (10, 100), (300, 300)])

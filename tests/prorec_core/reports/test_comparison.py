@@ -166,3 +166,11 @@ def test_new_items_have_a_section_where_some_were_held_out():
     plain = comparison(["prorec", "other"])
     assert new_item_rows(plain) == [] and "new_items.png" not in plot_files(plain)
     assert "New items" not in render(plain, "shop", {}) and "new items" not in table_markdown(plain)
+
+
+def test_seeds_that_a_variant_lacks_are_told():
+    found = comparison(["full", "other"])
+    assert "Not every variant" not in table_markdown(found) + render(found, "shop", {"name": "shop"})
+    found["variants"]["other"]["seeds"] = [1]
+    for text in (table_markdown(found), render(found, "shop", {"name": "shop"})):
+        assert "Not every variant has every seed (other seed 1 alone)" in text

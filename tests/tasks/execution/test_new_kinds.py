@@ -93,8 +93,23 @@ def test_what_a_method_from_elsewhere_imports_counts(
         before = after
 
 
-def test_a_method_that_is_nowhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SEQUENTIAL_MODELS.places, "lost", "module_that_is_nowhere:Mine")
+def test_a_method_in_a_folder_without_init_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As Python imports it; what only has the name of a library is not taken for what lies beside it."""
+    for folder in ("own2", "own2_helpers", "json"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "own2_helpers" / "some.py").write_text("")
+    (tmp_path / "own2" / "model.py").write_text("import json\nfrom own2_helpers.some import X\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(SEQUENTIAL_MODELS.places, "outside", "own2.model:Mine")
+    experiment = Experiment.model_validate({"collaborative": {"model": "outside"}})
+    found = sources.source_files((STAGES["train_collaborative"].module,), experiment)
+    files = {path.relative_to(tmp_path).as_posix() for path in found if path.is_relative_to(tmp_path)}
+    assert files == {"own2/model.py", "own2_helpers/some.py"} and not any(path.parent.name == "json" for path in found)
+
+
+@pytest.mark.parametrize("module", ["module_that_is_nowhere", "tests.nowhere", "sys"])
+def test_a_method_that_is_nowhere_is_told(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    monkeypatch.setitem(SEQUENTIAL_MODELS.places, "lost", f"{module}:Mine")
     experiment = Experiment.model_validate({"collaborative": {"model": "lost"}})
-    with pytest.raises(UserError, match="module_that_is_nowhere of a registered method is nowhere"):
+    with pytest.raises(UserError, match=f"{module} of a registered method is nowhere"):
         sources.source_files((STAGES["train_collaborative"].module,), experiment)

@@ -100,6 +100,10 @@ def test_what_mlflow_holds(make_tiny: MakeTiny) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.params["collaborative.dim"] == "64" and run.data.params["seed"] == "0"
     assert run.data.metrics["seconds"] >= 0
+    epochs = read_json(store.fetch(ref) / "training.json")["epochs"]
+    best = max(each["validation_ndcg_at_10"] for each in epochs)
+    kept = [each["epoch"] for each in epochs if each["validation_ndcg_at_10"] == best][-1]
+    assert run.data.metrics["best_validation_ndcg_at_10"] == best and run.data.metrics["best_epoch"] == kept
     assert run.data.tags["mlflow.parentRunId"]
     assert run.data.tags["prefect.flow_run_id"] and run.data.tags["prefect.task_run_id"]
     assert run.data.tags[store.DIGEST_TAG] == ref.digest
