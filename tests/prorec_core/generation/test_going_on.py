@@ -44,6 +44,20 @@ def test_it_starts_where_the_other_ended(
     np.testing.assert_array_equal(one.generative(5)[0], other.generative(5)[0])
 
 
+def test_one_that_distils_no_more_leaves_the_head_behind(
+    base: tuple[dict[str, Any], TrainedGenerator], make_inputs: Any
+) -> None:
+    shape, before = base
+    assert any(name.startswith("dense_queries.") for name in before.tensors)
+    inputs = make_inputs(config={**shape, **STILL, "distill": {"beta": None}}, start=before.tensors)
+    after = train_generator(inputs, 7, Runtime(CPU))
+    assert not any(name.startswith("dense_queries.") for name in after.tensors)
+    torch.testing.assert_close(after.tensors["heads.0"], before.tensors["heads.0"])
+    again = make_inputs(config={**shape, **STILL}, start=after.tensors)
+    with pytest.raises(UserError, match="another shape: of dense_queries"):
+        train_generator(again, 7, Runtime(CPU))
+
+
 def test_codes_that_are_new_begin_anew_and_others_are_carried(
     base: tuple[dict[str, Any], TrainedGenerator], make_inputs: Any
 ) -> None:
