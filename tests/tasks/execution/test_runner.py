@@ -23,7 +23,7 @@ from prefect.client.orchestration import get_client
 from prorec.tasks.execution import needs
 from prorec.tasks.execution.events import Event, Notice, StageProgress, StageStoppedError, listening
 from prorec.tasks.execution.needs import Part
-from prorec.tasks.execution.runner import _may_pass, _task
+from prorec.tasks.execution.runner import _may_pass, _of_the_epoch_kept, _task
 from prorec.tasks.execution.stage import Work
 from prorec.tasks.local import paths
 from prorec.tasks.local.memory import Room
@@ -94,16 +94,32 @@ def test_forced_stage_runs_and_equal_bytes_keep_the_rest_cached(make_tiny: MakeT
     assert again["preprocess"].run_id != first["preprocess"].run_id
 
 
+@pytest.mark.parametrize(
+    ("epochs", "found"),
+    [
+        ([0.1, 0.3, 0.2], {"best_validation_ndcg_at_10": 0.3, "best_epoch": 2}),
+        ([0.1, 0.2, 0.2, 0.1], {"best_validation_ndcg_at_10": 0.2, "best_epoch": 3}),
+        ([None, None], {}),
+        (None, {}),
+    ],
+)
+def test_the_epoch_kept_is_told(tmp_path: Path, epochs: list[float | None] | None, found: dict[str, float]) -> None:
+    """As a training keeps it: of equal ones the last; nothing where nothing is held back, or nothing was trained."""
+    if epochs is not None:
+        records = [
+            {"epoch": number, **({} if value is None else {"validation_ndcg_at_10": value})}
+            for number, value in enumerate(epochs, start=1)
+        ]
+        write_json(tmp_path / "training.json", {"epochs": records})
+    assert _of_the_epoch_kept(tmp_path) == found
+
+
 def test_what_mlflow_holds(make_tiny: MakeTiny) -> None:
     ref = make_tiny().run()["train_collaborative"]
     run = client().get_run(ref.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["collaborative.dim"] == "64" and run.data.params["seed"] == "0"
     assert run.data.metrics["seconds"] >= 0
-    epochs = read_json(store.fetch(ref) / "training.json")["epochs"]
-    best = max(each["validation_ndcg_at_10"] for each in epochs)
-    kept = [each["epoch"] for each in epochs if each["validation_ndcg_at_10"] == best][-1]
-    assert run.data.metrics["best_validation_ndcg_at_10"] == best and run.data.metrics["best_epoch"] == kept
     assert run.data.tags["mlflow.parentRunId"]
     assert run.data.tags["prefect.flow_run_id"] and run.data.tags["prefect.task_run_id"]
     assert run.data.tags[store.DIGEST_TAG] == ref.digest
