@@ -65,7 +65,7 @@ def compare(
 
     prepare_training()
     chosen, known = load(experiment, settings or ()), load_variants(variants_file)
-    words = known.own() if variants is None else [word.strip() for word in variants.split(",") if word.strip()]
+    words = known.by_default() if variants is None else [word.strip() for word in variants.split(",") if word.strip()]
     counted = _seeds(seeds)
     given = [each.partition("=")[0].strip() for each in settings or ()]
     if "seed" in given:
@@ -76,7 +76,7 @@ def compare(
     for place, own in plan.overridden(chosen, given).items():
         values = ", ".join(f"{name} {value}" for name, value in own.items())
         say(f"{place}: these variants keep a value of their own: {values}")
-    for name, before in plan.same(known).items():
+    for name, before in plan.repeated(known).items():
         say(f"{name} will have the figures of {before}: what it sets is the same there, or not read by what recommends")
     have(experiment, chosen)
     summary = _run(chosen, words, counted, against, known, parallel)

@@ -106,7 +106,7 @@ class Plan:
                         others[name] = own.get(place)
         return {place: others for place, others in found.items() if others}
 
-    def same(self, known: Variants) -> dict[str, str]:
+    def repeated(self, known: Variants) -> dict[str, str]:
         """Variants that will have the very figures of one before them, and that one.
 
         Args:
@@ -149,7 +149,7 @@ class Variants(Section):
             raise UserError("no variant is named", place="variants", cure=f"Known: {', '.join(self.groups)}, {EVERY}")
         return list(chosen)
 
-    def own(self) -> list[str]:
+    def by_default(self) -> list[str]:
         """What is compared where nothing is named: `prorec` and all variants of a file of one's own, or `core`."""
         own = [name for name, variant in self.variants.items() if variant.file]
         return list(dict.fromkeys([FULL, *own])) if own else ["core"]

@@ -18,6 +18,7 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.base import Generator
 from prorec_core.generation.candidates import DENSE_CANDIDATES, find_candidates
+from prorec_core.generation.choice import weights_of_others
 from prorec_core.generation.ranker import Ranker
 from prorec_core.generation.relations import near_of
 from prorec_core.generation.similar import BESIDE_CANDIDATES, Near, found_beside
@@ -121,7 +122,7 @@ def _lists_after(
         lists["dense"] = TopItems(*candidates.dense(k))
         weight: float | npt.NDArray[np.float32] = models.fusion_weight
         if held_out and models.fusion_folds:
-            weight = np.asarray(models.fusion_folds, np.float32)[histories.owners % len(models.fusion_folds)]
+            weight = weights_of_others(models.fusion_folds, histories.owners)
         lists["fused"] = TopItems(*candidates.fused(weight, k))
     if models.ranker is not None:
         rank = models.ranker.rank_held_out if held_out else models.ranker.rank

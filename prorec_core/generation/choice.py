@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prorec_core.data.sequences import IntArray, Sequences
 from prorec_core.generation.candidates import Candidates
@@ -75,11 +76,9 @@ def choose(
     found = find()
     owners = histories.owners
     reached = {"generative": ndcg_at_k(rank_of_target(found.generative(10)[0], targets), 10, owners)}
-    ranks = [(weight, rank_of_target(found.fused(weight, 10)[0], targets)) for weight in weights]
-    trials, folds, weight, ranker, network = _trials(ranks, owners), list[float](), None, None, None
-    if trials:
-        weight = best_trial(trials)[0]
-        folds, reached["fused"] = _held_out(ranks, owners)
+    trials, folds, weight, ranker, network = list[tuple[float, float]](), list[float](), None, None, None
+    if weights:
+        weight, trials, folds, reached["fused"] = choose_weight(found, targets, weights, owners)
     if relations is not None:
         fitted, about = fit_ranker(found, histories, targets, relations, own=own, report=report)
         # Without weights it would rank by the items' numbers.
@@ -118,13 +117,14 @@ def fusion_trials(
     candidates: Candidates, targets: IntArray, weights: Sequence[float], owners: IntArray | None = None
 ) -> list[tuple[float, float]]:
     """The NDCG@10 that each weight λ reaches, the mean over users; `owners` says whose each target is."""
-    return _trials([(weight, rank_of_target(candidates.fused(weight, 10)[0], targets)) for weight in weights], owners)
+    return _trials(_ranks(candidates, targets, weights), owners)
 
 
-def weight_of(
+def choose_weight(
     candidates: Candidates, targets: IntArray, weights: Sequence[float], owners: IntArray
-) -> tuple[float, list[tuple[float, float]], list[float]]:
-    """The weight λ that validation chooses, what each one reaches, and by fold the one that all others' users choose.
+) -> tuple[float, list[tuple[float, float]], list[float], float]:
+    """The weight λ that validation chooses, what each one reaches, by fold the one that all others' users choose, and
+    the NDCG@10 of all users, each by that of its fold.
 
     Args:
         candidates: those of validation users.
@@ -132,9 +132,23 @@ def weight_of(
         weights: to choose from.
         owners: whose each target is, shape (U,); a user's fold is `owner % FOLDS`.
     """
-    ranks = [(weight, rank_of_target(candidates.fused(weight, 10)[0], targets)) for weight in weights]
+    ranks = _ranks(candidates, targets, weights)
     trials = _trials(ranks, owners)
-    return best_trial(trials)[0], trials, _held_out(ranks, owners)[0]
+    return best_trial(trials)[0], trials, *_held_out(ranks, owners)
+
+
+def weights_of_others(folds: Sequence[float], owners: IntArray) -> npt.NDArray[np.float32]:
+    """Each target's λ as the users of all other folds chose it, shape (U,).
+
+    Args:
+        folds: the weights by fold, as of `choose_weight`.
+        owners: whose each target is, shape (U,).
+    """
+    return np.asarray(folds, np.float32)[owners % len(folds)]
+
+
+def _ranks(candidates: Candidates, targets: IntArray, weights: Sequence[float]) -> list[tuple[float, IntArray]]:
+    return [(weight, rank_of_target(candidates.fused(weight, 10)[0], targets)) for weight in weights]
 
 
 def _trials(ranks: Sequence[tuple[float, IntArray]], owners: IntArray | None) -> list[tuple[float, float]]:

@@ -197,18 +197,31 @@ def train_generator(inputs: GeneratorInputs, seed: int, runtime: Runtime) -> Tra
     return TrainedGenerator(tensors, description, records)
 
 
-def beta(distill: DistillConfig, *, stage_one: bool) -> float:
-    """The distillation's weight, where it is left open, too: `stage_one` says whether the dense score is Stage I's."""
-    if distill.beta is not None:
-        return distill.beta
-    return 0.0 if stage_one else BETA_OF_THE_DENSE_SCORE
+def scores_by_stage_one(config: GeneratorConfig, *, integrated: bool, max_history: int) -> bool:
+    """Whether Stage I gives the dense score, and not the distillation's head.
+
+    Args:
+        config: the generator.
+        integrated: whether the integrated embedding is quantized.
+        max_history: items of a history that Stage I reads.
+    """
+    return config.dense == "stage_one" and integrated and config.max_history == max_history
+
+
+def distillation_weight(config: GeneratorConfig, *, integrated: bool, max_history: int) -> float:
+    """β, also where it is left open. Arguments as of `scores_by_stage_one`."""
+    if config.distill.beta is not None:
+        return config.distill.beta
+    needless = scores_by_stage_one(config, integrated=integrated, max_history=max_history)
+    return 0.0 if needless else BETA_OF_THE_DENSE_SCORE
 
 
 def _settled(inputs: GeneratorInputs) -> GeneratorInputs:
     """The inputs with the distillation's weight as a number."""
-    distill = inputs.config.distill
-    distill = distill.model_copy(update={"beta": beta(distill, stage_one=_attaches_stage_one(inputs))})
-    return replace(inputs, config=inputs.config.model_copy(update={"distill": distill}))
+    config, read = inputs.config, inputs.aligned.max_history
+    weight = distillation_weight(config, integrated=inputs.integrated, max_history=read)
+    distill = config.distill.model_copy(update={"beta": weight})
+    return replace(inputs, config=config.model_copy(update={"distill": distill}))
 
 
 def _teachers(inputs: GeneratorInputs) -> dict[str, Tensor]:
@@ -235,7 +248,7 @@ def _check_histories(inputs: GeneratorInputs) -> None:
 
 
 def _attaches_stage_one(inputs: GeneratorInputs) -> bool:
-    return inputs.config.dense == "stage_one" and inputs.integrated and _equally_long(inputs)
+    return scores_by_stage_one(inputs.config, integrated=inputs.integrated, max_history=inputs.aligned.max_history)
 
 
 def _equally_long(inputs: GeneratorInputs) -> bool:

@@ -30,12 +30,10 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
 
     The ranker reads the texts of the first stream.
     """
-    import numpy as np
-
     from prorec_core.data.sequences import Split
     from prorec_core.evaluation.reranking import Find, find_all, own_and_ranked, relations_of
     from prorec_core.evaluation.stage import evaluate as run
-    from prorec_core.generation.choice import weight_of
+    from prorec_core.generation.choice import choose_weight, weights_of_others
     from prorec_core.generation.late_fusion import joint_candidates
     from prorec_core.generation.relations import near_of
 
@@ -61,8 +59,7 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
     asked, owners = dataset.sequences.answerable(Split.VALIDATION), dataset.sequences.owners_of(Split.VALIDATION)
     targets = dataset.sequences.targets(Split.VALIDATION)[asked]
     candidates = found.known[Split.VALIDATION].select(asked)
-    weight, trials, folds = weight_of(candidates, targets, config.fusion_weights, owners[asked])
-    by_fold = np.asarray(folds, np.float32)
+    weight, trials, folds, _ = choose_weight(candidates, targets, config.fusion_weights, owners[asked])
     inputs = own_and_ranked(
         "two_stream",
         found,
@@ -73,7 +70,7 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
         lambda candidates, k: candidates.fused(weight, k),
         relations,
         # Each user by the weight that others chose, as in the generator's own choice.
-        lambda candidates, histories, k: candidates.fused(by_fold[histories.owners % len(by_fold)], k),
+        lambda candidates, histories, k: candidates.fused(weights_of_others(folds, histories.owners), k),
     )
     result = run(replace(inputs, fusion_weight=weight, fusion_trials=trials), runtime.report)
     result.save(work.folder)

@@ -124,7 +124,7 @@ def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
 
     The codes are not looked at: a level is taken to have as many nodes as it can.
     """
-    from prorec_core.generation.stage import CHOSEN_BY, beta
+    from prorec_core.generation.stage import CHOSEN_BY, distillation_weight
 
     config, sizes = experiment.generator, Sizes.of(inputs)
     items, dim = sizes.items, _quantized_dim(experiment, sizes)
@@ -133,9 +133,8 @@ def of_generator(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
     positions = min(config.tokens_per_batch, sizes.interactions)
     products = max(_products(positions, above, count, dim) for above, count in pairwise([1, *nodes]))
     soft = config.distill.soft_targets > 0
-    equally_long = config.max_history == experiment.align.max_history
-    stage_one = config.dense == "stage_one" and experiment.quantize.embedding == "integrated" and equally_long
-    distilled = beta(config.distill, stage_one=stage_one) > 0
+    integrated, read = experiment.quantize.embedding == "integrated", experiment.align.max_history
+    distilled = distillation_weight(config, integrated=integrated, max_history=int(read)) > 0
     met = experiment.collaborative.negatives + positions if _by_rows(experiment, items) else items
     step = [
         Part(

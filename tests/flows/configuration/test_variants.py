@@ -328,11 +328,11 @@ def test_variants_that_will_have_the_same_figures_are_told(tmp_path: Path) -> No
         "fused-other": {"like": "fused", "set": {"align.alpha": 0.5}},
     }
     known = load_variants(_file(tmp_path, variants=mine))
-    assert known.own() == ["prorec", *sorted(mine)], "compared where nothing is named"
-    plan = known.plan([*known.own(), "aligned", "aligned-ranked", "popularity"], Experiment(), 2, None)
-    assert plan.same(known) == {"nothing": "prorec", "aligned": "unread", "popularity": "counted"}
-    assert STANDARD.own() == ["core"]
+    assert known.by_default() == ["prorec", *sorted(mine)], "compared where nothing is named"
+    plan = known.plan([*known.by_default(), "aligned", "aligned-ranked", "popularity"], Experiment(), 2, None)
+    assert plan.repeated(known) == {"nothing": "prorec", "aligned": "unread", "popularity": "counted"}
+    assert STANDARD.by_default() == ["core"]
     without_graph = Experiment.model_validate({"align": {"graph": 0}})
-    assert STANDARD.plan([EVERY], without_graph, 1, None).same(STANDARD) == {"no-graph": "prorec"}
+    assert STANDARD.plan([EVERY], without_graph, 1, None).repeated(STANDARD) == {"no-graph": "prorec"}
     with_graph = Experiment.model_validate({"align": {"graph": 1}})
-    assert STANDARD.plan([EVERY], with_graph, 1, None).same(STANDARD) == {}
+    assert STANDARD.plan([EVERY], with_graph, 1, None).repeated(STANDARD) == {}

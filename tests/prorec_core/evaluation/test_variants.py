@@ -187,6 +187,14 @@ def test_own_seconds_are_those_that_nothing_before_needed_with_that_seed():
     cost = compare_variants(measured, "a", sequences())["variants"]
     assert cost["a"]["cost"] == {"seconds": 16.0, "own_seconds": 16.0, "parameters": 5.0}
     assert cost["b"]["cost"]["seconds"] == 6.0 and cost["b"]["cost"]["own_seconds"] == 5.0
+    apart = replace(
+        measured[0],
+        metrics={**measured[0].metrics, "protocol": {**measured[0].metrics["protocol"], "trained_on_validation": True}},
+    )
+    shown = compare_variants([apart, measured[1]], "b", sequences())
+    assert shown["order"] == ["b", "a"], "in the table's order"
+    own = {name: about["cost"]["own_seconds"] for name, about in shown["variants"].items()}
+    assert own == {"b": 6.0, "a": 10.0}
 
 
 def test_domination_is_that_of_the_embedding_that_is_quantized():

@@ -17,7 +17,7 @@ from prorec_core.data.sequences import Sequences, Split, from_lists
 from prorec_core.errors import UserError
 from prorec_core.evaluation.lists import Models, lists_after
 from prorec_core.generation.candidates import DENSE_CANDIDATES, Candidates, dense_logits, find_candidates, last_context
-from prorec_core.generation.choice import best_trial, choose, fusion_trials, recommended_of, weight_of
+from prorec_core.generation.choice import best_trial, choose, choose_weight, fusion_trials, recommended_of
 from prorec_core.generation.features import EARLIER, FEATURES, OWN
 from prorec_core.generation.ranker import FOLDS, Ranker
 from prorec_core.generation.ranker_file import GivenRanker
@@ -486,12 +486,10 @@ def test_a_weight_is_judged_by_users_who_did_not_choose_it() -> None:
         tried = dict(fusion_trials(found.select(np.flatnonzero(others)), targets[others], weights))
         assert weight == max(tried, key=lambda each: tried[each])
         by_fold.append(rank_of_target(found.fused(weight, 10)[0], targets)[~others])
-    assert weight_of(found, targets, weights, histories.owners) == (
-        choice["fusion_weight"],
-        choice["fusion_trials"],
-        choice["fusion_folds"],
-    )
     held_out = ndcg_at_k(np.concatenate(by_fold), 10)
+    *chosen, reached = choose_weight(found, targets, weights, histories.owners)
+    assert chosen == [choice["fusion_weight"], choice["fusion_trials"], choice["fusion_folds"]]
+    assert reached == pytest.approx(held_out)
     assert held_out < max(trials.values())
     generative = ndcg_at_k(rank_of_target(found.generative(10)[0], targets), 10)
     assert choice["recommended"] == ("fused" if held_out > generative else "generative")

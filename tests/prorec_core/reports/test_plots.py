@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prorec_core.data.sequences import from_lists
+from prorec_core.data.sequences import Sequences, from_lists
 from prorec_core.metrics.measures import ndcg_at_k, recall_at_k
 from prorec_core.metrics.measuring import compared
 from prorec_core.metrics.scorers import SCORERS, about
@@ -80,6 +80,17 @@ def test_large_codebooks_and_single_epochs_draw():
     assert as_svg(figure, "training", "…").count(">1</text>") == 1
 
 
+def test_the_ring_stands_at_the_epoch_that_was_kept():
+    """Of equal ones the last, as the training keeps it."""
+    records = [
+        {"epoch": place, "loss": 1.0, "validation_ndcg_at_10": value}
+        for place, value in enumerate([0.1, 0.2, 0.2, 0.1], 1)
+    ]
+    below = plots.training_curves({"align": records}).axes[1]
+    (ring,) = (line for line in below.lines if line.get_markersize() == 9)
+    assert list(ring.get_xdata()) == [3]
+
+
 def test_names_are_escaped_and_never_read_as_formulas():
     drawn = as_svg(plots.curves_by_k({"<b>$x_1$</b>": np.ones(3, np.int32)}, 3), "n", 'a "quoted" <thing>')
     assert "&lt;b&gt;$x_1$&lt;/b&gt;" in drawn
@@ -105,3 +116,5 @@ def test_plots_of_very_many_and_of_very_few():
     users, items = data_plot(from_lists([np.arange(3, dtype=np.int32)] * 4, 3)).axes
     assert sum(bar.get_height() for bar in users.patches) == 4
     assert "3 items" in items.get_title(loc="left")
+    new = Sequences(np.array([0, 1, 4], np.int32), np.array([0, 3]), 3)
+    assert "5 items" in data_plot(new).axes[1].get_title(loc="left"), "what is drawn, new ones too"

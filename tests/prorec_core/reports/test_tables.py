@@ -6,7 +6,7 @@ import pytest
 
 from prorec_core.evaluation import slices
 from prorec_core.reports import tables
-from prorec_core.reports.tables import protocol_line, result_markdown, result_rows, unseen_line
+from prorec_core.reports.tables import protocol_line, reference_names, result_markdown, result_rows, unseen_line
 
 PROTOCOL = {
     "items": 12101,
@@ -59,6 +59,11 @@ def test_markdown_declares_the_protocol_and_marks_the_best():
     assert "| fused − dense | NDCG@10 | +0.0004 | −0.0010 to +0.0020 |" in text
     assert "best reachable Recall@10 0.3000" in text
     assert "λ = 4" in text
+
+
+def test_what_was_no_bound_is_not_told_of_earlier_evaluations():
+    known = {name: {"recall_at_10": 0.1} for name in ("best", "behaviour_only", "text_only")}
+    assert list(reference_names({"reference": known})) == ["text_only", "best"]
 
 
 def test_protocol_says_masking_ties_length_users_and_seed():

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -32,8 +33,10 @@ from prorec_core.artifacts import sha256_file, write_manifest
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.histories import DatasetHistories
+from prorec_core.data.sequences import Split
 from prorec_core.evaluation.asked import Asked, Spread
 from prorec_core.evaluation.stage import Evaluation
+from prorec_core.generation import choice
 from prorec_core.generation.recommender import Recommender
 from prorec_core.generation.similar import BESIDE_CANDIDATES
 from prorec_core.kept import Making, Open
@@ -102,7 +105,7 @@ def check_other_recommenders(places: Mapping[str, Path], root: Path, of_the_pipe
     """Stage I by itself finds what it finds in the pipeline; two equal streams find what either of them does."""
     experiment = Experiment.model_validate(TINY)
     sided = {f"{name}@{side}": places[name] for side in SIDES for name in STREAM}
-    catalogue = Dataset.load(places["preprocess"]).sequences.n_items
+    catalogue, weights = Dataset.load(places["preprocess"]).sequences.n_items, choice.weights_of_others
     looked_at_by = {"evaluate_aligned": min(100, catalogue), "evaluate_two_stream": 2 * experiment.evaluate.beams}
     with pytest.MonkeyPatch.context() as patch:
         fitted = looked_at(patch, "prorec_core.evaluation.reranking")
@@ -114,17 +117,21 @@ def check_other_recommenders(places: Mapping[str, Path], root: Path, of_the_pipe
         folder = root / stage.name
         folder.mkdir()
         with pytest.MonkeyPatch.context() as patch:
-            fitted = looked_at(patch, "prorec_core.evaluation.reranking")
+            fitted, held_out = looked_at(patch, "prorec_core.evaluation.reranking"), Mock(wraps=weights)
+            patch.setattr(choice, "weights_of_others", held_out)
             logged = stage.body(work(experiment, {**places, **sided}, folder))
         assert [each.items_UC.shape[1] for each in fitted] == [looked_at_by[stage.name] + BESIDE_CANDIDATES]
+        validation = Dataset.load(places["preprocess"]).sequences.histories(Split.VALIDATION).owners
+        owners = [call.args[1].tolist() for call in held_out.call_args_list]
+        assert owners == [validation.tolist()] * (stage is evaluate_two_stream)
         new = json.loads((folder / "metrics.json").read_text())["new_items"]
         scorer = stage.name.removeprefix("evaluate_")
         assert logged[f"new_items/new/{scorer}/recall_at_10"] == new["new"][scorer]["recall_at_10"]
         assert Evaluation.load(folder).new_item_ranks[scorer].shape == (new["interactions"],)
         found[scorer] = new
         metrics = json.loads((folder / "metrics.json").read_text())
-        ranker, held_out = metrics["ranker"], metrics["validation"]["ranked"]["ndcg_at_10"]
-        assert held_out == pytest.approx(ranker["ndcg_at_10"], abs=1e-4)
+        ranker, reached = metrics["ranker"], metrics["validation"]["ranked"]["ndcg_at_10"]
+        assert reached == pytest.approx(ranker["ndcg_at_10"], abs=1e-4)
         assert ("generative" in ranker["features"]) is (scorer == "two_stream")
         assert set(new["new"]) == {scorer, "ranked", "popularity"}
     assert found["aligned"]["new"]["aligned"] == of_the_pipeline["new"]["aligned"]

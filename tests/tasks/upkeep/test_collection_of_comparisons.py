@@ -229,6 +229,19 @@ def test_what_a_generator_did_without_is_gathered(side: str, tmp_path: Path, mon
     assert told == [f"{NOT_APPLIED} in the first stream" if side else NOT_APPLIED]
 
 
+def test_what_draws_reports_is_no_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage in ("evaluate_counts", "report_counts"):
+        (tmp_path / stage).mkdir()
+    monkeypatch.setattr(store, "fetch", lambda ref: tmp_path / ref.stage)
+    monkeypatch.setattr(Evaluation, "load", lambda _: Evaluation(metrics(), pa.table({"user": [0], "split": ["test"]})))
+    monkeypatch.setattr(comparison, "_seconds", lambda ref: {"evaluate_counts": 5.0, "report_counts": 40.0}[ref.stage])
+    refs = {
+        stage: ArtifactRef(stage=stage, digest="0" * 64, run_id=stage, uri="")
+        for stage in ("evaluate_counts", "report_counts")
+    }
+    assert comparison.gather("popularity", 0, "popularity", refs, {}).seconds == {"evaluate_counts": 5.0}
+
+
 def test_a_stream_needs_no_ranker_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = {"weights": torch.zeros(3, 4), "ranker.texts": torch.zeros(100)}
     save_tensors(tmp_path / "model.safetensors", tensors)
