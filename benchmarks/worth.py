@@ -49,6 +49,7 @@ from prorec_core.generation.stage import BETA_OF_THE_DENSE_SCORE
 from prorec_core.metrics.intervals import difference_of
 from prorec_core.metrics.measuring import values_by_user
 from prorec_core.metrics.top import rank_of_target
+from prorec_core.run import Run
 from prorec_core.threads import cores
 from prorec_core.training.runtime import make_runtime
 
@@ -196,7 +197,7 @@ def measure(trial: Trial, folder: Path) -> None:
     shutil.rmtree(work)
 
 
-def _of_stage_one(run: api.Run) -> tuple[dict[str, Ranks], dict[str, float]]:
+def _of_stage_one(run: Run) -> tuple[dict[str, Ranks], dict[str, float]]:
     """Ranks of test targets and of new items by Stage I alone, and which targets are rare."""
     dataset, aligned = run.dataset, AlignedModel.load(run.folder / "align")
     targets = dataset.sequences.targets(Split.TEST)
@@ -208,14 +209,14 @@ def _of_stage_one(run: api.Run) -> tuple[dict[str, Ranks], dict[str, float]]:
     return {"all": ranks, "new": _ranks(run, aligned.with_new(), takers, new_targets(dataset))}, {}
 
 
-def _ranks(run: api.Run, aligned: AlignedModel, histories: Sequences, targets: Any) -> Ranks:
+def _ranks(run: Run, aligned: AlignedModel, histories: Sequences, targets: Any) -> Ranks:
     model, table_NE = aligned.sequential_model(make_runtime(run.experiment.device).device)
     config = run.experiment.evaluate
     lists = dense_lists(model, table_NE, histories, config.list_length, aligned.max_history, masked=config.mask_history)
     return rank_of_target(lists.items_UK, targets)
 
 
-def _of_codes(run: api.Run) -> tuple[dict[str, Ranks], dict[str, float]]:
+def _of_codes(run: Run) -> tuple[dict[str, Ranks], dict[str, float]]:
     """Ranks of test targets by codes alone, and what quantization lost."""
     lost = float(run.quality["relative_error"])
     return {"all": run.evaluation.test_ranks["generative"]}, {"relative_error": lost}

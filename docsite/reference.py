@@ -25,7 +25,9 @@ _RANGES = (
 _SIZES = (("minLength", "maxLength", "characters"), ("minItems", "maxItems", "values"))
 _UNTOLD = {r"^[^\x00]*$"}
 """A pattern that nobody comes upon."""
-_NOT_SHOWN = {"prorec_core.api", "prorec_core.config", "prorec_core.config_data", "prorec_core.serving"}
+_NOT_SHOWN = {
+    *("prorec_core.api", "prorec_core.run", "prorec_core.config", "prorec_core.config_data", "prorec_core.serving"),
+}
 """The API and the configuration have pages of their own; the last is MLflow's way to a model."""
 
 

@@ -35,7 +35,7 @@ from prorec_core.artifacts import ArtifactRef, read_json
 from prorec_core.config import Experiment, left_open
 from prorec_core.errors import one_line
 from prorec_core.fitting import known_values
-from prorec_core.stages.ahead import expect_possible, expect_ranker
+from prorec_core.stages.ahead import expect_given, expect_possible
 from prorec_core.visible import in_markdown
 
 _forced: ContextVar[frozenset[str]] = ContextVar("forced", default=frozenset())
@@ -97,7 +97,7 @@ def prorec(experiment: Parameter = left_open()) -> dict[str, Any]:  # noqa: B008
         refs: dict[str, ArtifactRef] = {}
         place = FlowTracking(experiment_id=mlflow_experiment, run_id=run.id)
         expect_cluster(experiment.compute)
-        expect_ranker(experiment)
+        expect_given(experiment)
         with kept(), listening(lambda event: ended.append(event) if isinstance(event, StageEnded) else None):
             for stage in STAGES.values():
                 at_work = f"{stage.name}: "

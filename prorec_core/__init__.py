@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prorec_core.api import Run, load_data, open_run, train
+    from prorec_core.api import load_data, open_run, train
     from prorec_core.config import Experiment
     from prorec_core.data.dataset import Dataset
     from prorec_core.errors import UserError
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from prorec_core.generation.recommender import Recommendation, Recommender
     from prorec_core.generation.rules import Choice, Rule
     from prorec_core.progress import Progress
+    from prorec_core.run import Run
 
-_TRAINS = "prorec_core.api"
+_TRAINS = ("prorec_core.api", "prorec_core.run")
 _PLACES = {
     "Choice": "prorec_core.generation.rules",
     "Dataset": "prorec_core.data.dataset",
@@ -29,11 +30,11 @@ _PLACES = {
     "Recommendation": "prorec_core.generation.recommender",
     "Recommender": "prorec_core.generation.recommender",
     "Rule": "prorec_core.generation.rules",
-    "Run": _TRAINS,
+    "Run": "prorec_core.run",
     "UserError": "prorec_core.errors",
-    "load_data": _TRAINS,
-    "open_run": _TRAINS,
-    "train": _TRAINS,
+    "load_data": "prorec_core.api",
+    "open_run": "prorec_core.api",
+    "train": "prorec_core.api",
 }
 __all__ = [
     "Choice",
@@ -55,7 +56,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    if _PLACES[name] == _TRAINS:
+    if _PLACES[name] in _TRAINS:
         importlib.import_module("prorec_core.threads").wait_briefly()
     return getattr(importlib.import_module(_PLACES[name]), name)
 

@@ -42,6 +42,7 @@ _TO_THE_SECOND: tuple[Change, ...] = (
     Added("quantize.table", None),
     Added("generator.stage_one_state", False),
     Added("generator.ranker_file", None),
+    Added("evaluate.lists_file", None),
     Added("compute", {}),
     Added("compute.engine", "local"),
     Added("compute.address", None),

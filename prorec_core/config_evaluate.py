@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from prorec_core.sections import Section
+from prorec_core.sections import RUN_ONLY, Place, Section
 
 
 class EvaluateConfig(Section):
@@ -33,4 +33,11 @@ class EvaluateConfig(Section):
         description="Added to the score of each new item (data.new_items), in nats: with 0.7 it counts twice.",
     )
     bootstrap_samples: int = Field(1000, ge=100, le=100_000, description="Resamples of paired comparisons.")
+    lists_file: Place | None = Field(
+        None,
+        description="Lists that another program made, for a variant that stands on the scorer `given`: a table of "
+        "split (validation, test), user_id, item_id, and rank or score; {seed} in its name stands for the seed. Its "
+        "content, not its name, decides what is cached.",
+        json_schema_extra=RUN_ONLY,
+    )
     examples: int = Field(5, ge=0, le=100, description="Users shown in words in the report.")

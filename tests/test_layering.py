@@ -65,6 +65,7 @@ ORDER = (
     {"evaluation"},
     {"reports"},
     {"stages"},
+    {"run"},
     {"api"},
     {"serving"},
 )

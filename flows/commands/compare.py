@@ -47,6 +47,14 @@ def compare(
     variants_file: Annotated[
         Path | None, typer.Option(metavar="YAML", help="Variants of your own, as in configs/variants/standard.yaml.")
     ] = None,
+    lists: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="Lists that another program made, as a variant of this name; {seed} in FILE: a file a seed. May be "
+            "given again.",
+        ),
+    ] = None,
     parallel: Annotated[
         int,
         typer.Option(
@@ -59,6 +67,7 @@ def compare(
 ) -> None:
     """Compare variants of an experiment: each with the same seeds, measured on the same users."""
     from prorec.flows.configuration.experiments import load
+    from prorec.flows.configuration.given import with_lists
     from prorec.flows.configuration.variants import load_variants
     from prorec.flows.local.members import expect_members
     from prorec_core.artifacts import write_json
@@ -66,13 +75,15 @@ def compare(
     prepare_training()
     chosen, known = load(experiment, settings or ()), load_variants(variants_file)
     words = known.by_default() if variants is None else [word.strip() for word in variants.split(",") if word.strip()]
+    known, of_others = with_lists(known, lists or ())
+    words += of_others
     counted = _seeds(seeds)
     given = [each.partition("=")[0].strip() for each in settings or ()]
     if "seed" in given:
         raise UserError("a comparison has no one seed", place="--set seed", cure="Give --seeds a count, or some seeds")
     plan = known.plan(words, chosen, counted, against)
     expect_members(parallel, chosen)
-    expect_output("--json", json_file, experiment, variants_file, chosen.data.path)
+    expect_output("--json", json_file, experiment, variants_file, chosen.data.path, *plan.files(known))
     for place, own in plan.overridden(chosen, given).items():
         values = ", ".join(f"{name} {value}" for name, value in own.items())
         say(f"{place}: these variants keep a value of their own: {values}")
@@ -156,6 +167,9 @@ def _show(summary: dict[str, Any]) -> None:
         say(f"{found['reference']} was not measured, so nothing is held against it")
     if rows := new_item_rows(found):
         screen.print(plain_table(new_item_line(found["new_items"]), rows, names=2))
+    for name, about in found["variants"].items():
+        for text in about["remarks"]:
+            say(f"{name}: {text}")
     for mark, means in marks_of(found).items():
         say(f"{mark} {means}")
     for each in summary["failed"]:

@@ -29,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("list")(list_data_sets)
     group.command()(show)
     group.command()(fetch)
+    group.command()(split)
     app.add_typer(group, name="data")
 
 
@@ -130,6 +131,39 @@ def fetch(
     with transfers() as report_of:
         folder = run(dataset, say, report_of, from_)
     say(f"{name} is in {folder}. Run it with: prorec run {name}")
+
+
+def split(
+    experiment: Annotated[
+        str, typer.Argument(metavar="NAME_OR_YAML", help="A preset, as demo or ml-100k, or a YAML file.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FOLDER", help="Not there yet, or empty.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one value.")
+    ] = None,
+) -> None:
+    """Write what an experiment trains on and asks for as tables, for another program to train on and be compared."""
+    from prorec.flows.configuration.experiments import load
+    from prorec.tasks.stages.preprocess import located
+    from prorec_core.artifacts import expect_empty, new_folder, write_parquet
+    from prorec_core.data import split_table
+    from prorec_core.data.stage import preprocess
+
+    expect_empty(output)
+    chosen = load(experiment, settings or ())
+    have(experiment, chosen)
+    dataset = preprocess(located(chosen.data))
+    for text in dataset.profile["warnings"]:
+        say(f"- {text}")
+    rows, catalogue = split_table.interactions(dataset), split_table.items(dataset)
+    with new_folder(output) as beside:
+        write_parquet(beside / "interactions.parquet", rows.to_arrow())
+        write_parquet(beside / "items.parquet", catalogue.to_arrow())
+    asked = rows.filter("target")
+    for name, count in rows.group_by("split", maintain_order=True).len().sort("split").iter_rows():
+        targets = asked.filter(split=name).height
+        say(f"{name:<10} {count:,} interactions{f', {targets:,} of them asked for' if targets else ''}")
+    say(f"{output} has them and {catalogue.height:,} items. Lists made of them: prorec compare … --lists NAME=FILE")
 
 
 def have(name: str, experiment: Experiment) -> None:

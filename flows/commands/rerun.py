@@ -131,6 +131,7 @@ def _with_files_in(folder: str, experiment: Experiment) -> Experiment:
         return given if given is None or given.startswith("~") else str(Path(folder) / given)
 
     data, text, quantize, generator = experiment.data, experiment.text, experiment.quantize, experiment.generator
+    evaluate = experiment.evaluate
     # What is no folder there is a model of the hub, or a package.
     encoder = text.model if not (Path(folder) / text.model).exists() else in_full(text.model)
     vectors = [each.model_copy(update={"path": in_full(each.path)}) for each in text.vectors]
@@ -140,6 +141,7 @@ def _with_files_in(folder: str, experiment: Experiment) -> Experiment:
             "text": text.model_copy(update={"model": encoder, "vectors": vectors}),
             "quantize": quantize.model_copy(update={"table": in_full(quantize.table)}),
             "generator": generator.model_copy(update={"ranker_file": in_full(generator.ranker_file)}),
+            "evaluate": evaluate.model_copy(update={"lists_file": in_full(evaluate.lists_file)}),
         }
     )
 

@@ -120,6 +120,10 @@ class Sequences:
         owners = everyone if self.borders is None else np.repeat(everyone, self._counts(split))
         return owners if self.left_out is None else owners[~self.left_out[self._all_places(split)]]
 
+    def positions(self, split: Split) -> Longs:
+        """Where in its user's sequence each target in `split` stands, from 0, int64, shape (targets,)."""
+        return self._places(split) - self.offsets[self.owners_of(split)]
+
     def answerable(self, split: Split) -> Longs:
         """The targets that a model can be asked for: a known item after a history with a known one. Ascending."""
         targets = self.targets(split)

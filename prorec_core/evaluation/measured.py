@@ -30,11 +30,12 @@ class Evaluation:
     Attributes:
         metrics: `protocol`; `targets_in_history`: by split how many targets stand in the history too;
             `validation_tells`: whether validation found anything to choose by; `warnings`: sentences on data and
-            figures; `test` and `validation`: metrics by scorer; `fusion_weight`, `fusion_trials`,
-            `ranker` (its `features` and `weights`, what `fit_ranker` told of it, and of a baseline's the `numbers` that
-            it ranks by) and `recommended`, the scorer that recommends; `comparisons`: differences of test metrics with
-            95% intervals; `slices`: test Recall@10 of groups of users; `reference`: what is known of the data by
-            construction, if anything; `new_items`, where some are held out: as `new_item_metrics` gives them.
+            figures; `remarks`: those of them that are on the lists alone; `test` and `validation`: metrics by scorer;
+            `fusion_weight`, `fusion_trials`, `ranker` (its `features` and `weights`, what `fit_ranker` told of it, and
+            of a baseline's the `numbers` that it ranks by) and `recommended`, the scorer that recommends;
+            `comparisons`: differences of test metrics with 95% intervals; `slices`: test Recall@10 of groups of users;
+            `reference`: what is known of the data by construction, if anything; `new_items`, where some are held out:
+            as `new_item_metrics` gives them.
         ranks: a row for each target of a split: user int32, target int32, split, rank_<scorer> int32 each, from 1,
             0 where the target is not in the list. Of leave-one-out each user has one. Where items are held out as new
             ones, the split "new_items" has a row for each user who took one last, whose target counts on after the

@@ -6,7 +6,7 @@ Knows lists, data and settings; knows nothing of the models behind the lists. Ax
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from prorec_core.evaluation.shortcuts import shortcut_metrics
 from prorec_core.evaluation.slices import sliced_recall, what_is_asked
 from prorec_core.metrics.intervals import compare
 from prorec_core.metrics.measuring import list_metrics, measured_always, rank_metrics
-from prorec_core.metrics.scorers import SCORERS
+from prorec_core.metrics.scorers import GIVEN, SCORERS
 from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.progress import Progress, Report, silent
 
@@ -49,6 +49,8 @@ class EvaluationInputs:
         new: recommendations with the new items of the data set in the catalogue; None where there are none.
         all_counts: add every scorer of interactions alone.
         heuristic: of a heuristic the numbers that validation `chosen` and its `trials`; None where there is none.
+        longest: by scorer the items of its longest list, where lists may be shorter than the protocol says.
+        remarks: what is to be told of the lists, a sentence each.
     """
 
     config: EvaluateConfig
@@ -62,6 +64,8 @@ class EvaluationInputs:
     new: NewItemLists | None = None
     all_counts: bool = False
     heuristic: Mapping[str, Any] | None = None
+    longest: Mapping[str, int] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
 
 
 def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
@@ -87,7 +91,7 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         ranks[split] = {scorer: rank_of_target(found.items_UK, targets) for scorer, found in lists.items()}
         metrics[name] = {
             scorer: {
-                **rank_metrics(ranks[split][scorer], _longest(inputs, found), owners),
+                **rank_metrics(ranks[split][scorer], _longest(inputs, scorer, found), owners),
                 **list_metrics(found, train_counts),
             }
             for scorer, found in lists.items()
@@ -97,7 +101,8 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
     metrics["protocol"] = _protocol(inputs)
     metrics["targets_in_history"] = {name: int(sequences.taken_before(split).sum()) for split, name in _NAMES.items()}
     metrics["validation_tells"] = validation_tells(metrics["validation"])
-    metrics["warnings"] = list(remarks(inputs.dataset.profile, metrics))
+    metrics["warnings"] = [*remarks(inputs.dataset.profile, metrics), *inputs.remarks]
+    metrics["remarks"] = list(inputs.remarks)
     metrics["fusion_weight"] = inputs.fusion_weight
     metrics["recommended"] = inputs.recommended
     metrics["ranker"] = {key: value for key, value in (inputs.ranker or {}).items() if key in _OF_RANKER}
@@ -132,9 +137,10 @@ def _length(inputs: EvaluationInputs) -> int:
     return min(inputs.config.list_length, inputs.dataset.sequences.n_items)
 
 
-def _longest(inputs: EvaluationInputs, lists: TopItems) -> int:
+def _longest(inputs: EvaluationInputs, scorer: str, lists: TopItems) -> int:
     """Up to where lists say something: where nobody's has more items than there are beams, the search ended them."""
     length, beams = _length(inputs), inputs.config.beams
+    length = min(length, inputs.longest.get(scorer, length))
     if not (lists.items_UK[:, beams:] >= 0).any():
         length = min(length, beams)
     # Lists that hold a whole catalogue of fewer than 10 items say all there is to say about the first 10.
@@ -160,7 +166,9 @@ def _with_counts(inputs: EvaluationInputs, split: Split) -> dict[str, TopItems]:
     for scorer, row in SCORERS.items():
         if row.counts and (scorer in always or inputs.all_counts):
             found[scorer] = row.lists()(training, histories, length, masked=masked)
-    found = with_fallback(found, training, histories)
+    # What another program says of users without a history stays what it is.
+    of_others = {GIVEN: found[GIVEN]} if GIVEN in found else {}
+    found = {**with_fallback(found, training, histories), **of_others}
     return {scorer: found[scorer] for scorer in SCORERS if scorer in found}
 
 

@@ -111,9 +111,9 @@ def compare_variants(
         `protocol`; `seeds`; `reference`; `order`: the variants' names, those trained on the validation items last;
         `variants`: by name its scorer, seeds, apart (trained on the validation items: held against others of that
         kind alone, and without validation), made_with, marks (keys of MARKS), test, validation, by_seed, against,
-        scorers, codes, domination, chosen (by a heuristic), not_applied, cost, runs and new_items; `slices`: as of
-        `sliced_recall`, by variant, with `against`: by variant the difference of a group's users to the reference;
-        `new_items`: what new items were measured on, empty where none were held out.
+        scorers, codes, domination, chosen (by a heuristic), not_applied, remarks (on its lists), cost, runs and
+        new_items; `slices`: as of `sliced_recall`, by variant, with `against`: by variant the difference of a group's
+        users to the reference; `new_items`: what new items were measured on, empty where none were held out.
 
     Raises:
         ValueError: there is nothing to compare, or ranks are not those of these users.
@@ -173,6 +173,7 @@ def compare_variants(
             ),
             "chosen": _chosen(seeds),
             "not_applied": list(dict.fromkeys(text for each in seeds for text in each.not_applied)),
+            "remarks": list(dict.fromkeys(text for each in seeds for text in each.metrics.get("remarks", ()))),
             "runs": [{"seed": each.seed, **each.run} for each in seeds],
         }
     # Over other seeds a group's difference would be one of seeds too.

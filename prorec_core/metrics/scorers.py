@@ -195,6 +195,12 @@ SCORERS: dict[str, Scorer] = {
         counts="prorec_core.evaluation.own_items:lately_taken_lists",
         again=True,
     ),
+    "given": Scorer(
+        "given lists",
+        "lists that another program made (evaluate.lists_file)",
+        "#4a4e69",
+        "X",
+    ),
     "two_stream": Scorer(
         "two-stream",
         "two generators over two code tables: log-probability of the one plus λ times that of the other",
@@ -208,6 +214,9 @@ SCORERS: dict[str, Scorer] = {
 
 GENERATOR = "generator"
 """Stands for the scorer by which a generator recommends: ranked, fused or generative."""
+
+GIVEN = "given"
+"""The scorer of lists that another program made."""
 
 _UNKNOWN = Scorer("", "")
 

@@ -31,7 +31,7 @@ def expect_possible(experiment: Experiment, preprocess: Path) -> None:
             place="data",
             cure="Check data.min_item_interactions, data.min_user_interactions and the column of item ids",
         )
-    expect_ranker(experiment)
+    expect_given(experiment)
     codes = experiment.quantize
     keeps = experiment.start_from is not None and experiment.continuing.codes == "keep"
     if codes.table is not None and not keeps:
@@ -45,12 +45,18 @@ def expect_possible(experiment: Experiment, preprocess: Path) -> None:
         check_room(sum(pq.read_metadata(file).num_rows for file in files if file.is_file()), codes.codes, codes.levels)
 
 
-def expect_ranker(experiment: Experiment) -> None:
-    """Refuse a file that should hold a ranker and does not.
+def expect_given(experiment: Experiment) -> None:
+    """Refuse a file that should hold a ranker and does not, and lists that nothing here reads.
 
     Raises:
         UserError: says what is wrong with it.
     """
     from prorec_core.generation.ranker_file import given_ranker
 
+    if experiment.evaluate.lists_file is not None:
+        raise UserError(
+            "lists that another program made are measured in place of a model, not beside one",
+            place="evaluate.lists_file",
+            cure="Leave it out here, and compare: prorec compare … --lists NAME=FILE, or in Python `Run.measure`",
+        )
     given_ranker(experiment.generator, own=not experiment.evaluate.mask_history)

@@ -28,7 +28,7 @@ from prorec_core.generation.trained import TrainedGenerator
 from prorec_core.progress import Progress, duration, silent
 from prorec_core.quantization import code_files
 from prorec_core.sections import without_run_only
-from prorec_core.stages.ahead import expect_possible, expect_ranker
+from prorec_core.stages.ahead import expect_given, expect_possible
 from prorec_core.stages.align import align
 from prorec_core.stages.embed_text import described_by, embed_text
 from prorec_core.stages.evaluate import evaluate
@@ -177,7 +177,7 @@ class StagesInFolder:
         record, source = self.folder / _RECORD, self._source()
         if not record.is_file():
             self._expect_room()
-            expect_ranker(self.experiment)
+            expect_given(self.experiment)
             beside = {_SOURCE: source, _GIVEN: self._given()}
             write_json(record, versions.stored({**self.experiment.model_dump(mode="json"), **beside}))
             return
@@ -242,7 +242,7 @@ class StagesInFolder:
         if not self.is_done("quantize"):
             expect_possible(self.experiment, self.folder / "preprocess")
         elif not self.is_done("train_generator"):
-            expect_ranker(self.experiment)
+            expect_given(self.experiment)
 
     def _fit(self) -> None:
         """Find the numbers that are left to the data, and keep them with the folder for what goes on there later."""

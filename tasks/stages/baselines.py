@@ -10,6 +10,7 @@ from prorec.tasks.stages.evaluate import evaluate
 from prorec.tasks.stages.evaluate_aligned import evaluate_aligned
 from prorec.tasks.stages.evaluate_collaborative import evaluate_collaborative
 from prorec.tasks.stages.evaluate_counts import evaluate_counts
+from prorec.tasks.stages.evaluate_given import evaluate_given
 from prorec.tasks.stages.evaluate_heuristics import of_heuristic
 from prorec.tasks.stages.evaluate_two_stream import evaluate_two_stream
 from prorec.tasks.stages.pipeline import STAGES, up_to
@@ -21,8 +22,9 @@ _OF_MODELS: Mapping[str, tuple[str, Stage]] = {
     "collaborative": ("train_collaborative", evaluate_collaborative),
     "aligned": ("align", evaluate_aligned),
     "two_stream": ("train_generator", evaluate_two_stream),
+    "given": (preprocess.name, evaluate_given),
 }
-"""By scorer the last stage of its model, and what measures it."""
+"""By scorer the last stage of its model, or of the data alone, and what measures it."""
 
 _OF_HEURISTICS: Mapping[str, tuple[str, Stage]] = {
     name: (embed_text.name if row.reads_texts else preprocess.name, of_heuristic(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -206,3 +207,47 @@ def test_variants_share_what_is_common_and_one_failure_stops_nobody(
         assert verify(artifact) == []
         files = {path.name for path in artifact.iterdir()}
         assert {"comparison.json", "comparison.md", "report.html", "plots"} <= files
+
+
+def test_lists_of_another_program_stand_beside_ours(
+    tmp_path: Path, prefect_api: str, begin_store: Callable[[Path], None]
+) -> None:
+    """Made of what `prorec data split` wrote, and of nothing else."""
+    folder, split, out = tmp_path / "artifacts", tmp_path / "split", tmp_path / "out.json"
+    begin_store(folder)
+    words = [sys.executable, "-m", "prorec", "data", "split", "demo", *tiny_words(), "--output", str(split)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT, timeout=120)
+    rows, catalogue = (pl.read_parquet(split / f"{name}.parquet") for name in ("interactions", "items"))
+    trained = rows.filter(split="train")
+    assert f"train      {trained.height:,} interactions" in done.stdout and str(split) in done.stdout
+    counts = trained["item_id"].value_counts()
+    popular = catalogue.join(counts, on="item_id", how="left").sort(
+        "count", "item_id", descending=[True, False], nulls_last=True
+    )
+    lists = (
+        rows.filter("target")
+        .select("split", "user_id")
+        .join(popular.select("item_id").with_row_index("rank"), how="cross")
+    )
+    for seed in (0, 1):
+        # Of one seed all users, of the other those of a single list.
+        kept = lists if seed == 0 else lists.filter(user_id=lists["user_id"][0])
+        kept.write_csv(tmp_path / f"theirs-{seed}.csv")
+    words = ["--variants", "popularity", "--seeds", "2", "--lists", f"theirs={tmp_path}/theirs-{{seed}}.csv"]
+    compared = compare(*words, "--json", str(out), folder=folder, api=prefect_api)
+    assert compared.returncode == 0, compared.stderr
+    table = json.loads(out.read_text())["table"]
+    theirs, ours = table["variants"]["theirs"], table["variants"]["popularity"]
+    assert theirs["scorer"] == "given" and theirs["by_seed"]["ndcg_at_10"][0] == ours["by_seed"]["ndcg_at_10"][0] > 0
+    assert theirs["by_seed"]["ndcg_at_10"][1] < ours["by_seed"]["ndcg_at_10"][1]
+    users = rows["user_id"].n_unique()
+    told = f"theirs: {users - 1:,} of {users:,} test targets have no list in the given file, and count as missed"
+    assert told in compared.stdout and "stand in the user's own history" in compared.stdout
+    (whole,) = [run for run in _runs(folder) if run.data.tags.get("prorec.stage") == "compare"]
+    assert told in (Path(whole.data.tags["prorec.uri"]) / "report.html").read_text()
+    # Another content under the same name is measured anew.
+    shutil.copyfile(tmp_path / "theirs-1.csv", tmp_path / "theirs-0.csv")
+    again = compare(*words, "--json", str(out), folder=folder, api=prefect_api)
+    assert again.returncode == 0, again.stderr
+    by_seed = json.loads(out.read_text())["table"]["variants"]["theirs"]["by_seed"]["ndcg_at_10"]
+    assert by_seed == [theirs["by_seed"]["ndcg_at_10"][1]] * 2

@@ -113,9 +113,39 @@ def test_figures_are_made_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert open_run(run.folder).evaluate().equals(scores) and "validation" not in run.evaluate("validation")
 
 
+def test_runs_and_lists_of_other_programs_are_held_against_each_other(run: Run, tmp_path: Path) -> None:
+    own = run.evaluation
+    k = own.lists["generative"].items_UK
+    asked = run.split_table().filter("target", split="test").select("split", "user_id")
+    row, place = np.nonzero(k >= 0)
+    ids = run.dataset.items["item_id"].gather(k[row, place])
+    rows = asked[row].with_columns(item_id=ids, rank=pl.Series(place))
+    rows = pl.concat([rows, rows.with_columns(split=pl.lit("validation"))])
+    rows.write_parquet(tmp_path / "theirs.parquet")
+    for given in (rows, tmp_path / "theirs.parquet"):
+        theirs = run.measure(given)
+        assert theirs.metrics["test"]["given"]["ndcg_at_10"] == own.metrics["test"]["generative"]["ndcg_at_10"] > 0
+        same = run.against(theirs, scorer="generative")
+        assert same["metric"].to_list() == ["recall_at_10", "ndcg_at_10"]
+        assert same["this"].equals(same["other"].alias("this")) and same["difference"].to_list() == [0, 0]
+    ahead = run.against(open_run(run.folder), scorer="aligned", other_scorer="popularity", split="validation")
+    recall, ndcg = (ahead.row(place, named=True) for place in (0, 1))
+    assert recall["low"] <= recall["difference"] <= recall["high"]
+    assert ndcg["difference"] == pytest.approx(ndcg["this"] - ndcg["other"], abs=2e-6)
+    fewer = TINY.model_copy(update={"data": TINY.data.model_copy(update={"min_user_interactions": 7})})
+    with pytest.raises(UserError, match=r"they were not measured on the same: .* users only this run has"):
+        run.against(train(fewer, quiet=True, until="preprocess"))
+    with pytest.raises(UserError, match="no ranks of the scorer 'fuse'"):
+        run.against(theirs, scorer="fuse")
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [
+        (lambda run: run.measure({"a": 1}), r"\{'a': 1\} is no table"),
+        (lambda run: run.measure("nowhere.csv"), "nowhere.csv: there is no such file"),
+        (lambda run: run.against(run.evaluate()), "nothing can be held against a value of type DataFrame"),
+        (lambda run: run.against(run, split="tset"), "unknown split 'tset'. Did you mean 'test'?"),
         (lambda run: run.recommend(["P0"]), r"unknown item id 'P0'. Did you mean 'P0\d+'\?"),
         (lambda run: run.recommend("P01"), r"where a list of item ids should. Write \['P01'\]"),
         (lambda run: run.recommend([], 0), "k must be a whole number, at least 1, not 0"),

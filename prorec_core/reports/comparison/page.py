@@ -231,6 +231,7 @@ def _remarks(found: Found) -> list[str]:
     for text, names in without.items():
         more = "" if reference in names else f"; from {reference} they differ in this too"
         remarks.append(f"Not applied in {', '.join(names)}: {text}{more}.")
+    remarks += [f"{name}: {text}." for name, about in found["variants"].items() for text in about["remarks"]]
     if found["variants"].get(reference, {}).get("apart") and not all(
         about["apart"] for about in found["variants"].values()
     ):

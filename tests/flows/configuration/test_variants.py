@@ -12,6 +12,7 @@ import yaml
 from prorec.flows.commands.compare import compare
 from prorec.flows.compare import _settings, seconds_left
 from prorec.flows.configuration.experiments import changed, load, preset_files
+from prorec.flows.configuration.given import with_lists
 from prorec.flows.configuration.variants import EVERY, FULL, Variants, load_variants
 from prorec.tasks.stages.baselines import pipeline_of, standing
 from prorec.tasks.stages.evaluate_two_stream import SIDES, STREAM
@@ -269,7 +270,8 @@ def test_every_stage_follows_what_it_reads() -> None:
         for stage in stages:
             assert set(stage.reads) <= known, f"{scorer}: {stage.name}"
             known.add(stage.name)
-    assert {STANDARD.scorer_of(name) for name in STANDARD.variants} == set(standing())
+    # Lists of other programs are no variant until somebody has some.
+    assert {STANDARD.scorer_of(name) for name in STANDARD.variants} == set(standing()) - {"given"}
 
 
 def test_time_left_follows_what_the_variants_took() -> None:
@@ -336,3 +338,36 @@ def test_variants_that_will_have_the_same_figures_are_told(tmp_path: Path) -> No
     assert STANDARD.plan([EVERY], without_graph, 1, None).repeated(STANDARD) == {"no-graph": "prorec"}
     with_graph = Experiment.model_validate({"align": {"graph": 1}})
     assert STANDARD.plan([EVERY], with_graph, 1, None).repeated(STANDARD) == {}
+
+
+def test_lists_of_other_programs_are_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.parquet", "b-0.csv", "b-1.csv"):
+        (tmp_path / name).touch()
+    known, names = with_lists(STANDARD, ["a=a.parquet", "b=b-{seed}.csv"])
+    assert names == ["a", "b"] and known.variants.keys() - STANDARD.variants.keys() == {"a", "b"}
+    assert known.by_default() == ["core"] and known.scorer_of("a") == "given"
+    plan = known.plan(["prorec", *names], Experiment(), 2, None)
+    files = [str(tmp_path / name) for name in ("a.parquet", "b-0.csv", "a.parquet", "b-1.csv")]
+    assert plan.files(known) == files, "as seeds go, in full"
+    assert plan.repeated(known) == {}, "they are other files"
+    assert plan.experiments["prorec", 0][0].evaluate.lists_file is None
+    with pytest.raises(UserError, match=r"evaluate\.lists_file=.*b-2\.csv: there is no such file"):
+        known.plan(["b"], Experiment(), 3, None)
+    with pytest.raises(UserError, match=r"evaluate\.lists_file: .*none is named"):
+        load_variants(_file(tmp_path, variants={"mine": {"scorer": "given"}})).plan(["mine"], Experiment(), 1, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a.parquet"], "--lists: 'a.parquet' is no NAME=FILE"),
+        (["=a.parquet"], "--lists: '=a.parquet' is no NAME=FILE"),
+        (["prorec=a.parquet"], "--lists: there is a variant 'prorec' already"),
+        (["a=a.parquet", "a=b.parquet"], "--lists: there is a variant 'a' already"),
+        (["A b=a.parquet"], "--lists: 'A b' cannot be a name"),
+    ],
+)
+def test_lists_that_cannot_be_a_variant_are_told(given: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        with_lists(STANDARD, given)

@@ -23,6 +23,7 @@ from prorec.tasks.execution.stage import Stage, versions
 from prorec.tasks.stages.evaluate_aligned import evaluate_aligned
 from prorec.tasks.stages.evaluate_collaborative import evaluate_collaborative
 from prorec.tasks.stages.evaluate_counts import evaluate_counts
+from prorec.tasks.stages.evaluate_given import evaluate_given
 from prorec.tasks.stages.evaluate_heuristics import of_heuristic
 from prorec.tasks.stages.evaluate_two_stream import evaluate_two_stream
 from prorec.tasks.stages.pipeline import STAGES, up_to
@@ -113,7 +114,14 @@ def changed(path: tuple[str, ...]) -> Experiment:
 
 UPSTREAM = {stage: ArtifactRef(stage=stage, digest=stage, run_id="r", uri="/u") for stage in STAGES}
 HEURISTICS = tuple(of_heuristic(name) for name, row in SCORERS.items() if row.heuristic)
-BASELINES = (evaluate_counts, evaluate_collaborative, evaluate_aligned, evaluate_two_stream, *HEURISTICS)
+BASELINES = (
+    evaluate_counts,
+    evaluate_given,
+    evaluate_collaborative,
+    evaluate_aligned,
+    evaluate_two_stream,
+    *HEURISTICS,
+)
 PIPELINE = tuple(STAGES.values())
 EVERY = (*PIPELINE, *BASELINES)
 NUMERIC = {
@@ -416,8 +424,9 @@ def test_keys_hold_plain_json() -> None:
 
 def test_the_run_only_fields_are_those_that_leave_no_trace() -> None:
     run_only = {".".join(path) for path, field in LEAVES.items() if field.json_schema_extra == RUN_ONLY}
-    # What the last two name is in the keys by its content.
-    where = {"data.path", "data.sql.connection", "data.sql.snapshot", "start_from", "generator.ranker_file"}
+    # What the last three name is in the keys by its content.
+    where = {"data.path", "data.sql.connection", "data.sql.snapshot"}
+    where |= {"start_from", "generator.ranker_file", "evaluate.lists_file"}
     engine = {f"compute.{name}" for name in ("engine", "address", "workers", "gpus_per_worker", "cpus_per_worker")}
     assert run_only == {"device", "steps", "text.batch_size", *engine, *where}
 

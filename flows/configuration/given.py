@@ -1,0 +1,36 @@
+"""Lists that other programs made, as variants. Knows names and files; knows nothing of what stands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prorec.flows.configuration.variants import Variant, Variants, joined
+from prorec_core.data.files import path_of
+from prorec_core.errors import UserError
+from prorec_core.metrics.scorers import GIVEN
+
+
+def with_lists(known: Variants, given: Sequence[str]) -> tuple[Variants, list[str]]:
+    """Variants, and after them those that lists of other programs are.
+
+    Args:
+        known: the variants.
+        given: NAME=FILE of each.
+
+    Returns:
+        All of them, and the names of the latter.
+
+    Raises:
+        UserError: one is not written so, or its name is another's or cannot be one.
+    """
+    found: dict[str, Variant] = {}
+    for text in given:
+        name, sign, file = text.partition("=")
+        if not sign or not name or not file:
+            raise UserError(f"'{text}' is no NAME=FILE", place="--lists", cure="Write --lists theirs=theirs.parquet")
+        if name in known.variants or name in found:
+            raise UserError(f"there is a variant '{name}' already", place="--lists", cure="Give it another name")
+        path = path_of(file).absolute()
+        about = f"lists that another program made, {path.name}"
+        found[name] = Variant(about=about, scorer=GIVEN, set={"evaluate.lists_file": str(path)})
+    return joined(known, Variants(variants=found), "--lists"), list(found)
