@@ -116,7 +116,9 @@ def _of_texts(texts: pl.Series, field: Field, declared: AttributeKind | None) ->
     for kind, found in ((kind, _read(there, kind)) for kind in ((declared,) if declared else TYPES)):
         wrong = found.is_null() & there.is_not_null()
         if declared:
-            field.refuse(wrong, bad, texts, "Correct the value, or add it to data.missing if it means none")
+            field.refuse(
+                wrong, bad, texts, "Correct the value; if it means none, leave it empty or have it in data.missing"
+            )
         if kind == "text" or declared or (there.count() and not wrong.any()):
             return found
     raise AssertionError("every text is a text")
