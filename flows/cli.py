@@ -75,9 +75,11 @@ def run(
     """Run an experiment in this process; what is cached is not made again."""
     from prorec.flows.configuration.experiments import load
     from prorec_core.artifacts import write_json
+    from prorec_core.stages.ahead import expect_no_lists
 
     prepare_training()
     chosen = load(experiment, settings or ())
+    expect_no_lists(chosen)
     expect_stages("--force", force or ())
     expect_output("--json", json_file, experiment, chosen.data.path)
     data.have(experiment, chosen)

@@ -14,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
 from prorec.flows.configuration.experiments import Parameter, checked
+from prorec.flows.configuration.given import expect_lists
 from prorec.flows.configuration.variants import Variants, joined, load_variants
 from prorec.flows.local.members import expect_members, members
 from prorec.flows.variant import make, one_by_one, sharing, side_by_side
@@ -118,6 +119,7 @@ def compare(
             # Once more: only now can be told which variants change nothing. One may open what another says.
             plan = known.plan(variants, experiment, seeds, against)
             _expect_same_targets(plan.experiments, experiment, data, run)
+            expect_lists(plan, dataset)
             numbers = {part: [fitted(each, data) for each in own] for part, own in plan.experiments.items()}
             plan = replace(plan, experiments=numbers)
 

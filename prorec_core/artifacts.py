@@ -42,8 +42,11 @@ def expect_empty(folder: Path) -> None:
         raise UserError("the folder does not exist", place=str(above), cure="Make it first")
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise UserError("something is there already", place=str(folder), cure="Name a new folder")
-    if not os.access(above, os.W_OK):
-        raise UserError("the folder cannot be written", place=str(above), cure="Choose another")
+    try:
+        # What it may be is not asked: root may write everywhere, and not below /proc.
+        Path(tempfile.mkdtemp(dir=above, prefix=".prorec-")).rmdir()
+    except OSError:
+        raise UserError("the folder cannot be written", place=str(above), cure="Choose another") from None
 
 
 @contextmanager

@@ -20,12 +20,12 @@ from prorec_core.data import split_table
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import FloatArray, read_embeddings
 from prorec_core.data.files import path_of
-from prorec_core.data.formats import table_of
 from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.evaluation.between import NAMES, differences, expect_same
 from prorec_core.evaluation.comparable import data_differences
 from prorec_core.evaluation.given import given_inputs, given_lists
+from prorec_core.evaluation.given_table import SEED, table_in
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.evaluation.stage import evaluate as measure
 from prorec_core.generation.in_common import in_common
@@ -39,7 +39,7 @@ from prorec_core.reports.drawing import Picture
 from prorec_core.reports.plots import code_usage, curves_by_k, domination_bars, training_curves
 from prorec_core.stages.bundle import fill_bundle
 from prorec_core.stages.in_folder import StagesInFolder
-from prorec_core.stages.inputs import read_new_quantized, read_quantized, read_texts
+from prorec_core.stages.inputs import held_back, read_new_quantized, read_quantized, read_texts
 from prorec_core.training.runtime import make_runtime
 
 _TRAININGS = ("train_collaborative", "align", "train_generator")
@@ -95,7 +95,7 @@ class Run:
     @cached_property
     def dataset(self) -> Dataset:
         """Items, users and everyone's items in order of time, as the stages read them."""
-        return Dataset.load(self._stages.of("preprocess"))
+        return held_back(Dataset.load(self._stages.of("preprocess")), self.experiment)
 
     @cached_property
     def codes(self) -> pl.DataFrame:
@@ -255,9 +255,9 @@ class Run:
 
         Args:
             lists: a table, or a file that holds one: split (validation, test), user_id, item_id, and rank (the best
-                first) or score (the greatest first); where users have several targets of a split (data.split),
+                first) or else score (the greatest first); where users have several targets of a split (data.split),
                 position too, the target's place in the user's sequence, from 0. With evaluate.mask_history what a user
-                has is passed over.
+                has is passed over. {seed} in a file's name stands for this run's seed.
 
         Returns:
             What was measured by the scorer `given`, and by popularity; `metrics["remarks"]` says what was passed over.
@@ -265,14 +265,18 @@ class Run:
         Raises:
             UserError: the table cannot be read, or is about other users, items or targets.
         """
+        config, data, seed = self.experiment.evaluate, self.dataset, self.experiment.seed
         if isinstance(lists, pl.DataFrame):
             table = RawTable.of_frame(lists, "lists")
         elif isinstance(lists, str | Path) and str(lists):
-            table = table_of(path_of(str(lists)))
+            table = table_in(path_of(str(lists).replace(SEED, str(seed))))
         else:
-            raise UserError(f"{lists!r} is no table", place="lists", cure="Give a polars DataFrame, or a file's path")
-        config, data = self.experiment.evaluate, self.dataset
-        return measure(given_inputs(given_lists(table, data, config), data, config, self.experiment.seed))
+            raise UserError(
+                f"a value of type {type(lists).__name__} is no table",
+                place="lists",
+                cure="Give a polars DataFrame (polars.from_pandas and from_arrow make one), or a file's path",
+            )
+        return measure(given_inputs(given_lists(table, data, config), data, config, seed))
 
     def against(
         self,
@@ -311,9 +315,10 @@ class Run:
         """All interactions with what each is for, for another program to train on and be asked as this run is.
 
         Returns:
-            One row an interaction: user_id, item_id, timestamp, position, split (`train`: what this run trains on, but
-            for train_on_validation; `history`: known before a target, and trained on by none; `validation`; `test`) and
-            target, whether it is asked for after all that comes before it in the user's sequence.
+            One row an interaction: user_id, item_id, timestamp, position, split (`train`: what this run trains on;
+            `history`: known before a target, and trained on by none; `validation`; `test`) and target, whether it is
+            asked for after all that comes before it in the user's sequence. What is held out with new items
+            (data.new_items) is not there.
         """
         return split_table.interactions(self.dataset)
 

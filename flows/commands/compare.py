@@ -32,7 +32,7 @@ def compare(
         typer.Option(
             metavar="NAME,NAME,…",
             help="Variants or groups: core, paper, untrained, dense, ablation, codes, again, all. By default core, or "
-            "prorec and the variants of your own file.",
+            "prorec and what is your own: the variants of a file, lists.",
         ),
     ] = None,
     seeds: Annotated[str, typer.Option(metavar="COUNT", help="How many, from 0; or which: 3,7 (one alone: 3,)")] = "1",
@@ -51,8 +51,8 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE",
-            help="Lists that another program made, as a variant of this name; {seed} in FILE: a file a seed. May be "
-            "given again.",
+            help="Lists that another program made, as a variant of this name: a table of split (validation and test), "
+            "user_id, item_id, and rank or score; {seed} in FILE: a file a seed. May be given again.",
         ),
     ] = None,
     parallel: Annotated[
@@ -71,19 +71,21 @@ def compare(
     from prorec.flows.configuration.variants import load_variants
     from prorec.flows.local.members import expect_members
     from prorec_core.artifacts import write_json
+    from prorec_core.evaluation.given_table import file_of
 
     prepare_training()
     chosen, known = load(experiment, settings or ()), load_variants(variants_file)
-    words = known.by_default() if variants is None else [word.strip() for word in variants.split(",") if word.strip()]
     known, of_others = with_lists(known, lists or ())
-    words += of_others
+    words = known.by_default() if variants is None else [word.strip() for word in variants.split(",") if word.strip()]
+    words += [name for name in of_others if name not in words]
     counted = _seeds(seeds)
     given = [each.partition("=")[0].strip() for each in settings or ()]
     if "seed" in given:
         raise UserError("a comparison has no one seed", place="--set seed", cure="Give --seeds a count, or some seeds")
     plan = known.plan(words, chosen, counted, against)
     expect_members(parallel, chosen)
-    expect_output("--json", json_file, experiment, variants_file, chosen.data.path, *plan.files(known))
+    files = [str(file_of(each.evaluate, seed)) for (_, seed), each in plan.given().items()]
+    expect_output("--json", json_file, experiment, variants_file, chosen.data.path, *files)
     for place, own in plan.overridden(chosen, given).items():
         values = ", ".join(f"{name} {value}" for name, value in own.items())
         say(f"{place}: these variants keep a value of their own: {values}")

@@ -148,11 +148,18 @@ def split(
     from prorec_core.artifacts import expect_empty, new_folder, write_parquet
     from prorec_core.data import split_table
     from prorec_core.data.stage import preprocess
+    from prorec_core.stages.inputs import held_back
 
     expect_empty(output)
     chosen = load(experiment, settings or ())
+    if chosen.start_from is not None:
+        raise UserError(
+            "what a model has seen is left out of its targets only where one goes on from it",
+            place="start_from",
+            cure="Leave it out: the tables are those of a training that begins anew",
+        )
     have(experiment, chosen)
-    dataset = preprocess(located(chosen.data))
+    dataset = held_back(preprocess(located(chosen.data)), chosen)
     for text in dataset.profile["warnings"]:
         say(f"- {text}")
     rows, catalogue = split_table.interactions(dataset), split_table.items(dataset)
@@ -160,9 +167,12 @@ def split(
         write_parquet(beside / "interactions.parquet", rows.to_arrow())
         write_parquet(beside / "items.parquet", catalogue.to_arrow())
     asked = rows.filter("target")
-    for name, count in rows.group_by("split", maintain_order=True).len().sort("split").iter_rows():
-        targets = asked.filter(split=name).height
-        say(f"{name:<10} {count:,} interactions{f', {targets:,} of them asked for' if targets else ''}")
+    for name in ("train", "history", "validation", "test"):
+        if count := rows.filter(split=name).height:
+            targets = asked.filter(split=name).height
+            say(f"{name:<10} {count:,} interactions{f', {targets:,} of them asked for' if targets else ''}")
+    if chosen.data.new_items:
+        say("What is held out with new items (data.new_items) is not there: lists are not measured on it.")
     say(f"{output} has them and {catalogue.height:,} items. Lists made of them: prorec compare … --lists NAME=FILE")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -114,6 +113,7 @@ def _experiment(run: Run) -> Experiment:
 
     One of an earlier version means what it meant then.
     """
+    from prorec.flows.configuration.experiments import with_files_in
     from prorec.tasks.tracking.mlflow_runs import EXPERIMENT_FILE, FOLDER_TAG, read_text
     from prorec_core import versions
     from prorec_core.config import Experiment
@@ -121,29 +121,7 @@ def _experiment(run: Run) -> Experiment:
     place = f"{run.info.run_name}: {EXPERIMENT_FILE}"
     record = versions.parsed(read_text(run.info.run_id, EXPERIMENT_FILE), place)
     experiment = versions.whole(Experiment, versions.up_to_date(record, place), place)
-    return _with_files_in(run.data.tags.get(FOLDER_TAG, ""), experiment)
-
-
-def _with_files_in(folder: str, experiment: Experiment) -> Experiment:
-    """The experiment with full paths in place of those that start at a folder; as it is where that is not known, ""."""
-
-    def in_full(given: str | None) -> str | None:
-        return given if given is None or given.startswith("~") else str(Path(folder) / given)
-
-    data, text, quantize, generator = experiment.data, experiment.text, experiment.quantize, experiment.generator
-    evaluate = experiment.evaluate
-    # What is no folder there is a model of the hub, or a package.
-    encoder = text.model if not (Path(folder) / text.model).exists() else in_full(text.model)
-    vectors = [each.model_copy(update={"path": in_full(each.path)}) for each in text.vectors]
-    return experiment.model_copy(
-        update={
-            "data": data.model_copy(update={"path": in_full(data.path)}),
-            "text": text.model_copy(update={"model": encoder, "vectors": vectors}),
-            "quantize": quantize.model_copy(update={"table": in_full(quantize.table)}),
-            "generator": generator.model_copy(update={"ranker_file": in_full(generator.ranker_file)}),
-            "evaluate": evaluate.model_copy(update={"lists_file": in_full(evaluate.lists_file)}),
-        }
-    )
+    return with_files_in(run.data.tags.get(FOLDER_TAG, ""), experiment)
 
 
 def _in_prefect(run: Run) -> FlowRun | None:

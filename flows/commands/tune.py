@@ -63,9 +63,11 @@ def tune(
     from prorec.flows.configuration.spaces import load_space, plan
     from prorec.flows.local.members import expect_members
     from prorec_core.artifacts import write_json
+    from prorec_core.stages.ahead import expect_no_lists
 
     prepare_training()
     planned = plan(load_space(space), load(experiment, settings or ()), stage)
+    expect_no_lists(planned.base)
     expect_members(parallel, planned.base)
     expect_output("--json", json_file, experiment, space, planned.base.data.path)
     have(experiment, planned.base)

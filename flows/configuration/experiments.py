@@ -181,6 +181,28 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any, setting: str
     values[path[-1]] = value
 
 
+def with_files_in(folder: str, experiment: Experiment) -> Experiment:
+    """The experiment with full paths in place of those that start at a folder; as it is where that is not known, ""."""
+
+    def in_full(given: str | None) -> str | None:
+        return given if given is None or given.startswith("~") else str(Path(folder) / given)
+
+    data, text, quantize, generator = experiment.data, experiment.text, experiment.quantize, experiment.generator
+    evaluate = experiment.evaluate
+    # What is no folder there is a model of the hub, or a package.
+    encoder = text.model if not (Path(folder) / text.model).exists() else in_full(text.model)
+    vectors = [each.model_copy(update={"path": in_full(each.path)}) for each in text.vectors]
+    return experiment.model_copy(
+        update={
+            "data": data.model_copy(update={"path": in_full(data.path)}),
+            "text": text.model_copy(update={"model": encoder, "vectors": vectors}),
+            "quantize": quantize.model_copy(update={"table": in_full(quantize.table)}),
+            "generator": generator.model_copy(update={"ranker_file": in_full(generator.ranker_file)}),
+            "evaluate": evaluate.model_copy(update={"lists_file": in_full(evaluate.lists_file)}),
+        }
+    )
+
+
 def explained(
     error: ValidationError,
     place: str,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from prorec.flows.configuration.variants import Variant, Variants, joined
+from prorec.flows.configuration.variants import Plan, Variant, Variants, joined
+from prorec_core.data.dataset import Dataset
 from prorec_core.data.files import path_of
 from prorec_core.errors import UserError
+from prorec_core.evaluation.given import read_given
 from prorec_core.metrics.scorers import GIVEN
+from prorec_core.stages.inputs import held_back
 
 
 def with_lists(known: Variants, given: Sequence[str]) -> tuple[Variants, list[str]]:
@@ -33,4 +37,19 @@ def with_lists(known: Variants, given: Sequence[str]) -> tuple[Variants, list[st
         path = path_of(file).absolute()
         about = f"lists that another program made, {path.name}"
         found[name] = Variant(about=about, scorer=GIVEN, set={"evaluate.lists_file": str(path)})
+        found[name].stands_in(Path("--lists"))
     return joined(known, Variants(variants=found), "--lists"), list(found)
+
+
+def expect_lists(plan: Plan, dataset: Dataset) -> None:
+    """Read the lists of other programs, so that what is wrong with them is told before anything is trained.
+
+    Args:
+        plan: what is to be compared.
+        dataset: what all are measured on.
+
+    Raises:
+        UserError: says what is wrong with them.
+    """
+    for (_, seed), experiment in plan.given().items():
+        read_given(experiment.evaluate, seed, held_back(dataset, experiment))

@@ -20,7 +20,7 @@ from prorec.tasks.stages.baselines import pipeline_of, standing
 from prorec.tasks.tracking.mlflow_runs import flatten
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError, did_you_mean
-from prorec_core.evaluation.given_table import file_of
+from prorec_core.evaluation.given_table import digest, file_of
 from prorec_core.metrics.scorers import GENERATOR, GIVEN, ranked_baselines
 from prorec_core.registry import one_of
 from prorec_core.sections import Section
@@ -107,20 +107,9 @@ class Plan:
                         others[name] = own.get(place)
         return {place: others for place, others in found.items() if others}
 
-    def files(self, known: Variants) -> list[str]:
-        """The files with lists that other programs made.
-
-        Args:
-            known: the variants, for how each recommends.
-
-        Raises:
-            UserError: one is not there.
-        """
-        return [
-            str(file_of(own[0].evaluate, seed))
-            for (name, seed), own in self.experiments.items()
-            if known.scorer_of(name) == GIVEN
-        ]
+    def given(self) -> dict[tuple[str, int], Experiment]:
+        """The experiments of variants that are lists of other programs, by variant and seed."""
+        return {part: own[0] for part, own in self.experiments.items() if own[0].evaluate.lists_file is not None}
 
     def repeated(self, known: Variants) -> dict[str, str]:
         """Variants that will have the very figures of one before them, and that one.
@@ -134,7 +123,8 @@ class Plan:
             scorer, own = known.scorer_of(name), self.experiments[name, self.seeds[0]]
             *makes, measuring, _report = pipeline_of(scorer)
             read = [{**stage.values(each), "name": ""} for each in own[1:] or own for stage in makes]
-            read.append({**measuring.values(own[0]), "name": "", "lists": own[0].evaluate.lists_file})
+            lists = digest(own[0].evaluate, own[0].seed) if scorer == GIVEN else ""
+            read.append({**measuring.values(own[0]), "name": "", "lists": lists})
             if (before := first.setdefault(json.dumps([scorer, own[0].seed, read], default=str), name)) != name:
                 found[name] = before
         return found
@@ -215,9 +205,16 @@ class Variants(Section):
                 place=f"variants {', '.join(uneven)}",
                 cure="Give both the same, or leave out these variants",
             )
-        plan = Plan(names, chosen, reference, experiments)
-        plan.files(self)
-        return plan
+        for (name, seed), (own, *_) in experiments.items():
+            if self.scorer_of(name) == GIVEN:
+                file_of(own.evaluate, seed, f"{self._place(name)}, evaluate.lists_file")
+            elif own.evaluate.lists_file is not None:
+                raise UserError(
+                    f"evaluate.lists_file is for the scorer '{GIVEN}' alone",
+                    place=self._place(name),
+                    cure="Leave it out, or give the lists to a variant of their own: --lists NAME=FILE",
+                )
+        return Plan(names, chosen, reference, experiments)
 
     def settings(self, name: str) -> dict[str, Any]:
         """What a variant changes, by dotted place: its own values over those of the variant that it is like."""

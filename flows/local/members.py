@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from urllib.parse import urlparse
 
+from prorec.flows.configuration.experiments import with_files_in
 from prorec.flows.local import elsewhere
 from prorec.flows.local.crew import Crew, Start, here, words
 from prorec.flows.local.running import TRAINING
@@ -84,7 +86,7 @@ def members(count: int, experiment: Experiment) -> Iterator[Members]:
     if compute.engine == "local" or count == 1:
         # Trainings one after another use one cluster.
         with kept():
-            yield Members(count, lambda environment: here(count, environment), beside=count > 1)
+            yield Members(count, lambda environment: here(count, environment), _in_full, beside=count > 1)
     else:
         with cluster(compute, count) as found:
             _expect_stores_for(found)
@@ -93,7 +95,7 @@ def members(count: int, experiment: Experiment) -> Iterator[Members]:
             yield Members(
                 found.places,
                 lambda environment: _there(compute, environment),
-                lambda each: _mine(each, found.address),
+                lambda each: _in_full(_mine(each, found.address)),
                 _WAITS,
             )
 
@@ -111,6 +113,11 @@ def _there(compute: ComputeConfig, environment: Mapping[str, str]) -> Start:
     }
     cores, gpus = (compute.cpus_per_worker, compute.gpus_per_worker) if alone else (0, 0)
     return lambda _: Relayed(words(), told, cores=cores, gpus=gpus)
+
+
+def _in_full(experiment: Experiment) -> Experiment:
+    """The experiment with its files as named from here: another process begins in another folder."""
+    return with_files_in(str(Path.cwd()), experiment)
 
 
 def _mine(experiment: Experiment, address: str) -> Experiment:

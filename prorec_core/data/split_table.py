@@ -15,12 +15,16 @@ HELD_BACK = (Split.VALIDATION, Split.TEST)
 
 
 def interactions(dataset: Dataset) -> pl.DataFrame:
-    """All interactions, one row each, users in order and each in order of time.
+    """All interactions of a data set, one row each, users in order and each in order of time.
+
+    Those with new items that leave-one-out holds out (data.new_items) are none of them.
 
     Returns:
         user_id, item_id (strings); timestamp (int64, as the data have it); position (int64, from 0, in the user's
-        sequence); split: `train` (what models here train on), `history` (known before a target, trained on by none),
-        `validation`, `test`; target (bool): whether it is asked for, after all that comes before it in the sequence.
+        sequence); split: `train` (what models here train on), `history` (known before a target, trained on by none: of
+        users with too few items, or of items that are new), `validation`, `test`; target (bool): whether it is asked
+        for, after all that comes before it in the sequence. Where the data set has models train on the validation
+        items, these are `train`, or `history`, and no targets.
     """
     sequences = dataset.sequences
     lengths = np.diff(sequences.offsets)
@@ -34,10 +38,12 @@ def interactions(dataset: Dataset) -> pl.DataFrame:
     trains = np.diff(sequences.training().offsets) > 0
     known = sequences.items < sequences.n_items
     stretch = (positions >= validation[owners]).astype(int) + (positions >= test[owners])
+    if not sequences.validates:
+        stretch[stretch == 1] = 0
     names = np.array(["train", "validation", "test"], dtype=object)[stretch]
     names[(stretch == 0) & ~(trains[owners] & known)] = "history"
     target = np.zeros(len(owners), np.bool_)
-    for split in HELD_BACK:
+    for split in HELD_BACK if sequences.validates else (Split.TEST,):
         target[sequences.offsets[sequences.owners_of(split)] + sequences.positions(split)] = True
     return pl.DataFrame(
         {

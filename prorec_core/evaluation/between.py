@@ -60,7 +60,7 @@ def differences(
             )
     first, second = (each.metrics["protocol"] for each in both)
     expect_same([*protocol_differences(first, second, NAMES), *moment_differences(first, second, NAMES)])
-    one, two = (name or str(each.metrics["recommended"]) for name, each in zip(scorers, both, strict=True))
+    one, two = (str(name or each.metrics["recommended"]) for name, each in zip(scorers, both, strict=True))
     found = compare_runs(both[0].ranks, both[1].ranks, (one, two), split, samples, seed)
     own, its = both[0].metrics[split][one], both[1].metrics[split][two]
     return pl.DataFrame([{"metric": name, "this": own[name], "other": its[name], **at} for name, at in found.items()])

@@ -16,18 +16,19 @@ import polars as pl
 from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.columns import Field, shown
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.formats import table_of
 from prorec_core.data.sequences import Split
+from prorec_core.data.split_table import HELD_BACK
 from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError
-from prorec_core.evaluation.given_table import ITEM, POSITION, SPLIT, USER, file_of, read_columns
+from prorec_core.evaluation.given_table import ITEM, POSITION, SPLIT, USER, file_of, read_columns, table_in
 from prorec_core.evaluation.stage import EvaluationInputs
 from prorec_core.metrics.scorers import GIVEN
+from prorec_core.metrics.table import CUTOFFS
 from prorec_core.metrics.top import TopItems
 
-SPLITS = {"validation": Split.VALIDATION, "test": Split.TEST}
+SPLITS = {split.name.lower(): split for split in HELD_BACK}
 OF_OTHERS = "made by another program: what it cost, and what its settings were chosen by, is not known here"
-_LEAST = 10
+LEAST = 10
 """Items that the longest list has at least: so far down everything is compared."""
 _WRITTEN = "`prorec data split` writes the users, items and positions that are asked for"
 
@@ -38,12 +39,12 @@ class GivenLists:
 
     Attributes:
         lists: by split; each as long as the protocol says, -1 where a list has no more.
-        longest: items of the longest list of all, as far as the protocol looks.
-        remarks: what is not known of them, what was passed over or is not there, a sentence each.
+        ends: by split the items of its longest list, as far as the protocol looks.
+        remarks: what is not known of them, was passed over or is not there, a sentence each.
     """
 
     lists: Mapping[Split, TopItems]
-    longest: int
+    ends: Mapping[Split, int]
     remarks: list[str]
 
 
@@ -55,60 +56,66 @@ def given_inputs(found: GivenLists, dataset: Dataset, config: EvaluateConfig, se
         {split: {GIVEN: lists} for split, lists in found.lists.items()},
         seed=seed,
         recommended=GIVEN,
-        longest={GIVEN: found.longest},
+        ends={split: {GIVEN: end} for split, end in found.ends.items()},
         remarks=found.remarks,
     )
 
 
 def read_given(config: EvaluateConfig, seed: int, dataset: Dataset) -> GivenLists:
     """The lists in the file of `evaluate.lists_file`; as `given_lists`."""
-    return given_lists(table_of(file_of(config, seed)), dataset, config)
+    return given_lists(table_in(file_of(config, seed)), dataset, config)
 
 
 def given_lists(table: RawTable, dataset: Dataset, config: EvaluateConfig) -> GivenLists:
     """Lists in a table: one row an item of a list.
 
     Args:
-        table: split (validation, test), user_id, item_id, and rank (whole numbers, the best first) or score (numbers,
-            the greatest first; among equals the earlier row). Where a user has several targets of a split, position
-            too: the target's place in the user's sequence, from 0.
-        dataset: whose targets are asked for.
+        table: split (validation, test), user_id, item_id, and rank (whole numbers, the least first) or else score
+            (numbers, the greatest first; among equals the earlier row). Where a user has several targets of a split,
+            position too: the target's place in the user's sequence, from 0.
+        dataset: whose targets are asked for; where it trains on the validation items, those of the test alone.
         config: length of lists, and whether a user's own items are passed over.
 
     Raises:
         UserError: a column is missing or has other values; a user or item that the data set lacks; an item or rank
-            twice in a list; lists for one split alone, or shorter than 10 items, all of them.
+            twice in a list; a split without lists, or with none of 10 items.
     """
-    frame = read_columns(table)
-    rows = _laid(frame, table, dataset)
-    ordered = rows.sort("split", "target", "order", maintain_order=True)
+    rows = _laid(read_columns(table), table, dataset)
+    ordered = rows.sort("split", "target", "order", "row")
     _refuse_repeated(ordered, table)
     own = _own(ordered, dataset) if config.mask_history else np.zeros(ordered.height, np.bool_)
-    kept = ordered.filter(~pl.Series(own)).with_columns(place=pl.int_range(pl.len()).over("split", "target"))
     length = min(config.list_length, dataset.sequences.n_items)
+    kept = ordered.filter(~pl.Series(own)).with_columns(place=pl.int_range(pl.len()).over("split", "target"))
     kept = kept.filter(pl.col("place") < length)
-    longest = int(kept["place"].max() or 0) + 1 if kept.height else 0  # type: ignore[arg-type]
-    if longest < min(_LEAST, length):
-        raise UserError(
-            f"the longest list has {longest} items",
-            place=table.place,
-            cure=f"Give lists of {length} items (evaluate.list_length), and of {_LEAST} at least",
-        )
-    lists, remarks = {}, [OF_OTHERS]
-    asked = ordered.select("split", "target").unique()
+    lists, ends, remarks = {}, {}, [OF_OTHERS]
     for name, split in SPLITS.items():
         n_targets = len(dataset.sequences.targets(split))
-        lists[split] = _lists(kept.filter(split=name), n_targets, length)
-        there = asked.filter(split=name).height
+        of_split = kept.filter(split=name)
+        lists[split] = _lists(of_split, n_targets, length)
+        if split is Split.VALIDATION and not dataset.sequences.validates:
+            continue
+        given = ordered.filter(split=name)
+        there = given["target"].n_unique()
         if n_targets and not there:
             raise UserError(
                 f"there are no lists for the {name} split",
                 place=table.place,
                 cure="Give lists for both: methods are compared on test, and chosen on validation",
             )
+        lengths = (lists[split].items_UK >= 0).sum(axis=1)[given["target"].unique().to_numpy()]
+        ends[split] = int(lengths.max(initial=0))
+        if ends[split] < min(LEAST, length):
+            before = int(given.group_by("target").len()["len"].max() or 0)  # type: ignore[arg-type]
+            left = f", and had {before} before what users have already was passed over" if before > ends[split] else ""
+            raise UserError(
+                f"the longest {name} list has {ends[split]} items{left}",
+                place=table.place,
+                cure=f"Give lists of {length} items (evaluate.list_length), and of {LEAST} at least",
+            )
         if there < n_targets:
             told = f"{n_targets - there:,} of {n_targets:,} {name} targets"
             remarks.append(f"{told} have no list in the given file, and count as missed")
+        remarks += _short(name, lengths, ends[split])
     if passed := table.rows() - rows.height:
         remarks.append(f"{passed:,} rows of the given file are for users of whom nothing is asked in that split")
     if own.any():
@@ -116,7 +123,16 @@ def given_lists(table: RawTable, dataset: Dataset, config: EvaluateConfig) -> Gi
             f"{int(own.sum()):,} of {rows.height:,} items in the given lists stand in the user's own history, and are "
             "passed over as everywhere while evaluate.mask_history is true"
         )
-    return GivenLists(lists, longest, remarks)
+    return GivenLists(lists, ends, remarks)
+
+
+def _short(name: str, lengths: npt.NDArray[np.integer], end: int) -> list[str]:
+    """How many lists end before the lengths at which they are measured, in a sentence; none where none does."""
+    counts = {k: int((lengths < k).sum()) for k in CUTOFFS if LEAST <= k <= end}
+    told = ", ".join(f"{count:,} before the {k}th item" for k, count in counts.items() if count)
+    return (
+        [f"of {len(lengths):,} {name} lists there end {told}: what would stand there counts as missed"] if told else []
+    )
 
 
 def _laid(frame: pl.DataFrame, table: RawTable, dataset: Dataset) -> pl.DataFrame:
@@ -128,6 +144,11 @@ def _laid(frame: pl.DataFrame, table: RawTable, dataset: Dataset) -> pl.DataFram
         frame[SPLIT],
         "Write one of both",
     )
+    if dataset.new_items is not None:
+        new = frame[ITEM].is_in(dataset.new_items.items[ITEM].implode())
+        Field(ITEM, place).refuse(
+            new, "has an item that is new, and in no list,", frame[ITEM], "Leave out what is `new` in items.parquet"
+        )
     for column, known in ((USER, dataset.users), (ITEM, dataset.items)):
         Field(column, place).refuse(
             ~frame[column].is_in(known[column].implode()),
@@ -135,8 +156,7 @@ def _laid(frame: pl.DataFrame, table: RawTable, dataset: Dataset) -> pl.DataFram
             frame[column],
             f"Take the ids of this data set, after its filters: {_WRITTEN}",
         )
-    users = dataset.users.select(pl.col(USER), pl.col("user"))
-    items = dataset.items.select(pl.col(ITEM), pl.col("item"))
+    users, items = dataset.users.select(USER, "user"), dataset.items.select(ITEM, "item")
     frame = frame.join(users, on=USER, how="left").join(items, on=ITEM, how="left")
     targets = pl.concat([_targets(name, dataset) for name in SPLITS])
     keys = ["split", "user", *([POSITION] if POSITION in frame.columns else [])]
@@ -146,7 +166,6 @@ def _laid(frame: pl.DataFrame, table: RawTable, dataset: Dataset) -> pl.DataFram
             place=place,
             cure=f"Add the column {POSITION}, the target's place in the user's sequence: {_WRITTEN}",
         )
-    laid = frame.join(targets, on=keys, how="inner", maintain_order="left")
     if POSITION in frame.columns:
         asked = frame.join(targets.select("split", "user").unique(), on=["split", "user"], how="semi")
         lost = asked.join(targets, on=keys, how="anti").sort("row")
@@ -158,7 +177,7 @@ def _laid(frame: pl.DataFrame, table: RawTable, dataset: Dataset) -> pl.DataFram
                 place=place,
                 cure=f"Count each user's items from 0: {_WRITTEN}",
             )
-    return laid
+    return frame.join(targets, on=keys, how="inner")
 
 
 def _targets(name: str, dataset: Dataset) -> pl.DataFrame:
@@ -180,10 +199,9 @@ def _refuse_repeated(ordered: pl.DataFrame, table: RawTable) -> None:
     Raises:
         UserError: names the later row of both.
     """
-    ranked = ordered.filter("ranked")
     for what, rows, keys in (
         (f"the item {{{ITEM}}}", ordered, ["split", "target", "item"]),
-        ("the rank {order:.0f}", ranked, ["split", "target", "order"]),
+        ("the rank {order}", ordered.filter("ranked"), ["split", "target", "order"]),
     ):
         again = rows.sort("row").filter(~pl.struct(keys).is_first_distinct())
         if again.height:
@@ -211,10 +229,10 @@ def _own(rows: pl.DataFrame, dataset: Dataset) -> npt.NDArray[np.bool_]:
 
 
 def _lists(rows: pl.DataFrame, n_targets: int, length: int) -> TopItems:
-    """One list a target; what orders it, turned round, is the score."""
+    """One list a target, with the scores that were given or minus the ranks."""
     items = np.full((n_targets, length), -1, np.int32)
     scores = np.full((n_targets, length), -np.inf, np.float32)
     target, place = rows["target"].to_numpy(), rows["place"].to_numpy()
     items[target, place] = rows["item"].to_numpy()
-    scores[target, place] = -rows["order"].to_numpy()
+    scores[target, place] = rows["value"].to_numpy()
     return TopItems(items, scores)

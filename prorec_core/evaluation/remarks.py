@@ -73,6 +73,22 @@ def remarks(profile: Mapping[str, Any], metrics: Mapping[str, Any]) -> Sequence[
     ]
 
 
+def of_seeds(remarks: Mapping[int, Sequence[str]]) -> list[str]:
+    """What is to be told of several trainings, each sentence once, and with its seeds where not all have it.
+
+    >>> of_seeds({0: ["a"], 1: ["a", "b"]})
+    ['a', 'seed 1: b']
+    """
+    found: dict[str, list[int]] = {}
+    for seed, texts in remarks.items():
+        for text in texts:
+            found.setdefault(text, []).append(seed)
+    return [
+        text if len(seeds) == len(remarks) else f"seed {', '.join(map(str, seeds))}: {text}"
+        for text, seeds in found.items()
+    ]
+
+
 def _share(part: int, whole: int) -> str:
     share = part / max(whole, 1)
     return f"{share:.1%}" if not part or share >= 0.001 else "less than 0.1%"

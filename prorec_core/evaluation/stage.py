@@ -23,7 +23,7 @@ from prorec_core.evaluation.shortcuts import shortcut_metrics
 from prorec_core.evaluation.slices import sliced_recall, what_is_asked
 from prorec_core.metrics.intervals import compare
 from prorec_core.metrics.measuring import list_metrics, measured_always, rank_metrics
-from prorec_core.metrics.scorers import GIVEN, SCORERS
+from prorec_core.metrics.scorers import SCORERS
 from prorec_core.metrics.top import TopItems, rank_of_target
 from prorec_core.progress import Progress, Report, silent
 
@@ -49,7 +49,8 @@ class EvaluationInputs:
         new: recommendations with the new items of the data set in the catalogue; None where there are none.
         all_counts: add every scorer of interactions alone.
         heuristic: of a heuristic the numbers that validation `chosen` and its `trials`; None where there is none.
-        longest: by scorer the items of its longest list, where lists may be shorter than the protocol says.
+        ends: by split, of scorers whose lists were made elsewhere, how many items the longest has; nothing is put in
+            place of these lists.
         remarks: what is to be told of the lists, a sentence each.
     """
 
@@ -64,7 +65,7 @@ class EvaluationInputs:
     new: NewItemLists | None = None
     all_counts: bool = False
     heuristic: Mapping[str, Any] | None = None
-    longest: Mapping[str, int] = field(default_factory=dict)
+    ends: Mapping[Split, Mapping[str, int]] = field(default_factory=dict)
     remarks: Sequence[str] = ()
 
 
@@ -91,7 +92,7 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         ranks[split] = {scorer: rank_of_target(found.items_UK, targets) for scorer, found in lists.items()}
         metrics[name] = {
             scorer: {
-                **rank_metrics(ranks[split][scorer], _longest(inputs, scorer, found), owners),
+                **_of_ranks(inputs, split, scorer, found, ranks[split][scorer]),
                 **list_metrics(found, train_counts),
             }
             for scorer, found in lists.items()
@@ -137,10 +138,19 @@ def _length(inputs: EvaluationInputs) -> int:
     return min(inputs.config.list_length, inputs.dataset.sequences.n_items)
 
 
-def _longest(inputs: EvaluationInputs, scorer: str, lists: TopItems) -> int:
+def _of_ranks(
+    inputs: EvaluationInputs, split: Split, scorer: str, lists: TopItems, ranks: IntArray
+) -> dict[str, float]:
+    """Metrics of ranks; of the whole list only where none was made shorter elsewhere."""
+    length, owners = _length(inputs), inputs.dataset.sequences.owners_of(split)
+    end = inputs.ends.get(split, {}).get(scorer, length)
+    longest = end if end < length else _longest(inputs, lists)
+    return rank_metrics(ranks, longest, owners, whole=end == length)
+
+
+def _longest(inputs: EvaluationInputs, lists: TopItems) -> int:
     """Up to where lists say something: where nobody's has more items than there are beams, the search ended them."""
     length, beams = _length(inputs), inputs.config.beams
-    length = min(length, inputs.longest.get(scorer, length))
     if not (lists.items_UK[:, beams:] >= 0).any():
         length = min(length, beams)
     # Lists that hold a whole catalogue of fewer than 10 items say all there is to say about the first 10.
@@ -167,7 +177,7 @@ def _with_counts(inputs: EvaluationInputs, split: Split) -> dict[str, TopItems]:
         if row.counts and (scorer in always or inputs.all_counts):
             found[scorer] = row.lists()(training, histories, length, masked=masked)
     # What another program says of users without a history stays what it is.
-    of_others = {GIVEN: found[GIVEN]} if GIVEN in found else {}
+    of_others = {scorer: found[scorer] for scorer in inputs.ends.get(split, {})}
     found = {**with_fallback(found, training, histories), **of_others}
     return {scorer: found[scorer] for scorer in SCORERS if scorer in found}
 

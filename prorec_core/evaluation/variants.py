@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from prorec_core.data.sequences import IntArray, Sequences, Split
+from prorec_core.evaluation.remarks import of_seeds
 from prorec_core.evaluation.slices import sliced, what_is_asked
 from prorec_core.metrics.intervals import difference_of
 from prorec_core.metrics.measures import Values
 from prorec_core.metrics.measuring import compared, values_by_user
-from prorec_core.metrics.scorers import GENERATOR, SCORERS, in_order, ranked_baselines
+from prorec_core.metrics.scorers import GENERATOR, GIVEN, SCORERS, in_order, ranked_baselines
 from prorec_core.metrics.table import columns
 
 APART, MIXED, NOTHING_LEFT = "†", "‡", "§"
@@ -169,11 +170,12 @@ def compare_variants(
                         "parameters": each.parameters,
                     }
                     for each in seeds
+                    if scorer != GIVEN
                 ]
             ),
             "chosen": _chosen(seeds),
             "not_applied": list(dict.fromkeys(text for each in seeds for text in each.not_applied)),
-            "remarks": list(dict.fromkeys(text for each in seeds for text in each.metrics.get("remarks", ()))),
+            "remarks": of_seeds({each.seed: each.metrics.get("remarks", ()) for each in seeds}),
             "runs": [{"seed": each.seed, **each.run} for each in seeds],
         }
     # Over other seeds a group's difference would be one of seeds too.
@@ -241,11 +243,10 @@ def own_seconds(measured: Iterable[Measured]) -> dict[tuple[str, int], float]:
 
 
 def _over_seeds(measured: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
-    """By metric its mean over seeds and the standard deviation between them (None for one seed)."""
+    """By metric that all have its mean over seeds, and the standard deviation between them (None for one seed)."""
     found: dict[str, dict[str, float | None]] = {}
     for metric in columns("page"):
-        values = [each[metric] for each in measured if metric in each]
-        if values:
+        if values := [each[metric] for each in measured if all(metric in other for other in measured)]:
             deviation = round(float(np.std(values, ddof=1)), 6) if len(values) > 1 else None
             found[metric] = {"mean": round(float(np.mean(values)), 6), "deviation": deviation}
     return found

@@ -122,6 +122,7 @@ def compare_runs(
     if not all(parts[0][name].equals(parts[1][name]) for name in ("user", "target")) or not len(parts[0]):
         raise UserError(
             f"the two runs do not rank the same {split} targets of the same users",
+            place="targets",
             cure="Compare runs of one data set with one order of ties",
         )
     return compare(ranks[0], ranks[1], samples, seed, metrics, parts[0]["user"].to_numpy())

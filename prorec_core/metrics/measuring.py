@@ -42,20 +42,23 @@ def values_by_user(full: str, ranks: IntArray, owners: IntArray | None = None) -
     return user_means(measure(ranks, k), owners)
 
 
-def rank_metrics(ranks: IntArray, longest: int = max(CUTOFFS), owners: IntArray | None = None) -> dict[str, float]:
+def rank_metrics(
+    ranks: IntArray, longest: int = max(CUTOFFS), owners: IntArray | None = None, *, whole: bool = True
+) -> dict[str, float]:
     """By full name the mean over users of every metric of ranks, and the standard errors of those that are compared.
 
     Args:
         ranks: shape (T,).
         longest: greatest length that the lists have anything to say about.
         owners: whose each target is (`user_means`).
+        whole: whether lists are as long as they should be, so that what is measured of the whole list says something.
     """
     found: dict[str, float] = {}
     for name, metric in METRICS.items():
         if metric.of_ranks is None:
             continue
         for k in metric.cutoffs:
-            if k <= longest:
+            if k <= longest and (whole or k != WHOLE):
                 values = user_means(metric.of_ranks(ranks, k), owners)
                 found[full_name(name, k)] = round(float(values.mean()), 6) if len(values) else 0.0
                 if k in metric.compared:

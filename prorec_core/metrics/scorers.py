@@ -199,7 +199,7 @@ SCORERS: dict[str, Scorer] = {
         "given lists",
         "lists that another program made (evaluate.lists_file)",
         "#4a4e69",
-        "X",
+        r"$\clubsuit$",
     ),
     "two_stream": Scorer(
         "two-stream",

@@ -53,10 +53,19 @@ def expect_given(experiment: Experiment) -> None:
     """
     from prorec_core.generation.ranker_file import given_ranker
 
+    expect_no_lists(experiment)
+    given_ranker(experiment.generator, own=not experiment.evaluate.mask_history)
+
+
+def expect_no_lists(experiment: Experiment) -> None:
+    """Refuse lists that another program made: they are measured in place of a model, not beside one.
+
+    Raises:
+        UserError: the experiment names some.
+    """
     if experiment.evaluate.lists_file is not None:
         raise UserError(
-            "lists that another program made are measured in place of a model, not beside one",
+            "lists that another program made stand for a variant of their own, and for nothing else",
             place="evaluate.lists_file",
             cure="Leave it out here, and compare: prorec compare … --lists NAME=FILE, or in Python `Run.measure`",
         )
-    given_ranker(experiment.generator, own=not experiment.evaluate.mask_history)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from prorec_core.stages.work import StageWork
 
 if TYPE_CHECKING:
+    from prorec_core.config import Experiment
     from prorec_core.data.dataset import Dataset
     from prorec_core.data.embeddings import FloatArray
     from prorec_core.text.semantic import SemanticSource
@@ -24,12 +25,16 @@ QUANTIZED = {
 
 def read_dataset(work: StageWork) -> Dataset:
     """The preprocessed data; its sequences hold back from training what the experiment says."""
-    import dataclasses
-
     from prorec_core.data.dataset import Dataset
 
-    dataset = Dataset.load(work.inputs["preprocess"])
-    if not work.experiment.train_on_validation:
+    return held_back(Dataset.load(work.inputs["preprocess"]), work.experiment)
+
+
+def held_back(dataset: Dataset, experiment: Experiment) -> Dataset:
+    """A data set whose sequences hold back from training what an experiment says."""
+    import dataclasses
+
+    if not experiment.train_on_validation:
         return dataset
     return dataclasses.replace(dataset, sequences=dataset.sequences.with_validation_in_training())
 

@@ -57,6 +57,19 @@ def prorec(*words: str, folder: Path | None = None, api: str = "") -> subprocess
         (["run", "configs/yelp.yaml", "--json", "configs/yelp.yaml"], "--json configs/yelp.yaml: this file is read,"),
         (["compare", "demo", "--json", "README.md"], "--json README.md: a file that is no JSON stands there,"),
         (["tune", "demo", "--json", "README.md"], "--json README.md: a file that is no JSON stands there,"),
+        (
+            ["run", "demo", "--set", "evaluate.lists_file=x"],
+            "evaluate.lists_file: lists that another program made stand",
+        ),
+        (
+            ["tune", "demo", "--set", "evaluate.lists_file=x"],
+            "evaluate.lists_file: lists that another program made stand",
+        ),
+        (["data", "split", "demo", "--output", "/proc/x"], "/proc: the folder cannot be written."),
+        (
+            ["data", "split", "demo", "--set", "start_from=models:/x/1", "--output", "../nowhere-x"],
+            "start_from: what a model",
+        ),
         (["config", "show", "xyzzy"], "unknown experiment 'xyzzy'."),
         (["recommend", "--model", "models:/none/1", "--history", " , "], "--history: the history is empty."),
         (["promote", "prorec-demo/1"], "prorec-demo/1: there is no model yet."),

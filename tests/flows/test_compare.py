@@ -30,7 +30,7 @@ from tests.toys import noting
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def compare(*words: str, folder: Path, api: str = "") -> subprocess.CompletedProcess[str]:
+def compare(*words: str, folder: Path, api: str = "", at: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run the command to its end; `api` is the Prefect server's, which the command else starts itself."""
     settings = tiny_words({"evaluate.examples": 0})
     return subprocess.run(
@@ -38,7 +38,7 @@ def compare(*words: str, folder: Path, api: str = "") -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         check=False,
-        cwd=ROOT,
+        cwd=at,
         env={**os.environ, "PROREC_ARTIFACTS": str(folder), **({"PREFECT_API_URL": api} if api else {})},
         timeout=300,
     )
@@ -241,13 +241,33 @@ def test_lists_of_another_program_stand_beside_ours(
     assert theirs["scorer"] == "given" and theirs["by_seed"]["ndcg_at_10"][0] == ours["by_seed"]["ndcg_at_10"][0] > 0
     assert theirs["by_seed"]["ndcg_at_10"][1] < ours["by_seed"]["ndcg_at_10"][1]
     users = rows["user_id"].n_unique()
-    told = f"theirs: {users - 1:,} of {users:,} test targets have no list in the given file, and count as missed"
+    told = (
+        f"theirs: seed 1: {users - 1:,} of {users:,} test targets have no list in the given file, and count as missed"
+    )
     assert told in compared.stdout and "stand in the user's own history" in compared.stdout
     (whole,) = [run for run in _runs(folder) if run.data.tags.get("prorec.stage") == "compare"]
     assert told in (Path(whole.data.tags["prorec.uri"]) / "report.html").read_text()
-    # Another content under the same name is measured anew.
+    assert theirs["cost"] == {} and ours["cost"]["seconds"] > 0
+    # Another content under the same name is measured anew, by processes that begin elsewhere, too.
     shutil.copyfile(tmp_path / "theirs-1.csv", tmp_path / "theirs-0.csv")
-    again = compare(*words, "--json", str(out), folder=folder, api=prefect_api)
+    mine = {"theirs": {"scorer": "given", "set": {"evaluate.lists_file": "theirs-{seed}.csv"}}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"variants": mine}))
+    words = ["--variants-file", "mine.yaml", "--variants", "popularity,theirs", "--seeds", "2", "--parallel", "2"]
+    again = compare(*words, "--json", str(out), folder=folder, api=prefect_api, at=tmp_path)
     assert again.returncode == 0, again.stderr
     by_seed = json.loads(out.read_text())["table"]["variants"]["theirs"]["by_seed"]["ndcg_at_10"]
     assert by_seed == [theirs["by_seed"]["ndcg_at_10"][1]] * 2
+
+
+def test_what_is_wrong_with_lists_is_told_before_anything_is_trained(
+    tmp_path: Path, prefect_api: str, begin_store: Callable[[Path], None]
+) -> None:
+    folder, lists = tmp_path / "artifacts", tmp_path / "theirs.csv"
+    begin_store(folder)
+    lists.write_text("split,user_id,item_id,rank\ntest,nobody,P1,1\n")
+    done = compare("--variants", "prorec", "--lists", f"theirs={lists}", folder=folder, api=prefect_api)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "column 'user_id' has an id that the data set lacks" in done.stderr.splitlines()[-1]
+    assert {run.data.tags.get("prorec.stage", "comparison") for run in _runs(folder)} == {"preprocess", "comparison"}
+    done = compare("--lists", f"theirs={lists}", "--json", str(lists), folder=folder, api=prefect_api)
+    assert done.returncode == 2 and "nobody" in lists.read_text(), done.stderr

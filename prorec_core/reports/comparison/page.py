@@ -38,6 +38,7 @@ def render(found: Found, name: str, experiment: Mapping[str, Any]) -> str:
         name=name,
         found=found,
         variants=found["variants"],
+        given=any(about["scorer"] == scorers.GIVEN for about in found["variants"].values()),
         apart=[name for name, about in found["variants"].items() if about["apart"]],
         marks=marks_of(found),
         seeds=_seeds(found),
@@ -277,6 +278,8 @@ def _figures(found: Found) -> dict[str, tuple[Figure, str]]:
             if about["new_items"]
         )
         drawn["new_items"] = (plots.new_items(found), f"Recall at 10 of new items, and of all others. New: {words}.")
-    words = ", ".join(f"{name} {about['cost']['seconds']:,.0f}" for name, about in variants.items())
-    drawn["cost"] = (plots.cost(found), f"Seconds and parameters of every variant. Seconds: {words}.")
+    costs = {name: about["cost"]["seconds"] for name, about in variants.items() if about["cost"]}
+    if costs:
+        words = ", ".join(f"{name} {seconds:,.0f}" for name, seconds in costs.items())
+        drawn["cost"] = (plots.cost(found), f"Seconds and parameters of every variant. Seconds: {words}.")
     return drawn

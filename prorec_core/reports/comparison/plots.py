@@ -124,7 +124,7 @@ def domination(found: Found) -> Figure:
 
 def cost(found: Found) -> Figure:
     """Seconds of a variant: all its stages, and of these what no variant above it had made already."""
-    names = list(found["variants"])
+    names = [name for name, about in found["variants"].items() if about["cost"]]
     with style():
         figure, (seconds, parameters) = _rows(len(names), 2)
         for place, name in enumerate(names):

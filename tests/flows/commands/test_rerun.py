@@ -74,7 +74,7 @@ def test_files_are_those_that_were_meant_where_the_run_was_started(artifacts_fol
 
 
 def test_every_field_that_may_be_a_path_is_looked_at() -> None:
-    """A new one has its place in `_with_files_in`, unless it names no file."""
+    """A new one has its place in `with_files_in`, unless it names no file."""
 
     def places(schema: Any, name: str = "") -> Iterator[str]:
         if isinstance(schema, dict):
@@ -86,7 +86,7 @@ def test_every_field_that_may_be_a_path_is_looked_at() -> None:
             for inner in schema:
                 yield from places(inner, name)
 
-    files = {"path", "model", "table", "ranker_file"}
+    files = {"path", "model", "table", "ranker_file", "lists_file"}
     assert set(places(Experiment.model_json_schema())) == files | {"start_from", "address"}
 
 

@@ -18,6 +18,7 @@ from prorec.tasks.stages.baselines import pipeline_of, standing
 from prorec.tasks.stages.evaluate_two_stream import SIDES, STREAM
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
+from prorec_core.evaluation.given_table import file_of
 
 STANDARD = load_variants()
 
@@ -346,16 +347,38 @@ def test_lists_of_other_programs_are_variants(tmp_path: Path, monkeypatch: pytes
         (tmp_path / name).touch()
     known, names = with_lists(STANDARD, ["a=a.parquet", "b=b-{seed}.csv"])
     assert names == ["a", "b"] and known.variants.keys() - STANDARD.variants.keys() == {"a", "b"}
-    assert known.by_default() == ["core"] and known.scorer_of("a") == "given"
+    assert known.by_default() == ["prorec", "a", "b"] and known.scorer_of("a") == "given"
     plan = known.plan(["prorec", *names], Experiment(), 2, None)
-    files = [str(tmp_path / name) for name in ("a.parquet", "b-0.csv", "a.parquet", "b-1.csv")]
-    assert plan.files(known) == files, "as seeds go, in full"
-    assert plan.repeated(known) == {}, "they are other files"
-    assert plan.experiments["prorec", 0][0].evaluate.lists_file is None
-    with pytest.raises(UserError, match=r"evaluate\.lists_file=.*b-2\.csv: there is no such file"):
+    files = {part: str(file_of(each.evaluate, part[1])) for part, each in plan.given().items()}
+    in_full = {(name, seed): str(tmp_path / file) for (name, seed), file in {
+        ("a", 0): "a.parquet", ("b", 0): "b-0.csv", ("a", 1): "a.parquet", ("b", 1): "b-1.csv"
+    }.items()}  # fmt: skip
+    assert files == in_full
+    (tmp_path / "a.parquet").write_text("other")
+    assert plan.repeated(known) == {}, "they hold something else"
+    (tmp_path / "b-0.csv").write_text("other")
+    assert plan.repeated(known) == {"b": "a"}
+    with pytest.raises(UserError, match=r"--lists, variant b, evaluate\.lists_file=.*b-2\.csv: there is no such file"):
         known.plan(["b"], Experiment(), 3, None)
-    with pytest.raises(UserError, match=r"evaluate\.lists_file: .*none is named"):
-        load_variants(_file(tmp_path, variants={"mine": {"scorer": "given"}})).plan(["mine"], Experiment(), 1, None)
+
+
+@pytest.mark.parametrize(
+    ("mine", "message"),
+    [
+        ({"scorer": "given"}, "variant mine, evaluate.lists_file: the scorer 'given' measures lists of a file"),
+        (
+            {"scorer": "aligned", "set": {"evaluate.lists_file": "x"}},
+            "variant mine: evaluate.lists_file is for the scorer",
+        ),
+    ],
+)
+def test_lists_and_their_scorer_belong_together(tmp_path: Path, mine: dict[str, object], message: str) -> None:
+    known = load_variants(_file(tmp_path, variants={"mine": mine}))
+    with pytest.raises(UserError, match=re.escape(message)):
+        known.plan(["mine"], Experiment(), 1, None)
+    given = Experiment.model_validate({"evaluate": {"lists_file": "x"}})
+    with pytest.raises(UserError, match=r"variant aligned: evaluate\.lists_file is for the scorer 'given' alone"):
+        STANDARD.plan(["aligned"], given, 1, None)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,17 @@ def test_several_workers_are_asked_of_the_same_cluster() -> None:
     assert mine.device == "auto", "the GPUs are theirs"
     local = Experiment()
     assert _mine(local, "h:1") is local
+
+
+def test_files_are_named_in_full_for_processes_that_begin_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = Experiment.model_validate({"data": {"source": "tables", "path": "shop"}})
+    with members.members(2, given) as found:
+        assert found.mine(given).data.path == str(tmp_path / "shop")
+    with members.members(1, given) as found:
+        assert not found.beside
 
 
 def test_a_gpu_that_nobody_asks_for_is_refused() -> None:

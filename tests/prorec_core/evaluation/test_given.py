@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,11 @@ def measured(rows: pl.DataFrame, dataset: Dataset, settings: EvaluateConfig) -> 
     return evaluate(given_inputs(found, dataset, settings)).metrics
 
 
+def short(remarks: list[str]) -> list[str]:
+    """The remarks on lists that end early."""
+    return [text for text in remarks if "there end" in text]
+
+
 @pytest.mark.parametrize("order", ["rank", "score"])
 @pytest.mark.parametrize("masked", [True, False])
 def test_lists_written_out_and_read_again_have_the_same_figures(dataset: Dataset, order: str, masked: bool) -> None:
@@ -80,7 +87,8 @@ def test_lists_written_out_and_read_again_have_the_same_figures(dataset: Dataset
     for name in SPLITS:
         assert found[name]["given"] == own[name]["item_to_item"] and found[name]["given"]["recall_at_10"] > 0
         assert found[name]["popularity"] == own[name]["popularity"]
-    assert found["recommended"] == "given" and found["remarks"] == [OF_OTHERS] and found["warnings"][-1] == OF_OTHERS
+    assert found["recommended"] == "given" and found["warnings"][-len(found["remarks"]) :] == found["remarks"]
+    assert [text for text in found["remarks"] if text not in short(found["remarks"])] == [OF_OTHERS]
 
 
 def test_what_a_user_has_is_passed_over_and_told(dataset: Dataset) -> None:
@@ -89,11 +97,9 @@ def test_what_a_user_has_is_passed_over_and_told(dataset: Dataset) -> None:
     found = measured(unmasked, dataset, config())
     assert found["test"]["given"] == measured(table(dataset), dataset, config())["test"]["given"]
     own = unmasked.height - table(dataset, length=whole).height
-    assert (
-        f"{own:,} of {unmasked.height:,} items in the given lists stand in the user's own history"
-        in found["remarks"][1]
-    )
-    assert len(measured(unmasked, dataset, config(mask_history=False))["remarks"]) == 1
+    told = f"{own:,} of {unmasked.height:,} items in the given lists stand in the user's own history"
+    assert found["remarks"][-1].startswith(told)
+    assert measured(unmasked, dataset, config(mask_history=False))["remarks"] == [OF_OTHERS]
 
 
 def test_who_has_no_list_counts_as_missed_and_is_told(dataset: Dataset) -> None:
@@ -105,7 +111,8 @@ def test_who_has_no_list_counts_as_missed_and_is_told(dataset: Dataset) -> None:
     assert (found.lists[Split.TEST].items_UK[gone] == -1).all() and (
         found.lists[Split.TEST].items_UK[~gone, 0] >= 0
     ).all()
-    assert found.remarks[1] == f"{gone.sum()} of {n:,} test targets have no list in the given file, and count as missed"
+    told = f"{gone.sum()} of {n:,} test targets have no list in the given file, and count as missed"
+    assert [text for text in found.remarks if text not in short(found.remarks)] == [OF_OTHERS, told]
 
 
 def test_nothing_of_a_cold_users_list_is_replaced() -> None:
@@ -122,10 +129,41 @@ def test_nothing_of_a_cold_users_list_is_replaced() -> None:
 
 
 def test_lists_that_end_early_say_nothing_of_what_lies_behind(shop: Dataset) -> None:
-    short = measured(table(shop, length=12), shop, config())["test"]
-    assert "recall_at_10" in short["given"] and "recall_at_20" not in short["given"]
-    assert "recall_at_20" in short["popularity"]
-    assert measured(table(shop, length=40), shop, config())["test"]["given"].keys() == short["popularity"].keys()
+    ended = measured(table(shop, length=12), shop, config())["test"]
+    assert "recall_at_10" in ended["given"] and not {"recall_at_20", "ndcg_at_20", "mrr"} & ended["given"].keys()
+    assert {"recall_at_20", "mrr"} <= ended["popularity"].keys()
+    assert measured(table(shop, length=40), shop, config())["test"]["given"].keys() == ended["popularity"].keys()
+    # Each split by its own lists.
+    rows = table(shop).filter((pl.col("rank") < 13) | (pl.col("split") == "validation"))
+    found = measured(rows, shop, config())
+    assert "recall_at_20" in found["validation"]["given"] and "recall_at_20" not in found["test"]["given"]
+
+
+def test_how_many_lists_end_early_is_told(shop: Dataset) -> None:
+    first, n = shop.users["user_id"][0], shop.users.height
+    rows = table(shop).filter((pl.col("rank") < 13) | (pl.col("user_id") == first) | (pl.col("split") != "test"))
+    found = measured(
+        rows.filter((pl.col("rank") < 9) | (pl.col("user_id") != shop.users["user_id"][1])), shop, config()
+    )
+    told = f"of {n} test lists there end 1 before the 10th item, {n - 1} before the 20th item: what would stand there"
+    assert short(found["remarks"])[-1].startswith(told)
+
+
+def test_lists_that_masking_makes_too_short_are_told_so(shop: Dataset) -> None:
+    """The first items of a list of another program are often those that the user has."""
+    rows = table(shop, masked=False, length=10)
+    with pytest.raises(UserError, match=r"list has [0-9] items, and had 10 before what users have already was passed"):
+        measured(_own_first(rows, shop), shop, config())
+
+
+def _own_first(rows: pl.DataFrame, shop: Dataset) -> pl.DataFrame:
+    """Lists of ten items each, of which the first is the user's own."""
+    own = split_table.interactions(shop).filter(position=0).select("user_id", first="item_id")
+    rest = rows.join(own, on="user_id").filter(pl.col("item_id") != pl.col("first")).drop("first")
+    rest = rest.with_columns(rank=pl.col("rank") + 1).filter(pl.col("rank") < 11)
+    keys = ["split", "user_id", "position"]
+    first = rest.select(keys).unique().join(own.rename({"first": "item_id"}), on="user_id").with_columns(rank=pl.lit(1))
+    return pl.concat([rest, first.cast({"rank": rest["rank"].dtype}).select(rest.columns)])
 
 
 def _changed(rows: pl.DataFrame, **values: Any) -> pl.DataFrame:
@@ -166,7 +204,28 @@ MISTAKES = {
         r"'position' names no validation target of the user '.*' in row 5: 0",
     ),
     "one split": (lambda rows: rows.filter(split="test"), r"there are no lists for the validation split"),
-    "short lists": (lambda rows: rows.filter(pl.col("rank") < 6), r"the longest list has 5 items"),
+    "short lists": (lambda rows: rows.filter(pl.col("rank") < 10), r"the longest validation list has 9 items\. Give"),
+    "dates": (
+        lambda rows: rows.with_columns(rank=pl.lit(date(2020, 1, 1))),
+        r"'rank' has the type Date. It holds numbers",
+    ),
+    "truths": (
+        lambda rows: rows.with_columns(rank=pl.lit(value=True)),
+        r"'rank' has the type Boolean. It holds numbers",
+    ),
+    "lists": (lambda rows: rows.with_columns(rank=pl.concat_list("rank")), r"'rank' has the type List"),
+    "splits of bytes": (
+        lambda rows: rows.with_columns(split=pl.col("split").cast(pl.Binary)),
+        r"'split' has the type Bin",
+    ),
+    "a huge rank": (
+        lambda rows: _changed(rows.cast({"rank": pl.Float64}), rank=1e300),
+        r"'rank' holds what is no whole number from 0 on in row 5",
+    ),
+    "a huge position": (
+        lambda rows: _changed(rows.cast({"position": pl.UInt64}), position=2**63),
+        r"'position' holds what is no whole number from 0 on in row 5",
+    ),
 }
 
 
@@ -199,7 +258,9 @@ def test_users_of_whom_nothing_is_asked_are_told(shop: Dataset) -> None:
     ).with_columns(rank=pl.lit(1, pl.Int64))
     rows = pl.concat([table(dataset).drop("position"), more], how="diagonal")
     found = given_lists(RawTable.of_frame(rows, "theirs"), dataset, config())
-    assert found.remarks[1:] == ["1 rows of the given file are for users of whom nothing is asked in that split"]
+    assert [text for text in found.remarks if text not in short(found.remarks)][1:] == [
+        "1 rows of the given file are for users of whom nothing is asked in that split"
+    ]
 
 
 def test_several_targets_need_their_positions() -> None:
@@ -213,13 +274,55 @@ def test_a_file_a_seed(tmp_path: Path, shop: Dataset) -> None:
     rows.write_parquet(tmp_path / "theirs-0.parquet")
     rows.filter(pl.col("rank") < 15).write_csv(tmp_path / "theirs-1.parquet.csv")
     settings = config(lists_file=str(tmp_path / "theirs-{seed}.parquet"))
-    assert read_given(settings, 0, shop).longest == LENGTH
+    assert read_given(settings, 0, shop).ends[Split.TEST] == LENGTH
     with pytest.raises(UserError, match=r"evaluate\.lists_file=.*theirs-1\.parquet: there is no such file"):
         read_given(settings, 1, shop)
     of_text = config(lists_file=str(tmp_path / "theirs-1.parquet.csv"))
-    assert read_given(of_text, 7, shop).longest == 14
+    assert read_given(of_text, 7, shop).ends[Split.TEST] == 14
     before = digest(of_text, 0)
     rows.write_csv(tmp_path / "theirs-1.parquet.csv")
     assert digest(of_text, 0) != before
     with pytest.raises(UserError, match=r"evaluate\.lists_file: .*none is named"):
         read_given(config(), 0, shop)
+
+
+def test_equal_scores_keep_the_order_of_the_rows_and_great_ones_their_own(shop: Dataset) -> None:
+    rows = table(shop)
+    lists = given_lists(RawTable.of_frame(rows, "theirs"), shop, config()).lists[Split.TEST]
+    equal = rows.drop("rank").with_columns(score=1.0)
+    # Neighbours that a float64 cannot tell apart.
+    great = rows.with_columns(score=2**60 - pl.col("rank")).drop("rank").sample(fraction=1.0, shuffle=True, seed=1)
+    for each in (equal, great, great.cast({"score": pl.String})):
+        found = given_lists(RawTable.of_frame(each, "theirs"), shop, config()).lists[Split.TEST]
+        assert (found.items_UK == lists.items_UK).all() and (found.scores_UK[:, 1:] <= found.scores_UK[:, :-1]).all()
+
+
+def test_a_rank_stands_before_a_score_and_shows_itself(shop: Dataset) -> None:
+    rows = table(shop).with_columns(score=pl.col("rank").cast(pl.Float64))
+    lists = given_lists(RawTable.of_frame(rows, "theirs"), shop, config()).lists[Split.TEST]
+    assert lists.scores_UK[0, :3].tolist() == [-1, -2, -3]
+    of_scores = given_lists(RawTable.of_frame(rows.drop("rank"), "theirs"), shop, config()).lists[Split.TEST]
+    assert of_scores.scores_UK[0, 0] == LENGTH and of_scores.items_UK[0, 0] != lists.items_UK[0, 0]
+
+
+def test_what_is_new_is_named_so() -> None:
+    dataset = preprocess(DataConfig(new_items=0.1, demo={"users": 120, "items": 80}))
+    assert dataset.new_items is not None
+    rows = _changed(table(dataset), item_id=dataset.new_items.items["item_id"][0])
+    with pytest.raises(UserError, match=r"column 'item_id' has an item that is new, and in no list, in row 5"):
+        given_lists(RawTable.of_frame(rows, "theirs"), dataset, config())
+
+
+def test_trained_on_everything_the_test_alone_is_asked() -> None:
+    dataset = preprocess(DataConfig(demo={"users": 120, "items": 80}))
+    whole = replace(dataset, sequences=dataset.sequences.with_validation_in_training())
+    rows = split_table.interactions(whole)
+    assert set(rows["split"].unique()) == {"train", "test"} and rows.filter("target")["split"].unique().to_list() == [
+        "test"
+    ]
+    assert rows.filter(split="train").height == len(whole.sequences.training().items)
+    only = table(dataset).filter(split="test")
+    found = measured(only, whole, config())
+    both = measured(table(dataset), dataset, config())
+    assert found["test"]["given"]["ndcg_at_10"] == both["test"]["given"]["ndcg_at_10"] > 0
+    assert found["protocol"]["trained_on_validation"] and short(found["remarks"]) == []

@@ -326,3 +326,16 @@ def test_what_was_trained_elsewhere_is_marked():
     assert {name: about["marks"] for name, about in found["variants"].items()} == {"prorec": [], "else": [MIXED]}
     assert list(marks_of(found)) == [MIXED] and marked("else", found["variants"]["else"]) == f"else {MIXED}"
     assert marks_of(compare_variants(parts[:2], "prorec", sequences(), 100)) == {}
+
+
+def test_lists_of_another_program_have_no_cost_and_their_seeds_beside_what_differs():
+    parts = [part("theirs", seed, {"given": everyone(1 + seed)}, "given") for seed in range(2)]
+    for each, remarks in zip(parts, (["a"], ["a", "b"]), strict=True):
+        each.metrics["remarks"] = remarks
+    # One seed's lists end before the twentieth item.
+    del parts[1].metrics["test"]["given"]["mrr"]
+    found = compare_variants([*parts, part("ours", 0, {"popularity": everyone(1)}, "popularity")], "ours", sequences())
+    theirs = found["variants"]["theirs"]
+    assert theirs["cost"] == {} and found["variants"]["ours"]["cost"]["parameters"] == 5
+    assert theirs["remarks"] == ["a", "seed 1: b"]
+    assert "mrr" not in theirs["test"] and theirs["test"]["recall_at_10"] == {"mean": 1.0, "deviation": 0.0}
