@@ -10,6 +10,7 @@ from prorec_core.data.dataset import Dataset
 from prorec_core.data.files import path_of
 from prorec_core.errors import UserError
 from prorec_core.evaluation.given import read_given
+from prorec_core.evaluation.given_table import file_of
 from prorec_core.metrics.scorers import GIVEN
 from prorec_core.stages.inputs import held_back
 
@@ -37,12 +38,13 @@ def with_lists(known: Variants, given: Sequence[str]) -> tuple[Variants, list[st
         path = path_of(file).absolute()
         about = f"lists that another program made, {path.name}"
         found[name] = Variant(about=about, scorer=GIVEN, set={"evaluate.lists_file": str(path)})
+        # As in a file of variants: it is one's own, and mistakes in it are told with the option.
         found[name].stands_in(Path("--lists"))
     return joined(known, Variants(variants=found), "--lists"), list(found)
 
 
 def expect_lists(plan: Plan, dataset: Dataset) -> None:
-    """Read the lists of other programs, so that what is wrong with them is told before anything is trained.
+    """Read the lists of other programs, each file once, so that what is wrong is told before anything is trained.
 
     Args:
         plan: what is to be compared.
@@ -51,5 +53,6 @@ def expect_lists(plan: Plan, dataset: Dataset) -> None:
     Raises:
         UserError: says what is wrong with them.
     """
-    for (_, seed), experiment in plan.given().items():
+    files = {file_of(each.evaluate, seed): (each, seed) for (_, seed), each in plan.given().items()}
+    for experiment, seed in files.values():
         read_given(experiment.evaluate, seed, held_back(dataset, experiment))

@@ -156,7 +156,7 @@ class Variants(Section):
         return list(chosen)
 
     def by_default(self) -> list[str]:
-        """What is compared where nothing is named: `prorec` and all variants of a file of one's own, or `core`."""
+        """What is compared where nothing is named: `prorec` and all that is one's own, or else `core`."""
         own = [name for name, variant in self.variants.items() if variant.file]
         return list(dict.fromkeys([FULL, *own])) if own else ["core"]
 

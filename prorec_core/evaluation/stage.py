@@ -90,13 +90,11 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         lists = _with_counts(inputs, split)
         targets, owners = sequences.targets(split), sequences.owners_of(split)
         ranks[split] = {scorer: rank_of_target(found.items_UK, targets) for scorer, found in lists.items()}
-        metrics[name] = {
-            scorer: {
-                **_of_ranks(inputs, split, scorer, found, ranks[split][scorer]),
-                **list_metrics(found, train_counts),
-            }
-            for scorer, found in lists.items()
-        }
+        metrics[name] = {}
+        for scorer, found in lists.items():
+            longest, whole = _reach(inputs, split, scorer, found)
+            of_ranks = rank_metrics(ranks[split][scorer], longest, owners, whole=whole)
+            metrics[name][scorer] = {**of_ranks, **list_metrics(found, train_counts)}
         report(Progress(step, steps, "step"))
     on_test = ranks[Split.TEST]
     metrics["protocol"] = _protocol(inputs)
@@ -138,23 +136,19 @@ def _length(inputs: EvaluationInputs) -> int:
     return min(inputs.config.list_length, inputs.dataset.sequences.n_items)
 
 
-def _of_ranks(
-    inputs: EvaluationInputs, split: Split, scorer: str, lists: TopItems, ranks: IntArray
-) -> dict[str, float]:
-    """Metrics of ranks; of the whole list only where none was made shorter elsewhere."""
-    length, owners = _length(inputs), inputs.dataset.sequences.owners_of(split)
-    end = inputs.ends.get(split, {}).get(scorer, length)
-    longest = end if end < length else _longest(inputs, lists)
-    return rank_metrics(ranks, longest, owners, whole=end == length)
+def _reach(inputs: EvaluationInputs, split: Split, scorer: str, lists: TopItems) -> tuple[int, bool]:
+    """Up to where lists say something, and whether that is as far as they should: those made elsewhere may end early.
 
-
-def _longest(inputs: EvaluationInputs, lists: TopItems) -> int:
-    """Up to where lists say something: where nobody's has more items than there are beams, the search ended them."""
+    Where nobody's has more items than there are beams, the search ended them.
+    """
     length, beams = _length(inputs), inputs.config.beams
+    end = inputs.ends.get(split, {}).get(scorer, length)
+    if end < length:
+        return end, False
     if not (lists.items_UK[:, beams:] >= 0).any():
         length = min(length, beams)
     # Lists that hold a whole catalogue of fewer than 10 items say all there is to say about the first 10.
-    return max(length, 10)
+    return max(length, 10), True
 
 
 def _with_counts(inputs: EvaluationInputs, split: Split) -> dict[str, TopItems]:

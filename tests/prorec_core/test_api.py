@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,9 @@ def test_runs_and_lists_of_other_programs_are_held_against_each_other(run: Run, 
     fewer = TINY.model_copy(update={"data": TINY.data.model_copy(update={"min_user_interactions": 7})})
     with pytest.raises(UserError, match=r"they were not measured on the same: .* users only this run has"):
         run.against(train(fewer, quiet=True, until="preprocess"))
+    rules = {**theirs.metrics["protocol"], "history_masked": False}
+    with pytest.raises(UserError, match="history_masked is True for this run, False for the other"):
+        run.against(replace(theirs, metrics={**theirs.metrics, "protocol": rules}))
     with pytest.raises(UserError, match="no ranks of the scorer 'fuse'"):
         run.against(theirs, scorer="fuse")
 
