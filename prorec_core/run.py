@@ -345,6 +345,7 @@ class Run:
                 self.evaluation.test_ranks,
                 self.evaluation.metrics["protocol"]["list_length"],
                 self.evaluation.owners("test"),
+                self.evaluation.ends,
             ),
         }
         if what not in drawn:

@@ -57,6 +57,11 @@ class Evaluation:
         """The same of the users who took a new item last, as `new_item_metrics` gives them; {} where there are none."""
         return self._ranks_of(NEW_ITEMS) if "new_items" in self.metrics else {}
 
+    @property
+    def ends(self) -> dict[str, int]:
+        """How many items the longest test list of each scorer has, where the lists were read."""
+        return {name: int((found.items_UK >= 0).any(axis=0).sum()) for name, found in self.lists.items()}
+
     def owners(self, split: str) -> IntArray:
         """Whose each target of a split is, int32, in the order of its ranks."""
         found: IntArray = self.ranks.filter(pc.equal(self.ranks["split"], split))["user"].to_numpy()

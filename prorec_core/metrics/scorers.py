@@ -38,7 +38,7 @@ class Scorer:
         label: for people.
         meaning: in a sentence.
         colour: told apart from the others by the colour-blind too, on white and on black (after Okabe and Ito).
-        marker: of Matplotlib.
+        marker: of Matplotlib; three numbers: a star of so many points.
         compared: the scorers that it is held against where both are measured.
         recommends: whether a model may recommend by it; the others stand beside it for comparison.
         generates: whether it is of a generator, and so on a scale with other generators.
@@ -54,7 +54,7 @@ class Scorer:
     label: str
     meaning: str
     colour: str = "#8f4f2a"
-    marker: str = "X"
+    marker: str | tuple[int, int, int] = "X"
     compared: tuple[str, ...] = ()
     recommends: bool = True
     generates: bool = False
@@ -199,7 +199,7 @@ SCORERS: dict[str, Scorer] = {
         "given lists",
         "lists that another program made (evaluate.lists_file)",
         "#4a4e69",
-        r"$\clubsuit$",
+        (6, 1, 0),
     ),
     "two_stream": Scorer(
         "two-stream",

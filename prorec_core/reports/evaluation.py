@@ -117,7 +117,7 @@ def _figures(background: Background, evaluation: Evaluation) -> dict[str, tuple[
     test, length = metrics["test"], metrics["protocol"]["list_length"]
     told = ", ".join(f"{scorers.label(scorer)} {test[scorer]['recall_at_10']:.4f}" for scorer in in_order(ranks))
     found["curves"] = (
-        plots.curves_by_k(ranks, length, evaluation.owners("test")),
+        plots.curves_by_k(ranks, length, evaluation.owners("test"), evaluation.ends),
         f"Recall and NDCG of each scorer by list length k from 1 to {length}. Recall at 10: {told}.",
     )
     if metrics["comparisons"]:

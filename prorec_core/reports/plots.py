@@ -40,13 +40,19 @@ DOMINATION_ROWS = {
 }
 
 
-def curves_by_k(ranks: Mapping[str, IntArray], length: int, owners: IntArray | None = None) -> Figure:
+def curves_by_k(
+    ranks: Mapping[str, IntArray],
+    length: int,
+    owners: IntArray | None = None,
+    ends: Mapping[str, int] | None = None,
+) -> Figure:
     """Recall@k and NDCG@k of each scorer for k from 1 to the length of the lists.
 
     Args:
         ranks: of the targets, by scorer, shape (T,) each.
         length: of the lists.
         owners: whose each target is, as in `measures.user_means`, shape (T,).
+        ends: by scorer the items of its longest list, where that is shorter: so far it is drawn.
     """
     shares = None if owners is None else shares_of_users(owners)
     at_k = np.arange(1, length + 1)
@@ -55,15 +61,16 @@ def curves_by_k(ranks: Mapping[str, IntArray], length: int, owners: IntArray | N
         for scorer in in_order(ranks):
             of = np.full(len(ranks[scorer]), 1 / max(len(ranks[scorer]), 1)) if shares is None else shares
             times = np.bincount(ranks[scorer], of, length + 1)[1 : length + 1]
+            end = min((ends or {}).get(scorer, length), length)
             for axes, values in ((recall, times), (ndcg, times / np.log2(at_k + 1))):
                 axes.plot(
-                    at_k,
-                    np.cumsum(values),
+                    at_k[:end],
+                    np.cumsum(values)[:end],
                     color=about(scorer).colour,
                     label=scorers.label(scorer),
                     marker=about(scorer).marker,
                     markersize=4,
-                    markevery=[k - 1 for k in CUTOFFS if k <= length],
+                    markevery=[k - 1 for k in CUTOFFS if k <= end],
                 )
         for axes, name in ((recall, "Recall@k"), (ndcg, "NDCG@k")):
             axes.set(title=name, xlabel="k (logarithmic)", xscale="log", xlim=(0.92, length * 1.08))

@@ -31,6 +31,13 @@ def test_curves_end_at_recall_of_the_whole_list():
     np.testing.assert_allclose(ndcg[-1], (1 + 1 / 2 + 1 / np.log2(6)) / 4)
 
 
+def test_curves_end_where_lists_do():
+    figure = plots.curves_by_k(
+        {"given": np.array([1, 3, 0, 2], np.int32), "fused": np.ones(4, np.int32)}, 5, ends={"given": 3}
+    )
+    assert [len(line.get_ydata()) for line in figure.axes[0].lines] == [5, 3]
+
+
 def test_curves_are_means_over_users_as_the_tables_are():
     ranks, owners = np.array([1, 3, 0, 5, 2], np.int32), np.array([4, 4, 4, 7, 9], np.int32)
     figure = plots.curves_by_k({"fused": ranks}, 5, owners)
