@@ -22,7 +22,8 @@ from prorec.flows.stack import children, state, supervisor
 from tests.tiny import tiny
 
 ROOT = Path(__file__).resolve().parents[3]
-TINY = tiny({"collaborative.epochs": 150})
+TINY = tiny({"collaborative.epochs": 150, "collaborative.patience": 150})
+"""Its collaborative training lasts long enough to be killed: no patience ends it early."""
 SILENCE = "40"
 """Seconds without heartbeat after which a run counts as crashed; Prefect sends none more often than every 30."""
 
