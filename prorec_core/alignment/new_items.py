@@ -25,7 +25,7 @@ def by_similar_text(known_ND: Floats, known_text_NS: Floats, new_text_MS: Floats
     Args:
         known_ND: embeddings of the known items: E_C, or directions of E_I.
         known_text_NS: their text embeddings E_S.
-        new_text_MS: those of the new items; a zero row is as near to all, and gets the mean of the first k.
+        new_text_MS: those of the new items; a zero row says nothing, and gets the mean over all known items.
         k: neighbours by cosine; N at most are taken.
 
     Returns:
@@ -33,6 +33,7 @@ def by_similar_text(known_ND: Floats, known_text_NS: Floats, new_text_MS: Floats
     """
     near_MK = nearest_by_text(known_text_NS, new_text_MS, k)
     means_MD: Floats = known_ND[near_MK].mean(axis=1, dtype=np.float64).astype(np.float32)
+    means_MD[~new_text_MS.any(axis=1)] = known_ND.mean(axis=0, dtype=np.float64)
     return means_MD
 
 
@@ -53,9 +54,13 @@ def directions_of(vectors: Floats) -> Floats:
 
 
 def standing_for(texts_NT: Floats, known: int) -> sparse.csr_matrix:
-    """Which known items stand for each item, and their shares: itself, or the nearest texts for a new one."""
-    near_MK = nearest_by_text(texts_NT[:known], texts_NT[known:], SIMILAR)
-    places = np.repeat(np.arange(len(near_MK)), near_MK.shape[1]), near_MK.ravel()
+    """Which known items stand for each item, and their shares: itself, or the nearest texts for a new one.
+
+    None stands for a new item whose text is a zero row.
+    """
+    told = np.flatnonzero(texts_NT[known:].any(axis=1))
+    near_MK = nearest_by_text(texts_NT[:known], texts_NT[known + told], SIMILAR)
+    places = np.repeat(told, near_MK.shape[1]), near_MK.ravel()
     shares = np.full(near_MK.size, 1 / max(near_MK.shape[1], 1), np.float32)
-    new = sparse.csr_matrix((shares, places), (len(near_MK), known))
+    new = sparse.csr_matrix((shares, places), (len(texts_NT) - known, known))
     return sparse.vstack([sparse.identity(known, np.float32), new]).tocsr()

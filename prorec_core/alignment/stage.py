@@ -78,6 +78,9 @@ def align(
         if config.start_norm is not None:
             _stretch(stage.items.weight, config.start_norm)
     stage.to(runtime.device)
+    told_N = torch.from_numpy(semantic.any(axis=1)).to(runtime.device)
+    # A zero row says nothing of its item: it is near to none, and where E_T is zero a cosine has no slope.
+    has_text = None if told_N.all() else told_N
 
     def losses(batch: HistoryBatch) -> Mapping[str, Tensor]:
         met = None
@@ -91,6 +94,9 @@ def align(
             return {"loss": next_item}
         with workers.in_common():
             items, real = _distinct_items(batch, config.align_items)
+            if has_text is not None:
+                told = has_text[items if met is None else met.items_R[items]]
+                real = told if real is None else real & told
         # Each item is held against all others of the batch, whoever has their users: every worker has all of it.
         between = info_nce(F.embedding(items, ids), F.embedding(items, adapted), config.temperature, real)
         between = between / workers.count
@@ -149,12 +155,18 @@ def _parts(semantic: Floats, widths: Mapping[str, int]) -> dict[str, Floats]:
 
 
 def _start_from(stage: StageOne, start: CollaborativeModel) -> None:
-    """Take over the collaborative stage's item vectors, and its model as far as the shapes agree."""
+    """Take over the collaborative stage's item vectors, and its model as far as the shapes agree.
+
+    Of the positions of histories of another length those are taken over that both have.
+    """
     with torch.no_grad():
         stage.items.weight.copy_(torch.from_numpy(start.embeddings))
         own = stage.model.state_dict()
-        fits = {name: value for name, value in start.tensors.items() if own[name].shape == value.shape}
-    stage.model.load_state_dict({**own, **fits})
+        for name, value in start.tensors.items():
+            if own[name].shape == value.shape:
+                own[name].copy_(value)
+            elif name.endswith("positions") and own[name].shape[1:] == value.shape[1:]:
+                own[name][: len(value)].copy_(value[: len(own[name])])
 
 
 def _stretch(collaborative_ND: Tensor, norm: float) -> None:

@@ -94,7 +94,10 @@ class Relations:
         known = len(counts)
         if len(directions) > known:
             stands_for = standing_for(directions, known)
+            # Of an item that no text tells anything of, what is known is how often items are taken.
+            usual = counts.mean(dtype=np.float64)
             counts, total = stands_for @ counts, stands_for @ total @ stands_for.T
+            counts[~directions.any(axis=1) & (np.arange(len(directions)) >= known)] = usual
             if similar is not None:
                 # What is known stays as it was; of what is new as few stand beside it.
                 grown = (stands_for @ similar @ stands_for.T).tocsr()

@@ -144,7 +144,7 @@ def info_nce(first_BD: Tensor, second_BD: Tensor, temperature: float, real_B: Te
     """Symmetric InfoNCE with cosine similarity: row i of one side belongs to row i of the other.
 
     `½ Σ_i −log softmax_j(cos(a_i, b_j)/τ)[i]` in both directions, averaged over the batch (Radford et al., 2021).
-    Rows that `real_B` (bool) leaves out are none.
+    Rows that `real_B` (bool) leaves out are none; without any row it is 0.
     """
     logits = F.normalize(first_BD, dim=-1) @ F.normalize(second_BD, dim=-1).t() / temperature
     labels = torch.arange(len(logits), device=logits.device)
@@ -152,4 +152,6 @@ def info_nce(first_BD: Tensor, second_BD: Tensor, temperature: float, real_B: Te
         labels = labels.masked_fill(~real_B, NO_TARGET)
         # A number, not infinity: a row of nothing but infinities would have no gradient that is one.
         logits = logits.masked_fill(~(real_B & real_B[:, None]), torch.finfo(logits.dtype).min)
+        both = (F.cross_entropy(each, labels, reduction="sum") for each in (logits, logits.t()))
+        return sum(both, logits.new_zeros(())) / (2 * real_B.sum().clamp(min=1))
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels)) / 2

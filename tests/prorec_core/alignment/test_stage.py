@@ -301,3 +301,24 @@ def test_new_items_are_embedded_by_their_text_and_change_nothing(
 
 def _directions(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def test_an_item_without_text_stops_no_bias(shop: Sequences, texts: Floats, start: CollaborativeModel) -> None:
+    """A cosine with a zero row has a slope of any size, after which no bias moves: all stand where one step took them."""
+    texts = texts.copy()
+    texts[3] = 0
+    bias = align(align_config(alpha=0.5), shop, start, texts, 0, CPU).adapter["linear.bias"].numpy()
+    shift = np.abs(bias[2 * start.config.dim :])
+    assert shift.std() > 0.1 * shift.mean()
+
+
+@pytest.mark.parametrize("length", [8, 30])
+def test_it_starts_with_the_positions_that_both_have(
+    shop: Sequences, texts: Floats, start: CollaborativeModel, length: int
+) -> None:
+    config = align_config(max_history=length, epochs=1, learning_rate=STILL)
+    found = align(config, shop, start, texts, 0, CPU).tensors["transformer.positions"]
+    known = start.tensors["transformer.positions"]
+    both = min(len(found), len(known))
+    assert both in {8, 20} and len(found) == length
+    torch.testing.assert_close(found[:both], known[:both])

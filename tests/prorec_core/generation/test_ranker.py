@@ -132,6 +132,16 @@ def test_a_new_item_counts_as_what_is_nearest_by_its_text(monkeypatch: pytest.Mo
     assert (Relations.of(training, texts).successors != grown.successors).nnz == 0
 
 
+def test_a_new_item_without_text_is_taken_as_often_as_items_are() -> None:
+    training = histories([0, 1], [0, 1], [0, 2], [3, 0], n_items=4)
+    texts = np.array([[1, 0, 0], [0, 2, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], np.float32)
+    grown = Relations.of(training, texts)
+    assert grown.counts_N.tolist() == [4, 2, 1, 1, 2]
+    assert grown.similar is not None
+    for table in (grown.successors, grown.similar):
+        assert table[4].nnz == table[:, 4].nnz == 0, "of what it follows nothing is known"
+
+
 def test_however_many_items_come_few_stand_beside_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prorec_core.generation.relations.MOST_SIMILAR", 2)
     random = np.random.default_rng(4)

@@ -183,3 +183,20 @@ def test_info_nce_is_symmetric_and_pulls_pairs_together() -> None:
     labels = torch.arange(6)
     expected = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.t(), labels)) / 2
     torch.testing.assert_close(info_nce(first, second, 0.2), expected)
+
+
+def test_info_nce_leaves_rows_out() -> None:
+    torch.manual_seed(9)
+    first, second = torch.randn(6, 5), torch.randn(6, 5)
+    second[2] = 0
+    second.requires_grad_()
+    real = torch.arange(6) != 2
+    loss = info_nce(first, second, 0.2, real)
+    torch.testing.assert_close(loss, info_nce(first[real], second[real], 0.2))
+    loss.backward()
+    assert second.grad is not None and not second.grad[2].any() and second.grad.abs().max() < 10
+    # No row at all is no loss, and no gradient either.
+    second.grad = None
+    nothing = info_nce(first, second, 0.2, torch.zeros(6, dtype=torch.bool))
+    nothing.backward()
+    assert nothing == 0 and not second.grad.any()
