@@ -19,7 +19,7 @@ from prorec_core.config import BY_DATA, Experiment
 from prorec_core.config_data import is_built_in
 from prorec_core.errors import UserError
 
-RULE = 1
+RULE = 2
 """The version of the rule."""
 
 _WIDE_FROM = 4_000
@@ -37,6 +37,8 @@ _BATCHES = ((100_000, 512), (1_000_000, 1024), (10_000_000, 2048))
 _LARGEST_BATCH = 4096
 _TRAININGS = (("collaborative", 1_600, 8, 12), ("align", 2_000, 10, 30), ("generator", 2_000, 10, 15))
 """By section so many steps, within so many epochs."""
+_LENGTHS = ("align.max_history", "generator.max_history", "collaborative.max_history")
+"""One that is given holds for those that are not: a generator that reads as much as Stage I is fused with its score."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def by_rule(
         found.setdefault(field, value)
 
     put("collaborative.dim", _multiple(_width(size), heads))
-    put("generator.dim", _multiple(_width(size), generator_heads))
+    put("generator.dim", _multiple(found["collaborative.dim"], generator_heads))
     put("quantize.codes", _codes(size))
     sparse = size.interactions < _SPARSE * size.items
     put("align.graph", 0.5 if sparse else 0.0)
@@ -153,8 +155,10 @@ def by_rule(
     put("collaborative.learning_rate", _rounded(0.256 / found["collaborative.dim"]))
     put("align.learning_rate", _rounded(0.256 / found["collaborative.dim"]))
     put("generator.learning_rate", 0.002)
+    by_size = next((each for each in _HISTORIES if size.long_history <= each), _HISTORIES[-1])
+    length = next((found[each] for each in _LENGTHS if each in found), by_size)
     for section, steps, least, most in _TRAININGS:
-        put(f"{section}.max_history", next((each for each in _HISTORIES if size.long_history <= each), _HISTORIES[-1]))
+        put(f"{section}.max_history", length)
         put(f"{section}.tokens_per_batch", _tokens(size, found[f"{section}.max_history"]))
         an_epoch = size.interactions / found[f"{section}.tokens_per_batch"]
         put(f"{section}.epochs", min(max(round(steps / an_epoch), least), most))
@@ -192,6 +196,8 @@ def _values(experiment: Experiment) -> Iterator[tuple[str, Any]]:
 def beside_the_rule(sections: Mapping[str, Any], size: Size) -> list[tuple[str, Any, Any]]:
     """An experiment's numbers, each with what it would be if it alone were left to the data; dotted name first.
 
+    How much of a history is read counts as one number.
+
     Args:
         sections: of a whole experiment, as plain values; nothing in it is open.
         size: of its data.
@@ -200,7 +206,8 @@ def beside_the_rule(sections: Mapping[str, Any], size: Size) -> list[tuple[str, 
     heads = [sections[section]["heads"] for section in ("collaborative", "generator")]
 
     def alone(field: str) -> Any:
-        return by_rule(size, {name: value for name, value in used.items() if name != field}, *heads)[field]
+        left = _LENGTHS if field in _LENGTHS else (field,)
+        return by_rule(size, {name: value for name, value in used.items() if name not in left}, *heads)[field]
 
     return [(field, value, alone(field)) for field, value in used.items()]
 

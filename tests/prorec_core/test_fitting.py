@@ -89,6 +89,19 @@ def test_a_width_that_is_given_decides_the_rate_and_a_batch_the_epochs() -> None
     assert wide["align.epochs"] > by_rule(BEAUTY)["align.epochs"]
 
 
+@pytest.mark.parametrize("field", ["align.max_history", "generator.max_history", "collaborative.max_history"])
+def test_a_generator_reads_as_much_as_stage_one_where_one_of_them_says_how_much(field: str) -> None:
+    section = field.partition(".")[0]
+    found = fitted(Experiment.model_validate({"data": {"source": "tables"}, section: {"max_history": 30}}), BEAUTY)
+    assert {each.max_history for each in (found.collaborative, found.align, found.generator)} == {30}
+
+
+def test_a_generator_is_as_wide_as_stage_one_where_that_says_how_wide() -> None:
+    assert by_rule(BEAUTY, {"collaborative.dim": 96})["generator.dim"] == 96
+    assert by_rule(BEAUTY, {"collaborative.dim": 96}, generator_heads=5)["generator.dim"] == 100
+    assert by_rule(BEAUTY, {"generator.dim": 96})["collaborative.dim"] == 128
+
+
 def test_the_built_in_shop_has_its_own_numbers_whatever_its_size() -> None:
     shop = Experiment.model_validate({"data": {"demo": {"users": 120, "items": 50}}})
     size = Size.of(preprocess(shop.data).profile)
@@ -109,7 +122,7 @@ def test_numbers_that_do_not_go_together_are_one_line() -> None:
     asked = {"generator": {"distill": {"soft_targets": 0.5}, "max_history": 200}}
     odd = Experiment.model_validate({"name": "shop", "data": {"source": "tables"}, **asked})
     with pytest.raises(UserError, match=r"shop: what the experiment says .*soft_targets .* Give these fields"):
-        fitted(odd, BEAUTY)
+        fitted(odd, BEAUTY, {"align.max_history": 50})
 
 
 def test_what_is_still_open_is_not_told_as_known() -> None:
@@ -136,7 +149,8 @@ def test_a_report_tells_which_numbers_are_not_the_rules() -> None:
     found["collaborative"]["dim"] = 64
     odd = {field: (used, rule) for field, used, rule in beside_the_rule(found, BEAUTY) if used != rule}
     assert odd.pop("collaborative.dim") == (64, 128)
-    # Where the width is 64, the rate of 64 is what the rule would give.
+    # Where the width is 64, the generator's and the rate of 64 are what the rule would give.
+    assert odd.pop("generator.dim") == (128, 64)
     assert odd == {f"{section}.learning_rate": (0.002, 0.004) for section in ("collaborative", "align")}
 
 
