@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -39,6 +40,7 @@ from prorec_core.stages.ahead import expect_given, expect_possible
 from prorec_core.visible import in_markdown
 
 _forced: ContextVar[frozenset[str]] = ContextVar("forced", default=frozenset())
+_tags: ContextVar[Mapping[str, str]] = ContextVar("tags", default=MappingProxyType({}))
 
 
 @contextmanager
@@ -49,6 +51,16 @@ def forcing(stages: frozenset[str]) -> Iterator[None]:
         yield
     finally:
         _forced.reset(token)
+
+
+@contextmanager
+def tagging(tags: Mapping[str, str]) -> Iterator[None]:
+    """Have the MLflow runs of flows that run in this context carry these tags, from their start."""
+    token = _tags.set(tags)
+    try:
+        yield
+    finally:
+        _tags.reset(token)
 
 
 @flow(
@@ -76,6 +88,7 @@ def prorec(experiment: Parameter = left_open()) -> dict[str, Any]:  # noqa: B008
         (prefect_run.name or experiment.name) + attempt,
         tags={
             **prefect_run.tags,
+            **_tags.get(),
             mlflow_runs.EXPERIMENT_TAG: experiment.name,
             mlflow_runs.FOLDER_TAG: _folder(),
         },

@@ -20,11 +20,14 @@ from starlette.websockets import WebSocketClose
 
 _HOST = re.compile(r"(?:[\w.-]+|\[[\da-f:.]+\])(?::\d+)?")
 _FORBIDDEN, _UNAUTHORIZED = 403, 401
+_HTTP = 80
 
 
 def loopback(port: int) -> list[str]:
     """The names under which a server that listens on this machine alone is rightly called."""
-    return [f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")]
+    names = ["127.0.0.1", "localhost", "[::1]"]
+    # Browsers and clients leave out the port that HTTP has by itself.
+    return [*(f"{name}:{port}" for name in names), *(names if port == _HTTP else ())]
 
 
 class Guard:

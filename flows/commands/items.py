@@ -62,10 +62,11 @@ def _change(model: str, kind: Literal["add", "remove"], file: Path, how: How, pr
     from prorec.tasks.local import paths
     from prorec.tasks.registry.changes import Change
     from prorec.tasks.registry.items import NAME, update
+    from prorec_core.data.files import path_of
 
     if paths.nothing_tracked():
         raise UserError("there is no model yet", place=model, cure="Run `prorec run demo` first")
-    change = Change.of(kind, file.expanduser())
+    change = Change.of(kind, path_of(str(file)))
     with make_display([NAME]) as display, listening(display.handle):
         quiet(display.handle)
         stop_like_ctrl_c()

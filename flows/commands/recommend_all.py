@@ -84,13 +84,13 @@ def recommend_all(
             known_format(timestamp_format)
         except ValueError as error:
             raise UserError(str(error), place="--timestamp-format", cure="Correct it") from None
-    expect_output("--output", output and output.expanduser(), path_of(users), parquet=True)
+    expect_output("--output", output and path_of(str(output)), path_of(users), parquet=True)
     summary = _run(
         {
             "model": model,
             "users": users,
             "k": k,
-            "output": None if output is None else str(output.expanduser().absolute()),
+            "output": None if output is None else str(path_of(str(output)).absolute()),
             "mask_history": None if keep_history is None else not keep_history,
             "unknown_items": unknown_items,
             "chunk": chunk,

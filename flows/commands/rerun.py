@@ -61,7 +61,7 @@ def rerun(
     if known and known.deployment_id and not stage:
         _retry(known)
         return
-    summary = run_flow(_experiment(earlier), frozenset(stage or ()))
+    summary = run_flow(_experiment(earlier), frozenset(stage or ()), {RERUN_OF_TAG: earlier.info.run_id})
     _link(earlier, summary["mlflow"]["run_id"])
     show_result(summary)
 
@@ -71,10 +71,21 @@ def _find(which: str | None) -> Run:
     from prorec.tasks.local import paths
     from prorec.tasks.tracking import mlflow_runs
 
+    settled: set[str] = set()
+    """Runs, and flow runs in Prefect, that a newer one has repeated, or is repeating."""
+
     def is_meant(run: Run) -> bool:
         if which is not None:
             return which in _names(run)
-        return RERUN_BY_TAG not in run.data.tags and (run.info.status in {"FAILED", "KILLED"} or _alive(run) is False)
+        tags = run.data.tags
+        if (
+            RERUN_BY_TAG in tags
+            or not settled.isdisjoint((run.info.run_id, tags.get(mlflow_runs.FLOW_RUN_TAG, "")))
+            or not (run.info.status in {"FAILED", "KILLED"} or _alive(run) is False)
+        ):
+            settled.update(filter(None, (tags.get(RERUN_OF_TAG), tags.get(mlflow_runs.FLOW_RUN_TAG))))
+            return False
+        return True
 
     known: list[str] = []
     newest = None
@@ -171,9 +182,8 @@ def _retry(flow_run: FlowRun) -> None:
 
 
 def _link(earlier: Run, run_id: str) -> None:
-    """Say in MLflow which run repeats which."""
+    """Say in MLflow by which run, which names it, another was repeated."""
     from prorec.tasks.tracking.mlflow_runs import client
     from prorec.tasks.tracking.retries import retrying
 
     retrying(client().set_tag, earlier.info.run_id, RERUN_BY_TAG, run_id)
-    retrying(client().set_tag, run_id, RERUN_OF_TAG, earlier.info.run_id)

@@ -17,6 +17,7 @@ import platformdirs
 
 from prorec.flows.datasets.declared import DataSet, File, Licence
 from prorec_core.artifacts import read_json, write_json
+from prorec_core.data.files import path_of
 from prorec_core.errors import UserError
 
 VARIABLE = "PROREC_DATASETS"
@@ -31,7 +32,7 @@ def root() -> Path:
         UserError: it is no folder.
     """
     chosen = os.environ.get(VARIABLE)
-    folder = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("prorec") / "datasets"
+    folder = path_of(chosen) if chosen else platformdirs.user_cache_path("prorec") / "datasets"
     if folder.exists() and not folder.is_dir():
         raise UserError("this is a file", place=f"{VARIABLE} {folder}", cure="Name a folder")
     return folder.absolute()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prorec.flows.terminal.screen import console, say
@@ -70,14 +71,16 @@ def prepare_training() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**TRAINING, **os.environ})
 
 
-def run_flow(experiment: Experiment, force: frozenset[str]) -> dict[str, Any]:
+def run_flow(
+    experiment: Experiment, force: frozenset[str], tags: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Run all stages in this process, shown on the screen; returns what the flow does."""
     from prorec.tasks.stages.pipeline import STAGES
 
     def call() -> dict[str, Any]:
-        from prorec.flows.full import forcing, prorec
+        from prorec.flows.full import forcing, prorec, tagging
 
-        with forcing(force):
+        with forcing(force), tagging(tags):
             return prorec(experiment=experiment)
 
     return in_process(list(STAGES), call)

@@ -143,7 +143,8 @@ class Rule:
     @cached_property
     def key(self) -> str:
         """Tells two rules of different meaning apart."""
-        said = [None if choice is None else choice.model_dump(mode="json") for choice in (self.only, self.exclude)]
+        # Not as JSON, where numbers without end are all null.
+        said = [None if choice is None else choice.model_dump() for choice in (self.only, self.exclude)]
         return sha256_json([said, {name: found.digest for name, found in self.lists.items()}])
 
     @classmethod

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from prorec_core.artifacts import sha256_file, sha256_json
+from prorec_core.data.files import path_of
 from prorec_core.errors import UserError
 
 _SECONDS = 10
@@ -71,7 +72,7 @@ def _digest_of(folder: Path, files: tuple[tuple[Path, int, int, int], ...]) -> s
 
 def local_folder(name: str) -> Path | None:
     """The folder that `name` is a path of, if it holds a model."""
-    path = Path(name).expanduser()
+    path = path_of(name)
     return path if any((path / mark).is_file() for mark in _MARKS) else None
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prorec_core.data.files import path_of
 from prorec_core.data.tables import Place
 from prorec_core.errors import UserError
 
@@ -71,7 +72,7 @@ def existing(path: str, setting: str) -> Path:
     Raises:
         UserError: there is none.
     """
-    found = Path(path).expanduser()
+    found = path_of(path)
     if not found.is_file():
         raise UserError("there is no such file", place=setting, cure="Name the Parquet file with the vectors")
     return found

@@ -23,6 +23,7 @@ from prorec.tasks.execution.prefect_run import PrefectRun, failed
 from prorec.tasks.execution.remarks import remarks_of
 from prorec.tasks.execution.stage import FlowTracking, Stage, Work
 from prorec.tasks.local import paths
+from prorec.tasks.local.folders import written
 from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.local.memory import OF_PROCESS, Peak, give_back, peak_memory
 from prorec.tasks.local.stopping import stops_kept
@@ -122,13 +123,8 @@ def _clear(of: Stage, key: str, ref: ArtifactRef) -> None:
         with lease(key, partial(_waits, of)):
             ended = retrying(tracked.client().get_run, ref.run_id).info.end_time
             for folder in left:
-                if folder == paths.work(key) or (ended is not None and _changed(folder) <= ended / 1000):
+                if folder == paths.work(key) or (ended is not None and written(folder) <= ended / 1000):
                     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _changed(folder: Path) -> float:
-    """When a file in a folder was changed last, as seconds since the epoch."""
-    return max((path.stat().st_mtime for path in folder.rglob("*") if path.is_file()), default=0.0)
 
 
 def _notice(of: Stage, text: str) -> None:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prorec.tasks.local import paths
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import HEADLINE, TrackedRun, client
-from prorec.tasks.tracking.retries import retrying
+from prorec.tasks.tracking.retries import paged, retrying
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError, did_you_mean
@@ -126,28 +126,30 @@ def ref_of_run(run_id: str) -> ArtifactRef | None:
 
 def versions(name: str | None = None) -> list[Version]:
     """All versions of this project's registered models, or of one of them, newest first by model."""
-    if paths.nothing_tracked():
+    if paths.nothing_tracked() or (name and "'" in name):
+        # MLflow's conditions know no way to quote that sign, and no experiment has it.
         return []
     aliases: dict[tuple[str, int], list[str]] = {}
-    for model in _paged(client().search_registered_models):
+    for model in paged(client().search_registered_models):
         for alias, number in model.aliases.items():
             aliases.setdefault((model.name, int(number)), []).append(alias)
     condition = f"name = '{name}'" if name else f"name LIKE '{_PREFIX}%'"
     found = [
         _version(each, aliases.get((each.name, int(each.version)), ()))
-        for each in _paged(client().search_model_versions, filter_string=condition)
+        for each in paged(client().search_model_versions, filter_string=condition)
     ]
     return sorted(found, key=lambda version: (version.name, -version.number))
 
 
-def _paged(search: Any, **words: Any) -> Iterator[Any]:
-    token: str | None = None
-    while True:
-        page = retrying(search, **words, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+def runs_of_others() -> set[str]:
+    """The runs whose models somebody has registered under names that are not this project's."""
+    if paths.nothing_tracked():
+        return set()
+    names = [each.name for each in paged(client().search_registered_models) if not each.name.startswith(_PREFIX)]
+    if not names:
+        return set()
+    found = paged(client().search_model_versions)
+    return {each.run_id for each in found if each.run_id and not each.name.startswith(_PREFIX)}
 
 
 def _version(found: ModelVersion, aliases: Any = None) -> Version:
@@ -214,7 +216,7 @@ def known_versions(name: str = "") -> str:
 def of_content(name: str, content: str) -> Version | None:
     """The newest version with this content whose files are whole, so that the same is not registered twice."""
     condition = f"name = '{name}' and tags.`{CONTENT_TAG}` = '{content}'"
-    same = [_version(each) for each in _paged(client().search_model_versions, filter_string=condition)]
+    same = [_version(each) for each in paged(client().search_model_versions, filter_string=condition)]
     for version in sorted(same, key=lambda version: -version.number):
         manifest = version.tags.get(store.MODEL_MANIFEST_TAG)
         if manifest and not store.check_model(version.model_id, manifest):
@@ -256,7 +258,9 @@ def version_of(generator: ArtifactRef) -> str | None:
     if not uri:
         return None
     name, _, number = uri.removeprefix("models:/").partition("/")
-    if find(name, number):
+    found = find(name, number)
+    # Numbers begin anew where a whole registered model was deleted: it may be another generator's.
+    if found and found.model_id == tags[store.MODEL_TAG]:
         return uri
     again = register(name, tags[store.MODEL_TAG], generator.run_id, _manifest_tag(tags))
     retrying(client().set_tag, generator.run_id, store.MODEL_URI_TAG, again)

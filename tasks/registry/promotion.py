@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from mlflow.entities import Run
 
-OVER_TAG = "prorec.promoted.over"
+PROMOTED = "prorec.promoted."
+"""How the tags of a version begin that tell of its promotion."""
+
+OVER_TAG = f"{PROMOTED}over"
 """On a version that was promoted: the title of the champion before, or "nothing"."""
 
 SAMPLES = 10_000
@@ -196,13 +199,14 @@ def promote(judged: Judgement, *, anyway: bool) -> None:
     tags = {
         # The run that is promoted may have measured the version otherwise than the one that registered it.
         **models.stage_tags({"preprocess": judged.challenger.preprocess, "evaluate": judged.challenger.evaluation}),
-        "prorec.promoted.at": datetime.now(UTC).isoformat(timespec="seconds"),
+        f"{PROMOTED}at": datetime.now(UTC).isoformat(timespec="seconds"),
         OVER_TAG: judged.holder.title if judged.holder else "nothing",
-        "prorec.promoted.anyway": judged.objection or "no",
-        **{f"prorec.promoted.{name}": interval(found) for name, found in judged.differences.items()},
+        f"{PROMOTED}anyway": judged.objection or "no",
+        **{f"{PROMOTED}{name}": interval(of) for name, of in judged.differences.items()},
     }
     with alone(version.name):
-        if models.find(version.name, str(version.number)) is None:
+        found = models.find(version.name, str(version.number))
+        if found is None:
             raise UserError("it was deleted meanwhile", place=version.uri, cure=models.known_versions(version.name))
         holder = models.holder(version.name, CHAMPION)
         if (holder and holder.number) != (judged.holder and judged.holder.number):
@@ -212,6 +216,10 @@ def promote(judged: Judgement, *, anyway: bool) -> None:
                 place=version.uri,
                 cure="Promote it again",
             )
+        for name in found.tags.keys() - tags.keys():
+            if name.startswith(PROMOTED):
+                # Of an earlier promotion, over another version.
+                retrying(client().delete_model_version_tag, version.name, str(version.number), name)
         for name, value in tags.items():
             retrying(client().set_model_version_tag, version.name, str(version.number), name, value)
         # Last: whoever follows the alias finds the trace of the promotion.

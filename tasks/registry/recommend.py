@@ -191,7 +191,7 @@ def _write(
 def _output(request: BatchRequest, version: RegisteredVersion) -> Path:
     if request.output is None:
         return paths.recommendations(version.name, version.version)
-    output = Path(request.output).expanduser().absolute()
+    output = path_of(request.output).absolute()
     paths.expect_output(output, str(output), [path_of(request.users)], parquet=True)
     return output
 

@@ -23,7 +23,7 @@ from prorec.tasks.local import addresses, databases, paths, processes
 from prorec.tasks.local.machine_errors import explained
 from prorec.tasks.tracking.datasets import DataSet
 from prorec.tasks.tracking.metrics import MetricSender
-from prorec.tasks.tracking.retries import retrying
+from prorec.tasks.tracking.retries import paged, retrying
 from prorec_core.errors import UserError, one_line
 from prorec_core.visible import in_markdown
 
@@ -203,18 +203,21 @@ def experiment_of(run_id: str) -> str:
 
 def search(condition: str = "", order_by: Iterable[str] = ()) -> Iterator[Run]:
     """The runs in all of this project's experiments that meet a condition; fetched as they are asked for."""
-    experiments = [
-        each.experiment_id for each in retrying(client().search_experiments) if each.name.startswith("prorec-")
-    ]
-    token: str | None = None
-    while experiments:
-        found = retrying(
-            client().search_runs, experiments, condition, max_results=200, order_by=list(order_by), page_token=token
+    if found := list(experiments()):
+        yield from paged(
+            client().search_runs,
+            experiment_ids=list(found),
+            filter_string=condition,
+            max_results=200,
+            order_by=list(order_by),
         )
-        yield from found
-        token = found.token
-        if not token:
-            return
+
+
+def experiments() -> dict[str, str]:
+    """This project's MLflow experiments, however many others the server has: names of experiments by id."""
+    prefix = experiment_name("")
+    found = paged(client().search_experiments, filter_string=f"name LIKE '{prefix}%'")
+    return {each.experiment_id: each.name.removeprefix(prefix) for each in found if each.name.startswith(prefix)}
 
 
 def read_text(run_id: str, name: str) -> str:
@@ -231,7 +234,7 @@ def read_text(run_id: str, name: str) -> str:
         expected = retrying(client().get_run, run_id).data.tags.get(f"{TEXT_TAG}{name}")
     except (MlflowException, OSError) as error:
         raise UserError(f"the file '{name}' of the run is gone ({error})", place=f"MLflow run {run_id}") from error
-    if expected and hashlib.sha256(content).hexdigest() != expected:
+    if expected and hashlib.sha256(content).hexdigest() not in expected.split():
         raise UserError(f"the file '{name}' of the run was changed after it was stored", place=f"MLflow run {run_id}")
     try:
         return content.decode()
@@ -348,8 +351,15 @@ class TrackedRun:
 
     def text(self, name: str, content: str) -> None:
         """Store a text as a file beside those of the stage, and on the run what shows that it is whole."""
+        tag, own = f"{TEXT_TAG}{name}", hashlib.sha256(content.encode()).hexdigest()
+        before = retrying(client().get_run, self.id).data.tags.get(tag)
+        if before == own:
+            return
+        if before:
+            # Whoever is killed in between leaves one of both.
+            self.tags({tag: f"{before} {own}"})
         retrying(client().log_text, self.id, content, name)
-        self.tags({f"{TEXT_TAG}{name}": hashlib.sha256(content.encode()).hexdigest()})
+        self.tags({tag: own})
 
     def finish(self, status: str = "FINISHED", reason: str = "", note: str = "") -> None:
         """Send what is unsent and close the run; one that failed or was killed with the reason on its page."""

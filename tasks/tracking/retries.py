@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from prorec.tasks.local.disk_space import full_disk
 from prorec_core.errors import UserError, causes
@@ -95,3 +95,14 @@ def retrying(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
             _log.warning("The tracking store does not answer; trying again in %.1f s (%s)", pause, error)
             time.sleep(pause)
     raise AssertionError("pauses never end")
+
+
+def paged(search: Any, **words: Any) -> Iterator[Any]:
+    """All that one of the client's searches finds, page by page, fetched as they are asked for."""
+    token: str | None = None
+    while True:
+        page = retrying(search, **words, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prorec.tasks.local import paths
 from prorec.tasks.registry import models
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import ARTIFACT_FOLDER, client
-from prorec.tasks.tracking.retries import TrackingAwayError, retrying
+from prorec.tasks.tracking.retries import TrackingAwayError, paged, retrying
 from prorec.tasks.tracking.store import is_active, is_stored
 from prorec.tasks.upkeep.local_leftovers import Leftover, left_locally
 from prorec.tasks.upkeep.old_versions import deletion
@@ -190,25 +190,33 @@ def _marked_and_deleted(run: Run, uri: str) -> Callable[[], bool]:
 
 
 def _models(inventory: Inventory, gone: set[str]) -> Iterator[Leftover]:
-    """Logged models that no version, no artifact that stays and no run that goes on is made of."""
+    """Logged models that no version, no artifact that stays and no run that goes on is made of.
+
+    A version that somebody copied to a registered model of another name names no logged model, but its run.
+    """
     used = {version.model_id for version in inventory.versions}
     used |= {each.model_id for each in inventory.stored if each.model_id and each.ref.run_id not in gone}
-    active = {run.info.run_id for run in inventory.runs if is_active(run)}
-    experiments = sorted({run.info.experiment_id for run in inventory.runs})
-    for model in _logged_models(experiments):
-        if model.model_id not in used and model.source_run_id not in active:
+    needing = {run.info.run_id for run in inventory.runs if is_active(run)} | models.runs_of_others()
+    for model in _logged_models(sorted({run.info.experiment_id for run in inventory.runs})):
+        if model.model_id not in used and model.source_run_id not in needing:
             size = _size(model.artifact_location)
             yield Leftover("models without a version", model.model_id, size, _model_deleted(model))
 
 
 def _logged_models(experiments: list[str]) -> Iterator[LoggedModel]:
-    token: str | None = None
-    while experiments:
-        page: Any = retrying(client().search_logged_models, experiments, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    if experiments:
+        yield from paged(client().search_logged_models, experiment_ids=experiments)
+
+
+def _is_at_work(run_id: str | None) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return run_id is not None and is_active(retrying(client().get_run, run_id))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def _model_deleted(model: LoggedModel) -> Callable[[], bool]:
@@ -216,6 +224,8 @@ def _model_deleted(model: LoggedModel) -> Callable[[], bool]:
         # It may have come into use since the plan was made.
         of_runs = mlflow_runs.search(f"tags.`{store.MODEL_TAG}` = '{model.model_id}'")
         if any(map(is_stored, of_runs)) or any(each.model_id == model.model_id for each in models.versions()):
+            return False
+        if _is_at_work(model.source_run_id) or model.source_run_id in models.runs_of_others():
             return False
         files = _repository(model.artifact_location)
         retrying(files.delete_artifacts, MANIFEST)

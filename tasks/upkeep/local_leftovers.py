@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prorec.tasks.local import paths
+from prorec.tasks.local.folders import changed, states, written
 from prorec.tasks.registry import models
 from prorec.tasks.tracking import store
 from prorec.tasks.tracking.mlflow_runs import ARTIFACT_FOLDER, client
 from prorec.tasks.tracking.retries import retrying
-from prorec.tasks.tracking.store import is_active
+from prorec.tasks.tracking.store import is_active, is_stored
 from prorec.tasks.upkeep.retention import DAY, Inventory, read_by
 from prorec_core.artifacts import ArtifactRef, read_json
 
@@ -60,15 +61,21 @@ def _work() -> Iterator[Leftover]:
 
 
 def _checkpoints(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
-    finished = {run.data.tags.get(store.KEY_TAG) for run in inventory.runs if run.info.status == "FINISHED"}
+    done: dict[str, float] = {}
+    for run in filter(is_stored, inventory.runs):
+        key = run.data.tags.get(store.KEY_TAG, "")
+        done[key] = max(done.get(key, 0.0), (run.info.end_time or 0) / 1000)
     for folder in _folders(paths.artifacts() / "checkpoints"):
-        if folder.name in finished or _is_old(folder, keep_days):
+        # Younger ones are those of a training that was begun anew, and is to go on.
+        if written(folder) <= done.get(folder.name, -1.0) or _is_old(folder, keep_days):
             yield from _unless_locked("checkpoints", folder, folder.name)
 
 
 def _downloads(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
-    """Local copies of what is kept elsewhere: those that nothing keeps, and old ones that no run reads."""
+    """Local copies of what is kept elsewhere: those that nothing keeps, and old ones that no run or service reads."""
     active = {each.ref.digest for each in read_by(filter(is_active, inventory.runs), inventory)}
+    # What an alias names is served, also while the server that has it is away.
+    active |= {each.tags.get(store.MODEL_MANIFEST_TAG, "") for each in inventory.versions if each.aliases}
     known = {each.ref.digest for each in inventory.stored if inventory.kept_by(each)}
     known |= {version.tags.get(store.MODEL_MANIFEST_TAG, "") for version in inventory.versions}
     for folder in _folders(paths.artifacts() / "downloads"):
@@ -96,8 +103,7 @@ def _snapshots(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
     for folder in old:
         # Of a data set that cannot be asked it is not known.
         if folder.name not in used and None not in used:
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            yield Leftover("snapshots of databases", folder.name, size, deleted(folder))
+            yield Leftover("snapshots of databases", folder.name, _size(folder), deleted(folder))
 
 
 def _snapshot_of(ref: ArtifactRef) -> str | None:
@@ -149,8 +155,8 @@ def _lists(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
 
     for path, version in sorted(gone.items()):
         if path.is_file() and _is_old(path, keep_days):
-            size = path.stat().st_size
-            yield Leftover("recommendations of versions that are gone", path.name, size, deleted(path, *version))
+            gone_with = deleted(path, *version)
+            yield Leftover("recommendations of versions that are gone", path.name, _size(path), gone_with)
 
 
 def _unfinished_files() -> Iterator[Leftover]:
@@ -165,9 +171,9 @@ def _unfinished_files() -> Iterator[Leftover]:
 
     for parent in (paths.artifacts() / name for name in ("recommendations", "stack")):
         for path in sorted(parent.glob(f".*.{'[a-z0-9_]' * _RANDOM_LETTERS}")):
-            found = path.stat()
+            found = next(states(path), None)
             # They are their owner's alone until they are done.
-            if stat.S_IMODE(found.st_mode) == 0o600 and path.is_file() and found.st_mtime < time.time() - DAY:
+            if found and stat.S_IMODE(found.st_mode) == 0o600 and path.is_file() and _is_old(path, 1):
                 yield Leftover("unfinished files", path.name, found.st_size, deleted(path))
 
 
@@ -175,9 +181,12 @@ def _folders(parent: Path) -> Iterable[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
 
 
-def _is_old(folder: Path, days: float) -> bool:
-    newest = max((path.stat().st_mtime for path in [folder, *folder.rglob("*")]), default=0.0)
-    return newest < time.time() - days * DAY
+def _is_old(path: Path, days: float) -> bool:
+    return changed(path) < time.time() - days * DAY
+
+
+def _size(folder: Path) -> int:
+    return sum(found.st_size for found in states(folder) if stat.S_ISREG(found.st_mode))
 
 
 def _unless_locked(kind: str, folder: Path, lock: str) -> Iterator[Leftover]:
@@ -190,5 +199,4 @@ def _unless_locked(kind: str, folder: Path, lock: str) -> Iterator[Leftover]:
     with paths.try_lock(lock) as free:
         if not free:
             return
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    yield Leftover(kind, folder.name, size, delete)
+    yield Leftover(kind, folder.name, _size(folder), delete)

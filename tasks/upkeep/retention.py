@@ -92,9 +92,7 @@ def take_inventory(keep_days: float, keep_versions: int | None = None) -> Invent
     if paths.nothing_tracked():
         return Inventory([], [], [])
     runs = list(mlflow_runs.search())
-    prefix = mlflow_runs.experiment_name("")
-    experiments = retrying(client().search_experiments)
-    names = {each.experiment_id: each.name.removeprefix(prefix) for each in experiments}
+    names = mlflow_runs.experiments()
     made = [run for run in runs if is_stored(run)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         stored = list(pool.map(lambda run: _stored(run, names), made))

@@ -55,6 +55,12 @@ def test_own_names_pass(host: str) -> None:
     assert asked(guard, [("Host", host), ("Origin", f"http://{host.lower()}")]) == 200
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "127.0.0.1:80"])
+def test_the_port_of_http_is_left_out(host: str) -> None:
+    assert asked(Guard(_inside, loopback(80)), [("Host", host), ("Origin", f"http://{host}")]) == 200
+    assert asked(Guard(_inside, loopback(4200)), [("Host", host)]) == 403
+
+
 @pytest.mark.parametrize(
     "hosts",
     [

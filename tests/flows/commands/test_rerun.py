@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from prorec.flows.commands.rerun import RERUN_BY_TAG, _experiment, _find
+from prorec.flows.commands.rerun import RERUN_BY_TAG, RERUN_OF_TAG, _experiment, _find
 from prorec.tasks.tracking import mlflow_runs
 from prorec.tasks.tracking.mlflow_runs import EXPERIMENT_FILE, EXPERIMENT_TAG, FOLDER_TAG, TrackedRun, client
 from prorec_core import versions
@@ -36,6 +36,28 @@ def test_the_newest_that_failed_is_meant_also_where_a_newer_one_went_well(artifa
     for run in client().search_runs([experiment], "attributes.status = 'FAILED'"):
         client().set_tag(run.info.run_id, RERUN_BY_TAG, well.id)
     assert _find(None).info.run_id == well.id
+
+
+def test_what_was_repeated_is_meant_no_more(artifacts_folder: Path) -> None:
+    experiment = mlflow_runs.experiment_id("demo")
+
+    def ended(name: str, status: str, **tags: str) -> str:
+        run = TrackedRun.start(experiment, name, tags={EXPERIMENT_TAG: "demo", **tags})
+        run.finish(status)
+        return run.id
+
+    old = ended("old", "FAILED")
+    first = ended("first", "FAILED")
+    again = ended("again", "FAILED", **{RERUN_OF_TAG: first})
+    assert _find(None).info.run_id == again
+    ended("well", "FINISHED", **{RERUN_OF_TAG: again})
+    assert _find(None).info.run_id == old, "first was repeated too, by one that was"
+    attempts = [
+        ended(f"attempt {number}", status, **{mlflow_runs.FLOW_RUN_TAG: "of a deployment"})
+        for number, status in ((1, "FAILED"), (2, "FINISHED"))
+    ]
+    assert _find(None).info.run_id == old, "a worker retried it"
+    assert _find(attempts[0]).info.run_id == attempts[0]
 
 
 def test_an_experiment_of_each_version_is_run_as_it_was_meant(artifacts_folder: Path) -> None:

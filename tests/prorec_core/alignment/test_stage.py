@@ -304,7 +304,7 @@ def _directions(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def test_an_item_without_text_stops_no_bias(shop: Sequences, texts: Floats, start: CollaborativeModel) -> None:
-    """A cosine with a zero row has a slope of any size, after which no bias moves: all stand where one step took them."""
+    """A cosine with a zero row has a slope of any size, after which no bias moves any more."""
     texts = texts.copy()
     texts[3] = 0
     bias = align(align_config(alpha=0.5), shop, start, texts, 0, CPU).adapter["linear.bias"].numpy()

@@ -241,3 +241,8 @@ def test_what_is_no_choice_is_refused(value: Any) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Chosen).validate_python(value)
     assert TypeAdapter(Chosen).validate_python(["a"]) == Choice(items=["a"])
+
+
+def test_rules_of_other_bounds_are_others() -> None:
+    bounds = [1, 1.5, float("inf"), float("-inf")]
+    assert len({Rule(only=Choice(where={"price": {"lt": bound}})).key for bound in bounds}) == len(bounds)

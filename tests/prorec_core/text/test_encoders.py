@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prorec_core.errors import UserError
-from prorec_core.text import location, sentences
+from prorec_core.text import location, sentences, vectors
 
 CPU = torch.device("cpu")
 packaged = pytest.mark.skipif(
@@ -39,6 +39,12 @@ def test_part_of_a_name_is_not_the_name() -> None:
 def test_local_folder_comes_first(tmp_path: Path) -> None:
     (tmp_path / "modules.json").write_text("[]")
     assert location.find_encoder(str(tmp_path)) == tmp_path
+
+
+def test_a_home_of_nobody_is_no_folder() -> None:
+    assert location.local_folder("~no-such-user/encoder") is None
+    with pytest.raises(UserError, match="there is no such file"):
+        vectors.existing("~no-such-user/vectors.parquet", "text.vectors")
 
 
 @pytest.mark.usefixtures("no_hub")

@@ -314,6 +314,35 @@ def test_a_version_that_was_deleted_is_registered_again(tmp_path: Path) -> None:
     assert models.version_of(generator) == "models:/prorec-demo/2" == models.version_of(generator)
 
 
+def test_a_number_of_today_may_be_another_generators(tmp_path: Path) -> None:
+    """Numbers begin anew where somebody deletes a whole registered model."""
+    uris = [make_version(tmp_path / name, ranks)[1] for name, ranks in (("1", GOOD), ("2", MIXED))]
+    generators = [models.named(uri).artifact("train_generator") for uri in uris]
+    ids = [models.named(uri).model_id for uri in uris]
+    client().delete_registered_model(NAME)
+    for generator, model_id in reversed(list(zip(generators, ids, strict=True))):
+        assert generator is not None
+        uri = models.version_of(generator)
+        assert uri is not None and models.named(uri).model_id == model_id
+
+
+def test_what_an_earlier_promotion_left_goes(tmp_path: Path) -> None:
+    _, first = make_version(tmp_path / "1", MIXED)
+    _, second = make_version(tmp_path / "2", GOOD)
+    promote(first)
+    promote(second)
+    assert "prorec.promoted.ndcg_at_10" in models.named(second).tags
+    promote(first, anyway=True)
+    client().delete_registered_model_alias(NAME, "champion")
+    promote(second)
+    tags = {name for name in models.named(second).tags if name.startswith("prorec.promoted.")}
+    assert tags == {"prorec.promoted.at", "prorec.promoted.over", "prorec.promoted.anyway"}
+
+
+def test_there_is_no_model_of_an_odd_name() -> None:
+    assert models.versions("it's") == []
+
+
 def test_a_model_measured_before_there_was_a_ranker_is_served_as_it_was() -> None:
     assert models.served_scorer({"fusion_weight": None}) == "generative"
     assert models.served_scorer({"fusion_weight": 2.0}) == "fused"

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pytest
 
 from prorec.tasks.execution.stage import Work
-from prorec.tasks.local import paths
+from prorec.tasks.local import folders, paths
 from prorec.tasks.registry import models
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.mlflow_runs import TrackedRun, client
 from prorec.tasks.upkeep import collection
 from prorec.tasks.upkeep.collection import Collected, Plan, collect, make_plan
-from prorec.tasks.upkeep.retention import take_inventory
+from prorec.tasks.upkeep.local_leftovers import left_locally
+from prorec.tasks.upkeep.retention import Inventory, take_inventory
 from prorec_core.artifacts import ArtifactRef, write_json
 from prorec_core.config import Experiment
 from prorec_core.data import snapshots
@@ -186,6 +187,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _filled(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
     for name in ("a.txt", "b.txt"):
         (folder / name).write_text("x")
     return folder
@@ -204,7 +206,6 @@ def test_damaged_artifacts_that_were_made_again_go_at_once(make_tiny: MakeTiny) 
 def test_models_without_a_version_go(tracked_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", paths.tracking_uri())
     experiment = mlflow_runs.experiment_id("demo")
-    (tmp_path / "files").mkdir()
     _filled(tmp_path / "files")
     ids = []
     for name in ("left", "registered", "being made"):
@@ -222,13 +223,42 @@ def test_models_without_a_version_go(tracked_folder: Path, tmp_path: Path, monke
     assert list(plan(30).everything()) == []
 
 
+def test_a_model_that_came_into_use_meanwhile_stays(tracked_folder: Path, tmp_path: Path) -> None:
+    experiment = mlflow_runs.experiment_id("demo")
+    TrackedRun.start(experiment, "before").finish()
+    looked = take_inventory(30)
+    run = TrackedRun.start(experiment, "items")
+    model = client().create_logged_model(experiment, name="generator", source_run_id=run.id)
+    client().log_model_artifacts(model.model_id, str(_filled(tmp_path / "files")))
+    done = collect(make_plan(looked, 30))
+    assert (done.count, done.spared) == (0, 1) and Path(model.artifact_location).exists()
+
+
+def test_a_model_that_others_have_copied_stays(
+    tracked_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's page offers to promote a version to a registered model of another name."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", paths.tracking_uri())
+    experiment = mlflow_runs.experiment_id("demo")
+    run = TrackedRun.start(experiment, "made")
+    model = client().create_logged_model(experiment, name="generator", source_run_id=run.id)
+    client().log_model_artifacts(model.model_id, str(_filled(tmp_path / "files")))
+    client().finalize_logged_model(model.model_id, "READY")
+    run.finish()
+    copied = client().copy_model_version(models.register("prorec-demo", model.model_id, run.id, {}), "shop-prod")
+    client().delete_model_version("prorec-demo", "1")
+    assert list(plan(30).everything()) == [] and Path(model.artifact_location).exists()
+    client().delete_model_version("shop-prod", copied.version)
+    assert gc(30).count == 1 and not Path(model.artifact_location).exists()
+
+
 def test_local_leftovers_go_unless_somebody_is_at_work(make_tiny: MakeTiny) -> None:
     pipeline = make_tiny()
     refs = pipeline.run()
     finished = client().get_run(refs["preprocess"].run_id).data.tags["prorec.key"]
     artifacts = paths.artifacts()
     long_ago = time.time() - 40 * 86400
-    folders = {
+    there = {
         "work/dead": True,
         "work/busy": False,
         f"checkpoints/{finished}": True,
@@ -241,7 +271,7 @@ def test_local_leftovers_go_unless_somebody_is_at_work(make_tiny: MakeTiny) -> N
         "recommendations/.out.parquet.parts": True,
         "recommendations/.new.parquet.parts": False,
     }
-    for name in folders:
+    for name in there:
         (artifacts / name).mkdir(parents=True, exist_ok=True)
         (artifacts / name / "file").write_text("12345")
         if not name.endswith(("new", ".new.parquet.parts", refs["preprocess"].digest)):
@@ -249,8 +279,49 @@ def test_local_leftovers_go_unless_somebody_is_at_work(make_tiny: MakeTiny) -> N
                 os.utime(path, (long_ago, long_ago))
     with paths.lock("busy"), paths.lock("download-busy"):
         done = gc(30)
-    assert {name: not (artifacts / name).exists() for name in folders} == folders
+    assert {name: not (artifacts / name).exists() for name in there} == there
     assert (done.count, done.bytes, done.spared) == (6, 30, 0)
+
+
+def test_checkpoints_of_a_training_that_was_begun_anew_stay(tracked_folder: Path) -> None:
+    """Also where its artifact was there once: it was collected, or is made with --force."""
+    experiment = mlflow_runs.experiment_id("demo")
+    keys = {name: name[0] * 64 for name in ("begun anew", "collected", "done")}
+    for name, key in keys.items():
+        tags = {store.STAGE_TAG: "train_generator", store.KEY_TAG: key, store.DIGEST_TAG: "d", store.URI_TAG: "/none"}
+        gone = {store.COLLECTED_TAG: "2026-01-01T00:00:00"} if name == "collected" else {}
+        TrackedRun.start(experiment, name, tags={**tags, **gone}).finish()
+        file = paths.checkpoints(key) / "epoch-0090.safetensors"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"x")
+        at = time.time() + (60 if name == "begun anew" else -60)
+        os.utime(file, (at, at))
+    gc(30)
+    assert {name: paths.checkpoints(key).exists() for name, key in keys.items()} == {
+        "begun anew": True,
+        "collected": True,
+        "done": False,
+    }
+
+
+def test_files_may_go_while_they_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path / "stays", "x")
+    (tmp_path / "gone").symlink_to("nowhere")
+    monkeypatch.setattr(os, "walk", lambda path: iter([(path, [], ["gone", "stays", "went"])]))
+    assert len(list(folders.states(tmp_path))) == 3 and folders.changed(tmp_path / "never") == 0
+    assert folders.written(tmp_path) == (tmp_path / "stays").stat().st_mtime
+
+
+def test_a_local_copy_of_what_is_served_stays(tracked_folder: Path) -> None:
+    served, other = "ab" * 32, "cd" * 32
+    for digest in (served, other):
+        folder = _filled(paths.downloads(digest))
+        for path in (folder, *folder.iterdir()):
+            os.utime(path, (1e9, 1e9))
+    tags = {"tags": {store.MODEL_MANIFEST_TAG: served}, "source": "models:/m-1", "run_id": "r", "created": 0.0}
+    version = models.Version("prorec-demo", 1, aliases=("champion",), **tags)
+    left = left_locally(Inventory([], [], [version]), 30)
+    assert [each.name for each in left if each.kind == "downloads"] == [other]
 
 
 def test_snapshots_of_databases_go_that_no_kept_data_set_was_made_of(tracked_folder: Path, tmp_path: Path) -> None:
