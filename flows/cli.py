@@ -24,7 +24,15 @@ from prorec.flows.commands import (
     tidy,
     tune,
 )
-from prorec.flows.local.running import debugging, expect_output, expect_stages, prepare_training, run_flow, show_result
+from prorec.flows.local.running import (
+    debugging,
+    expect_output,
+    expect_stages,
+    prepare_training,
+    run_flow,
+    show_result,
+    write_output,
+)
 from prorec.flows.stack.state import connect
 from prorec.flows.terminal import streams
 from prorec.flows.terminal.screen import console, say
@@ -74,7 +82,6 @@ def run(
 ) -> None:
     """Run an experiment in this process; what is cached is not made again."""
     from prorec.flows.configuration.experiments import load
-    from prorec_core.artifacts import write_json
     from prorec_core.stages.ahead import expect_no_lists
 
     prepare_training()
@@ -85,8 +92,7 @@ def run(
     data.have(experiment, chosen)
     summary = run_flow(chosen, frozenset(force or ()))
     show_result(summary)
-    if json_file is not None:
-        write_json(json_file, summary)
+    write_output("--json", json_file, summary)
 
 
 @app.command()

@@ -126,7 +126,11 @@ def compare(
             def keep() -> None:
                 nonlocal found
                 found = compare_variants(
-                    [measured[part] for part in parts if part in measured],
+                    [
+                        measured[part]
+                        for part in sorted(parts, key=lambda part: names.index(part[0]))
+                        if part in measured
+                    ],
                     reference,
                     dataset.sequences,
                     experiment.evaluate.bootstrap_samples,
@@ -134,6 +138,7 @@ def compare(
                 )
                 for name, about in found["variants"].items():
                     about.update(known.described(name))
+                    about["remarks"] += known.remarks(name, about["seeds"])
                 found["failed"] = failed
                 comparison.keep(run, experiment, found, config, dict(sorted(upstream.items())))
 

@@ -9,7 +9,8 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from pydantic import Field
 
-from prorec.flows.configuration.spaces import Plan, Space, as_yaml, flags, plan
+from prorec.flows.configuration.experiments import changed
+from prorec.flows.configuration.spaces import Plan, Space, Value, as_yaml, flags, plan
 from prorec.flows.local.members import Members, expect_members, members
 from prorec.flows.trial import AGAIN, name_of, run_trial, side_by_side, trying
 from prorec.tasks.execution.events import (
@@ -88,9 +89,11 @@ def tune(
         ranges = {field: _range_text(space, field) for field in space.ranges}
         run.parameters({"study": name, "stage": planned.stage, "trials": trials, "range": ranges})
         run.parameters({"experiment": known_values(experiment)})
+        given, data = experiment, None
         if open_fields(experiment):
             place = FlowTracking(experiment_id=run.experiment, run_id=run.id, again=AGAIN)
-            experiment = fitted(experiment, run_stage(STAGES["preprocess"], experiment, place, {}), tell=True)
+            data = run_stage(STAGES["preprocess"], experiment, place, {})
+            experiment = fitted(experiment, data, tell=True)
             run.parameters({"experiment": experiment.model_dump(mode="json")})
             planned = plan(space, experiment, stage)
         settings = planned.settings(source_digest(experiment.data))
@@ -105,7 +108,8 @@ def tune(
                 raise UserError(f"no trial came to its end: {'; '.join(reasons)}")
             if not best["value"]:
                 emit(Notice("NDCG@10 on validation is 0 in every trial: the best one is no better than the others"))
-            in_yaml = as_yaml(best["values"])
+            values = {**best["values"], **({} if data is None else kept_open(given, planned, best["values"], data))}
+            in_yaml = as_yaml(values)
             results.keep(run, opened, list(space.ranges), in_yaml)
             importances = opened.importances()
         create_markdown_artifact(
@@ -123,7 +127,7 @@ def tune(
         "trials": ended,
         "best": dict(best),
         "as_it_stands": planned.as_it_stands,
-        "set": flags(best["values"]),
+        "set": flags(values),
         "yaml": in_yaml,
         "importances": importances,
         "mlflow": {"experiment_id": run.experiment, "run_id": run.id, "page": page},
@@ -133,6 +137,28 @@ def tune(
 def _range_text(space: Space, field: str) -> str:
     found = space.ranges[field].model_dump(exclude_defaults=True)
     return ", ".join(f"{name} {value}" for name, value in found.items())
+
+
+def kept_open(given: Experiment, planned: Plan, best: Mapping[str, Value], data: ArtifactRef) -> dict[str, Any]:
+    """What an experiment with the best values would find otherwise in its data than they were measured with.
+
+    Every trial has the numbers that follow from the data for the experiment as it stands, and some of them follow from
+    others: epochs from the size of a batch, a rate from a width.
+
+    Args:
+        given: the experiment, with what it leaves to its data.
+        planned: the same with the numbers that it has as it stands.
+        best: the values, by dotted field.
+        data: what `preprocess` made of the data.
+    """
+    there = fitted(planned.experiment(best), data).model_dump()
+    alone = fitted(changed(given, best, ""), data).model_dump()
+    by_field = {field: field.split(".") for field in open_fields(given) if field not in best}
+    return {
+        field: there[section][name]
+        for field, (section, name) in by_field.items()
+        if there[section][name] != alone[section][name]
+    }
 
 
 def _try_all(planned: Plan, study: Study, trials: int, run: TrackedRun, members: Members) -> None:

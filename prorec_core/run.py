@@ -336,7 +336,7 @@ class Run:
         drawn: dict[str, Callable[[], Any]] = {
             "data": lambda: data_plot(self.dataset.sequences),
             "training": lambda: training_curves(self.training),
-            "domination": lambda: domination_bars(self.domination),
+            "domination": lambda: domination_bars(self.domination, neighbours=self.domination["neighbours"]),
             "codes": lambda: code_usage(self.quality["levels"]),
             "tree": lambda: code_tree(
                 self.codes.select(pl.exclude("item_id", "title")).to_numpy(), self.dataset.all_items()["text"].to_list()

@@ -74,7 +74,7 @@ def gather(variant: str, seed: int, scorer: str, refs: Refs, run: Mapping[str, s
         seconds={ref.run_id: _seconds(ref) for ref in used},
         parameters=sum(_parameters(inputs, with_ranker=not side) for side, inputs in sides.items())
         # A generator's ranker is part of its weights.
-        + (evaluation.metrics["ranker"]["numbers"] if scorer in ranked_baselines() else 0),
+        + ((evaluation.metrics["ranker"] or {}).get("numbers", 0) if scorer in ranked_baselines() else 0),
         quality=read_json(alone["quantize"] / "quality.json") if "quantize" in alone else {},
         domination=domination,
         not_applied=not_applied,

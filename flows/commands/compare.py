@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prorec.flows.commands.data import have
-from prorec.flows.local.running import expect_output, in_process, prepare_training
+from prorec.flows.local.running import expect_output, in_process, prepare_training, write_output
 from prorec.flows.terminal.screen import console, plain, say
 from prorec_core.errors import UserError
 
@@ -70,7 +70,6 @@ def compare(
     from prorec.flows.configuration.given import with_lists
     from prorec.flows.configuration.variants import load_variants
     from prorec.flows.local.members import expect_members
-    from prorec_core.artifacts import write_json
     from prorec_core.evaluation.given_table import file_of
 
     prepare_training()
@@ -94,8 +93,7 @@ def compare(
     have(experiment, chosen)
     summary = _run(chosen, words, counted, against, known, parallel)
     _show(summary)
-    if json_file is not None:
-        write_json(json_file, {"table": summary["table"], "failed": summary["failed"]})
+    write_output("--json", json_file, {"table": summary["table"], "failed": summary["failed"]})
     if summary["failed"]:
         raise typer.Exit(1)
 
@@ -141,10 +139,10 @@ def _show(summary: dict[str, Any]) -> None:
 
     from prorec.flows.local.embedded import mlflow_lines
     from prorec.flows.terminal.display import plain_table
-    from prorec_core.evaluation.variants import marked, marks_of
+    from prorec_core.evaluation.marks import marked, marks_of
     from prorec_core.metrics import scorers
     from prorec_core.metrics.table import columns, label
-    from prorec_core.reports.comparison.page import new_item_rows, spread
+    from prorec_core.reports.comparison.page import failure, new_item_rows, spread
     from prorec_core.reports.tables import new_item_line, signed
 
     screen, found = console(wide=True), summary["table"]
@@ -175,8 +173,7 @@ def _show(summary: dict[str, Any]) -> None:
     for mark, means in marks_of(found).items():
         say(f"{mark} {means}")
     for each in summary["failed"]:
-        text = f"failed: {each['variant']}, seed {each['seed']}, in {each['stage']}: {each['reason']}"
-        screen.print(plain(text, "red"), soft_wrap=True)
+        screen.print(plain(f"failed: {failure(each)}", "red"), soft_wrap=True)
     for name, text in {"report": summary["report"], **mlflow_lines(summary["mlflow"])}.items():
         if text:
             say(f"{name:<10} {text}")

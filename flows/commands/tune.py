@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prorec.flows.commands.data import have
-from prorec.flows.local.running import expect_output, in_process, prepare_training
+from prorec.flows.local.running import expect_output, in_process, prepare_training, write_output
 from prorec.flows.terminal.screen import console, say
 
 if TYPE_CHECKING:
@@ -62,7 +62,6 @@ def tune(
     from prorec.flows.configuration.experiments import load
     from prorec.flows.configuration.spaces import load_space, plan
     from prorec.flows.local.members import expect_members
-    from prorec_core.artifacts import write_json
     from prorec_core.stages.ahead import expect_no_lists
 
     prepare_training()
@@ -74,8 +73,7 @@ def tune(
     name = _study(planned, study)
     summary = _run(planned, trials, name, prune, parallel)
     _show(summary)
-    if json_file is not None:
-        write_json(json_file, {name: value for name, value in summary.items() if name != "mlflow"})
+    write_output("--json", json_file, {name: value for name, value in summary.items() if name != "mlflow"})
 
 
 def _study(planned: Plan, name: str | None) -> str:

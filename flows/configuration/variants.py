@@ -239,6 +239,13 @@ class Variants(Section):
         words = [variant.about, *([f"as {variant.like}, but for"] if variant.like else [])]
         return {"about": "; ".join(filter(None, words)), "set": variant.set}
 
+    def remarks(self, name: str, seeds: Sequence[int]) -> list[str]:
+        """What is to be known of a variant's figures with some seeds."""
+        streams = self.streams_of(name)
+        if not streams or len(set(streams)) > 1 or all(seed + 1 not in seeds for seed in seeds):
+            return []
+        return ["seeds that follow each other share a training, so that ± is less than between trainings of their own"]
+
     def experiment(self, name: str, base: Experiment, seed: int) -> Experiment:
         """The experiment of a variant. A name of its own keeps its generator apart from the experiment's own.
 

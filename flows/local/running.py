@@ -71,6 +71,22 @@ def prepare_training() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**TRAINING, **os.environ})
 
 
+def write_output(option: str, file: Path | None, value: object) -> None:
+    """Write a result as JSON, if a file is asked for; where that fails, nothing of the work is lost."""
+    if file is None:
+        return
+    from prorec_core.artifacts import write_json
+
+    try:
+        write_json(file, value)
+    except OSError as error:
+        raise UserError(
+            f"it cannot be written ({error.strerror or error})",
+            place=f"{option} {file}",
+            cure="Name another file and run it again: all that was made is cached",
+        ) from error
+
+
 def run_flow(
     experiment: Experiment, force: frozenset[str], tags: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from prorec_core.data.sequences import IntArray, Sequences, Split
+from prorec_core.evaluation.marks import APART, MIXED, NOTHING_LEFT
 from prorec_core.evaluation.remarks import of_seeds
 from prorec_core.evaluation.slices import sliced, what_is_asked
 from prorec_core.metrics.intervals import difference_of
@@ -26,16 +27,9 @@ from prorec_core.metrics.measuring import compared, values_by_user
 from prorec_core.metrics.scorers import GENERATOR, GIVEN, SCORERS, in_order, ranked_baselines
 from prorec_core.metrics.table import columns
 
-APART, MIXED, NOTHING_LEFT = "†", "‡", "§"
-MARKS = {
-    APART: "Trained on the validation items too, so that it knows each user's latest item before the test. It is held "
-    "against none of those that do not.",
-    MIXED: "Trained on another kind of device or in another number format than most of the others.",
-    NOTHING_LEFT: "Knows what a user took, none of which may be recommended here (evaluate.mask_history): what it "
-    "lists is popularity.",
-}
-"""What marks a variant, and what the mark means."""
-
+_NOT_RANKED = (
+    "no ranker could be fitted, since no validation target is among what is found: these are the lists themselves"
+)
 _DOMINATION = ("overlap_semantic", "overlap_collaborative", "cka_semantic", "cka_collaborative", "text_share")
 
 
@@ -84,9 +78,9 @@ class Measured:
 
     @property
     def representative(self) -> str:
-        """The scorer that stands for the variant."""
-        if self.scorer in ranked_baselines():
-            return "ranked"
+        """The scorer that stands for the variant; a baseline itself where no ranker could be fitted over it."""
+        if own := ranked_baselines().get(self.scorer):
+            return "ranked" if "ranked" in self.metrics["test"] else own
         if self.scorer != GENERATOR:
             return self.scorer
         return str(self.metrics["recommended"])
@@ -175,17 +169,21 @@ def compare_variants(
             ),
             "chosen": _chosen(seeds),
             "not_applied": list(dict.fromkeys(text for each in seeds for text in each.not_applied)),
-            "remarks": of_seeds({each.seed: each.metrics.get("remarks", ()) for each in seeds}),
+            "remarks": [
+                *([_NOT_RANKED] if scorer != "ranked" and seeds[0].scorer in ranked_baselines() else []),
+                *of_seeds({each.seed: each.metrics.get("remarks", ()) for each in seeds}),
+            ],
             "runs": [{"seed": each.seed, **each.run} for each in seeds],
         }
     # Over other seeds a group's difference would be one of seeds too.
     seeds_of = {name: {each.seed for each in seeds} for name, seeds in parts.items()}
     hits = {name: _mean_values("recall_at_10", seeds, representative(seeds)) for name, seeds in parts.items()}
     return {
+        # What all have in common.
         "protocol": {
             key: value
             for key, value in measured[0].metrics["protocol"].items()
-            if key not in {"seed", "trained_on_validation"}
+            if key != "seed" and all(each.metrics["protocol"].get(key) == value for each in measured)
         },
         "seeds": sorted({each.seed for each in measured}),
         "reference": reference,
@@ -205,17 +203,6 @@ def compare_variants(
     }
 
 
-def marked(name: str, about: Mapping[str, Any]) -> str:
-    """A variant's name with its marks."""
-    return " ".join([name, *about["marks"]])
-
-
-def marks_of(found: Mapping[str, Any]) -> dict[str, str]:
-    """The marks in a table as of `compare_variants`, and what they mean."""
-    there = {mark for about in found["variants"].values() for mark in about["marks"]}
-    return {mark: means for mark, means in MARKS.items() if mark in there}
-
-
 def _masked(seeds: Sequence[Measured]) -> bool:
     """Whether what a user has was left out."""
     return all(each.metrics.get("protocol", {}).get("history_masked", False) for each in seeds)
@@ -226,6 +213,8 @@ def representative(seeds: Sequence[Measured]) -> str:
     names = sorted({each.representative for each in seeds})
     if len(names) == 1:
         return names[0]
+    # With a seed for which no ranker could be fitted there is nothing ranked.
+    names = [name for name in names if all(name in each.metrics["test"] for each in seeds)]
     return max(
         names, key=lambda name: float(np.mean([each.metrics["validation"][name]["ndcg_at_10"] for each in seeds]))
     )

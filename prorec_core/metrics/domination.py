@@ -98,8 +98,8 @@ def domination(
 ) -> dict[str, Any]:
     """Compare an integrated embedding with its two sources, beside two plain concatenations of them.
 
-    Of items that are equally near to one, as where more than k share a text, k count and the others do not: there overlaps
-    with that side are told too low.
+    Of items that are equally near to one, as where more than k share a text, k count and the others do not: there
+    overlaps with that side are told too low.
 
     Args:
         integrated: E_I, shape (N, any).

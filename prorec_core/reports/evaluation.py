@@ -172,7 +172,7 @@ def _figures(background: Background, evaluation: Evaluation) -> dict[str, tuple[
             if key in background.domination
         )
         found["domination"] = (
-            plots.domination_bars(background.domination),
+            plots.domination_bars(background.domination, neighbours=background.domination["neighbours"]),
             f"What embeddings share with text and with behaviour. {words}.",
         )
     if any(background.training.values()):

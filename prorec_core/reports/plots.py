@@ -228,7 +228,9 @@ def code_usage(levels: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def domination_bars(domination: Mapping[str, Any], names: Mapping[str, str] = DOMINATION_ROWS) -> Figure:
+def domination_bars(
+    domination: Mapping[str, Any], names: Mapping[str, str] = DOMINATION_ROWS, neighbours: int = 10
+) -> Figure:
     """What each embedding shares with the text and with behaviour: to the left and to the right of one line.
 
     Where the text embedding is made of several sources, each has a bar of its own below.
@@ -236,10 +238,11 @@ def domination_bars(domination: Mapping[str, Any], names: Mapping[str, str] = DO
     Args:
         domination: by embedding its row of domination.json.
         names: what each is called, in the order of the rows.
+        neighbours: how many of each item were looked at.
     """
     bars = list(_bars(domination, names))
     kinds = (
-        (f"Shared neighbours at {domination.get('neighbours', 10)}", "overlap"),
+        (f"Shared neighbours at {neighbours}", "overlap"),
         ("Linear CKA", "cka"),
     )
     with style():

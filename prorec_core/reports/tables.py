@@ -101,7 +101,7 @@ def protocol_line(protocol: Mapping[str, Any], split: str = "test") -> str:
             *(["trained on the validation items too"] if protocol.get("trained_on_validation") else []),
             f"ties in time {ties}",
             f"lists of {protocol['list_length']} items",
-            f"{protocol['beams']} beams",
+            *([f"{protocol['beams']} beams"] if "beams" in protocol else []),
             _how_many(protocol, split),
             *([f"{left_out:,} more left out, on which an earlier version was trained"] if left_out else []),
             f"seed {protocol['seed']}",

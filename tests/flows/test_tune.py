@@ -18,11 +18,14 @@ import yaml
 from mlflow import MlflowClient
 
 from prorec.flows import tune
-from prorec.flows.configuration.experiments import load
+from prorec.flows.configuration.experiments import changed, load
+from prorec.flows.configuration.spaces import Space, plan
 from prorec.flows.local.members import Members
 from prorec.flows.tune import seconds_left
+from prorec_core.artifacts import ArtifactRef
 from prorec_core.config import Experiment
 from prorec_core.errors import UserError
+from prorec_core.fitting import Size, fitted
 from tests.toys import noting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,3 +161,18 @@ def test_a_tuning_that_was_killed_goes_on(
     _, told = other.communicate(timeout=100)
     assert other.returncode == 2 and len(told.splitlines()) == 1
     assert "study demo-mine: the study exists with other settings: collaborative.layers was 2, is 1" in told
+
+
+def test_what_follows_from_a_tuned_number_is_told_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs follow from the size of a batch: trials had those of the batch as it stood."""
+    size = Size(22_363, 12_101, 198_502, 17.0)
+    monkeypatch.setattr(tune, "fitted", lambda experiment, _: fitted(experiment, size))
+    given = Experiment.model_validate({"data": {"source": "tables"}, "collaborative": {"dropout": 0.4}})
+    ranges = {"align.tokens_per_batch": {"choices": [1024, 4096]}, "collaborative.dropout": {"low": 0.1, "high": 0.5}}
+    space = Space.model_validate({"name": "mine", "ranges": ranges, "places": dict.fromkeys(ranges, "here")})
+    planned = plan(space, fitted(given, size), "align")
+    best = {"align.tokens_per_batch": 4096, "collaborative.dropout": 0.2}
+    beside = tune.kept_open(given, planned, best, ArtifactRef(stage="preprocess", digest="d", run_id="r", uri="u"))
+    assert beside == {"align.epochs": planned.base.align.epochs}
+    found = fitted(changed(given, {**best, **beside}, ""), size)
+    assert found == planned.experiment(best).model_copy(update={"name": found.name})

@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from prorec_core.evaluation.variants import marked, marks_of
+from prorec_core.evaluation.marks import marked, marks_of
 from prorec_core.metrics import scorers
 from prorec_core.metrics.table import columns, figure, label
 from prorec_core.reports.comparison import plots
@@ -89,8 +89,14 @@ def table_markdown(found: Found) -> str:
         lines += ["", f"*{new_item_line(found['new_items'])}*", ""]
         lines += [_line(rows[0]), _line(["---", "---", *["---:"] * (len(rows[0]) - 2)]), *map(_line, rows[1:])]
     for each in found.get("failed", ()):
-        lines += ["", f"Failed: {each['variant']}, seed {each['seed']}, in {each['stage']}: {each['reason']}"]
+        lines += ["", f"Failed: {failure(each)}"]
     return "\n".join(lines)
+
+
+def failure(each: Mapping[str, Any]) -> str:
+    """What failed, in which stage if it came to one, and why."""
+    stage = f", in {each['stage']}" if each["stage"] else ""
+    return f"{each['variant']}, seed {each['seed']}{stage}: {each['reason']}"
 
 
 def _linked(name: str, about: Mapping[str, Any]) -> str:
@@ -237,7 +243,9 @@ def _remarks(found: Found) -> list[str]:
         about["apart"] for about in found["variants"].values()
     ):
         remarks.append(f"{reference} trained on the validation items, so what did not is not held against it.")
-    remarks.append(f"{leak_line(found['protocol'])}.")
+    apart = [about["apart"] for about in found["variants"].values()]
+    known = " What is marked † knows the stretch before the test, too." if any(apart) and not all(apart) else ""
+    remarks.append(f"{leak_line(found['protocol'])}.{known}")
     if len(found["seeds"]) == 1:
         remarks.append("One seed alone: how much another seed would change is not known.")
     if reference not in found["variants"]:

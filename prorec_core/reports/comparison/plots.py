@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from prorec_core.evaluation.variants import marked
+from prorec_core.evaluation.marks import marked
 from prorec_core.metrics.measuring import compared
 from prorec_core.metrics.table import label
 from prorec_core.reports.drawing import (

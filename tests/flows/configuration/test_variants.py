@@ -245,6 +245,9 @@ def test_one_variant_in_both_streams_is_two_trainings() -> None:
     # Nothing is trained for it that the method's own row has with that seed.
     assert [first, second] == [plan.experiments["paper-full", seed][0] for seed in (2, 3)]
     assert plan.experiments["paper-two-trainings", 2][0].seed == 2
+    (told,) = STANDARD.remarks("paper-two-trainings", [2, 3])
+    assert told.startswith("seeds that follow each other share a training")
+    assert not STANDARD.remarks("paper-two-trainings", [2, 4]) and not STANDARD.remarks("paper-two-stream", [2, 3])
 
 
 @pytest.mark.parametrize(

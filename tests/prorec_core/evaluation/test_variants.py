@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from prorec_core.data.sequences import Split, from_lists
-from prorec_core.evaluation.variants import (
-    MIXED,
-    NOTHING_LEFT,
-    Measured,
-    compare_variants,
-    marked,
-    marks_of,
-    own_seconds,
-    quantized_domination,
-)
+from prorec_core.evaluation.marks import MIXED, NOTHING_LEFT, marked, marks_of
+from prorec_core.evaluation.variants import Measured, compare_variants, own_seconds, quantized_domination
 from prorec_core.metrics.intervals import compare
 from prorec_core.metrics.measuring import rank_metrics, values_by_user
 from prorec_core.metrics.scorers import GENERATOR
@@ -307,6 +299,31 @@ def test_where_seeds_recommend_by_other_scorers_the_better_on_validation_stands_
     for parts in (mixed, mixed[::-1]):
         assert compare_variants(parts, "prorec", sequences())["variants"]["prorec"]["scorer"] == "generative"
     assert compare_variants(seeds, "prorec", sequences())["variants"]["prorec"]["scorer"] == "fused"
+
+
+def test_without_a_ranker_a_variant_stands_on_its_own_lists():
+    parts = [
+        part("prorec", 0, {"fused": everyone(2), "ranked": everyone(1)}),
+        part("prorec", 1, {"fused": everyone(2)}),
+        part("knn", 0, {"item_knn": everyone(3)}, "item_knn_ranked"),
+    ]
+    ranked = {**parts[0].metrics, "recommended": "ranked"}
+    found = compare_variants([replace(parts[0], metrics=ranked), *parts[1:]], "prorec", sequences(), 100)["variants"]
+    assert (found["prorec"]["scorer"], found["knn"]["scorer"]) == ("fused", "item_knn")
+    assert "no ranker could be fitted" in found["knn"]["remarks"][0] and not found["prorec"]["remarks"]
+
+
+def test_the_protocol_is_what_all_have_in_common():
+    few = part("few", 0, {"fused": everyone(1)})
+    few = replace(few, metrics={**few.metrics, "protocol": {**few.metrics["protocol"], "beams": 3}})
+    parts = [part("prorec", 0, {"fused": everyone(1)}), few]
+    for order in (parts, parts[::-1]):
+        protocol = compare_variants(order, "prorec", sequences(), 100)["protocol"]
+        assert "beams" not in protocol and protocol["items"] == ITEMS
+    memory = {**few.metrics, "protocol": {**few.metrics["protocol"], "trained_on_validation": True}}
+    apart = replace(few, metrics=memory)
+    assert compare_variants([apart], "few", sequences(), 100)["protocol"]["trained_on_validation"] is True
+    assert "trained_on_validation" not in compare_variants([parts[0], apart], "few", sequences(), 100)["protocol"]
 
 
 @pytest.mark.parametrize("masked", [True, False])
