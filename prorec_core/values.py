@@ -38,21 +38,26 @@ def declared_kinds(declared: Iterable[str]) -> dict[str, AttributeKind]:
 
 
 def known_format(form: str) -> str:
-    """The format itself.
+    """The format itself; a fraction as Python writes it (`.%f`) as Polars has it (`%.f`).
 
     Raises:
         ValueError: nothing can be read by it.
     """
     if form in UNITS:
         return form
+    form = form.replace(".%f", "%.f")
     names: set[str] = set()
     for match in _DIRECTIVE.finditer(form):
         name = (match["name"] or "")[-1:]
         if name == "Z":
             raise ValueError("%Z reads no zone: write the zone's name as it stands (UTC), or use %z for +00:00")
+        if match["name"] == "f":
+            raise ValueError(
+                "%f alone counts nanoseconds: write %.f for a dot and a fraction, or %3f, %6f or %9f digits"
+            )
         if name not in _KNOWN:
             raise ValueError(
-                f"'{match[0]}' is no part of a format of time: known are %Y %m %d %H %M %S %f %z and others"
+                f"'{match[0]}' is no part of a format of time: known are %Y %m %d %H %M %S %.f %z and others"
             )
         names.add(name)
     day = names & set("de") and names & set("mbBh")

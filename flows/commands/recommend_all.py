@@ -81,7 +81,7 @@ def recommend_all(
         )
     if timestamp_format is not None:
         try:
-            known_format(timestamp_format)
+            timestamp_format = known_format(timestamp_format)
         except ValueError as error:
             raise UserError(str(error), place="--timestamp-format", cure="Correct it") from None
     expect_output("--output", output and path_of(str(output)), path_of(users), parquet=True)

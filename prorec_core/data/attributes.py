@@ -32,6 +32,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TRUTHS = {"true": True, "false": False}
 _CODE = r"^[+-]?0[0-9]"
 """What is written like a number and is none: 007."""
+_DIGITS = r"^[+-]?[0-9]+$"
+_WHOLE_FLOAT = float(2**53)
+"""Below it every whole number is one of float64."""
 
 
 def kind_of(dtype: pl.DataType) -> AttributeKind:
@@ -96,6 +99,8 @@ def as_attribute(raw: pl.Series, place: str, missing: Sequence[str], declared: A
 
 
 def _numbers(column: pl.Series, field: Field) -> pl.Series:
+    if isinstance(column.dtype, pl.Decimal):
+        field.refuse(column.abs().cast(pl.Float64) >= _WHOLE_FLOAT, "holds more digits than a number keeps", column)
     if not column.dtype.is_integer():
         return column.cast(pl.Float64)
     whole = column.cast(pl.Int64, strict=False)
@@ -130,6 +135,9 @@ def _read(texts: pl.Series, kind: AttributeKind) -> pl.Series:
         whole = texts.cast(pl.Int64, strict=False)
         numbers = whole if whole.null_count() == texts.null_count() else texts.cast(pl.Float64, strict=False)
         written = ~texts.str.contains(_CODE) & numbers.is_finite()
+        if numbers.dtype.is_float():
+            # Two codes of many digits would be one number.
+            written &= (numbers.abs() < _WHOLE_FLOAT) | ~texts.str.contains(_DIGITS)
         return numbers.set(~written.fill_null(False), None)
     # Each different text is looked at once.
     different = texts.drop_nulls().unique()

@@ -188,7 +188,9 @@ def as_ratings(column: pl.Series, place: str, missing: Sequence[str] = EMPTY, st
     if not (column.dtype.is_numeric() or column.dtype in (*LETTERS, pl.Null)):
         field.refuse_type(column.dtype, "ratings must be numbers")
     column = without_missing(column, missing)
-    ratings = column.cast(pl.Float64, strict=False)
+    # As it is written: of 32 bits, 4.1 is less than 4.1 of 64.
+    short = column.cast(pl.String) if column.dtype == pl.Float32 else column
+    ratings = short.cast(pl.Float64, strict=False)
     cure = "Correct the value, or add it to data.missing if it means that there is none"
     field.refuse(ratings.is_null() & column.is_not_null(), "holds what is no number", column, cure)
     field.refuse(ratings.is_infinite(), "holds what is no finite number", column, cure)

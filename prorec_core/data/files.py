@@ -6,7 +6,7 @@ Knows names of files and folders. Knows nothing of what is in files or of what c
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from prorec_core.artifacts import sha256_file
 from prorec_core.data.formats import TextRules, ends_in, is_file, open_file
 from prorec_core.data.opening import bare, format_of
-from prorec_core.data.parts import PartsReader, is_pattern, matching
+from prorec_core.data.parts import NOT_THERE, PartsReader, is_pattern, matching
 from prorec_core.data.tables import RawTable, reading
 from prorec_core.errors import UserError
 
@@ -155,13 +155,10 @@ def in_folder(folder: Path, suffixes: Collection[str]) -> Files:
         if is_file(folder / SPLITS):
             splits = sorted(path.parent.name for path in folder.glob(f"*/{STATE}"))
             raise UserError(f"it holds several tables: {', '.join(splits)}", place=place, cure="Name the folder of one")
-        found = [path for path in sorted(folder.rglob("*"), key=lambda path: path.parts) if path.is_file()]
-    files = [
-        path
-        for path in found
-        if not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-        and path.suffix.lower() not in _BESIDE
-    ]
+        found = sorted(_below(folder), key=lambda path: path.parts)
+    files = [path for path in found if path.suffix.lower() not in _BESIDE]
+    if lost := [path for path in files if not path.is_file()]:
+        raise UserError(NOT_THERE, place=str(lost[0]), cure="Fetch it, or take it out of the folder")
     formats = dict.fromkeys(map(format_of, files))
     strange = [path for path in files if format_of(path) not in suffixes]
     if strange or len(formats) > 1:
@@ -170,6 +167,23 @@ def in_folder(folder: Path, suffixes: Collection[str]) -> Files:
     if not files:
         raise UserError("the folder holds no files", place=place, cure=f"The name of a file {ends_in(suffixes)}")
     return Files(folder, tuple(files))
+
+
+def _below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """What is in a folder and those below it, links to folders included, but for names that are no data.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    here = folder.resolve()
+    # A link to a folder above would lead round and round.
+    for path in folder.iterdir() if here not in above else ():
+        if path.name.startswith((".", "_")):
+            continue
+        if path.is_dir():
+            yield from _below(path, above | {here})
+        else:
+            yield path
 
 
 def _saved(folder: Path) -> tuple[Path, ...]:

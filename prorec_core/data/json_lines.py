@@ -65,7 +65,7 @@ class JsonLinesReader:
             rows += _count(block)
             found = []
             for place, name in enumerate(names):
-                self._refuse_repeated(name, block, len(objects))
+                self._refuse_repeated(name, block, sum(name in row for row in objects))
                 values = [row.get(name) for row in objects]
                 self._note_kinds(kinds[place], values, block, name)
                 found.append(_series(f"{place}", values, kinds[place]))
@@ -158,7 +158,7 @@ class JsonLinesReader:
                 ) from error
 
     def _refuse_repeated(self, name: str, block: Block, rows: int) -> None:
-        """Refuse an object that has a key twice: which value is meant is not known."""
+        """Refuse an object that has a key twice, which some rows have: which value is meant is not known."""
         key = orjson.dumps(name)
         if block.data.count(key) <= rows:
             return

@@ -9,6 +9,7 @@ their paths, compared part by part as text (`a/9.csv` after `a/10.csv`), whateve
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ import polars as pl
 
 from prorec_core.data.tables import RawTable, reading, row_number
 from prorec_core.errors import UserError
+
+NOT_THERE = "this is a link to what is not there, or no file at all"
 
 
 def is_pattern(given: str) -> bool:
@@ -41,6 +44,9 @@ def matching(folder: Path, pattern: str) -> list[Path]:
         found = sorted({folder / name for name in names}, key=lambda path: path.parts)
         folders = [path for path in found if path.is_dir()]
         files = [path for path in found if path.is_file()]
+        _expect_readable(folder, pattern)
+    if lost := [path for path in found if path not in folders and path not in files]:
+        raise UserError(NOT_THERE, place=str(lost[0]), cure="Fetch it, or take it out of what the pattern means")
     if folders:
         raise UserError(
             f"the pattern means a folder, {folders[0].name}, as if it were a file",
@@ -54,6 +60,19 @@ def matching(folder: Path, pattern: str) -> list[Path]:
             cure="Check the name; * stands for any part of a name, ? for a character, [ab] for one of some",
         )
     return files
+
+
+def _expect_readable(folder: Path, pattern: str) -> None:
+    """Refuse folders on the way of a pattern that cannot be read, which it passes over.
+
+    Raises:
+        PermissionError: there is one.
+    """
+    on_the_way = pattern.split("/")[:-1]
+    for depth in range(len(on_the_way)):
+        for name in glob.glob("/".join(on_the_way[: depth + 1]), root_dir=folder, recursive=True):  # noqa: PTH207
+            if (path := folder / name).is_dir():
+                os.scandir(path).close()
 
 
 @dataclass(frozen=True)

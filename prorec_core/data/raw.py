@@ -20,7 +20,7 @@ from prorec_core.data.forms import Oddities, in_other_forms, oddities, pair_show
 from prorec_core.data.ids import Distinct, IdColumn, as_places, sorted_ids
 from prorec_core.data.in_turn import in_turn
 from prorec_core.data.sequences import IntArray
-from prorec_core.data.tables import RawTable
+from prorec_core.data.tables import Place, RawTable
 from prorec_core.data.texts import as_text
 from prorec_core.data.times import Times
 from prorec_core.errors import UserError
@@ -140,14 +140,30 @@ def _name(place: str) -> str:
     return PurePath(place).name
 
 
-def _catalogue(config: DataConfig, raw: pl.DataFrame, place: str, beside: str) -> Catalogue:
-    remarks = []
+def rows_of_items(
+    config: DataConfig, raw: pl.DataFrame, place: str, beside: str = ""
+) -> tuple[pl.DataFrame, pl.Series, Place, list[str]]:
+    """The rows of an items file that count, a row an item.
+
+    Args:
+        config: says what becomes of rows without an id, and of an item's further rows.
+        raw: the file's columns, that of the ids among them.
+        place: of the file, for messages.
+        beside: how the ids are written that these should meet, for messages.
+
+    Returns:
+        These rows, their ids, where they stand, and what was left out, in words.
+
+    Raises:
+        UserError: an id that is missing or stands there twice, where that is not allowed.
+    """
+    remarks, place = [], Place.of(place)
     if config.items_without_id == "drop":
         known = without_missing(raw[config.item_column], config.missing).is_not_null()
         if not known.all():
             gone = f"{int((~known).sum()):,} rows have no id and are left out"
             remarks.append(f"{place}: {gone} (data.items_without_id=drop)")
-            raw = raw.filter(known)
+            raw, place = raw.filter(known), place.of_rows(known.arg_true().to_list())
     ids = as_ids(raw[config.item_column], place, config.missing, beside)
     first_rows = ids.is_first_distinct()
     if not first_rows.all():
@@ -162,7 +178,12 @@ def _catalogue(config: DataConfig, raw: pl.DataFrame, place: str, beside: str) -
             f"{place}: {over:,} rows are of items that stand further up, as {twice}; the first row of each is taken "
             "(data.repeated_items=first)"
         )
-        raw, ids = raw.filter(first_rows), ids.filter(first_rows)
+        raw, ids, place = raw.filter(first_rows), ids.filter(first_rows), place.of_rows(first_rows.arg_true().to_list())
+    return raw, ids, place, remarks
+
+
+def _catalogue(config: DataConfig, raw: pl.DataFrame, place: str, beside: str) -> Catalogue:
+    raw, ids, place, remarks = rows_of_items(config, raw, place, beside)
     title = _title(config)
     names = list(dict.fromkeys([*config.text_columns, title]))
     parts = [as_text(raw[name], place, config.missing) for name in names]
@@ -262,7 +283,7 @@ def from_zero(column: pl.Series, config: DataConfig) -> tuple[pl.Series, int]:
         return column, 0
     numbers = column.dtype.is_numeric()
     negative = (column < 0) if numbers else column.str.contains(r"^\s*-[0-9.]+\s*$")
-    negative = negative.fill_null(False)
+    negative = negative.fill_null(False) & without_missing(column, config.missing).is_not_null()
     return (column.set(negative, 0 if numbers else "0"), int(negative.sum())) if negative.any() else (column, 0)
 
 

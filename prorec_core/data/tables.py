@@ -63,6 +63,10 @@ class Place(str):
         """Where a row stands, counted from 0."""
         return self._where(row)
 
+    def of_rows(self, rows: Sequence[int]) -> Place:
+        """The same place of which these rows alone are left."""
+        return Place(self, lambda row: self.row(int(rows[row])))
+
     @classmethod
     def of(cls, words: str) -> Place:
         """The same place; where no table is known, its rows are counted from 1."""

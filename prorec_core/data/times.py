@@ -16,6 +16,7 @@ import polars as pl
 
 from prorec_core.data.columns import EMPTY, LETTERS, PER_SECOND, PLAIN, Field, first, value_at, without_missing
 from prorec_core.data.units import (
+    LAST_SECOND,
     NANOSECONDS,
     PARTS_OF_SECOND,
     PLAUSIBLE_SECONDS,
@@ -32,13 +33,13 @@ from prorec_core.values import UNITS
 # A time with a zone is stored as an instant: a zone of unknown name changes nothing, and is no reason to panic.
 os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 
-_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
-"""Of the year 9999."""
+_FIRST_SECOND = -62_135_596_800
+"""Of the year 1."""
 
 _ISO = (
     r"^([0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"(?:(?:[Tt]| +)([0-9]{2})(?::([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?)?"
-    r"\s*([Zz]|(?:Etc/)?UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2}(?::?[0-9]{2})?)?)?(?:\[[\w/+-]+\])?)?$"
+    r"\s*(?:([Zz]|(?:Etc/)?UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2}(?::?[0-9]{2})?)?)(?:\[[\w/+-]+\])?)?)?$"
 )
 _DURATION = re.compile(
     r"-?P(?=[0-9T])[0-9.,YMWDTHS]+|(?:[+-]?[0-9]+ (?:years?|mons?|months?|weeks?|days?),? ?)*"
@@ -124,7 +125,7 @@ class Times:
             seconds, nanos = _of_iso(column, field)
         early = "Times are counted from 1970: correct the value or drop the row"
         field.refuse(seconds < 0, "holds a negative time", column, early)
-        field.refuse(seconds > _LAST_SECOND, "holds a time after the year 9999", column)
+        field.refuse(seconds > LAST_SECOND, "holds a time after the year 9999", column)
         exact = nanos if (nanos != 0).any() else None
         return ReadTimes(seconds, exact, about_dates(seconds, exact, start, told))
 
@@ -197,7 +198,7 @@ def _check_numbers(numbers: pl.Series, column: pl.Series, field: Field, unit: st
     field.refuse(numbers.is_null() | ~numbers.is_finite(), "holds what is no time", column)
     field.refuse(numbers < 0, "holds a negative time", column)
     if unit is not None:
-        last = min(_LAST_SECOND * PARTS_OF_SECOND[unit], 2**63 - 1)
+        last = min(LAST_SECOND * PARTS_OF_SECOND[unit], 2**63 - 1)
         told = f"holds a time after the year 9999, if it is in {unit} (data.timestamp_format),"
         field.refuse(numbers > last, told, column)
     if numbers.dtype.is_float():
@@ -218,7 +219,13 @@ def _of_format(column: pl.Series, field: Field, form: str) -> tuple[pl.Series, p
         ) from error
     told = f"holds what is not written as '{form}' (data.timestamp_format)"
     field.refuse(found.is_null(), told, texts, "Correct the value or the format")
-    return _of_dates(found)
+    seconds, nanos = _of_dates(found)
+    if "f" in form:
+        # Nanoseconds reach from 1677 to 2262 alone; who is beyond has microseconds.
+        finer = texts.str.to_datetime(form, time_unit="ns", strict=False)
+        same = (finer.dt.cast_time_unit("us") == found).fill_null(False)
+        nanos = nanos.zip_with(~same, _of_dates(finer)[1].fill_null(0))
+    return seconds, nanos
 
 
 def _of_iso(texts: pl.Series, field: Field) -> tuple[pl.Series, pl.Series]:
@@ -249,7 +256,7 @@ def shown_time(value: int, unit: str) -> str:
     parts = PARTS_OF_SECOND.get(unit)
     low, high = PLAUSIBLE_SECONDS
     seconds = value // (parts or 1)
-    if not _FIRST_SECOND <= seconds <= _LAST_SECOND or (parts is None and not low <= value < high):
+    if not _FIRST_SECOND <= seconds <= LAST_SECOND or (parts is None and not low <= value < high):
         return f"{value:,}"
     moment = datetime.fromtimestamp(seconds, UTC)
     text = moment.strftime(

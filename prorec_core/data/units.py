@@ -17,6 +17,8 @@ from prorec_core.errors import UserError
 
 NANOSECONDS = 10**9
 MICROSECONDS = 10**6
+LAST_SECOND = 253_402_300_799
+"""Of the year 9999, since 1970."""
 PARTS_OF_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": MICROSECONDS, "nanoseconds": NANOSECONDS}
 PLAUSIBLE_SECONDS = (631_152_000, 4_102_444_800)
 """Seconds of the years 1990 to 2099."""
@@ -179,8 +181,12 @@ def _of_numbers(seen: Sequence[tuple[Field, AboutTimes]], unit: str | None) -> U
         _refuse_two_units(seen, fractions=fractions)
     if not fractions:
         return Unit(unit or "as given", True)
+    whole = not any(about.parted for _, about in seen)
+    if unit is None and whole and max(about.most for _, about in seen if about.rows) > LAST_SECOND:
+        # Of a type that has fractions for want of one that knows missing values.
+        return Unit("as given", True, fractions)
     unit = unit or "seconds"
-    if not any(about.parted for _, about in seen):
+    if whole:
         return Unit(unit, True, fractions)
     finer = "microseconds" if unit in ("seconds", "milliseconds") else "nanoseconds"
     return Unit(finer, True, fractions, PARTS_OF_SECOND[finer] // PARTS_OF_SECOND[unit])

@@ -234,5 +234,6 @@ def _lists(rows: pl.DataFrame, n_targets: int, length: int) -> TopItems:
     scores = np.full((n_targets, length), -np.inf, np.float32)
     target, place = rows["target"].to_numpy(), rows["place"].to_numpy()
     items[target, place] = rows["item"].to_numpy()
-    scores[target, place] = rows["value"].to_numpy()
+    most = np.finfo(np.float32).max
+    scores[target, place] = np.clip(rows["value"].to_numpy(), -most, most)
     return TopItems(items, scores)

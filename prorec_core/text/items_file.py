@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from prorec_core.config_data import DataConfig
-from prorec_core.data.columns import as_ids, need_columns
+from prorec_core.data.columns import need_columns
+from prorec_core.data.raw import rows_of_items
 from prorec_core.data.sources import open_source
 from prorec_core.text.vectors import VectorTable, table_of
 
@@ -37,5 +38,5 @@ class ItemsFile:
         data, items = self._data, open_source(self._data).items()
         need_columns(items, {data.item_column: "data.item_column", column: "text.vectors[].column"})
         frame = items.collect(data.item_column, column)
-        ids = as_ids(frame[data.item_column], items.place, data.missing).to_list()
-        return table_of(ids, pa.chunked_array([frame[column].to_arrow()]), column, items.place, every=False)
+        frame, ids, place, _ = rows_of_items(data, frame, items.place)
+        return table_of(ids.to_list(), pa.chunked_array([frame[column].to_arrow()]), column, place, every=False)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from prorec_core.data.columns import as_ids
 from prorec_core.data.files import path_of
 from prorec_core.data.tables import Place
 from prorec_core.errors import UserError
@@ -94,6 +96,12 @@ def read_file(path: Path, column: str, *, every: bool) -> VectorTable:
         with path.open("rb") as stream:
             file = pq.ParquetFile(stream)
             present = file.schema_arrow.names
+            if twice := [name for name in (_ID, column) if present.count(name) > 1]:
+                raise UserError(
+                    f"{present.count(twice[0])} columns have the name '{twice[0]}'",
+                    place=place,
+                    cure="Keep one of them",
+                )
             if missing := [name for name in (_ID, column) if name not in present]:
                 raise UserError(
                     f"there is no column '{missing[0]}' but {', '.join(present)}",
@@ -104,12 +112,7 @@ def read_file(path: Path, column: str, *, every: bool) -> VectorTable:
     except (pa.ArrowException, OSError) as error:
         said = " ".join(str(error).split())[:200]
         raise UserError(f"the vectors cannot be read ({said})", place=place, cure="Give a Parquet file") from error
-    try:
-        ids = pc.cast(table[_ID], pa.string()).to_pylist()
-    except pa.ArrowException as error:
-        raise UserError(
-            f"the column '{_ID}' is {table[_ID].type}", place=place, cure="Give texts or whole numbers"
-        ) from error
+    ids = as_ids(pl.Series(_ID, table[_ID]), place).to_list()
     return table_of(ids, table[column], column, place, every=every)
 
 

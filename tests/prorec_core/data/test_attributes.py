@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +203,15 @@ def test_without_columns_nothing_is_kept(tmp_path: Path) -> None:
         preprocess(shop(tmp_path, attribute_columns=["colour"]))
     with pytest.raises(ValueError, match="none of attribute_columns"):
         shop(tmp_path, attribute_kinds=["price=number"])
+
+
+def test_codes_of_many_digits_stay_apart() -> None:
+    codes = ["12345678901234567890", "12345678901234567891"]
+    assert as_attribute(pl.Series("ean", codes), "items", (), None).to_list() == codes
+    mixed = as_attribute(pl.Series("ean", ["9007199254740993", "1.5"]), "items", (), None)
+    assert mixed.dtype == pl.String
+    with pytest.raises(UserError, match="not of the kind number"):
+        as_attribute(pl.Series("ean", codes), "items", (), "number")
+    decimals = pl.Series("ean", [Decimal(code) for code in codes], dtype=pl.Decimal(20, 0))
+    with pytest.raises(UserError, match="holds more digits than a number keeps in row 1"):
+        as_attribute(decimals, "items", (), None)

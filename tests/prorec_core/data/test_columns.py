@@ -89,3 +89,8 @@ def test_a_column_may_have_any_name(name: str) -> None:
         with pytest.raises(UserError) as caught:
             read(pl.Series(name, values), "f")
         assert f"column '{name}'" in str(caught.value)
+
+
+def test_a_rating_of_32_bits_is_the_number_that_is_written() -> None:
+    ratings = pl.Series("rating", [4.1, 0.1, 5.0, None], dtype=pl.Float32)
+    assert as_ratings(ratings, "log").to_list() == [4.1, 0.1, 5.0, None]

@@ -214,3 +214,57 @@ def test_a_pattern_of_a_source_that_has_its_own_files(tmp_path: Path) -> None:
     (tmp_path / "toy.item").write_text("item_id:token\ttitle:token_seq\n" + "".join(f"i{n}\tT{n}\n" for n in range(4)))
     chosen: DataConfig = config(tmp_path, source="recbole", interactions_file="*.inter", text_columns=["title"])
     assert read(preprocess(chosen)) == (32, 8)
+
+
+WAYS: list[dict[str, Any]] = [{"interactions_file": "interactions"}, {"interactions_file": "interactions/**/*.csv"}]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["folder", "pattern"])
+def test_a_part_that_a_link_no_longer_leads_to_is_told(tmp_path: Path, way: dict[str, Any]) -> None:
+    folder = split(tmp_path / "shop", "csv", [10])
+    part = folder / "interactions" / "part-01.csv"
+    part.unlink()
+    part.symlink_to(tmp_path / "gone.csv")
+    with pytest.raises(UserError, match=r"part-01\.csv: this is a link to what is not there"):
+        preprocess(config(folder, **way))
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["folder", "pattern"])
+def test_folders_that_are_links_are_read(tmp_path: Path, way: dict[str, Any]) -> None:
+    folder = split(tmp_path / "shop", "csv", [10])
+    whole = read(preprocess(config(folder, **way)))
+    (tmp_path / "elsewhere").mkdir()
+    part = folder / "interactions" / "part-01.csv"
+    part.rename(tmp_path / "elsewhere" / "part-01.csv")
+    (folder / "interactions" / "later").symlink_to(tmp_path / "elsewhere")
+    assert read(preprocess(config(folder, **way))) == whole
+
+
+def test_a_link_to_a_folder_above_leads_nowhere(tmp_path: Path) -> None:
+    folder = split(tmp_path / "shop", "csv", [10])
+    whole = read(preprocess(config(folder, **WAYS[0])))
+    (folder / "interactions" / "again").symlink_to(folder / "interactions")
+    assert read(preprocess(config(folder, **WAYS[0]))) == whole
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["folder", "pattern"])
+def test_a_folder_that_cannot_be_read_is_told(
+    tmp_path: Path, way: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = split(tmp_path / "shop", "csv", [10])
+    closed = folder / "interactions" / "2024"
+    closed.mkdir()
+
+    def refuse(real: Any) -> Any:
+        def call(path: Any = ".", *words: Any) -> Any:
+            if str(path) == str(closed):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *words)
+
+        return call
+
+    # Whoever runs the tests may be allowed everything.
+    monkeypatch.setattr(os, "scandir", refuse(os.scandir))
+    monkeypatch.setattr(os, "listdir", refuse(os.listdir))
+    with pytest.raises(UserError, match=r"cannot be opened \(Permission denied\)"):
+        preprocess(config(folder, **way))

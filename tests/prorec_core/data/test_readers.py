@@ -253,6 +253,7 @@ def test_json_values_stay_what_they_are(tmp_path: Path, raw: bytes, values: list
         (b'{"a": 1}\n{"a": NaN}\n', "line 2 is no JSON object"),
         (b'{"a": 1}\n{"a": Infinity}\n', "line 2 is no JSON object"),
         (b'{"a": 1}\n{"a": 1, "a": 2}\n', "line 2 has the key 'a' twice"),
+        (b'{"b": 1}\n{"a": 1, "a": 2}\n', "line 2 has the key 'a' twice"),
         (b'{"a": 1}\n{"a": "1"}\n', "column 'a' holds a text in line 2, and a number above it"),
         (b'{"a": "x"}\n{"a": true}\n', "column 'a' holds true or false in line 2, and a text above it"),
         (b'{"a": "x"}\n\n{"a": ["x"]}\n', "column 'a' holds a list in line 3, and a text above it"),

@@ -411,3 +411,30 @@ def test_targets_that_were_taken_before_are_counted(tmp_path: Path) -> None:
     assert profile["targets_in_history"] == {"validation": 1, "test": 1}
     once = preprocess(config(tmp_path, min_item_interactions=1, duplicates="first"))
     assert once.profile["targets_in_history"] == {"validation": 0, "test": 0}
+
+
+@pytest.mark.parametrize("policy", [{"items_without_id": "drop"}, {"repeated_items": "first"}])
+def test_a_line_is_that_of_the_file_whatever_is_left_out_above_it(tmp_path: Path, policy: dict[str, str]) -> None:
+    shop(tmp_path, suffix="csv")
+    lines = (tmp_path / "items.csv").read_text().splitlines()
+    lines = [f"{line},{'price' if not number else 3}" for number, line in enumerate(lines)]
+    head, first = lines[0].split(","), lines[1].split(",")
+    if "items_without_id" in policy:
+        first[head.index("item_id")] = ""
+    lines[2:2] = [",".join(first)] * 3
+    lines[-1] = lines[-1].removesuffix("3") + "soon"
+    (tmp_path / "items.csv").write_text("\n".join(lines) + "\n")
+    kept = {"attribute_columns": ["price"], "attribute_kinds": ["price=number"]}
+    with pytest.raises(UserError, match=rf"in line {len(lines)}: 'soon'"):
+        preprocess(config(tmp_path, **policy, **kept))
+
+
+def test_a_time_that_counts_as_missing_is_not_taken_for_zero(tmp_path: Path) -> None:
+    shop(tmp_path)
+    log = pl.read_parquet(tmp_path / "interactions.parquet")
+    name = DataConfig().timestamp_column
+    assert name is not None
+    log.with_columns(pl.lit(-1).alias(name)).write_parquet(tmp_path / "interactions.parquet")
+    assert preprocess(config(tmp_path, negative_times="zero")).profile["warnings"]
+    with pytest.raises(UserError, match="has no time in row 1"):
+        preprocess(config(tmp_path, negative_times="zero", missing=["-1"]))

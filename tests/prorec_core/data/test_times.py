@@ -331,3 +331,32 @@ def test_batches_are_read_as_the_whole_column_is(texts: list[str], cut: int) -> 
         return
     found, told = times.join([times.read(column[:cut], 0), times.read(column[cut:], cut)])
     assert found.equals(expected) and told == unit
+
+
+def test_a_fraction_as_python_writes_it_is_read() -> None:
+    form = DataConfig(timestamp_format="%Y-%m-%d %H:%M:%S.%f").timestamp_format
+    texts = [f"2014-01-01 00:00:05.{digits}" for digits in ("5", "123", "123456")]
+    start = (NEW_YEAR + 5) * 10**6
+    assert times_of(texts, form) == ([start + 500_000, start + 123_000, start + 123_456], "microseconds")
+    nine = [*texts, "2014-01-01 00:00:05.123456789", "9014-01-01 00:00:05"]
+    assert times_of(nine[:-1], form)[0][-1] == (NEW_YEAR + 5) * 10**9 + 123_456_789, "nanoseconds are not lost"
+    assert times_of([nine[-1]], form)[1] == "seconds", "nor what nanoseconds do not reach"
+
+
+def test_a_fraction_without_a_dot_says_how_many_digits_it_has() -> None:
+    with pytest.raises(ValidationError, match=r"%f alone counts nanoseconds: write %\.f"):
+        DataConfig(timestamp_format="%Y-%m-%d %H:%M:%S,%f")
+    form = DataConfig(timestamp_format="%Y-%m-%d %H:%M:%S,%3f").timestamp_format
+    assert times_of(["2014-01-01 00:00:05,250"], form) == ([(NEW_YEAR + 5) * 10**6 + 250_000], "microseconds")
+
+
+def test_whole_numbers_of_a_type_with_fractions_may_be_milliseconds() -> None:
+    """What a program makes of whole numbers of which one is missing."""
+    times, unit = as_timestamps(pl.Series([1.7e12, 1.7e12 + 1]), "log.csv")
+    assert (times.to_list(), unit) == ([1_700_000_000_000, 1_700_000_000_001], "as given")
+
+
+def test_a_zone_by_its_name_alone_is_not_taken_for_utc() -> None:
+    with pytest.raises(UserError, match="no time in row 1"):
+        as_timestamps(pl.Series(["2023-11-14T22:13:20[Europe/Berlin]"]), "log.csv")
+    assert as_timestamps(pl.Series(["2014-01-01T01:00:00+01:00[Europe/Berlin]"]), "log.csv")[0].to_list() == [NEW_YEAR]

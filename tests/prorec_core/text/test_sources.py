@@ -110,6 +110,7 @@ def test_vectors_may_be_alone(tmp_path: Path) -> None:
 
 
 def _shop(folder: Path, items: pl.DataFrame, **more: Any) -> DataConfig:
+    folder.mkdir(exist_ok=True)
     pl.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": [1]}).write_parquet(folder / "interactions.parquet")
     suffix = more.pop("suffix", "parquet")
     match suffix:
@@ -139,6 +140,18 @@ def test_a_column_of_the_items_file_is_a_source(tmp_path: Path, suffix: str) -> 
     assert np.allclose(own, [[0, 1], [1, 2], [3, 5]], atol=1e-5)
 
 
+@pytest.mark.parametrize("policy", [{"items_without_id": "drop"}, {"repeated_items": "first"}])
+def test_rows_that_the_catalogue_leaves_out_have_no_vector(tmp_path: Path, policy: dict[str, Any]) -> None:
+    more = {"item_id": [None if "items_without_id" in policy else IDS[0]], "title": ["x"], "pixels": [[9.0, 9.0]]}
+    items = pl.DataFrame(
+        {"item_id": IDS, "title": list("wxyz"), "pixels": [[1.0, 2.0], [3.0, 5.0], [2.0, 2.0], [0.0, 1.0]]}
+    )
+    text = config({"name": "picture", "column": "pixels"})
+    plain = of(text, data=_shop(tmp_path / "plain", items, suffix="jsonl"))
+    found = of(text, data=_shop(tmp_path / "more", pl.concat([items, pl.DataFrame(more)]), suffix="jsonl", **policy))
+    assert np.array_equal(found.embeddings, plain.embeddings)
+
+
 def test_a_column_that_is_no_list_of_numbers_or_not_there_is_told(tmp_path: Path) -> None:
     data = _shop(tmp_path, pl.DataFrame({"item_id": IDS, "pixels": ["[1, 2]"] * 4}), suffix="csv")
     with pytest.raises(UserError, match=r"items\.csv: the column 'pixels' is .*string.* Give lists of numbers"):
@@ -160,7 +173,7 @@ def test_a_column_that_is_no_list_of_numbers_or_not_there_is_told(tmp_path: Path
         (["P1", "P2", "P3", "P4"], [[1.0]] * 4, "none of the 4 items is there: they are like 'a', and it has 'P1'"),
         (IDS, [[1.0, 2.0]] * 4, "the vectors 'picture' of the 4 items that have one do not differ"),
         (IDS, [None, None, None, None], "is null"),
-        ([*IDS[:3], None], [[1.0], [2.0], [3.0], [4.0]], "row 4 has no item_id"),
+        ([*IDS[:3], None], [[1.0], [2.0], [3.0], [4.0]], "has no id in row 4"),
     ],
 )
 def test_what_is_wrong_with_vectors_is_one_line(
@@ -206,3 +219,11 @@ def test_the_content_of_files_is_what_the_key_follows(tmp_path: Path) -> None:
     moved = path.rename(tmp_path / "moved.parquet")
     assert digest(picture(moved)) == before
     assert digest(picture(file(tmp_path, IDS, random(4, 2, seed=1)))) != before
+
+
+def test_a_column_that_stands_twice_is_one_line(tmp_path: Path) -> None:
+    columns = [pa.array(IDS), pa.array(IDS), pa.array([[1.0]] * 4)]
+    path = tmp_path / "pictures.parquet"
+    pq.write_table(pa.Table.from_arrays(columns, names=["item_id", "item_id", "embedding"]), path)
+    with pytest.raises(UserError, match="2 columns have the name 'item_id'"):
+        of(picture(path, missing="mean"))
