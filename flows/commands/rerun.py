@@ -75,6 +75,7 @@ def _find(which: str | None) -> Run:
     """Runs, and flow runs in Prefect, that a newer one has repeated, or is repeating."""
 
     def is_meant(run: Run) -> bool:
+        # Asked of all of them, the newest first.
         if which is not None:
             return which in _names(run)
         tags = run.data.tags

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import polars as pl
 
-from prorec_core.data.columns import LETTERS, PLAIN, Field, without_missing
+from prorec_core.data.columns import LETTERS, PLAIN, Field, as_written, without_missing
 from prorec_core.data.texts import clean, words_of_list
 from prorec_core.errors import UserError
 from prorec_core.values import AttributeKind
@@ -75,6 +75,8 @@ def as_attribute(raw: pl.Series, place: str, missing: Sequence[str], declared: A
     field, column = Field(raw.name, place), raw.alias(PLAIN)
     if isinstance(column.dtype, pl.List | pl.Array):
         column = _lists(column, field)
+    elif isinstance(column.dtype, pl.Decimal) and declared == "text":
+        column = without_missing(column, missing).cast(pl.String)
     elif column.dtype.is_numeric():
         column = _numbers(without_missing(column, missing), field)
     elif column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
@@ -99,12 +101,14 @@ def as_attribute(raw: pl.Series, place: str, missing: Sequence[str], declared: A
 
 
 def _numbers(column: pl.Series, field: Field) -> pl.Series:
-    if isinstance(column.dtype, pl.Decimal):
-        field.refuse(column.abs().cast(pl.Float64) >= _WHOLE_FLOAT, "holds more digits than a number keeps", column)
-    if not column.dtype.is_integer():
-        return column.cast(pl.Float64)
+    cure = "Declare the column as text (data.attribute_kinds), correct the value or drop the row"
+    if not (column.dtype.is_integer() or (isinstance(column.dtype, pl.Decimal) and not column.dtype.scale)):
+        numbers = as_written(column).cast(pl.Float64)
+        if isinstance(column.dtype, pl.Decimal):
+            field.refuse(numbers.abs() >= _WHOLE_FLOAT, "holds more digits than a number keeps", column, cure)
+        return numbers
     whole = column.cast(pl.Int64, strict=False)
-    field.refuse(whole.is_null() & column.is_not_null(), "holds too large a number", column)
+    field.refuse(whole.is_null() & column.is_not_null(), "holds too large a number", column, cure)
     return whole
 
 

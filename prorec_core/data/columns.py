@@ -188,13 +188,16 @@ def as_ratings(column: pl.Series, place: str, missing: Sequence[str] = EMPTY, st
     if not (column.dtype.is_numeric() or column.dtype in (*LETTERS, pl.Null)):
         field.refuse_type(column.dtype, "ratings must be numbers")
     column = without_missing(column, missing)
-    # As it is written: of 32 bits, 4.1 is less than 4.1 of 64.
-    short = column.cast(pl.String) if column.dtype == pl.Float32 else column
-    ratings = short.cast(pl.Float64, strict=False)
+    ratings = as_written(column).cast(pl.Float64, strict=False)
     cure = "Correct the value, or add it to data.missing if it means that there is none"
     field.refuse(ratings.is_null() & column.is_not_null(), "holds what is no number", column, cure)
     field.refuse(ratings.is_infinite(), "holds what is no finite number", column, cure)
     return ratings.fill_nan(None)
+
+
+def as_written(numbers: pl.Series) -> pl.Series:
+    """Numbers of 32 bits with a fraction as texts: 4.1 of them is less than 4.1 of 64 bits. Others as they are."""
+    return numbers.cast(pl.String) if numbers.dtype == pl.Float32 else numbers
 
 
 def first(bad: pl.Series) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from prorec_core.artifacts import sha256_file
 from prorec_core.data.formats import TextRules, ends_in, is_file, open_file
 from prorec_core.data.opening import bare, format_of
-from prorec_core.data.parts import NOT_THERE, PartsReader, is_pattern, matching
+from prorec_core.data.parts import NOT_THERE, PartsReader, is_pattern, matching, once
 from prorec_core.data.tables import RawTable, reading
 from prorec_core.errors import UserError
 
@@ -156,7 +156,7 @@ def in_folder(folder: Path, suffixes: Collection[str]) -> Files:
             splits = sorted(path.parent.name for path in folder.glob(f"*/{STATE}"))
             raise UserError(f"it holds several tables: {', '.join(splits)}", place=place, cure="Name the folder of one")
         found = sorted(_below(folder), key=lambda path: path.parts)
-    files = [path for path in found if path.suffix.lower() not in _BESIDE]
+        files = once(path for path in found if path.suffix.lower() not in _BESIDE)
     if lost := [path for path in files if not path.is_file()]:
         raise UserError(NOT_THERE, place=str(lost[0]), cure="Fetch it, or take it out of the folder")
     formats = dict.fromkeys(map(format_of, files))

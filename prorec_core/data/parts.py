@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,9 +43,10 @@ def matching(folder: Path, pattern: str) -> list[Path]:
         names = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
         found = sorted({folder / name for name in names}, key=lambda path: path.parts)
         folders = [path for path in found if path.is_dir()]
-        files = [path for path in found if path.is_file()]
+        files = once(path for path in found if path.is_file())
         _expect_readable(folder, pattern)
-    if lost := [path for path in found if path not in folders and path not in files]:
+        lost = [path for path in found if not path.exists() or not (path.is_file() or path.is_dir())]
+    if lost:
         raise UserError(NOT_THERE, place=str(lost[0]), cure="Fetch it, or take it out of what the pattern means")
     if folders:
         raise UserError(
@@ -62,15 +63,21 @@ def matching(folder: Path, pattern: str) -> list[Path]:
     return files
 
 
+def once(files: Iterable[Path]) -> list[Path]:
+    """Files in their order, those that links lead to several times but once."""
+    return list({path.resolve(): path for path in reversed(list(files))}.values())[::-1]
+
+
 def _expect_readable(folder: Path, pattern: str) -> None:
-    """Refuse folders on the way of a pattern that cannot be read, which it passes over.
+    """Refuse folders that a pattern looks into and that cannot be read, which it passes over.
 
     Raises:
         PermissionError: there is one.
     """
-    on_the_way = pattern.split("/")[:-1]
-    for depth in range(len(on_the_way)):
-        for name in glob.glob("/".join(on_the_way[: depth + 1]), root_dir=folder, recursive=True):  # noqa: PTH207
+    parts = pattern.split("/")
+    for depth in (place for place, part in enumerate(parts) if glob.has_magic(part)):
+        above = "/".join(parts[:depth])
+        for name in glob.glob(above, root_dir=folder, recursive=True) if above else [""]:  # noqa: PTH207
             if (path := folder / name).is_dir():
                 os.scandir(path).close()
 

@@ -157,14 +157,14 @@ def rows_of_items(
     Raises:
         UserError: an id that is missing or stands there twice, where that is not allowed.
     """
-    remarks, place = [], Place.of(place)
+    remarks, at = [], Place.of(place)
     if config.items_without_id == "drop":
         known = without_missing(raw[config.item_column], config.missing).is_not_null()
         if not known.all():
             gone = f"{int((~known).sum()):,} rows have no id and are left out"
             remarks.append(f"{place}: {gone} (data.items_without_id=drop)")
-            raw, place = raw.filter(known), place.of_rows(known.arg_true().to_list())
-    ids = as_ids(raw[config.item_column], place, config.missing, beside)
+            raw, at = raw.filter(known), at.of_rows(known.arg_true())
+    ids = as_ids(raw[config.item_column], at, config.missing, beside)
     first_rows = ids.is_first_distinct()
     if not first_rows.all():
         twice, over = shown(ids.filter(~first_rows)[0]), int((~first_rows).sum())
@@ -178,8 +178,8 @@ def rows_of_items(
             f"{place}: {over:,} rows are of items that stand further up, as {twice}; the first row of each is taken "
             "(data.repeated_items=first)"
         )
-        raw, ids, place = raw.filter(first_rows), ids.filter(first_rows), place.of_rows(first_rows.arg_true().to_list())
-    return raw, ids, place, remarks
+        raw, ids, at = raw.filter(first_rows), ids.filter(first_rows), at.of_rows(first_rows.arg_true())
+    return raw, ids, at, remarks
 
 
 def _catalogue(config: DataConfig, raw: pl.DataFrame, place: str, beside: str) -> Catalogue:

@@ -265,5 +265,5 @@ def _moment(given: str | int, unit: str, setting: str) -> int:
             place=setting,
             cure="Say in data.timestamp_format which unit they have, as 'seconds', or give the moment as such a number",
         )
-    # What is earlier than the moment, if by less than a unit of the data, is before it.
+    # Rounded up to a unit of the data, so that what is earlier stays before it.
     return -(-int(found[0]) * PARTS_OF_SECOND[unit] // PARTS_OF_SECOND[own])

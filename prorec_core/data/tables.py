@@ -63,8 +63,8 @@ class Place(str):
         """Where a row stands, counted from 0."""
         return self._where(row)
 
-    def of_rows(self, rows: Sequence[int]) -> Place:
-        """The same place of which these rows alone are left."""
+    def of_rows(self, rows: pl.Series) -> Place:
+        """The same place of which these rows alone are left, numbers from 0."""
         return Place(self, lambda row: self.row(int(rows[row])))
 
     @classmethod

@@ -182,9 +182,16 @@ def _of_numbers(seen: Sequence[tuple[Field, AboutTimes]], unit: str | None) -> U
     if not fractions:
         return Unit(unit or "as given", True)
     whole = not any(about.parted for _, about in seen)
-    if unit is None and whole and max(about.most for _, about in seen if about.rows) > LAST_SECOND:
-        # Of a type that has fractions for want of one that knows missing values.
-        return Unit("as given", True, fractions)
+    of, largest = max(((each, about.most) for each, about in seen if about.rows), key=lambda found: found[1])
+    if unit is None and largest > LAST_SECOND:
+        if whole:
+            # A column of whole numbers has fractions where one value was missing once.
+            return Unit("as given", True, fractions)
+        raise UserError(
+            f"column '{of.name}' holds fractions of a unit that is not declared, as {largest:,.1f}",
+            place=of.place,
+            cure="Say in data.timestamp_format which unit the numbers have, as 'milliseconds'",
+        )
     unit = unit or "seconds"
     if whole:
         return Unit(unit, True, fractions)

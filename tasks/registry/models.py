@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -141,15 +141,18 @@ def versions(name: str | None = None) -> list[Version]:
     return sorted(found, key=lambda version: (version.name, -version.number))
 
 
-def runs_of_others() -> set[str]:
-    """The runs whose models somebody has registered under names that are not this project's."""
+def copied_from(gone: Collection[str] = (), run_id: str | None = None) -> set[str]:
+    """The runs that versions name which were copied from others, under whatever name, and so name no logged model.
+
+    Args:
+        gone: titles of versions that do not count.
+        run_id: ask for this one alone.
+    """
     if paths.nothing_tracked():
         return set()
-    names = [each.name for each in paged(client().search_registered_models) if not each.name.startswith(_PREFIX)]
-    if not names:
-        return set()
-    found = paged(client().search_model_versions)
-    return {each.run_id for each in found if each.run_id and not each.name.startswith(_PREFIX)}
+    condition = None if run_id is None else f"run_id = '{run_id}'"
+    found = map(_version, paged(client().search_model_versions, filter_string=condition))
+    return {each.run_id for each in found if "/" in each.model_id and each.title not in gone}
 
 
 def _version(found: ModelVersion, aliases: Any = None) -> Version:

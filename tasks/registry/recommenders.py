@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ValidationError
 
 from prorec.tasks.local import paths
+from prorec.tasks.registry import models
 from prorec.tasks.tracking import store
 from prorec.tasks.tracking.mlflow_runs import client
 from prorec.tasks.tracking.retries import TrackingAwayError, is_passing
@@ -85,11 +86,8 @@ def find(uri: str) -> RegisteredVersion:
 
 def no_model(uri: str, problem: str) -> UserError:
     """The mistake of naming a model that is not there: says which there are, and how one gets the alias."""
-    known: list[str] = []
-    if not paths.nothing_tracked():
-        for model in client().search_registered_models():
-            newest = max((int(each.version) for each in model.latest_versions or []), default=0)
-            known.append(f"models:/{model.name}/{newest}")
+    newest = {each.name: each.uri for each in reversed(models.versions())}
+    known = [newest[name] for name in sorted(newest)]
     cure = f"Known: {', '.join(known)}" if known else "Run `prorec run demo` first"
     if known and uri.endswith(f"@{CHAMPION}"):
         near = next((each for each in known if each.rpartition("/")[0] == uri.rpartition("@")[0]), known[0])

@@ -203,14 +203,9 @@ def experiment_of(run_id: str) -> str:
 
 def search(condition: str = "", order_by: Iterable[str] = ()) -> Iterator[Run]:
     """The runs in all of this project's experiments that meet a condition; fetched as they are asked for."""
-    if found := list(experiments()):
-        yield from paged(
-            client().search_runs,
-            experiment_ids=list(found),
-            filter_string=condition,
-            max_results=200,
-            order_by=list(order_by),
-        )
+    found = list(experiments())
+    words: dict[str, Any] = {"filter_string": condition, "max_results": 200, "order_by": list(order_by)}
+    yield from paged(client().search_runs, experiment_ids=found, **words) if found else ()
 
 
 def experiments() -> dict[str, str]:
@@ -229,13 +224,18 @@ def read_text(run_id: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            content = Path(retrying(client().download_artifacts, run_id, name, scratch)).read_bytes()
-        expected = retrying(client().get_run, run_id).data.tags.get(f"{TEXT_TAG}{name}")
+        # Twice, where it was written again between its text and its tag.
+        for _ in range(2):
+            with tempfile.TemporaryDirectory() as scratch:
+                content = Path(retrying(client().download_artifacts, run_id, name, scratch)).read_bytes()
+            expected = retrying(client().get_run, run_id).data.tags.get(f"{TEXT_TAG}{name}", "").split()
+            if not expected or hashlib.sha256(content).hexdigest() in expected:
+                break
+        else:
+            changed = f"the file '{name}' of the run was changed after it was stored"
+            raise UserError(changed, place=f"MLflow run {run_id}")
     except (MlflowException, OSError) as error:
         raise UserError(f"the file '{name}' of the run is gone ({error})", place=f"MLflow run {run_id}") from error
-    if expected and hashlib.sha256(content).hexdigest() not in expected.split():
-        raise UserError(f"the file '{name}' of the run was changed after it was stored", place=f"MLflow run {run_id}")
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -353,13 +353,12 @@ class TrackedRun:
         """Store a text as a file beside those of the stage, and on the run what shows that it is whole."""
         tag, own = f"{TEXT_TAG}{name}", hashlib.sha256(content.encode()).hexdigest()
         before = retrying(client().get_run, self.id).data.tags.get(tag)
-        if before == own:
-            return
-        if before:
+        if before not in (None, own):
             # Whoever is killed in between leaves one of both.
             self.tags({tag: f"{before} {own}"})
         retrying(client().log_text, self.id, content, name)
-        self.tags({tag: own})
+        if before != own:
+            self.tags({tag: own})
 
     def finish(self, status: str = "FINISHED", reason: str = "", note: str = "") -> None:
         """Send what is unsent and close the run; one that failed or was killed with the reason on its page."""

@@ -192,11 +192,12 @@ def _marked_and_deleted(run: Run, uri: str) -> Callable[[], bool]:
 def _models(inventory: Inventory, gone: set[str]) -> Iterator[Leftover]:
     """Logged models that no version, no artifact that stays and no run that goes on is made of.
 
-    A version that somebody copied to a registered model of another name names no logged model, but its run.
+    A version that somebody copied from another names no logged model, but its run.
     """
     used = {version.model_id for version in inventory.versions}
     used |= {each.model_id for each in inventory.stored if each.model_id and each.ref.run_id not in gone}
-    needing = {run.info.run_id for run in inventory.runs if is_active(run)} | models.runs_of_others()
+    needing = {run.info.run_id for run in inventory.runs if is_active(run)}
+    needing |= models.copied_from({each.title for each in inventory.outdated})
     for model in _logged_models(sorted({run.info.experiment_id for run in inventory.runs})):
         if model.model_id not in used and model.source_run_id not in needing:
             size = _size(model.artifact_location)
@@ -208,11 +209,11 @@ def _logged_models(experiments: list[str]) -> Iterator[LoggedModel]:
         yield from paged(client().search_logged_models, experiment_ids=experiments)
 
 
-def _is_at_work(run_id: str | None) -> bool:
+def _is_at_work(run_id: str) -> bool:
     from mlflow.exceptions import MlflowException
 
     try:
-        return run_id is not None and is_active(retrying(client().get_run, run_id))
+        return is_active(retrying(client().get_run, run_id))
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -225,7 +226,7 @@ def _model_deleted(model: LoggedModel) -> Callable[[], bool]:
         of_runs = mlflow_runs.search(f"tags.`{store.MODEL_TAG}` = '{model.model_id}'")
         if any(map(is_stored, of_runs)) or any(each.model_id == model.model_id for each in models.versions()):
             return False
-        if _is_at_work(model.source_run_id) or model.source_run_id in models.runs_of_others():
+        if (source := model.source_run_id) and (_is_at_work(source) or models.copied_from(run_id=source)):
             return False
         files = _repository(model.artifact_location)
         retrying(files.delete_artifacts, MANIFEST)

@@ -213,5 +213,11 @@ def test_codes_of_many_digits_stay_apart() -> None:
     with pytest.raises(UserError, match="not of the kind number"):
         as_attribute(pl.Series("ean", codes), "items", (), "number")
     decimals = pl.Series("ean", [Decimal(code) for code in codes], dtype=pl.Decimal(20, 0))
-    with pytest.raises(UserError, match="holds more digits than a number keeps in row 1"):
+    with pytest.raises(UserError, match=r"holds too large a number in row 1.* Declare the column as text"):
         as_attribute(decimals, "items", (), None)
+    assert as_attribute(decimals, "items", (), "text").to_list() == codes
+    assert as_attribute(pl.Series([Decimal("9007199254740993")]), "items", (), None).to_list() == [9007199254740993]
+
+
+def test_a_number_of_32_bits_is_the_one_that_is_written() -> None:
+    assert as_attribute(pl.Series([4.1, None], dtype=pl.Float32), "items", (), None).to_list() == [4.1, None]

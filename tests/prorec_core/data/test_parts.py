@@ -240,11 +240,16 @@ def test_folders_that_are_links_are_read(tmp_path: Path, way: dict[str, Any]) ->
     assert read(preprocess(config(folder, **way))) == whole
 
 
-def test_a_link_to_a_folder_above_leads_nowhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS, ids=["folder", "pattern"])
+def test_what_links_lead_to_twice_is_read_once(tmp_path: Path, way: dict[str, Any]) -> None:
     folder = split(tmp_path / "shop", "csv", [10])
-    whole = read(preprocess(config(folder, **WAYS[0])))
-    (folder / "interactions" / "again").symlink_to(folder / "interactions")
-    assert read(preprocess(config(folder, **WAYS[0]))) == whole
+    whole = read(preprocess(config(folder, **way)))
+    parts = folder / "interactions"
+    (parts / "again").symlink_to(parts)
+    (parts / "2024").mkdir()
+    (parts / "part-01.csv").rename(parts / "2024" / "part-01.csv")
+    (parts / "latest").symlink_to(parts / "2024")
+    assert read(preprocess(config(folder, **way))) == whole
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["folder", "pattern"])

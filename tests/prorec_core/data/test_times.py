@@ -356,6 +356,13 @@ def test_whole_numbers_of_a_type_with_fractions_may_be_milliseconds() -> None:
     assert (times.to_list(), unit) == ([1_700_000_000_000, 1_700_000_000_001], "as given")
 
 
+def test_fractions_of_a_unit_that_is_not_declared_are_refused() -> None:
+    times = pl.Series("time", [1.7e12, 1.7e12 + 0.5])
+    with pytest.raises(UserError, match="fractions of a unit that is not declared, as 1,700,000,0"):
+        as_timestamps(times, "log.csv")
+    assert as_timestamps(times, "log.csv", "milliseconds")[0].to_list() == [17 * 10**14, 17 * 10**14 + 500]
+
+
 def test_a_zone_by_its_name_alone_is_not_taken_for_utc() -> None:
     with pytest.raises(UserError, match="no time in row 1"):
         as_timestamps(pl.Series(["2023-11-14T22:13:20[Europe/Berlin]"]), "log.csv")

@@ -234,8 +234,9 @@ def test_a_model_that_came_into_use_meanwhile_stays(tracked_folder: Path, tmp_pa
     assert (done.count, done.spared) == (0, 1) and Path(model.artifact_location).exists()
 
 
-def test_a_model_that_others_have_copied_stays(
-    tracked_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["shop-prod", "prorec-prod"])
+def test_a_model_that_somebody_has_copied_stays(
+    tracked_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """MLflow's page offers to promote a version to a registered model of another name."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", paths.tracking_uri())
@@ -245,10 +246,10 @@ def test_a_model_that_others_have_copied_stays(
     client().log_model_artifacts(model.model_id, str(_filled(tmp_path / "files")))
     client().finalize_logged_model(model.model_id, "READY")
     run.finish()
-    copied = client().copy_model_version(models.register("prorec-demo", model.model_id, run.id, {}), "shop-prod")
+    copied = client().copy_model_version(models.register("prorec-demo", model.model_id, run.id, {}), name)
     client().delete_model_version("prorec-demo", "1")
     assert list(plan(30).everything()) == [] and Path(model.artifact_location).exists()
-    client().delete_model_version("shop-prod", copied.version)
+    client().delete_model_version(name, copied.version)
     assert gc(30).count == 1 and not Path(model.artifact_location).exists()
 
 
