@@ -23,12 +23,12 @@ from prorec.tasks.registry import promotion
 from prorec.tasks.registry.changes import Change
 from prorec.tasks.registry.items import How, Outcome, update
 from prorec.tasks.upkeep.tidy import tidy_first
-from prorec_core.data.files import path_of
 from prorec_core.data.formats import READERS, ends_in
 from prorec_core.data.id_lists import LINES
 from prorec_core.data.opening import format_of
 from prorec_core.data.tables import reading
 from prorec_core.errors import UserError, one_line
+from prorec_core.paths import path_of
 from prorec_core.sections import Place, Section
 from prorec_core.visible import visible
 

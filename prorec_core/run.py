@@ -19,7 +19,6 @@ from prorec_core.config import Experiment
 from prorec_core.data import split_table
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import FloatArray, read_embeddings
-from prorec_core.data.files import path_of
 from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError, did_you_mean
 from prorec_core.evaluation.between import NAMES, differences, expect_same
@@ -32,6 +31,7 @@ from prorec_core.generation.in_common import in_common
 from prorec_core.generation.recommender import Recommender, id_list
 from prorec_core.generation.rules import Rule
 from prorec_core.generation.trained import TrainedGenerator
+from prorec_core.paths import path_of
 from prorec_core.quantization.quantized import Quantized
 from prorec_core.reports.code_tree import code_tree
 from prorec_core.reports.data_plot import data_plot

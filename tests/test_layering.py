@@ -39,6 +39,7 @@ ORDER = (
         "yaml_text",
         "sections",
         "errors",
+        "paths",
         "progress",
         "threads",
         "values",

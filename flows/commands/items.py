@@ -62,7 +62,7 @@ def _change(model: str, kind: Literal["add", "remove"], file: Path, how: How, pr
     from prorec.tasks.local import paths
     from prorec.tasks.registry.changes import Change
     from prorec.tasks.registry.items import NAME, update
-    from prorec_core.data.files import path_of
+    from prorec_core.paths import path_of
 
     if paths.nothing_tracked():
         raise UserError("there is no model yet", place=model, cure="Run `prorec run demo` first")

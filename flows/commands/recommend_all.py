@@ -67,8 +67,8 @@ def recommend_all(
 ) -> None:
     """Write the best items of every user to a Parquet file; a run that was killed goes on where it was."""
     from prorec.tasks.local import paths
-    from prorec_core.data.files import path_of
     from prorec_core.data.formats import is_file
+    from prorec_core.paths import path_of
     from prorec_core.values import known_format
 
     if paths.nothing_tracked():

@@ -112,8 +112,8 @@ def put(
 ) -> None:
     """Keep the item ids of a file as a list, in place of the one of this name; a service of this folder sees it."""
     from prorec.tasks.registry.lists import ListStore
-    from prorec_core.data.files import path_of
     from prorec_core.data.id_lists import read_ids
+    from prorec_core.paths import path_of
 
     kept = ListStore().put(name, read_ids(path_of(str(file)), item_column, "--item-column"))
     say(f"{name}: {len(kept.content.items):,} items")

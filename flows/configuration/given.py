@@ -7,11 +7,11 @@ from pathlib import Path
 
 from prorec.flows.configuration.variants import Plan, Variant, Variants, joined
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.files import path_of
 from prorec_core.errors import UserError
 from prorec_core.evaluation.given import read_given
 from prorec_core.evaluation.given_table import file_of
 from prorec_core.metrics.scorers import GIVEN
+from prorec_core.paths import path_of
 from prorec_core.stages.inputs import held_back
 
 

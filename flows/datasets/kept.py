@@ -17,8 +17,8 @@ import platformdirs
 
 from prorec.flows.datasets.declared import DataSet, File, Licence
 from prorec_core.artifacts import read_json, write_json
-from prorec_core.data.files import path_of
 from prorec_core.errors import UserError
+from prorec_core.paths import path_of
 
 VARIABLE = "PROREC_DATASETS"
 RECORD = ".record.json"

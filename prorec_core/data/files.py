@@ -17,6 +17,7 @@ from prorec_core.data.opening import bare, format_of
 from prorec_core.data.parts import NOT_THERE, PartsReader, is_pattern, matching, once
 from prorec_core.data.tables import RawTable, reading
 from prorec_core.errors import UserError
+from prorec_core.paths import path_of
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 """What Hugging Face's `datasets` keeps beside the files of a table, and beside the folders of several."""
@@ -73,16 +74,6 @@ def folder_of(given: str) -> Path:
         place=str(folder),
         cure="Set data.path to the folder of the data",
     )
-
-
-def path_of(given: str) -> Path:
-    """A path as a user gave it; `~` or `~name` at its beginning is a home folder where there is one."""
-    path = Path(given)
-    try:
-        # "~" is the home folder and "./~" a folder of this name; to `Path` they are the same.
-        return path.expanduser() if given.startswith("~") else path
-    except RuntimeError:
-        return path
 
 
 def find_files(

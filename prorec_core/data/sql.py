@@ -15,10 +15,10 @@ from typing import Any
 from prorec_core.config_data import DataConfig, SqlConfig
 from prorec_core.data import snapshots
 from prorec_core.data.databases import address, asking
-from prorec_core.data.files import path_of
 from prorec_core.data.formats import RULES, open_file
 from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError
+from prorec_core.paths import path_of
 
 _TABLES = ("interactions", "items")
 _asked: dict[str, str] = {}

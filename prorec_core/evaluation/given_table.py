@@ -9,11 +9,11 @@ import polars as pl
 from prorec_core.artifacts import sha256_file
 from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.columns import LETTERS, PLAIN, Field, as_ids, shown
-from prorec_core.data.files import path_of
 from prorec_core.data.formats import TextRules, is_file, table_of
 from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError
 from prorec_core.metrics.scorers import GIVEN
+from prorec_core.paths import path_of
 
 SPLIT, USER, ITEM, POSITION = "split", "user_id", "item_id", "position"
 RANK, SCORE = "rank", "score"

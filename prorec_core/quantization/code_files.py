@@ -17,12 +17,12 @@ import polars as pl
 from prorec_core.artifacts import sha256_file
 from prorec_core.config import QuantizeConfig
 from prorec_core.data.columns import as_ids, shown
-from prorec_core.data.files import path_of
 from prorec_core.data.formats import is_file, table_of
 from prorec_core.data.json_object import Members, read_members
 from prorec_core.data.opening import bare, format_of
 from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError
+from prorec_core.paths import path_of
 from prorec_core.quantization.quantizer import Codes
 
 _CODE_COLUMN = re.compile(r"code_(0|[1-9][0-9]*)")

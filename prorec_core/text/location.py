@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from prorec_core.artifacts import sha256_file, sha256_json
-from prorec_core.data.files import path_of
 from prorec_core.errors import UserError
+from prorec_core.paths import path_of
 
 _SECONDS = 10
 _WANTED = ["*.json", "*.txt", "*.model", "*.safetensors"]

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from prorec_core.data.columns import as_ids
-from prorec_core.data.files import path_of
 from prorec_core.data.tables import Place
 from prorec_core.errors import UserError
+from prorec_core.paths import path_of
 
 FloatArray = npt.NDArray[np.float32]
 _ID = "item_id"

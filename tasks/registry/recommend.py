@@ -26,11 +26,11 @@ from prorec.tasks.tracking.retries import retrying
 from prorec_core.artifacts import ArtifactRef
 from prorec_core.config_compute import ComputeConfig
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.files import path_of
 from prorec_core.data.formats import TextRules, is_file
 from prorec_core.data.histories import Columns, DatasetHistories, FileHistories, Histories
 from prorec_core.errors import UserError
 from prorec_core.generation.rules import Chosen, Rule
+from prorec_core.paths import path_of
 from prorec_core.progress import Progress
 from prorec_core.sections import Name, Place, Section
 from prorec_core.values import TimestampFormat

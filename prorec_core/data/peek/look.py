@@ -16,7 +16,7 @@ import polars as pl
 from prorec_core.config_data import DataConfig
 from prorec_core.data.columns import shown
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.files import SPLITS, STATE, in_folder, path_of
+from prorec_core.data.files import SPLITS, STATE, in_folder
 from prorec_core.data.formats import READERS, RULES, TABLES, is_file, open_file, table_of
 from prorec_core.data.layouts import LAYOUTS
 from prorec_core.data.opening import bare, format_of, stem_of
@@ -27,6 +27,7 @@ from prorec_core.data.stage import preprocess
 from prorec_core.data.tables import RawTable, reading
 from prorec_core.data.times import shown_time
 from prorec_core.errors import UserError
+from prorec_core.paths import path_of
 from prorec_core.progress import Report, silent
 
 _FIRST = 2000
