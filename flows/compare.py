@@ -123,14 +123,13 @@ def compare(
             numbers = {part: [fitted(each, data) for each in own] for part, own in plan.experiments.items()}
             plan = replace(plan, experiments=numbers)
 
+            # Whichever seeds of a variant fail, it keeps its place in the table.
+            by_variant = sorted(parts, key=lambda part: names.index(part[0]))
+
             def keep() -> None:
                 nonlocal found
                 found = compare_variants(
-                    [
-                        measured[part]
-                        for part in sorted(parts, key=lambda part: names.index(part[0]))
-                        if part in measured
-                    ],
+                    [measured[part] for part in by_variant if part in measured],
                     reference,
                     dataset.sequences,
                     experiment.evaluate.bootstrap_samples,

@@ -108,7 +108,10 @@ def tune(
                 raise UserError(f"no trial came to its end: {'; '.join(reasons)}")
             if not best["value"]:
                 emit(Notice("NDCG@10 on validation is 0 in every trial: the best one is no better than the others"))
-            values = {**best["values"], **({} if data is None else kept_open(given, planned, best["values"], data))}
+            values = {
+                **best["values"],
+                **({} if data is None else numbers_beside(given, planned, best["values"], data)),
+            }
             in_yaml = as_yaml(values)
             results.keep(run, opened, list(space.ranges), in_yaml)
             importances = opened.importances()
@@ -139,7 +142,7 @@ def _range_text(space: Space, field: str) -> str:
     return ", ".join(f"{name} {value}" for name, value in found.items())
 
 
-def kept_open(given: Experiment, planned: Plan, best: Mapping[str, Value], data: ArtifactRef) -> dict[str, Any]:
+def numbers_beside(given: Experiment, planned: Plan, best: Mapping[str, Value], data: ArtifactRef) -> dict[str, Any]:
     """What an experiment with the best values would find otherwise in its data than they were measured with.
 
     Every trial has the numbers that follow from the data for the experiment as it stands, and some of them follow from

@@ -17,6 +17,7 @@ from prorec_core.artifacts import write_bytes
 from prorec_core.config import GeneratorConfig
 from prorec_core.errors import UserError
 from prorec_core.generation.features import EARLIER, FEATURES, OWN, named_features
+from prorec_core.paths import path_of
 from prorec_core.sections import Section
 
 RANKER_FILE = "ranker.json"
@@ -133,11 +134,9 @@ def digest(config: GeneratorConfig) -> str:
 
 def _content(given: str) -> bytes:
     try:
-        path = Path(given)
-        # "~" is the home folder and "./~" a folder of this name; to `Path` they are the same.
-        return (path.expanduser() if given.startswith("~") else path).read_bytes()
-    except (OSError, RuntimeError) as error:
-        problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return path_of(given).read_bytes()
+    except OSError as error:
+        problem = error.strerror or error
         raise UserError(
             "there is no such file" if isinstance(error, FileNotFoundError) else f"it cannot be read ({problem})",
             place=f"generator.ranker_file={given}",

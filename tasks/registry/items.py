@@ -21,6 +21,7 @@ from prorec.tasks.local.waiting import so_far
 from prorec.tasks.registry import bundles, models, recommenders
 from prorec.tasks.registry.changes import Change, Known, looked_at
 from prorec.tasks.registry.models import Version
+from prorec.tasks.registry.promotion import PROMOTED
 from prorec.tasks.registry.recommenders import RegisteredVersion
 from prorec.tasks.tracking import mlflow_runs, store
 from prorec.tasks.tracking.datasets import DataSet
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 NAME = "items"
 LINEAGE = "lineage.json"
 """In a bundle: what was done to the model since it was trained, step by step."""
-_CARRIED_NOT = ("prorec.promoted.", f"prorec.{NAME}.")
+_CARRIED_NOT = (PROMOTED, f"prorec.{NAME}.")
 _EXAMPLE = 3
 
 

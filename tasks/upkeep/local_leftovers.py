@@ -155,8 +155,8 @@ def _lists(inventory: Inventory, keep_days: float) -> Iterator[Leftover]:
 
     for path, version in sorted(gone.items()):
         if path.is_file() and _is_old(path, keep_days):
-            gone_with = deleted(path, *version)
-            yield Leftover("recommendations of versions that are gone", path.name, _size(path), gone_with)
+            delete = deleted(path, *version)
+            yield Leftover("recommendations of versions that are gone", path.name, _size(path), delete)
 
 
 def _unfinished_files() -> Iterator[Leftover]:

@@ -172,7 +172,7 @@ def test_what_follows_from_a_tuned_number_is_told_with_it(monkeypatch: pytest.Mo
     space = Space.model_validate({"name": "mine", "ranges": ranges, "places": dict.fromkeys(ranges, "here")})
     planned = plan(space, fitted(given, size), "align")
     best = {"align.tokens_per_batch": 4096, "collaborative.dropout": 0.2}
-    beside = tune.kept_open(given, planned, best, ArtifactRef(stage="preprocess", digest="d", run_id="r", uri="u"))
+    beside = tune.numbers_beside(given, planned, best, ArtifactRef(stage="preprocess", digest="d", run_id="r", uri="u"))
     assert beside == {"align.epochs": planned.base.align.epochs}
     found = fitted(changed(given, {**best, **beside}, ""), size)
     assert found == planned.experiment(best).model_copy(update={"name": found.name})

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from prorec.flows.cli import app
-from prorec.flows.local.running import TRAINING
+from prorec.flows.local.running import TRAINING, write_output
+from prorec_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -36,3 +37,13 @@ def test_which_stages_there_are_is_known_without_what_trains() -> None:
     script = "import sys; import prorec.tasks.stages.pipeline; print({'torch', 'mlflow', 'prefect'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "set()\n"
+
+
+def test_a_result_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """What stands there may change, or the disk fill, while the work is done."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--json .*file/x\.json: it cannot be written \(.*Name another file"):
+        write_output("--json", tmp_path / "file" / "x.json", {})
+    write_output("--json", tmp_path / "x.json", {})
+    assert (tmp_path / "x.json").is_file()
+    write_output("--json", None, {})

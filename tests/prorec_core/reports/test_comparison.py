@@ -111,6 +111,10 @@ def test_what_failed_is_told_first():
     text = render(found, "shop", {})
     assert "in align: &lt;script&gt;" in text and text.index("Failed:") < text.index("Results</h2>")
     assert "Failed: other, seed 3, in align" in table_markdown(found)
+    # A process may die before it comes to a stage.
+    early = comparison(["prorec"], failed=[{**failed[0], "stage": ""}])
+    assert "Failed: other, seed 3: " in table_markdown(early)
+    assert "other, seed 3: &lt;script&gt;" in render(early, "shop", {})
 
 
 def test_markdown_says_what_stands_in_the_table():
