@@ -23,6 +23,8 @@ COMPRESSED = (".gz", ".zst")
 DAMAGED = (EOFError, zlib.error, OSError)
 """What reading a compressed file raises where it is cut or damaged; an OSError of the system has a `strerror`."""
 
+_NO_FRAME = "Unknown frame descriptor"
+"""What Zstandard says where something else begins than what it has compressed."""
 _PIECE = 1 << 20
 _LONGEST_LINE = 256 << 20
 
@@ -62,9 +64,12 @@ def refuse_damaged(error: Exception, place: str, line: int) -> NoReturn:
     if isinstance(error, OSError) and error.strerror:
         raise error
     said = " ".join(str(error).split())
-    if isinstance(error, gzip.BadGzipFile) and line == 1:
+    packed = ".gz" if isinstance(error, gzip.BadGzipFile) else ".zst" if _NO_FRAME in said else ""
+    if packed and line == 1:
         raise UserError(
-            "it is not compressed as its suffix .gz says", place=place, cure="Take .gz off its name, or fetch it again"
+            f"it is not compressed as its suffix {packed} says",
+            place=place,
+            cure=f"Take {packed} off its name, or fetch it again",
         ) from error
     raise UserError(
         f"the compressed file is cut or damaged after line {line - 1:,} ({said})",

@@ -107,8 +107,10 @@ def test_a_cut_archive_is_told_with_the_line_and_several_in_one_are_read(tmp_pat
     assert table_of(path).collect("a").height == 40_000
 
 
-def test_a_file_that_is_not_packed_as_its_name_says(tmp_path: Path) -> None:
-    assert "Take .gz off its name" in refusal(tmp_path / "t.csv.gz", b"a,b\n1,2\n")
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("raw", [b"a,b\n1,2\n", b"x"])
+def test_a_file_that_is_not_packed_as_its_name_says(tmp_path: Path, suffix: str, raw: bytes) -> None:
+    assert f"Take {suffix} off its name" in refusal(tmp_path / f"t.csv{suffix}", raw)
 
 
 def test_two_encodings_in_one_file_are_told_apart(tmp_path: Path) -> None:

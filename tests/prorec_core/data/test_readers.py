@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import lzma
 import random
 from pathlib import Path
 from typing import Any
@@ -160,6 +163,12 @@ def test_delimited_text_is_read_right(tmp_path: Path, raw: bytes, rows: list[tup
         (b"a,b\rx,y\rz,w\r", "line 1 holds a carriage return"),
         (b"a,b\nx,y\rz\n", "line 2 holds a carriage return"),
         (b"a,b\nx,y\n\0,z\n", "line 3 holds a NUL byte"),
+        (gzip.compress(b"a,b\nx,y\n", mtime=0), r"the file is compressed by gzip, and not text\. Let its name end in \.gz"),
+        (bz2.compress(b"a,b\nx,y\n"), "the file is compressed by bzip2"),
+        (lzma.compress(b"a,b\nx,y\n"), "the file is compressed by xz"),
+        (bytes(pa.compress(b"a,b\nx,y\n", "zstd")), "the file is compressed by Zstandard"),
+        (b"PK\3\4\x14\0", "a ZIP archive or an Excel workbook, and not text.* save the sheet as CSV"),
+        (b"PAR1\x15\4\x15\x10\n\0", "the file is a Parquet file"),
         ("a,b\nx,y\n".encode("utf-16"), "UTF-16"),
         ("a,b\nx,y\n".encode("utf-16-le"), "UTF-16"),
         ("a,b\nx,y\ncafé,z\n".encode("latin-1"), "line 3 is not UTF-8 .byte 0xe9; perhaps Latin-1"),
