@@ -96,6 +96,13 @@ def tracking_uri() -> str:
     chosen = os.environ.get("MLFLOW_TRACKING_URI")
     if not chosen:
         return embedded_tracking_uri()
+    parts = chosen.partition("://")
+    if parts[0] in {"http", "https"} and "@" in parts[2].partition("/")[0]:
+        raise UserError(
+            "it holds a user or a password, which links and logs would repeat",
+            place=f"MLFLOW_TRACKING_URI {shown_uri(chosen)}",
+            cure="Leave them out of it, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+        )
     if problem := _no_store(chosen):
         raise UserError(
             f"it names no tracking store: {problem}",
