@@ -12,9 +12,9 @@ import binascii
 import fnmatch
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
@@ -23,11 +23,25 @@ _FORBIDDEN, _UNAUTHORIZED = 403, 401
 _HTTP = 80
 
 
-def loopback(port: int) -> list[str]:
-    """The names under which a server that listens on this machine alone is rightly called."""
-    names = ["127.0.0.1", "localhost", "[::1]"]
+def loopback(port: int, address: str = "127.0.0.1") -> list[str]:
+    """The names under which a server that listens on this machine alone is rightly called.
+
+    Args:
+        port: that it listens at.
+        address: likewise; a machine's own name is often 127.0.1.1, and not the first of its addresses.
+    """
+    names = list(dict.fromkeys(["127.0.0.1", "localhost", "[::1]", f"[{address}]" if ":" in address else address]))
     # Browsers and clients leave out the port that HTTP has by itself.
     return [*(f"{name}:{port}" for name in names), *(names if port == _HTTP else ())]
+
+
+Answer = Callable[[str, int, Mapping[str, str]], Response]
+"""Tells who is turned away why, with a status and headers."""
+
+
+def in_plain_text(problem: str, status: int, headers: Mapping[str, str]) -> Response:
+    """A line of text."""
+    return PlainTextResponse(f"{problem}\n", status, headers)
 
 
 class Guard:
@@ -39,6 +53,7 @@ class Guard:
         origins: whose pages may call it besides its own.
         login: `USER:PASSWORD` that every request must give; empty: the application asks itself, or nobody does.
         open_to_all: paths that may be read without it.
+        answer: how the application tells problems.
     """
 
     def __init__(
@@ -48,21 +63,23 @@ class Guard:
         origins: Iterable[str] = (),
         login: str = "",
         open_to_all: Iterable[str] = (),
+        answer: Answer = in_plain_text,
     ) -> None:
         self._app = app
         self._hosts = [each.lower() for each in hosts]
         self._origins = {each.lower() for each in origins}
         self._login = login.encode()
         self._open = frozenset(open_to_all)
+        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
         elif problem := self._foreign(scope):
-            await _refuse(scope, receive, send, PlainTextResponse(f"{problem}\n", _FORBIDDEN))
+            await _refuse(scope, receive, send, self._answer(problem, _FORBIDDEN, {}))
         elif self._login and not self._may_enter(scope):
             ask = {"WWW-Authenticate": 'Basic realm="PRORec", charset="UTF-8"'}
-            await _refuse(scope, receive, send, PlainTextResponse("User and password, please.\n", _UNAUTHORIZED, ask))
+            await _refuse(scope, receive, send, self._answer("User and password, please.", _UNAUTHORIZED, ask))
         else:
             await self._app(scope, receive, send)
 
@@ -100,6 +117,6 @@ def _headers(scope: Scope, wanted: bytes, *, lower: bool = True) -> list[str]:
     return [value.lower() for value in found] if lower else found
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, answer: PlainTextResponse) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, answer: Response) -> None:
     # A websocket that is closed before it was accepted is answered by 403.
     await (WebSocketClose(1008) if scope["type"] == "websocket" else answer)(scope, receive, send)

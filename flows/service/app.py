@@ -17,7 +17,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import ClientDisconnect
 
+from prorec.flows.access.guard import Guard
 from prorec.flows.service import explaining, schemas
 from prorec.flows.service.batching import Batcher, Found, Question
 from prorec.flows.service.explore import routes as explore_routes
@@ -32,9 +34,11 @@ from prorec.flows.service.problems import (
     RETRY_SECONDS,
     answered,
     failed,
+    gone,
     invalid,
     not_followed,
     refused,
+    turned_away,
     unavailable,
 )
 from prorec.tasks.registry.lists import ListStore
@@ -56,6 +60,7 @@ def create_app(
     explainer: Batcher | None = None,
     token: str | None = None,
     homes: Collection[str] = (),
+    hosts: Collection[str] = (),
 ) -> FastAPI:
     """The application around a model and a queue; it starts and ends the queue's thread, not the keeper's.
 
@@ -67,6 +72,7 @@ def create_app(
         lists: named lists; by default those of the folder of artifacts.
         token: see `Door`.
         homes: see `Door`.
+        hosts: by which names it may be called, as `Guard` reads them; empty: by any.
     """
     lists = ListStore() if lists is None else lists
     explainer = explaining.queue(keeper) if explainer is None else explainer
@@ -88,8 +94,12 @@ def create_app(
         lifespan=lifespan,
         redoc_url=None,
     )
+    # The last stands before the others.
     app.add_middleware(Door, token=token, homes=homes)
+    if hosts:
+        app.add_middleware(Guard, hosts=hosts, answer=turned_away)
     app.add_middleware(Gate, metrics=metrics)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(OSError, refused)
     app.add_exception_handler(Exception, failed)

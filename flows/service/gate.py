@@ -88,8 +88,8 @@ def _too_large(most: int) -> HTTPException:
 
 
 class Door:
-    """Asks for the service's token: always of whoever would change something, and of everybody where it is not enough
-    to be on this machine.
+    """Asks for the service's token: always of whoever would change something or read what persons did, and of everybody
+    where it is not enough to be on this machine.
 
     Args:
         app: what stands behind.
@@ -103,6 +103,8 @@ class Door:
     _PAGE = "/page/"
     _ASKS = frozenset({"/recommend", "/explore"})
     """What is read by POST, since the question is long."""
+    _OF_PERSONS = frozenset({"/catalogue/examples"})
+    """Histories of the data set's users, which other accounts of this machine may have no right to."""
     _IN_A_BROWSER = frozenset({"/docs", "/openapi.json"})
     _FORWARDED = frozenset(
         {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
@@ -126,7 +128,7 @@ class Door:
         path = scope["path"].rstrip("/") or "/"
         changes = scope["method"] not in _READS and not (scope["method"] == "POST" and path in self._ASKS)
         freely = path in self._OPEN or scope["path"].startswith(self._PAGE) or self._is_at_home(scope)
-        return (freely and not changes) or self._is_given(scope)
+        return (freely and not changes and path not in self._OF_PERSONS) or self._is_given(scope)
 
     def _is_at_home(self, scope: Scope) -> bool:
         hosts = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import fastapi
@@ -90,3 +91,14 @@ async def refused(_: fastapi.Request, error: Exception) -> JSONResponse:
 async def failed(_: fastapi.Request, error: Exception) -> JSONResponse:
     """What went wrong is in the log."""
     return JSONResponse({"detail": FAILED}, 500)
+
+
+async def gone(_: fastapi.Request, error: Exception) -> JSONResponse:
+    """A client that hung up before all was sent: nobody reads it, but the log and the metrics tell it from a failure."""
+    del error
+    return JSONResponse({"detail": "The client hung up before the whole body was sent."}, 400)
+
+
+def turned_away(problem: str, status: int, headers: Mapping[str, str]) -> JSONResponse:
+    """Who calls the service by a name that is not its own, or from a page of another."""
+    return JSONResponse({"detail": problem}, status, headers)

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import torch
 import uvicorn
-from starlette.types import ASGIApp
 
 from prorec.flows.access import guard, secret
 from prorec.flows.service import schemas
@@ -74,9 +73,10 @@ def serve(
 
         batcher = Batcher(answer_all, most_waiting, schemas.MOST_HISTORIES, metrics.observe_batch)
         token, homes = _token(listener)
-        app = create_app(keeper, batcher, metrics, lists, token=token, homes=homes)
+        hosts = [*_own_names(listener), *names]
+        app = create_app(keeper, batcher, metrics, lists, token=token, homes=homes, hosts=hosts)
         settings = uvicorn.Config(
-            _guarded(app, listener, names),
+            app,
             log_config=None,
             access_log=False,
             lifespan="on",
@@ -134,11 +134,10 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _guarded(app: ASGIApp, listener: socket.socket, names: Sequence[str]) -> ASGIApp:
-    """Keep out pages of other sites that have a name of theirs point to this machine."""
+def _own_names(listener: socket.socket) -> list[str]:
+    """How what listens on this machine alone is rightly called; nothing where it is open to the network."""
     address, port = listener.getsockname()[:2]
-    own = guard.loopback(port) if ipaddress.ip_address(address).is_loopback else []
-    return guard.Guard(app, [*own, *names]) if own or names else app
+    return guard.loopback(port, address) if ipaddress.ip_address(address).is_loopback else []
 
 
 def _token(listener: socket.socket) -> tuple[str | None, list[str]]:
@@ -146,12 +145,11 @@ def _token(listener: socket.socket) -> tuple[str | None, list[str]]:
 
     That of `PROREC_SERVE_TOKEN` is asked for everywhere. Otherwise it is in a file that its owner alone can read.
     """
-    address, port = listener.getsockname()[:2]
     if token := os.environ.get(TOKEN, "").strip():
         if not _TOKEN.fullmatch(token):
             raise UserError("this is no token", place=TOKEN, cure=f"Give {_SHORTEST} signs of ASCII or more, no blanks")
         return token, []
-    homes = guard.loopback(port) if ipaddress.ip_address(address).is_loopback else []
+    homes = _own_names(listener)
     folder = paths.artifacts() / "served"
     try:
         with paths.lock("serve-token"):

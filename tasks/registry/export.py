@@ -16,6 +16,7 @@ from prorec.tasks.registry.models import Version
 from prorec.tasks.tracking import store
 from prorec_core.artifacts import expect_empty, new_folder, read_json
 from prorec_core.errors import UserError
+from prorec_core.generation.catalogue import Catalogue
 from prorec_core.metrics import scorers
 from prorec_core.metrics.table import columns, figure, label
 from prorec_core.visible import in_markdown
@@ -164,6 +165,7 @@ def _data(bundle: Path) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     items = pq.read_table(bundle / "items.parquet")
+    withdrawn = int(Catalogue.load(bundle, items.num_rows).withdrawn.sum())
     codes, kept = pq.read_metadata(bundle / "codes.parquet").num_rows, (bundle / "attributes.parquet").is_file()
     yield "## Data"
     yield ""
@@ -171,6 +173,7 @@ def _data(bundle: Path) -> Iterator[str]:
         f"{items.num_rows:,} items with {codes:,} code tuples, {pc.sum(items['train_count']).as_py():,} interactions "
         "to learn from. `items.parquet` holds ids and titles of the items: publish it only if you may."
         + (" `attributes.parquet` holds ids and the columns kept for rules." if kept else "")
+        + (f" {withdrawn:,} of the items are withdrawn: never recommended, but named there." if withdrawn else "")
     )
 
 
@@ -216,9 +219,11 @@ def _with_interval(metric: str, values: Mapping[str, float]) -> str:
 def _use(bundle: Path) -> Iterator[str]:
     import json
 
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    first = pq.read_table(bundle / "items.parquet", columns=["item_id"])["item_id"].slice(0, 2).to_pylist()
+    ids = pq.read_table(bundle / "items.parquet", columns=["item_id"])["item_id"]
+    first = ids.filter(pa.array(~Catalogue.load(bundle, len(ids)).withdrawn)).slice(0, 2).to_pylist()
     yield "## Use"
     yield ""
     yield "```python"

@@ -51,7 +51,8 @@ class BatchRequest(Section):
     k: int = Field(10, ge=1, le=1000, description="Items a user.")
     output: Place | None = Field(
         None,
-        description="The Parquet file; by default recommendations/MODEL-VERSION.parquet in the folder of artifacts.",
+        description="The Parquet file; for all users by default recommendations/MODEL-VERSION.parquet in the folder of "
+        "artifacts.",
     )
     mask_history: bool | None = Field(
         None, description="Leave out what a user already has; null: as the model was measured."
@@ -190,6 +191,12 @@ def _write(
 
 def _output(request: BatchRequest, version: RegisteredVersion) -> Path:
     if request.output is None:
+        if request.users != _ALL:
+            raise UserError(
+                "lists for the users of a file would take the place of those for all",
+                place="--output",
+                cure="Name a file for them",
+            )
         return paths.recommendations(version.name, version.version)
     output = path_of(request.output).absolute()
     paths.expect_output(output, str(output), [path_of(request.users)], parquet=True)

@@ -55,6 +55,13 @@ def test_own_names_pass(host: str) -> None:
     assert asked(guard, [("Host", host), ("Origin", f"http://{host.lower()}")]) == 200
 
 
+@pytest.mark.parametrize(("address", "host"), [("127.0.1.1", "127.0.1.1:4200"), ("::1", "[::1]:4200")])
+def test_the_address_that_is_listened_at_is_an_own_name(address: str, host: str) -> None:
+    assert asked(Guard(_inside, loopback(4200, address)), [("Host", host)]) == 200
+    assert asked(Guard(_inside, loopback(4200, address)), [("Host", "localhost:4200")]) == 200
+    assert asked(Guard(_inside, loopback(4200, address)), [("Host", "127.0.2.1:4200")]) == 403
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "127.0.0.1:80"])
 def test_the_port_of_http_is_left_out(host: str) -> None:
     assert asked(Guard(_inside, loopback(80)), [("Host", host), ("Origin", f"http://{host}")]) == 200

@@ -105,7 +105,13 @@ class Registry:
 class Service:
     """A service in this process, with all its parts in reach."""
 
-    def __init__(self, registry: Registry, most_waiting: int = 100, homes: Sequence[str] = ("testserver",)) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        most_waiting: int = 100,
+        homes: Sequence[str] = ("testserver",),
+        hosts: Sequence[str] = (),
+    ) -> None:
         self.registry = registry
         self.metrics = Metrics()
         self.keeper = ModelKeeper(
@@ -117,7 +123,7 @@ class Service:
             return answer(self.keeper.current, questions)
 
         self.batcher = Batcher(answer_all, most_waiting, schemas.MOST_HISTORIES, self.metrics.observe_batch)
-        self.app = create_app(self.keeper, self.batcher, self.metrics, token=TOKEN, homes=homes)
+        self.app = create_app(self.keeper, self.batcher, self.metrics, token=TOKEN, homes=homes, hosts=hosts)
         # A failure is an answer here, as it is for a client elsewhere.
         self.client = TestClient(self.app, raise_server_exceptions=False)
 
@@ -136,8 +142,14 @@ def make_service(artifacts_folder: Path) -> Iterator[Callable[..., Service]]:
     """Make services that run; `loaded=False` leaves one without a model."""
     running: list[Service] = []
 
-    def make(*, loaded: bool = True, most_waiting: int = 100, homes: Sequence[str] = ("testserver",)) -> Service:
-        service = Service(Registry(), most_waiting, homes)
+    def make(
+        *,
+        loaded: bool = True,
+        most_waiting: int = 100,
+        homes: Sequence[str] = ("testserver",),
+        hosts: Sequence[str] = (),
+    ) -> Service:
+        service = Service(Registry(), most_waiting, homes, hosts)
         if loaded:
             service.keeper.use(version_of(1))
             service.recommender.asked.clear()

@@ -195,6 +195,35 @@ def test_logs_hold_a_line_a_request_and_no_history(service: Service, caplog: pyt
     assert ITEMS[0] not in caplog.text and "MADEUP" not in caplog.text and "such" not in " ".join(lines)
 
 
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
+def test_who_is_turned_away_is_told_logged_and_counted(
+    make_service: MakeService, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = make_service(hosts=["testserver"])
+    with caplog.at_level(logging.INFO, "prorec.flows.service.access"):
+        answer = service.client.get("/ready", headers=headers)
+    assert answer.status_code == 403 and next(iter(headers)) in answer.json()["detail"]
+    assert [line for line in caplog.messages if line.startswith("other other 403 ")]
+    assert service.metric("prorec_requests_total", method="other", route="other", status="403") == 1
+    assert service.client.get("/ready").status_code == 200
+
+
+def test_a_client_that_hangs_up_is_no_failure(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    sent_headers = [(name.lower().encode(), value.encode()) for name, value in {"Host": "testserver", **GIVEN}.items()]
+    scope = {"type": "http", "method": "PUT", "path": "/lists/few", "headers": sent_headers, "query_string": b""}
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(service.app(scope, receive, send))
+    assert sent[0]["status"] == 400 and not [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert service.metric("prorec_requests_total", method="PUT", route="/lists/{name}", status="400") == 1
+
+
 def test_metrics_are_in_the_format_of_prometheus(service: Service) -> None:
     ask(service, KNOWN, [])
     answer = service.client.get("/metrics")

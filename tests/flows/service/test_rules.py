@@ -257,7 +257,7 @@ READS = [
 @pytest.mark.parametrize("homes", [(), ("testserver",)])
 def test_who_is_not_at_home_gives_the_token_for_everything(make_service: MakeService, homes: Any) -> None:
     service = make_service(homes=homes)
-    for method, path in CHANGES:
+    for method, path in (*CHANGES, ("GET", "/catalogue/examples"), ("GET", "/catalogue/examples/")):
         assert service.client.request(method, path).status_code == 401
     for method, path in READS:
         status = service.client.request(method, path, json={"histories": [{"history": []}]}).status_code

@@ -163,7 +163,10 @@ def test_delimited_text_is_read_right(tmp_path: Path, raw: bytes, rows: list[tup
         (b"a,b\rx,y\rz,w\r", "line 1 holds a carriage return"),
         (b"a,b\nx,y\rz\n", "line 2 holds a carriage return"),
         (b"a,b\nx,y\n\0,z\n", "line 3 holds a NUL byte"),
-        (gzip.compress(b"a,b\nx,y\n", mtime=0), r"the file is compressed by gzip, and not text\. Let its name end in \.gz"),
+        (
+            gzip.compress(b"a,b\nx,y\n", mtime=0),
+            r"the file is compressed by gzip, and not text\. Let its name end in \.gz",
+        ),
         (bz2.compress(b"a,b\nx,y\n"), "the file is compressed by bzip2"),
         (lzma.compress(b"a,b\nx,y\n"), "the file is compressed by xz"),
         (bytes(pa.compress(b"a,b\nx,y\n", "zstd")), "the file is compressed by Zstandard"),

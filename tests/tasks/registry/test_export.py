@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import huggingface_hub
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from huggingface_hub import HfApi
 
-from prorec.tasks.registry.export import CARD, export, push
+from prorec.tasks.registry.export import CARD, _data, _use, export, push
 from prorec_core.artifacts import read_json
 from prorec_core.errors import UserError
+from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.recommender import Recommender
 from tests.tasks.test_kept import KEPT, VERSIONS, register, told
 
@@ -97,6 +101,18 @@ def test_the_card_says_what_was_measured(tracked_folder: Path, tmp_path: Path) -
     }
     low = best["recall_at_10"] - 1.96 * best["recall_at_10_standard_error"]
     assert f"{best['recall_at_10']:.4f} ({low:.4f} to" in text and f"{metrics['protocol']['test_users']} users" in text
+
+
+def test_the_card_tells_what_is_withdrawn(tmp_path: Path) -> None:
+    ids = pa.table({"item_id": ["a", "b", "c", "d"], "train_count": [3, 2, 1, 0]})
+    pq.write_table(ids, tmp_path / "items.parquet")
+    pq.write_table(ids, tmp_path / "codes.parquet")
+    Catalogue.of_training(4).with_withdrawn(np.array([0, 2]), True).save(tmp_path)
+    assert "2 of the items are withdrawn" in "".join(_data(tmp_path))
+    assert '[["b", "d"]]' in "".join(_use(tmp_path))
+    Catalogue.of_training(4).save(tmp_path)
+    assert "withdrawn" not in "".join(_data(tmp_path))
+    assert '[["a", "b"]]' in "".join(_use(tmp_path))
 
 
 def test_nothing_is_written_over(tracked_folder: Path, tmp_path: Path) -> None:
