@@ -19,7 +19,7 @@ from prorec_core.config import BY_DATA, Experiment
 from prorec_core.config_data import is_built_in
 from prorec_core.errors import UserError
 
-RULE = 2
+RULE = 3
 """The version of the rule."""
 
 _WIDE_FROM = 4_000
@@ -43,7 +43,7 @@ _LENGTHS = ("align.max_history", "generator.max_history", "collaborative.max_his
 
 @dataclass(frozen=True)
 class Size:
-    """How large data are, after all filters.
+    """How large data are, after all filters; split by time or position, what is trained on alone.
 
     Attributes:
         users: how many.
@@ -60,6 +60,8 @@ class Size:
     @classmethod
     def of(cls, profile: Mapping[str, Any]) -> Size:
         """From what `preprocess` found (`profile.json`)."""
+        if trained := profile.get("split", {}).get("trained"):
+            return cls(**trained)
         kept = profile["kept"]
         return cls(kept["users"], kept["items"], kept["interactions"], profile["history_length"]["p90"])
 

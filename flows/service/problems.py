@@ -94,7 +94,7 @@ async def failed(_: fastapi.Request, error: Exception) -> JSONResponse:
 
 
 async def gone(_: fastapi.Request, error: Exception) -> JSONResponse:
-    """A client that hung up before all was sent: nobody reads it, but the log and the metrics tell it from a failure."""
+    """A client that hung up before all was sent: nobody reads it, but logs and metrics tell it from a failure."""
     del error
     return JSONResponse({"detail": "The client hung up before the whole body was sent."}, 400)
 

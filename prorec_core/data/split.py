@@ -158,9 +158,11 @@ def record(
 
     Returns:
         `kind`, `unit` of its times, `targets` (all or first), `validation_from` and `test_from` (moments; None by
-        position), `least` as `Borders` has it, `last_training_time`, `first_validation_time`, `first_test_time`, and of
-        `validation` and `test`: `targets`, `users`; `new_users`, whom training never saw, and `targets_of_new_users`;
-        `new_items` and `targets_of_new_items`; `without_history`, targets before which nothing known stands.
+        position), `least` as `Borders` has it, `last_training_time`, `first_validation_time`, `first_test_time`; of
+        `trained`, what is trained on: `users`, `items`, `interactions`, and `long_history`, the length that nine of
+        ten histories have at most; and of `validation` and `test`: `targets`, `users`; `new_users`, whom training
+        never saw, and `targets_of_new_users`; `new_items` and `targets_of_new_items`; `without_history`, targets
+        before which nothing known stands.
 
     Raises:
         UserError: no target of a split is of an item that training knows.
@@ -184,7 +186,19 @@ def record(
         "test_from": None if moments is None else moments.test_from,
         "least": borders.least,
         **stretches,
+        "trained": _trained(sequences),
         **{split.name.lower(): target_counts(sequences, split) for split in (Split.VALIDATION, Split.TEST)},
+    }
+
+
+def _trained(sequences: Sequences) -> Mapping[str, float]:
+    lengths = np.diff(sequences.training().offsets)
+    lengths = lengths[lengths > 0]
+    return {
+        "users": len(lengths),
+        "items": sequences.n_items,
+        "interactions": int(lengths.sum()),
+        "long_history": float(np.quantile(lengths, 0.9)) if len(lengths) else 0.0,
     }
 
 

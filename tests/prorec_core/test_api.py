@@ -225,7 +225,7 @@ def test_what_is_left_to_the_data_is_found_once_and_kept_with_the_folder(
     folder = tmp_path / "run"
 
     run = train(own, folder, until="preprocess")
-    assert "settings by rule 2 from 120 users" in capsys.readouterr().out
+    assert f"settings by rule {fitting.RULE} from 120 users" in capsys.readouterr().out
     found = run.experiment
     assert fitting.open_fields(own) and not fitting.open_fields(found) and found == open_run(folder).experiment
     manifest = Manifest.model_validate_json((folder / "preprocess" / MANIFEST).read_bytes())

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from prorec_core.by_data import AUTO
 from prorec_core.config import BY_DATA, Experiment, left_open
+from prorec_core.config_data import DataConfig
 from prorec_core.data.stage import preprocess
 from prorec_core.errors import UserError
 from prorec_core.fitting import (
@@ -108,6 +111,22 @@ def test_the_built_in_shop_has_its_own_numbers_whatever_its_size() -> None:
     assert (size.items, open_fields(shop), fitted(shop, size)) == (50, [], shop)
     assert set(open_fields(left_open())) == set(FIELDS)
     assert fitted(left_open(), size) == Experiment() and fitted(left_open(), BEAUTY) == Experiment()
+
+
+def test_what_is_held_back_by_time_has_no_say(tmp_path: Path) -> None:
+    """Two logs that are the same up to the moment of validation get the same numbers."""
+    earlier = [(f"u{n % 30}", f"i{n % 20}", n) for n in range(600)]
+    sizes = []
+    for later in (60, 3000):
+        rows = earlier + [(f"u{n % 60}", f"i{n % 40}", 1000 + n) for n in range(later)]
+        pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(
+            tmp_path / "interactions.csv"
+        )
+        pl.DataFrame({"item_id": [f"i{n}" for n in range(40)], "title": ["x"] * 40}).write_csv(tmp_path / "items.csv")
+        split = {"split": "by_time", "validation_from": "1000", "test_from": "1010", "text_columns": ["title"]}
+        shop = DataConfig.model_validate({"source": "tables", "path": str(tmp_path), **split})
+        sizes.append(Size.of(preprocess(shop).profile))
+    assert sizes == [Size(30, 20, 600, 20.0)] * 2
 
 
 def test_what_is_known_of_a_model_goes_before_the_rule_and_after_what_is_said() -> None:

@@ -168,7 +168,7 @@ def test_addresses_of_stores_are_taken(uri: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("login", ["somebody:s3cret", "somebody", "s3cret:"])
 def test_the_address_of_a_server_that_holds_a_login_is_refused(login: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://{login}@h/mlflow")
-    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI https://h/mlflow: it holds a user .*_USERNAME") as caught:
+    with pytest.raises(UserError, match=r"MLFLOW_TRACKING_URI https://h/mlflow: it holds a user .*_USERNAME") as caught:
         paths.tracking_uri()
     assert "s3cret" not in str(caught.value)
 

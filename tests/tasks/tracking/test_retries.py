@@ -49,7 +49,7 @@ def test_what_a_proxy_says_for_a_server_that_is_away_passes(
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{proxy.server_port}")
         for call in (lambda: client().get_run("0" * 32), lambda: client().set_tag("0" * 32, "a", "b")):
-            with pytest.raises(Exception) as caught:  # noqa: PT011
+            with pytest.raises(Exception) as caught:
                 call()
             assert is_passing(caught.value), caught.value
         proxy.shutdown()
