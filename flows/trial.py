@@ -113,7 +113,8 @@ def run_trial(
             return
         run.metrics({OBJECTIVE: value}, step)
         if attempt.report(value, step) and step < event.progress.total:
-            raise StageStoppedError(f"pruned after epoch {step}: NDCG@10 {value:.4f} is behind the other trials")
+            best = max(attempt.seen.values())
+            raise StageStoppedError(f"pruned after epoch {step}: its best NDCG@10, {best:.4f}, is behind other trials'")
 
     try:
         run.parameters({"tuned": values})

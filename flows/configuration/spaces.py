@@ -306,6 +306,12 @@ def _check(field: str, each: Range, base: Experiment, place: str) -> None:
     current = dict(flatten((base if field not in open_fields(base) else Experiment()).model_dump(mode="json"))).get(
         field
     )
+    if current is None:
+        raise UserError(
+            "has no number in the experiment as it stands (null)",
+            place=where,
+            cure=f"Give it one, as with --set {field}={each.low:g}, or give choices here",
+        )
     if isinstance(current, bool) or not isinstance(current, int | float):
         raise UserError("is no number", place=where, cure="Give choices")
     if isinstance(current, int) and (wrong := [number for number in each.bounds if not number.is_integer()]):

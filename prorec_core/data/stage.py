@@ -28,6 +28,7 @@ from prorec_core.data.raw import Catalogue, Log, read_tables
 from prorec_core.data.sequences import IntArray, Sequences, Split
 from prorec_core.data.sources import FileSource, Source, open_source
 from prorec_core.data.split import Moments, borders_by_position, borders_by_time, keep_by_time, moments_of, record
+from prorec_core.data.times import odd_times
 from prorec_core.errors import UserError
 from prorec_core.progress import Progress, Report, silent
 
@@ -129,7 +130,7 @@ def _made(
     sequences = Sequences(item_codes, offsets, len(kept), borders=borders)
     texts = _texts(kept, catalogue)
     counts = {"users": len(users), "items": len(kept), "interactions": len(item_codes)}
-    warnings += differences(config, counts)
+    warnings += [*odd_times(times, log.unit), *differences(config, counts)]
     profile = {
         "source": config.source,
         **source.facts(),

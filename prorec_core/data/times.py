@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from prorec_core.data.columns import EMPTY, LETTERS, PER_SECOND, PLAIN, Field, first, value_at, without_missing
@@ -35,6 +37,12 @@ os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")
 
 _FIRST_SECOND = -62_135_596_800
 """Of the year 1."""
+
+_SECOND_CENTURY = -59_011_459_200
+"""Of the year 100."""
+_STAND_IN = 2_524_608_000
+"""Of 2050: what is dated so late stands for no time, as 9999-12-31 does. No later than that of today: what is odd of
+data must not depend on when they are read."""
 
 _ISO = (
     r"^([0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -123,6 +131,9 @@ class Times:
             return ReadTimes(numbers, None, about_numbers(numbers, start, told, form))
         else:
             seconds, nanos = _of_iso(column, field)
+        if form is not None and "%Y" in form:
+            told = "holds a year of two digits, which %Y takes for one of the first century,"
+            field.refuse(seconds < _SECOND_CENTURY, told, column, "Write %y for it in data.timestamp_format")
         early = "Times are counted from 1970: correct the value or drop the row"
         field.refuse(seconds < 0, "holds a negative time", column, early)
         field.refuse(seconds > LAST_SECOND, "holds a time after the year 9999", column)
@@ -263,3 +274,28 @@ def shown_time(value: int, unit: str) -> str:
         "%Y-%m-%d" if (moment.hour, moment.minute, moment.second) == (0, 0, 0) else "%Y-%m-%d %H:%M:%S"
     )
     return text if parts is not None else f"{value} ({text}, if these are seconds)"
+
+
+def odd_times(times: npt.NDArray[np.int64], unit: str) -> list[str]:
+    """What is told of an experiment's times, a sentence each; nothing of numbers without a unit.
+
+    Args:
+        times: in `unit`, shape (interactions,).
+        unit: as a data set's profile names it.
+    """
+    if not len(times) or (parts := PARTS_OF_SECOND.get(unit)) is None:
+        return []
+    first, last = int(times.min()), int(times.max())
+    found = []
+    for count, when, extreme in (
+        (int((times < PLAUSIBLE_SECONDS[0] * parts).sum()), "before 1990, the first", first),
+        (int((times >= _STAND_IN * parts).sum()), "in 2050 or later, the last", last),
+    ):
+        if count:
+            found.append(
+                f"{count:,} of {len(times):,} interactions have a time {when} {shown_time(extreme, unit)}: see whether "
+                "it is one, and whether data.timestamp_format says how times are written"
+            )
+    if first == last and len(times) > 1:
+        found.append(f"all interactions have the time {shown_time(first, unit)}: their order is that of the file")
+    return found

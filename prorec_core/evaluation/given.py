@@ -16,7 +16,7 @@ import polars as pl
 from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.columns import Field, shown
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.sequences import Split
+from prorec_core.data.sequences import Sequences, Split
 from prorec_core.data.split_table import HELD_BACK
 from prorec_core.data.tables import RawTable
 from prorec_core.errors import UserError
@@ -102,7 +102,8 @@ def given_lists(table: RawTable, dataset: Dataset, config: EvaluateConfig) -> Gi
                 place=table.place,
                 cure="Give lists for both: methods are compared on test, and chosen on validation",
             )
-        lengths = (lists[split].items_UK >= 0).sum(axis=1)[given["target"].unique().to_numpy()]
+        measured = given["target"].unique().to_numpy()
+        lengths = (lists[split].items_UK >= 0).sum(axis=1)[measured]
         ends[split] = int(lengths.max(initial=0))
         if ends[split] < min(LEAST, length):
             before = int(given.group_by("target").len()["len"].max() or 0)  # type: ignore[arg-type]
@@ -115,7 +116,10 @@ def given_lists(table: RawTable, dataset: Dataset, config: EvaluateConfig) -> Gi
         if there < n_targets:
             told = f"{n_targets - there:,} of {n_targets:,} {name} targets"
             remarks.append(f"{told} have no list in the given file, and count as missed")
-        remarks += _short(name, lengths, ends[split])
+        left = np.full(n_targets, dataset.sequences.n_items)
+        if config.mask_history:
+            left -= _distinct(dataset.sequences.histories(split))
+        remarks += _short(name, lengths, left[measured], ends[split])
     if passed := table.rows() - rows.height:
         remarks.append(f"{passed:,} rows of the given file are for users of whom nothing is asked in that split")
     if own.any():
@@ -126,9 +130,16 @@ def given_lists(table: RawTable, dataset: Dataset, config: EvaluateConfig) -> Gi
     return GivenLists(lists, ends, remarks)
 
 
-def _short(name: str, lengths: npt.NDArray[np.integer], end: int) -> list[str]:
-    """How many lists end before the lengths at which they are measured, in a sentence; none where none does."""
-    counts = {k: int((lengths < k).sum()) for k in CUTOFFS if LEAST <= k <= end}
+def _short(name: str, lengths: npt.NDArray[np.integer], left: npt.NDArray[np.integer], end: int) -> list[str]:
+    """How many lists end before the lengths at which they are measured, in a sentence; none where none does.
+
+    Args:
+        name: of the split.
+        lengths: of the lists, shape (L,).
+        left: items that each could hold, shape (L,).
+        end: where the longest ends.
+    """
+    counts = {k: int((lengths < np.minimum(k, left)).sum()) for k in CUTOFFS if LEAST <= k <= end}
     told = ", ".join(f"{count:,} before the {k}th item" for k, count in counts.items() if count)
     return (
         [f"of {len(lengths):,} {name} lists there end {told}: what would stand there counts as missed"] if told else []
@@ -221,11 +232,22 @@ def _own(rows: pl.DataFrame, dataset: Dataset) -> npt.NDArray[np.bool_]:
     for name, split in SPLITS.items():
         of_split = np.flatnonzero((rows["split"] == name).to_numpy())
         histories = dataset.sequences.histories(split)
-        owner = np.repeat(np.arange(histories.n_users), np.diff(histories.offsets))
-        taken = owner * np.int64(histories.n_items) + histories.items
+        taken = _pairs(histories)
         listed = rows["target"].to_numpy() * np.int64(histories.n_items) + rows["item"].to_numpy()
         found[of_split] = np.isin(listed[of_split], taken)
     return found
+
+
+def _pairs(histories: Sequences) -> npt.NDArray[np.int64]:
+    """A number for each history and item in it: history · items + item."""
+    owner = np.repeat(np.arange(histories.n_users), np.diff(histories.offsets))
+    pairs: npt.NDArray[np.int64] = owner * np.int64(histories.n_items) + histories.items
+    return pairs
+
+
+def _distinct(histories: Sequences) -> npt.NDArray[np.int64]:
+    """How many different items are in each history, shape (histories,)."""
+    return np.bincount(np.unique(_pairs(histories)) // histories.n_items, minlength=histories.n_users)
 
 
 def _lists(rows: pl.DataFrame, n_targets: int, length: int) -> TopItems:

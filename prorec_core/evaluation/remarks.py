@@ -27,25 +27,33 @@ def remarks_on_data(profile: Mapping[str, Any], *, mask_history: bool) -> list[s
         targets = {
             name: split[name]["targets"] if split else users - left_out.get(name, 0) for name in ("test", "validation")
         }
-        unreachable = out_of_reach(profile["targets_in_history"], targets)
+        unreachable = out_of_reach(profile["targets_in_history"], targets, _new(profile))
     return [*profile.get("warnings", []), *([unreachable] if unreachable else [])]
 
 
-def out_of_reach(taken_before: Mapping[str, int], targets: Mapping[str, int]) -> str:
+def _new(profile: Mapping[str, Any]) -> int:
+    """How many targets of the test are of items that the catalogue lacks, some of them in the history, too."""
+    split = profile.get("split")
+    return int(split["test"]["targets_of_new_items"]) if split else 0
+
+
+def out_of_reach(taken_before: Mapping[str, int], targets: Mapping[str, int], new: int = 0) -> str:
     """The targets that lists without the history cannot hold; "" where there are none.
 
     Args:
         taken_before: by split ("test", "validation"), how many targets stand in their user's history too.
         targets: how many there are, likewise.
+        new: test targets that no list can hold for another reason; they may be among the former.
     """
     test, validation = taken_before.get("test", 0), taken_before.get("validation", 0)
     tests, validations = targets["test"], targets["validation"]
     if not test and not validation:
         return ""
+    reached = "" if new else f": {_share(tests - test, tests)} of the test targets can be reached"
     return (
         f"{_share(test, tests)} of the test targets ({test:,} of {tests:,}) and {_share(validation, validations)} of "
         "the validation targets are in the user's own history and cannot be recommended while evaluate.mask_history is "
-        f"true: {_share(tests - test, tests)} of the test targets can be reached. Set evaluate.mask_history=false to "
+        f"true{reached}. Set evaluate.mask_history=false to "
         "recommend again what was taken before, or data.duplicates=first to keep each item once a user"
     )
 
@@ -65,7 +73,7 @@ def remarks(profile: Mapping[str, Any], metrics: Mapping[str, Any]) -> Sequence[
     """All of them: on the data, on what is out of reach, on what validation could not choose."""
     protocol = metrics["protocol"]
     targets = {name: protocol.get(f"{name}_targets", protocol[f"{name}_users"]) for name in ("test", "validation")}
-    unreachable = out_of_reach(metrics["targets_in_history"], targets)
+    unreachable = out_of_reach(metrics["targets_in_history"], targets, _new(profile))
     return [
         *profile.get("warnings", []),
         *([unreachable] if unreachable and protocol["history_masked"] else []),

@@ -136,6 +136,8 @@ class Rule:
 
     def __post_init__(self) -> None:
         for place, choice in (("only", self.only), ("exclude", self.exclude)):
+            if choice is not None and not isinstance(choice, Choice):
+                raise UserError("is no Choice", place=place, cure="Write it as Choice(items=[…])")
             if choice is not None and choice.list is not None and choice.list not in self.lists:
                 cure = did_you_mean(choice.list, self.lists)
                 raise UserError(f"the list '{choice.list}' is not there", place=f"{place}.list", cure=cure)

@@ -289,7 +289,8 @@ def _notes(metrics: Mapping[str, Any], background: Background) -> list[str]:
         )
     weights = [weight for weight, _ in metrics["fusion_trials"]] or list(background.config.fusion_weights)
     weight = metrics["fusion_weight"]
-    if weight is not None and len(weights) > 1 and weight in (min(weights), max(weights)):
+    # Below 0 there is none: nothing is fused then.
+    if weight and len(weights) > 1 and weight in (min(weights), max(weights)):
         notes.append(
             f"The fusion weight chosen, λ = {weight:g}, lies at the edge of those tried; "
             "a better one may lie beyond (evaluate.fusion_weights)."

@@ -85,7 +85,7 @@ GROUPINGS = {
     "target_popularity": "by popularity of the target",
     "history_length": "by length of the history",
     "user": "by whether training saw the user",
-    "repeats": "by whether the user had taken the target before",
+    "repeats": "by whether taken before",
 }
 """Ways of grouping targets, for people; the first two are told of all data."""
 

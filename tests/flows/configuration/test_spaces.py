@@ -175,6 +175,11 @@ def test_settings_are_equal_where_trials_may_be_mixed(tmp_path: Path) -> None:
         ({"align.epochs": {"low": 1.5, "high": 9}}, "align.epochs: must be a whole number (got 1.5)."),
         ({"align.epochs": {"low": 1, "high": 2, "step": 0.5}}, "align.epochs: must be a whole number (got 0.5)."),
         ({"align.fusion": {"choices": ["sum", "mean"]}}, "align.fusion: must be 'sum' or 'concat' (got 'mean')."),
+        (
+            {"generator.distill.beta": {"low": 0.1, "high": 1}},
+            "generator.distill.beta: has no number in the experiment as it stands (null). Give it one, as with "
+            "--set generator.distill.beta=0.1, or give choices here.",
+        ),
         ({"generator.trie_mask": {"low": 0, "high": 1}}, "generator.trie_mask: is no number. Give choices."),
         ({"text.batch_size": {"low": 1, "high": 8}}, "text.batch_size: changes nothing that any stage measures."),
         ({"data.demo.users": {"low": 50, "high": 60}}, "data.demo.users: cannot be tuned."),

@@ -129,7 +129,7 @@ def test_how_times_are_written(values: list[Any], form: str | None, words: str) 
 def test_what_is_odd_of_times() -> None:
     assert suspicious_times(pl.Series([5, 5]), "as given") == ["all times are the same"]
     odd = suspicious_times(pl.Series([0, 86_400, 99_999_999_999]), "seconds")
-    assert [each.split(" times")[0] for each in odd] == ["2", "1"]
+    assert odd == ["1 times are in the future"]
     assert "whole days" in suspicious_times(pl.Series([1_700_006_400, 1_700_092_800]), "seconds")[0]
 
 

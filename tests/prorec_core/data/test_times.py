@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from prorec_core.config_data import DataConfig
 from prorec_core.data.columns import Field
-from prorec_core.data.times import Times, as_timestamps
+from prorec_core.data.times import Times, as_timestamps, odd_times
 from prorec_core.errors import UserError
 
 NEW_YEAR = 1_388_534_400
@@ -367,3 +368,31 @@ def test_a_zone_by_its_name_alone_is_not_taken_for_utc() -> None:
     with pytest.raises(UserError, match="no time in row 1"):
         as_timestamps(pl.Series(["2023-11-14T22:13:20[Europe/Berlin]"]), "log.csv")
     assert as_timestamps(pl.Series(["2014-01-01T01:00:00+01:00[Europe/Berlin]"]), "log.csv")[0].to_list() == [NEW_YEAR]
+
+
+def test_a_year_of_two_digits_is_told_for_what_it_is() -> None:
+    with pytest.raises(UserError, match=r"a year of two digits.* '29/06/22'\. Write %y for it"):
+        times_of(["29/06/22"], "%d/%m/%Y")
+    with pytest.raises(UserError, match="holds a negative time"):
+        times_of(["29/06/1922"], "%d/%m/%Y")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        ([1_700_000_000, 1_700_000_001], []),
+        ([0, 5, 1_700_000_000], ["2 of 3 interactions have a time before 1990, the first 1970-01-01: see"]),
+        (
+            [1_700_000_000, 253_402_214_400],
+            ["1 of 2 interactions have a time in 2050 or later, the last 9999-12-31: see"],
+        ),
+        ([1_700_006_400] * 2, ["all interactions have the time 2023-11-15: their order is that of the file"]),
+        ([1_700_006_400], []),
+        ([], []),
+    ],
+)
+def test_what_is_odd_of_times_is_told(seconds: list[int], told: list[str]) -> None:
+    for unit, parts in (("seconds", 1), ("milliseconds", 1000)):
+        found = odd_times(np.array(seconds, np.int64) * parts, unit)
+        assert len(found) == len(told) and all(map(str.startswith, found, told)), found
+    assert odd_times(np.array(seconds, np.int64), "as given") == []

@@ -15,6 +15,7 @@ from prorec_core.data.stage import preprocess
 from prorec_core.evaluation.comparable import data_differences, moment_differences, protocol_differences
 from prorec_core.evaluation.measured import NEW_ITEMS, Evaluation
 from prorec_core.evaluation.new_items import NewItemLists, new_item_histories
+from prorec_core.evaluation.remarks import remarks_on_data
 from prorec_core.evaluation.stage import EvaluationInputs, evaluate
 from prorec_core.evaluation.variants import Measured, compare_variants
 from prorec_core.metrics.intervals import compare_runs
@@ -183,3 +184,14 @@ def test_page_and_table_say_how_targets_were_held_back(dataset: Dataset, evaluat
     assert protocol_line(first).startswith(
         "by position, for want of a clock: each user's first interaction in the last share"
     )
+
+
+def test_what_can_be_reached_is_not_told_where_new_items_are_asked_for_too(dataset: Dataset) -> None:
+    split = dataset.profile["split"]
+    assert split["test"]["targets_of_new_items"] > 0
+    taken = {"targets_in_history": {"test": 9, "validation": 2}}
+    (told,) = remarks_on_data({**dataset.profile, **taken, "warnings": []}, mask_history=True)
+    assert f"(9 of {split['test']['targets']})" in told and "can be reached" not in told
+    test = {**split["test"], "targets_of_new_items": 0}
+    known = {**dataset.profile, **taken, "warnings": [], "split": {**split, "test": test}}
+    assert "of the test targets can be reached" in remarks_on_data(known, mask_history=True)[0]

@@ -149,6 +149,16 @@ def test_how_many_lists_end_early_is_told(shop: Dataset) -> None:
     assert short(found["remarks"])[-1].startswith(told)
 
 
+def test_lists_of_all_that_is_left_do_not_end_early(shop: Dataset) -> None:
+    whole = shop.items.height
+    rows = table(shop, length=whole)
+    settings = EvaluateConfig(list_length=whole, bootstrap_samples=100)
+    left = rows.group_by("split", "user_id").len()["len"]
+    assert left.min() < whole
+    assert short(measured(rows, shop, settings)["remarks"]) == []
+    assert short(measured(rows.filter(pl.col("rank") < left.max()), shop, settings)["remarks"]) == []
+
+
 def test_lists_that_masking_makes_too_short_are_told_so(shop: Dataset) -> None:
     """The first items of a list of another program are often those that the user has."""
     rows = table(shop, masked=False, length=10)

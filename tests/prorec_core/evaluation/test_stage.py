@@ -242,6 +242,8 @@ def test_unmasked_history_and_a_fusion_weight_within_its_grid(inputs, evaluation
     assert "history not masked" in page(found)
     assert "at the edge" in page(evaluation)
     assert "at the edge" not in page(found)
+    nothing_fused = evaluate(replace(inputs, fusion_weight=0.0, fusion_trials=[(0.0, 0.3), (8.0, 0.1)]))
+    assert nothing_fused.metrics["fusion_weight"] == 0 and "at the edge" not in page(nothing_fused)
 
 
 def test_ranks_table_and_files(evaluation, inputs, tmp_path):

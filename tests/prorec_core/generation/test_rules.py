@@ -246,3 +246,10 @@ def test_what_is_no_choice_is_refused(value: Any) -> None:
 def test_rules_of_other_bounds_are_others() -> None:
     bounds = [1, 1.5, float("inf"), float("-inf")]
     assert len({Rule(only=Choice(where={"price": {"lt": bound}})).key for bound in bounds}) == len(bounds)
+
+
+@pytest.mark.parametrize("said", [["a"], {"items": ["a"]}, "a"])
+def test_what_is_no_choice_is_told(said: Any) -> None:
+    for place in ("only", "exclude"):
+        with pytest.raises(UserError, match=rf"{place}: is no Choice\. Write it as Choice\(items="):
+            Rule(**{place: said})
