@@ -110,6 +110,14 @@ class AlignConfig(Training):
     graph: Annotated[float, Field(ge=0, le=10), ByData] = by_data(
         0.0, "Weight in E_I of the items that stand beside an item in training histories; 0: none."
     )
+    graph_window: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Steps that neighbours may stand apart in a history, each further step counting .9 of the one "
+        "before. Where who else took an item tells more than what came next, 20 with a graph of 2 or more is worth a "
+        "trial.",
+    )
     graph_neighbours: int = Field(
         8, ge=1, le=MANY, description="Strongest neighbours that an item has over full_softmax_items; else it has all."
     )

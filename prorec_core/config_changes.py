@@ -39,6 +39,7 @@ _TO_THE_SECOND: tuple[Change, ...] = (
     Added("data.sql.items", "SELECT * FROM items ORDER BY item_id"),
     Added("data.sql.snapshot", None),
     Added("align.start_norm", None),
+    Added("align.graph_window", 1),
     Added("quantize.table", None),
     Added("generator.stage_one_state", False),
     Added("generator.ranker_file", None),

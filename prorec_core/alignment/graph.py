@@ -16,29 +16,33 @@ from torch import Tensor, nn
 
 from prorec_core.data.sequences import Sequences
 
+_A_STEP_FURTHER = 0.9
+
 
 class ItemGraph(nn.Module):
     """Adds to each item's vector those of its neighbours: `v + weight · D^(-1/2) A D^(-1/2) v`.
 
-    A_ij counts how often items i and j stand next to each other in a training history, in either order; no item is
-    its own neighbour, and one without neighbours keeps its vector. One layer of a graph convolution without weights
+    A_ij counts how often items i and j stand next to each other in a training history, in either order, or within
+    `window` steps, each step further counting .9 of the one before; no item is its own neighbour, and one without
+    neighbours keeps its vector. One layer of a graph convolution without weights
     (He et al., 2020).
 
     With `strongest`, of each item's neighbours those of the strongest ties alone are added, at the strength that they
     have among all: what an item is then takes a bounded number of others to tell.
     """
 
-    def __init__(self, training: Sequences, weight: float, strongest: int | None = None) -> None:
+    def __init__(self, training: Sequences, weight: float, strongest: int | None = None, window: int = 1) -> None:
         """
         Args:
             training: users' items without those held back.
             weight: of the neighbours.
             strongest: neighbours an item at most, of equally strong ones those of lower index; None: all.
+            window: steps that neighbours may stand apart in a history.
         """
         super().__init__()
         self.weight = weight
         self.whole = strongest is None
-        ties = _ties(training)
+        ties = _ties(training, window)
         if strongest is not None:
             ties = _strongest(ties, strongest)
         self.most = int(np.diff(ties.indptr).max(initial=0))
@@ -76,11 +80,14 @@ class ItemGraph(nn.Module):
         return vectors_RD.float() + self.weight * added_RD
 
 
-def _ties(training: Sequences) -> sparse.csr_matrix:
+def _ties(training: Sequences, window: int) -> sparse.csr_matrix:
     user = np.repeat(np.arange(training.n_users), np.diff(training.offsets))
-    together = user[1:] == user[:-1]
-    first, second = training.items[:-1][together], training.items[1:][together]
-    counts = sparse.coo_matrix((np.ones(len(first)), (first, second)), (training.n_items,) * 2).tocsr()
+    counts = sparse.csr_matrix((training.n_items,) * 2)
+    for step in range(1, min(window, int(np.diff(training.offsets).max(initial=1)) - 1) + 1):
+        together = user[step:] == user[:-step]
+        first, second = training.items[:-step][together], training.items[step:][together]
+        worth = np.full(len(first), _A_STEP_FURTHER ** (step - 1))
+        counts = counts + sparse.coo_matrix((worth, (first, second)), counts.shape).tocsr()
     counts = counts + counts.T
     counts.setdiag(0)
     counts.eliminate_zeros()

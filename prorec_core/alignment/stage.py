@@ -67,7 +67,7 @@ def align(
     torch.manual_seed(derive_seed(seed, "align", "start"))
     by_rows, workers = sequences.n_items > start.config.full_softmax_items, runtime.workers
     strongest = config.graph_neighbours if by_rows else None
-    graph = ItemGraph(sequences.training(), config.graph, strongest) if config.graph else None
+    graph = ItemGraph(sequences.training(), config.graph, strongest, config.graph_window) if config.graph else None
     low = runtime.low_precision(config.precision)
     stage = StageOne(config, start.config, scaled_text(semantic), graph, low, by_rows=by_rows, workers=workers)
     if base is not None:

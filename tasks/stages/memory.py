@@ -100,7 +100,10 @@ def of_align(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
         _states(experiment, config, shape.dim),
     ]
     if config.graph:
-        found.append(Part("the graph of items", 60 * sizes.interactions, "align.graph=0"))
+        # No more of its steps have both ends in a history than the histories are long.
+        steps = min(config.graph_window, max(sizes.interactions // max(sizes.users, 1), 1))
+        cure = "align.graph=0" if config.graph_window == 1 else "a smaller align.graph_window"
+        found.append(Part("the graph of items", 60 * sizes.interactions * steps, cure))
     return found
 
 

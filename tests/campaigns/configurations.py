@@ -111,6 +111,7 @@ CHOICES: dict[str, Sequence[Any]] = {
     "align.temperature": [1e-3, 10.0],
     "align.align_items": [2, 9],
     "align.graph": [0.5, 10.0],
+    "align.graph_window": [1, 7],
     "align.graph_neighbours": [1, 2],
     "align.validation_users": [1, 7],
     "align.start": ["scratch"],
