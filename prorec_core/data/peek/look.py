@@ -31,6 +31,8 @@ from prorec_core.paths import path_of
 from prorec_core.progress import Report, silent
 
 _FIRST = 2000
+_LEFT = "?"
+"""Stands for a name that a user has to fill in."""
 _NO_CORE = {"min_user_interactions": 3, "min_item_interactions": 1}
 
 
@@ -101,22 +103,33 @@ def look(given: str, report: Report = silent) -> Seen:
 
 def _folder(folder: Path, report: Report) -> Seen:
     data, layout = _guess(folder)
-    if data is None:
+    left = [name for name, value in (data or {}).items() if value in (_LEFT, [_LEFT])]
+    if data is None or left:
         tables, notes = _tables(folder)
         found = Seen(str(folder), layout, [], notes)
         for name, table in tables.items():
             try:
-                found.tables.append(_table(name, table, roles_of(table.columns())))
+                roles = roles_of(table.columns())
+                found.tables.append(_table(name, table, roles))
+                _mark(found.tables[-1], roles)
             except UserError as error:
                 found.notes.append(_passed_over(error))
+        if data is not None:
+            found.values = {"name": _slug(folder.name), "data": data}
+            found.problem = (
+                f"no column has a name by which it is known for {', '.join(left)}: write in place of {_LEFT} what it is "
+                "called, and null for timestamp_column where rows are in their order"
+            )
         return found
     config = DataConfig(**data)
     source = open_source(config)
-    parts = (("interactions", source.interactions()), ("items", source.items()))
+    logged = Roles(config.user_column, config.item_column, config.timestamp_column, None, ())
+    stocked = Roles(None, config.item_column, None, None, tuple(config.text_columns))
+    parts = (("interactions", source.interactions(), logged), ("items", source.items(), stocked))
     found = Seen(str(folder), layout, [], _tables(folder)[1] if data["source"] == "tables" else [])
-    for kind, table in parts:
+    for kind, table, roles in parts:
         seen = _table(Path(table.place).name, table, roles_of(table.columns()), kind)
-        _mark(seen, config)
+        _mark(seen, roles)
         found.tables.append(seen)
     if config.timestamp_column is not None:
         times = _first(parts[0][1], [config.timestamp_column])[config.timestamp_column]
@@ -207,6 +220,16 @@ def _columns(log: Roles, stock: Roles) -> dict[str, Any]:
     return {**found, "text_columns": list(stock.texts)} if stock.texts else found
 
 
+def _to_fill_in(log: Roles, stock: Roles) -> dict[str, Any]:
+    """What columns are called as far as that is known, of two tables of which one at least is not."""
+    return {
+        "user_column": log.user or _LEFT,
+        "item_column": log.item or stock.item or _LEFT,
+        "timestamp_column": log.time or _LEFT,
+        "text_columns": list(stock.texts) or [_LEFT],
+    }
+
+
 def _texts(data: dict[str, Any]) -> dict[str, Any]:
     """Which columns make up the text, where the names of all others are known."""
     there = open_source(DataConfig(**data)).items().columns()
@@ -223,6 +246,14 @@ def _generic(folder: Path, base: dict[str, Any]) -> tuple[dict[str, Any] | None,
     for name, each in roles.items():
         by_kind[each.kind].append(name)
     logs, stocks = by_kind["interactions"], by_kind["items"]
+    by_name = {stem_of(Path(name)): name for name in tables}
+    if (len(logs) != 1 or len(stocks) != 1) and {"interactions", "items"} <= by_name.keys():
+        # The files that a run reads by itself, whatever their columns are called.
+        return {
+            "source": "tables",
+            **base,
+            **_to_fill_in(*(roles[by_name[each]] for each in ("interactions", "items"))),
+        }, ("tables, by the names of the files")
     if len(logs) != 1 or len(stocks) != 1:
         told = f"{len(logs)} that could be interactions, and {len(stocks)} that could be items"
         return None, f"tables, {told}: there must be one of each (name them in data.interactions_file and items_file)"
@@ -300,12 +331,9 @@ def _example(known: pl.Series) -> str:
     return shown(value.to_list() if isinstance(value, pl.Series) else value)
 
 
-def _mark(seen: TableSeen, config: DataConfig) -> None:
-    told = {config.item_column: "the item's id"}
-    if seen.guess == "interactions":
-        told |= {config.user_column: "the user's id", config.timestamp_column or "": "the time"}
-    else:
-        told |= dict.fromkeys(config.text_columns, "text")
+def _mark(seen: TableSeen, roles: Roles) -> None:
+    told = {roles.item: "the item's id", roles.user: "the user's id", roles.time: "the time"}
+    told |= dict.fromkeys(roles.texts, "text")
     for column in seen.columns:
         column.guess = column.guess or told.get(column.name, "")
 

@@ -70,6 +70,22 @@ def test_names_that_differ_and_tables_that_are_not_two_are_told(tmp_path: Path) 
         look(str(tmp_path / "nothing"))
 
 
+def test_columns_of_names_that_nobody_knows_are_left_to_be_filled_in(tmp_path: Path) -> None:
+    rows = "".join(f"k{n % 7},s{n % 5},{n},5\n" for n in range(60))
+    (tmp_path / "interactions.csv").write_text("kunde,sku,zeit,sterne\n" + rows)
+    (tmp_path / "items.csv").write_text("sku,name,preis\n" + "".join(f"s{n},N{n},1\n" for n in range(5)))
+    seen = look(str(tmp_path))
+    assert seen.layout == "tables, by the names of the files" and not seen.profile
+    assert "known for user_column, timestamp_column: write in place of ?" in seen.problem
+    guesses = {(table.name, each.name): each.guess for table in seen.tables for each in table.columns if each.guess}
+    known = {("interactions.csv", "sku"): "the item's id", ("items.csv", "sku"): "the item's id"}
+    assert guesses == {**known, ("items.csv", "name"): "text"}
+    left = {"user_column": "kunde", "timestamp_column": "zeit", "min_user_interactions": 3}
+    assert seen.values["data"]["user_column"] == "?"
+    filled = DataConfig.model_validate({**seen.values["data"], **left})
+    assert preprocess(filled).profile["kept"]["users"] == 7
+
+
 def test_one_stray_file_ends_nothing_and_is_told(tmp_path: Path) -> None:
     folder = shop(tmp_path / "a")
     (folder / "notes.parquet").write_bytes(b"x")
