@@ -117,7 +117,7 @@ def _folder(folder: Path, report: Report) -> Seen:
         if data is not None:
             found.values = {"name": _slug(folder.name), "data": data}
             found.problem = (
-                f"no column has a name by which it is known for {', '.join(left)}: write in place of {_LEFT} what it is "
+                f"no column has a name that is known for {', '.join(left)}: write in place of {_LEFT} what it is "
                 "called, and null for timestamp_column where rows are in their order"
             )
         return found

@@ -76,7 +76,7 @@ def test_columns_of_names_that_nobody_knows_are_left_to_be_filled_in(tmp_path: P
     (tmp_path / "items.csv").write_text("sku,name,preis\n" + "".join(f"s{n},N{n},1\n" for n in range(5)))
     seen = look(str(tmp_path))
     assert seen.layout == "tables, by the names of the files" and not seen.profile
-    assert "known for user_column, timestamp_column: write in place of ?" in seen.problem
+    assert "is known for user_column, timestamp_column: write in place of ?" in seen.problem
     guesses = {(table.name, each.name): each.guess for table in seen.tables for each in table.columns if each.guess}
     known = {("interactions.csv", "sku"): "the item's id", ("items.csv", "sku"): "the item's id"}
     assert guesses == {**known, ("items.csv", "name"): "text"}
