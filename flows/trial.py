@@ -105,6 +105,8 @@ def run_trial(
         run.finish(status, reason)
         attempt.note(run.id, time.monotonic() - began)
 
+    seen: list[float] = []
+
     def handle(event: Event) -> None:
         if not isinstance(event, StageProgress) or event.stage != stages[-1]:
             return
@@ -112,8 +114,9 @@ def run_trial(
         if value is None:
             return
         run.metrics({OBJECTIVE: value}, step)
+        seen.append(value)
         if attempt.report(value, step) and step < event.progress.total:
-            best = max(attempt.seen.values())
+            best = max(seen)
             raise StageStoppedError(f"pruned after epoch {step}: its best NDCG@10, {best:.4f}, is behind other trials'")
 
     try:

@@ -116,10 +116,10 @@ def given_lists(table: RawTable, dataset: Dataset, config: EvaluateConfig) -> Gi
         if there < n_targets:
             told = f"{n_targets - there:,} of {n_targets:,} {name} targets"
             remarks.append(f"{told} have no list in the given file, and count as missed")
-        left = np.full(n_targets, dataset.sequences.n_items)
+        could_hold = np.full(n_targets, dataset.sequences.n_items)
         if config.mask_history:
-            left -= _distinct(dataset.sequences.histories(split))
-        remarks += _short(name, lengths, left[measured], ends[split])
+            could_hold -= _distinct(dataset.sequences.histories(split))
+        remarks += _short(name, lengths, could_hold[measured], ends[split])
     if passed := table.rows() - rows.height:
         remarks.append(f"{passed:,} rows of the given file are for users of whom nothing is asked in that split")
     if own.any():

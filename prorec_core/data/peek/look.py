@@ -249,8 +249,8 @@ def _generic(folder: Path, base: dict[str, Any]) -> tuple[dict[str, Any] | None,
     by_name = {stem_of(Path(name)): name for name in tables}
     if (len(logs) != 1 or len(stocks) != 1) and {"interactions", "items"} <= by_name.keys():
         # The files that a run reads by itself, whatever their columns are called.
-        names = _to_fill_in(*(roles[by_name[each]] for each in ("interactions", "items")))
-        return {"source": "tables", **base, **names}, "tables, by the names of the files"
+        columns = _to_fill_in(*(roles[by_name[each]] for each in ("interactions", "items")))
+        return {"source": "tables", **base, **columns}, "tables, by the names of the files"
     if len(logs) != 1 or len(stocks) != 1:
         told = f"{len(logs)} that could be interactions, and {len(stocks)} that could be items"
         return None, f"tables, {told}: there must be one of each (name them in data.interactions_file and items_file)"
