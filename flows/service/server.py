@@ -36,7 +36,7 @@ is being closed."""
 TOKEN = "PROREC_SERVE_TOKEN"
 _SHORTEST = 16
 _TOKEN = re.compile(rf"[!-~]{{{_SHORTEST},}}")
-_WITHOUT = "on this machine only what changes something has to give it"
+_WITHOUT = "on this machine only what changes something or tells what persons did has to give it"
 _log = logging.getLogger(__name__)
 
 
