@@ -105,8 +105,6 @@ def run_trial(
         run.finish(status, reason)
         attempt.note(run.id, time.monotonic() - began)
 
-    seen: list[float] = []
-
     def handle(event: Event) -> None:
         if not isinstance(event, StageProgress) or event.stage != stages[-1]:
             return
@@ -114,10 +112,8 @@ def run_trial(
         if value is None:
             return
         run.metrics({OBJECTIVE: value}, step)
-        seen.append(value)
         if attempt.report(value, step) and step < event.progress.total:
-            best = max(seen)
-            raise StageStoppedError(f"pruned after epoch {step}: its best NDCG@10, {best:.4f}, is behind other trials'")
+            raise StageStoppedError(f"pruned after epoch {step}: its best NDCG@10 so far is behind other trials'")
 
     try:
         run.parameters({"tuned": values})

@@ -94,7 +94,7 @@ class Door:
     Args:
         app: what stands behind.
         token: as `Authorization: Bearer TOKEN`, or as the password of a browser's login; None: nobody may change
-            anything, and nothing else asks for one.
+            anything or read what persons did, and nothing else asks for one.
         homes: values of Host by which the machine itself calls a service that no other can reach; who calls it so, and
             not through a proxy, may read without a token. Empty: nobody may.
     """

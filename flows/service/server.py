@@ -160,7 +160,12 @@ def _token(listener: socket.socket) -> tuple[str | None, list[str]]:
             raise UserError(
                 f"no token can be kept ({error.strerror or error})", place=str(folder), cure=f"Set {TOKEN}"
             ) from error
-        _log.warning("No token can be kept in %s (%s): nothing can be changed unless %s is set", folder, error, TOKEN)
+        _log.warning(
+            "No token can be kept in %s (%s): nothing can be changed, nor example users shown, unless %s is set",
+            folder,
+            error,
+            TOKEN,
+        )
         return None, homes
     _log.info("the token is in %s; %s", secret.file(folder), _WITHOUT if homes else "every request has to give it")
     return token, homes

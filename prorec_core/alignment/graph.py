@@ -82,12 +82,14 @@ class ItemGraph(nn.Module):
 
 def _ties(training: Sequences, window: int) -> sparse.csr_matrix:
     user = np.repeat(np.arange(training.n_users), np.diff(training.offsets))
-    counts = sparse.csr_matrix((training.n_items,) * 2)
-    for step in range(1, min(window, int(np.diff(training.offsets).max(initial=1)) - 1) + 1):
+    firsts, seconds, worths = [], [], []
+    for step in range(1, max(min(window, int(np.diff(training.offsets).max(initial=1)) - 1), 1) + 1):
         together = user[step:] == user[:-step]
-        first, second = training.items[:-step][together], training.items[step:][together]
-        worth = np.full(len(first), _A_STEP_FURTHER ** (step - 1))
-        counts = counts + sparse.coo_matrix((worth, (first, second)), counts.shape).tocsr()
+        firsts.append(training.items[:-step][together])
+        seconds.append(training.items[step:][together])
+        worths.append(np.full(len(firsts[-1]), _A_STEP_FURTHER ** (step - 1)))
+    pairs = np.concatenate(firsts), np.concatenate(seconds)
+    counts = sparse.coo_matrix((np.concatenate(worths), pairs), (training.n_items,) * 2).tocsr()
     counts = counts + counts.T
     counts.setdiag(0)
     counts.eliminate_zeros()

@@ -23,14 +23,19 @@ _NEWLINE = ord("\n")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _CONVERT = "Convert it, for example with `iconv -f {} -t UTF-8`"
 _BEGINNINGS = (
-    (0, b"\x1f\x8b", "compressed by gzip", "Let its name end in .gz, after the format's suffix"),
-    (0, b"\x28\xb5\x2f\xfd", "compressed by Zstandard", "Let its name end in .zst, after the format's suffix"),
+    (0, b"\x1f\x8b", "compressed by gzip", "Unpack it, or let its name end in .gz, after the format's suffix"),
+    (
+        0,
+        b"\x28\xb5\x2f\xfd",
+        "compressed by Zstandard",
+        "Unpack it, or let its name end in .zst, after the format's suffix",
+    ),
     (0, b"\xfd7zXZ\0", "compressed by xz", "Unpack it, for example with `unxz`"),
     (4, b"1AY&SY", "compressed by bzip2", "Unpack it, for example with `bunzip2`"),
     (0, b"PK\3\4", "a ZIP archive or an Excel workbook", "Unpack it, or save the sheet as CSV in UTF-8"),
     (0, b"\xd0\xcf\x11\xe0", "an Excel workbook", "Save the sheet as CSV in UTF-8"),
-    (0, b"PAR1", "a Parquet file", "Let its name end in .parquet"),
-    (0, b"ARROW1", "an Arrow file", "Let its name end in .arrow"),
+    (0, b"PAR1\x15", "a Parquet file", "Let its name end in .parquet"),
+    (0, b"ARROW1\0", "an Arrow file", "Let its name end in .arrow"),
     (0, b"SQLite format 3\0", "an SQLite database", "Write its tables as Parquet or CSV"),
 )
 """What a file that is no text may be: by which bytes, where they stand, what it is, and what to do."""
@@ -93,7 +98,8 @@ def blocks(open_file: Opener, place: str, size: int = _SIZE) -> Iterator[Block]:
             try:
                 beyond_ascii = _check(block, place, beyond_ascii)
             except UserError:
-                _refuse_other(open_file, place)
+                if block.first_line == 1:
+                    _refuse_other(open_file, place)
                 raise
             yield block
             if not read:

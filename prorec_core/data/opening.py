@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,6 @@ COMPRESSED = (".gz", ".zst")
 DAMAGED = (EOFError, zlib.error, OSError)
 """What reading a compressed file raises where it is cut or damaged; an OSError of the system has a `strerror`."""
 
-_NO_FRAME = "Unknown frame descriptor"
-"""What Zstandard says where something else begins than what it has compressed."""
 _PIECE = 1 << 20
 _LONGEST_LINE = 256 << 20
 
@@ -46,13 +45,32 @@ def stem_of(path: Path) -> str:
 
 
 def opener(path: Path) -> Opener:
-    """Opens the file, decompressed on the way where its suffix says that it is compressed."""
+    """Opens the file, decompressed on the way where its suffix says that it is compressed.
+
+    Raises:
+        UserError: when opened: it is not compressed as its suffix says.
+    """
     match path.suffix.lower():
         case ".gz":
-            return lambda: cast(BinaryIO, gzip.open(path, "rb"))
+            return lambda: cast(BinaryIO, gzip.open(_begins(path, rb"\x1f\x8b"), "rb"))
         case ".zst":
-            return lambda: cast(BinaryIO, _Decompressed(path))
+            # A file may begin with a frame that is to be skipped.
+            return lambda: cast(BinaryIO, _Decompressed(_begins(path, rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18")))
     return lambda: path.open("rb")
+
+
+def _begins(path: Path, mark: bytes) -> Path:
+    """The path of a file that is empty, or begins so."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head and not re.match(mark, head, re.DOTALL):
+        packed = path.suffix
+        raise UserError(
+            f"it is not compressed as its suffix {packed} says",
+            place=str(path),
+            cure=f"Take {packed} off its name, or fetch it again",
+        )
+    return path
 
 
 def refuse_damaged(error: Exception, place: str, line: int) -> NoReturn:
@@ -64,13 +82,6 @@ def refuse_damaged(error: Exception, place: str, line: int) -> NoReturn:
     if isinstance(error, OSError) and error.strerror:
         raise error
     said = " ".join(str(error).split())
-    packed = ".gz" if isinstance(error, gzip.BadGzipFile) else ".zst" if _NO_FRAME in said else ""
-    if packed and line == 1:
-        raise UserError(
-            f"it is not compressed as its suffix {packed} says",
-            place=place,
-            cure=f"Take {packed} off its name, or fetch it again",
-        ) from error
     raise UserError(
         f"the compressed file is cut or damaged after line {line - 1:,} ({said})",
         place=place,

@@ -192,11 +192,12 @@ def record(
 
 
 def _trained(sequences: Sequences) -> Mapping[str, float]:
-    lengths = np.diff(sequences.training().offsets)
+    training = sequences.training()
+    lengths = np.diff(training.offsets)
     lengths = lengths[lengths > 0]
     return {
         "users": len(lengths),
-        "items": sequences.n_items,
+        "items": len(np.unique(training.items)),
         "interactions": int(lengths.sum()),
         "long_history": float(np.quantile(lengths, 0.9)) if len(lengths) else 0.0,
     }

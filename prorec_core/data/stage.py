@@ -130,7 +130,9 @@ def _made(
     sequences = Sequences(item_codes, offsets, len(kept), borders=borders)
     texts = _texts(kept, catalogue)
     counts = {"users": len(users), "items": len(kept), "interactions": len(item_codes)}
-    warnings += [*odd_times(times, log.unit), *differences(config, counts)]
+    # A time that was set to 0 is told of where that is told.
+    told_times = times[times > 0] if config.negative_times == "zero" else times
+    warnings += [*odd_times(told_times, log.unit), *differences(config, counts)]
     profile = {
         "source": config.source,
         **source.facts(),

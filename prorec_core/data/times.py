@@ -131,9 +131,10 @@ class Times:
             return ReadTimes(numbers, None, about_numbers(numbers, start, told, form))
         else:
             seconds, nanos = _of_iso(column, field)
-        if form is not None and "%Y" in form:
-            told = "holds a year of two digits, which %Y takes for one of the first century,"
-            field.refuse(seconds < _SECOND_CENTURY, told, column, "Write %y for it in data.timestamp_format")
+        if form is not None and ("%Y" in form or "%F" in form):
+            told = f"holds a year of two digits, which '{form}' takes for one of the first century,"
+            short = (seconds < _SECOND_CENTURY) & ~column.cast(pl.String).str.contains(r"[0-9]{4}")
+            field.refuse(short, told, column, "Say in data.timestamp_format how it is written: %y is such a year")
         early = "Times are counted from 1970: correct the value or drop the row"
         field.refuse(seconds < 0, "holds a negative time", column, early)
         field.refuse(seconds > LAST_SECOND, "holds a time after the year 9999", column)
@@ -297,5 +298,5 @@ def odd_times(times: npt.NDArray[np.int64], unit: str) -> list[str]:
                 "it is one, and whether data.timestamp_format says how times are written"
             )
     if first == last and len(times) > 1:
-        found.append(f"all interactions have the time {shown_time(first, unit)}: their order is that of the file")
+        found.append(f"all interactions have the time {shown_time(first, unit)}: it tells nothing of their order")
     return found

@@ -96,8 +96,7 @@ def tracking_uri() -> str:
     chosen = os.environ.get("MLFLOW_TRACKING_URI")
     if not chosen:
         return embedded_tracking_uri()
-    parts = chosen.partition("://")
-    if parts[0] in {"http", "https"} and "@" in parts[2].partition("/")[0]:
+    if _has_login(chosen):
         raise UserError(
             "it holds a user or a password, which links and logs would repeat",
             place=f"MLFLOW_TRACKING_URI {shown_uri(chosen)}",
@@ -110,6 +109,15 @@ def tracking_uri() -> str:
             cure="Set it to http://HOST:PORT, sqlite:////ABSOLUTE/FILE.db or postgresql+psycopg2://…, or unset it",
         )
     return chosen
+
+
+def _has_login(uri: str) -> bool:
+    """Whether the address of a server holds a user or a password, written rightly or not."""
+    scheme, _, rest = uri.partition("://")
+    host, *more = re.split(r"[/?#]", rest, maxsplit=1)
+    # Where a password has a slash that is not quoted, it begins where the port would be.
+    cut = "@" in "".join(more) and re.search(r":(?![0-9]*$)[^\]]*$", host)
+    return scheme.lower() in {"http", "https"} and ("@" in host or bool(cut))
 
 
 def _no_store(uri: str) -> str:
@@ -164,8 +172,7 @@ def shown_uri(uri: str) -> str:
     if path is not None:
         return str(path)
     scheme, found, rest = uri.partition("://")
-    address, slash, end = rest.partition("/")
-    return f"{scheme}{found}{address.rpartition('@')[2]}{slash}{end.partition('?')[0]}"
+    return f"{scheme}{found}{rest.partition('?')[0].rpartition('@')[2]}"
 
 
 def _unquote(text: str) -> str:

@@ -195,7 +195,7 @@ def _output(request: BatchRequest, version: RegisteredVersion) -> Path:
             raise UserError(
                 "lists for the users of a file would take the place of those for all",
                 place="--output",
-                cure="Name a file for them",
+                cure="Name a file for them (of a deployment's request: output)",
             )
         return paths.recommendations(version.name, version.version)
     output = path_of(request.output).absolute()

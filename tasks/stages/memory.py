@@ -100,11 +100,31 @@ def of_align(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:
         _states(experiment, config, shape.dim),
     ]
     if config.graph:
-        # No more of its steps have both ends in a history than the histories are long.
-        steps = min(config.graph_window, max(sizes.interactions // max(sizes.users, 1), 1))
         cure = "align.graph=0" if config.graph_window == 1 else "a smaller align.graph_window"
-        found.append(Part("the graph of items", 60 * sizes.interactions * steps, cure))
+        found.append(Part("the graph of items", 60 * _pairs_within(inputs, sizes, config.graph_window), cure))
     return found
+
+
+def _pairs_within(inputs: Mapping[str, Path], sizes: Sizes, window: int) -> int:
+    """Pairs of items that stand so many steps apart at most, from what is told of the lengths of histories."""
+    profile = read_json(inputs["preprocess"] / "profile.json")
+    if window == 1 or "history_length" not in profile:
+        return sizes.interactions * window
+
+    def pairs(length: float) -> float:
+        most = min(window, max(length - 1, 0))
+        return most * length - most * (most + 1) / 2
+
+    told, marks = (
+        profile["history_length"],
+        {"min": 0, "p25": 0.25, "median": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99},
+    )
+    shares, lengths = [*marks.values(), 1], [*(told[name] for name in marks), told["max"]]
+    mean = sum(
+        (later - share) * (pairs(low) + pairs(high)) / 2
+        for share, later, low, high in zip(shares, shares[1:], lengths, lengths[1:], strict=False)
+    )
+    return int(mean * profile["kept"]["users"])
 
 
 def of_quantize(experiment: Experiment, inputs: Mapping[str, Path]) -> Need:

@@ -50,8 +50,8 @@ def is_passing(error: BaseException) -> bool:
     for cause in causes(error):
         if isinstance(cause, (ConnectionError, TimeoutError, requests.ConnectionError, requests.Timeout)):
             return True
-        # All tries were answered by 500, 502, 503 or 504: by a proxy before a server that is away, or by one without a
-        # database.
+        # All tries were answered by 408, 429, 500, 502, 503 or 504: by a proxy before a server that is away, or by one
+        # without a database.
         if isinstance(cause, requests.exceptions.RetryError):
             return True
         if isinstance(cause, requests.HTTPError) and cause.response is not None:

@@ -113,20 +113,27 @@ def test_the_built_in_shop_has_its_own_numbers_whatever_its_size() -> None:
     assert fitted(left_open(), size) == Experiment() and fitted(left_open(), BEAUTY) == Experiment()
 
 
-def test_what_is_held_back_by_time_has_no_say(tmp_path: Path) -> None:
-    """Two logs that are the same up to the moment of validation get the same numbers."""
+@pytest.mark.parametrize("split", ["by_time", "by_position"])
+def test_what_is_held_back_has_no_say(tmp_path: Path, split: str) -> None:
+    """Two logs of which the same is trained on get the same numbers."""
     earlier = [(f"u{n % 30}", f"i{n % 20}", n) for n in range(600)]
+    settings: dict[str, Any] = {"source": "tables", "path": str(tmp_path), "text_columns": ["title"], "split": split}
+    held_back = {}
+    if split == "by_time":
+        settings |= {"validation_from": "1000", "test_from": "1010"}
+        for count in (60, 3000):
+            held_back[count] = [(f"u{n % 60}", f"i{n % 40}", 1000 + n) for n in range(count)]
+    else:
+        settings |= {"min_item_interactions": 1, "min_user_interactions": 3}
+        for items in (20, 40):
+            held_back[items] = [(f"u{n % 30}", f"i{n % items}", 1000 + n) for n in range(90)]
     sizes = []
-    for later in (60, 3000):
-        rows = earlier + [(f"u{n % 60}", f"i{n % 40}", 1000 + n) for n in range(later)]
-        pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(
-            tmp_path / "interactions.csv"
-        )
+    for rows in held_back.values():
+        log = pl.DataFrame(earlier + rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+        log.write_csv(tmp_path / "interactions.csv")
         pl.DataFrame({"item_id": [f"i{n}" for n in range(40)], "title": ["x"] * 40}).write_csv(tmp_path / "items.csv")
-        split = {"split": "by_time", "validation_from": "1000", "test_from": "1010", "text_columns": ["title"]}
-        shop = DataConfig.model_validate({"source": "tables", "path": str(tmp_path), **split})
-        sizes.append(Size.of(preprocess(shop).profile))
-    assert sizes == [Size(30, 20, 600, 20.0)] * 2
+        sizes.append(Size.of(preprocess(DataConfig.model_validate(settings)).profile))
+    assert sizes[0] == sizes[1] and sizes[0].items == 20
 
 
 def test_what_is_known_of_a_model_goes_before_the_rule_and_after_what_is_said() -> None:

@@ -25,7 +25,7 @@ from prorec_core.data.published import find_layouts
 from prorec_core.data.sources import open_source
 from prorec_core.data.stage import preprocess
 from prorec_core.data.tables import RawTable, reading
-from prorec_core.data.times import shown_time
+from prorec_core.data.times import odd_times, shown_time
 from prorec_core.errors import UserError
 from prorec_core.paths import path_of
 from prorec_core.progress import Report, silent
@@ -151,7 +151,9 @@ def _measure(config: DataConfig, found: Seen, report: Report) -> dict[str, Any]:
     """What the filters would take, and what is odd of times and repetitions before them."""
     dataset = preprocess(config, report)
     profile = dataset.profile
-    found.notes += profile["warnings"]
+    # What is odd of times is told below, of all that was there before the filters.
+    odd = odd_times(dataset.timestamps, profile["timestamp_unit"])
+    found.notes += [text for text in profile["warnings"] if text not in odd]
     unknown = profile["policies"]["unknown_items"]
     found.notes.append(
         f"{unknown['items']:,} items of the interactions ({unknown['interactions']:,} rows) are not in the items file"
@@ -247,17 +249,19 @@ def _generic(folder: Path, base: dict[str, Any]) -> tuple[dict[str, Any] | None,
         by_kind[each.kind].append(name)
     logs, stocks = by_kind["interactions"], by_kind["items"]
     by_name = {stem_of(Path(name)): name for name in tables}
-    if (len(logs) != 1 or len(stocks) != 1) and {"interactions", "items"} <= by_name.keys():
-        # The files that a run reads by itself, whatever their columns are called.
-        columns = _to_fill_in(*(roles[by_name[each]] for each in ("interactions", "items")))
-        return {"source": "tables", **base, **columns}, "tables, by the names of the files"
+    # The files that a run reads by itself, whatever their columns are called.
+    named = (len(logs) != 1 or len(stocks) != 1) and {"interactions", "items"} <= by_name.keys()
+    if named:
+        logs, stocks = [by_name["interactions"]], [by_name["items"]]
     if len(logs) != 1 or len(stocks) != 1:
         told = f"{len(logs)} that could be interactions, and {len(stocks)} that could be items"
         return None, f"tables, {told}: there must be one of each (name them in data.interactions_file and items_file)"
     log, stock = roles[logs[0]], roles[stocks[0]]
-    if log.item != stock.item:
+    if log.item and stock.item and log.item != stock.item:
         names = f"'{log.item}' in {logs[0]} and '{stock.item}' in {stocks[0]}"
         return None, f"an interactions and an items table, whose ids of items are called {names}: give both one name"
+    if named:
+        return {"source": "tables", **base, **_to_fill_in(log, stock)}, "tables, by the names of the files"
     files = {"interactions_file": logs[0], "items_file": stocks[0]}
     return {"source": "tables", **base, **files, **_columns(log, stock)}, "tables, by the names of their columns"
 

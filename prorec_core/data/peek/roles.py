@@ -113,7 +113,7 @@ def _read(texts: pl.Series, form: str) -> pl.Series:
 
 
 def suspicious_times(times: pl.Series, unit: str) -> list[str]:
-    """What is odd of times beside what every experiment tells of them, a sentence each.
+    """What is odd of times, a sentence each.
 
     Args:
         times: whole numbers.
@@ -126,7 +126,10 @@ def suspicious_times(times: pl.Series, unit: str) -> list[str]:
     if parts is None:
         return found
     seconds = times / parts
+    early = int((seconds < _SINCE.timestamp()).sum())
     late = int((seconds > (datetime.now(UTC) + _AHEAD).timestamp()).sum())
+    if early:
+        found.append(f"{early:,} times are before {_SINCE.year}")
     if late:
         found.append(f"{late:,} times are in the future")
     if (times % (86_400 * parts) == 0).all():

@@ -103,6 +103,7 @@ def test_a_cut_archive_is_told_with_the_line_and_several_in_one_are_read(tmp_pat
     path = tmp_path / f"t.jsonl{suffix}"
     for size in (len(raw) - 1, len(raw) - 9, len(raw) // 2, 12):
         assert "is cut or damaged after line" in refusal(path, raw[:size])
+    assert "is cut or damaged after line" in refusal(path, packed(b'{"a": 1}\n', suffix) + b"more"), "not of no kind"
     path.write_bytes(raw + raw)
     assert table_of(path).collect("a").height == 40_000
 

@@ -82,6 +82,9 @@ def test_columns_of_names_that_nobody_knows_are_left_to_be_filled_in(tmp_path: P
     assert guesses == {**known, ("items.csv", "name"): "text"}
     left = {"user_column": "kunde", "timestamp_column": "zeit", "min_user_interactions": 3}
     assert seen.values["data"]["user_column"] == "?"
+    (tmp_path / "items.csv").write_text("item,name\n1,N\n")
+    assert "'sku' in interactions.csv and 'item' in items.csv: give both one name" in look(str(tmp_path)).layout
+    (tmp_path / "items.csv").write_text("sku,name\n" + "".join(f"s{n},N{n}\n" for n in range(5)))
     filled = DataConfig.model_validate({**seen.values["data"], **left})
     assert preprocess(filled).profile["kept"]["users"] == 7
 
@@ -145,7 +148,7 @@ def test_how_times_are_written(values: list[Any], form: str | None, words: str) 
 def test_what_is_odd_of_times() -> None:
     assert suspicious_times(pl.Series([5, 5]), "as given") == ["all times are the same"]
     odd = suspicious_times(pl.Series([0, 86_400, 99_999_999_999]), "seconds")
-    assert odd == ["1 times are in the future"]
+    assert [each.split(" times")[0] for each in odd] == ["2", "1"]
     assert "whole days" in suspicious_times(pl.Series([1_700_006_400, 1_700_092_800]), "seconds")[0]
 
 

@@ -158,19 +158,33 @@ def test_an_address_that_names_no_store_is_told(uri: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    "uri", ["http://127.0.0.1:5000", "https://h/mlflow?a=b@c", "sqlite:///x.db", "postgresql+psycopg2://h/x"]
+    "uri",
+    [
+        "http://127.0.0.1:5000",
+        "https://h/mlflow?a=b@c",
+        "http://h:80/a@b",
+        "http://[::1]:80/a@b",
+        "http://h?a=b@c",
+        "sqlite:///x.db",
+        "postgresql+psycopg2://h/x",
+    ],
 )
 def test_addresses_of_stores_are_taken(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     assert paths.tracking_uri() == uri
 
 
-@pytest.mark.parametrize("login", ["somebody:s3cret", "somebody", "s3cret:"])
-def test_the_address_of_a_server_that_holds_a_login_is_refused(login: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://{login}@h/mlflow")
-    with pytest.raises(UserError, match=r"MLFLOW_TRACKING_URI https://h/mlflow: it holds a user .*_USERNAME") as caught:
+@pytest.mark.parametrize("login", ["somebody:s3cret", "somebody", "s3cret:", "u:s3cret/more", "u:s3cret@x"])
+@pytest.mark.parametrize("scheme", ["https", "HTTP"])
+def test_the_address_of_a_server_that_holds_a_login_is_refused(
+    scheme: str, login: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://{login}@h/mlflow")
+    with pytest.raises(
+        UserError, match=rf"MLFLOW_TRACKING_URI {scheme}://h/mlflow: it holds a user .*_USERNAME"
+    ) as told:
         paths.tracking_uri()
-    assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in str(told.value)
 
 
 def test_a_missing_database_beside_artifacts_is_no_empty_store(artifacts_folder: Path) -> None:

@@ -18,6 +18,6 @@ def test_lists_for_some_users_never_take_the_place_of_those_for_all(artifacts_fo
     carts, own = tmp_path / "carts.csv", tmp_path / "carts.parquet"
     carts.touch()
     assert _output(BatchRequest(), VERSION) == paths.recommendations("prorec-shop", "4")
-    with pytest.raises(UserError, match=r"--output: lists for the users of a file .* Name a file for them\."):
+    with pytest.raises(UserError, match=r"--output: lists for the users of a file .* Name a file for them"):
         _output(BatchRequest(users=str(carts)), VERSION)
     assert _output(BatchRequest(users=str(carts), output=str(own)), VERSION) == own

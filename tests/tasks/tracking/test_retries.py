@@ -35,6 +35,7 @@ class _Refusing(http.server.BaseHTTPRequestHandler):
     [
         (502, b"<html><body>Bad Gateway</body></html>"),
         (503, b'{"error_code": "TEMPORARILY_UNAVAILABLE", "message": "connection refused"}'),
+        (500, b'{"error_code": "INTERNAL_ERROR", "message": "connection refused"}'),
         (504, b"<html><body>Gateway Time-out</body></html>"),
     ],
 )
