@@ -203,7 +203,7 @@ def test_names_and_files_that_are_not_there_are_told(tmp_path: Path) -> None:
     two = {name: {"align.alpha": {"low": 0, "high": high}} for name, high in (("a", 1), ("b", 2))}
     for words, message in (
         ("algin", "--space: unknown space 'algin'. Did you mean 'align'?"),
-        (" , ", "--space: no space is named. Known: collaborative, align, codes, generator."),
+        (" , ", "--space: no space is named. Known: collaborative, align, graph, codes, generator."),
         ("nowhere.yaml", "nowhere.yaml: the file does not exist. Name a space or a YAML file."),
         (_file(tmp_path, two), "mine.yaml: b: align.alpha: has another range in another of the spaces."),
     ):
