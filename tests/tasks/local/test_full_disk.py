@@ -315,7 +315,7 @@ def test_what_may_have_other_reasons_counts_only_where_a_disk_is_full(
 def test_a_server_elsewhere_whose_disk_is_full_is_named(
     artifacts_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://someone:secret@mlflow.example:5000")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example:5000")
     error = RestException({"error_code": "INTERNAL_ERROR", "message": "(sqlite3.OperationalError) disk is full"})
     assert full_disk(error) is None and is_passing(error)
     full = RestException({"error_code": "INTERNAL_ERROR", "message": "database or disk is full"})
