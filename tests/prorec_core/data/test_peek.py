@@ -89,6 +89,16 @@ def test_columns_of_names_that_nobody_knows_are_left_to_be_filled_in(tmp_path: P
     assert preprocess(filled).profile["kept"]["users"] == 7
 
 
+def test_every_run_tells_of_odd_times_and_peek_tells_them_once(tmp_path: Path) -> None:
+    rows = "".join(f"u{n % 7},i{n % 5},{'1970-01-01' if n < 7 else f'2024-01-01 10:00:{n:02}'}\n" for n in range(60))
+    (tmp_path / "interactions.csv").write_text("user_id,item_id,timestamp\n" + rows)
+    (tmp_path / "items.csv").write_text("item_id,title\n" + "".join(f"i{n},N{n}\n" for n in range(5)))
+    config = DataConfig(source="tables", path=str(tmp_path), text_columns=["title"])
+    (told,) = preprocess(config).profile["warnings"]
+    assert told.startswith("7 of 60 interactions have a time before 1990, the first 1970-01-01")
+    assert [text for text in look(str(tmp_path)).notes if "before 1990" in text] == ["7 times are before 1990"]
+
+
 def test_one_stray_file_ends_nothing_and_is_told(tmp_path: Path) -> None:
     folder = shop(tmp_path / "a")
     (folder / "notes.parquet").write_bytes(b"x")

@@ -18,8 +18,9 @@ from prorec.tasks.execution.needs import total
 from prorec.tasks.execution.stage import Work
 from prorec.tasks.local import memory
 from prorec.tasks.local.memory import OF_STAGE, peak_memory
-from prorec.tasks.stages.memory import Sizes, of_generator
+from prorec.tasks.stages.memory import Sizes, _pairs_within, of_generator
 from prorec.tasks.stages.pipeline import STAGES
+from prorec_core.artifacts import write_json
 from prorec_core.config import Experiment
 from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import write_embeddings
@@ -152,3 +153,12 @@ def test_more_items_and_wider_vectors_need_more(tmp_path: Path, name: str) -> No
         sizes.append((total(need), total([part for part in need if part.certain])))
     assert sizes[0] < sizes[1] < sizes[2]
     assert all(certain <= everything for everything, certain in sizes)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 50])
+def test_the_graph_needs_what_its_window_reaches(tmp_path: Path, window: int) -> None:
+    """By the lengths of histories, here six items each: five pairs a step apart, four two steps, and so on."""
+    lengths = {"min": 6, "p25": 6, "median": 6, "p75": 6, "p90": 6, "p99": 6, "max": 6}
+    write_json(tmp_path / "profile.json", {"history_length": lengths, "kept": {"users": 10}})
+    found = _pairs_within({"preprocess": tmp_path}, Sizes(10, 7, 60), window)
+    assert found == (60 if window == 1 else 10 * sum(range(5, max(5 - window, 0), -1)))
