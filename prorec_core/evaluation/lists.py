@@ -138,6 +138,7 @@ def _lists_after(
         models.aligned.max_history,
         masked=config.mask_history,
         offsets_N=models.generator.item_offsets,
+        report=report,
     )
     return lists
 
@@ -163,6 +164,7 @@ def dense_lists(
     offsets_N: torch.Tensor | None = None,
     own: int = 0,
     near: Near | None = None,
+    report: Report = silent,
 ) -> TopItems:
     """A sequential model's k best items of the whole catalogue for every user, with each item's offset added.
 
@@ -176,13 +178,14 @@ def dense_lists(
         offsets_N: added to the scores.
         own: so many of a user's latest different items stand in the list too, which is that much longer.
         near: and so do BESIDE_CANDIDATES of those that this knows.
+        report: told of every batch, in users.
     """
     width = k + own + (BESIDE_CANDIDATES if near else 0)
     items = np.full((histories.n_users, width), -1, np.int32)
     scores = np.full((histories.n_users, width), -np.inf, np.float32)
     scorer = model.scorer(table_NE)
     users_a_batch = users_at_a_time(len(table_NE), table_NE.device)
-    tokens = at_a_time(INFERENCE_TOKENS, table_NE.device)
+    tokens, done = at_a_time(INFERENCE_TOKENS, table_NE.device), 0
     for batch in inference_batches(histories, max_history, tokens, users_a_batch, table_NE.device):
         users = batch.users_B.cpu().numpy()
         forbidden = torch.from_numpy(padded_histories(histories.select(users))) if masked else None
@@ -193,6 +196,8 @@ def dense_lists(
             asked = torch.from_numpy(np.maximum(more_BH, 0)).to(scores_BN.device)
             top = with_own(top, more_BH, scores_BN.gather(1, asked).float().cpu().numpy())
         items[users, : top.length], scores[users, : top.length] = top.items_UK, top.scores_UK
+        done += len(users)
+        report(Progress(done, histories.n_users, "user"))
     return TopItems(items, scores)
 
 

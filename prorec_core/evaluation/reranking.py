@@ -25,6 +25,7 @@ from prorec_core.generation.ranker import Ranker, fit_ranker
 from prorec_core.generation.relations import Relations, near_of
 from prorec_core.metrics.measures import ndcg_at_k
 from prorec_core.metrics.top import TopItems, rank_of_target
+from prorec_core.progress import Report, silent
 from prorec_core.sequential.base import SequentialModel
 
 RANKED = "ranked"
@@ -73,6 +74,7 @@ def sequential_find(
     config: EvaluateConfig,
     offsets_N: Tensor | None = None,
     relations: Relations | None = None,
+    report: Report = silent,
 ) -> Find:
     """A sequential model alone as a baseline.
 
@@ -85,6 +87,7 @@ def sequential_find(
         config: list length, beams and mask.
         offsets_N: what is added to each item's score, in nats.
         relations: of the ranker that is to choose; None: there is to be none.
+        report: told of users.
     """
     near = near_of(relations)
 
@@ -93,7 +96,12 @@ def sequential_find(
         own = 0 if masked else OWN_CANDIDATES
         return as_candidates(
             dense_lists(
-                model, table_NE, histories, k, max_history, masked=masked, offsets_N=offsets_N, own=own, near=near
+                *(model, table_NE, histories, k, max_history),
+                masked=masked,
+                offsets_N=offsets_N,
+                own=own,
+                near=near,
+                report=report,
             )
         )
 
@@ -136,6 +144,7 @@ def own_and_ranked(
     own: Own = Candidates.dense,
     relations: Relations | None = None,
     own_held_out: OwnHeldOut | None = None,
+    report: Report = silent,
 ) -> EvaluationInputs:
     """A baseline's lists, and what a ranker fitted on its validation users makes of the same candidates.
 
@@ -150,6 +159,7 @@ def own_and_ranked(
         own: makes its own lists.
         relations: as `relations_of` gives them; None: they are made.
         own_held_out: makes its own lists of validation users, each by what others chose; None: `own` does.
+        report: told of the ranker's training.
 
     Returns:
         What is measured, a scorer `ranked` too where a ranker was fitted, which is where validation items are not
@@ -165,7 +175,9 @@ def own_and_ranked(
         histories = sequences.histories(Split.VALIDATION).select(asked)
         targets = sequences.targets(Split.VALIDATION)[asked]
         candidates = found.known[Split.VALIDATION].select(asked)
-        ranker, about = fit_ranker(candidates, histories, targets, relations, own=not config.mask_history)
+        ranker, about = fit_ranker(
+            candidates, histories, targets, relations, own=not config.mask_history, report=report
+        )
         tables = {name: table for name, table in relations.tensors().items() if texts_NT is not None or name != "texts"}
         numbers = len(ranker.weights_F) + sum(table.numel() for table in tables.values())
         numbers += 0 if ranker.network is None else ranker.network.numbers

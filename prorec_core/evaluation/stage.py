@@ -74,7 +74,7 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
 
     Args:
         inputs: the lists, and what is said of them.
-        report: told after each split and after the comparisons.
+        report: told after each split, of users whose shortcut is looked for, and at the end.
 
     Raises:
         ValueError: lists do not fit the data set, not a row a target or items that it does not have, or are of a scorer
@@ -113,7 +113,7 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         for first, second in _pairs(on_test)
     }
     metrics["slices"] = sliced_recall(on_test, what_is_asked(sequences, masked=masked))
-    metrics["shortcut"] = shortcut_metrics(on_test, inputs.dataset, masked=masked)
+    metrics["shortcut"] = shortcut_metrics(on_test, inputs.dataset, masked=masked, report=report)
     metrics["heuristic"] = dict(inputs.heuristic or {})
     # What a source knows of itself, it knows of all its items, and of each user's last.
     whole = inputs.dataset.new_items is None and sequences.borders is None and sequences.left_out is None

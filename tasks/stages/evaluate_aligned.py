@@ -31,14 +31,18 @@ def evaluate_aligned(work: Work) -> dict[str, float]:
 
     def find_of(aligned: AlignedModel, offsets_N: Tensor | None = None) -> Find:
         model, table_NE = aligned.sequential_model(runtime.device)
-        return sequential_find(model, table_NE, aligned.max_history, config, offsets_N, relations)
+        return sequential_find(model, table_NE, aligned.max_history, config, offsets_N, relations, runtime.report)
 
     found = find_all(
         dataset,
         find_of(aligned),
         lambda: find_of(aligned.with_new(), new_item_offsets(config, dataset, runtime.device)),
     )
-    inputs = own_and_ranked("aligned", found, dataset, config, work.experiment.seed, texts_NT, relations=relations)
+    inputs = own_and_ranked(
+        *("aligned", found, dataset, config, work.experiment.seed, texts_NT),
+        relations=relations,
+        report=runtime.report,
+    )
     result = run(inputs, runtime.report)
     result.save(work.folder)
     return measured(result.metrics)

@@ -23,8 +23,11 @@ def evaluate_collaborative(work: Work) -> dict[str, float]:
     trained = CollaborativeModel.load(work.inputs["train_collaborative"])
     relations = relations_of(dataset, None)
     model, table_NE = trained.sequential_model(runtime.device)
-    found = find_all(dataset, sequential_find(model, table_NE, trained.max_history, config, relations=relations))
-    inputs = own_and_ranked("collaborative", found, dataset, config, work.experiment.seed, relations=relations)
+    find = sequential_find(model, table_NE, trained.max_history, config, relations=relations, report=runtime.report)
+    found = find_all(dataset, find)
+    inputs = own_and_ranked(
+        "collaborative", found, dataset, config, work.experiment.seed, relations=relations, report=runtime.report
+    )
     result = run(inputs, runtime.report)
     result.save(work.folder)
     return measured(result.metrics)

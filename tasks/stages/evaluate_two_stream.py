@@ -71,6 +71,7 @@ def evaluate_two_stream(work: Work) -> dict[str, float]:
         relations,
         # Each user by the weight that others chose, as in the generator's own choice.
         lambda candidates, histories, k: candidates.fused(weights_of_others(folds, histories.owners), k),
+        runtime.report,
     )
     result = run(replace(inputs, fusion_weight=weight, fusion_trials=trials), runtime.report)
     result.save(work.folder)

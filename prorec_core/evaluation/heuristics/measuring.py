@@ -44,7 +44,7 @@ def heuristic_inputs(
         dataset: users and items; where it holds items out, those that read texts are asked over the larger catalogue.
         config: list length, beams and mask. The bonus of new items, which is in nats, is not given.
         texts_NS: text embeddings, those of new items after the others; None where it knows ids alone.
-        report: told of users.
+        report: told of users and of the ranker's training.
     """
     kind, sequences = SCORERS[scorer].heuristic_class(), dataset.sequences
     training, masked = sequences.training(), config.mask_history
@@ -69,7 +69,7 @@ def heuristic_inputs(
         with_new = lambda: find_in(Catalogue(kind, training, dataset.n_items_with_new, texts_NS))  # noqa: E731
     found = find_all(dataset, find_in(catalogue), with_new)
     plain = config.model_copy(update={"new_item_bonus": 0.0})
-    inputs = own_and_ranked(scorer, found, dataset, plain, 0, texts_NS, Candidates.listed, relations)
+    inputs = own_and_ranked(scorer, found, dataset, plain, 0, texts_NS, Candidates.listed, relations, report=report)
     return replace(inputs, heuristic=told(setting, trials))
 
 

@@ -13,10 +13,12 @@ from prorec_core.config_evaluate import EvaluateConfig
 from prorec_core.data.dataset import Dataset, NewItems
 from prorec_core.data.sequences import IntArray, Sequences, Split, from_lists
 from prorec_core.evaluation.reranking import Found, as_candidates, find_all, own_and_ranked, sequential_find
-from prorec_core.evaluation.stage import EvaluationInputs
+from prorec_core.evaluation.stage import EvaluationInputs, evaluate
 from prorec_core.generation.candidates import Candidates
+from prorec_core.generation.ranker import FOLDS
 from prorec_core.generation.relations import Relations
 from prorec_core.metrics.top import TopItems
+from prorec_core.progress import Progress
 from prorec_core.sequential.trained import Floats
 from tests.toys import LastItem
 
@@ -210,3 +212,24 @@ def test_own_items_are_candidates_where_they_may_come_back(monkeypatch: pytest.M
         assert items[items >= 0].tolist() == expected
         assert (items[len(expected) :] == -1).all()
         assert (np.diff(found.dense_UC[user, : len(expected)]) <= 0).all()
+
+
+def test_long_work_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users of each split, the ranker's networks, users whose shortcut is looked for: no pass is silent."""
+    monkeypatch.setattr("prorec_core.generation.ranker.NETWORK_FROM", 10)
+    dataset, config, told = ring(), EvaluateConfig(), list[Progress]()
+    table = torch.nn.functional.normalize(torch.randn(ITEMS, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    found = find_all(dataset, sequential_find(LastItem(), table, 2, config, report=told.append))
+    assert [each.step for each in told if each.step == each.total] == [USERS, USERS]
+    assert {each.unit for each in told} == {"user"}
+    told.clear()
+    inputs = own_and_ranked("aligned", found, dataset, config, 0, report=told.append)
+    assert {each.unit for each in told} == {"network of the ranker"} and len(told) >= FOLDS, "one more where it ranks"
+    told.clear()
+    evaluate(inputs, told.append)
+    assert [(each.unit, each.step) for each in told if each.step == each.total or each.unit == "step"] == [
+        ("step", 1),
+        ("step", 2),
+        ("user", USERS),
+        ("step", 3),
+    ]
