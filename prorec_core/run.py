@@ -27,6 +27,7 @@ from prorec_core.evaluation.given import given_inputs, given_lists
 from prorec_core.evaluation.given_table import SEED, table_in
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.evaluation.stage import evaluate as measure
+from prorec_core.generation.catalogue import Catalogue
 from prorec_core.generation.in_common import in_common
 from prorec_core.generation.recommender import Recommender, id_list
 from prorec_core.generation.rules import Rule
@@ -154,7 +155,8 @@ class Run:
         if self.dataset.new_items is not None:
             vectors = np.concatenate([vectors, read_new_quantized(embedding, inputs)])
         device = make_runtime(self.experiment.device).device
-        return Recommender.of(trained, self.dataset.all_items(), codes, vectors, device, self.dataset.attributes)
+        items, catalogue = self.dataset.all_items(), Catalogue.of_training(len(vectors), self.dataset.items.height)
+        return Recommender.of(trained, items, codes, vectors, device, self.dataset.attributes, catalogue)
 
     def export(self, folder: str | Path) -> None:
         """Write the model as a folder of plain files that needs nothing else: `Recommender.load` reads it.

@@ -5,7 +5,7 @@ Knows MLflow's model interface and the recommender; the only part of prorec_core
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class GeneratorModel(PythonModel):
         """Recommend for each history.
 
         Raises:
-            UserError: the input has no column `history`, or `k` is out of range.
+            UserError: the input has no column `history` or something else in it, or `k` is out of range.
         """
         table = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
         if "history" not in table.columns:
@@ -61,11 +61,26 @@ class GeneratorModel(PythonModel):
         return pd.DataFrame(rows, columns=["row", "rank", "item_id", "title", "score"])
 
 
-def item_ids(history: str | Iterable[object]) -> list[str]:
-    """The item ids of one history, given as a list, or as text with commas between them."""
+def item_ids(history: object) -> list[str]:
+    """The item ids of one history, given as a list, or as text with commas between them; of a missing one none.
+
+    Raises:
+        UserError: it is neither, or an id in it is missing.
+    """
     if isinstance(history, str):
         return [part.strip() for part in history.split(",") if part.strip()]
-    return [str(item) for item in history]
+    if isinstance(history, Mapping) or not isinstance(history, Iterable):
+        if history is None or pd.isna(history):
+            return []
+        raise UserError(
+            f"a history is {history!r}",
+            place="the column 'history'",
+            cure="Give a list of item ids, or text with commas between them",
+        )
+    found = list(history)
+    if odd := [item for item in found if not pd.api.types.is_scalar(item) or pd.isna(item)]:
+        raise UserError(f"a history holds {odd[0]!r}", place="the column 'history'", cure="Give item ids alone")
+    return [str(item) for item in found]
 
 
 set_model(GeneratorModel())

@@ -166,7 +166,9 @@ def find_candidates(
         ruled = None if rules is None else [rules[user] for user in users]
         beam = _search(generator, context, len(users), beams, forbidden, ruled)
         latest = latest_items(histories.select(users), OWN_CANDIDATES) if own else None
-        own_UH = None if latest is None else _allowed(torch.from_numpy(latest).to(device), ruled)
+        own_UH = (
+            None if latest is None else _allowed(torch.from_numpy(latest).to(device), ruled, generator.item_offsets)
+        )
         found: tuple[Tensor, ...] = beam
         if whole:
             logits_UN = whole(context, batch)
@@ -199,8 +201,10 @@ def _forbidden(histories: Sequences, users: npt.NDArray[np.int64], device: torch
     return torch.from_numpy(padded_histories(histories.select(users))).to(device)
 
 
-def _allowed(items_UH: Tensor, rules: Rules | None) -> Tensor:
-    """Items of users but those that a user's rule leaves out, which become -1."""
+def _allowed(items_UH: Tensor, rules: Rules | None, offsets_N: Tensor | None) -> Tensor:
+    """Items of users but those that were withdrawn or that a user's rule leaves out, which become -1."""
+    if offsets_N is not None:
+        items_UH = items_UH.masked_fill(offsets_N[items_UH.clamp(min=0)] == -torch.inf, -1)
     for rule, rows in by_rule(rules, items_UH.device):
         own_RH = items_UH[rows]
         items_UH[rows] = own_RH.masked_fill(~rule.mask_N[own_RH.clamp(min=0)], -1)

@@ -44,10 +44,17 @@ class Catalogue:
 
     @classmethod
     def of_training(cls, n_items: int, n_trained: int | None = None) -> Catalogue:
-        """That of a model as it was trained: the first `n_trained` items (None: all) were trained on."""
-        trained = np.arange(n_items) < (n_items if n_trained is None else n_trained)
-        nothing = np.zeros(n_items, np.float32)
-        return cls(nothing.astype(np.int32), trained, nothing.astype(np.bool_), nothing)
+        """That of a model as it was trained.
+
+        Args:
+            n_items: all that it has.
+            n_trained: so many, the first ones, were trained on (None: all); the others came after the training, as
+                items that are added do, and move no score of the first.
+        """
+        known = n_items if n_trained is None else n_trained
+        nothing = np.zeros(known, np.float32)
+        own = cls(nothing.astype(np.int32), np.ones(known, np.bool_), nothing.astype(np.bool_), nothing)
+        return own.with_more(n_items - known, 0.0)
 
     @classmethod
     def load(cls, folder: Path, n_items: int) -> Catalogue:

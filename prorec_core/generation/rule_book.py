@@ -56,6 +56,10 @@ class RuleBook:
         self._room = _ROOM
         self._lock = threading.Lock()
 
+    def __deepcopy__(self, _: object) -> RuleBook:
+        """One that begins anew over the same: nothing writes to what it is made of, and a lock cannot be copied."""
+        return RuleBook(self._trie, self._index, self._attributes, ~self._there_N)
+
     def left(self, rule: Rule) -> Left:
         """What a rule leaves.
 

@@ -48,8 +48,6 @@ def user_means(values_T: Values, owners_T: IntArray | None) -> Values:
     if owners_T is None:
         return values_T
     _, places, counts = np.unique(owners_T, return_inverse=True, return_counts=True)
-    if len(counts) == len(values_T):
-        return values_T
     means: Values = np.bincount(places, values_T, len(counts)) / counts
     return means
 

@@ -150,7 +150,13 @@ def kept(
     codes = np.zeros((len(item_ids), before.table.depth), np.uint16)
     codes[known] = before.table.codes[rows[known]]
     if len(new):
-        added = with_new(before, config, embeddings_ND[new], [item_ids[row] for row in new]).new_items
+        table = before.table
+        # What is gone keeps its codes, as long as there are enough.
+        if len(table.codes) + len(new) > config.codes**table.depth:
+            table = CodeTable(codes[known], [item_ids[row] for row in np.flatnonzero(known)])
+        added = with_new(
+            replace(before, table=table), config, embeddings_ND[new], [item_ids[row] for row in new]
+        ).new_items
         assert added is not None
         codes[new] = added.codes
     level_codes, found = codes[:, : config.levels], quantizer.encode(embeddings_ND)

@@ -11,6 +11,7 @@ D dimensions, U distinct items of history, C candidates, A units, V units of all
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Self
 
@@ -131,7 +132,7 @@ class DIN(SequentialModel):
         kept_RN = vectors_ND.new_empty(max(1, min(n_items, _PAIRS_KEPT // n_items)), n_items)
         kept_RN[0] = 0
         row_N = torch.full((n_items,), -1, device=device)
-        taken = 0
+        taken, alone = 0, threading.Lock()
 
         def write(pairs_UN: Tensor, items_U: Tensor) -> Tensor:
             return self._write_pairs(pairs_UN, F.embedding(items_U, vectors_ND), vectors_ND)
@@ -139,10 +140,12 @@ class DIN(SequentialModel):
         def scores(batch: HistoryBatch) -> Tensor:
             nonlocal taken
             met_U = batch.items_BL[batch.is_item_BL].unique()
-            kept_U, other_U = met_U[row_N[met_U] < 0].tensor_split([len(kept_RN) - taken])
-            row_N[kept_U] = torch.arange(taken, taken + len(kept_U), device=device)
-            write(kept_RN[taken : taken + len(kept_U)], kept_U)
-            taken += len(kept_U)
+            with alone:
+                kept_U, other_U = met_U[row_N[met_U] < 0].tensor_split([len(kept_RN) - taken])
+                write(kept_RN[taken : taken + len(kept_U)], kept_U)
+                # Named once they are written: whoever finds them named reads them.
+                row_N[kept_U] = torch.arange(taken, taken + len(kept_U), device=device)
+                taken += len(kept_U)
             row_BL, counts_BL = row_N[batch.items_BL], batch.is_item_BL.float()
             found_BN = _sums(row_BL.clamp(min=0), kept_RN, counts_BL * (row_BL >= 0))
             if len(other_U):

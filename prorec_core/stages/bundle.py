@@ -14,12 +14,11 @@ from prorec_core.artifacts import MANIFEST, read_json
 from prorec_core.config import QuantizeConfig
 from prorec_core.config_data import DataConfig, TextConfig
 from prorec_core.data import kept_attributes
-from prorec_core.data.dataset import Dataset
 from prorec_core.data.embeddings import write_embeddings
 from prorec_core.generation.bundle import Placing
 from prorec_core.generation.catalogue import Catalogue
 from prorec_core.quantization.quantized import Quantized
-from prorec_core.stages.inputs import new_quantized_embedding, quantized_embedding, texts
+from prorec_core.stages.inputs import new_quantized_embedding, quantized_embedding, read_dataset, texts
 from prorec_core.stages.work import StageWork
 
 
@@ -28,14 +27,13 @@ def fill_bundle(bundle: Path, work: StageWork) -> list[str]:
 
     New items that the experiment holds out stand in the tables after the others: what is served knows them too.
     """
-    dataset = Dataset.load(work.inputs["preprocess"])
+    dataset = read_dataset(work)
     bundle.mkdir()
     for source in (
         work.folder / "model.safetensors",
         work.folder / "config.json",
         work.folder / "training.json",
         work.inputs["quantize"] / "codes.parquet",
-        work.inputs["preprocess"] / "items.parquet",
         # What gives an item that is new to the model its embedding and its codes.
         work.inputs["align"] / "adapter.safetensors",
         work.inputs["quantize"] / "codebooks.safetensors",
@@ -61,6 +59,6 @@ def fill_bundle(bundle: Path, work: StageWork) -> list[str]:
     if dataset.new_items is not None:
         embeddings = np.concatenate([embeddings, new_quantized_embedding(work)])
         Quantized.load(work.inputs["quantize"]).all_items().save(bundle / "codes.parquet")
-        dataset.save_all_items(bundle / "items.parquet")
+    dataset.save_all_items(bundle / "items.parquet")
     write_embeddings(bundle / "embeddings.parquet", embeddings)
     return [str(item) for item in dataset.items["item_id"].head(3)]

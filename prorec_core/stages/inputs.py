@@ -31,12 +31,16 @@ def read_dataset(work: StageWork) -> Dataset:
 
 
 def held_back(dataset: Dataset, experiment: Experiment) -> Dataset:
-    """A data set whose sequences hold back from training what an experiment says."""
+    """A data set with what an experiment says held back from training, and items that count what is left."""
     import dataclasses
+
+    import polars as pl
 
     if not experiment.train_on_validation:
         return dataset
-    return dataclasses.replace(dataset, sequences=dataset.sequences.with_validation_in_training())
+    sequences = dataset.sequences.with_validation_in_training()
+    counts = pl.Series("train_count", sequences.train_counts(), pl.Int64)
+    return dataclasses.replace(dataset, items=dataset.items.with_columns(counts), sequences=sequences)
 
 
 def texts(work: StageWork) -> FloatArray:

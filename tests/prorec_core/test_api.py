@@ -18,8 +18,12 @@ import prorec_core
 from prorec_core import Experiment, Progress, Run, UserError, fitting, load_data, open_run, train
 from prorec_core.artifacts import MANIFEST, Manifest
 from prorec_core.config import CollaborativeConfig
+from prorec_core.evaluation.asked import Asked
+from prorec_core.evaluation.new_items import new_item_histories
 from prorec_core.generation.features import FEATURES
+from prorec_core.generation.recommender import Recommender
 from prorec_core.stages import in_folder
+from prorec_core.stages.evaluate import lister
 from tests.tiny import tiny
 
 TINY = Experiment.model_validate(tiny({"name": "library"}, epochs=2))
@@ -275,6 +279,29 @@ def test_other_vectors_are_another_training(tmp_path: Path, kind: str) -> None:
     write(3)
     with pytest.raises(UserError, match="has changed since"):
         train(experiment, late, until="embed_text", quiet=True)
+
+
+def test_new_items_that_are_held_out_are_served_as_they_were_measured(tmp_path: Path) -> None:
+    """They move no score of other items, in a run and in what is exported of it."""
+    run = train(
+        Experiment.model_validate(tiny({"data.new_items": 0.15})), tmp_path / "run", until="evaluate", quiet=True
+    )
+    asked, _ = new_item_histories(run.dataset)
+    measured = lister(run._stages.work_of("evaluate"))(Asked(asked, with_new=True))[run.recommender.scoring.name]
+    run.export(tmp_path / "model")
+    for served in (run.recommender, Recommender.load(tmp_path / "model")):
+        np.testing.assert_array_equal(served.top(asked, 10).items_UK, measured.items_UK[:, :10])
+
+
+def test_what_is_popular_counts_all_that_was_trained_on(tmp_path: Path) -> None:
+    given = tiny({"train_on_validation": True, "evaluate.fusion_weights": [1.0], "generator.ranker": False})
+    run = train(Experiment.model_validate(given), tmp_path / "run", quiet=True)
+    counts = run.dataset.sequences.train_counts()
+    before = open_run(tmp_path / "run").dataset.sequences
+    assert counts.sum() == len(before.items) - before.n_users, "one item a user is left for the test"
+    run.export(tmp_path / "model")
+    for served in (run.recommender, Recommender.load(tmp_path / "model")):
+        np.testing.assert_array_equal(served.train_counts, counts)
 
 
 def test_another_ranker_is_another_training(tmp_path: Path) -> None:

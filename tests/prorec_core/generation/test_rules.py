@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,9 @@ def test_what_a_user_has_obeys_too_where_it_may_come_back(make_generator: Any, m
     found = find_candidates(generator, histories, 1, 1, masked=False, rules=[rule, None])
     assert {2, 8} <= set(found.items_UC[0]) and not {3, 5} & set(found.items_UC[0])
     assert {3, 7} <= set(found.items_UC[1])
+    generator.offset_items(torch.zeros(N_ITEMS).index_fill(0, torch.tensor([2, 3]), -torch.inf))
+    found = find_candidates(generator, histories, 1, 1, masked=False)
+    assert {5, 8} <= set(found.items_UC[0]) and not {2, 3} & set(found.items_UC.flatten()), "what was withdrawn is none"
 
 
 def book(**columns: Any) -> RuleBook:
@@ -199,6 +203,11 @@ def test_a_rule_leaves_nothing_that_was_withdrawn() -> None:
     assert left(rules, rule_of(only={"where": {"price": {"gte": 7}}})) == [7, *range(9, N_ITEMS)]
     with pytest.raises(UserError, match="no item of the catalogue is left"):
         rules.left(rule_of(only={"where": {"price": 8}}))
+
+
+def test_a_copy_of_rules_that_were_asked_gives_the_same() -> None:
+    rules, rule = book(price=[float(item) for item in range(N_ITEMS)]), rule_of(only={"where": {"price": {"gte": 20}}})
+    assert left(rules, rule) == left(copy.deepcopy(rules), rule)
 
 
 def test_a_rule_is_worked_out_once_and_a_list_by_its_content() -> None:

@@ -47,6 +47,14 @@ def test_known_items_keep_their_codes_and_the_drift_is_told(before: Quantized) -
     np.testing.assert_array_equal(again.table.codes, found.table.codes)
 
 
+def test_where_there_is_no_room_beside_what_is_gone_its_codes_are_free() -> None:
+    few = QuantizeConfig(levels=2, codes=4, collisions="reassign")
+    before = quantize(few, EMBEDDINGS[:15], IDS[:15], 0)
+    found = kept(before, few, EMBEDDINGS[8:17], IDS[8:17])
+    np.testing.assert_array_equal(found.table.codes[:7], before.table.codes[8:])
+    assert len(np.unique(found.table.codes, axis=0)) == 9
+
+
 def test_what_cannot_be_kept_is_one_line(before: Quantized) -> None:
     handling = before.quality["collisions"]["handling"]
     for change in ({"codes": 16}, {"levels": 3}, {"method": "balanced_kmeans"}):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -463,6 +465,27 @@ class TestDIN(SequentialContract):
             for user in range(3):
                 scorer(whole_batch(sequences.select(np.array([user])), training=False))
             assert sum(made) == rows
+
+    def test_threads_that_share_a_scorer_find_what_one_alone_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """None reads pairs that another has named and not written yet, nor writes where another does."""
+        model, table, sequences = (
+            self.model().eval(),
+            self.table(),
+            from_lists([[item] for item in range(ITEMS)], ITEMS),
+        )
+        batches = [whole_batch(sequences.select(np.array([user])), training=False) for user in range(ITEMS)]
+        expected = [model.scores(table, batch) for batch in batches]
+        write = DIN._write_pairs
+
+        def slow(self: DIN, pairs_UC: Tensor, history_UD: Tensor, candidates_CD: Tensor) -> Tensor:
+            time.sleep(0.001)
+            return write(self, pairs_UC, history_UD, candidates_CD)
+
+        monkeypatch.setattr(DIN, "_write_pairs", slow)
+        scorer = model.scorer(table)
+        with ThreadPoolExecutor(6) as threads:
+            found = list(threads.map(scorer, batches * 6))
+        torch.testing.assert_close(found, expected * 6)
 
     def test_an_item_twice_in_a_history_counts_twice(self) -> None:
         model, table = self.model().eval(), self.table()
