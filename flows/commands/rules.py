@@ -106,7 +106,9 @@ def put(
     name: Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9, - and _, no sign first.")],
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", help="A .txt with an id a line, or a table (Parquet, CSV, JSON Lines)."),
+        typer.Argument(
+            metavar="FILE", help="A .txt with an id a line, or a table (Parquet, Arrow, CSV, TSV, JSON Lines)."
+        ),
     ],
     item_column: Annotated[str, typer.Option(help="Column of ids in a table.")] = "item_id",
 ) -> None:

@@ -204,7 +204,9 @@ def status(
     stack = state.running()
     if stack is None:
         left = state.read()
-        say("A stack was killed; `prorec down` ends what it left." if left and left.here() else "No stack is running.")
+        killed = left is not None and left.here()
+        # A shell runs what --env prints.
+        say("A stack was killed; `prorec down` ends what it left." if killed else "No stack is running.", error=env)
         raise typer.Exit(1)
     if env:
         # Those programs may have a proxy in their environment that they would ask for 127.0.0.1.

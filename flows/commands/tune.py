@@ -32,7 +32,7 @@ def tune(
     space: Annotated[
         str,
         typer.Option(
-            metavar="NAME,…|FILE", help="What is tuned: align, collaborative, codes, generator; or a YAML file."
+            metavar="NAME,…|FILE", help="What is tuned: align, collaborative, codes, generator, graph; or a YAML file."
         ),
     ] = "align",
     stage: Annotated[

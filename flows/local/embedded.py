@@ -187,7 +187,10 @@ def predict(
 
     wanted = _rule(rule or {})
     recommender = recommenders.load(recommenders.find(model))
-    rules = None if wanted is None else [recommender.rules.left(wanted).allowed]
+    left = None if wanted is None else recommender.rules.left(wanted)
+    if left is not None and left.unknown:
+        say(f"prorec: {left.unknown_told}.", error=True)
+    rules = None if left is None else [left.allowed]
     if unknown := recommender.unknown(items):
         text = f"unknown items: {', '.join(unknown)}"
         if len(unknown) == len(set(items)):

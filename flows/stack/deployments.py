@@ -27,6 +27,7 @@ from prorec.flows.stack.children import MARK
 from prorec.flows.stack.servers import POOL
 from prorec.flows.terminal.screen import say
 from prorec.tasks.local import paths
+from prorec.tasks.local.seconds import seconds_of
 from prorec_core.artifacts import write_json
 from prorec_core.errors import UserError
 from prorec_core.versions import with_names_of_today
@@ -45,10 +46,8 @@ def result_file() -> Path:
 
 def heartbeat_timeout() -> timedelta:
     """How long a flow run may be silent before it counts as crashed: `PROREC_HEARTBEAT_TIMEOUT` seconds, or 95."""
-    with contextlib.suppress(ValueError):
-        seconds = float(os.environ.get(SILENCE_VARIABLE, ""))
-        return timedelta(seconds=max(seconds, state.HEARTBEAT_SECONDS + 1))
-    return timedelta(seconds=3 * state.HEARTBEAT_SECONDS + 5)
+    seconds = seconds_of(SILENCE_VARIABLE, 3 * state.HEARTBEAT_SECONDS + 5)
+    return timedelta(seconds=max(seconds, state.HEARTBEAT_SECONDS + 1))
 
 
 def automations() -> list[AutomationCore]:

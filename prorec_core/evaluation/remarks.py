@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prorec_core.metrics.scorers import about
+from prorec_core.metrics.scorers import about, label
 
+POPULARITY = "popularity"
 NOTHING_CHOSEN = (
     "Validation NDCG@10 is 0 by every score that could recommend, so nothing was chosen by it: all epochs were "
     "trained, the fusion weight λ is the one given that is nearest to 1, and the fused score recommends, or the "
@@ -79,6 +80,24 @@ def remarks(profile: Mapping[str, Any], metrics: Mapping[str, Any]) -> Sequence[
         *([unreachable] if unreachable and protocol["history_masked"] else []),
         *([] if metrics["validation_tells"] else [NOTHING_CHOSEN]),
     ]
+
+
+def no_better_than_popular(recommended: str, metrics: Mapping[str, Any], difference: Mapping[str, float]) -> str:
+    """The warning that nothing is recommended that counts do not know; "" where the test tells otherwise.
+
+    Args:
+        recommended: the scorer that recommends.
+        metrics: of an evaluation.
+        difference: NDCG@10 of that scorer less that of popularity, and its interval, on test.
+    """
+    if difference["low"] > 0:
+        return ""
+    own, popular = (metrics["test"][name]["ndcg_at_10"] for name in (recommended, POPULARITY))
+    return (
+        f"What recommends ({label(recommended)}) {'is worse' if difference['high'] < 0 else 'cannot be told'} "
+        f"{'than' if difference['high'] < 0 else 'from'} popularity: NDCG@10 on test {own:.4f} and {popular:.4f}, 95% "
+        f"interval of the difference {difference['low']:+.4f} to {difference['high']:+.4f}"
+    )
 
 
 def of_seeds(remarks: Mapping[int, Sequence[str]]) -> list[str]:

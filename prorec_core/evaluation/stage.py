@@ -18,7 +18,7 @@ from prorec_core.data.sequences import IntArray, Split
 from prorec_core.evaluation.baselines import with_fallback
 from prorec_core.evaluation.measured import NEW_ITEMS, Evaluation
 from prorec_core.evaluation.new_items import NewItemLists, new_item_metrics, new_targets
-from prorec_core.evaluation.remarks import remarks, validation_tells
+from prorec_core.evaluation.remarks import POPULARITY, no_better_than_popular, remarks, validation_tells
 from prorec_core.evaluation.shortcuts import shortcut_metrics
 from prorec_core.evaluation.slices import sliced_recall, what_is_asked
 from prorec_core.metrics.intervals import compare
@@ -112,6 +112,10 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
         )
         for first, second in _pairs(on_test)
     }
+    if inputs.recommended and POPULARITY in on_test.keys() - {inputs.recommended}:
+        pair = on_test[inputs.recommended], on_test[POPULARITY]
+        over = compare(*pair, inputs.config.bootstrap_samples, inputs.seed, ["ndcg_at_10"], owners)["ndcg_at_10"]
+        metrics["warnings"] += filter(None, [no_better_than_popular(inputs.recommended, metrics, over)])
     metrics["slices"] = sliced_recall(on_test, what_is_asked(sequences, masked=masked))
     metrics["shortcut"] = shortcut_metrics(on_test, inputs.dataset, masked=masked, report=report)
     metrics["heuristic"] = dict(inputs.heuristic or {})

@@ -24,6 +24,7 @@ _TOLD = 20
 """Unknown items that are told by name."""
 _ROOM = 1 << 27
 """Bytes that what is kept may take, 128 MiB; what was worked out last stays, however large it is."""
+_EXAMPLES = 3
 _ID = 64
 """About the bytes of an id that is kept, and of its place in a list."""
 
@@ -41,6 +42,12 @@ class Left:
     allowed: AllowedItems
     unknown: int
     unknown_items: Sequence[str]
+
+    @property
+    def unknown_told(self) -> str:
+        """What is to be told of them, in words."""
+        named = ", ".join(self.unknown_items[:_EXAMPLES]) + " …" * (self.unknown > _EXAMPLES)
+        return f"{self.unknown:,} items that the rule names are unknown to the model ({named})"
 
 
 class RuleBook:

@@ -15,6 +15,7 @@ from prorec_core import fitting
 from prorec_core.config import BY_DATA
 from prorec_core.config_data import is_built_in
 from prorec_core.data.sequences import Split
+from prorec_core.data.times import shown_time
 from prorec_core.evaluation.measured import Evaluation
 from prorec_core.metrics import scorers
 from prorec_core.metrics.scorers import in_order
@@ -48,6 +49,9 @@ from prorec_core.reports.templates import template
 from prorec_core.yaml_text import dump
 
 __all__ = ["plot_files", "render", "result_markdown", "result_rows"]
+
+_MOMENTS = {"validation_from", "test_from", "last_training_time", "first_validation_time", "first_test_time"}
+"""Times of a profile, in its unit."""
 
 
 def render(background: Background, evaluation: Evaluation) -> str:
@@ -264,6 +268,12 @@ def _notes(metrics: Mapping[str, Any], background: Background) -> list[str]:
     """What a careful reader would remark on."""
     notes = [f"{text}." for text in metrics["warnings"]]
     notes += [f"{text}." for text in (unseen_line(metrics["protocol"]), leak_line(metrics["protocol"])) if text]
+    if start := background.experiment.get("start_from"):
+        share, codes = (background.experiment["continuing"][name] for name in ("epochs_share", "codes"))
+        notes.append(
+            f"Trained on from {start}, for {share:.0%} of the epochs below; codes of known items "
+            f"{'stay' if codes == 'keep' else 'were given anew'}."
+        )
     if metrics["protocol"]["trained_on_validation"]:
         notes.append(
             "Trained on the validation items too: what is said of validation is memory, and what is said of test is "
@@ -321,6 +331,7 @@ def _settings(background: Background) -> list[tuple[str, str, str]]:
 def _profile(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The profile of the data as pairs of name and value, without filters and warnings, which have their own places."""
     pairs: list[tuple[str, str]] = []
+    unit = profile.get("split", {}).get("unit", "")
 
     def add(name: str, value: Any) -> None:
         if isinstance(value, Mapping):
@@ -328,6 +339,8 @@ def _profile(profile: Mapping[str, Any]) -> list[tuple[str, str]]:
                 add(f"{name} · {key}" if name else str(key), inner)
         elif isinstance(value, list | tuple):
             pairs.append((name, ", ".join(_plain(inner) for inner in value)))
+        elif unit and value is not None and name.rpartition(" · ")[2] in _MOMENTS:
+            pairs.append((name, shown_time(value, unit)))
         else:
             pairs.append((name, _plain(value)))
 

@@ -139,11 +139,17 @@ def unseen_line(protocol: Mapping[str, Any], split: str = "test") -> str:
         return ""
     without = found["without_history"]
     empty = f"; before {without:,} there is no history at all, and popular items are recommended" if without else ""
-    told = (
-        f"{share(found['targets_of_new_users'])} are of {found['new_users']:,} users whom training never saw{empty}. "
-        f"{share(found['targets_of_new_items'])} are {found['new_items']:,} items that training never saw"
-    )
-    return told + (", and count as missed wherever the catalogue lacks them" if found["targets_of_new_items"] else "")
+    told = []
+    if found["targets_of_new_users"] or without:
+        told.append(
+            f"{share(found['targets_of_new_users'])} are of {found['new_users']:,} users whom training never saw{empty}"
+        )
+    if found["targets_of_new_items"]:
+        told.append(
+            f"{share(found['targets_of_new_items'])} are of {found['new_items']:,} items that training never saw, and "
+            "count as missed wherever the catalogue lacks them"
+        )
+    return ". ".join(told)
 
 
 def _asked(protocol: Mapping[str, Any], split: str) -> str:

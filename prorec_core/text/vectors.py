@@ -148,7 +148,9 @@ def table_of(
     present = np.array(pc.is_valid(values).to_numpy(), dtype=bool)
     there = np.ones(len(values), bool) if every else present
     lengths = np.nan_to_num(pc.list_value_length(values).to_numpy().astype(np.float64), nan=-1).astype(np.int64)
-    longest = int(lengths.max(initial=0))
+    # What most have is what is meant, of two as frequent the longer.
+    found_lengths, times = np.unique(lengths[there & (lengths > 0)], return_counts=True)
+    longest = int(found_lengths[len(times) - 1 - times[::-1].argmax()]) if len(times) else 0
     if longest <= 0:
         raise UserError("no item has a vector", place=place, cure="Give every item one of the same length")
     bad = np.flatnonzero(there & (lengths != longest))

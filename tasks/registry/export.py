@@ -171,7 +171,8 @@ def _data(bundle: Path) -> Iterator[str]:
     yield ""
     yield (
         f"{items.num_rows:,} items with {codes:,} code tuples, {pc.sum(items['train_count']).as_py():,} interactions "
-        "to learn from. `items.parquet` holds ids and titles of the items: publish it only if you may."
+        "to learn from. `items.parquet` holds ids, titles and whole texts of the items and how often each was taken, "
+        "`texts.parquet` vectors of the texts: publish them only if you may."
         + (" `attributes.parquet` holds ids and the columns kept for rules." if kept else "")
         + (f" {withdrawn:,} of the items are withdrawn: never recommended, but named there." if withdrawn else "")
     )
@@ -229,7 +230,7 @@ def _use(bundle: Path) -> Iterator[str]:
     yield "```python"
     yield "from prorec_core import Recommender"
     yield ""
-    yield 'recommender = Recommender.load(".")  # this folder; `pip install prorec`'
+    yield 'recommender = Recommender.load(".")  # this folder'
     yield f"for item in recommender.recommend([{json.dumps(first)}], k=10)[0]:"
     yield "    print(item.item_id, item.title, item.score)"
     yield "```"

@@ -144,10 +144,7 @@ def _write(
     recommender = recommenders.load(version)
     left = None if rule is None else recommender.rules.left(rule)
     if left is not None and left.unknown:
-        told = ", ".join(left.unknown_items[:3])
-        _notice(
-            f"{left.unknown:,} items that the rule names are unknown to the model ({told}{' …' * (left.unknown > 3)})"
-        )
+        _notice(left.unknown_told)
     unknown = check_catalogue(
         recommender, histories, whole=request.users == _ALL, drop_unknown=request.unknown_items == "drop"
     )
@@ -191,9 +188,11 @@ def _write(
 
 def _output(request: BatchRequest, version: RegisteredVersion) -> Path:
     if request.output is None:
-        if request.users != _ALL:
+        ruled = request.only is not None or request.exclude is not None
+        if request.users != _ALL or ruled:
+            what = "that follow a rule" if ruled else "for the users of a file"
             raise UserError(
-                "lists for the users of a file would take the place of those for all",
+                f"lists {what} would take the place of those for all",
                 place="--output",
                 cure="Name a file for them (of a deployment's request: output)",
             )

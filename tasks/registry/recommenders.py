@@ -6,6 +6,7 @@ Knows MLflow's registry and the files of a model. Runs no code that came with a 
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 """The alias of the version in use."""
 
+_NAMED = re.compile(r"(models:/)?[^/@]+(/(\d+|latest)|@[^/@]+)")
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +48,8 @@ class RegisteredVersion(BaseModel):
 def find(uri: str) -> RegisteredVersion:
     """The version that `models:/NAME/VERSION`, `models:/NAME/latest` or `models:/NAME@ALIAS` names now.
 
+    `models:/` may be left out.
+
     Raises:
         UserError: there is none, or this project did not register it.
         TrackingAwayError: the tracking store does not answer; it is asked once.
@@ -55,10 +59,11 @@ def find(uri: str) -> RegisteredVersion:
     from mlflow.exceptions import MlflowException
     from mlflow.store.artifact.utils.models import get_model_name_and_version
 
+    if not _NAMED.fullmatch(uri):
+        raise no_model(uri, "it names no version of a registered model, as NAME/3 or NAME@champion do")
     try:
-        named = get_model_name_and_version(client(), uri)  # type: ignore[no-untyped-call]
-        if len(named) != 2:
-            raise no_model(uri, "not an address of a registered model")
+        address = f"models:/{uri.removeprefix('models:/')}"
+        named = get_model_name_and_version(client(), address)  # type: ignore[no-untyped-call]
         found = client().get_model_version(*named)
         model_id, manifest = (found.source or "").removeprefix("models:/"), found.tags.get(store.MODEL_MANIFEST_TAG)
         if not manifest and found.run_id:
@@ -89,10 +94,10 @@ def no_model(uri: str, problem: str) -> UserError:
     newest = {each.name: each.uri for each in reversed(models.versions())}
     known = [newest[name] for name in sorted(newest)]
     cure = f"Known: {', '.join(known)}" if known else "Run `prorec run demo` first"
-    if known and uri.endswith(f"@{CHAMPION}"):
-        near = next((each for each in known if each.rpartition("/")[0] == uri.rpartition("@")[0]), known[0])
-        cure += f". `prorec promote {near}` makes it the champion"
-    return UserError(problem, place=f"--model {uri}", cure=cure)
+    name, _, alias = uri.removeprefix("models:/").partition("@")
+    if alias == CHAMPION and name in newest:
+        cure += f". `prorec promote {newest[name]}` makes it the champion"
+    return UserError(problem, place=f"the model {uri}", cure=cure)
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,6 +11,8 @@ from prorec_core.stages.inputs import read_dataset, read_sources
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from prorec_core.config import Experiment
+
 _EXPERIMENT = (
     *("name", "seed", "train_on_validation"),
     *("data", "text", "collaborative", "align", "quantize", "generator", "evaluate"),
@@ -58,6 +60,11 @@ def _json(path: Path) -> Any:
     return read_json(path)
 
 
+def _if_it_goes_on(experiment: Experiment) -> tuple[str, ...]:
+    """What somebody who reads of a training has to know where it goes on from another."""
+    return ("start_from", "continuing") if experiment.start_from else ()
+
+
 def report_of(evaluation: Stage) -> Stage:
     """The stage that draws what an evaluation measured."""
     return Stage(
@@ -66,6 +73,7 @@ def report_of(evaluation: Stage) -> Stage:
         body=draw,
         module=__name__,
         config=_EXPERIMENT,
+        besides=_if_it_goes_on,
         libraries=("matplotlib", "jinja2", "numpy", "torch", "scipy", "polars"),
     )
 

@@ -90,16 +90,22 @@ class Base:
         Looks at all versions that one was gone on from before the other, and tells where they are not there any more.
 
         Raises:
-            UserError: they are not few; says how many, and names one.
+            UserError: it has none of the items; or the targets are not few: says how many, and names one.
         """
         from prorec_core.data.sequences import Split
 
+        place, n_items = f"start_from {self.version.uri}", dataset.items.height
+        known = int((self.rows(dataset) >= 0).sum())
+        if not known:
+            raise UserError(f"it has none of the {n_items:,} items", place=place, cure="Name a model of the same shop")
+        if 2 * known < n_items:
+            emit(Notice(f"{place}: it has {known:,} of the {n_items:,} items; the others begin anew"))
         splits = (Split.VALIDATION, Split.TEST) if validation else (Split.TEST,)
         found = seen_in_line(self.version, dataset, splits, lambda text: emit(Notice(f"start_from: {text}")))
         if many := [each.told for each in found.values() if not each.few]:
             raise UserError(
                 many[0],
-                place=f"start_from {self.version.uri}",
+                place=place,
                 cure="Start from a version that was trained before them, or train anew",
             )
         return found

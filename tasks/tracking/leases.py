@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from uuid import uuid4
 
 from prorec.tasks.local import processes
+from prorec.tasks.local.seconds import seconds_of
 from prorec.tasks.local.waiting import Waiting
 from prorec.tasks.tracking import mlflow_runs
 from prorec.tasks.tracking.mlflow_runs import client
@@ -47,10 +47,7 @@ _log = logging.getLogger(__name__)
 
 def expiry() -> float:
     """Seconds without a sign after which an owner that cannot be seen is taken for dead: `PROREC_LEASE_SECONDS`, 60."""
-    try:
-        return max(1.0, float(os.environ.get(EXPIRY_VARIABLE, "")))
-    except ValueError:
-        return 60.0
+    return max(1.0, seconds_of(EXPIRY_VARIABLE, 60.0))
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
 from prorec.tasks.local.disk_space import full_disk
+from prorec.tasks.local.seconds import seconds_of
 from prorec_core.errors import UserError, causes
 
 PATIENCE_VARIABLE = "PROREC_TRACKING_PATIENCE"
@@ -28,10 +28,7 @@ class TrackingAwayError(ConnectionError):
 
 def patience() -> float:
     """Seconds that a stage waits for a tracking server that is away: `PROREC_TRACKING_PATIENCE`, or 600."""
-    try:
-        return float(os.environ.get(PATIENCE_VARIABLE, ""))
-    except ValueError:
-        return 600.0
+    return seconds_of(PATIENCE_VARIABLE, 600.0)
 
 
 def is_passing(error: BaseException) -> bool:

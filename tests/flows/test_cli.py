@@ -73,7 +73,7 @@ def prorec(*words: str, folder: Path | None = None, api: str = "") -> subprocess
         (["config", "show", "xyzzy"], "unknown experiment 'xyzzy'."),
         (["recommend", "--model", "models:/none/1", "--history", " , "], "--history: the history is empty."),
         (["promote", "prorec-demo/1"], "prorec-demo/1: there is no model yet."),
-        (["recommend-all"], "--model models:/prorec-demo@champion: there is no model yet."),
+        (["recommend-all"], "the model models:/prorec-demo@champion: there is no model yet."),
         (["artifacts", "show", "abc"], "abc: there is no such artifact."),
     ],
 )
@@ -126,7 +126,7 @@ def test_config_as_it_is_shown_is_the_same_config(tmp_path: Path) -> None:
 def test_an_unknown_model_is_told(tmp_path: Path) -> None:
     done = prorec("recommend", "--model", "models:/prorec-demo/1", "--history", "a", folder=tmp_path)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert "--model models:/prorec-demo/1: there is no model yet" in done.stderr
+    assert "the model models:/prorec-demo/1: there is no model yet" in done.stderr
 
 
 def test_an_empty_store_is_whole(tmp_path: Path) -> None:
@@ -228,6 +228,10 @@ def test_the_whole_pipeline(
     assert [row["rank"] for row in best] == [1, 2, 3, 4, 5] and all(row["title"] for row in best)
     assert len({row["item_id"] for row in best}) == 5 and not {row["item_id"] for row in best} & set(known)
     assert "unknown items: no-such-item; the others count." in capsys.readouterr().err
+    ruled = {"exclude": {"items": [best[0]["item_id"], "no-such-item"]}}
+    left = predict(str(first["model"]), known[0], 5, ruled)
+    assert best[0]["item_id"] not in {row["item_id"] for row in left}
+    assert "1 items that the rule names are unknown to the model (no-such-item)." in capsys.readouterr().err
     with pytest.raises(UserError, match="unknown items: nothing"):
         predict(str(first["model"]), "nothing", 5)
     with pytest.raises(UserError, match="Known: models:/prorec-demo/1"):

@@ -97,6 +97,7 @@ def look(given: str, report: Report = silent) -> Seen:
         raise UserError("there is no such file or folder", place=str(path), cure="Check the name")
     roles = roles_of(table.columns())
     seen = _table(path.name, table, roles)
+    _mark(seen, roles)
     notes = [f"one file alone makes no experiment: look at its folder, prorec data peek {path.parent}"]
     return Seen(str(path), "one table", [seen], [*_time_notes(table, roles), *notes])
 

@@ -104,9 +104,10 @@ def test_what_is_not_there_is_told_with_what_is(store: Path) -> None:
     with pytest.raises(UserError, match="there is no model that can be read") as told:
         recommenders.find(CHAMPION)
     assert str(told.value).endswith(known)
-    for uri in ("models:/prorec-shop/1", f"models:/{NAME}/7", "models:/m-0", "here"):
-        with pytest.raises(UserError, match=f"--model {uri}: .* Known: models:/{NAME}/2.$"):
+    for uri in ("models:/prorec-shop/1", f"models:/{NAME}/7", "models:/m-0", "here", "models:/prorec-shop@champion"):
+        with pytest.raises(UserError, match=f"the model {uri}: .* Known: models:/{NAME}/2.$"):
             recommenders.find(uri)
+    assert recommenders.find(f"{NAME}/2") == recommenders.find(f"models:/{NAME}/2")
     client().create_model_version(NAME, "elsewhere")
     with pytest.raises(UserError, match="not registered by a run of prorec"):
         recommenders.find(f"models:/{NAME}/3")

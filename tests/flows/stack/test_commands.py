@@ -38,6 +38,8 @@ def written(supervisor: dict[str, str], *, secured: bool = False) -> None:
 
 def test_without_a_stack(artifacts_folder: Path) -> None:
     assert (prorec("status").returncode, prorec("status").stdout) == (1, "No stack is running.\n")
+    asked = prorec("status", "--env")
+    assert (asked.returncode, asked.stdout, asked.stderr) == (1, "", "No stack is running.\n"), "a shell runs the rest"
     assert (prorec("down").returncode, prorec("down").stdout) == (0, "No stack is running.\n")
     told = prorec("logs")
     assert told.returncode == 2 and "there are no logs yet" in told.stderr
@@ -194,12 +196,16 @@ def test_what_is_not_registered_is_a_failure(artifacts_folder: Path, monkeypatch
     assert registration.result_file().is_file()
 
 
-def test_silence_is_longer_than_the_time_between_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_is_longer_than_the_time_between_heartbeats(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     assert heartbeat_timeout().total_seconds() == 95
     monkeypatch.setenv("PROREC_HEARTBEAT_TIMEOUT", "5")
     assert heartbeat_timeout().total_seconds() == 31
     monkeypatch.setenv("PROREC_HEARTBEAT_TIMEOUT", "soon")
     assert heartbeat_timeout().total_seconds() == 95
+    assert heartbeat_timeout().total_seconds() == 95
+    assert caplog.messages == ["PROREC_HEARTBEAT_TIMEOUT=soon is no number of seconds; 95 count"], "once"
     assert len({automation.name for automation in automations()}) == 2
 
 

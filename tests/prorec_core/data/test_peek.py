@@ -125,6 +125,7 @@ def test_a_file_alone_and_a_folder_of_datasets(tmp_path: Path) -> None:
     folder = shop(tmp_path / "shop")
     seen = look(str(folder / "orders 2024.csv.gz"))
     assert not seen.values and "one file alone" in seen.notes[-1] and "as seconds since 1970" in seen.notes[0]
+    assert "the time" in {column.guess for column in seen.tables[0].columns}
     seen = look(str(saved(tmp_path / "train", 2)))
     assert seen.tables[0].rows == 32 and seen.tables[0].guess == "interactions"
     (folder / "meta.json").write_text("{'asin': 'a', 'title': 't', 'rank': {'b': 1}}\n")

@@ -540,6 +540,14 @@ def test_zeros_on_validation_are_not_told_as_a_choice(inputs, page):
     assert chosen_settings(found.metrics, "shop") == []
 
 
+@pytest.mark.parametrize(("rank", "told"), [(1, None), (0, "is worse than popularity: NDCG@10 on test 0.0000 and 0")])
+def test_what_is_no_better_than_popularity_is_told(inputs, rank, told):
+    lists = {**inputs.lists[Split.TEST], "fused": lists_with_target_at(inputs.dataset, Split.TEST, rank)}
+    found = evaluate(replace(inputs, lists={**inputs.lists, Split.TEST: lists}))
+    texts = [text for text in found.metrics["warnings"] if "popularity" in text]
+    assert [told in text for text in texts] == ([] if told is None else [True])
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_what_was_said_of_the_data_is_said_again(inputs, page):
     said = "items.csv: column 'title' has '<i>nan</i>' in 3 rows"

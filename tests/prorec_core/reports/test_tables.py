@@ -74,6 +74,16 @@ def test_protocol_says_masking_ties_length_users_and_seed():
 
 def test_targets_without_a_history_are_told_where_there_are_any():
     counts = {"targets": 50, "users": 20, "targets_of_new_users": 10, "new_users": 4, "targets_of_new_items": 0}
-    for without, told in ((3, "never saw; before 3 there is no history at all"), (0, "never saw. 0 of 50")):
+    for without, told in (
+        (3, "never saw; before 3 there is no history at all"),
+        (0, "of 4 users whom training never saw"),
+    ):
         unseen = {"test": {**counts, "new_items": 0, "without_history": without}}
-        assert told in unseen_line({"unseen": unseen})
+        line = unseen_line({"unseen": unseen})
+        assert told in line and "items" not in line
+    unseen = {"test": {**counts, "targets_of_new_users": 0, "targets_of_new_items": 7, "new_items": 2}}
+    unseen["test"]["without_history"] = 0
+    assert unseen_line({"unseen": unseen}) == (
+        "7 of 50 test targets (14.0%) are of 2 items that training never saw, and count as missed wherever the "
+        "catalogue lacks them"
+    )

@@ -46,6 +46,11 @@ def test_another_file_is_another_digest(tmp_path: Path) -> None:
     [
         (["a", "b", "a"], [[1.0]] * 3, "row 1: item_id 'a' stands there twice. Keep one."),
         (["a", "b"], [[1.0, 2.0], [1.0]], "row 2, item_id 'b': its vector has not 2 numbers as others have."),
+        (
+            ["a", "b", "c"],
+            [[1.0], [1.0, 2.0], [1.0]],
+            "row 2, item_id 'b': its vector has not 1 numbers as others have.",
+        ),
         (["a", "b"], [[1.0], None], "row 2, item_id 'b': its vector has not 1 numbers as others have."),
         (["a", "b"], [[1.0], [float("nan")]], "row 2, item_id 'b': its vector holds what is no finite number."),
         (["a", "b"], [["x"], ["y"]], "the column 'embedding' is large_list<"),

@@ -20,4 +20,8 @@ def test_lists_for_some_users_never_take_the_place_of_those_for_all(artifacts_fo
     assert _output(BatchRequest(), VERSION) == paths.recommendations("prorec-shop", "4")
     with pytest.raises(UserError, match=r"--output: lists for the users of a file .* Name a file for them"):
         _output(BatchRequest(users=str(carts)), VERSION)
+    ruled = {"exclude": {"items": ["x"]}}
+    with pytest.raises(UserError, match="--output: lists that follow a rule would take the place of those for all"):
+        _output(BatchRequest.model_validate(ruled), VERSION)
+    assert _output(BatchRequest.model_validate({**ruled, "output": str(own)}), VERSION) == own
     assert _output(BatchRequest(users=str(carts), output=str(own)), VERSION) == own
