@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from prorec.flows.access import guard, secret
 from prorec.flows.service import schemas
 from prorec.flows.service.app import create_app
 from prorec.flows.service.batching import Batcher, Found, Question, Recommends, answer
+from prorec.flows.service.connections import PatientProtocol
 from prorec.flows.service.metrics import Metrics
 from prorec.flows.service.models import ModelKeeper
 from prorec.tasks.local import paths
@@ -75,8 +77,10 @@ def serve(
         token, homes = _token(listener)
         hosts = [*_own_names(listener), *names]
         app = create_app(keeper, batcher, metrics, lists, token=token, homes=homes, hosts=hosts)
+        _open_as_many_as_may_be()
         settings = uvicorn.Config(
             app,
+            http=PatientProtocol,
             log_config=None,
             access_log=False,
             lifespan="on",
@@ -134,6 +138,13 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _open_as_many_as_may_be() -> None:
+    """Let this process hold as many connections as the system allows it; the usual limit is a thousand."""
+    with contextlib.suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _own_names(listener: socket.socket) -> list[str]:
     """How what listens on this machine alone is rightly called; nothing where it is open to the network."""
     address, port = listener.getsockname()[:2]
@@ -153,7 +164,11 @@ def _token(listener: socket.socket) -> tuple[str | None, list[str]]:
     folder = paths.artifacts() / "served"
     try:
         with paths.lock("serve-token"):
-            secret.ensure(folder)
+            kept = secret.file(folder).is_file()
+            if secret.ensure(folder) and kept:
+                _log.warning(
+                    "The token in %s was not its owner's alone to read: there is a new one", secret.file(folder)
+                )
         token = secret.read(folder)
     except OSError as error:
         if not homes:

@@ -119,6 +119,7 @@ class Supervisor:
         self._ready = ready
         self._stop = threading.Event()
         self._hurry = False
+        self._unwritten = False
 
     def run(self) -> None:
         """Start everything and look after it until a signal says stop; then end everything.
@@ -139,7 +140,7 @@ class Supervisor:
                         self._look_after_chore(chore)
                 elif all(self._status(child.program.name) in {"running", "done"} for child in self._children):
                     self._stack.ready = True
-                    self._stack.write()
+                    self._write()
                     self._ready()
                 elif time.monotonic() > begun + _SECONDS_TO_START:
                     well = {"", "running", "done"}  # what waits for another has no status yet
@@ -148,6 +149,8 @@ class Supervisor:
                         f"no answer from {', '.join(late)} for {_SECONDS_TO_START:.0f} seconds",
                         cure=f"See the logs in {state.folder()}",
                     )
+                if self._unwritten:
+                    self._write()
                 if time.monotonic() > look_at_logs:
                     look_at_logs = time.monotonic() + _SECONDS_BETWEEN_LOGS
                     for path in state.folder().glob("*.log"):
@@ -179,8 +182,14 @@ class Supervisor:
     def _start(self, child: _Child) -> None:
         name = child.program.name
         child.begun, child.since = time.monotonic(), datetime.now(UTC)
-        child.process = children.start(child.program, log_file(name), self._stack.mark)
         written = self._stack.children.setdefault(name, ChildState())
+        try:
+            child.process = children.start(child.program, log_file(name), self._stack.mark)
+        except OSError as error:
+            if not self._stack.ready:
+                raise
+            self._put_off(child, f"cannot be started ({error.strerror or error})")
+            return
         written.pid = child.process.pid
         written.started = processes.started(child.process.pid) or ""
         self._note(child, "starting")
@@ -198,14 +207,19 @@ class Supervisor:
             return
         if time.monotonic() - child.begun > _STEADY:
             written.restarts = 0
-        written.restarts += 1
         reason = f"ended with status {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
-        if not self._stack.ready and written.restarts >= _TRIES_TO_START:
+        if not self._stack.ready and written.restarts + 1 >= _TRIES_TO_START:
             said = children.last_line(log_file(name))
             raise UserError(f"{name} {reason}{f' ({said})' if said else ''}", cure=f"See {log_file(name)}")
+        self._put_off(child, reason)
+
+    def _put_off(self, child: _Child, reason: str) -> None:
+        """Have it started again after a pause, each time a longer one."""
+        written = self._stack.children[child.program.name]
+        written.restarts += 1
         pause = min(2.0 ** (written.restarts - 1), _LONGEST_PAUSE)
         child.due = time.monotonic() + pause
-        _log.warning("%s %s; starting it again in %.0f s", name, reason, pause)
+        _log.warning("%s %s; starting it again in %.0f s", child.program.name, reason, pause)
         self._note(child, f"{reason}; being started again")
 
     def _left_by(self, pid: int | None) -> list[int]:
@@ -213,7 +227,20 @@ class Supervisor:
 
     def _note(self, child: _Child, status: str) -> None:
         self._stack.children[child.program.name].status = status
-        self._stack.write()
+        self._write()
+
+    def _write(self) -> None:
+        """Write down what runs. Once all is ready nothing ends for want of room: it is written when there is some."""
+        try:
+            self._stack.write()
+        except OSError as error:
+            if not self._stack.ready:
+                raise
+            if not self._unwritten:
+                _log.warning("what runs cannot be written down (%s); trying again", error.strerror or error)
+            self._unwritten = True
+        else:
+            self._unwritten = False
 
     def _look_after_chore(self, chore: _Child) -> None:
         if chore.process is not None and (code := chore.process.poll()) is not None:
@@ -222,7 +249,10 @@ class Supervisor:
                 _log.warning("%s ended with status %d, see %s", chore.program.name, code, log_file(chore.program.name))
         if chore.process is None and time.monotonic() >= chore.due:
             chore.due = time.monotonic() + _SECONDS_BETWEEN_CHORES
-            chore.process = children.start(chore.program, log_file(chore.program.name), self._stack.mark)
+            try:
+                chore.process = children.start(chore.program, log_file(chore.program.name), self._stack.mark)
+            except OSError as error:
+                _log.warning("%s cannot be started (%s)", chore.program.name, error.strerror or error)
 
     def _end_all(self) -> None:
         """End everything: flow runs first and servers last, so that what ends can still tell them."""
@@ -247,6 +277,8 @@ def _ended(process: subprocess.Popen[bytes]) -> Callable[[], bool]:
 
 def log_to(log: Path) -> None:
     """Have the supervisor's events written to its log, and shown."""
+    # A full disk takes no line, and no traceback of that either.
+    logging.raiseExceptions = False
     shown = logging.StreamHandler(sys.stdout)
     written = logging.handlers.RotatingFileHandler(log, maxBytes=2**20, backupCount=1, encoding="utf-8")
     written.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -21,7 +21,10 @@ import polars as pl
 from prorec_core.data.dataset import Dataset, NewItems
 from prorec_core.data.sequences import Sequences, Split
 from prorec_core.data.split import target_counts
+from prorec_core.errors import UserError
 
+_BEGINNING = 5
+"""Interactions by which a history is known again."""
 _SHARE, _OF_SMALL, _AT_MOST = 20, 5, 4
 """What may be left out: one target in so many, in small shops so many, but never more than one in so many."""
 
@@ -102,6 +105,58 @@ def seen_targets(trained: Dataset, training: Sequences, now: Dataset, split: Spl
     known = np.bincount(rows[before.items == targets[rows]], minlength=len(targets))
     found: npt.NDArray[np.bool_] = times > known
     return found
+
+
+def strangers(title: str, then: Dataset, now: Dataset) -> str:
+    """What is to be told where a training knew few of the users or items of some data; "" where it knew most.
+
+    Args:
+        title: of the training, for messages.
+        then: its data set.
+        now: the data that are gone on to, or measured on.
+
+    Raises:
+        UserError: it knew none of the items; or none of the users, though their histories are the same, so that they
+            are called otherwise, and what it was trained on cannot be told.
+    """
+    ids = (then.all_items()["item_id"], now.items["item_id"]), (now.users["user_id"], then.users["user_id"])
+    (items, all_items), (users, all_users) = ((int(of.is_in(known.implode()).sum()), len(of)) for known, of in ids)
+    if not items:
+        raise UserError(
+            f"none of the {all_items:,} items is known to {title}: they are written as '{ids[0][1][0]}' here and as "
+            f"'{ids[0][0][0]}' there",
+            cure="Write ids of items as they were, name a model of the same shop, or train anew",
+        )
+    if not users and _same_beginnings(then, now):
+        raise UserError(
+            f"the users of {title} have other ids here, with the same histories, as '{ids[1][0][0]}' here and "
+            f"'{ids[1][1][0]}' there: whether it was trained on what is measured now cannot be told",
+            cure="Write ids of users as they were, or train anew",
+        )
+    told = []
+    if 2 * users < all_users:
+        told.append(
+            f"{users:,} of the {all_users:,} users of {title} are in these data, and of no others it can be told "
+            "whether it was trained on what is measured now"
+        )
+    if 2 * items < all_items:
+        told.append(f"{items:,} of the {all_items:,} items are known to {title}")
+    return "; ".join(told)
+
+
+def _same_beginnings(then: Dataset, now: Dataset) -> bool:
+    """Whether most histories of one data set begin as one of the other does: the same items at the same times."""
+    numbers = _places(then.all_items(), now.all_items(), "item_id"), np.arange(now.n_items_with_new)
+    rows = [_beginnings(dataset, places) for dataset, places in zip((then, now), numbers, strict=True)]
+    there = set(map(bytes, rows[1]))
+    return 2 * sum(bytes(row) in there for row in rows[0]) > len(rows[0])
+
+
+def _beginnings(dataset: Dataset, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The first items and times of all users who have so many, a row each."""
+    starts, ends = dataset.sequences.offsets[:-1], dataset.sequences.offsets[1:]
+    index = starts[ends - starts >= _BEGINNING][:, None] + np.arange(_BEGINNING)
+    return np.hstack([places[dataset.sequences.items[index]], dataset.timestamps[index]])
 
 
 def _places(then: pl.DataFrame, now: pl.DataFrame, column: str) -> npt.NDArray[np.int64]:

@@ -115,7 +115,8 @@ def evaluate(inputs: EvaluationInputs, report: Report = silent) -> Evaluation:
     if inputs.recommended and POPULARITY in on_test.keys() - {inputs.recommended}:
         pair = on_test[inputs.recommended], on_test[POPULARITY]
         over = compare(*pair, inputs.config.bootstrap_samples, inputs.seed, ["ndcg_at_10"], owners)["ndcg_at_10"]
-        metrics["warnings"] += filter(None, [no_better_than_popular(inputs.recommended, metrics, over)])
+        told = no_better_than_popular(inputs.recommended, metrics, over)
+        metrics["warnings"] = [*filter(None, [told]), *metrics["warnings"]]
     metrics["slices"] = sliced_recall(on_test, what_is_asked(sequences, masked=masked))
     metrics["shortcut"] = shortcut_metrics(on_test, inputs.dataset, masked=masked, report=report)
     metrics["heuristic"] = dict(inputs.heuristic or {})

@@ -6,6 +6,7 @@ the process ends, however it ends, and shows it to containers too, where process
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -70,8 +71,10 @@ def others_live() -> bool:
 def remove_old_signs() -> None:
     """Remove the signs of processes that died long ago."""
     for path in paths.locks().glob(f"{_SIGN}*"):
-        if _is_held(path) is False and time.time() - path.stat().st_mtime > _SECONDS_KEPT:
-            path.unlink(missing_ok=True)
+        # Another process may remove it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if _is_held(path) is False and time.time() - path.stat().st_mtime > _SECONDS_KEPT:
+                path.unlink()
 
 
 def _drop() -> None:

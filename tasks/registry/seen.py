@@ -36,16 +36,21 @@ def seen_in_line(
         version: the last of the line.
         now: the data that are measured on.
         splits: whose targets no training may have seen.
-        tell: told where the line is lost.
+        tell: told where the line is lost, and where the version knows few of the users or items.
+
+    Raises:
+        UserError: it knows none of the items, or of users with the same histories none by their ids.
     """
     import numpy as np
 
-    from prorec_core.data.seen import Seen, seen_targets
+    from prorec_core.data.seen import Seen, seen_targets, strangers
     from prorec_core.data.sequences import Split
 
     found = {split: np.zeros(len(now.sequences.targets(split)), np.bool_) for split in splits}
     by: dict[Split, list[str]] = {split: [] for split in splits}
     for each, trained in _line(version, tell):
+        if each is version and (told := strangers(version.title, trained, now)):
+            tell(told)
         with_validation = trained.sequences.with_validation_in_training()
         for split in splits:
             all_of_it = split is Split.TEST or models.VALIDATION_TAG in each.tags

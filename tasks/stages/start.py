@@ -90,18 +90,18 @@ class Base:
         Looks at all versions that one was gone on from before the other, and tells where they are not there any more.
 
         Raises:
-            UserError: it has none of the items; or the targets are not few: says how many, and names one.
+            UserError: they are not few: says how many, and names one; or what it knows cannot be told from these data.
         """
         from prorec_core.data.sequences import Split
 
-        place, n_items = f"start_from {self.version.uri}", dataset.items.height
-        known = int((self.rows(dataset) >= 0).sum())
-        if not known:
-            raise UserError(f"it has none of the {n_items:,} items", place=place, cure="Name a model of the same shop")
-        if 2 * known < n_items:
-            emit(Notice(f"{place}: it has {known:,} of the {n_items:,} items; the others begin anew"))
-        splits = (Split.VALIDATION, Split.TEST) if validation else (Split.TEST,)
-        found = seen_in_line(self.version, dataset, splits, lambda text: emit(Notice(f"start_from: {text}")))
+        place, splits = (
+            f"start_from {self.version.uri}",
+            (Split.VALIDATION, Split.TEST) if validation else (Split.TEST,),
+        )
+        try:
+            found = seen_in_line(self.version, dataset, splits, lambda text: emit(Notice(f"start_from: {text}")))
+        except UserError as error:
+            raise UserError(error.problem, place=place, cure=error.cure) from error
         if many := [each.told for each in found.values() if not each.few]:
             raise UserError(
                 many[0],

@@ -40,11 +40,22 @@ with supervisor.alone() as first:
         program("once", "print('did it')", once=True),
         program("parent", PARENT, needs=("deaf",)),
     ]
-    if len(sys.argv) > 1:
+    chore = program("chore", "print('swept')", once=True)
+    if sys.argv[1:] == ["full"]:
+        chore, write = Program("chore", ["/nowhere"], {}, lambda _: True), state.StackState.write
+        full = state.folder() / "full"
+
+        def limited(self):
+            if full.exists():
+                raise OSError(28, "No space left on device")
+            write(self)
+
+        state.StackState.write = limited
+    elif len(sys.argv) > 1:
         programs = [program("broken", "raise SystemExit('it is broken')")]
     if len(sys.argv) > 2:
         supervisor._SECONDS_TO_START = float(sys.argv[2])
-    supervisor.Supervisor(stack, programs, [program("chore", "print('swept')", once=True)]).run()
+    supervisor.Supervisor(stack, programs, [chore]).run()
 """
 
 
@@ -121,6 +132,27 @@ def test_what_dies_is_started_again_and_said(begin: Callable[..., subprocess.Pop
     out, _ = process.communicate(timeout=60)
     assert "parent was killed by SIGKILL; starting it again in 1 s" in out
     assert "parent was killed by SIGKILL" in supervisor.log_file("stack").read_text()
+
+
+def test_nothing_ends_for_want_of_room_or_of_a_program(begin: Callable[..., subprocess.Popen[str]]) -> None:
+    process, log = begin("full"), supervisor.log_file("stack")
+    stack = ready()
+    full = state.folder() / "full"
+    full.touch()
+    pid = stack.children["parent"].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: "what runs cannot be written down (No space left on device)" in log.read_text())
+    full.unlink()
+    until(lambda: (found := state.read()) is not None and found.children["parent"].restarts == 1)
+    until(lambda: (found := state.read()) is not None and found.children["parent"].status == "running")
+    again = ready().children
+    assert again["parent"].pid != pid
+    assert again["deaf"].pid == stack.children["deaf"].pid, "the others are left alone"
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "chore cannot be started (No such file or directory)" in out
+    assert out.count("cannot be written") == 1 and "Traceback" not in out
 
 
 def test_a_killed_supervisor_leaves_nothing_for_ever(begin: Callable[..., subprocess.Popen[str]]) -> None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prorec_core.data.dataset import Dataset
-from prorec_core.data.seen import Seen, leaving_out, seen_targets
+from prorec_core.data.seen import Seen, leaving_out, seen_targets, strangers
 from prorec_core.data.sequences import Borders, Split
+from prorec_core.errors import UserError
 from prorec_core.evaluation.remarks import remarks_on_data
 from tests.data_sets import data_set
 
@@ -94,3 +95,25 @@ def test_by_time_the_counts_are_of_the_targets_that_are_left() -> None:
     split = leaving_out(whole, {Split.TEST: some(4, 1, 2, 3)}).profile["split"]
     assert (split["kind"], split["validation"]["targets"]) == ("by_time", 2)
     assert (split["test"]["targets"], split["test"]["users"]) == (1, 1)
+
+
+def test_users_and_items_that_are_written_otherwise_are_told() -> None:
+    histories = [[user, *range(5)] for user in range(6)]
+    then = shop(histories)
+    assert strangers("m/1", then, shop([[*history, 5] for history in histories])) == ""
+    renamed = replace(then, users=then.users.with_columns(user_id="customer-" + then.users["user_id"]))
+    with pytest.raises(
+        UserError, match=r"the users of m/1 have other ids here, .* as 'customer-u0' here and 'u0' there"
+    ):
+        strangers("m/1", then, renamed)
+    items = then.items.with_columns(item_id="sku" + then.items["item_id"])
+    with pytest.raises(UserError, match=r"none of the 6 items is known to m/1: .* as 'skui0' here and as 'i0' there"):
+        strangers("m/1", then, replace(then, items=items))
+    others = [[5, *range(5)[::-1]] for _ in histories]
+    told = "of the 6 users of m/1 are in these data, and of no others it can be told"
+    assert strangers("m/1", then, shop(others[:3], [7, 8, 9])).startswith(f"0 {told}"), "as sessions of another day"
+    assert strangers("m/1", then, shop(histories, [0, 1, 7, 8, 9, 10])).startswith(f"2 {told}")
+    assert strangers("m/1", then, shop(histories, [0, 1, 2, 8, 9, 10])) == ""
+    half = items["item_id"].to_list()[:4] + then.items["item_id"].to_list()[4:]
+    known = replace(then, items=then.items.with_columns(item_id=np.array(half)))
+    assert strangers("m/1", then, known) == "2 of the 6 items are known to m/1"
