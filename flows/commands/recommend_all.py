@@ -72,7 +72,7 @@ def recommend_all(
     from prorec_core.values import known_format
 
     if paths.nothing_tracked():
-        raise UserError("there is no model yet", place=f"--model {model}", cure="Run `prorec run demo` first")
+        raise UserError("there is no model yet", place=f"the model {model}", cure="Run `prorec run demo` first")
     if users != "all" and not is_file(path_of(users)):
         raise UserError(
             "there is no such file",
