@@ -23,8 +23,8 @@ from prorec_core.data.sequences import Sequences, Split
 from prorec_core.data.split import target_counts
 from prorec_core.errors import UserError
 
-_BEGINNING = 5
-"""Interactions by which a history is known again."""
+_STRETCH = 3
+"""Interactions one after the other by which a history is known again."""
 _SHARE, _OF_SMALL, _AT_MOST = 20, 5, 4
 """What may be left out: one target in so many, in small shops so many, but never more than one in so many."""
 
@@ -127,7 +127,7 @@ def strangers(title: str, then: Dataset, now: Dataset) -> str:
             f"'{ids[0][0][0]}' there",
             cure="Write ids of items as they were, name a model of the same shop, or train anew",
         )
-    if not users and _same_beginnings(then, now):
+    if not users and _same_histories(then, now):
         raise UserError(
             f"the users of {title} have other ids here, with the same histories, as '{ids[1][0][0]}' here and "
             f"'{ids[1][1][0]}' there: whether it was trained on what is measured now cannot be told",
@@ -144,19 +144,23 @@ def strangers(title: str, then: Dataset, now: Dataset) -> str:
     return "; ".join(told)
 
 
-def _same_beginnings(then: Dataset, now: Dataset) -> bool:
-    """Whether most histories of one data set begin as one of the other does: the same items at the same times."""
-    numbers = _places(then.all_items(), now.all_items(), "item_id"), np.arange(now.n_items_with_new)
-    rows = [_beginnings(dataset, places) for dataset, places in zip((then, now), numbers, strict=True)]
-    there = set(map(bytes, rows[1]))
-    return 2 * sum(bytes(row) in there for row in rows[0]) > len(rows[0])
+def _same_histories(then: Dataset, now: Dataset) -> bool:
+    """Whether most users of one of two data sets did what some of the other did: the same items at the same times."""
+    places = _places(then.all_items(), now.all_items(), "item_id"), np.arange(now.n_items_with_new)
+    (owners, stretches), (others, theirs) = (_stretches(*each) for each in zip((then, now), places, strict=True))
+    both = (owners[np.isin(stretches, theirs)], owners), (others[np.isin(theirs, stretches)], others)
+    return any(2 * len(np.unique(found)) > len(np.unique(everyone)) for found, everyone in both)
 
 
-def _beginnings(dataset: Dataset, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The first items and times of all users who have so many, a row each."""
-    starts, ends = dataset.sequences.offsets[:-1], dataset.sequences.offsets[1:]
-    index = starts[ends - starts >= _BEGINNING][:, None] + np.arange(_BEGINNING)
-    return np.hstack([places[dataset.sequences.items[index]], dataset.timestamps[index]])
+def _stretches(dataset: Dataset, places: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+    """Of all that users did one after the other, so much at a time: whose it is, and a hash of its items and times."""
+    lengths, count = np.diff(dataset.sequences.offsets), len(dataset.sequences.items)
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    starts = np.arange(max(count - _STRETCH + 1, 0))
+    starts = starts[owners[starts] == owners[starts + _STRETCH - 1]]
+    columns = (places[dataset.sequences.items], dataset.timestamps)
+    rows = {f"{of}{step}": column[starts + step] for of, column in enumerate(columns) for step in range(_STRETCH)}
+    return owners[starts], pl.DataFrame(rows).hash_rows().to_numpy()
 
 
 def _places(then: pl.DataFrame, now: pl.DataFrame, column: str) -> npt.NDArray[np.int64]:

@@ -106,6 +106,8 @@ def test_users_and_items_that_are_written_otherwise_are_told() -> None:
         UserError, match=r"the users of m/1 have other ids here, .* as 'customer-u0' here and 'u0' there"
     ):
         strangers("m/1", then, renamed)
+    with pytest.raises(UserError, match="have other ids here"):
+        strangers("m/1", then, shop(histories[:2], [7, 8]))
     items = then.items.with_columns(item_id="sku" + then.items["item_id"])
     with pytest.raises(UserError, match=r"none of the 6 items is known to m/1: .* as 'skui0' here and as 'i0' there"):
         strangers("m/1", then, replace(then, items=items))
