@@ -69,7 +69,7 @@ def item_ids(history: object) -> list[str]:
     """
     if isinstance(history, str):
         return [part.strip() for part in history.split(",") if part.strip()]
-    if isinstance(history, Mapping) or not isinstance(history, Iterable):
+    if isinstance(history, Mapping | bytes) or not isinstance(history, Iterable) or not getattr(history, "ndim", 1):
         if history is None or pd.isna(history):
             return []
         raise UserError(

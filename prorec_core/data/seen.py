@@ -123,7 +123,7 @@ def strangers(title: str, then: Dataset, now: Dataset) -> str:
     (items, all_items), (users, all_users) = ((int(of.is_in(known.implode()).sum()), len(of)) for known, of in ids)
     if not items:
         raise UserError(
-            f"none of the {all_items:,} items is known to {title}: they are written as '{ids[0][1][0]}' here and as "
+            f"{title} was trained on none of the {all_items:,} items: they are written as '{ids[0][1][0]}' here and as "
             f"'{ids[0][0][0]}' there",
             cure="Write ids of items as they were, name a model of the same shop, or train anew",
         )
@@ -140,7 +140,7 @@ def strangers(title: str, then: Dataset, now: Dataset) -> str:
             "whether it was trained on what is measured now"
         )
     if 2 * items < all_items:
-        told.append(f"{items:,} of the {all_items:,} items are known to {title}")
+        told.append(f"{title} was trained on {items:,} of the {all_items:,} items")
     return "; ".join(told)
 
 
@@ -148,11 +148,12 @@ def _same_histories(then: Dataset, now: Dataset) -> bool:
     """Whether most users of one of two data sets did what some of the other did: the same items at the same times."""
     places = _places(then.all_items(), now.all_items(), "item_id"), np.arange(now.n_items_with_new)
     (owners, stretches), (others, theirs) = (_stretches(*each) for each in zip((then, now), places, strict=True))
-    both = (owners[np.isin(stretches, theirs)], owners), (others[np.isin(theirs, stretches)], others)
-    return any(2 * len(np.unique(found)) > len(np.unique(everyone)) for found, everyone in both)
+    known = owners.filter(stretches.is_in(theirs.implode())), others.filter(theirs.is_in(stretches.implode()))
+    sizes = then.users.height, now.users.height
+    return any(2 * found.n_unique() > max(size, 1) for found, size in zip(known, sizes, strict=True))
 
 
-def _stretches(dataset: Dataset, places: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64]]:
+def _stretches(dataset: Dataset, places: npt.NDArray[np.int64]) -> tuple[pl.Series, pl.Series]:
     """Of all that users did one after the other, so much at a time: whose it is, and a hash of its items and times."""
     lengths, count = np.diff(dataset.sequences.offsets), len(dataset.sequences.items)
     owners = np.repeat(np.arange(len(lengths)), lengths)
@@ -160,7 +161,7 @@ def _stretches(dataset: Dataset, places: npt.NDArray[np.int64]) -> tuple[npt.NDA
     starts = starts[owners[starts] == owners[starts + _STRETCH - 1]]
     columns = (places[dataset.sequences.items], dataset.timestamps)
     rows = {f"{of}{step}": column[starts + step] for of, column in enumerate(columns) for step in range(_STRETCH)}
-    return owners[starts], pl.DataFrame(rows).hash_rows().to_numpy()
+    return pl.Series(owners[starts]), pl.DataFrame(rows).hash_rows()
 
 
 def _places(then: pl.DataFrame, now: pl.DataFrame, column: str) -> npt.NDArray[np.int64]:

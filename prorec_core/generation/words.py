@@ -48,6 +48,10 @@ class CodeWords:
         self._kept: OrderedDict[tuple[int, int], Shared] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __deepcopy__(self, _: object) -> CodeWords:
+        """One that begins anew over the same: nothing writes to what it is made of, and a lock cannot be copied."""
+        return CodeWords(self._trie, self._titles, self._most)
+
     def of(self, level: int, node: int) -> Shared:
         """The words of a node of a level (1 … depth); none of one with a single item, which has no more in common."""
         with self._lock:

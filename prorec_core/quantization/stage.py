@@ -152,7 +152,7 @@ def kept(
     if len(new):
         table = before.table
         # What is gone keeps its codes, as long as there are enough.
-        if len(table.codes) + len(new) > config.codes**table.depth:
+        if table.depth == config.levels and len(table.codes) + len(new) > config.codes**config.levels:
             table = CodeTable(codes[known], [item_ids[row] for row in np.flatnonzero(known)])
         added = with_new(
             replace(before, table=table), config, embeddings_ND[new], [item_ids[row] for row in new]

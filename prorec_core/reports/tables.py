@@ -140,10 +140,12 @@ def unseen_line(protocol: Mapping[str, Any], split: str = "test") -> str:
     without = found["without_history"]
     empty = f"; before {without:,} there is no history at all, and popular items are recommended" if without else ""
     told = []
-    if found["targets_of_new_users"] or without:
+    if found["targets_of_new_users"]:
         told.append(
             f"{share(found['targets_of_new_users'])} are of {found['new_users']:,} users whom training never saw{empty}"
         )
+    elif without:
+        told.append(f"{share(without)} have no history before them, and popular items are recommended")
     if found["targets_of_new_items"]:
         told.append(
             f"{share(found['targets_of_new_items'])} are of {found['new_items']:,} items that training never saw, and "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from functools import cache
 
@@ -24,7 +23,7 @@ def _read(text: str) -> float | None:
         found = float(text)
     except ValueError:
         return None
-    return found if math.isfinite(found) and found >= 0 else None
+    return found if found >= 0 else None
 
 
 @cache

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 """The alias of the version in use."""
 
-_NAMED = re.compile(r"(models:/)?[^/@]+(/(\d+|latest)|@[^/@]+)")
+_NAMED = re.compile(r"(models:/)?[^/@:]+(/(\d+|latest)|@[^/@]+)")
 _log = logging.getLogger(__name__)
 
 

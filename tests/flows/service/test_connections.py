@@ -15,7 +15,7 @@ import uvicorn
 from prorec.flows.service import connections
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-SECONDS = 0.5
+SECONDS = 1.0
 
 
 async def slow(scope: Any, receive: Any, send: Any) -> None:
@@ -25,12 +25,14 @@ async def slow(scope: Any, receive: Any, send: Any) -> None:
     if message["type"] == "http.disconnect":
         return
     await asyncio.sleep(2 * SECONDS)
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-    await send({"type": "http.response.body", "body": b"ok"})
+    body = b"ok" if scope["path"] == "/" else b" " * 30_000_000
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 @pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Server]:
     monkeypatch.setattr(connections, "SECONDS_TO_ASK", SECONDS)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(slow, http=connections.PatientProtocol, log_config=None, lifespan="off")
@@ -39,19 +41,25 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         thread.start()
         while not server.started:
             time.sleep(0.01)
-        yield int(listener.getsockname()[1])
+        yield server
         server.should_exit = True
         thread.join()
 
 
-def heard(port: int, *sent: bytes) -> bytes:
+def connected(server: uvicorn.Server) -> socket.socket:
+    return socket.create_connection(server.servers[0].sockets[0].getsockname(), 30)
+
+
+def heard(server: uvicorn.Server, *sent: bytes) -> bytes:
     """All that comes until the other side closes."""
-    with socket.create_connection(("127.0.0.1", port), 30) as client:
+    with connected(server) as client:
         found = b""
         for each in sent:
             client.sendall(each)
             while each == WHOLE and not found.endswith(b"ok"):
-                found += client.recv(4096)
+                more = client.recv(4096)
+                assert more, "closed before it was answered"
+                found += more
             found += b" " * (each == WHOLE)
         while more := client.recv(4096):
             found += more
@@ -59,10 +67,25 @@ def heard(port: int, *sent: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [[], [b"GET / HT"], [b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc"]])
-def test_who_does_not_ask_to_the_end_is_not_waited_for(port: int, sent: list[bytes]) -> None:
-    assert heard(port, *sent) == b""
+def test_who_does_not_ask_to_the_end_is_not_waited_for(server: uvicorn.Server, sent: list[bytes]) -> None:
+    assert heard(server, *sent) == b""
 
 
-def test_who_has_asked_is_answered_and_may_ask_again(port: int) -> None:
-    found = heard(port, WHOLE, WHOLE, b"GET / HT")
+def test_who_asks_twice_at_once_is_answered_once_where_the_second_is_not_whole(server: uvicorn.Server) -> None:
+    assert heard(server, WHOLE + b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc").endswith(b"ok")
+
+
+def test_who_does_not_read_is_not_waited_for(server: uvicorn.Server) -> None:
+    with connected(server) as client:
+        client.sendall(WHOLE.replace(b"/ ", b"/much "))
+        begun = time.monotonic()
+        while not server.server_state.connections:
+            time.sleep(0.01)
+        while server.server_state.connections:
+            assert time.monotonic() < begun + 60
+            time.sleep(0.05)
+
+
+def test_who_has_asked_is_answered_and_may_ask_again(server: uvicorn.Server) -> None:
+    found = heard(server, WHOLE, WHOLE, b"GET / HT")
     assert found.count(b"200 OK") == 2 and found.endswith(b"ok ")

@@ -99,12 +99,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+ODD = ("models:/m-0", "here", "models:/3", "models:/latest", "models:a/3", "models:/prorec-shop@champion")
+
+
 def test_what_is_not_there_is_told_with_what_is(store: Path) -> None:
     known = f"Known: models:/{NAME}/2. `prorec promote models:/{NAME}/2` makes it the champion."
     with pytest.raises(UserError, match="there is no model that can be read") as told:
         recommenders.find(CHAMPION)
     assert str(told.value).endswith(known)
-    for uri in ("models:/prorec-shop/1", f"models:/{NAME}/7", "models:/m-0", "here", "models:/prorec-shop@champion"):
+    for uri in ("models:/prorec-shop/1", f"models:/{NAME}/7", *ODD):
         with pytest.raises(UserError, match=f"the model {uri}: .* Known: models:/{NAME}/2.$"):
             recommenders.find(uri)
     assert recommenders.find(f"{NAME}/2") == recommenders.find(f"models:/{NAME}/2")

@@ -19,7 +19,7 @@ from prorec.flows.local.running import TRAINING
 from prorec.flows.stack import children, servers, state, supervisor
 from prorec.flows.stack import deployments as registration
 from prorec.flows.stack.deployments import automations, deployments, heartbeat_timeout
-from prorec.tasks.local import processes
+from prorec.tasks.local import processes, seconds
 from prorec_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -202,6 +202,7 @@ def test_silence_is_longer_than_the_time_between_heartbeats(
     assert heartbeat_timeout().total_seconds() == 95
     monkeypatch.setenv("PROREC_HEARTBEAT_TIMEOUT", "5")
     assert heartbeat_timeout().total_seconds() == 31
+    seconds._tell.cache_clear()
     monkeypatch.setenv("PROREC_HEARTBEAT_TIMEOUT", "soon")
     assert heartbeat_timeout().total_seconds() == 95
     assert heartbeat_timeout().total_seconds() == 95

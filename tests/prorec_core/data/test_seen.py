@@ -109,7 +109,7 @@ def test_users_and_items_that_are_written_otherwise_are_told() -> None:
     with pytest.raises(UserError, match="have other ids here"):
         strangers("m/1", then, shop(histories[:2], [7, 8]))
     items = then.items.with_columns(item_id="sku" + then.items["item_id"])
-    with pytest.raises(UserError, match=r"none of the 6 items is known to m/1: .* as 'skui0' here and as 'i0' there"):
+    with pytest.raises(UserError, match=r"m/1 was trained on none of the 6 items: .* 'skui0' here and as 'i0' there"):
         strangers("m/1", then, replace(then, items=items))
     others = [[5, *range(5)[::-1]] for _ in histories]
     told = "of the 6 users of m/1 are in these data, and of no others it can be told"
@@ -118,4 +118,4 @@ def test_users_and_items_that_are_written_otherwise_are_told() -> None:
     assert strangers("m/1", then, shop(histories, [0, 1, 2, 8, 9, 10])) == ""
     half = items["item_id"].to_list()[:4] + then.items["item_id"].to_list()[4:]
     known = replace(then, items=then.items.with_columns(item_id=np.array(half)))
-    assert strangers("m/1", then, known) == "2 of the 6 items are known to m/1"
+    assert strangers("m/1", then, known) == "m/1 was trained on 2 of the 6 items"
