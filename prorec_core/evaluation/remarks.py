@@ -93,10 +93,11 @@ def no_better_than_popular(recommended: str, metrics: Mapping[str, Any], differe
     if difference["low"] > 0:
         return ""
     own, popular = (metrics["test"][name]["ndcg_at_10"] for name in (recommended, POPULARITY))
+    ends = f"{difference['low']:+.4f} to {difference['high']:+.4f}".replace("-", "−")
     return (
         f"What recommends ({label(recommended)}) {'is worse' if difference['high'] < 0 else 'cannot be told'} "
         f"{'than' if difference['high'] < 0 else 'from'} popularity: NDCG@10 on test {own:.4f} and {popular:.4f}, 95% "
-        f"interval of the difference {difference['low']:+.4f} to {difference['high']:+.4f}"
+        f"interval of the difference {ends}"
     )
 
 

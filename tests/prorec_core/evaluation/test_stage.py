@@ -23,7 +23,7 @@ from prorec_core.metrics.measuring import rank_metrics
 from prorec_core.metrics.top import TopItems
 from prorec_core.reports.background import Background
 from prorec_core.reports.drawing import as_png, as_svg
-from prorec_core.reports.evaluation import _figures, plot_files, render
+from prorec_core.reports.evaluation import _figures, _profile, plot_files, render
 from prorec_core.reports.examples import choose_users, examples
 from prorec_core.reports.plots import curves_by_k
 from prorec_core.reports.tables import chosen_settings, new_item_rows, result_markdown
@@ -538,6 +538,24 @@ def test_zeros_on_validation_are_not_told_as_a_choice(inputs, page):
     assert "Recommended by: fused, since validation tells none from another" in text
     assert "best on validation" not in text and "the one nearest to 1: λ" in text and "at the edge" not in text
     assert chosen_settings(found.metrics, "shop") == []
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_was_gone_on_from_is_told(evaluation, background, page):
+    start = {"start_from": "models:/prorec-shop/3", "continuing": {"epochs_share": 0.3, "codes": "keep"}}
+    told = "Trained on from models:/prorec-shop/3, for 30% of the epochs below; codes of known items stay."
+    assert told in page(evaluation, experiment={**background.experiment, **start})
+    assert "Trained on from" not in page(evaluation)
+
+
+def test_moments_of_a_split_are_shown_as_times():
+    profile = {"split": {"unit": "seconds", "test_from": 1_704_067_200, "least": 1}, "kept": {"users": 1_704_067}}
+    assert dict(_profile(profile)) == {
+        "split · unit": "seconds",
+        "split · test from": "2024-01-01",
+        "split · least": "1",
+        "kept · users": "1,704,067",
+    }
 
 
 @pytest.mark.parametrize(("rank", "told"), [(1, None), (0, "is worse than popularity: NDCG@10 on test 0.0000 and 0")])
