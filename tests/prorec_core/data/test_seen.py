@@ -113,7 +113,7 @@ def test_users_and_items_that_are_written_otherwise_are_told() -> None:
         strangers("m/1", then, replace(then, items=items))
     others = [[5, *range(5)[::-1]] for _ in histories]
     told = "of the 6 users of m/1 are in these data, and of no others it can be told"
-    assert strangers("m/1", then, shop(others[:3], [7, 8, 9])).startswith(f"0 {told}"), "as sessions of another day"
+    assert strangers("m/1", then, shop(others[:3], [7, 8, 9])).startswith(f"0 {told}"), "as visits of another day"
     assert strangers("m/1", then, shop(histories, [0, 1, 7, 8, 9, 10])).startswith(f"2 {told}")
     assert strangers("m/1", then, shop(histories, [0, 1, 2, 8, 9, 10])) == ""
     half = items["item_id"].to_list()[:4] + then.items["item_id"].to_list()[4:]
