@@ -150,19 +150,19 @@ def table_of(
     lengths = np.nan_to_num(pc.list_value_length(values).to_numpy().astype(np.float64), nan=-1).astype(np.int64)
     # What most have is what is meant, of two as frequent the longer.
     found_lengths, times = np.unique(lengths[there & (lengths > 0)], return_counts=True)
-    longest = int(found_lengths[len(times) - 1 - times[::-1].argmax()]) if len(times) else 0
-    if longest <= 0:
+    width = int(found_lengths[len(times) - 1 - times[::-1].argmax()]) if len(times) else 0
+    if width <= 0:
         raise UserError("no item has a vector", place=place, cure="Give every item one of the same length")
-    bad = np.flatnonzero(there & (lengths != longest))
+    bad = np.flatnonzero(there & (lengths != width))
     if len(bad):
-        _refuse(place, int(bad[0]), ids, f"has not {longest} numbers as others have", "a vector of the same length")
-    found = np.zeros((len(values), longest), np.float32)
+        _refuse(place, int(bad[0]), ids, f"has not {width} numbers as others have", "a vector of the same length")
+    found = np.zeros((len(values), width), np.float32)
     start = 0
     with np.errstate(over="ignore"):
         # One by one: all of them together may be more numbers than a list can count.
         for chunk in values.chunks:
             rows = np.flatnonzero(there[start : start + len(chunk)]) + start
-            found[rows] = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, longest)
+            found[rows] = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
             start += len(chunk)
     bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
     if len(bad):

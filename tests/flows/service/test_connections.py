@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 
 from prorec.flows.service import connections
+from prorec.flows.service.server import _open_as_many_as_may_be, _token
 
 WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 SECONDS = 1.0
@@ -84,6 +87,27 @@ def test_who_does_not_read_is_not_waited_for(server: uvicorn.Server) -> None:
         while server.server_state.connections:
             assert time.monotonic() < begun + 60
             time.sleep(0.05)
+
+
+def test_as_many_connections_are_held_as_the_system_allows() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] // 2, before[1]))
+    try:
+        _open_as_many_as_may_be()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_token_that_others_could_read_is_replaced_and_that_is_told(
+    artifacts_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        first, _ = _token(listener)
+        assert _token(listener)[0] == first and not caplog.messages
+        (artifacts_folder / "served" / "secret").chmod(0o644)
+        assert _token(listener)[0] != first
+    assert [text.partition(" in ")[0] for text in caplog.messages] == ["The token"]
 
 
 def test_who_has_asked_is_answered_and_may_ask_again(server: uvicorn.Server) -> None:

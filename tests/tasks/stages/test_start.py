@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -96,6 +97,23 @@ def test_a_start_that_saw_what_is_measured_now_is_refused(tmp_path: Path) -> Non
     client().set_model_version_tag(NAME, "1", models.VALIDATION_TAG, "true")
     with pytest.raises(UserError, match="models:/prorec-demo/2: prorec-demo/1 was trained on 20 of the 20 val"):
         after.seen_of(shop(8), validation=True)
+
+
+def test_a_start_that_knows_nobody_of_the_shop_is_refused_and_one_that_knows_few_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, before = make_version(tmp_path / "1", [1] * 20, data=shop(8))
+    base, now, told = base_of(experiment(before)), shop(9), list[str]()
+    assert base is not None
+    # By moments of their own no history would be known again.
+    now = replace(now, timestamps=shop(8).timestamps[0] + np.tile(np.arange(9), 20) + np.repeat(np.arange(20) * 8, 9))
+    renamed = replace(now, users=now.users.with_columns(user_id="c-" + now.users["user_id"]))
+    with pytest.raises(UserError, match=f"^start_from {before}: the users of prorec-demo/1 have other ids here"):
+        base.seen_of(renamed, validation=True)
+    monkeypatch.setattr("prorec.tasks.stages.start.emit", lambda notice: told.append(notice.text))
+    others = replace(renamed, timestamps=now.timestamps + 10**6)
+    assert base.seen_of(others, validation=True) == {}
+    assert [text.partition(" of the ")[0] for text in told] == ["start_from: 0"]
 
 
 def test_a_few_that_a_line_of_versions_saw_are_left_out(tmp_path: Path) -> None:
