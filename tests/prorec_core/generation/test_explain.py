@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,7 @@ def test_codes_are_told_by_what_their_items_share() -> None:
     assert (words.of(1, 2).words, words.of(1, 2).items) == ((), 1)
     assert words.of(2, 0).items == 1
     assert words.of(1, 0) is words.of(1, 0)
+    assert copy.deepcopy(words).of(1, 0) == words.of(1, 0)
     nothing = CodeWords(CodeTrie.from_codes(codes), ["", "…", "a", "b", "c", "d"])
     assert nothing.of(1, 0).words == ()
 
